@@ -1,0 +1,99 @@
+"""What `decide` says: frozen values that the reconcile loop carries out and `status` publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from autotuner.trial import Outcome, ParameterValue, Suggestion
+
+
+class Phase(StrEnum):
+    """Where a tuning stands; the value of the status annotation `phase`."""
+
+    WAITING = "Waiting"
+    SEARCHING = "Searching"
+    CONFIRMING = "Confirming"
+    DONE = "Done"
+    PAUSED = "Paused"
+    INVALID = "Invalid"
+    FAILED = "Failed"
+
+
+class Ended(StrEnum):
+    """Why a search ended."""
+
+    LARGER_UNLIKELY = "a larger batch is unlikely"
+    LARGEST_ALLOWED = "the largest batch size allowed is confirmed"
+    TRIALS_SPENT = "max-trials is spent"
+    GPU_HOURS_SPENT = "max-gpu-hours is spent"
+    BASELINE_MISSES = "the baseline misses the target"
+    NOTHING_FEASIBLE = "no batch size meets the target"
+    PROGRAM_FAILS = "the program fails"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A running trial to end now, with the outcome to record and the reason in words."""
+
+    number: int
+    outcome: Outcome
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The largest batch size, its hyperparameters, and the evidence for them.
+
+    `confirmed` of `confirmations` wanted fresh-seed runs have reached the target. `metric` is the median
+    over those runs of their best value, None before the first. `probability_larger` is the posterior
+    probability that a batch half a doubling larger is feasible, None while no model says so. `gpu_hours` is
+    the cost of the whole tuning. `ended` is None while the search goes on.
+    """
+
+    batch_size: int
+    parameters: Mapping[str, ParameterValue]
+    confirmed: int
+    confirmations: int
+    metric: float | None = None
+    probability_larger: float | None = None
+    gpu_hours: float = 0.0
+    ended: Ended | None = None
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether every confirmation run that was wanted has reached the target."""
+        return self.confirmed >= self.confirmations
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the answer in the form that the status annotation and `--json` share."""
+        probability = self.probability_larger
+        return {
+            "batch_size": self.batch_size,
+            "parameters": dict(self.parameters),
+            "confirmed": self.confirmed,
+            "confirmations": self.confirmations,
+            "metric": self.metric,
+            "probability_larger": None if probability is None else round(probability, 4),
+            "gpu_hours": round(self.gpu_hours, 4),
+            "ended": None if self.ended is None else str(self.ended),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to start, what to stop, and what to tell the user.
+
+    `ended` says why, once `is_final`, also where there is no answer. Trials that still run when a decision
+    is final stand in `stop`.
+    """
+
+    phase: Phase
+    message: str
+    start: Sequence[Suggestion] = ()
+    stop: Sequence[Stop] = ()
+    answer: Answer | None = None
+    is_final: bool = False
+    ended: Ended | None = None

@@ -1,0 +1,67 @@
+"""The exceptions of the autotuner, one tree.
+
+    AutotunerError
+    ├── InvalidJob          the user's job or annotations: each mistake with value, rule and example
+    ├── InvalidRecord       a ledger entry or a trial annotation that is not ours or not whole
+    ├── InvalidConfiguration  the daemon's own configuration
+    └── BackendError        the cluster or the machine; try again later
+        ├── Conflict        something that is not ours stands under a name that we need
+        └── Unwritable      the ledger cannot be written (full disk, read-only directory, no permission)
+
+Messages give the value, the rule and the remedy, for they are what a user reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class AutotunerError(Exception):
+    """Base of every error that the autotuner raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that a user must change: where, what stands there, the rule, and a valid example."""
+
+    key: str
+    value: str
+    rule: str
+    example: str
+
+    def __str__(self) -> str:
+        shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
+        return f"{self.key} is {shown!r}: {self.rule}, such as {self.example}"
+
+
+_SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
+
+
+class InvalidJob(AutotunerError):
+    """The job cannot be tuned as it is written; carries every mistake, not only the first."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+class InvalidRecord(AutotunerError):
+    """A ledger entry or trial annotation that cannot be read."""
+
+
+class InvalidConfiguration(AutotunerError):
+    """The daemon's configuration has a wrong value."""
+
+
+class BackendError(AutotunerError):
+    """The cluster or the machine did not do as asked; the same call may succeed later."""
+
+
+class Conflict(BackendError):
+    """An object that is not ours stands under a name that we need."""
+
+
+class Unwritable(BackendError):
+    """The ledger cannot be written."""

@@ -1,0 +1,87 @@
+"""Every name under which the autotuner meets the outside world.
+
+Annotations that a user writes, annotations that we write, labels, the environment of a trial, and the
+names of objects. They stand in one place because they are a contract: a name that is spelled twice is
+spelled wrong once. Nothing here has a side effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+PREFIX: Final = "autotuner.dev/"
+"""Annotations that a user writes on a job. Anything unknown under it is a mistake."""
+
+STATUS_PREFIX: Final = "status.autotuner.dev/"
+"""Annotations that we write on the job; the only part of it that we change."""
+
+TARGET: Final = PREFIX + "target"
+"""Its presence registers a job."""
+
+PHASE: Final = STATUS_PREFIX + "phase"
+MESSAGE: Final = STATUS_PREFIX + "message"
+TRIALS: Final = STATUS_PREFIX + "trials"
+ANSWER: Final = STATUS_PREFIX + "answer"
+OBSERVED: Final = STATUS_PREFIX + "observed"
+
+TRIAL_PREFIX: Final = "trial.autotuner.dev/"
+"""Annotations and labels of a trial PyTorchJob."""
+
+SUGGESTION: Final = TRIAL_PREFIX + "suggestion"
+"""Annotation: what this trial tries, as JSON. A trial's parameters are stored nowhere else."""
+
+TRIAL_JOB_UID: Final = TRIAL_PREFIX + "job-uid"
+"""Label: UID of the registered job that the trial belongs to."""
+
+TRIAL_NUMBER: Final = TRIAL_PREFIX + "number"
+"""Label: the trial's number within its job."""
+
+ENV_PREFIX: Final = "AUTOTUNER_"
+ENV_BATCH_SIZE: Final = ENV_PREFIX + "BATCH_SIZE"
+ENV_SEED: Final = ENV_PREFIX + "SEED"
+ENV_TRIAL: Final = ENV_PREFIX + "TRIAL"
+ENV_MICRO_BATCH_SIZE: Final = ENV_PREFIX + "MICRO_BATCH_SIZE"
+ENV_ACCUMULATION_STEPS: Final = ENV_PREFIX + "ACCUMULATION_STEPS"
+
+RESERVED_PARAMETERS: Final = frozenset(
+    {"batch_size", "seed", "trial", "micro_batch_size", "accumulation_steps"}
+)
+"""Names that a search space cannot use: their environment variables have a meaning of their own."""
+
+MAX_TRIAL_NAME: Final = 50
+"""PyTorchJob's pods and Services append up to 13 characters to a name of at most 63."""
+
+_UID_DIGITS: Final = 6
+
+
+def environment_name(parameter: str) -> str:
+    """Return the environment variable that carries a hyperparameter into a trial."""
+    return ENV_PREFIX + parameter.upper()
+
+
+def trial_name(job: str, uid: str, number: int) -> str:
+    """Return the name of a trial: the same for the same job and number, whoever asks, and whenever.
+
+    A long job name is cut so that the result is at most `MAX_TRIAL_NAME` characters; the hash of the UID
+    keeps the trials of two jobs apart whose names begin alike, and those of a job from its successor's.
+    """
+    suffix = f"-{hashlib.sha256(uid.encode()).hexdigest()[:_UID_DIGITS]}-{number}"
+    return job[: MAX_TRIAL_NAME - len(suffix)].rstrip("-.") + suffix
+
+
+def ledger_name(job: str) -> str:
+    """Return the name of the ConfigMap that records a job's finished trials."""
+    return f"{job}-tuning"
+
+
+def ledger_key(number: int) -> str:
+    """Return the ledger's key for a trial; zero-padded, so that keys sort as numbers do."""
+    return f"trial-{number:05d}"
+
+
+def ledger_number(key: str) -> int | None:
+    """Return the number of the trial that a ledger key names, or None where it names none."""
+    match = re.fullmatch(r"trial-(\d{1,9})", key)
+    return int(match[1]) if match else None

@@ -1,0 +1,123 @@
+"""What is tried, what is measured, and how it ended: frozen values, and nothing else.
+
+A `Suggestion` is what the search wants tried. A `Trial` is a suggestion with what has been seen of it so
+far. Whether a trial met the target is a question to its measurements and to the target of today, never to
+its outcome: a user may tighten the target in mid-search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+ParameterValue = float | int | str | bool
+
+
+class Purpose(StrEnum):
+    """Why a trial is run."""
+
+    BASELINE = "baseline"
+    """The job as its owner runs it: is the target reachable, how noisy is it, how long is a run?"""
+    CLIMB = "climb"
+    """A larger batch at constant scaled hyperparameters."""
+    SEARCH = "search"
+    """A point that the model proposes."""
+    CONFIRM = "confirm"
+    """A fresh seed at the answer's batch size and hyperparameters."""
+
+
+class Outcome(StrEnum):
+    """How a trial ended."""
+
+    REACHED = "reached"
+    """Met the target; stopped there, for more training would tell nothing new."""
+    MISSED = "missed"
+    """Ran to its own end without meeting the target."""
+    PROMISING = "promising"
+    """Stopped early: almost sure to meet the target."""
+    HOPELESS = "hopeless"
+    """Stopped early: almost sure to miss the target."""
+    DOMINATED = "dominated"
+    """Stopped early: its outcome no longer matters, for a larger batch is confirmed."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Ran out of device or host memory: knowledge about the micro-batch, never about accuracy."""
+    DIVERGED = "diverged"
+    """The metric became NaN or infinite."""
+    FAILED = "failed"
+    """The user's program failed."""
+    LOST = "lost"
+    """The cluster's fault or ours: run again, and no budget is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One value of the target metric, at one step in the script's own unit of steps."""
+
+    step: float
+    value: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the value is a number; a diverged run reports NaN or infinity."""
+        return math.isfinite(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What the search wants tried.
+
+    `parameters` holds only what the trial sets: a hyperparameter that is absent keeps the default of the
+    user's own script. `workers`, `micro_batch_size` and `accumulation_steps` are the layout that realises
+    the batch size; None leaves the job's own. `rerun_of` is the number of the lost (or out-of-memory)
+    trial that this one stands in for.
+    """
+
+    number: int
+    batch_size: int
+    parameters: Mapping[str, ParameterValue]
+    seed: int
+    purpose: Purpose = Purpose.SEARCH
+    workers: int | None = None
+    micro_batch_size: int | None = None
+    accumulation_steps: int | None = None
+    rerun_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A suggestion and what has been seen of it.
+
+    `outcome` is None while the trial runs. `started_at` is when all of its processes ran (None while it
+    waits in a queue, which costs nothing), `ended_at` when it ended. `devices` counts its GPUs, or its
+    processes where it asks for none. `message` says why it ended as it did, in words for the user.
+    `extras` holds the last value of other things that the script reports (noise scale, throughput).
+    """
+
+    suggestion: Suggestion
+    measurements: tuple[Measurement, ...] = ()
+    outcome: Outcome | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    devices: int = 1
+    message: str = ""
+    extras: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """The number of the trial within its job."""
+        return self.suggestion.number
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the trial has not ended; a trial that waits for its pods counts as running."""
+        return self.outcome is None
+
+    def gpu_hours(self, now: datetime) -> float:
+        """Return the GPU-hours used until `now`, or until the trial ended."""
+        if self.started_at is None:
+            return 0.0
+        seconds = ((self.ended_at or now) - self.started_at).total_seconds()
+        return self.devices * max(seconds, 0.0) / 3600
