@@ -8,12 +8,10 @@ mistakes are reported at once, each with key, value, rule and example.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cache
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
@@ -164,20 +162,6 @@ class TuningSpec(Value):
         if mistakes:
             raise InvalidJob(mistakes)
         return cls(**values, shape=shape or Shape())
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of all that the spec says, for the status annotation `observed`."""
-        text = json.dumps(
-            [
-                self.model_dump(mode="json"),
-                self.baseline_batch_size,
-                self.baseline_parameters,
-                self.shape.model_dump(),
-            ],
-            sort_keys=True,
-        )
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def annotation_fields() -> Iterable[tuple[str, FieldInfo]]:

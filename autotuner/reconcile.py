@@ -1,0 +1,138 @@
+"""One pass over one job: observe, decide, act, record, publish.
+
+The pass holds no state between calls: all that it knows, it has just read. The order is what makes a crash
+between any two lines harmless: a trial's end is recorded before its remains are removed, trials are started
+under names that are the same whoever asks, and the status is written once, last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from autotuner import keys
+from autotuner.backends.base import Backend, Observation
+from autotuner.decide import decide
+from autotuner.decision import Decision, Phase
+from autotuner.errors import InvalidJob
+from autotuner.manifest import Job, answered_spec
+from autotuner.spec import TuningSpec
+from autotuner.status import Status, describe, describe_invalid, events
+from autotuner.trial import Purpose, Trial
+
+_SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED), str(Phase.INVALID)})
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass saw and did.
+
+    `decision` is None where the job is settled or cannot be tuned as it is written. `finished` are the
+    trials that this pass recorded.
+    """
+
+    job: Job
+    status: Status
+    decision: Decision | None = None
+    trials: tuple[Trial, ...] = ()
+    finished: tuple[Trial, ...] = ()
+
+
+def reconcile(backend: Backend, job: Job, now: datetime) -> Pass:
+    """Drive one registered job one step further.
+
+    Raises:
+        BackendError: If the cluster or the machine did not do as asked; come again.
+    """
+    if is_settled(job):
+        return Pass(job, Status(job.annotations))
+    try:
+        spec = job.spec()
+    except InvalidJob as error:
+        status = describe_invalid(error, job.fingerprint)
+        withdraw(backend, job)
+        backend.publish(job, status, events(job.annotations, status))
+        return Pass(job, status)
+
+    seen = backend.observe(job, spec)
+    finished = _record_ended(backend, job, seen)
+    trials = merge(seen)
+    decision = decide(spec, trials, now)
+    stopped = _stop(backend, job, decision, trials, now)
+    for suggestion in decision.start:
+        backend.start(job, suggestion)
+    trials = (
+        *(stopped.get(trial.number, trial) for trial in trials),
+        *(Trial(suggestion) for suggestion in decision.start),
+    )
+    answered = _answered(job, spec, decision, trials)
+    observed = (job if answered is None else job.with_spec(answered)).fingerprint
+    status = describe(decision, trials, observed, seen.notices)
+    backend.publish(job, status, events(job.annotations, status), answered)
+    return Pass(job, status, decision, trials, (*finished, *stopped.values()))
+
+
+def withdraw(backend: Backend, job: Job) -> None:
+    """Stop the trials of a job that is no longer to be tuned; the ledger stays."""
+    for number in backend.existing(job):
+        backend.stop(job, number)
+
+
+def is_settled(job: Job) -> bool:
+    """Return whether the job's own status says that nothing is left to do, for the job as it stands."""
+    return (
+        job.annotations.get(keys.PHASE) in _SETTLED and job.annotations.get(keys.OBSERVED) == job.fingerprint
+    )
+
+
+def merge(seen: Observation) -> tuple[Trial, ...]:
+    """Return every trial once, by number; the ledger's word counts where both have one."""
+    by_number = {trial.number: trial for trial in (*seen.live, *seen.recorded)}
+    return tuple(by_number[number] for number in sorted(by_number))
+
+
+def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:
+    """Record the trials that ended by themselves, and remove what is left of the recorded ones."""
+    recorded = {trial.number for trial in seen.recorded}
+    ended = tuple(t for t in seen.live if not t.is_running and t.number not in recorded)
+    for trial in ended:
+        backend.record(job, trial)
+    recorded |= {trial.number for trial in ended}
+    for trial in seen.live:
+        if trial.number in recorded:
+            backend.stop(job, trial.number)
+    return ended
+
+
+def _stop(
+    backend: Backend, job: Job, decision: Decision, trials: tuple[Trial, ...], now: datetime
+) -> dict[int, Trial]:
+    """End the trials that the decision ends, each recorded before it is removed."""
+    by_number = {trial.number: trial for trial in trials}
+    stopped: dict[int, Trial] = {}
+    for stop in decision.stop:
+        trial = replace(by_number[stop.number], outcome=stop.outcome, ended_at=now, message=stop.reason)
+        backend.record(job, trial)
+        backend.stop(job, stop.number)
+        stopped[stop.number] = trial
+    return stopped
+
+
+def _answered(
+    job: Job, spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...]
+) -> Mapping[str, Any] | None:
+    """Return the job's spec with the answer in it, where `apply` asks for it and it is confirmed."""
+    answer = decision.answer
+    if not (spec.apply and decision.is_final and answer is not None and answer.is_confirmed):
+        return None
+    for trial in trials:
+        suggestion = trial.suggestion
+        if (
+            suggestion.purpose is Purpose.CONFIRM
+            and suggestion.batch_size == answer.batch_size
+            and suggestion.parameters == answer.parameters
+        ):
+            return answered_spec(job, suggestion)
+    return None

@@ -1,0 +1,110 @@
+"""What the user is told: a decision as status annotations and events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from autotuner import keys
+from autotuner.decision import Decision, Phase
+from autotuner.errors import InvalidJob
+from autotuner.trial import Outcome, Trial
+
+MAX_MESSAGE: Final = 4096
+"""Characters of the message annotation; a log's tail is in it when the user's program fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The status annotations: key -> value."""
+
+    annotations: Mapping[str, str]
+
+    @property
+    def phase(self) -> Phase:
+        """Where the tuning stands."""
+        return Phase(self.annotations[keys.PHASE])
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event on the job: what happened, once."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def describe(
+    decision: Decision, trials: Sequence[Trial], observed: str, notices: Sequence[str] = ()
+) -> Status:
+    """Return the status that a decision amounts to.
+
+    Args:
+        decision: The newest decision.
+        trials: All trials, running ones included.
+        observed: The fingerprint of the spec that the decision was made for.
+        notices: What holds trials up, in the cluster's own words; told before all else.
+    """
+    message = "; ".join([*notices, decision.message])
+    annotations = {
+        keys.PHASE: str(decision.phase),
+        keys.MESSAGE: message[:MAX_MESSAGE],
+        keys.TRIALS: _count(trials),
+        keys.OBSERVED: observed,
+    }
+    if decision.answer is not None:
+        annotations[keys.ANSWER] = json.dumps(decision.answer.as_json(), separators=(",", ":"))
+    return Status(annotations)
+
+
+def describe_invalid(error: InvalidJob, observed: str) -> Status:
+    """Return the status of a job whose annotations or manifest have mistakes."""
+    message = f"nothing runs until this is mended: {error}"
+    return Status(
+        {
+            keys.PHASE: str(Phase.INVALID),
+            keys.MESSAGE: message[:MAX_MESSAGE],
+            keys.OBSERVED: observed,
+        }
+    )
+
+
+def events(before: Mapping[str, str], status: Status) -> list[Event]:
+    """Return the events that a change of status amounts to.
+
+    Args:
+        before: The job's annotations as they stood.
+        status: The status about to be written.
+    """
+    after = status.annotations
+    if after[keys.PHASE] == before.get(keys.PHASE):
+        return []
+    warning = status.phase in {Phase.INVALID, Phase.FAILED}
+    return [Event("Warning" if warning else "Normal", _REASONS[status.phase], after[keys.MESSAGE][:1024])]
+
+
+_REASONS: Final[Mapping[Phase, str]] = {
+    Phase.WAITING: "TuningWaiting",
+    Phase.SEARCHING: "TuningStarted",
+    Phase.CONFIRMING: "TuningConfirming",
+    Phase.DONE: "TuningDone",
+    Phase.PAUSED: "TuningPaused",
+    Phase.INVALID: "TuningInvalid",
+    Phase.FAILED: "TuningFailed",
+}
+
+
+def _count(trials: Sequence[Trial]) -> str:
+    """Return the trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
+    counts = {"total": len(trials)}
+    running = sum(trial.is_running for trial in trials)
+    if running:
+        counts["running"] = running
+    for outcome in Outcome:
+        count = sum(trial.outcome is outcome for trial in trials)
+        if count:
+            counts[str(outcome)] = count
+    return json.dumps(counts, separators=(",", ":"))
