@@ -67,6 +67,26 @@ class Answer:
         """Whether every confirmation run that was wanted has reached the target."""
         return self.confirmed >= self.confirmations
 
+    @classmethod
+    def from_json(cls, fields: object) -> Answer | None:
+        """Read what `as_json` wrote; None where it is no answer, for anybody can edit an annotation."""
+        if not isinstance(fields, dict):
+            return None
+        try:
+            ended = fields["ended"]
+            return cls(
+                batch_size=int(fields["batch_size"]),
+                parameters=dict(fields["parameters"]),
+                confirmed=int(fields["confirmed"]),
+                confirmations=int(fields["confirmations"]),
+                metric=_number(fields["metric"]),
+                probability_larger=_number(fields["probability_larger"]),
+                gpu_hours=float(fields["gpu_hours"]),
+                ended=None if ended is None else Ended(ended),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
     def as_json(self) -> dict[str, Any]:
         """Return the answer in the form that the status annotation and `--json` share."""
         probability = self.probability_larger
@@ -80,6 +100,14 @@ class Answer:
             "gpu_hours": round(self.gpu_hours, 4),
             "ended": None if self.ended is None else str(self.ended),
         }
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,3 +65,12 @@ class Backend(Protocol):
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials that exist, ended or not; the ledger's own are not asked for."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """A job with its status and its finished trials, as `status`, `trials`, `report` and `export` read it."""
+
+    job: Job
+    trials: Sequence[Trial]
+    problems: Sequence[str] = ()

@@ -1,0 +1,355 @@
+"""The command line: `autotuner tune FILE`, and what is around it.
+
+Exit codes: 0, the answer is confirmed; 1, the machine, the cluster or the user's program failed; 2, the input
+has mistakes; 3, the tuning ended without a confirmed answer; 130, interrupted (run the same command again).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final, NoReturn
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from autotuner import __version__, keys
+from autotuner.annotations import environment_value
+from autotuner.backends.local import LocalBackend, read_tuning
+from autotuner.backends.pods import Surroundings, pods
+from autotuner.decision import Answer, Phase
+from autotuner.errors import AutotunerError, BackendError, InvalidJob, Mistake
+from autotuner.manifest import Job
+from autotuner.reconcile import Pass, reconcile
+from autotuner.report import render
+from autotuner.spec import TuningSpec, annotation_schema, annotation_table
+from autotuner.view import LiveView, PlainView, View, answer_lines, best_value, cost
+
+EXIT_FAILED: Final = 1
+EXIT_INVALID: Final = 2
+EXIT_UNCONFIRMED: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+_POLL_SECONDS: Final = 0.25
+_MAX_FILE: Final = 4 << 20
+
+app = typer.Typer(
+    name="autotuner",
+    help="Find the largest batch size that still meets a target accuracy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+JobFile = Annotated[Path, typer.Argument(help="An annotated PyTorchJob, as YAML.", metavar="FILE")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--directory", "-d", help="Where the ledger and the logs are kept. [default: NAME-tuning]"),
+]
+Entrypoint = Annotated[
+    str, typer.Option(help="What stands for the image's entrypoint, for a container without `command`.")
+]
+WorkingDirectory = Annotated[
+    Path | None,
+    typer.Option("--working-dir", help="Where the processes run. [default: the folder of FILE]"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Find the largest batch size that still meets a target accuracy."""
+    if version:
+        typer.echo(f"autotuner {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def tune(
+    file: JobFile,
+    directory: Folder = None,
+    entrypoint: Entrypoint = "",
+    working_dir: WorkingDirectory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tune a job on this machine: its trials run as processes, no cluster is needed.
+
+    Interrupt it at any moment; the same command goes on where it stopped.
+    """
+    with _Reported(as_json=as_json):
+        job = load_job(file)
+        folder = directory or Path(f"{job.name}-tuning")
+        surroundings = _surroundings(file, entrypoint, working_dir)
+        spec = _checked(job, surroundings)
+        screen = Console(stderr=as_json)
+        view: View = (
+            LiveView(screen, job.name, _now) if screen.is_terminal and not as_json else PlainView(screen)
+        )
+        signal.signal(signal.SIGTERM, _interrupt)
+        with LocalBackend(folder, surroundings) as backend:
+            backend.save_job(job)
+            known = len(read_tuning(folder).trials)
+            if known:
+                screen.print(f"going on from {known} finished trials in {folder}", style="dim")
+            last = _drive(backend, job, spec, view)
+        _finish(last, spec, folder, as_json=as_json)
+
+
+@app.command()
+def validate(
+    file: JobFile,
+    entrypoint: Entrypoint = "",
+    working_dir: WorkingDirectory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a job's annotations, and report every mistake at once."""
+    with _Reported(as_json=as_json):
+        job = load_job(file)
+        spec = _checked(job, _surroundings(file, entrypoint, working_dir), locally=False)
+        if as_json:
+            typer.echo(json.dumps({"valid": True, "mistakes": []}))
+        else:
+            typer.echo(f"{file} is valid: {job.name}, {spec.target}, batch size {spec.batch_size}")
+
+
+@app.command()
+def schema(as_json: AsJson = False) -> None:
+    """Print the annotations: a table, or a JSON schema with --json."""
+    if as_json:
+        typer.echo(json.dumps(annotation_schema(), indent=2))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("annotation", "meaning", "default", "example"):
+        table.add_column(column, overflow="fold")
+    for row in annotation_table():
+        table.add_row(row["key"], row["meaning"], row["default"], row["example"])
+    Console().print(table, markup=False)
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(metavar="DIRECTORY")], as_json: AsJson = False) -> None:
+    """Show where a tuning stands."""
+    with _Reported(as_json=as_json):
+        tuning = read_tuning(folder)
+        shown = {
+            key.removeprefix(keys.STATUS_PREFIX): value
+            for key, value in tuning.job.annotations.items()
+            if key.startswith(keys.STATUS_PREFIX)
+        }
+        if as_json:
+            typer.echo(json.dumps({"job": tuning.job.name, **{k: _loaded(v) for k, v in shown.items()}}))
+            return
+        for key, value in {"job": tuning.job.name, **shown}.items():
+            typer.echo(f"{key:10} {value}")
+
+
+@app.command()
+def trials(folder: Annotated[Path, typer.Argument(metavar="DIRECTORY")], as_json: AsJson = False) -> None:
+    """List a tuning's finished trials."""
+    with _Reported(as_json=as_json):
+        tuning = read_tuning(folder)
+        spec = tuning.job.spec()
+        rows = [
+            {
+                "number": trial.number,
+                "purpose": str(trial.suggestion.purpose),
+                "batch_size": trial.suggestion.batch_size,
+                "parameters": dict(trial.suggestion.parameters),
+                "seed": trial.suggestion.seed,
+                "outcome": str(trial.outcome),
+                "best": best_value(trial, spec),
+                "gpu_hours": round(trial.gpu_hours(_now()), 4),
+                "message": trial.message,
+            }
+            for trial in tuning.trials
+        ]
+        if as_json:
+            typer.echo(json.dumps(rows))
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in (
+            "trial",
+            "purpose",
+            "batch size",
+            "hyperparameters",
+            spec.target.metric,
+            "outcome",
+            "cost",
+        ):
+            table.add_column(column)
+        for trial, row in zip(tuning.trials, rows, strict=True):
+            best = "" if row["best"] is None else f"{row['best']:.4g}"
+            settings = ", ".join(
+                f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={environment_value(v)}"
+                for k, v in trial.suggestion.parameters.items()
+            )
+            table.add_row(
+                *(str(row[key]) for key in ("number", "purpose", "batch_size")),
+                settings,
+                best,
+                str(row["outcome"]),
+                cost(trial.gpu_hours(_now())),
+            )
+        Console().print(table, markup=False)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIRECTORY")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about a tuning: pictures, answer, evidence."""
+    with _Reported():
+        tuning = read_tuning(folder)
+        page = render(tuning, _now())
+        try:
+            output.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise BackendError(f"cannot write {output}: {error.strerror}; choose another --output") from error
+        typer.echo(f"wrote {output}")
+
+
+def load_job(file: Path) -> Job:
+    """Read the one registered PyTorchJob of a YAML file, which may hold other objects beside it.
+
+    Raises:
+        InvalidJob: If there is no such job, or more than one.
+    """
+    example = "autotuner tune deploy/examples/digits/job.yaml"
+    try:
+        if file.stat().st_size > _MAX_FILE:
+            rule = f"a job's file has at most {_MAX_FILE >> 20} MiB"
+            raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+        documents = [d for d in yaml.safe_load_all(file.read_text(encoding="utf-8")) if d is not None]
+    except OSError as error:
+        rule = f"it cannot be read ({error.strerror}): name a file"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        rule = f"it is no YAML: {str(error)[:300]}; write a PyTorchJob"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+    jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
+    if len(jobs) > 1:
+        rule = f"it holds {len(jobs)} PyTorchJobs: give each a file of its own"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    if not jobs and len(documents) != 1:
+        rule = "it holds no PyTorchJob: name a file with one"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    return Job.from_manifest((jobs or documents)[0])
+
+
+def _checked(job: Job, surroundings: Surroundings, *, locally: bool = True) -> TuningSpec:
+    """Return the spec of a job that can be tuned; InvalidJob carries the mistakes of all its parts."""
+    mistakes: list[Mistake] = []
+    spec: TuningSpec | None = None
+    try:
+        spec = job.spec()
+    except InvalidJob as error:
+        mistakes += error.mistakes
+    if locally:
+        try:
+            pods(job.manifest, surroundings, port=0)
+        except InvalidJob as error:
+            mistakes += error.mistakes
+    if mistakes or spec is None:
+        raise InvalidJob(mistakes)
+    return spec
+
+
+def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Pass:
+    with view:
+        while True:
+            seen = reconcile(backend, backend.job(job), _now())
+            view.show(seen, spec)
+            if seen.decision is None or seen.decision.is_final:
+                return seen
+            if seen.decision.phase is Phase.PAUSED and not any(t.is_running for t in seen.trials):
+                return seen
+            time.sleep(_POLL_SECONDS)
+
+
+def _finish(last: Pass, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
+    """Print the answer, and exit with the code that says what kind of end it is."""
+    tuning = read_tuning(folder)
+    answer = Answer.from_json(_loaded(last.status.annotations.get(keys.ANSWER, "null")))
+    if as_json:
+        typer.echo(json.dumps(answer and answer.as_json()))
+    elif answer is not None:
+        hours = sum(trial.gpu_hours(_now()) for trial in tuning.trials)
+        for line in answer_lines(answer, spec, len(tuning.trials), hours):
+            typer.echo(line)
+        typer.echo(f"pictures: autotuner report {folder}")
+    else:
+        typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
+    if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
+        raise typer.Exit(EXIT_FAILED)
+    if answer is None or not answer.is_confirmed:
+        raise typer.Exit(EXIT_UNCONFIRMED)
+
+
+class _Reported:
+    """Turns what goes wrong into a message on standard error and an exit code."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self._as_json = as_json
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        del kind, trace
+        if isinstance(error, InvalidJob):
+            if self._as_json:
+                mistakes = [
+                    {"key": m.key, "value": m.value, "rule": m.rule, "example": m.example}
+                    for m in error.mistakes
+                ]
+                typer.echo(json.dumps({"valid": False, "mistakes": mistakes}))
+            for mistake in error.mistakes:
+                typer.echo(f"error: {mistake}", err=True)
+            sys.exit(EXIT_INVALID)
+        if isinstance(error, AutotunerError):
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_FAILED)
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo(
+                "interrupted; every process is stopped, and the same command goes on from here", err=True
+            )
+            sys.exit(EXIT_INTERRUPTED)
+
+
+def _surroundings(file: Path, entrypoint: str, working_dir: Path | None) -> Surroundings:
+    shell = dict(os.environ)
+    # `python` and `torchrun` are those that run this program, as they would be those of the image.
+    shell["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), shell.get("PATH", os.defpath)])
+    return Surroundings(
+        folder=file.resolve().parent,
+        shell=shell,
+        entrypoint=tuple(shlex.split(entrypoint)),
+        working_directory=None if working_dir is None else working_dir.resolve(),
+    )
+
+
+def _loaded(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,239 @@
+"""The pictures of a tuning: matplotlib figures, and SVG to put them into a page.
+
+Figures are made without pyplot, so nothing global changes and threads do not meet. Text is drawn as it is:
+names and messages are strangers' input, and a dollar sign in one is no formula.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from autotuner.decision import Answer
+from autotuner.spec import TuningSpec
+from autotuner.trial import Outcome, Purpose, Trial
+
+SIZE: Final = (5.4, 3.7)
+"""Inches; small enough that text stays readable when a phone shows the figure at 360 pixels."""
+
+LOOKS: Final[dict[Outcome, tuple[str, str]]] = {
+    Outcome.REACHED: ("#15803d", "o"),
+    Outcome.PROMISING: ("#65a30d", "^"),
+    Outcome.MISSED: ("#c2410c", "X"),
+    Outcome.HOPELESS: ("#f59e0b", "v"),
+    Outcome.DOMINATED: ("#94a3b8", "s"),
+    Outcome.OUT_OF_MEMORY: ("#7c3aed", "P"),
+    Outcome.DIVERGED: ("#db2777", "*"),
+    Outcome.FAILED: ("#b91c1c", "D"),
+    Outcome.LOST: ("#475569", "d"),
+}
+"""Colour and marker of each outcome: told apart without colour, too."""
+_INK: Final = "#0f172a"
+_TARGET: Final = "#1d4ed8"
+_STYLE: Final[dict[Any, Any]] = {
+    "font.size": 9.5,
+    "font.family": "sans-serif",
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#64748b",
+    "axes.labelcolor": _INK,
+    "axes.grid": True,
+    "grid.color": "#e2e8f0",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "none",
+}
+
+
+def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -> Figure:
+    """Draw each trial's best value over its batch size, the target, and how far it can be met.
+
+    The line is the best value seen at a batch size at least as large: what is known to be attainable.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes("global batch size", f"best {spec.target.metric}")
+        _log2_axis(axes, spec)
+        shown = [(trial, best) for trial in trials if (best := _best(spec, trial)) is not None]
+        _draw_envelope(axes, spec, shown)
+        for outcome, (colour, marker) in LOOKS.items():
+            points = [(t.suggestion.batch_size, best) for t, best in shown if t.outcome is outcome]
+            if points:
+                sizes, values = zip(*points, strict=True)
+                axes.scatter(sizes, values, c=colour, marker=marker, s=34, zorder=3, alpha=0.85)
+        _target_line(axes, spec)
+        if answer is not None:
+            axes.axvline(answer.batch_size, color=_INK, linewidth=1.1, linestyle=(0, (1, 2)))
+            axes.axvspan(
+                spec.batch_size.minimum * 0.9, answer.batch_size, color="#dcfce7", alpha=0.5, zorder=0
+            )
+            axes.annotate(
+                f"answer: {answer.batch_size}",
+                (answer.batch_size, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(-4, 3),
+                textcoords="offset points",
+                ha="right",
+                fontweight="bold",
+            )
+        _focus(axes, spec, [best for _, best in shown])
+        _legend(figure, {trial.outcome for trial, _ in shown})
+    return figure
+
+
+def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
+    """Draw every learning curve, coloured by how the trial ended; confirmation runs are thicker."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes("step, as the script counts", spec.target.metric)
+        drawn: set[Outcome | None] = set()
+        values: list[float] = []
+        for trial in trials:
+            points = [(m.step, m.value) for m in trial.measurements if m.is_finite]
+            if not points or trial.outcome is None:
+                continue
+            colour, marker = LOOKS[trial.outcome]
+            wide = trial.suggestion.purpose is Purpose.CONFIRM
+            steps, metric = zip(*points, strict=True)
+            values += metric
+            axes.plot(steps, metric, color=colour, linewidth=1.8 if wide else 0.9, alpha=0.9 if wide else 0.6)
+            axes.plot(steps[-1], metric[-1], marker=marker, color=colour, markersize=4)
+            drawn.add(trial.outcome)
+        _target_line(axes, spec)
+        _focus(axes, spec, values)
+        _legend(figure, drawn)
+    return figure
+
+
+def costs(trials: Sequence[Trial]) -> Figure:
+    """Draw what each trial cost, in GPU-minutes, in the order of the trials."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes("trial", "GPU-minutes")
+        for trial in trials:
+            if trial.outcome is not None and trial.ended_at is not None:
+                colour, _ = LOOKS[trial.outcome]
+                axes.bar(trial.number, 60 * trial.gpu_hours(trial.ended_at), color=colour, width=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(visible=False, axis="x")
+        _legend(figure, {trial.outcome for trial in trials})
+    return figure
+
+
+def scaling(trials: Sequence[Trial]) -> Figure | None:
+    """Draw the throughput of one process over the batch size; None where no trial reported any.
+
+    A line a number of processes: where it falls as processes are added, they wait for one another.
+    """
+    reported = [trial for trial in trials if trial.extras.get("samples_per_second", 0) > 0]
+    if not reported:
+        return None
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes("global batch size", "samples per second and process")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+        for devices in sorted({trial.devices for trial in reported}):
+            points = sorted(
+                (t.suggestion.batch_size, t.extras["samples_per_second"] / devices)
+                for t in reported
+                if t.devices == devices
+            )
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"{devices} processes")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    return figure
+
+
+def svg(figure: Figure, name: str) -> str:
+    """Return a figure as SVG for the middle of an HTML page: same figure, same text.
+
+    `name` keeps the identifiers of several figures on one page apart.
+    """
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axisbelow(True)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    return figure, axes
+
+
+def _log2_axis(axes: Axes, spec: TuningSpec) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(spec.batch_size.minimum * 0.9, spec.batch_size.maximum * 1.1)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+
+
+def _draw_envelope(axes: Axes, spec: TuningSpec, shown: Sequence[tuple[Trial, float]]) -> None:
+    best = None
+    corners: list[tuple[int, float]] = []
+    for trial, value in sorted(shown, key=lambda pair: -pair[0].suggestion.batch_size):
+        if best is None or spec.target.margin(value) > spec.target.margin(best):
+            best = value
+            corners.append((trial.suggestion.batch_size, value))
+    if corners:
+        corners.append((spec.batch_size.minimum, corners[-1][1]))
+        axes.step(*zip(*corners, strict=True), where="pre", color="#64748b", linewidth=1.0, zorder=2)
+
+
+def _target_line(axes: Axes, spec: TuningSpec) -> None:
+    axes.axhline(spec.target.threshold, color=_TARGET, linewidth=1.2, linestyle="--")
+    axes.annotate(
+        f"target {spec.target.comparison} {spec.target.threshold:g}",
+        (1.0, spec.target.threshold),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -11 if spec.target.sign > 0 else 4),
+        textcoords="offset points",
+        ha="right",
+        color=_TARGET,
+        fontsize=8.5,
+    )
+
+
+def _focus(axes: Axes, spec: TuningSpec, values: Sequence[float]) -> None:
+    """Limit the metric's axis to where the decision is: a diverged run must not flatten the rest."""
+    if not values:
+        return
+    ordered = sorted(values, key=spec.target.margin)
+    worst, best = ordered[len(ordered) // 10], ordered[-1]
+    low, high = sorted((min(worst, spec.target.threshold, best), max(worst, spec.target.threshold, best)))
+    margin = 0.08 * (high - low) or abs(high) * 0.01 or 0.01
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _legend(figure: Figure, outcomes: set[Outcome | None]) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker=marker,
+            linestyle="",
+            markersize=5,
+            label=str(outcome).replace("_", " "),
+        )
+        for outcome, (colour, marker) in LOOKS.items()
+        if outcome in outcomes
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(4, len(handles)))
+
+
+def _best(spec: TuningSpec, trial: Trial) -> float | None:
+    values = [m.value for m in trial.measurements if m.is_finite]
+    return max(values, key=spec.target.margin) if values else None

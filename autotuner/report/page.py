@@ -1,0 +1,93 @@
+"""The page around the pictures: the answer first, then the evidence, then every trial.
+
+One file without scripts and without anything fetched, so that it can be mailed, archived and opened
+anywhere. What users and programs wrote is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from autotuner import keys
+from autotuner.backends.base import Tuning
+from autotuner.decision import Answer
+from autotuner.report import figures
+from autotuner.trial import Purpose, Trial
+from autotuner.view import best_value, cost, parameters
+
+_TEMPLATES: Final = Environment(
+    loader=PackageLoader("autotuner.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+def render(tuning: Tuning, now: datetime) -> str:
+    """Return the page.
+
+    Raises:
+        InvalidJob: If the job's annotations do not parse.
+    """
+    job, trials = tuning.job, tuning.trials
+    spec = job.spec()
+    answer = Answer.from_json(json.loads(job.annotations.get(keys.ANSWER, "null")))
+    pictures = [
+        ("How large can the batch be?", figures.frontier(spec, trials, answer)),
+        ("Learning curves", figures.curves(spec, trials)),
+        ("What each trial cost", figures.costs(trials)),
+        ("Scaling efficiency", figures.scaling(trials)),
+    ]
+    return _TEMPLATES.get_template("page.html").render(
+        job=job,
+        spec=spec,
+        answer=answer,
+        answer_parameters=parameters(answer.parameters) if answer else "",
+        phase=job.annotations.get(keys.PHASE, "not started"),
+        message=job.annotations.get(keys.MESSAGE, ""),
+        cost=cost(sum(trial.gpu_hours(now) for trial in trials)),
+        confirmations=_confirmations(trials, answer, tuning),
+        pictures=[
+            # The one piece that is not escaped is what matplotlib made; it escapes text itself.
+            (title, Markup(figures.svg(figure, title)))  # noqa: S704
+            for title, figure in pictures
+            if figure is not None
+        ],
+        rows=[
+            {
+                "number": trial.number,
+                "purpose": str(trial.suggestion.purpose),
+                "batch_size": trial.suggestion.batch_size,
+                "parameters": parameters(trial.suggestion.parameters),
+                "best": "" if (best := best_value(trial, spec)) is None else f"{best:.5g}",
+                "met": best is not None and spec.target.is_met(best),
+                "outcome": str(trial.outcome).replace("_", " "),
+                "colour": figures.LOOKS[trial.outcome][0] if trial.outcome else "",
+                "cost": cost(trial.gpu_hours(now)),
+                "message": trial.message,
+            }
+            for trial in trials
+        ],
+        now=now,
+    )
+
+
+def _confirmations(trials: Sequence[Trial], answer: Answer | None, tuning: Tuning) -> list[dict[str, object]]:
+    if answer is None:
+        return []
+    spec = tuning.job.spec()
+    return [
+        {
+            "number": t.number,
+            "seed": t.suggestion.seed,
+            "best": best_value(t, spec),
+            "outcome": str(t.outcome),
+        }
+        for t in trials
+        if t.suggestion.purpose is Purpose.CONFIRM
+        and t.suggestion.batch_size == answer.batch_size
+        and t.suggestion.parameters == answer.parameters
+    ]
