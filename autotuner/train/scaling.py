@@ -48,7 +48,7 @@ def malladi(settings: AdamSettings, *, batch_size: int, new_batch_size: int) -> 
     if min(beta1, beta2) <= 0:
         limit = batch_size / (1 - min(settings.beta1, settings.beta2))
         raise ValueError(
-            f"the rule has no betas from batch size {batch_size} to {new_batch_size}: it holds below {limit:g}"
+            f"the rule has no betas from batch {batch_size} to {new_batch_size}: it holds below {limit:g}"
         )
     return AdamSettings(
         learning_rate=settings.learning_rate * math.sqrt(kappa),

@@ -101,9 +101,10 @@ def make_curve(hyperparameters: Mapping[str, Any]) -> Curve:
     """Make the curve that the hyperparameters ask for, so that the search can choose one.
 
     Args:
-        hyperparameters: `schedule` (one of `SCHEDULES`; `cosine` if absent), `warmup` (a part of the
-            run) and `collapse` (a part of what is left after the warm-up), 0 if absent, `power` (of the polynomial, 2 if absent) and `final_rate` (where the
-            decay ends, a part of the peak, 0 if absent). Others are passed over.
+        hyperparameters: `schedule` (one of `SCHEDULES`; `cosine` if absent), `warmup` (a part of the run)
+            and `collapse` (a part of what the warm-up leaves), each 0 if absent, `power` (of the polynomial,
+            2 if absent) and `final_rate` (where the decay ends, a part of the peak, 0 if absent). Others are
+            passed over.
 
     Raises:
         ValueError: The name is unknown, or a value out of range.
