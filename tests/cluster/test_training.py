@@ -10,9 +10,7 @@ from tests.controlplane.waiting import eventually
 DDP = Path(__file__).parent / "programs" / "ddp.py"
 
 
-def test_a_job_with_a_worker_trains_to_success_and_deleting_it_removes_its_pods(
-    admin, namespace, nodes
-):
+def test_a_job_with_a_worker_trains_to_success_and_deleting_it_removes_its_pods(admin, namespace):
     core = client.CoreV1Api(admin)
     job = Job("ddp", ("python", str(DDP)), workers=1, environment={"STEPS": "50"})
     job.create(admin, namespace)

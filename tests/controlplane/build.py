@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     Report = Callable[[str], None]
 
@@ -45,6 +45,7 @@ HELM = "4.3.1"
 
 _GO_SOURCES = Path(__file__).parent / "go"
 _OPERATOR_MODULE = f"github.com/kubeflow/training-operator@v{TRAINING_OPERATOR}"
+_LINKER_FLAGS = "-ldflags=-s -w"  # without symbol tables and debug information
 _PROGRESS_EVERY_SECONDS = 20.0
 
 
@@ -78,8 +79,9 @@ def find() -> Programs:
         missing.append("the training operator's manifests")
     if missing:
         raise BuildError(
-            f"the control plane lacks {', '.join(missing)}: run `python -m tests.controlplane.build`"
-            f" (about ten minutes the first time), or let KUBEBUILDER_ASSETS name a folder with them"
+            f"the control plane lacks {', '.join(missing)}: run "
+            f"`python -m tests.controlplane.build` (ten minutes the first time), or let "
+            f"KUBEBUILDER_ASSETS name a folder with them"
         )
     return Programs(
         etcd=places["etcd"],
@@ -156,22 +158,16 @@ def _build_kubernetes(report: Report) -> None:
     major, minor, _ = KUBERNETES.split(".")
     # A server that is not told its version calls itself v0.0.0, which clients refuse to talk to.
     stamp = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor}
-    linker_flags = " ".join(
-        f"-X k8s.io/component-base/version.{key}={value}" for key, value in stamp.items()
-    )
+    variables = (f"-X k8s.io/component-base/version.{key}={stamp[key]}" for key in stamp)
+    linker_flags = " ".join([_LINKER_FLAGS, *variables])
     with tempfile.TemporaryDirectory() as scratch:
         shutil.copytree(_GO_SOURCES, scratch, dirs_exist_ok=True)
         (Path(scratch) / "go.mod").write_text(_kubernetes_go_mod())
         for name in _KUBERNETES_PROGRAMS:
             if not (target := _locate(name)).exists():
                 with _whole_or_absent(target) as output:
-                    _compile(
-                        ["build", "-mod=mod", "-o", str(output), f"./{name}"],
-                        name,
-                        report,
-                        linker_flags=linker_flags,
-                        folder=scratch,
-                    )
+                    arguments = ["-mod=mod", linker_flags, "-o", str(output), f"./{name}"]
+                    _compile(name, ["build", *arguments], report, folder=scratch)
 
 
 def _kubernetes_go_mod() -> str:
@@ -211,7 +207,8 @@ def _copy_operator_manifests() -> None:
 
 def _install(package: str, built_name: str, target: Path, report: Report) -> None:
     with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
-        _compile(["install", package], target.name, report, install_into=scratch)
+        arguments = ["install", _LINKER_FLAGS, package]
+        _compile(target.name, arguments, report, environment={"GOBIN": scratch})
         with _whole_or_absent(target) as output:
             (Path(scratch) / built_name).rename(output)
 
@@ -252,29 +249,24 @@ def _download(module: str) -> dict[str, str]:
 
 
 def _compile(
-    arguments: Sequence[str],
     name: str,
+    arguments: Sequence[str],
     report: Report,
     *,
-    linker_flags: str = "",
     folder: str | None = None,
-    install_into: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run a ``go build`` or ``go install`` at low priority, reporting as packages go by."""
     verb, *rest = arguments
-    flags = ["-v", "-trimpath", "-p=2", f"-ldflags=-s -w {linker_flags}"]
-    # Without cgo the programs are static, and no C compiler is needed.
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
-    if install_into is not None:
-        environment["GOBIN"] = install_into
     started = reported = time.monotonic()
     packages = 0
     tail: collections.deque[str] = collections.deque(maxlen=30)
     report(f"{name}: building")
     with subprocess.Popen(
-        ["nice", _go(), verb, *flags, *rest],
+        ["nice", _go(), verb, "-v", "-trimpath", "-p=2", *rest],
         cwd=folder,
-        env=environment,
+        # Without cgo the programs are static, and no C compiler is needed.
+        env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -293,7 +285,7 @@ def _compile(
 
 
 def _print_now(line: str) -> None:
-    print(line, flush=True)
+    print(line, flush=True)  # noqa: T201 - a command's progress
 
 
 if __name__ == "__main__":

@@ -39,15 +39,16 @@ def admin(control_plane: ControlPlane) -> Iterator[client.ApiClient]:
 
 
 @pytest.fixture
-def namespace(admin: client.ApiClient) -> Iterator[str]:
+def namespace(admin: client.ApiClient, nodes: Nodes) -> Iterator[str]:
     """A fresh namespace, deleted after the test with all that is in it."""
     core = client.CoreV1Api(admin)
     name = f"test-{next(_COUNT)}"
-    core.create_namespace({"metadata": {"name": name}})
+    core.create_namespace(client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
     # Pods are refused until the controller manager has made their service account.
     eventually(lambda: core.list_namespaced_service_account(name).items)
     yield name
     core.delete_namespace(name)
+    assert not nodes.failures
 
 
 @pytest.fixture
@@ -55,7 +56,6 @@ def nodes(control_plane: ControlPlane) -> Iterator[Nodes]:
     """The stand-in for scheduler and kubelets, healthy again after the test."""
     yield control_plane.nodes
     control_plane.nodes.heal()
-    assert not control_plane.nodes.failures
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ class Job:
 
     def conditions(self, api: client.ApiClient, namespace: str) -> dict[str, str]:
         """Return the conditions that hold, each with its reason."""
-        job = client.CustomObjectsApi(api).get_namespaced_custom_object(
+        job: Any = client.CustomObjectsApi(api).get_namespaced_custom_object(
             *API, namespace, PLURAL, self.name
         )
         return {

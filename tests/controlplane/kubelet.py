@@ -3,12 +3,12 @@
 A `PodWorker` pulls images, creates containers from the pod's specification, runs the init
 containers one after the other and then the containers side by side, restarts what its policy says,
 reports each change in the pod's status, and at a deletion ends everything within the grace period,
-reports the end, and only then removes the Pod object. It is one task on the event loop; a hundred of
-them cost what their processes cost.
+reports the end, and only then removes the Pod object. It is one task on the event loop; a hundred
+of them cost what their processes cost.
 
 One init container is not run but understood: ``init-pytorch``, which the training operator puts
-before each worker, waits until the master's name resolves. No name resolves here, so the worker asks
-whether the master's pod runs.
+before each worker, waits until the master's name resolves. No name resolves here, so the worker
+asks whether the master's pod runs.
 
 What a kubelet does and this does not: volumes, probes, life-cycle hooks, resource limits, sidecars
 (init containers that go on), and a message from ``terminationMessagePath``.
@@ -234,26 +234,30 @@ class PodWorker:
             return ScriptExecution(image, Invocation(command, variables), log)
         if not command:
             raise StartError(f"image {container.image} has no entry point: give a command")
-        folder = self._host.folder(self.pod)
-        working_dir = Path(image.localise(container.working_dir) or folder)
-        if not working_dir.is_dir():  # a container runtime creates it, within the container
-            working_dir = folder / working_dir.relative_to("/")
-        working_dir.mkdir(parents=True, exist_ok=True)
         return ProcessExecution(
             image.localise_command(command),
             {
-                **machine_environment(folder, self.pod.name),
+                **machine_environment(self._host.folder(self.pod), self.pod.name),
                 **self._host.environment,
                 **image.environment,
                 **variables,
             },
-            working_dir,
+            self._working_dir(container, image),
             log,
             container_id,
         )
 
+    def _working_dir(self, container: Container, image: Image) -> Path:
+        """Return where to run: the place named, or a new one in the pod's folder."""
+        folder = self._host.folder(self.pod)
+        named = Path(image.localise(container.working_dir) or folder)
+        # A container runtime creates what the image lacks, but not on the machine itself.
+        found = named if named.is_dir() else folder / named.relative_to("/")
+        found.mkdir(parents=True, exist_ok=True)
+        return found
+
     def _wait_for_master(self, _: Invocation) -> Generator[tuple[float, str], None, int]:
-        for _ in range(round(_MASTER_WAIT_SECONDS / _MASTER_POLL_SECONDS)):
+        for _try in range(round(_MASTER_WAIT_SECONDS / _MASTER_POLL_SECONDS)):
             if self._host.master_runs(self.pod):
                 return 0
             yield _MASTER_POLL_SECONDS, "waiting for master"

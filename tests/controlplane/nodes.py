@@ -24,7 +24,6 @@ from tests.controlplane import scheduler
 from tests.controlplane.images import Image
 from tests.controlplane.kubelet import Fate, PodWorker
 from tests.controlplane.logs import ContainerLog, LogServer, NoLogError
-from tests.controlplane.pod_api import PodApi
 from tests.controlplane.processes import free_port
 from tests.controlplane.status import disruption, now
 
@@ -32,9 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
-    from kubernetes import client
-
     from tests.controlplane.pod import Pod
+    from tests.controlplane.pod_api import PodApi
     from tests.controlplane.status import JSON
 
 CUDA_OUT_OF_MEMORY = """\
@@ -67,7 +65,7 @@ class Nodes:
 
     def __init__(
         self,
-        configuration: client.Configuration,
+        api: PodApi,
         *,
         certificate: Path,
         key: Path,
@@ -77,7 +75,7 @@ class Nodes:
         """Register the nodes and take up pods.
 
         Args:
-            configuration: of a user who may do all this.
+            api: of a user who may do all this; it is closed with the nodes.
             certificate: what the log server shows; the API server does not check it.
             key: the certificate's.
             folder: where pods get folders.
@@ -100,7 +98,7 @@ class Nodes:
         self._lost: dict[str, Pod] = {}  # pods of lost nodes, by UID
         self._job_ports: dict[str, int] = {}  # by the job's UID
         self._tasks: set[asyncio.Task[None]] = set()
-        self._api = PodApi(configuration)
+        self._api = api
         self._api_threads = ThreadPoolExecutor(_API_THREADS, thread_name_prefix="nodes-api")
         self._log_server = LogServer(self._find_log)
         self._loop = asyncio.new_event_loop()

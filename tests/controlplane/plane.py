@@ -11,18 +11,19 @@ import ssl
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 from kubernetes import client
 
 from tests.controlplane.nodes import Nodes
+from tests.controlplane.pod_api import PodApi
 from tests.controlplane.processes import Family, Program, free_port
 from tests.controlplane.training_operator import TrainingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.controlplane.build import Programs
 
@@ -136,7 +137,7 @@ class ControlPlane:
         with ThreadPoolExecutor() as threads:
             operator = threads.submit(self.operator.start, _START_SECONDS)
             self.nodes = Nodes(
-                self.configuration(),
+                PodApi(self.url, self.certificate_authority, self._token),
                 certificate=self.certificate_authority,
                 key=self.certificate_key,
                 folder=self.folder / "pods",
@@ -154,8 +155,7 @@ class ControlPlane:
 
     def _make_etcd(self, programs: Programs) -> tuple[Program, str]:
         clients, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        command = [
-            programs.etcd,
+        arguments = [
             f"--data-dir={self.folder / 'etcd'}",
             f"--listen-client-urls={clients}",
             f"--advertise-client-urls={clients}",
@@ -165,14 +165,13 @@ class ControlPlane:
             "--unsafe-no-fsync",  # the data need not survive the machine
             "--log-level=warn",
         ]
-        return Program("etcd", command, self.family), clients
+        return Program(programs.etcd, arguments, self.family), clients
 
     def _make_api_server(self, programs: Programs) -> Program:
         tokens = self.folder / "tokens.csv"
         tokens.touch(mode=0o600)
         tokens.write_text(f'{self._token},admin,admin,"system:masters"\n')
-        command = [
-            programs.kube_apiserver,
+        arguments = [
             f"--etcd-servers={self._etcd_url}",
             "--bind-address=127.0.0.1",
             f"--secure-port={self.url.rpartition(':')[2]}",
@@ -189,11 +188,10 @@ class ControlPlane:
             "--kubelet-preferred-address-types=InternalIP",
             "--v=1",
         ]
-        return Program("kube-apiserver", command, self.family)
+        return Program(programs.kube_apiserver, arguments, self.family)
 
     def _make_controller_manager(self, programs: Programs) -> Program:
-        command = [
-            programs.kube_controller_manager,
+        arguments = [
             f"--kubeconfig={self.folder / 'admin.kubeconfig'}",
             "--bind-address=127.0.0.1",
             f"--secure-port={free_port()}",
@@ -201,7 +199,7 @@ class ControlPlane:
             f"--controllers={','.join(_CONTROLLERS)}",
             "--leader-elect=false",
         ]
-        return Program("kube-controller-manager", command, self.family)
+        return Program(programs.kube_controller_manager, arguments, self.family)
 
 
 def _answers(url: str, authority: Path | None = None, token: str = "") -> bool:

@@ -51,14 +51,14 @@ class Program:
 
     def __init__(
         self,
-        name: str,
-        command: Sequence[str | Path],
+        program: Path,
+        arguments: Sequence[str],
         family: Family,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
-        self.log = family.folder / f"{name}.log"
-        self._command = command
+        self.name = program.name
+        self.log = family.folder / f"{self.name}.log"
+        self._command = [str(program), *arguments]
         self._environment = {**os.environ, **(environment or {}), **family.mark}
         self._process: subprocess.Popen[bytes] | None = None
 

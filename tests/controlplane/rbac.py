@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kubernetes import client, utils
+from kubernetes import client
+
+from tests.controlplane.objects import create
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,17 +44,20 @@ def create_user(
         metadata = {"name": account, "namespace": account_namespace}
         wanted.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
     for manifest in wanted:
-        utils.create_from_dict(admin, manifest, namespace=namespace)
+        create(admin, manifest, namespace)
     return request_token(admin, account_namespace, account)
 
 
 def request_token(admin: client.ApiClient, namespace: str, account: str) -> str:
     """Return a fresh token of a service account, good for an hour."""
-    answer = client.CoreV1Api(admin).create_namespaced_service_account_token(
-        account, namespace, {"spec": {"audiences": [], "expirationSeconds": 3600}}
+    request = client.AuthenticationV1TokenRequest(
+        spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=3600)
     )
-    token: str = answer.status.token
-    return token
+    answer = client.CoreV1Api(admin).create_namespaced_service_account_token(
+        account, namespace, request
+    )
+    assert answer.status is not None
+    return str(answer.status.token)
 
 
 def delete_user(admin: client.ApiClient, manifests: Sequence[Mapping[str, Any]]) -> None:

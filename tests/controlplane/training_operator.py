@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from kubernetes import client, utils
+from kubernetes import client
 
 from tests.controlplane import rbac
+from tests.controlplane.objects import create
 from tests.controlplane.processes import Program, free_port
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class TrainingOperator:
         self._served_certificates = temporary / _CERTIFICATES
         self._kubeconfig = plane.folder / f"{_NAME}.kubeconfig"
         self._webhook_port = free_port()
-        command = [
-            program,
+        arguments = [
             "--enable-scheme=pytorchjob",
             f"--webhook-server-port={self._webhook_port}",
             "--health-probe-bind-address=0",
@@ -58,13 +58,13 @@ class TrainingOperator:
             "--controller-threads=4",
         ]
         environment = {"KUBECONFIG": str(self._kubeconfig), "TMPDIR": str(temporary)}
-        self.program = Program(_NAME, command, plane.family, environment)
+        self.program = Program(program, arguments, plane.family, environment)
 
     def install(self) -> None:
         """Create its CRD, its account and rights, its webhook and the Service of that."""
         with client.ApiClient(self._plane.configuration()) as admin:
             for manifest in self._objects():
-                utils.create_from_dict(admin, manifest, namespace=_NAMESPACE)
+                create(admin, manifest, _NAMESPACE)
             token = rbac.create_user(admin, self._released("rbac"), _NAMESPACE)
         self._plane.write_kubeconfig(self._kubeconfig, token, _NAMESPACE)
 

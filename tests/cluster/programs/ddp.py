@@ -19,5 +19,6 @@ for step in range(1, int(os.environ["STEPS"]) + 1):
     optimizer.step()
     distributed.all_reduce(loss)
     if rank == 0:
-        print(f"step={step} world={world} loss={loss.item() / world:.6f}", flush=True)
+        mean = loss.item() / world
+        print(f"step={step} world={world} loss={mean:.6f}", flush=True)  # noqa: T201 - its log
 distributed.destroy_process_group()
