@@ -75,15 +75,11 @@ class Job:
 
     def create(self, api: client.ApiClient, namespace: str) -> Job:
         """Create it, and return it for the next call."""
-        client.CustomObjectsApi(api).create_namespaced_custom_object(
-            *API, namespace, PLURAL, self.manifest()
-        )
+        client.CustomObjectsApi(api).create_namespaced_custom_object(*API, namespace, PLURAL, self.manifest())
         return self
 
     def delete(self, api: client.ApiClient, namespace: str) -> None:
-        client.CustomObjectsApi(api).delete_namespaced_custom_object(
-            *API, namespace, PLURAL, self.name
-        )
+        client.CustomObjectsApi(api).delete_namespaced_custom_object(*API, namespace, PLURAL, self.name)
 
     def conditions(self, api: client.ApiClient, namespace: str) -> dict[str, str]:
         """Return the conditions that hold, each with its reason."""

@@ -226,9 +226,7 @@ class PodWorker:
         if container.name == _WAITS_FOR_MASTER:
             return ScriptExecution(Image(script=self._wait_for_master), Invocation((), {}), log)
         port = self._host.job_port(self.pod)
-        variables = await asyncio.to_thread(
-            environment, container, self.pod, self._host.read_object, port
-        )
+        variables = await asyncio.to_thread(environment, container, self.pod, self._host.read_object, port)
         command = command_line(image.command_of(container), variables, self.pod, port)
         if image.script is not None:
             return ScriptExecution(image, Invocation(command, variables), log)

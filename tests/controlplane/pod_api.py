@@ -105,9 +105,7 @@ class PodApi:
                 return None
             raise
 
-    def follow_pods(
-        self, on_all: Callable[[list[Pod]], None], on_change: Callable[[str, Pod], None]
-    ) -> None:
+    def follow_pods(self, on_all: Callable[[list[Pod]], None], on_change: Callable[[str, Pod], None]) -> None:
         """Tell which pods there are, then each change, until closed.
 
         All pods are told again whenever changes may have been missed.

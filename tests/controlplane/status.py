@@ -94,8 +94,7 @@ class PodStatus:
             for container in pod.init_containers
         ]
         self.containers = [
-            ContainerStatus(container, {"waiting": {"reason": creating}})
-            for container in pod.containers
+            ContainerStatus(container, {"waiting": {"reason": creating}}) for container in pod.containers
         ]
         self.is_ending = False
         """Nothing is restarted any more: the pod is being deleted, or evicted."""
