@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from autotuner.reconcile import Pass
     from autotuner.view import View
 
-# Commands import what is heavy (torch, matplotlib) themselves, so that `validate` and `schema` answer at once.
+# Commands import what is heavy (torch, matplotlib) themselves, so `validate` and `schema` answer at once.
 # ruff: noqa: PLC0415
 
 EXIT_FAILED: Final = 1
