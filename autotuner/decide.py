@@ -1,0 +1,382 @@
+"""What to do now: one pure function of the spec, the trials and the time.
+
+`decide` is asked again after every change in the world, on a cluster, on a laptop and in simulated time. It
+keeps nothing between two calls: whatever it starts or stops, it can be killed right after, and the next call
+reads the same story in the trials and goes on to the same answer.
+
+The story of a tuning: the job runs unchanged (`baseline`); batch sizes are doubled while they hold
+(`climb`); the model proposes (`search`); and once a larger batch is unlikely, fresh seeds must reach the
+target with the answer's setting (`confirm`). A failed confirmation is data, and the search goes on.
+
+What the search believes (will this run reach the target? is a larger batch feasible?) is the affair of
+`autotuner.search`; here stand the rules that hold whatever it believes: budgets, deadlines, failures, what
+counts as confirmed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Final
+
+from autotuner.decision import Answer, Decision, Ended, Phase, Stop
+from autotuner.search.history import History, Setting, curve, setting
+from autotuner.search.judge import Beliefs
+from autotuner.search.space import Space
+from autotuner.spec import TuningSpec
+from autotuner.trial import Outcome, Purpose, Suggestion, Trial
+
+HOPELESS: Final = 0.03
+"""A run is stopped when its chance to reach the target is smaller."""
+PROMISING: Final = 0.9
+"""A run of the search is stopped when its chance to reach the target is larger."""
+ENOUGH: Final = 0.1
+"""The search ends when the probability of a batch half a doubling larger is smaller."""
+FAILURES_IN_A_ROW: Final = 3
+RERUNS: Final = 3
+BASELINE_RUNS: Final = 2
+"""Runs of the unchanged job before the search looks elsewhere for a setting that meets the target."""
+
+
+def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
+    """Return what to start, what to stop and what to publish.
+
+    Args:
+        spec: What the user asks for.
+        trials: Every trial of the job, in any order, ended or running.
+        now: The present, for deadlines and costs; aware where the trials' own times are.
+    """
+    history = History.of(spec, trials)
+    ending = {stop.number: stop for stop in _stops(history, now)}
+    state = _State(history.ending({number: stop.outcome for number, stop in ending.items()}), now)
+    decision = state.decision()
+    if decision.is_final:
+        for trial in state.history.running:
+            ending[trial.number] = Stop(trial.number, Outcome.DOMINATED, "the tuning has ended")
+    return Decision(
+        phase=decision.phase,
+        message=decision.message,
+        start=decision.start,
+        stop=tuple(ending[number] for number in sorted(ending)),
+        answer=decision.answer,
+        is_final=decision.is_final,
+        ended=decision.ended,
+    )
+
+
+def seed_of(spec: TuningSpec, number: int) -> int:
+    """Return the seed of a trial: another for every number, and for every seed of the search."""
+    start = int.from_bytes(hashlib.sha256(str(spec.seed).encode()).digest()[:4], "big") % 2**30
+    return start + number
+
+
+def _stops(history: History, now: datetime) -> Iterable[Stop]:
+    """Yield the running trials to end now."""
+    beliefs = Beliefs(history, Space.of(history.spec))
+    for trial in history.running:
+        stop = _deadline(history, trial, now) or _verdict(history, beliefs, trial)
+        if stop is not None:
+            yield stop
+
+
+def _verdict(history: History, beliefs: Beliefs, trial: Trial) -> Stop | None:
+    if history.has_reached(trial) and not _is_needed_whole(history, trial):
+        return Stop(trial.number, Outcome.REACHED, f"has reached {history.spec.target}")
+    if trial.suggestion.purpose is Purpose.BASELINE or not len(curve(trial)):
+        return None
+    chance = beliefs.chance(trial)
+    if chance < HOPELESS:
+        reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
+        return Stop(trial.number, Outcome.HOPELESS, reason)
+    if chance > PROMISING and trial.suggestion.purpose is not Purpose.CONFIRM:
+        return Stop(trial.number, Outcome.PROMISING, f"reaches {history.spec.target} almost surely")
+    return None
+
+
+def _is_needed_whole(history: History, trial: Trial) -> bool:
+    """Return whether the run must go to its own end, for nobody has said yet how long a run is."""
+    whole = any(other.outcome is Outcome.MISSED for other in history.trials)
+    return trial.suggestion.purpose is Purpose.BASELINE and history.spec.run_length is None and not whole
+
+
+def _deadline(history: History, trial: Trial, now: datetime) -> Stop | None:
+    """Return the stop of a trial that has run too long; the wait for its pods does not count."""
+    timeout = history.spec.trial_timeout
+    if timeout is None or trial.started_at is None or now - trial.started_at < timeout:
+        return None
+    if history.has_reached(trial):
+        return Stop(trial.number, Outcome.REACHED, f"has reached {history.spec.target}")
+    if not len(curve(trial)):
+        reason = f"reported no {history.spec.target.metric} within trial-timeout ({timeout})"
+        return Stop(trial.number, Outcome.FAILED, reason)
+    return Stop(trial.number, Outcome.MISSED, f"did not reach the target within trial-timeout ({timeout})")
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the tuning stands, and what follows."""
+
+    history: History
+    now: datetime
+
+    @property
+    def spec(self) -> TuningSpec:
+        return self.history.spec
+
+    @cached_property
+    def space(self) -> Space:
+        return Space.of(self.spec)
+
+    @cached_property
+    def beliefs(self) -> Beliefs:
+        return Beliefs(self.history, self.space)
+
+    @cached_property
+    def gpu_hours(self) -> float:
+        return sum(trial.gpu_hours(self.now) for trial in self.history.trials)
+
+    @cached_property
+    def baseline(self) -> Setting:
+        return Setting.of(self.spec.baseline_batch_size, self.spec.baseline_parameters)
+
+    # --- what is confirmed -------------------------------------------------------------------------
+
+    @cached_property
+    def confirmations(self) -> Mapping[Setting, Sequence[Trial]]:
+        return self.history.by_setting(Purpose.CONFIRM)
+
+    @cached_property
+    def rejected(self) -> frozenset[Setting]:
+        """Settings of which a confirmation run missed the target."""
+        return frozenset(
+            tried for tried, runs in self.confirmations.items() if any(map(self.history.has_missed, runs))
+        )
+
+    @cached_property
+    def confirmed(self) -> Setting | None:
+        """The largest batch that all confirmation runs have reached the target with."""
+        held = [tried for tried in self.confirmations if self._reached(tried) >= self.spec.confirmations]
+        return max((s for s in held if s not in self.rejected), key=_by_size, default=None)
+
+    def _reached(self, tried: Setting) -> int:
+        return sum(map(self.history.has_reached, self.confirmations.get(tried, ())))
+
+    @cached_property
+    def incumbent(self) -> Setting | None:
+        """What stands as the answer now, confirmed or not."""
+        held = self.beliefs.incumbent(self.rejected)
+        if self.confirmed is not None and (held is None or held.batch_size <= self.confirmed.batch_size):
+            return self.confirmed
+        return held
+
+    def answer(self, ended: Ended | None = None) -> Answer | None:
+        tried = self.incumbent
+        if ended is not None and self.confirmed is not None:
+            tried = self.confirmed
+        if tried is None:
+            return None
+        runs = [t for t in self.confirmations.get(tried, ()) if self.history.has_reached(t)]
+        bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
+        return Answer(
+            batch_size=tried.batch_size,
+            parameters=tried.parameters,
+            confirmed=min(len(runs), self.spec.confirmations),
+            confirmations=self.spec.confirmations,
+            metric=statistics.median(bests) if bests else None,
+            probability_larger=self.beliefs.probability_larger(tried.batch_size),
+            gpu_hours=self.gpu_hours,
+            ended=ended,
+        )
+
+    # --- what to do ----------------------------------------------------------------------------------
+
+    def decision(self) -> Decision:
+        failed = self._failure()
+        if failed is not None:
+            return self._final(Phase.FAILED, failed, Ended.PROGRAM_FAILS)
+        if self.spec.paused:
+            return Decision(Phase.PAUSED, f"paused; {self._running_text()}", answer=self.answer())
+        return self._ending() or self._going_on()
+
+    def _ending(self) -> Decision | None:
+        limit = self.spec.max_gpu_hours
+        if limit is not None and self.gpu_hours >= limit:
+            return self._final(Phase.DONE, f"max-gpu-hours ({limit:g}) is spent", Ended.GPU_HOURS_SPENT)
+        if self._wanted():
+            return None
+        if self.history.spent >= self.spec.max_trials and not self.history.running:
+            text = f"max-trials ({self.spec.max_trials}) is spent"
+            return self._final(Phase.DONE, text, Ended.TRIALS_SPENT)
+        return None
+
+    def _wanted(self) -> bool:
+        return bool(self._reruns())
+
+    def _going_on(self) -> Decision:
+        starts: list[Suggestion] = []
+        history = self.history
+        free = self.spec.parallel_trials - len(history.running)
+        phase, message, final = Phase.SEARCHING, "", None
+        while True:
+            state = _State(history, self.now)
+            step = state._next()
+            if isinstance(step, Decision):
+                final = step
+                break
+            phase, message, suggestion = step
+            if suggestion is None or len(starts) >= free:
+                break
+            starts.append(suggestion)
+            history = History.of(self.spec, (*history.trials, Trial(suggestion)))
+        if final is not None and not starts:
+            return final
+        return Decision(phase, message, tuple(starts), answer=self.answer())
+
+    def _next(self) -> tuple[Phase, str, Suggestion | None] | Decision:
+        """Return the next trial to start were a place free, or the end."""
+        history = self.history
+        for lost in self._reruns():
+            again = self._suggest(setting(lost), lost.suggestion.purpose, rerun_of=lost)
+            return Phase.SEARCHING, f"runs trial {lost.number} again, which was lost", again
+        baseline = self._baseline_step()
+        if baseline is not None:
+            return baseline
+        best = self.incumbent
+        left = self.spec.max_trials - history.spent
+        if best is not None:
+            larger = self.beliefs.probability_larger(best.batch_size)
+            owed = self.spec.confirmations - self._reached(best)
+            if (larger is not None and larger < ENOUGH) or left <= owed:
+                return self._confirm(best, larger)
+        if left <= 0:
+            if history.running:
+                return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
+            return self._final(Phase.DONE, "max-trials is spent", Ended.TRIALS_SPENT)
+        climbing = self._climb()
+        if climbing is not None:
+            return (
+                Phase.SEARCHING,
+                f"climbs to batch size {climbing.batch_size}",
+                self._suggest(climbing, Purpose.CLIMB),
+            )
+        tried = self.beliefs.propose(history.next_number)
+        return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
+
+    def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | None | Decision:
+        """Return the run of the job unchanged where one is still wanted."""
+        runs = [
+            t
+            for t in self.history.trials
+            if t.suggestion.purpose is Purpose.BASELINE
+            and t.outcome not in {Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY}
+        ]
+        if any(map(self.history.has_reached, runs)):
+            return None
+        message = f"runs the job unchanged, at batch size {self.baseline.batch_size}"
+        if any(t.is_running for t in runs):
+            return Phase.SEARCHING, message, None
+        if len(runs) < BASELINE_RUNS:
+            return Phase.SEARCHING, message, self._suggest(self.baseline, Purpose.BASELINE)
+        best = max((c.best(self.spec.target) or 0.0 for c in map(curve, runs)), key=self.spec.target.margin)
+        text = f"the job unchanged misses {self.spec.target}: its best is {best:g}; lower the target or mend the job"
+        return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
+
+    def _climb(self) -> Setting | None:
+        """Return the next doubling while every one so far has held."""
+        climbs = [t for t in self.history.trials if t.suggestion.purpose in {Purpose.BASELINE, Purpose.CLIMB}]
+        top = max(climbs, key=lambda t: (t.suggestion.batch_size, t.number))
+        if (
+            top.is_running
+            or not self.history.has_reached(top)
+            or any(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
+        ):
+            return None
+        low = self.spec.batch_size.maximum
+        size = min(2 * top.suggestion.batch_size, low)
+        return self.space.scaled(self.baseline, size) if size > top.suggestion.batch_size else None
+
+    def _confirm(
+        self, tried: Setting, larger: float | None
+    ) -> tuple[Phase, str, Suggestion | None] | Decision:
+        runs = [t for t in self.confirmations.get(tried, ()) if t.is_running or self.history.has_reached(t)]
+        reached = self._reached(tried)
+        wanted = self.spec.confirmations
+        if reached >= wanted:
+            top = tried.batch_size >= self.spec.batch_size.maximum
+            spent = larger is None or larger >= ENOUGH
+            ended = Ended.LARGEST_ALLOWED if top else Ended.TRIALS_SPENT if spent else Ended.LARGER_UNLIKELY
+            text = (
+                f"batch size {tried.batch_size}: {reached} of {wanted} confirmation runs reached the target"
+            )
+            return self._final(Phase.DONE, f"{text}; {ended}", ended)
+        message = (
+            f"confirms batch size {tried.batch_size}: {reached} of {wanted} runs have reached the target"
+        )
+        if len(runs) >= wanted or self.history.spent >= self.spec.max_trials:
+            if not self.history.running:
+                return self._final(Phase.DONE, "max-trials is spent", Ended.TRIALS_SPENT)
+            return Phase.CONFIRMING, message, None
+        return Phase.CONFIRMING, message, self._suggest(tried, Purpose.CONFIRM)
+
+    # --- failures --------------------------------------------------------------------------------------
+
+    def _failure(self) -> str | None:
+        """Return why the tuning cannot go on, in words for the user."""
+        ended = [t for t in self.history.trials if t.outcome not in {None, Outcome.LOST}]
+        last = ended[-FAILURES_IN_A_ROW:]
+        if len(last) == FAILURES_IN_A_ROW and all(t.outcome is Outcome.FAILED for t in last):
+            said = last[-1].message or "it left no message"
+            return f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {said}"
+        for trial in self.history.trials:
+            attempts = self._attempts(trial)
+            if trial.outcome is Outcome.LOST and attempts > RERUNS:
+                said = f" ({trial.message})" if trial.message else ""
+                return f"the cluster lost one trial {attempts} times{said}: see to its nodes and quotas"
+        return None
+
+    def _attempts(self, trial: Trial) -> int:
+        """Return how many trials of this one's chain of reruns there are, itself the last."""
+        numbers = {t.number: t for t in self.history.trials}
+        count, before = 1, trial.suggestion.rerun_of
+        while before is not None and before in numbers and before < trial.number:
+            trial = numbers[before]
+            count, before = count + 1, trial.suggestion.rerun_of
+        return count
+
+    def _reruns(self) -> list[Trial]:
+        """Return the lost trials for which none stands in yet."""
+        again = {t.suggestion.rerun_of for t in self.history.trials}
+        return [t for t in self.history.trials if t.outcome is Outcome.LOST and t.number not in again]
+
+    # --- words -------------------------------------------------------------------------------------------
+
+    def _suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
+        number = self.history.next_number
+        return Suggestion(
+            number=number,
+            batch_size=tried.batch_size,
+            parameters=tried.parameters,
+            seed=seed_of(self.spec, number) if rerun_of is None else rerun_of.suggestion.seed,
+            purpose=purpose,
+            rerun_of=None if rerun_of is None else rerun_of.number,
+        )
+
+    def _running_text(self) -> str:
+        count = len(self.history.running)
+        return f"{count} trial{'s' if count != 1 else ''} running"
+
+    def _searching_text(self) -> str:
+        best = self.incumbent
+        held = f"the best so far is {best.batch_size}" if best else "none meets the target so far"
+        return f"searches for a larger batch size; {held}"
+
+    def _final(self, phase: Phase, message: str, ended: Ended) -> Decision:
+        return Decision(phase, message, answer=self.answer(ended), is_final=True, ended=ended)
+
+
+def _by_size(tried: Setting) -> tuple[int, str]:
+    return tried.batch_size, tried.key
