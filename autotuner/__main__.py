@@ -1,0 +1,5 @@
+"""`python -m autotuner`."""
+
+from autotuner.cli import app
+
+app()
