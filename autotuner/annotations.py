@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from autotuner import keys
+from autotuner.documents import YAML_ERRORS
 from autotuner.trial import ParameterValue
 
 MAX_DIMENSIONS: Final = 32
@@ -26,17 +27,6 @@ MAX_INTEGER: Final = 2**31 - 1
 MAX_MAGNITUDE: Final = 1e30
 """Of a bound, and of one over a bound with `log`: beyond, a range's width is no finite number any more."""
 MAX_PATTERN: Final = 512
-YAML_ERRORS: Final = (
-    yaml.YAMLError,
-    # What else PyYAML lets through: deep nesting, a date without a 99th month, an empty `!!int`, ...
-    RecursionError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-)
-"""All that loading a stranger's YAML may raise."""
 
 
 class Value(BaseModel):
