@@ -15,24 +15,28 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from autotuner import __version__, keys
-from autotuner.annotations import environment_value
 from autotuner.backends.local import LocalBackend, read_tuning
 from autotuner.backends.pods import Surroundings, pods
 from autotuner.decision import Answer, Phase
 from autotuner.errors import AutotunerError, BackendError, InvalidJob, Mistake
 from autotuner.manifest import Job
-from autotuner.reconcile import Pass, reconcile
-from autotuner.report import render
 from autotuner.spec import TuningSpec, annotation_schema, annotation_table
-from autotuner.view import LiveView, PlainView, View, answer_lines, best_value, cost
+
+if TYPE_CHECKING:
+    from autotuner.reconcile import Pass
+    from autotuner.view import View
+
+# Commands import what is heavy (torch, matplotlib) themselves, so `validate` and `schema` answer at once.
+# ruff: noqa: PLC0415
 
 EXIT_FAILED: Final = 1
 EXIT_INVALID: Final = 2
@@ -40,6 +44,7 @@ EXIT_UNCONFIRMED: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
 _POLL_SECONDS: Final = 0.25
+_PIPE_WIDTH: Final = 160
 _MAX_FILE: Final = 4 << 20
 
 app = typer.Typer(
@@ -87,6 +92,8 @@ def tune(
 
     Interrupt it at any moment; the same command goes on where it stopped.
     """
+    from autotuner.view import LiveView, PlainView
+
     with _Reported(as_json=as_json):
         job = load_job(file)
         folder = directory or Path(f"{job.name}-tuning")
@@ -131,10 +138,10 @@ def schema(as_json: AsJson = False) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("annotation", "meaning", "default", "example"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "annotation")
     for row in annotation_table():
-        table.add_row(row["key"], row["meaning"], row["default"], row["example"])
-    Console().print(table, markup=False)
+        table.add_row(*(escape(row[key]) for key in ("key", "meaning", "default", "example")))
+    _console().print(table)
 
 
 @app.command()
@@ -157,6 +164,8 @@ def status(folder: Annotated[Path, typer.Argument(metavar="DIRECTORY")], as_json
 @app.command()
 def trials(folder: Annotated[Path, typer.Argument(metavar="DIRECTORY")], as_json: AsJson = False) -> None:
     """List a tuning's finished trials."""
+    from autotuner.view import best_value, cost, parameters
+
     with _Reported(as_json=as_json):
         tuning = read_tuning(folder)
         spec = tuning.job.spec()
@@ -187,21 +196,17 @@ def trials(folder: Annotated[Path, typer.Argument(metavar="DIRECTORY")], as_json
             "outcome",
             "cost",
         ):
-            table.add_column(column)
+            table.add_column(column, overflow="fold")
         for trial, row in zip(tuning.trials, rows, strict=True):
             best = "" if row["best"] is None else f"{row['best']:.4g}"
-            settings = ", ".join(
-                f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={environment_value(v)}"
-                for k, v in trial.suggestion.parameters.items()
-            )
             table.add_row(
                 *(str(row[key]) for key in ("number", "purpose", "batch_size")),
-                settings,
+                escape(parameters(trial.suggestion.parameters)),
                 best,
                 str(row["outcome"]),
                 cost(trial.gpu_hours(_now())),
             )
-        Console().print(table, markup=False)
+        _console().print(table)
 
 
 @app.command()
@@ -210,6 +215,8 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page about a tuning: pictures, answer, evidence."""
+    from autotuner.report import render
+
     with _Reported():
         tuning = read_tuning(folder)
         page = render(tuning, _now())
@@ -218,6 +225,20 @@ def report(
         except OSError as error:
             raise BackendError(f"cannot write {output}: {error.strerror}; choose another --output") from error
         typer.echo(f"wrote {output}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIRECTORY")],
+    storage: Annotated[str, typer.Option(help="An Optuna storage URL, such as sqlite:///tuning.db.")],
+) -> None:
+    """Write a tuning's trials into an Optuna storage, for optuna-dashboard."""
+    from autotuner.search.export import export as export_study
+
+    with _Reported():
+        tuning = read_tuning(folder)
+        count = export_study(tuning.job.spec(), tuning.trials, storage, tuning.job.name)
+        typer.echo(f"added {count} trials to the study {tuning.job.name!r}: optuna-dashboard {storage}")
 
 
 def load_job(file: Path) -> Job:
@@ -267,6 +288,8 @@ def _checked(job: Job, surroundings: Surroundings, *, locally: bool = True) -> T
 
 
 def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Pass:
+    from autotuner.reconcile import reconcile
+
     with view:
         while True:
             seen = reconcile(backend, backend.job(job), _now())
@@ -280,6 +303,8 @@ def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Pas
 
 def _finish(last: Pass, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
     """Print the answer, and exit with the code that says what kind of end it is."""
+    from autotuner.view import answer_lines
+
     tuning = read_tuning(folder)
     answer = Answer.from_json(_loaded(last.status.annotations.get(keys.ANSWER, "null")))
     if as_json:
@@ -338,6 +363,12 @@ def _surroundings(file: Path, entrypoint: str, working_dir: Path | None) -> Surr
         entrypoint=tuple(shlex.split(entrypoint)),
         working_directory=None if working_dir is None else working_dir.resolve(),
     )
+
+
+def _console() -> Console:
+    """Return a console for tables: as wide as the terminal, or wide enough where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 
 
 def _loaded(text: str) -> object:

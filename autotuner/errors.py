@@ -4,6 +4,7 @@
     ├── InvalidJob          the user's job or annotations: each mistake with value, rule and example
     ├── InvalidRecord       a ledger entry or a trial annotation that is not ours or not whole
     ├── InvalidConfiguration  the daemon's own configuration
+    ├── Unrealisable        a batch size, or a job's bounds, for which there is no layout
     └── BackendError        the cluster or the machine; try again later
         ├── Conflict        something that is not ours stands under a name that we need
         └── Unwritable      the ledger cannot be written (full disk, read-only directory, no permission)
@@ -53,6 +54,10 @@ class InvalidRecord(AutotunerError):
 
 class InvalidConfiguration(AutotunerError):
     """The daemon's configuration has a wrong value."""
+
+
+class Unrealisable(AutotunerError):
+    """No workers, micro-batch and accumulation realise a batch size exactly within the job's bounds."""
 
 
 class BackendError(AutotunerError):

@@ -94,7 +94,6 @@ def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
     with mpl.rc_context(_STYLE):
         figure, axes = _axes("step, as the script counts", spec.target.metric)
         drawn: set[Outcome | None] = set()
-        values: list[float] = []
         for trial in trials:
             points = [(m.step, m.value) for m in trial.measurements if m.is_finite]
             if not points or trial.outcome is None:
@@ -102,12 +101,10 @@ def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
             colour, marker = LOOKS[trial.outcome]
             wide = trial.suggestion.purpose is Purpose.CONFIRM
             steps, metric = zip(*points, strict=True)
-            values += metric
             axes.plot(steps, metric, color=colour, linewidth=1.8 if wide else 0.9, alpha=0.9 if wide else 0.6)
             axes.plot(steps[-1], metric[-1], marker=marker, color=colour, markersize=4)
             drawn.add(trial.outcome)
         _target_line(axes, spec)
-        _focus(axes, spec, values)
         _legend(figure, drawn)
     return figure
 
@@ -206,14 +203,22 @@ def _target_line(axes: Axes, spec: TuningSpec) -> None:
 
 
 def _focus(axes: Axes, spec: TuningSpec, values: Sequence[float]) -> None:
-    """Limit the metric's axis to where the decision is: a diverged run must not flatten the rest."""
+    """Limit the metric's axis to where the decision is: far misses must not flatten the rest."""
     if not values:
         return
-    ordered = sorted(values, key=spec.target.margin)
-    worst, best = ordered[len(ordered) // 10], ordered[-1]
-    low, high = sorted((min(worst, spec.target.threshold, best), max(worst, spec.target.threshold, best)))
-    margin = 0.08 * (high - low) or abs(high) * 0.01 or 0.01
+    ordered = sorted([*values, spec.target.threshold], key=spec.target.margin)
+    low, high = sorted((ordered[len(ordered) // 4], ordered[-1]))
+    margin = 0.1 * (high - low) or abs(high) * 0.01 or 0.01
     axes.set_ylim(low - margin, high + margin)
+    hidden = sum(not low - margin <= value <= high + margin for value in values)
+    if hidden:
+        axes.annotate(
+            f"{hidden} points lie beyond",
+            (0.01, 0.02 if spec.target.sign > 0 else 0.95),
+            xycoords="axes fraction",
+            fontsize=8,
+            color="#64748b",
+        )
 
 
 def _legend(figure: Figure, outcomes: set[Outcome | None]) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def train(  # noqa: PLR0913 (a training has many knobs; that is why there is a tuner)
+def train(  # noqa: PLR0913, PLR0917 (a training has many knobs; that is why there is a tuner)
     batch_size: int,
     learning_rate: float,
     momentum: float,

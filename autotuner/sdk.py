@@ -1,0 +1,176 @@
+"""What a training script needs of the tuner: its hyperparameters, and a way to report.
+
+A script that reads `AUTOTUNER_BATCH_SIZE` from its environment and prints `accuracy=0.93 epoch=3` needs
+nothing of this module. With it, the script gets numbers with the right types, defaults for running
+without the tuner, and a line that carries more than one metric:
+
+    from autotuner import sdk
+
+    hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1, epochs=30)
+    for epoch in range(hp.epochs):
+        ...
+        sdk.report(epoch, accuracy=accuracy, noise_scale=meter.noise_scale)
+
+It imports the standard library alone, talks to nobody, and writes nothing but lines to standard output,
+so it can stay in a script that runs elsewhere. The line is the whole protocol:
+
+    {"autotuner": 1, "step": 3, "accuracy": 0.93, "noise_scale": 412.0}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, SupportsFloat, TypeAlias
+
+__all__ = ["Hyperparameters", "Value", "hyperparameters", "is_reporting_process", "report"]
+
+PREFIX: Final = "AUTOTUNER_"
+"""Environment variables with this prefix carry a trial's hyperparameters."""
+
+FORMAT: Final = 1
+"""The value of `autotuner` in a reported line; a reader passes over lines of a format it does not know."""
+
+Value: TypeAlias = bool | int | float | str
+
+
+class Hyperparameters(Mapping[str, Value]):
+    """The hyperparameters of this run: read as `hp.learning_rate` or `hp["learning_rate"]`.
+
+    Values are numbers where they look like numbers, and otherwise text; a name that was given a default has
+    the default's type.
+    """
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Value:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (a script knows what it asked for)
+        # Reached only for names that are not attributes. A dunder is asked for by copy and pickle before
+        # `_values` exists, and must not recurse.
+        if not name.startswith("_") and name in self._values:
+            return self._values[name]
+        raise AttributeError(
+            f"there is no hyperparameter {name!r} in the environment: give it a default, such as"
+            f" hyperparameters({name}=...), or set {PREFIX}{name.upper()}"
+        )
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{name}={value!r}" for name, value in self._values.items())
+        return f"Hyperparameters({inner})"
+
+
+def hyperparameters(environment: Mapping[str, str] | None = None, /, **defaults: Value) -> Hyperparameters:
+    """Return the hyperparameters that the tuner set in the environment, over the defaults given here.
+
+    Besides those of the search space there are `batch_size` (global: all processes together), `seed`,
+    `trial`, and, where the job has micro-batches, `micro_batch_size` and `accumulation_steps`. None of them
+    is there when the script runs without the tuner, unless it has a default.
+
+    Args:
+        environment: Where to read; the process's environment where None.
+        defaults: Values for running without the tuner. A default's type is also the type of what the
+            tuner sets in its place: a float stays a float when the tuner says `1`.
+
+    Raises:
+        ValueError: The environment has text where the default is a number, or no truth value where the
+            default is one.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Value] = {}
+    for name, default in defaults.items():
+        text = environment.get(PREFIX + name.upper())
+        values[name] = default if text is None else _like(default, text, name)
+    taken = {name.upper() for name in defaults}
+    for variable, text in environment.items():
+        name = variable.removeprefix(PREFIX)
+        if variable != name and name and name not in taken:
+            values[name.lower()] = _guess(text)
+    return Hyperparameters(values)
+
+
+def report(step: float, **metrics: SupportsFloat | None) -> None:
+    """Print one line that the tuner reads: metrics at a step, in the script's own unit of steps.
+
+    Every process may call it; only the first one prints. Metrics that are None are left out (a meter that
+    has not measured yet). NaN and infinities are reported too, as the strings "NaN", "Infinity" and
+    "-Infinity", which JSON can carry: that is how the tuner learns that a run has diverged.
+
+    Args:
+        step: How far the run is, such as the epoch; increasing.
+        metrics: Numbers, or anything `float()` takes, such as a tensor with one element. `noise_scale` and
+            `samples_per_second` are kept by the tuner beside its target metric.
+    """
+    if not is_reporting_process():
+        return
+    line: dict[str, float | int | str] = {"autotuner": FORMAT, "step": _json_number(step)}
+    for name, value in metrics.items():
+        if value is not None:
+            line[name] = _json_number(value)
+    # One write: with several processes in one log, two writes could be parted by another's line.
+    sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def is_reporting_process() -> bool:
+    """Return whether this is the first of the job's processes, the one whose log the tuner reads.
+
+    A process group knows best, where there is one: processes that a script spawns itself share the
+    environment of their parent. Without one, RANK says it, as the training operator (one process a pod) and
+    torchrun set it.
+    """
+    distributed = sys.modules.get("torch.distributed")  # asked only if the script imported it: no import here
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return bool(distributed.get_rank() == 0)
+    return os.environ.get("RANK", "0") in {"", "0"}
+
+
+def _json_number(value: SupportsFloat) -> float | int | str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = float(value)
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def _guess(text: str) -> Value:
+    """Return an int or a float where the text is one, and else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _like(default: Value, text: str, name: str) -> Value:
+    """Return the text as a value of the default's type."""
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool):
+        if text.strip().lower() in {"true", "1"}:
+            return True
+        if text.strip().lower() in {"false", "0"}:
+            return False
+        raise ValueError(f"{PREFIX}{name.upper()} is {text!r}: set it to true or false")
+    number = _guess(text)
+    if isinstance(number, str):
+        raise ValueError(  # noqa: TRY004 (the value is wrong, not its type)
+            f"{PREFIX}{name.upper()} is {text!r}: set it to a number, as its default {default} is"
+        )
+    if isinstance(default, float):
+        return float(number)
+    # `weight_decay=0` says "a number": an integer where the tuner's value is whole, and else what it is.
+    return int(number) if math.isfinite(number) and number == int(number) else number

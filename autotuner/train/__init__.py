@@ -1,0 +1,1 @@
+"""Training, in torch: optimizers, schedules, micro-batches, layouts, compression and meters."""

@@ -1,0 +1,92 @@
+"""LANS: LAMB with normalised gradients and Nesterov's look-ahead.
+
+Zheng, Lin, Zha and Li, "Accelerated Large Batch Optimization of BERT Pretraining in 54 minutes", 2020
+(arXiv:2006.13484), Algorithm 2. It took batches of 96 thousand where LAMB took 64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim.optimizer import ParamsT
+
+from autotuner.train.optimizers import foreach
+from autotuner.train.optimizers.blocks import Batch, BlockOptimizer, add_scaled, check, ratios
+
+__all__ = ["Lans"]
+
+
+class Lans(BlockOptimizer):
+    """Implements LANS (Zheng et al. 2020, Algorithm 2, with the identity as its function phi).
+
+    For each block with weights w and gradient g, after t steps::
+
+        g <- g / |g|
+        m <- beta1 * m + (1 - beta1) * g
+        v <- beta2 * v + (1 - beta2) * g**2
+        root = sqrt(v / (1 - beta2**t)) + eps
+        p = m / (1 - beta1**t) / root + weight_decay * w
+        q = g / root + weight_decay * w
+        w <- w - lr * (beta1 * |w| / |p| * p + (1 - beta1) * |w| / |q| * q)
+
+    The ratios of a block whose weights or update are zero are 1. Because gradients are normalised, clipping
+    them changes nothing.
+
+    Args:
+        params: Parameters or groups. A group with `adapt: False` takes both ratios to be 1: biases and
+            normalisations, see `autotuner.train.parameter_groups`.
+        lr: Learning rate; around 0.001 to 0.02.
+        betas: Decay of the first and the second moment.
+        eps: Added to the root of the second moment.
+        weight_decay: The paper's lambda, decoupled as in AdamW.
+
+    Raises:
+        ValueError: A hyperparameter is out of range.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ) -> None:
+        check(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay)
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True}
+        )
+
+    def step_batch(self, batch: Batch, group: Mapping[str, Any]) -> None:
+        """Step these parameters."""
+        beta1, beta2 = group["betas"]
+        steps = self.count(batch)
+        first, second = self.moments(batch, "exp_avg"), self.moments(batch, "exp_avg_sq")
+        lengths = batch.norms(batch.gradients)
+        # A gradient of zeros stays one: there is no direction to normalise.
+        lengths = torch.where(lengths > 0, lengths, 1.0).to(batch.gradients[0].dtype)
+        gradients = foreach.div(batch.gradients, lengths.unbind())
+        foreach.lerp_(first, gradients, 1 - beta1)
+        foreach.mul_(second, beta2)
+        foreach.addcmul_(second, gradients, gradients, value=1 - beta2)
+
+        roots = foreach.sqrt(second)
+        foreach.div_(roots, [(1 - beta2**step) ** 0.5 for step in steps])
+        foreach.add_(roots, group["eps"])
+        slow = foreach.div(first, roots)
+        foreach.div_(slow, [1 - beta1**step for step in steps])
+        foreach.div_(gradients, roots)
+        fast = gradients
+        if group["weight_decay"]:
+            foreach.add_(slow, batch.weights, alpha=group["weight_decay"])
+            foreach.add_(fast, batch.weights, alpha=group["weight_decay"])
+
+        trust_slow = trust_fast = None
+        if group["adapt"]:
+            weights = batch.norms(batch.weights)
+            trust_slow, trust_fast = ratios(weights, batch.norms(slow)), ratios(weights, batch.norms(fast))
+        add_scaled(batch.weights, slow, trust_slow, by=-group["lr"] * beta1)
+        add_scaled(batch.weights, fast, trust_fast, by=-group["lr"] * (1 - beta1))
