@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Hashable
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import re2
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 from autotuner import keys
+from autotuner.documents import YAML_ERRORS
 from autotuner.trial import ParameterValue
 
 MAX_DIMENSIONS: Final = 32
 MAX_CHOICES: Final = 64
 MAX_CHOICE_LENGTH: Final = 256
 MAX_INTEGER: Final = 2**31 - 1
+MAX_MAGNITUDE: Final = 1e30
+"""Of a bound, and of one over a bound with `log`: beyond, a range's width is no finite number any more."""
 MAX_PATTERN: Final = 512
 
 
@@ -108,7 +112,7 @@ class Choice(Value):
     def parse(self, value: ParameterValue) -> ParameterValue:
         """Return the choice that a baseline value names; ValueError says which there are."""
         for choice in self.values:
-            if environment_value(choice) == environment_value(value):
+            if _meaning(choice) == _meaning(value):
                 return choice
         raise ValueError(f"is none of {', '.join(map(environment_value, self.values))}")
 
@@ -140,10 +144,19 @@ def environment_value(value: ParameterValue) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
+def _meaning(value: ParameterValue) -> str | float:
+    """Return what a script reads in a value: `1e-3` and 0.001 are the same number."""
+    text = environment_value(value)
+    try:
+        return _number(text)
+    except ValueError:
+        return text
+
+
 def _number(value: str | float) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         raise ValueError("is not a number") from None
     if not math.isfinite(number):
         raise ValueError("is not a finite number")
@@ -155,6 +168,8 @@ def _number(value: str | float) -> float:
 _TARGET = re.compile(
     r"\s*(?P<metric>[A-Za-z_][\w./@-]{0,63})\s*(?P<comparison>>=|<=)\s*(?P<threshold>[^\s]+)\s*"
 )
+_SHOWN = 80
+"""Characters of a stranger's text that a rule repeats."""
 _COUNT = re.compile(r"\s*\d{1,9}\s*")
 _RANGE = re.compile(r"\s*(\d{1,10})\s*\.\.\s*(\d{1,10})\s*")
 _DURATION = re.compile(r"\s*(?=\d)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?\s*")
@@ -171,7 +186,7 @@ def parse_target(value: object) -> object:
     try:
         threshold = _number(match["threshold"])
     except ValueError as error:
-        raise ValueError(f"the threshold {match['threshold']!r} {error}") from None
+        raise ValueError(f"the threshold {match['threshold'][:_SHOWN]!r} {error}") from None
     return Target.model_validate({**match.groupdict(), "threshold": threshold})
 
 
@@ -249,12 +264,21 @@ def parse_pattern(value: object) -> object:
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """PyYAML's safe loader without aliases, which let a few lines stand for gigabytes."""
+    """PyYAML's safe loader without aliases, which let a few lines stand for gigabytes, nor a key twice."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        written: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in written:
+                    raise yaml.YAMLError(f"{key.value[:_SHOWN]!r} stands there twice")
+                written.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def parse_space(value: object) -> object:
@@ -264,7 +288,7 @@ def parse_space(value: object) -> object:
     try:
         # A SafeLoader by descent: it builds plain values only.
         loaded = yaml.load(value, _BoundedLoader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except YAML_ERRORS as error:
         problem = getattr(error, "problem", None) or str(error) or type(error).__name__
         raise ValueError(f"write YAML, a mapping from names to ranges or lists ({problem})") from None
     if not isinstance(loaded, dict) or not loaded:
@@ -277,7 +301,8 @@ def parse_space(value: object) -> object:
 def _parameter_name(name: object) -> str:
     if not isinstance(name, str) or not _PARAMETER.fullmatch(name):
         raise ValueError(
-            f"the name {name!r} must be lower-case letters, digits and underscores, from a letter"
+            f"the name {str(name)[:_SHOWN]!r} must be lower-case letters, digits and underscores,"
+            " from a letter"
         )
     if name in keys.RESERVED_PARAMETERS:
         raise ValueError(f"the name {name!r} is taken by {keys.environment_name(name)}")
@@ -295,17 +320,23 @@ def _dimension(name: str, given: object) -> Dimension:
     log, kind = given.get("log", False), given.get("type", "float")
     if not isinstance(log, bool):
         raise ValueError(f"{name}.log must be true or false")
-    if kind not in {"float", "int"}:
+    if kind not in ("float", "int"):  # a tuple: a stranger's value need not be hashable
         raise ValueError(f"{name}.type must be float or int")
     minimum, maximum = _bound(name, given["min"]), _bound(name, given["max"])
     if minimum >= maximum:
         raise ValueError(f"{name}: min must be less than max")
-    if log and minimum <= 0:
-        raise ValueError(f"{name}: min must be above 0 with log")
-    if kind == "float":
-        return FloatDimension(minimum=minimum, maximum=maximum, log=log)
+    if log and minimum < 1 / MAX_MAGNITUDE:
+        raise ValueError(f"{name}: min must be above 0 with log, and at least {1 / MAX_MAGNITUDE:g}")
+    if kind == "int":
+        return _integers(name, minimum, maximum, log=log)
+    return FloatDimension(minimum=minimum, maximum=maximum, log=log)
+
+
+def _integers(name: str, minimum: float, maximum: float, *, log: bool) -> IntegerDimension:
     if minimum != int(minimum) or maximum != int(maximum):
         raise ValueError(f"{name}: min and max must be whole numbers with type: int")
+    if max(-minimum, maximum) > MAX_INTEGER:
+        raise ValueError(f"{name}: min and max must be at most {MAX_INTEGER} with type: int")
     return IntegerDimension(minimum=int(minimum), maximum=int(maximum), log=log)
 
 
@@ -314,9 +345,12 @@ def _bound(name: str, given: object) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         raise ValueError(f"{name}: min and max must be numbers")
     try:
-        return _number(given)
-    except (ValueError, OverflowError) as error:
+        number = _number(given)
+    except ValueError as error:
         raise ValueError(f"{name}: min or max {error}") from None
+    if abs(number) > MAX_MAGNITUDE:
+        raise ValueError(f"{name}: min and max must lie within -{MAX_MAGNITUDE:g}..{MAX_MAGNITUDE:g}")
+    return number
 
 
 def _choice(name: str, given: list[object]) -> Choice:
@@ -328,10 +362,13 @@ def _choice(name: str, given: list[object]) -> Choice:
             raise ValueError(f"{name} has a choice that is no number, string or boolean")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} has a choice that is not a finite number")
-        if len(str(value)) > MAX_CHOICE_LENGTH or "\0" in str(value):
+        if len(str(value)) > MAX_CHOICE_LENGTH:
             raise ValueError(f"{name} has a choice longer than {MAX_CHOICE_LENGTH} characters")
+        if not str(value).isprintable():
+            # NUL ends a string in an environment, half a surrogate pair is no UTF-8, the rest moves cursors.
+            raise ValueError(f"{name} has a choice with a control character")
         values.append(value)
-    if len({environment_value(value) for value in values}) != len(values):
+    if len({_meaning(value) for value in values}) != len(values):
         raise ValueError(f"{name} has a choice twice")
     return Choice(values=tuple(values))
 

@@ -266,7 +266,7 @@ class _State:
         tried = self.beliefs.propose(history.next_number, best)
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 
-    def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | None | Decision:
+    def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | Decision | None:
         """Return the run of the job unchanged where one is still wanted."""
         runs = [
             t

@@ -58,15 +58,15 @@ def decode_trial(text: str) -> Trial:
         entry = json.loads(text)
         return Trial(
             suggestion=decode_suggestion(json.dumps(entry["suggestion"])),
-            measurements=tuple(Measurement(float(s), float(v)) for s, v in entry["curve"]),
+            measurements=tuple(Measurement(_step(s), float(v)) for s, v in entry["curve"]),
             outcome=Outcome(entry["outcome"]),
             started_at=_moment(entry.get("started_at")),
             ended_at=_moment(entry.get("ended_at")),
-            devices=int(entry["devices"]),
+            devices=_count(entry["devices"]),
             message=str(entry.get("message", "")),
             extras={str(name): float(value) for name, value in entry.get("extras", {}).items()},
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error
 
 
@@ -81,9 +81,14 @@ def decode_ledger(entries: Mapping[str, str]) -> tuple[list[Trial], list[str]]:
         if keys.ledger_number(key) is None:
             continue
         try:
-            trials.append(decode_trial(entries[key]))
+            trial = decode_trial(entries[key])
         except InvalidRecord as error:
             problems.append(f"{key}: {error}")
+            continue
+        if trial.number == keys.ledger_number(key):
+            trials.append(trial)
+        else:
+            problems.append(f"{key}: it is the record of trial {trial.number}")
     return trials, problems
 
 
@@ -120,4 +125,21 @@ def _curve(trial: Trial, points: int) -> list[Measurement]:
 
 
 def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"the moment {text!r} has no time zone")
+    return moment
+
+
+def _step(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{str(value)[:40]!r} is no step")
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise TypeError(f"{str(value)[:40]!r} is no count of devices")
+    return value

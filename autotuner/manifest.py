@@ -11,21 +11,17 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.errors import InvalidJob, InvalidRecord, Mistake
+from autotuner.errors import InvalidRecord
 from autotuner.spec import Shape, TuningSpec, environment_value
 from autotuner.trial import ParameterValue, Purpose, Suggestion
+from autotuner.wellformed import API_VERSION, CONTAINER, KIND, REPLICAS, replica_count, wellformed
 
-API_VERSION: Final = "kubeflow.org/v1"
-KIND: Final = "PyTorchJob"
-CONTAINER: Final = "pytorch"
-"""The container of each replica that the training operator treats as the training process."""
-
-_REPLICAS: Final = ("Master", "Worker")
 _GPU_SUFFIX: Final = "/gpu"
 """nvidia.com/gpu, amd.com/gpu: extended resources that count as GPUs."""
 _KUEUE: Final = "kueue.x-k8s.io/"
@@ -51,29 +47,14 @@ class Job:
         Raises:
             InvalidJob: If it is no PyTorchJob, or one without a container `pytorch` in each replica.
         """
-        if not isinstance(manifest, dict):
-            raise InvalidJob([Mistake("file", _brief(manifest), "it must hold one object", f"kind: {KIND}")])
-        mistakes: list[Mistake] = []
-        for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
-            if manifest.get(key) != wanted:
-                rule = f"only a {KIND} of {API_VERSION} can be tuned; write"
-                mistakes.append(Mistake(key, _brief(manifest.get(key)), rule, f"{key}: {wanted}"))
-        if mistakes:
-            raise InvalidJob(mistakes)
-        metadata = _mapping(manifest, "metadata")
-        name = metadata.get("name")
-        if not isinstance(name, str) or not name:
-            mistakes.append(Mistake("metadata.name", _brief(name), "the job must have a name", "resnet50"))
-        annotations = _annotations(metadata, mistakes)
-        _check_replicas(manifest, mistakes)
-        if mistakes:
-            raise InvalidJob(mistakes)
+        checked = wellformed(manifest)
+        metadata = _mapping(checked, "metadata")
         return cls(
-            name=str(name),
+            name=str(metadata["name"]),
             namespace=str(metadata.get("namespace") or "default"),
             uid=str(metadata.get("uid") or ""),
-            annotations=annotations,
-            manifest=manifest,
+            annotations=_mapping(metadata, "annotations"),
+            manifest=checked,
         )
 
     @property
@@ -90,17 +71,18 @@ class Job:
     def baseline(self) -> Mapping[str, ParameterValue]:
         """The known-good values that the job's own environment carries, by hyperparameter name."""
         values: dict[str, ParameterValue] = {}
-        for _, template in _replicas(self.manifest):
+        for _, template in reversed(list(_replicas(self.manifest))):
+            # The Master's word counts over a Worker's, and of a name that stands there twice the last.
             for entry in _container(template).get("env") or ():
-                name, value = entry.get("name", ""), entry.get("value")
-                if str(name).startswith(keys.ENV_PREFIX) and isinstance(value, str | int | float):
-                    values.setdefault(str(name).removeprefix(keys.ENV_PREFIX).lower(), value)
+                name, value = entry["name"], entry.get("value")
+                if name.startswith(keys.ENV_PREFIX) and isinstance(value, str):
+                    values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
         return values
 
     @property
     def shape(self) -> Shape:
         """The processes that the job runs."""
-        counts = {kind: _count(replica) for kind, replica in _replicas(self.manifest)}
+        counts = {kind: replica_count(replica) for kind, replica in _replicas(self.manifest)}
         return Shape(
             masters=counts.get("Master", 0),
             workers=counts.get("Worker", 0),
@@ -206,10 +188,14 @@ def answered_spec(job: Job, suggestion: Suggestion) -> dict[str, Any]:
 
 def devices(manifest: Mapping[str, Any]) -> int:
     """Return how many GPUs a PyTorchJob asks for, or how many processes it runs where it asks for none."""
-    gpus = sum(_count(replica) * _gpus(replica) for _, replica in _replicas(manifest))
+    gpus = sum(replica_count(replica) * _gpus(replica) for _, replica in _replicas(manifest))
     if gpus:
         return gpus
-    return max(1, sum(_count(r) for _, r in _replicas(manifest)) * _processes_per_replica(manifest))
+    return max(1, sum(replica_count(r) for _, r in _replicas(manifest)) * _processes_per_replica(manifest))
+
+
+_OPTIONAL: Final = {"workers": 0, "micro_batch_size": 1, "accumulation_steps": 1, "rerun_of": 0}
+"""Fields of a suggestion that may be absent, with the least value of each."""
 
 
 def encode_suggestion(suggestion: Suggestion) -> str:
@@ -227,25 +213,21 @@ def decode_suggestion(text: str) -> Suggestion:
     try:
         fields = json.loads(text)
         suggestion = Suggestion(
-            number=_integer(fields["number"]),
-            batch_size=_integer(fields["batch_size"]),
+            number=_integer(fields["number"], 0),
+            batch_size=_integer(fields["batch_size"], 1),
             parameters=_parameters(fields["parameters"]),
-            seed=_integer(fields["seed"]),
+            seed=_integer(fields["seed"], 0),
             purpose=Purpose(fields["purpose"]),
-            **{
-                name: _integer(fields[name])
-                for name in ("workers", "micro_batch_size", "accumulation_steps", "rerun_of")
-                if name in fields
-            },
+            **{name: _integer(fields[name], least) for name, least in _OPTIONAL.items() if name in fields},
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"{text[:200]!r} is no suggestion: {error!r}") from error
     return suggestion
 
 
-def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not a whole number")
+def _integer(value: object, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise TypeError(f"{str(value)[:40]!r} is not a whole number of at least {least}")
     return value
 
 
@@ -255,6 +237,8 @@ def _parameters(value: object) -> dict[str, ParameterValue]:
     for name, given in value.items():
         if not isinstance(name, str) or not isinstance(given, bool | int | float | str):
             raise TypeError(f"{name!r}: {given!r} is no hyperparameter")
+        if isinstance(given, float) and not math.isfinite(given):
+            raise ValueError(f"{name!r}: {given} is no hyperparameter")
     return value
 
 
@@ -284,76 +268,6 @@ def _set_environment(container: dict[str, Any], variables: Mapping[str, str]) ->
     container["env"] = [{"name": name, "value": value} for name, value in sorted(variables.items())] + kept
 
 
-def _annotations(metadata: Mapping[str, Any], mistakes: list[Mistake]) -> dict[str, str]:
-    annotations = metadata.get("annotations") or {}
-    if not isinstance(annotations, dict):
-        rule = "annotations must be a mapping of strings"
-        mistakes.append(Mistake("metadata.annotations", _brief(annotations), rule, f"{keys.TARGET}: ..."))
-        return {}
-    for key, value in annotations.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            rule = "Kubernetes takes only strings as annotations; put it in quotes"
-            mistakes.append(Mistake(str(key), _brief(value), rule, f'"{value}"'))
-    return {str(key): str(value) for key, value in annotations.items()}
-
-
-def _check_replicas(manifest: Mapping[str, Any], mistakes: list[Mistake]) -> None:
-    """Check what the training operator's webhook checks, for a file that no API server has seen."""
-    spec = manifest.get("spec")
-    replicas = spec.get("pytorchReplicaSpecs") if isinstance(spec, dict) else None
-    where = "spec.pytorchReplicaSpecs"
-    if not isinstance(replicas, dict) or not replicas:
-        rule = "the job must have replicas"
-        mistakes.append(Mistake(where, _brief(replicas), rule, "Master: {replicas: 1, template: ...}"))
-        return
-    for kind, replica in replicas.items():
-        if kind not in _REPLICAS:
-            rule = f"the training operator knows only {' and '.join(_REPLICAS)}; write one of them"
-            mistakes.append(Mistake(where, str(kind), rule, "Worker"))
-            continue
-        _check_replica(f"{where}.{kind}", kind, replica, mistakes)
-
-
-def _check_replica(where: str, kind: str, replica: object, mistakes: list[Mistake]) -> None:
-    if not isinstance(replica, dict):
-        mistakes.append(
-            Mistake(where, _brief(replica), "it must be a mapping", "{replicas: 1, template: ...}")
-        )
-        return
-    count = replica.get("replicas", 1)
-    if not isinstance(count, int) or count < 0 or (kind == "Master" and count != 1):
-        rule = "a Master has 1 replica" if kind == "Master" else "it must be a whole number"
-        mistakes.append(Mistake(f"{where}.replicas", _brief(count), rule, "1"))
-    try:
-        containers = replica["template"]["spec"]["containers"]
-        names = [container.get("name") for container in containers]
-        container = containers[names.index(CONTAINER)]
-        _check_container(f"{where} container {CONTAINER}", container, mistakes)
-    except (KeyError, TypeError, AttributeError, ValueError):
-        rule = f"each replica must have a container named {CONTAINER}, where the training runs"
-        mistakes.append(Mistake(f"{where}.template.spec.containers", "", rule, f"- name: {CONTAINER}"))
-
-
-def _check_container(where: str, container: Mapping[str, Any], mistakes: list[Mistake]) -> None:
-    for key in ("command", "args"):
-        value = container.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            rule = "it must be a list of strings; put numbers in quotes"
-            mistakes.append(Mistake(f"{where}.{key}", _brief(value), rule, '["python", "train.py"]'))
-    env = container.get("env") or []
-    if not isinstance(env, list) or not all(
-        isinstance(e, dict) and isinstance(e.get("name"), str) for e in env
-    ):
-        rule = "it must be a list of names and values"
-        mistakes.append(Mistake(f"{where}.env", _brief(env), rule, '- {name: LR, value: "0.1"}'))
-        return
-    for entry in env:
-        if not isinstance(entry.get("value", ""), str):
-            rule = "Kubernetes takes only strings as values; put it in quotes"
-            value = entry.get("value")
-            mistakes.append(Mistake(f"{where}.env {entry['name']}", _brief(value), rule, f'"{value}"'))
-
-
 def _mapping(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = manifest.get(key)
     return value if isinstance(value, dict) else {}
@@ -361,7 +275,7 @@ def _mapping(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _replicas(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     replicas = _mapping(_mapping(manifest, "spec"), "pytorchReplicaSpecs")
-    for kind in _REPLICAS:
+    for kind in REPLICAS:
         if kind in replicas:
             yield kind, replicas[kind]
 
@@ -371,26 +285,18 @@ def _container(replica: Mapping[str, Any]) -> dict[str, Any]:
     return next(container for container in containers if container.get("name") == CONTAINER)
 
 
-def _count(replica: Mapping[str, Any]) -> int:
-    return int(replica.get("replicas", 1))
-
-
 def _gpus(replica: Mapping[str, Any]) -> int:
     resources = _mapping(_container(replica), "resources")
     amounts = {**_mapping(resources, "requests"), **_mapping(resources, "limits")}
     gpus = (amount for name, amount in amounts.items() if str(name).endswith(_GPU_SUFFIX))
-    return sum(int(str(amount)) for amount in gpus if str(amount).isdigit())
+    return sum(int(str(amount)) for amount in gpus if str(amount).isdecimal())
 
 
 def _processes_per_replica(manifest: Mapping[str, Any]) -> int:
     """Return `nprocPerNode`; without one, a process a GPU under torchrun cannot be told from one a pod."""
     value = str(_mapping(manifest, "spec").get("nprocPerNode", ""))
-    if value.isdigit():
+    if value.isdecimal():
         return max(1, int(value))
     if value in {"auto", "gpu"}:
         return max([1, *(_gpus(replica) for _, replica in _replicas(manifest))])
     return 1
-
-
-def _brief(value: object) -> str:
-    return "" if value is None else str(value)

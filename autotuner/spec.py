@@ -52,6 +52,11 @@ _DEFAULT_SPREAD: Final = 10.0
 """Without a search space, the learning rate is sought this far below its baseline, and above it as far
 beyond what linear scaling to the largest batch size asks for."""
 
+_MOST: Final = {"max_trials": 10_000, "parallel_trials": 256, "confirmations": 100}
+"""The largest counts: a stranger's annotation must not make one pass of the daemon endless."""
+_MAX_RULE: Final = 500
+"""Characters of a rule; some repeat what a parser of YAML or regular expressions said."""
+
 
 def _annotation(meaning: str, default_text: str, example: str, default: object = ...) -> Any:  # noqa: ANN401 (as pydantic.Field)
     return Field(
@@ -248,7 +253,7 @@ def _parse_each(given: Mapping[str, str], mistakes: list[Mistake]) -> dict[str, 
         try:
             values[name] = _parser(name).validate_python(text)
         except ValidationError as error:
-            rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")[:_MAX_RULE]
             example = _example(TuningSpec.model_fields[name])
             mistakes.append(Mistake(_key(name), text, rule, example))
     return values
@@ -282,9 +287,9 @@ def _complete(
         example = _example(TuningSpec.model_fields["search_space"])
         mistakes.append(Mistake(_key("search_space"), given.get("search_space", ""), rule, example))
     values["baseline_parameters"] = _baseline_parameters(space, baseline, mistakes)
-    for name in ("max_trials", "parallel_trials", "confirmations"):
-        if values.get(name, 1) < 1:
-            mistakes.append(Mistake(_key(name), given[name], "write a number of at least 1", "3"))
+    for name, most in _MOST.items():
+        if not 1 <= values.get(name, 1) <= most:
+            mistakes.append(Mistake(_key(name), given[name], f"write a number from 1 to {most}", "3"))
 
 
 def _baseline_batch_size(

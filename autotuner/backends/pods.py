@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from autotuner.errors import InvalidJob, Mistake
-from autotuner.manifest import CONTAINER
+from autotuner.wellformed import CONTAINER, REPLICAS, replica_count
 
 LOOPBACK: Final = "127.0.0.1"
-_REFERENCE: Final = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
+MAX_PROCESSES: Final = 256
+"""Pods of one job that a machine stands in for; a cluster's hundreds would bring a laptop down."""
+_REFERENCE: Final = re.compile(r"\$\$|\$\(([^)]*)\)")
+"""A reference ends at the first `)`, whatever stands between: `$($(A))` is one, to an unknown name."""
 _FIELDS: Final = {"metadata.name": "name", "metadata.namespace": "namespace"}
 
 
@@ -64,10 +67,13 @@ def pods(manifest: Mapping[str, Any], surroundings: Surroundings, port: int) -> 
     """
     spec = manifest["spec"]
     replicas = spec["pytorchReplicaSpecs"]
-    counts = {
-        kind: int(replicas[kind].get("replicas", 1)) for kind in ("Master", "Worker") if kind in replicas
-    }
+    counts = {kind: replica_count(replicas[kind]) for kind in REPLICAS if kind in replicas}
     mistakes: list[Mistake] = []
+    if sum(counts.values()) > MAX_PROCESSES:
+        rule = f"one machine stands in for at most {MAX_PROCESSES} pods; write fewer, or tune on a cluster"
+        raise InvalidJob(
+            [Mistake("spec.pytorchReplicaSpecs", f"{sum(counts.values())} replicas", rule, "replicas: 1")]
+        )
     made: list[Pod] = []
     for kind, count in counts.items():
         containers = replicas[kind]["template"]["spec"]["containers"]
@@ -109,7 +115,8 @@ def _own_environment(
             # In order: a variable sees those above it.
             values[name] = expand(entry.get("value") or "", values)
             continue
-        field = (source.get("fieldRef") or {}).get("fieldPath")
+        reference = source.get("fieldRef")
+        field = str(reference.get("fieldPath")) if isinstance(reference, dict) else ""
         if field in _FIELDS:
             values[name] = str(metadata.get(_FIELDS[field]) or "default")
         elif field in {"status.podIP", "status.hostIP"}:
@@ -134,7 +141,7 @@ def _operator_environment(
     }
     rank = index + counts.get("Master", 0) if kind == "Worker" else index
     if "Master" in counts:
-        world = nodes * (int(per_node) if per_node.isdigit() else 1)
+        world = nodes * (int(per_node) if per_node.isdecimal() else 1)
         environment |= {
             "MASTER_ADDR": LOOPBACK,
             "MASTER_PORT": str(port),
