@@ -43,9 +43,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def environment(
-    container: Container, pod: Pod, read: ReadObject, job_port: int | None
-) -> dict[str, str]:
+def environment(container: Container, pod: Pod, read: ReadObject, job_port: int | None) -> dict[str, str]:
     """Return a container's environment variables, in order, later ones replacing earlier ones.
 
     ``job_port`` is the port, free on this machine, that stands for the one on which the job's
@@ -111,16 +109,13 @@ def _from_reference(source: Mapping[str, Any], pod: Pod, read: ReadObject) -> st
             data = _data(kind, reference, pod, read) or {}
             if reference["key"] not in data and not reference.get("optional"):
                 raise ConfigurationError(
-                    f"couldn't find key {reference['key']} in {kind} "
-                    f"{pod.namespace}/{reference['name']}"
+                    f"couldn't find key {reference['key']} in {kind} {pod.namespace}/{reference['name']}"
                 )
             return data.get(reference["key"])
     raise ConfigurationError(f"this kubelet stand-in does not read {', '.join(source)}")
 
 
-def _data(
-    kind: str, reference: Mapping[str, Any], pod: Pod, read: ReadObject
-) -> dict[str, str] | None:
+def _data(kind: str, reference: Mapping[str, Any], pod: Pod, read: ReadObject) -> dict[str, str] | None:
     found = read(kind, pod.namespace, reference["name"])
     if found is None:
         if reference.get("optional"):

@@ -40,6 +40,11 @@ class Job:
         """Return a worker's pod."""
         return f"{self.name}-worker-{index}"
 
+    @property
+    def pods(self) -> tuple[str, ...]:
+        """All its pods, the master's first."""
+        return (self.master, *(self.worker(index) for index in range(self.workers)))
+
     def manifest(self) -> dict[str, Any]:
         """Return the object to create."""
         container = {
@@ -73,17 +78,12 @@ class Job:
             },
         }
 
-    def create(self, api: client.ApiClient, namespace: str) -> Job:
-        """Create it, and return it for the next call."""
-        client.CustomObjectsApi(api).create_namespaced_custom_object(
-            *API, namespace, PLURAL, self.manifest()
-        )
-        return self
+    def create(self, api: client.ApiClient, namespace: str) -> None:
+        """Create it."""
+        client.CustomObjectsApi(api).create_namespaced_custom_object(*API, namespace, PLURAL, self.manifest())
 
     def delete(self, api: client.ApiClient, namespace: str) -> None:
-        client.CustomObjectsApi(api).delete_namespaced_custom_object(
-            *API, namespace, PLURAL, self.name
-        )
+        client.CustomObjectsApi(api).delete_namespaced_custom_object(*API, namespace, PLURAL, self.name)
 
     def conditions(self, api: client.ApiClient, namespace: str) -> dict[str, str]:
         """Return the conditions that hold, each with its reason."""

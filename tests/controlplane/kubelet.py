@@ -179,7 +179,6 @@ class PodWorker:
                 return
             if status.exit_code is not None:
                 status.wait_for("CrashLoopBackOff", "back-off restarting failed container")
-                status.restarts += 1
                 await self._report()
             await self._pause()
 
@@ -226,9 +225,7 @@ class PodWorker:
         if container.name == _WAITS_FOR_MASTER:
             return ScriptExecution(Image(script=self._wait_for_master), Invocation((), {}), log)
         port = self._host.job_port(self.pod)
-        variables = await asyncio.to_thread(
-            environment, container, self.pod, self._host.read_object, port
-        )
+        variables = await asyncio.to_thread(environment, container, self.pod, self._host.read_object, port)
         command = command_line(image.command_of(container), variables, self.pod, port)
         if image.script is not None:
             return ScriptExecution(image, Invocation(command, variables), log)
@@ -250,9 +247,10 @@ class PodWorker:
     def _working_dir(self, container: Container, image: Image) -> Path:
         """Return where to run: the place named, or a new one in the pod's folder."""
         folder = self._host.folder(self.pod)
-        named = Path(image.localise(container.working_dir) or folder)
-        # A container runtime creates what the image lacks, but not on the machine itself.
-        found = named if named.is_dir() else folder / named.relative_to("/")
+        found = Path(image.localise(container.working_dir) or folder)
+        if container.working_dir and not found.is_dir():
+            # A container runtime creates what the image lacks, but not on the machine itself.
+            found = folder / found.relative_to("/")
         found.mkdir(parents=True, exist_ok=True)
         return found
 

@@ -88,8 +88,7 @@ class Nodes:
         self._images: dict[str, Image] = {}
         self._broken_images: set[str] = set()
         self._nodes = {
-            name: scheduler.Node(name, GPUS_A_NODE, {"kubernetes.io/hostname": name})
-            for name in NODE_NAMES
+            name: scheduler.Node(name, GPUS_A_NODE, {"kubernetes.io/hostname": name}) for name in NODE_NAMES
         }
         self._pending: dict[str, Pod] = {}  # by UID, oldest first
         self._complaints: dict[str, str] = {}  # what was last said of a pod that has no place
@@ -161,9 +160,7 @@ class Nodes:
         """End a container with an exit code, after some last words in its log."""
         self._end_container(namespace, pod, container, Fate(exit_code, "Error", last_words))
 
-    def evict(
-        self, namespace: str, pod: str, message: str = "The node was low on resource: memory."
-    ) -> None:
+    def evict(self, namespace: str, pod: str, message: str = "The node was low on resource: memory.") -> None:
         """End a pod as a kubelet does when its node runs out of something."""
         self._call(self._evict(namespace, pod, message))
 
@@ -184,9 +181,7 @@ class Nodes:
         pods = self._call(self._lose(node))
         self._api.patch_node_status(node, _readiness("Unknown", "NodeStatusUnknown"))
         self._api.patch_node(node, {"taints": [_UNREACHABLE]})
-        condition = disruption(
-            "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"
-        )
+        condition = disruption("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
         not_ready = {"type": "Ready", "status": "False", "lastTransitionTime": now()}
         for pod in pods:
             self._api.patch_status(pod, {"conditions": [condition, not_ready]})
@@ -373,9 +368,7 @@ class Nodes:
                 raise NoLogError(HTTPStatus.BAD_REQUEST, f"previous terminated {place} not found")
             return status.previous_log
         if status.log is None:
-            raise NoLogError(
-                HTTPStatus.BAD_REQUEST, f"{place} is waiting to start: {status.waiting_reason}"
-            )
+            raise NoLogError(HTTPStatus.BAD_REQUEST, f"{place} is waiting to start: {status.waiting_reason}")
         return status.log
 
     # The loop

@@ -53,9 +53,7 @@ class ControlPlane:
         self.etcd, self._etcd_url = self._make_etcd(programs)
         self.api_server = self._make_api_server(programs)
         self.controller_manager = self._make_controller_manager(programs)
-        self.operator = TrainingOperator(
-            programs.training_operator, programs.operator_manifests, self
-        )
+        self.operator = TrainingOperator(programs.training_operator, programs.operator_manifests, self)
         self.nodes: Nodes
 
     @classmethod
@@ -95,9 +93,7 @@ class ControlPlane:
         configuration.api_key_prefix = {"authorization": "Bearer"}
         return configuration
 
-    def write_kubeconfig(
-        self, path: Path, token: str | None = None, namespace: str = "default"
-    ) -> Path:
+    def write_kubeconfig(self, path: Path, token: str | None = None, namespace: str = "default") -> Path:
         """Write a kubeconfig for the token's user, or for the admin, and return its path."""
         cluster = {"server": self.url, "certificate-authority": str(self.certificate_authority)}
         document = {
@@ -125,6 +121,15 @@ class ControlPlane:
             yield
         finally:
             self._start_api_server()
+
+    @contextmanager
+    def without_operator(self) -> Iterator[None]:
+        """Kill the training operator for the length of a block."""
+        self.operator.program.stop()
+        try:
+            yield
+        finally:
+            self.operator.start(_START_SECONDS)
 
     def _start(self) -> None:
         self.etcd.start()

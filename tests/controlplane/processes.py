@@ -98,9 +98,7 @@ class Program:
             if not self.is_running:
                 raise StartError(f"{self.name} ended at its start:\n{self.log_tail()}")
             if time.monotonic() > deadline:
-                raise StartError(
-                    f"{self.name} was not ready after {seconds:.0f} s:\n{self.log_tail()}"
-                )
+                raise StartError(f"{self.name} was not ready after {seconds:.0f} s:\n{self.log_tail()}")
             time.sleep(0.05)
 
     def log_tail(self, lines: int = 30) -> str:

@@ -19,9 +19,7 @@ _BINDINGS = ("RoleBinding", "ClusterRoleBinding")
 _CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding")
 
 
-def create_user(
-    admin: client.ApiClient, manifests: Sequence[Mapping[str, Any]], namespace: str
-) -> str:
+def create_user(admin: client.ApiClient, manifests: Sequence[Mapping[str, Any]], namespace: str) -> str:
     """Create the objects and return a token of the service account that their bindings name.
 
     ``manifests`` are roles, bindings and service accounts, as rendered; other kinds are ignored, so
@@ -37,9 +35,7 @@ def create_user(
             f"the bindings name {len(others) + bool(account)} service accounts: give manifests "
             f"whose RoleBindings and ClusterRoleBindings name exactly one"
         )
-    wanted = [
-        _in_namespace(manifest, namespace) for manifest in manifests if _is_about_access(manifest)
-    ]
+    wanted = [_in_namespace(manifest, namespace) for manifest in manifests if _is_about_access(manifest)]
     if not any(manifest["kind"] == "ServiceAccount" for manifest in wanted):
         metadata = {"name": account, "namespace": account_namespace}
         wanted.append({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
@@ -53,9 +49,7 @@ def request_token(admin: client.ApiClient, namespace: str, account: str) -> str:
     request = client.AuthenticationV1TokenRequest(
         spec=client.V1TokenRequestSpec(audiences=[], expiration_seconds=3600)
     )
-    answer = client.CoreV1Api(admin).create_namespaced_service_account_token(
-        account, namespace, request
-    )
+    answer = client.CoreV1Api(admin).create_namespaced_service_account_token(account, namespace, request)
     assert answer.status is not None
     return str(answer.status.token)
 

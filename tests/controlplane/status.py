@@ -55,6 +55,7 @@ class ContainerStatus:
 
     def run(self, container_id: str, log: ContainerLog) -> None:
         """Enter the running state."""
+        self.restarts += bool(self.container_id)
         self.container_id, self.log = container_id, log
         self.state = {"running": {"startedAt": now()}}
 
@@ -94,8 +95,7 @@ class PodStatus:
             for container in pod.init_containers
         ]
         self.containers = [
-            ContainerStatus(container, {"waiting": {"reason": creating}})
-            for container in pod.containers
+            ContainerStatus(container, {"waiting": {"reason": creating}}) for container in pod.containers
         ]
         self.is_ending = False
         """Nothing is restarted any more: the pod is being deleted, or evicted."""
