@@ -1,1 +1,90 @@
-"""Training, in torch: optimizers, schedules, micro-batches, layouts, compression and meters."""
+"""What a training script needs to train at large batches, in torch.
+
+The tuner can only find a large batch that the script can train. Here is what that takes, each piece usable
+alone, and chosen by the hyperparameters that the tuner sets, so that a search may choose it too:
+
+    from autotuner import sdk, train
+
+    hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1, optimizer="sgd", warmup=0.05, epochs=30)
+    processes = train.join()
+    meter, throughput = train.NoiseScale(), train.Throughput()
+    model = train.distribute(Network(), hp, processes, meter=meter)         # layout, compression
+    optimizer = train.make_optimizer(model, hp)                             # optimizer, learning_rate, ...
+    schedule = train.make_schedule(                                         # schedule, warmup, collapse
+        optimizer, train.make_curve(hp), batch_size=hp.batch_size, total_samples=len(data) * hp.epochs
+    )
+    micro_batches = train.MicroBatches(model, loss, hp.get("micro_batch_size"), meter=meter)
+    batches = train.GlobalBatches(len(data), hp.batch_size, processes, seed=hp.get("seed", 0))
+    loader = DataLoader(data, batch_sampler=batches)
+
+    for epoch in range(hp.epochs):
+        batches.set_epoch(epoch)
+        for share in loader:
+            step = micro_batches.backward(share)
+            optimizer.step()
+            schedule.step()
+            throughput.add(step.samples)
+        throughput.stop()
+        sdk.report(
+            epoch,
+            accuracy=evaluate(model),
+            noise_scale=meter.value,
+            samples_per_second=throughput.samples_per_second,
+        )
+
+Nothing here needs the tuner, and nothing of the tuner is imported but `autotuner.sdk`.
+"""
+
+from autotuner.train.compression import COMPRESSIONS, register_compression
+from autotuner.train.global_batches import GlobalBatches
+from autotuner.train.micro_batches import MicroBatches, Step, is_out_of_memory
+from autotuner.train.noise_scale import NoiseScale
+from autotuner.train.optimizers import OPTIMIZERS, Lamb, Lans, Lars, make_optimizer, parameter_groups
+from autotuner.train.processes import LAYOUTS, Processes, distribute, join
+from autotuner.train.scaling import AdamSettings, linear_rate, malladi, square_root_rate
+from autotuner.train.schedules import (
+    SCHEDULES,
+    Curve,
+    constant,
+    cosine,
+    final_collapse,
+    make_curve,
+    make_schedule,
+    polynomial,
+    warmup,
+)
+from autotuner.train.throughput import Throughput
+
+__all__ = [
+    "COMPRESSIONS",
+    "LAYOUTS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "AdamSettings",
+    "Curve",
+    "GlobalBatches",
+    "Lamb",
+    "Lans",
+    "Lars",
+    "MicroBatches",
+    "NoiseScale",
+    "Processes",
+    "Step",
+    "Throughput",
+    "constant",
+    "cosine",
+    "distribute",
+    "final_collapse",
+    "is_out_of_memory",
+    "join",
+    "linear_rate",
+    "make_curve",
+    "make_optimizer",
+    "make_schedule",
+    "malladi",
+    "parameter_groups",
+    "polynomial",
+    "register_compression",
+    "square_root_rate",
+    "warmup",
+]

@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Shard
 from torch.optim import Optimizer
 
-from autotuner.train.optimizers import foreach
+from autotuner.train import foreach
 
 Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
-from autotuner.train.optimizers import foreach
+from autotuner.train import foreach
 from autotuner.train.optimizers.blocks import Batch, BlockOptimizer, add_scaled, check, ratios
 
 __all__ = ["Lamb"]

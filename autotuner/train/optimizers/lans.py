@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import ParamsT
 
-from autotuner.train.optimizers import foreach
+from autotuner.train import foreach
 from autotuner.train.optimizers.blocks import Batch, BlockOptimizer, add_scaled, check, ratios
 
 __all__ = ["Lans"]

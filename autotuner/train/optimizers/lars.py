@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import ParamsT
 
-from autotuner.train.optimizers import foreach
+from autotuner.train import foreach
 from autotuner.train.optimizers.blocks import Batch, BlockOptimizer, Tensors, add_scaled, check, ratios
 
 __all__ = ["Lars"]

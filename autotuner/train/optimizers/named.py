@@ -8,6 +8,7 @@ from typing import Any, Final
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from autotuner.train.compression import hook_momentum
 from autotuner.train.optimizers.groups import parameter_groups
 from autotuner.train.optimizers.lamb import Lamb
 from autotuner.train.optimizers.lans import Lans
@@ -45,7 +46,8 @@ def make_optimizer(model: nn.Module, hyperparameters: Mapping[str, Any]) -> Opti
     if lr is None:
         raise ValueError("there is no learning rate: give `learning_rate` or `lr`, such as 0.1")
     groups = parameter_groups(model, get("weight_decay", 0.0))
-    momentum = get("momentum", 0.9)
+    # Under top-k compression the exchange of gradients has SGD's momentum, which must not be applied twice.
+    momentum = 0.0 if hook_momentum(model, hyperparameters) else get("momentum", 0.9)
     # torch's one-pass kernels; where a parameter is not on a GPU, torch chooses.
     fused = True if all(parameter.is_cuda for parameter in model.parameters()) else None
     if name == "sgd":

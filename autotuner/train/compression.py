@@ -1,0 +1,213 @@
+"""Gradients in fewer bytes, as a choice of the search: none, bf16, PowerSGD, or the top k.
+
+Each is a communication hook of DDP, which sees a bucket of gradients before it is averaged. Whether one pays
+depends on the network and on the model, and none is free of effect on the course of a run; that is why it is
+for the search to choose. bf16 and PowerSGD are torch's own hooks. The top k in the manner of Deep Gradient
+Compression (Lin et al. 2018, arXiv:1712.01887) torch has not, and is here.
+"""
+
+# No postponed annotations here: DDP looks at the types that its hooks are declared with.
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+from weakref import WeakSet
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket  # torch.distributed has it without a type
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
+
+from autotuner.train.noise_scale import NoiseScale
+
+__all__ = [
+    "COMPRESSIONS",
+    "TopK",
+    "exchanges_gradients",
+    "hook_momentum",
+    "register_compression",
+    "top_k_hook",
+]
+
+COMPRESSIONS: Final = ("none", "bf16", "powersgd", "topk")
+"""The names that `register_compression` knows."""
+
+_PARTIAL: Final[WeakSet[nn.Module]] = WeakSet()
+"""Models whose exchange yields something else than the mean gradient: what is held back comes later."""
+
+Hook: TypeAlias = Callable[[Any, GradBucket], Future[Tensor]]
+
+
+def register_compression(
+    model: DistributedDataParallel, hyperparameters: Mapping[str, Any], *, meter: NoiseScale | None = None
+) -> None:
+    """Make a DDP model exchange its gradients as the hyperparameters ask. Call it once, before training.
+
+    Args:
+        model: The model in DDP.
+        hyperparameters: `compression` (one of `COMPRESSIONS`; `none` if absent); `compression_rank` (of
+            PowerSGD's factors, 1 if absent); `compression_density` (the part of the gradient that the top k
+            send, 0.001 if absent); `compression_warmup` (steps until they are in full effect, 100 if
+            absent); for the top k also `optimizer` and `momentum`, see `hook_momentum`.
+        meter: Reads gradients before they are exchanged; not with the top k, after whose exchange there is
+            no mean gradient to compare with.
+
+    Raises:
+        ValueError: The name is unknown, or a value out of range.
+    """
+    get = hyperparameters.get
+    name, warmup = get("compression", "none"), get("compression_warmup", 100)
+    hook: Hook = default_hooks.allreduce_hook
+    state: Any = None
+    if name == "bf16":
+        hook = _bf16_hook
+    elif name == "powersgd":
+        hook = powerSGD_hook.powerSGD_hook
+        # Steps before the start are exchanged in full; torch refuses a start before its buckets are final.
+        state = powerSGD_hook.PowerSGDState(
+            process_group=None,
+            matrix_approximation_rank=get("compression_rank", 1),
+            start_powerSGD_iter=max(warmup, 2),
+        )
+    elif name == "topk":
+        hook = top_k_hook
+        state = TopK(
+            density=get("compression_density", 0.001),
+            warmup=warmup,
+            momentum=hook_momentum(model, hyperparameters),
+        )
+    elif name != "none":
+        raise ValueError(f"compression is {name!r}: it must be one of {', '.join(COMPRESSIONS)}")
+    elif meter is None:
+        return  # DDP's own exchange, without a detour through Python
+    if name == "topk":
+        _PARTIAL.add(model)
+    elif meter is not None:
+        hook = meter.before(hook)
+    model.register_comm_hook(state, hook)
+
+
+def exchanges_gradients(model: nn.Module) -> bool:
+    """Return whether the exchange yields the mean gradient, be it rounded: the top k do not."""
+    return model not in _PARTIAL
+
+
+def hook_momentum(model: nn.Module, hyperparameters: Mapping[str, Any]) -> float:
+    """Return the momentum that the exchange of gradients applies itself, in the optimizer's place.
+
+    Deep Gradient Compression accumulates *velocities* where a gradient is held back (its momentum correction,
+    section 3.2): the momentum of SGD moves into the hook, and SGD itself must have none. Other optimizers
+    keep theirs. `make_optimizer` asks this same function, so it is applied once.
+    """
+    get = hyperparameters.get
+    moves = (
+        isinstance(model, DistributedDataParallel)
+        and get("compression", "none") == "topk"
+        and get("optimizer", "sgd") == "sgd"
+    )
+    return float(get("momentum", 0.9)) if moves else 0.0
+
+
+@dataclass
+class TopK:
+    """State of `top_k_hook`: what each process has not sent yet.
+
+    Args:
+        density: The part of each bucket's values that is sent, in (0, 1].
+        warmup: Steps over which the density falls from a quarter to that, by a factor of four in each of its
+            phases (Lin et al. 2018, section 3.3; theirs lasts four epochs).
+        momentum: That of SGD, moved in here; 0 accumulates gradients instead of velocities.
+        group: Process group; the default one where None.
+    """
+
+    density: float = 0.001
+    warmup: int = 100
+    momentum: float = 0.0
+    group: dist.ProcessGroup | None = None
+    step: int = field(default=0, init=False)
+    velocities: dict[int, Tensor] = field(default_factory=dict, init=False)
+    unsent: dict[int, Tensor] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density is {self.density}: it is a part of the values, such as 0.001")
+        if not 0 <= self.momentum < 1 or self.warmup < 0:
+            raise ValueError(
+                f"momentum {self.momentum} must be in [0, 1), and warmup {self.warmup} not negative"
+            )
+
+    def density_now(self) -> float:
+        """Return the density of the present step: 1/4, 1/16, ... down to the final one."""
+        phases = max(math.ceil(math.log(1 / self.density, 4)), 1)
+        if self.step >= self.warmup:
+            return self.density
+        phase = self.step * phases // self.warmup
+        return max(0.25 ** (phase + 1), self.density)
+
+
+def _bf16_hook(group: Any, bucket: GradBucket) -> Future[Tensor]:  # noqa: ANN401 (DDP's state)
+    """Exchange as torch's hook does; DDP refuses that one by its name where torch is built without CUDA."""
+    return default_hooks.bf16_compress_hook(group, bucket)
+
+
+def top_k_hook(state: TopK, bucket: GradBucket) -> Future[Tensor]:
+    """Exchange the largest values of a bucket and keep the rest for later (Lin et al. 2018, algorithm 4).
+
+    On each process, for a bucket's local gradient g::
+
+        u <- momentum * u + g          momentum correction
+        v <- v + u                     local accumulation
+        send v where |v| is among the largest; there v <- 0 and u <- 0 (momentum factor masking)
+
+    and the result is the mean over the processes of what was sent. Values and their indices travel in one
+    message of 8 bytes each. The first step is exchanged in full: DDP sorts its buckets anew after it.
+    """
+    gradient = bucket.buffer()
+    group = state.group if state.group is not None else dist.group.WORLD
+    is_first = state.step == 0
+    density = state.density_now()
+    if bucket.is_last():
+        state.step += 1
+    if is_first:
+        return default_hooks.allreduce_hook(group, bucket)  # type: ignore[arg-type]
+
+    index = bucket.index()
+    if index not in state.unsent:
+        state.unsent[index] = torch.zeros_like(gradient)
+        state.velocities[index] = torch.zeros_like(gradient)
+    unsent, velocity = state.unsent[index], state.velocities[index]
+    velocity.mul_(state.momentum).add_(gradient)
+    unsent.add_(velocity)
+
+    count = max(math.ceil(density * gradient.numel()), 1)
+    positions = unsent.abs().topk(count, sorted=False).indices
+    values = unsent[positions].float()
+    unsent[positions] = 0
+    velocity[positions] = 0
+
+    # Indices travel as the bits of floats, beside the values: one message instead of two. A bucket has at
+    # most some hundred million values, so 32 bits hold them.
+    message = torch.cat([values, positions.to(torch.int32).view(torch.float32)])
+    world = dist.get_world_size(group)
+    received = message.new_empty(world * message.numel())
+    work = dist.all_gather_into_tensor(received, message, group=group, async_op=True)
+    if work is None:
+        raise RuntimeError("this process is not in the group that exchanges its gradients")
+
+    def add_up(_: Future[Any]) -> Tensor:
+        if received.is_cuda:  # this runs on a stream of its own, and the allocator must know
+            received.record_stream(torch.cuda.current_stream())
+        gradient.zero_()
+        # Process by process: within one, positions are distinct, so the sum has one order and the replicas
+        # stay equal to the last bit. One call for all would leave the order to atomic additions.
+        for values, indices in received.view(world, 2, count):
+            positions = indices.view(torch.int32).long()
+            gradient.index_add_(0, positions, (values / world).to(gradient.dtype))
+        return gradient
+
+    future: Future[Tensor] = work.get_future().then(add_up)
+    return future

@@ -1,0 +1,345 @@
+"""A global batch as micro-batches: as many as memory asks for, and the gradient is exact.
+
+    batch size = micro-batch x accumulation x processes
+
+`MicroBatches.backward` takes this process's share of a global batch and leaves in `.grad` the gradient of the
+mean loss over the *whole* batch. That is more than adding up: DDP averages over processes, so where shares
+are unequal (the last batch of an epoch) each process must weigh its own by what the others have.
+
+When memory runs out, the micro-batch is halved, the batch size stays, and the run goes on. The difficulty is
+that processes must agree: one that fails in the midst of an exchange leaves the others waiting for ever. So a
+step is *careful* until its size has proved itself: all micro-batches without exchange, then a word with the
+others on whether all went well, and only then the exchange. Later steps exchange during the last backward, as
+DDP does, and pay nothing. Processes talk over gloo on the host, which neither waits for the device nor fails
+with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+from autotuner.train.compression import exchanges_gradients
+from autotuner.train.noise_scale import NoiseScale
+
+__all__ = ["MicroBatches", "Step", "is_out_of_memory"]
+
+_CAREFUL_STEPS: Final = 3
+"""Steps until a micro-batch has proved itself: the optimizer's state is there after the first, and what the
+second needs for its gradients is there at the third."""
+
+_OUT_OF_MEMORY: Final = ("CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
+"""What errors say that mean the same as `torch.OutOfMemoryError`, and are not of that type."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step was: the gradients are in the parameters' `.grad`.
+
+    `loss` is this process's part of it: the mean over its own share, on the device and without gradient.
+    `samples` counts those of all processes; the loss was taken of at most `micro_batch` at once, in
+    `accumulation` turns.
+    """
+
+    loss: Tensor
+    samples: int
+    micro_batch: int
+    accumulation: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What all processes agree on before a step."""
+
+    samples: int
+    weight: float
+    own_weight: float
+    largest_share: int
+    accumulation: int
+    careful: bool
+
+
+class MicroBatches:
+    """Computes the gradient of a global batch, a micro-batch at a time.
+
+        micro_batches = MicroBatches(model, loss, hp.get("micro_batch_size"))
+        for share in loader:                  # this process's share, such as `GlobalBatches` gives
+            step = micro_batches.backward(share)
+            optimizer.step()
+
+    Gradients start from zero at each step, for a step that ran out of memory starts over: there is no need of
+    `zero_grad`, and adding to earlier gradients is not possible.
+
+    Batch normalisation sees micro-batches, as it does in any accumulation. Dropout and other randomness are
+    drawn anew when a step starts over.
+
+    Args:
+        model: As `distribute` returned it. Under FSDP2 each micro-batch is exchanged, which keeps gradients
+            sharded; and running out of memory is an error there, because every forward is an exchange.
+        loss: Called with the model and a micro-batch; returns the *mean* loss over it. Autocast belongs
+            inside of it. Gradient scaling of float16 is not supported; use bfloat16.
+        micro_batch: Most samples at once on one process; the whole share where None.
+        count: What a mean is taken over, when that is not samples: the tokens of a share that count.
+        meter: A gradient-noise meter, which is fed at the steps when it is due. Unless a hook reads local
+            gradients for it (see `distribute`), those steps have two micro-batches at least. Under FSDP2 and
+            with top-k compression there is nothing to compare, and it stays without a value.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], Tensor],
+        micro_batch: int | None = None,
+        *,
+        count: Callable[[Any], float] | None = None,
+        meter: NoiseScale | None = None,
+    ) -> None:
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(f"micro_batch is {micro_batch}: it must be at least 1, or None for no limit")
+        self.model = model
+        self.micro_batch = micro_batch
+        self._loss = loss
+        self._count = count or _length
+        self._is_sharded = isinstance(model, FSDPModule)
+        self._meter = meter if exchanges_gradients(model) and not self._is_sharded else None
+        self._processes = dist.get_world_size() if dist.is_initialized() else 1
+        self._words = _host_group() if self._processes > 1 else None
+        self._careful_steps = _CAREFUL_STEPS
+        self._proved = 0
+        self._spare: Any = None
+
+    def backward(self, share: Any) -> Step:  # noqa: ANN401 (whatever the loader yields)
+        """Compute the gradient of the mean loss over the global batch of which this is one process's share.
+
+        Collective: every process calls it once a step.
+
+        Args:
+            share: Tensors, in whatever tuples, lists and dicts, whose first dimension counts samples. It may
+                be empty where other processes' are not.
+
+        Raises:
+            ValueError: The shares are empty on all processes, or on one in its very first step.
+            torch.OutOfMemoryError: One sample alone does not fit, or memory ran out where the processes
+                cannot agree on a smaller micro-batch.
+        """
+        while True:
+            plan = self._agree(share)
+            for parameter in self.model.parameters():
+                parameter.grad = None
+            failure: BaseException | None = None
+            loss = None
+            try:
+                loss = self._accumulate(share, plan)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not self._may_start_over(plan):
+                    raise
+                # Its traceback holds the frames, and they the activations that must be freed.
+                failure = error.with_traceback(None)
+            if plan.careful and self._any(failure is not None) and failure is None:
+                failure = torch.OutOfMemoryError("another process ran out of memory")
+            if failure is None and loss is not None:
+                break
+            loss = None
+            self._shrink(plan, failure)
+        if plan.careful:
+            self._exchange()
+        self._prove(share, plan)
+        self._measure(plan)
+        return Step(loss, plan.samples, -(-plan.largest_share // plan.accumulation), plan.accumulation)
+
+    def _agree(self, share: Any) -> _Plan:  # noqa: ANN401
+        """Exchange with the other processes what each has, so that all take the same number of turns."""
+        length = _length(share)
+        is_new = self._processes > 1 and (self._careful_steps > 0 or _elements(share) > self._proved)
+        own_weight = float(self._count(share)) if length else 0.0
+        is_stuck = not own_weight and self._spare is None
+        mine = torch.tensor([length, own_weight, is_stuck, is_new], dtype=torch.float64)
+        everyones = [mine]
+        if self._words is not None:
+            everyones = [torch.empty_like(mine) for _ in range(self._processes)]
+            dist.all_gather(everyones, mine, group=self._words)
+        table = torch.stack(everyones)
+        samples, weight, stuck, new = table.sum(0).tolist()
+        if not weight > 0 or stuck:
+            raise ValueError(
+                "a share of the batch is empty: each process needs a sample, at least in its first step"
+            )
+        largest = int(table[:, 0].max())
+        turns = 1 if self.micro_batch is None else -(-largest // self.micro_batch)
+        if self._takes_parts() and largest > 1:
+            turns = max(turns, 2)
+        is_careful = bool(new) and not self._is_sharded
+        return _Plan(int(samples), weight, own_weight, largest, turns, is_careful)
+
+    def _accumulate(self, share: Any, plan: _Plan) -> Tensor:  # noqa: ANN401
+        total = torch.zeros(())
+        if self._spare is None:
+            self._spare = self._find_spare(share, plan)
+        for turn in range(plan.accumulation):
+            chunk = _turn(share, turn, plan.accumulation)
+            weight = float(self._count(chunk)) if _length(chunk) else 0.0
+            if not weight:
+                # Every process takes part in every exchange, and this one has nothing to say in it. (The mean
+                # over nothing is NaN, and so it stays when it weighs nothing.)
+                chunk = self._spare
+            is_last = turn == plan.accumulation - 1
+            with self._exchanging(is_last and not plan.careful):
+                loss = self._loss(self.model, chunk)
+                # DDP and FSDP take the mean over processes, whatever each has: the weight undoes that.
+                torch.autograd.backward(loss * (weight * self._processes / plan.weight))
+            total = loss.detach() * weight + total
+            if turn == 0 and not is_last and weight > 0 and self._meter is not None and self._takes_parts():
+                self._meter.small(
+                    (parameter.grad for parameter in self.model.parameters()),
+                    weight,
+                    scale=plan.weight / (weight * self._processes),
+                )
+        return total / max(plan.own_weight, 1.0)
+
+    def _find_spare(self, share: Any, plan: _Plan) -> Any:  # noqa: ANN401
+        """Return a few samples that count, copied: a view would keep the whole share in memory."""
+        for turn in range(plan.accumulation):
+            chunk = _turn(share, turn, plan.accumulation)
+            for candidate in (_slice(chunk, 0, 2), chunk):
+                if _length(candidate) and self._count(candidate):
+                    return _map(torch.clone, candidate)
+        raise ValueError("no micro-batch has anything that counts, though all of the share together has")
+
+    def _takes_parts(self) -> bool:
+        """Return whether the present step is measured, and its first micro-batch is the small gradient."""
+        return self._meter is not None and self._meter.is_due and not self._meter.is_hooked
+
+    def _exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
+        if isinstance(self.model, DistributedDataParallel) and not exchanges:
+            return self.model.no_sync()
+        return nullcontext()
+
+    def _exchange(self) -> None:
+        """Average gradients that were accumulated without: a backward that adds nothing, with exchange."""
+        torch.autograd.backward(self._loss(self.model, self._spare) * 0.0)
+
+    def _may_start_over(self, plan: _Plan) -> bool:
+        """Return whether the other processes are sure to hear that this one failed."""
+        return self._processes == 1 or plan.careful
+
+    def _any(self, failed: bool) -> bool:
+        mine = torch.tensor([int(failed)])
+        dist.all_reduce(mine, op=dist.ReduceOp.MAX, group=self._words)
+        return bool(mine.item())
+
+    def _shrink(self, plan: _Plan, failure: BaseException | None) -> None:
+        size = -(-plan.largest_share // plan.accumulation)
+        if size <= 1:
+            raise torch.OutOfMemoryError("one sample alone does not fit into memory") from failure
+        self.micro_batch = size // 2
+        self._careful_steps = _CAREFUL_STEPS
+        self._proved = 0
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if isinstance(self.model, DistributedDataParallel):
+            # A forward that failed left DDP about to broadcast buffers, on this process alone.
+            self.model.require_forward_param_sync = True
+        _logger.warning(
+            "a micro-batch of %d did not fit into memory; going on with %d, and the same global batch of %d",
+            size,
+            self.micro_batch,
+            plan.samples,
+        )
+
+    def _prove(self, share: Any, plan: _Plan) -> None:  # noqa: ANN401
+        if plan.careful and self._careful_steps > 0:
+            self._careful_steps -= 1
+        self._proved = max(self._proved, _elements(share))
+
+    def _measure(self, plan: _Plan) -> None:
+        if self._meter is None:
+            return
+        if self._meter.is_due:
+            self._meter.large(
+                (parameter.grad for parameter in self.model.parameters()),
+                plan.weight,
+                part=plan.own_weight,
+                scale=plan.weight / (self._processes * max(plan.own_weight, 1.0)),
+            )
+        self._meter.next_step()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory, the device's or the host's, ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def _host_group() -> dist.ProcessGroup | None:
+    """Return a group in which processes talk over the host: the default one where that is gloo."""
+    if dist.get_backend() == "gloo":
+        return dist.group.WORLD
+    group = dist.new_group(backend="gloo")
+    return group if isinstance(group, dist.ProcessGroup) else None
+
+
+def _map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:  # noqa: ANN401
+    """Return the same nesting of tuples, lists and mappings with each tensor replaced; other values stay."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if isinstance(tree, Mapping):
+        return {key: _map(function, value) for key, value in tree.items()}
+    if isinstance(tree, (tuple, list)):
+        members = [_map(function, member) for member in tree]
+        return type(tree)(*members) if hasattr(tree, "_fields") else type(tree)(members)  # a named tuple
+    return tree
+
+
+def _slice(tree: Any, start: int, end: int) -> Any:  # noqa: ANN401
+    return _map(lambda tensor: tensor[start:end], tree)
+
+
+def _turn(share: Any, turn: int, turns: int) -> Any:  # noqa: ANN401
+    """Return the micro-batch of a turn, all being as even as can be.
+
+    A last one with what is left over might be a single sample, which batch normalisation refuses.
+    """
+    length = _length(share)
+    return _slice(share, length * turn // turns, length * (turn + 1) // turns)
+
+
+def _tensors(tree: Any) -> list[Tensor]:  # noqa: ANN401
+    found: list[Tensor] = []
+
+    def collect(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    _map(collect, tree)
+    return found
+
+
+def _length(tree: Any) -> int:  # noqa: ANN401
+    """Return how many samples there are.
+
+    Raises:
+        ValueError: There is no tensor, or their first dimensions differ.
+    """
+    lengths = {tensor.shape[0] if tensor.ndim else -1 for tensor in _tensors(tree)}
+    if len(lengths) != 1 or -1 in lengths:
+        raise ValueError("a batch must consist of tensors whose first dimension counts the same samples")
+    return lengths.pop()
+
+
+def _elements(tree: Any) -> int:  # noqa: ANN401
+    """Return how many numbers a batch has: longer sequences need more memory than the same samples did."""
+    return sum(tensor.numel() for tensor in _tensors(tree))

@@ -1,0 +1,143 @@
+"""The callback, in the real Trainer of Hugging Face."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("transformers")
+from transformers import Trainer, TrainingArguments
+
+from autotuner.train.callbacks.huggingface import AutotunerCallback
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.batches = []
+
+    def forward(self, inputs, labels):
+        if self.training:
+            self.batches.append(len(inputs))
+        logits = self.linear(inputs)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def dataset(count=64):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 4, generator=generator)
+    return [{"inputs": row, "labels": int(row.sum() > 0)} for row in inputs]
+
+
+def arguments(folder, **options):
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+        learning_rate=0.1,
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        **options,
+    )
+
+
+def accuracy(prediction):
+    return {"accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
+
+
+def train(args, callback):
+    model = Classifier()
+    Trainer(
+        model,
+        args,
+        train_dataset=dataset(),
+        eval_dataset=dataset(16),
+        compute_metrics=accuracy,
+        callbacks=[callback],
+    ).train()
+    return model
+
+
+def reports(text):
+    return [json.loads(line) for line in text.splitlines() if line.startswith('{"autotuner"')]
+
+
+def test_a_trial_trains_at_its_batch_size_and_reports_every_evaluation(tmp_path, capsys):
+    args = arguments(tmp_path)
+    model = train(
+        args,
+        AutotunerCallback(
+            args,
+            {
+                "AUTOTUNER_BATCH_SIZE": "32",
+                "AUTOTUNER_MICRO_BATCH_SIZE": "8",
+                "AUTOTUNER_ACCUMULATION_STEPS": "4",
+                "AUTOTUNER_LR": "0.25",
+                "AUTOTUNER_WEIGHT_DECAY": "1",
+                "AUTOTUNER_LR_SCHEDULER_TYPE": "constant",
+                "AUTOTUNER_SEED": "9",
+                "AUTOTUNER_TRIAL": "3",
+                "AUTOTUNER_WIDTH": "7",
+            },
+        ),
+    )
+    assert set(model.batches) == {8}
+    assert (args.gradient_accumulation_steps, args.learning_rate, args.weight_decay) == (4, 0.25, 1.0)
+    assert (args.lr_scheduler_type, args.seed) == ("constant", 9)
+    found = reports(capsys.readouterr().out)
+    evaluations = [line for line in found if "eval_accuracy" in line]
+    assert [line["step"] for line in evaluations] == [1.0, 2.0]
+    assert all(0 <= line["eval_accuracy"] <= 1 for line in evaluations)
+    assert {line["learning_rate"] for line in found if "learning_rate" in line} == {0.25}
+
+
+def test_without_the_tuner_nothing_is_changed_but_reports(tmp_path, capsys):
+    args = arguments(tmp_path, gradient_accumulation_steps=2)
+    model = train(args, AutotunerCallback(args, {}))
+    assert (set(model.batches), args.gradient_accumulation_steps, args.learning_rate) == ({4}, 2, 0.1)
+    assert len([line for line in reports(capsys.readouterr().out) if "eval_accuracy" in line]) == 2
+
+
+def test_without_micro_batches_the_scripts_accumulation_stays(tmp_path):
+    args = arguments(tmp_path, gradient_accumulation_steps=2)
+    callback = AutotunerCallback(args, {"AUTOTUNER_BATCH_SIZE": "32", "AUTOTUNER_WIDTH": "7"})
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (16, 2)
+    assert callback.hyperparameters.width == 7
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"AUTOTUNER_BATCH_SIZE": "33"},
+        {"AUTOTUNER_BATCH_SIZE": "1"},
+        {
+            "AUTOTUNER_BATCH_SIZE": "32",
+            "AUTOTUNER_MICRO_BATCH_SIZE": "8",
+            "AUTOTUNER_ACCUMULATION_STEPS": "2",
+        },
+    ],
+)
+def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path, environment):
+    args = arguments(tmp_path, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="choose batch sizes that these divide"):
+        AutotunerCallback(args, environment)
+
+
+def test_a_loss_that_diverges_is_reported(tmp_path, capsys):
+    class Diverging(Classifier):
+        def forward(self, inputs, labels):
+            output = super().forward(inputs, labels)
+            return {**output, "loss": output["loss"] * float("nan")}
+
+    args = arguments(tmp_path)
+    callback = AutotunerCallback(args, {})
+    Trainer(
+        Diverging(), args, train_dataset=dataset(), eval_dataset=dataset(16), callbacks=[callback]
+    ).train()
+    assert "NaN" in {line.get("loss") for line in reports(capsys.readouterr().out)}

@@ -1,0 +1,131 @@
+"""The callback, in Lightning's real Trainer."""
+
+import json
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+lightning = pytest.importorskip("lightning.pytorch")
+
+from autotuner.train.callbacks.lightning import AutotunerCallback  # noqa: E402 (only where there is Lightning)
+
+
+class Classifier(lightning.LightningModule):
+    def __init__(self, learning_rate=0.1, width=4):  # noqa: ARG002 (save_hyperparameters keeps them)
+        super().__init__()
+        self.save_hyperparameters()
+        self.linear = nn.Linear(4, 2)
+        self.batches = []
+
+    def training_step(self, batch, _index):
+        inputs, labels = batch
+        self.batches.append(len(inputs))
+        return nn.functional.cross_entropy(self.linear(inputs), labels)
+
+    def validation_step(self, batch, _index):
+        inputs, labels = batch
+        self.log("accuracy", (self.linear(inputs).argmax(1) == labels).float().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.hparams.learning_rate)
+
+
+class Data(lightning.LightningDataModule):
+    def __init__(self, batch_size=4):
+        super().__init__()
+        self.batch_size = batch_size
+        inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+        self.samples = TensorDataset(inputs, (inputs.sum(1) > 0).long())
+
+    def train_dataloader(self):
+        return DataLoader(self.samples, batch_size=self.batch_size)
+
+    def val_dataloader(self):
+        return DataLoader(self.samples, batch_size=64)
+
+
+def train(callback, folder, data=None, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on numbers of workers
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_epochs=2,
+            callbacks=[callback],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            **options,
+        )
+        model = Classifier()
+        trainer.fit(model, data if data is not None else Data())
+    return model, trainer
+
+
+def reports(text):
+    return [json.loads(line) for line in text.splitlines() if line.startswith('{"autotuner"')]
+
+
+def test_a_trial_trains_at_its_batch_size_and_reports_every_validation(tmp_path, capsys):
+    callback = AutotunerCallback(
+        {
+            "AUTOTUNER_BATCH_SIZE": "32",
+            "AUTOTUNER_MICRO_BATCH_SIZE": "8",
+            "AUTOTUNER_ACCUMULATION_STEPS": "4",
+            "AUTOTUNER_LEARNING_RATE": "1",
+            "AUTOTUNER_SEED": "9",
+            "AUTOTUNER_TRIAL": "3",
+        }
+    )
+    model, trainer = train(callback, tmp_path)
+    assert set(model.batches) == {8}
+    assert (trainer.accumulate_grad_batches, trainer.global_step) == (4, 4)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 1.0
+    found = reports(capsys.readouterr().out)
+    assert [line["step"] for line in found] == [1, 2]
+    assert all(0 <= line["accuracy"] <= 1 for line in found)
+    assert found[-1]["samples_per_second"] > 0
+
+
+def test_validations_within_an_epoch_are_reported_at_their_part_of_it(tmp_path, capsys):
+    train(AutotunerCallback({}), tmp_path, val_check_interval=0.5)
+    assert [line["step"] for line in reports(capsys.readouterr().out)] == [0.5, 1, 1.5, 2]
+
+
+def test_without_the_tuner_nothing_is_changed(tmp_path):
+    model, trainer = train(AutotunerCallback({}), tmp_path, accumulate_grad_batches=2)
+    assert (set(model.batches), trainer.accumulate_grad_batches) == ({4}, 2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1
+
+
+def test_a_seed_makes_the_weights(tmp_path):
+    def weights(seed):
+        callback = AutotunerCallback({"AUTOTUNER_SEED": seed})
+        model, _ = train(callback, tmp_path)
+        return model.linear.weight
+
+    assert torch.equal(weights("1"), weights("1"))
+    assert not torch.equal(weights("1"), weights("2"))
+
+
+def test_a_batch_size_that_nothing_reads_is_refused(tmp_path):
+    class Fixed(Data):
+        def __init__(self):
+            super().__init__()
+            self.size = self.batch_size
+            del self.batch_size
+
+        def train_dataloader(self):
+            return DataLoader(self.samples, batch_size=self.size)
+
+    with pytest.raises(ValueError, match="no `batch_size` to set"):
+        train(AutotunerCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path, data=Fixed())
+
+
+def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="choose batch sizes that these divide"):
+        train(AutotunerCallback({"AUTOTUNER_BATCH_SIZE": "33"}), tmp_path, accumulate_grad_batches=2)

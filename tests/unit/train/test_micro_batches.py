@@ -1,0 +1,279 @@
+"""Global batches in micro-batches: exact gradients, and memory that runs out."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from autotuner.train.global_batches import GlobalBatches
+from autotuner.train.micro_batches import MicroBatches, is_out_of_memory
+from autotuner.train.processes import Processes, distribute
+
+ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
+
+
+class Network(nn.Module):
+    """A small network that runs out of memory at more than `room` samples at once."""
+
+    def __init__(self, room=None, buffers=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+        self.room = room
+        self.seen = []
+        if buffers:
+            self.register_buffer("calls", torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, inputs):
+        hidden = self.layers[0](inputs)
+        if self.room is not None and len(inputs) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        self.seen.append(len(inputs))
+        return self.layers[2](self.layers[1](hidden))
+
+
+def loss(model, batch):
+    inputs, targets = batch
+    return nn.functional.cross_entropy(model(inputs), targets)
+
+
+def batch(size, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(size, 5, generator=generator, dtype=torch.float64),
+        torch.randint(0, 3, (size,), generator=generator),
+    )
+
+
+def gradient(model):
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def assert_same(found, expected):
+    """Equal but for the order of additions, in float64."""
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected), rtol=1e-10, atol=1e-12)
+
+
+def whole_gradient(size, seed=1):
+    model = Network()
+    loss(model, batch(size, seed)).backward()
+    return gradient(model)
+
+
+@pytest.mark.parametrize(
+    ("size", "micro_batch", "turns"), [(12, None, 1), (12, 4, 3), (13, 4, 4), (3, 8, 1), (5, 1, 5)]
+)
+def test_the_gradient_is_that_of_the_whole_batch(size, micro_batch, turns):
+    model = Network()
+    step = MicroBatches(model, loss, micro_batch).backward(batch(size))
+    assert_same(gradient(model), whole_gradient(size))
+    assert_same(step.loss, loss(Network(), batch(size)).detach())
+    assert (step.samples, step.accumulation, len(model.seen)) == (size, turns, turns)
+    assert max(model.seen) == step.micro_batch <= (micro_batch or size)
+
+
+def test_gradients_start_from_zero_at_each_step():
+    model = Network()
+    micro_batches = MicroBatches(model, loss, 4)
+    micro_batches.backward(batch(10, seed=1))
+    micro_batches.backward(batch(10, seed=2))
+    assert_same(gradient(model), whole_gradient(10, seed=2))
+
+
+def test_batches_may_be_nested_and_means_taken_over_tokens():
+    def token_loss(model, tree):
+        logits = model(tree["in"][0])
+        kept = tree["keep"]
+        return (nn.functional.cross_entropy(logits, tree["out"], reduction="none") * kept).sum() / kept.sum()
+
+    inputs, targets = batch(9)
+    # Of the micro-batches of two, the first and another have nothing that counts: their means are 0/0.
+    keep = torch.tensor([0, 0, 1, 0, 0, 0, 1, 1, 1], dtype=torch.float64)
+    share = {"in": [inputs], "out": targets, "keep": keep, "name": "train"}
+    model, whole = Network(), Network()
+    step = MicroBatches(model, token_loss, 2, count=lambda tree: tree["keep"].sum()).backward(share)
+    token_loss(whole, share).backward()
+    assert_same(gradient(model), gradient(whole))
+    assert_same(step.loss, token_loss(whole, share).detach())
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(()), (torch.zeros(2, 5), torch.zeros(3)), {"text": "none"}])
+def test_a_batch_without_a_common_first_dimension_is_refused(bad):
+    with pytest.raises(ValueError, match="first dimension"):
+        MicroBatches(Network(), loss).backward(bad)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        MicroBatches(Network(), loss).backward(batch(0))
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(caplog):
+    model = Network(room=5)
+    micro_batches = MicroBatches(model, loss, 24)
+    with caplog.at_level(logging.WARNING, logger="autotuner"):
+        step = micro_batches.backward(batch(24))
+    assert_same(gradient(model), whole_gradient(24))
+    assert (step.samples, step.micro_batch, step.accumulation) == (24, 3, 8)
+    assert [record.message for record in caplog.records] == [
+        f"a micro-batch of {size} did not fit into memory;"
+        f" going on with {half}, and the same global batch of 24"
+        for size, half in ((24, 12), (12, 6), (6, 3))
+    ]
+    micro_batches.backward(batch(24, seed=2))
+    assert set(model.seen) == {3}
+
+
+def test_one_sample_that_does_not_fit_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError, match="one sample alone"):
+        MicroBatches(Network(room=0), loss).backward(batch(4))
+
+
+def test_another_error_is_not_taken_for_out_of_memory():
+    def broken(_model, _batch):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        MicroBatches(Network(), broken, 2).backward(batch(4))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("out of range"), False),
+        (ValueError("CUBLAS_STATUS_ALLOC_FAILED"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+# --- two processes -------------------------------------------------------------------------------------
+
+
+def _share(processes, sizes, seed=1):
+    """This process's part of a global batch with these sizes of shares."""
+    start = sum(sizes[: processes.rank])
+    return tuple(tensor[start : start + sizes[processes.rank]] for tensor in batch(sum(sizes), seed))
+
+
+def _unequal_shares(processes, all_sizes, micro_batch, layout):
+    model = distribute(Network(), {"layout": layout}, processes)
+    micro_batches = MicroBatches(model, loss, micro_batch)
+    found = []
+    for seed, sizes in enumerate(all_sizes):
+        step = micro_batches.backward(_share(processes, sizes, seed))
+        grads = [parameter.grad for parameter in model.parameters()]
+        full = [grad.full_tensor() if layout == "fsdp" else grad for grad in grads]
+        flat = torch.cat([grad.flatten() for grad in full]).numpy().copy()
+        found.append((step.samples, step.accumulation, flat))
+    return found
+
+
+@pytest.mark.parametrize("layout", ["ddp", "fsdp"])
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_unequal_shares_weigh_what_they_are(two_processes, layout, micro_batch):
+    sizes = [(8, 8), (7, 4), (1, 6), (5, 0), (0, 3), (8, 8)]
+    for results in two_processes.run(_unequal_shares, sizes, micro_batch, layout):
+        for seed, (pair, (samples, turns, found)) in enumerate(zip(sizes, results, strict=True)):
+            assert samples == sum(pair)
+            assert turns == (-(-max(pair) // micro_batch) if micro_batch else 1)
+            assert_same(found, whole_gradient(sum(pair), seed))
+
+
+def _one_runs_out_of_memory(processes, failing, room):
+    network = Network(room=room if processes.rank == failing else None, buffers=True)
+    model = distribute(network, {}, processes)
+    micro_batches = MicroBatches(model, loss, 16)
+    steps = []
+    for seed in range(6):  # past the careful steps, too
+        step = micro_batches.backward(_share(processes, (16, 15), seed))
+        steps.append((step.micro_batch, step.accumulation, gradient(model).numpy().copy()))
+    return steps
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_all_processes_halve_the_micro_batch_when_one_runs_out_of_memory(two_processes, failing):
+    for steps in two_processes.run(_one_runs_out_of_memory, failing, 5):
+        for seed, (micro_batch, accumulation, found) in enumerate(steps):
+            assert (micro_batch, accumulation) == (4, 4)
+            assert_same(found, whole_gradient(31, seed))
+
+
+def _runs_out_late(processes):
+    network = Network()
+    model = distribute(network, {}, processes)
+    micro_batches = MicroBatches(model, loss, 4)
+    for seed in range(4):
+        micro_batches.backward(_share(processes, (4, 4), seed))
+    network.room = 4
+    # A longer batch than any so far is careful again, and so may start over.
+    micro_batches.micro_batch = None
+    step = micro_batches.backward(_share(processes, (8, 8), 9))
+    return step.micro_batch, gradient(model).numpy().copy()
+
+
+def test_a_batch_larger_than_any_before_may_start_over(two_processes):
+    for micro_batch, found in two_processes.run(_runs_out_late):
+        assert micro_batch == 4
+        assert_same(found, whole_gradient(16, 9))
+
+
+def _trained(processes, samples, batch_size, epochs):
+    inputs, targets = batch(samples)
+    model = distribute(Network(), {}, processes)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    micro_batches = MicroBatches(model, loss, 3)
+    batches = GlobalBatches(samples, batch_size, processes, seed=4)
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        for indices in batches:
+            micro_batches.backward((inputs[indices], targets[indices]))
+            sgd.step()
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()]).numpy().copy()
+
+
+def test_a_run_goes_the_same_way_on_one_process_and_on_two(two_processes):
+    """37 samples in batches of 10: odd shares, and a last batch of 7."""
+    alone = _trained(ALONE, 37, 10, 3)
+    for together in two_processes.run(_trained, 37, 10, 3):
+        assert_same(together, alone)
+
+
+# --- global batches ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch_size", "count"), [(100, 32, 4), (7, 7, 7), (33, 32, 4), (10, 40, 3)]
+)
+def test_an_epoch_takes_each_sample_once_and_shares_differ_by_one_at_most(samples, batch_size, count):
+    places = [Processes(rank, count, torch.device("cpu")) for rank in range(count)]
+    members = [GlobalBatches(samples, batch_size, place) for place in places]
+    taken = []
+    for shares in zip(*members, strict=True):
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        taken += [index for share in shares for index in share]
+    left_out = samples % batch_size if samples % batch_size < count else 0
+    assert len(set(taken)) == len(taken) == samples - left_out
+    assert {len(list(member)) for member in members} == {len(members[0])}
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    def order(seed, epoch, shuffle=True):
+        batches = GlobalBatches(50, 50, ALONE, seed=seed, shuffle=shuffle)
+        batches.set_epoch(epoch)
+        return next(iter(batches))
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    assert order(5, 5, shuffle=False) == list(range(50))
+
+
+def test_a_batch_smaller_than_the_number_of_processes_is_refused():
+    with pytest.raises(ValueError, match="one at least for each process"):
+        GlobalBatches(10, 3, Processes(0, 4, torch.device("cpu")))
