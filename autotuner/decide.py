@@ -25,7 +25,7 @@ from typing import Final
 
 from autotuner.decision import Answer, Decision, Ended, Phase, Stop
 from autotuner.search.history import History, Setting, curve, setting
-from autotuner.search.judge import Beliefs
+from autotuner.search.beliefs import Beliefs
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
@@ -263,7 +263,7 @@ class _State:
                 f"climbs to batch size {climbing.batch_size}",
                 self._suggest(climbing, Purpose.CLIMB),
             )
-        tried = self.beliefs.propose(history.next_number)
+        tried = self.beliefs.propose(history.next_number, best)
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 
     def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | Decision | None:

@@ -84,6 +84,142 @@ class Space:
             parameters[name] = snapped(dimension, rate)
         return Setting.of(batch_size, parameters)
 
+    # --- coordinates -----------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates: the batch size first, then the hyperparameters by name."""
+        return 1 + len(self.dimensions)
+
+    @cached_property
+    def rate_index(self) -> int | None:
+        """Which coordinate is the learning rate; None where there is none on a log scale."""
+        for index, (name, dimension) in enumerate(self.dimensions, start=1):
+            if name == self.learning_rate and isinstance(dimension, FloatDimension) and dimension.minimum > 0:
+                return index
+        return None
+
+    @cached_property
+    def _is_choice(self) -> npt.NDArray[np.bool_]:
+        return np.array([False] + [isinstance(dimension, Choice) for _, dimension in self.dimensions])
+
+    @cached_property
+    def _exchange(self) -> float:
+        """Coordinates of the learning rate that one of the batch size is worth at alpha = 1."""
+        if self.rate_index is None:
+            return 0.0
+        dimension = self.dimensions[self.rate_index - 1][1]
+        if not isinstance(dimension, FloatDimension):
+            return 0.0
+        return self._octaves * math.log(2) / math.log(dimension.maximum / dimension.minimum)
+
+    @cached_property
+    def _octaves(self) -> float:
+        """Doublings between the smallest and the largest batch size, at least a thousandth."""
+        return max(math.log2(self.batch_sizes[1] / self.batch_sizes[0]), 1e-3)
+
+    def coordinates(self, setting: Setting) -> Array:
+        """Return a setting's coordinates; unknown hyperparameters stand at the centre.
+
+        Values outside of today's ranges (the user may narrow them) give coordinates outside of 0..1.
+        """
+        parameters = self.complete(setting.parameters)
+        found = [self.batch_coordinate(setting.batch_size)]
+        for name, dimension in self.dimensions:
+            found.append(_coordinate(self._log(name, dimension), dimension, parameters[name]))
+        return np.array(found)
+
+    def _log(self, name: str, dimension: Dimension) -> bool:
+        # A learning rate acts by its magnitude, whether the user says so or not.
+        return not isinstance(dimension, Choice) and dimension.minimum > 0 and (
+            dimension.log or name == self.learning_rate
+        )
+
+    def batch_coordinate(self, batch_size: float) -> float:
+        """Return the coordinate of a batch size."""
+        return math.log2(batch_size / self.batch_sizes[0]) / self._octaves
+
+    def octaves(self, place: Array) -> Array:
+        """Return log2 of the batch sizes at places (n, d)."""
+        return math.log2(self.batch_sizes[0]) + place[..., 0] * self._octaves
+
+    def setting(self, place: Array, template: Setting | None = None) -> Setting:
+        """Return the setting at a place, with as few digits as tell it apart."""
+        low, high = self.batch_sizes
+        size = min(max(round(low * 2 ** (place[0] * self._octaves)), low), high)
+        values = {
+            name: _value(self._log(name, dimension), dimension, float(place[index]))
+            for index, (name, dimension) in enumerate(self.dimensions, start=1)
+        }
+        return Setting.of(size, values)
+
+    def clipped(self, places: Array) -> Array:
+        """Return places moved into the space; a choice's coordinate is the number of its value."""
+        inside = np.clip(places, 0.0, 1.0)
+        for index, (_, dimension) in enumerate(self.dimensions, start=1):
+            if isinstance(dimension, Choice):
+                inside[:, index] = np.clip(np.round(places[:, index]), 0, len(dimension.values) - 1)
+        return inside
+
+    def perturbed(self, places: Array, scale: Array, normal: Array, uniform: Array) -> Array:
+        """Return places moved by `scale * normal`; a choice jumps to any value with probability `scale`."""
+        moved = places + scale * normal
+        for index, (_, dimension) in enumerate(self.dimensions, start=1):
+            if isinstance(dimension, Choice):
+                jump = uniform[:, index] < scale[:, index]
+                drawn = np.floor(uniform[:, index] / np.maximum(scale[:, index], 1e-9) * len(dimension.values))
+                moved[:, index] = np.where(jump, drawn, places[:, index])
+        return self.clipped(moved)
+
+    def scattered(self, uniform: Array) -> Array:
+        """Return places from numbers in 0..1, (n, d)."""
+        places = uniform.copy()
+        for index, (_, dimension) in enumerate(self.dimensions, start=1):
+            if isinstance(dimension, Choice):
+                places[:, index] = np.floor(uniform[:, index] * len(dimension.values))
+        return self.clipped(places)
+
+    def differences(self, left: Array, right: Array, alpha: float) -> Array:
+        """Return the differences between places, (d, n, m): 0 or 1 for choices, and the learning rate
+        less `alpha` times the batch size, both as logarithms."""
+        gap = left.T[:, :, None] - right.T[:, None, :]
+        if self._is_choice.any():
+            gap[self._is_choice] = gap[self._is_choice] != 0
+        if self.rate_index is not None:
+            gap[self.rate_index] -= alpha * self._exchange * gap[0]
+        return gap
+
+    def rate_slope(self, left: Array, right: Array) -> Array:
+        """Return the derivative of the learning rate's difference by alpha, (n, m)."""
+        return -self._exchange * (left[:, None, 0] - right[None, :, 0])
+
+    def carried(self, places: Array, batch: Array, alpha: float) -> Array:
+        """Return places at other batch coordinates, their learning rates scaled along."""
+        moved = places.copy()
+        moved[:, 0] = batch
+        if self.rate_index is not None:
+            moved[:, self.rate_index] += alpha * self._exchange * (batch - places[:, 0])
+        return self.clipped(moved)
+
+
+def _coordinate(log: bool, dimension: Dimension, value: ParameterValue) -> float:
+    if isinstance(dimension, Choice):
+        return float(dimension.values.index(value)) if value in dimension.values else -1.0
+    low, high, at = dimension.minimum, dimension.maximum, float(value)
+    if log:
+        return math.log(max(at, 1e-300) / low) / math.log(high / low)
+    return (at - low) / (high - low)
+
+
+def _value(log: bool, dimension: Dimension, coordinate: float) -> ParameterValue:
+    if isinstance(dimension, Choice):
+        return dimension.values[min(max(round(coordinate), 0), len(dimension.values) - 1)]
+    low, high = dimension.minimum, dimension.maximum
+    value = low * (high / low) ** coordinate if log else low + coordinate * (high - low)
+    if isinstance(dimension, IntegerDimension):
+        return min(max(round(value), dimension.minimum), dimension.maximum)
+    return snapped(dimension, value)
+
 
 def snapped(dimension: FloatDimension, value: float) -> float:
     """Return the value in its range with a few significant digits, as a person would write it."""

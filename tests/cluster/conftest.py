@@ -1,3 +1,10 @@
-from tests.controlplane.fixtures import admin, control_plane, namespace, nodes, user_with
+from tests.controlplane.fixtures import (
+    admin,
+    cluster,
+    control_plane,
+    namespace,
+    nodes,
+    user_with,
+)
 
-__all__ = ["admin", "control_plane", "namespace", "nodes", "user_with"]
+__all__ = ["admin", "cluster", "control_plane", "namespace", "nodes", "user_with"]

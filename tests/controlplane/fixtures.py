@@ -9,6 +9,7 @@ import pytest
 from kubernetes import client
 
 from tests.controlplane import build, rbac
+from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import ControlPlane
 from tests.controlplane.waiting import eventually
 
@@ -49,6 +50,12 @@ def namespace(admin: client.ApiClient, nodes: Nodes) -> Iterator[str]:
     yield name
     core.delete_namespace(name)
     assert not nodes.failures
+
+
+@pytest.fixture
+def cluster(admin: client.ApiClient, namespace: str) -> Cluster:
+    """The fresh namespace, with the questions that tests ask of it."""
+    return Cluster(admin, namespace)
 
 
 @pytest.fixture

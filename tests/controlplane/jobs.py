@@ -40,6 +40,11 @@ class Job:
         """Return a worker's pod."""
         return f"{self.name}-worker-{index}"
 
+    @property
+    def pods(self) -> tuple[str, ...]:
+        """All its pods, the master's first."""
+        return (self.master, *(self.worker(index) for index in range(self.workers)))
+
     def manifest(self) -> dict[str, Any]:
         """Return the object to create."""
         container = {

@@ -179,7 +179,6 @@ class PodWorker:
                 return
             if status.exit_code is not None:
                 status.wait_for("CrashLoopBackOff", "back-off restarting failed container")
-                status.restarts += 1
                 await self._report()
             await self._pause()
 
@@ -248,9 +247,10 @@ class PodWorker:
     def _working_dir(self, container: Container, image: Image) -> Path:
         """Return where to run: the place named, or a new one in the pod's folder."""
         folder = self._host.folder(self.pod)
-        named = Path(image.localise(container.working_dir) or folder)
-        # A container runtime creates what the image lacks, but not on the machine itself.
-        found = named if named.is_dir() else folder / named.relative_to("/")
+        found = Path(image.localise(container.working_dir) or folder)
+        if container.working_dir and not found.is_dir():
+            # A container runtime creates what the image lacks, but not on the machine itself.
+            found = folder / found.relative_to("/")
         found.mkdir(parents=True, exist_ok=True)
         return found
 

@@ -122,6 +122,15 @@ class ControlPlane:
         finally:
             self._start_api_server()
 
+    @contextmanager
+    def without_operator(self) -> Iterator[None]:
+        """Kill the training operator for the length of a block."""
+        self.operator.program.stop()
+        try:
+            yield
+        finally:
+            self.operator.start(_START_SECONDS)
+
     def _start(self) -> None:
         self.etcd.start()
         self.etcd.wait_until(lambda: _answers(f"{self._etcd_url}/health"), _START_SECONDS)

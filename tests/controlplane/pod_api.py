@@ -26,6 +26,8 @@ _CONNECTIONS = 16
 _REQUEST_SECONDS = 30.0
 _WATCH_SECONDS = 3600.0
 _RETRY_SECONDS = 0.2
+# The admin is forbidden one thing only: to bind a pod whose namespace is being deleted.
+_IS_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)
 
 
 class ApiError(Exception):
@@ -146,7 +148,7 @@ class PodApi:
             try:
                 self._request(method, path, body)
             except ApiError as error:
-                if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                if error.status in _IS_GONE:
                     return False
                 if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise

@@ -55,6 +55,7 @@ class ContainerStatus:
 
     def run(self, container_id: str, log: ContainerLog) -> None:
         """Enter the running state."""
+        self.restarts += bool(self.container_id)
         self.container_id, self.log = container_id, log
         self.state = {"running": {"startedAt": now()}}
 

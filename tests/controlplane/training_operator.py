@@ -85,6 +85,8 @@ class TrainingOperator:
 
     def _mount_certificate(self, admin: client.ApiClient) -> bool:
         """Copy the Secret's files to where the operator reads them, all at once, once there."""
+        if self._served_certificates.exists():  # it starts again
+            return True
         secret = client.CoreV1Api(admin).read_namespaced_secret(_SECRET, _NAMESPACE)
         if not secret.data:
             return False

@@ -1,0 +1,123 @@
+"""What the model is fed: every run's curve as a dozen points, in coordinates and in log-shortfall.
+
+A run's curve becomes the means of short windows, dense at the start where curves move and over the whole
+run. Raw values and not the best so far: a run that is stopped at the first value above the target was
+stopped by luck as well as by merit, and only the likelihood of all its values knows how much by which.
+
+Values are measured by what they lack: with the margin `d` over the target and a headroom `h` beyond it,
+`y = -log(1 - d / h)`, straight on for `d > h / 2`. The target lies at 0; learning curves, power laws
+of the error as they are, become nearly straight in log step; a miss by far weighs little against the
+differences near the target that decide. The model learns `h`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from autotuner.search.curve import Array, Curve
+from autotuner.search.history import History, curve, setting
+from autotuner.search.space import Space
+from autotuner.trial import Outcome, Trial
+
+WINDOW_ENDS: Final = np.array([0.02, 0.04, 0.06, 0.1, 0.16, 0.24, 0.33, 0.45, 0.58, 0.73, 0.87, 1.0])
+"""Fractions of the run at which a curve is read."""
+WINDOW: Final = 0.04
+"""How much of the run a window averages over."""
+MAX_POINTS: Final = 420
+"""Points of all runs together: beyond, the runs furthest from the target are read at fewer steps."""
+FEWEST_POINTS: Final = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Windows of curves: of run `run[i]`, at fraction `time[i]` of it, the mean margin of `count[i]` values.
+
+    `place` has a row of coordinates a run. A margin is in the metric's unit, positive where the target is met.
+    """
+
+    place: Array
+    run: np.ndarray
+    time: Array
+    margin: Array
+    count: Array
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    @property
+    def key(self) -> bytes:
+        """The content, as a key for caches."""
+        parts = (self.place, self.run.astype(np.float64), self.time, self.margin, self.count)
+        return b"|".join(np.ascontiguousarray(part).tobytes() for part in parts)
+
+
+def points(history: History, space: Space, trials: Sequence[Trial], *, worst: float | None = None) -> Points:
+    """Return what the trials have measured; trials without a measurement leave no point.
+
+    A diverged run is worth the `worst` margin at its end (the worst of these trials, where None).
+    """
+    length = history.run_length or 1.0
+    target = history.spec.target
+    read: list[tuple[Array, Array, Array, Array, bool]] = []
+    for trial in trials:
+        seen = curve(trial)
+        if len(seen):
+            time, margin, count = windows(seen, length)
+            margin = target.sign * (margin - target.threshold)
+            diverged = trial.outcome is Outcome.DIVERGED
+            read.append((space.coordinates(setting(trial)), time, margin, count, diverged))
+    if worst is None:
+        worst = min((float(margin.min()) for _, _, margin, _, _ in read), default=0.0)
+    allowed = _allowances([len(time) for _, time, _, _, _ in read], [float(m.max()) for _, _, m, _, _ in read])
+    place, run, times, margins, counts = [], [], [], [], []
+    for number, (coordinates, time, margin, count, diverged) in enumerate(read):
+        kept = np.unique(np.linspace(len(time) - 1, 0, min(allowed[number], len(time))).round().astype(int))
+        time, margin, count = time[kept], margin[kept], count[kept]
+        if diverged and time[-1] < 1:
+            time, margin, count = np.append(time, 1.0), np.append(margin, worst), np.append(count, 1.0)
+        place.append(coordinates)
+        run.append(np.full(len(time), number))
+        times.append(time)
+        margins.append(margin)
+        counts.append(count)
+    if not read:
+        empty = np.empty(0)
+        return Points(np.empty((0, space.size)), np.empty(0, dtype=int), empty, empty, empty)
+    return Points(
+        np.array(place), np.concatenate(run), np.concatenate(times), np.concatenate(margins), np.concatenate(counts)
+    )
+
+
+def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
+    """Return the windows of a curve: fraction of the run, mean value, number of values."""
+    fraction = np.minimum(seen.steps / length, 1.0)
+    last = fraction[-1]
+    ends = np.append(WINDOW_ENDS[WINDOW_ENDS < last - WINDOW / 2], last)
+    stops = np.searchsorted(fraction, ends + 1e-9)
+    starts = np.searchsorted(fraction, ends - WINDOW + 1e-9)
+    starts = np.minimum(starts, np.maximum(stops - 1, 0))
+    # A window that holds no value of its own takes the one before it; such repeats go.
+    used = (stops > 0) & np.append(True, np.diff(stops) > 0)
+    starts, stops = starts[used], stops[used]
+    total = np.concatenate([[0.0], np.cumsum(seen.values - seen.values[0])])
+    times = np.concatenate([[0.0], np.cumsum(fraction)])
+    count = (stops - starts).astype(np.float64)
+    value = (total[stops] - total[starts]) / count + seen.values[0]
+    return (times[stops] - times[starts]) / count, value, count
+
+
+def _allowances(lengths: Sequence[int], best: Sequence[float]) -> list[int]:
+    """Return how many points each run may keep, so that all together stay near `MAX_POINTS`."""
+    allowed = list(lengths)
+    excess = sum(lengths) - MAX_POINTS
+    for index in sorted(range(len(lengths)), key=lambda i: (best[i], i)):
+        if excess <= 0:
+            break
+        fewer = min(max(lengths[index] - FEWEST_POINTS, 0), excess)
+        allowed[index] -= fewer
+        excess -= fewer
+    return allowed

@@ -1,0 +1,367 @@
+"""The Gaussian process of learning curves: over a setting and the progress of its training.
+
+With the log-shortfall `y` of `autotuner.search.data`, a setting's coordinates `x` and the progress `t`,
+
+    y(x, t) = m + f(x, t) + offset of the run + noise of the measurement
+    k((x, t), (x', t')) = c^2 + s^2 T(t, t') + a^2 X(x, x') T(t, t')
+
+The first two parts are what all curves share, the third how a setting bends them. X and T are Matern 5/2
+kernels (Rasmussen & Williams 2006, eq. 4.17) with a length scale a dimension. Progress has two dimensions,
+log step and fraction of the run: in log step alone, a schedule that gains late is underrated. The learning
+rate is measured by `log lr - alpha log batch`, and alpha is learned with the length scales.
+
+Hyperparameters are fitted by maximum a posteriori. The priors are log-normal about what curves of tabular
+networks (LCBench) ask for, a factor of 1.5 to 2.5 wide: with a dozen runs in five dimensions the
+likelihood alone overfits. Everything that has a unit is relative to what the runs show, so that percent,
+fractions and losses are treated alike.
+
+Exact inference, float64, gradients in closed form: settings enter by run and progress by distinct step, so
+the kernel's matrices are small, and what costs is one Cholesky factor of some hundreds of points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
+from scipy.optimize import minimize
+
+from autotuner.search.curve import Array
+from autotuner.search.data import Points
+from autotuner.search.space import Space
+
+JITTER: Final = 1e-8
+LOG_FRACTION: Final = math.log(50.0)
+"""Scale of log step: from a fiftieth of the run to its end is one unit."""
+_ITERATIONS: Final = 40
+_BOUND: Final = 4.0
+"""Standard deviations of the prior beyond which no hyperparameter is sought."""
+
+# Positions in the vector of hyperparameters; the length scales of the coordinates follow at the end.
+MEAN, ALPHA, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, HEADROOM = range(11)
+SCALES: Final = 11
+
+
+def progress(time: Array) -> Array:
+    """Return the two dimensions of progress, (n, 2): log step and fraction of the run."""
+    return np.column_stack([1 + np.log(np.maximum(time, 1e-3)) / LOG_FRACTION, time])
+
+
+def matern(squared: Array) -> tuple[Array, Array]:
+    """Return the Matern 5/2 kernel of a squared distance, and its derivative by that."""
+    scaled = np.sqrt(5 * squared)
+    decay = np.exp(-scaled)
+    return (1 + scaled + scaled**2 / 3) * decay, -5 / 6 * (1 + scaled) * decay
+
+
+def level(margin: Array, headroom: float) -> Array:
+    """Return the log-shortfall of a margin over the target; 0 where it is just met."""
+    lack = 1 - margin / headroom
+    return np.where(lack < 0.5, math.log(2) + 1 - 2 * lack, -np.log(np.maximum(lack, 0.5)))
+
+
+def slope(margin: Array, headroom: float) -> Array:
+    """Return the derivative of `level` by the margin."""
+    return 1 / np.maximum(headroom - margin, headroom / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Independent normal priors of the hyperparameters (logs of all but mean and alpha)."""
+
+    mean: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, space: Space, data: Points) -> Prior:
+        """Return the prior for a space and the runs seen; only their overall size is taken from the runs."""
+        first = data.margin[data.run == 0]
+        spread = float(np.ptp(first)) or float(np.abs(first).max()) or 1.0
+        wide = 0.5 * math.log(max(space.size - 1, 4) / 4)
+        rate = space.rate_index
+        scales = [(0.2, 0.4)] + [
+            ((-0.9, 0.35) if index == rate else (-0.3 + wide, 0.45)) for index in range(1, space.size)
+        ]
+        pairs = [
+            (-1.6, 0.8),  # mean
+            (0.8, 0.25),  # alpha
+            (-0.8, 0.25),  # length scale of log step
+            (0.9, 0.3),  # length scale of the fraction
+            (-0.6, 0.3),  # constant
+            (-1.1, 0.5),  # what curves share
+            (-0.65, 0.4),  # what settings bend
+            (-5.3, 0.6),  # what no part explains
+            (math.log(0.003 * spread), 1.0),  # noise of a measurement
+            (math.log(2.5), 0.4),  # noise of a run, by that of a measurement
+            (math.log(0.15 * spread), 0.9),  # headroom
+            *scales,
+        ]
+        return cls(np.array([m for m, _ in pairs]), np.array([s for _, s in pairs]))
+
+
+class Kernel:
+    """The kernel at one vector of hyperparameters."""
+
+    def __init__(self, space: Space, theta: Array) -> None:
+        self.space, self.theta = space, theta
+        self.scale = np.exp(theta[SCALES:])
+        self.time_scale = np.exp(theta[[LOG_TIME, TIME]])
+        self.common, self.shared, self.main = np.exp(2 * theta[[COMMON, SHARED, MAIN]])
+        self.headroom = float(np.exp(theta[HEADROOM]))
+        self.epoch_noise = float(np.exp(theta[EPOCH]))
+        self.run_noise = float(np.exp(theta[EPOCH] + theta[RUN]))
+        self.offset = (self.run_noise / self.headroom) ** 2
+
+    def differences(self, left: Array, right: Array) -> Array:
+        """Return the scaled differences of settings, (d, n, m)."""
+        return self.space.differences(left, right, self.theta[ALPHA]) / self.scale[:, None, None]
+
+    def settings(self, left: Array, right: Array) -> Array:
+        """Return X for settings, (n, m)."""
+        return matern((self.differences(left, right) ** 2).sum(axis=0))[0]
+
+    def times(self, left: Array, right: Array) -> Array:
+        """Return T for fractions of the run, (n, m)."""
+        gap = progress(left)[:, None] - progress(right)[None]
+        return matern(((gap / self.time_scale) ** 2).sum(axis=2))[0]
+
+    def join(self, settings: Array, times: Array) -> Array:
+        """Return the kernel where X and T are known."""
+        return self.common + (self.shared + self.main * settings) * times
+
+    def noise(self, data: Points) -> Array:
+        """Return the variance of every point's noise."""
+        measured = (self.epoch_noise * slope(data.margin, self.headroom)) ** 2 / data.count
+        return measured + float(np.exp(2 * self.theta[NUGGET])) + JITTER
+
+    def residual(self, data: Points) -> Array:
+        """Return the points' log-shortfalls less the mean."""
+        return level(data.margin, self.headroom) - self.theta[MEAN]
+
+
+def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[float, Array]:
+    """Return the negative log posterior density of hyperparameters, and its gradient."""
+    kernel = Kernel(space, theta)
+    moments, inverse_time = np.unique(data.time, return_inverse=True)
+    moment = progress(moments)
+    gaps = (moment[:, None] - moment[None]) ** 2 / kernel.time_scale**2
+    time, time_slope = matern(gaps.sum(axis=2))
+    difference = kernel.differences(data.place, data.place)
+    setting, setting_slope = matern((difference**2).sum(axis=0))
+    grid_run, grid_time = np.ix_(data.run, data.run), np.ix_(inverse_time, inverse_time)
+    times, settings = time[grid_time], setting[grid_run]
+    same = data.run[:, None] == data.run[None]
+    covariance = kernel.common + (kernel.shared + kernel.main * settings) * times + kernel.offset * same
+    weight = slope(data.margin, kernel.headroom)
+    measured = (kernel.epoch_noise * weight) ** 2 / data.count
+    nugget = float(np.exp(2 * theta[NUGGET]))
+    covariance[np.diag_indices_from(covariance)] += measured + nugget + JITTER
+    factor = cholesky(covariance, lower=True, check_finite=False)
+    residual = kernel.residual(data)
+    solved = cho_solve((factor, True), residual, check_finite=False)
+    value = 0.5 * residual @ solved + np.log(np.diagonal(factor)).sum() - np.log(weight).sum()
+
+    inverse, _ = dpotri(factor, lower=1)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    outer = 0.5 * (inverse - np.outer(solved, solved))  # derivative of the value by the covariance
+    diagonal = np.diagonal(outer)
+    gradient = np.zeros_like(theta)
+    gradient[MEAN] = -solved.sum()
+    bent, weighted = outer * times, outer * (kernel.shared + kernel.main * settings)
+    gradient[COMMON] = 2 * kernel.common * outer.sum()
+    gradient[SHARED] = 2 * kernel.shared * bent.sum()
+    gradient[MAIN] = 2 * kernel.main * (bent * settings).sum()
+    gradient[NUGGET] = 2 * nugget * diagonal.sum()
+    from_offset = 2 * kernel.offset * (outer * same).sum()
+    gradient[RUN] = from_offset
+    gradient[EPOCH] = 2 * (measured * diagonal).sum() + from_offset
+    runs = _indicator(data.run, len(data.place))
+    by_run = (runs.T @ bent @ runs) * kernel.main * setting_slope
+    for dimension, scaled in enumerate(difference):
+        gradient[SCALES + dimension] = -2 * (by_run * scaled**2).sum()
+    if space.rate_index is not None:
+        rate = space.rate_index
+        moved = space.rate_slope(data.place, data.place) / kernel.scale[rate]
+        gradient[ALPHA] = 2 * (by_run * difference[rate] * moved).sum()
+    at = _indicator(inverse_time, len(moments))
+    by_time = (at.T @ weighted @ at) * time_slope
+    gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
+    gradient[TIME] = -2 * (by_time * gaps[:, :, 1]).sum()
+    gradient[HEADROOM] = _headroom_gradient(kernel, data, solved, diagonal, measured) - from_offset
+
+    away = (theta - prior.mean) / prior.deviation
+    return float(value + 0.5 * away @ away), gradient + away / prior.deviation
+
+
+def _headroom_gradient(kernel: Kernel, data: Points, solved: Array, diagonal: Array, measured: Array) -> float:
+    """Return the derivative of the value by log headroom through levels, weights and their Jacobian."""
+    head, margin = kernel.headroom, data.margin
+    far = margin < head / 2  # on the logarithmic side
+    level_slope = np.where(far, -margin / (head - np.minimum(margin, head / 2)), -2 * margin / head)
+    weight_slope = np.where(far, -head / (head - np.minimum(margin, head / 2)), -1.0)  # of log weight
+    return float(solved @ level_slope + (2 * measured * diagonal * weight_slope).sum() - weight_slope.sum())
+
+
+def _indicator(labels: np.ndarray, count: int) -> Array:
+    matrix = np.zeros((len(labels), count))
+    matrix[np.arange(len(labels)), labels] = 1
+    return matrix
+
+
+def fit(space: Space, data: Points) -> Array:
+    """Return the hyperparameters that the runs make most probable; the prior's without runs."""
+    prior = Prior.of(space, data)
+
+    def standardised(unit: Array) -> tuple[float, Array]:
+        try:
+            value, gradient = objective(space, prior, data, prior.mean + prior.deviation * unit)
+        except np.linalg.LinAlgError:
+            return 1e10, np.zeros_like(unit)
+        return value, gradient * prior.deviation
+
+    found = minimize(
+        standardised,
+        np.zeros_like(prior.mean),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-_BOUND, _BOUND)] * len(prior.mean),
+        options={"maxiter": _ITERATIONS},
+    )
+    return np.asarray(prior.mean + prior.deviation * found.x)
+
+
+class Posterior:
+    """What the runs say of every curve.
+
+    Each row of V solves `L V = K(points, queries)`, so that a question costs one triangular solve.
+    """
+
+    def __init__(self, space: Space, theta: Array, data: Points) -> None:
+        self.space, self.data = space, data
+        self.kernel = Kernel(space, theta)
+        covariance = self._points(data, data) + np.diag(self.kernel.noise(data))
+        covariance += self.kernel.offset * (data.run[:, None] == data.run[None])
+        self.factor = cholesky(covariance, lower=True, check_finite=False)
+        self.white = solve_triangular(self.factor, self.kernel.residual(data), lower=True, check_finite=False)
+
+    def _points(self, left: Points, right: Points) -> Array:
+        settings = self.kernel.settings(left.place, right.place)[np.ix_(left.run, right.run)]
+        return self.kernel.join(settings, self.kernel.times(left.time, right.time))
+
+    def joined(self, more: Points) -> Posterior:
+        """Return the posterior given further runs too; costs little where they are few."""
+        if not len(more):
+            return self
+        new = object.__new__(Posterior)
+        new.space, new.kernel = self.space, self.kernel
+        new.data = Points(
+            np.concatenate([self.data.place, more.place]),
+            np.concatenate([self.data.run, more.run + len(self.data.place)]),
+            np.concatenate([self.data.time, more.time]),
+            np.concatenate([self.data.margin, more.margin]),
+            np.concatenate([self.data.count, more.count]),
+        )
+        cross = solve_triangular(
+            self.factor, self._points(self.data, more), lower=True, check_finite=False
+        )
+        own = self._points(more, more) + np.diag(self.kernel.noise(more))
+        own += self.kernel.offset * (more.run[:, None] == more.run[None])
+        corner = cholesky(own - cross.T @ cross, lower=True, check_finite=False)
+        size, extra = len(self.data), len(more)
+        new.factor = np.zeros((size + extra, size + extra))
+        new.factor[:size, :size], new.factor[size:, :size], new.factor[size:, size:] = self.factor, cross.T, corner
+        white = solve_triangular(
+            corner, self.kernel.residual(more) - cross.T @ self.white, lower=True, check_finite=False
+        )
+        new.white = np.concatenate([self.white, white])
+        return new
+
+    def whitened(self, places: Array, times: Array, runs: Sequence[int | None] | None = None) -> Array:
+        """Return V for settings at times, (points, settings, times); `runs` adds a run's own offset."""
+        settings = self.kernel.settings(self.data.place, places)[self.data.run]
+        moments = self.kernel.times(self.data.time, times)
+        cross = self.kernel.join(settings[:, :, None], moments[:, None, :])
+        if runs is not None:
+            for column, run in enumerate(runs):
+                if run is not None:
+                    cross[self.data.run == run, column] += self.kernel.offset
+        flat = cross.reshape(len(self.data), -1)
+        solved = solve_triangular(self.factor, flat, lower=True, check_finite=False)
+        return np.asarray(solved.reshape(cross.shape))
+
+    def curves(self, places: Array, times: Array, runs: Sequence[int | None] | None = None) -> tuple[Array, Array]:
+        """Return means (settings, times) and covariances (settings, times, times) of curves.
+
+        They are free of noise; with `runs`, each is that run's own curve, its offset included.
+        """
+        solved = self.whitened(places, times, runs)
+        mean = self.kernel.theta[MEAN] + np.einsum("i,ijk->jk", self.white, solved)
+        prior = self.kernel.join(np.ones((1, 1)), self.kernel.times(times, times))
+        if runs is not None:
+            prior = prior + self.kernel.offset
+        by_setting = np.ascontiguousarray(solved.transpose(1, 0, 2))
+        return mean, prior[None] - by_setting.transpose(0, 2, 1) @ by_setting
+
+    def ends(self, places: Array) -> tuple[Array, Array]:
+        """Return mean and variance of the curves' ends, (settings,) each."""
+        solved = self.whitened(places, np.ones(1))[:, :, 0]
+        prior = self.kernel.common + self.kernel.shared + self.kernel.main
+        mean = self.kernel.theta[MEAN] + self.white @ solved
+        return mean, np.maximum(prior - np.einsum("ij,ij->j", solved, solved), 1e-10)
+
+    def joint_ends(self, places: Array) -> tuple[Array, Array]:
+        """Return mean (settings,) and covariance (settings, settings) of the curves' ends."""
+        solved = self.whitened(places, np.ones(1))[:, :, 0]
+        kernel = self.kernel
+        prior = kernel.join(kernel.settings(places, places), np.ones((1, 1)))
+        return kernel.theta[MEAN] + self.white @ solved, prior - solved.T @ solved
+
+
+class _Cache:
+    """The last results by content: fitting and factoring are pure, so only time depends on what is kept."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._lock = size, Lock()
+        self._kept: OrderedDict[tuple[object, ...], object] = OrderedDict()
+
+    def get(self, key: tuple[object, ...]) -> object | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: tuple[object, ...], value: object) -> None:
+        with self._lock:
+            self._kept[key] = value
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+
+
+_fits, _posteriors = _Cache(64), _Cache(16)
+
+
+def fitted(space: Space, data: Points) -> Array:
+    """Return `fit`, remembered."""
+    key = (space, data.key)
+    theta = _fits.get(key)
+    if theta is None:
+        theta = fit(space, data)
+        _fits.put(key, theta)
+    return theta  # type: ignore[return-value] # what was put there
+
+
+def conditioned(space: Space, theta: Array, data: Points) -> Posterior:
+    """Return `Posterior`, remembered."""
+    key = (space, theta.tobytes(), data.key)
+    posterior = _posteriors.get(key)
+    if posterior is None:
+        posterior = Posterior(space, theta, data)
+        _posteriors.put(key, posterior)
+    return posterior  # type: ignore[return-value] # what was put there
