@@ -52,8 +52,8 @@ class Target(Value):
         return self.sign * (value - self.threshold)
 
     def is_met(self, value: float) -> bool:
-        """Return whether a value meets the target; NaN never does."""
-        return self.margin(value) >= 0
+        """Return whether a value meets the target; NaN and infinity, as of a diverged run, never do."""
+        return math.isfinite(value) and self.margin(value) >= 0
 
     def __str__(self) -> str:
         return f"{self.metric} {self.comparison} {self.threshold:g}"

@@ -18,7 +18,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,6 +26,7 @@ from autotuner import __version__, keys
 from autotuner.backends.local import LocalBackend, read_tuning
 from autotuner.backends.pods import Surroundings, pods
 from autotuner.decision import Answer, Phase
+from autotuner.documents import load_documents
 from autotuner.errors import AutotunerError, BackendError, InvalidJob, Mistake
 from autotuner.manifest import Job
 from autotuner.spec import TuningSpec, annotation_schema, annotation_table
@@ -46,6 +46,7 @@ EXIT_INTERRUPTED: Final = 130
 _POLL_SECONDS: Final = 0.25
 _PIPE_WIDTH: Final = 160
 _MAX_FILE: Final = 4 << 20
+_TOLD: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 app = typer.Typer(
     name="autotuner",
@@ -92,9 +93,9 @@ def tune(
 
     Interrupt it at any moment; the same command goes on where it stopped.
     """
-    from autotuner.view import LiveView, PlainView
-
     with _Reported(as_json=as_json):
+        from autotuner.view import LiveView, PlainView
+
         job = load_job(file)
         folder = directory or Path(f"{job.name}-tuning")
         surroundings = _surroundings(file, entrypoint, working_dir)
@@ -114,16 +115,11 @@ def tune(
 
 
 @app.command()
-def validate(
-    file: JobFile,
-    entrypoint: Entrypoint = "",
-    working_dir: WorkingDirectory = None,
-    as_json: AsJson = False,
-) -> None:
+def validate(file: JobFile, as_json: AsJson = False) -> None:
     """Check a job's annotations, and report every mistake at once."""
     with _Reported(as_json=as_json):
         job = load_job(file)
-        spec = _checked(job, _surroundings(file, entrypoint, working_dir), locally=False)
+        spec = job.spec()
         if as_json:
             typer.echo(json.dumps({"valid": True, "mistakes": []}))
         else:
@@ -249,15 +245,17 @@ def load_job(file: Path) -> Job:
     """
     example = "autotuner tune deploy/examples/digits/job.yaml"
     try:
-        if file.stat().st_size > _MAX_FILE:
-            rule = f"a job's file has at most {_MAX_FILE >> 20} MiB"
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            rule = f"a job's file has at most {_MAX_FILE >> 20} MiB: name another"
             raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-        documents = [d for d in yaml.safe_load_all(file.read_text(encoding="utf-8")) if d is not None]
+        documents = load_documents(text)
     except OSError as error:
         rule = f"it cannot be read ({error.strerror}): name a file"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        rule = f"it is no YAML: {str(error)[:300]}; write a PyTorchJob"
+    except ValueError as error:
+        rule = f"{str(error)[:400]}; write a PyTorchJob"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
     if len(jobs) > 1:
@@ -269,19 +267,18 @@ def load_job(file: Path) -> Job:
     return Job.from_manifest((jobs or documents)[0])
 
 
-def _checked(job: Job, surroundings: Surroundings, *, locally: bool = True) -> TuningSpec:
-    """Return the spec of a job that can be tuned; InvalidJob carries the mistakes of all its parts."""
+def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
+    """Return the spec of a job that can be tuned here; InvalidJob carries the mistakes of all its parts."""
     mistakes: list[Mistake] = []
     spec: TuningSpec | None = None
     try:
         spec = job.spec()
     except InvalidJob as error:
         mistakes += error.mistakes
-    if locally:
-        try:
-            pods(job.manifest, surroundings, port=0)
-        except InvalidJob as error:
-            mistakes += error.mistakes
+    try:
+        pods(job.manifest, surroundings, port=0)
+    except InvalidJob as error:
+        mistakes += error.mistakes
     if mistakes or spec is None:
         raise InvalidJob(mistakes)
     return spec
@@ -306,7 +303,7 @@ def _finish(last: Pass, spec: TuningSpec, folder: Path, *, as_json: bool) -> Non
     from autotuner.view import answer_lines
 
     tuning = read_tuning(folder)
-    answer = Answer.from_json(_loaded(last.status.annotations.get(keys.ANSWER, "null")))
+    answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
     if as_json:
         typer.echo(json.dumps(answer and answer.as_json()))
     elif answer is not None:
@@ -317,6 +314,7 @@ def _finish(last: Pass, spec: TuningSpec, folder: Path, *, as_json: bool) -> Non
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
     if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
+        typer.echo(f"mend the program, remove {folder}, and run the same command again", err=True)
         raise typer.Exit(EXIT_FAILED)
     if answer is None or not answer.is_confirmed:
         raise typer.Exit(EXIT_UNCONFIRMED)
@@ -354,7 +352,8 @@ class _Reported:
 
 
 def _surroundings(file: Path, entrypoint: str, working_dir: Path | None) -> Surroundings:
-    shell = dict(os.environ)
+    # What a trial is told comes from its job alone, not from a shell that was once told the same.
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(_TOLD)}
     # `python` and `torchrun` are those that run this program, as they would be those of the image.
     shell["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), shell.get("PATH", os.defpath)])
     return Surroundings(

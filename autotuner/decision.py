@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -68,15 +69,23 @@ class Answer:
         return self.confirmed >= self.confirmations
 
     @classmethod
+    def from_text(cls, text: str) -> Answer | None:
+        """Read the status annotation; None where it is no answer, for anybody can edit an annotation."""
+        try:
+            return cls.from_json(json.loads(text))
+        except (ValueError, RecursionError):
+            return None
+
+    @classmethod
     def from_json(cls, fields: object) -> Answer | None:
-        """Read what `as_json` wrote; None where it is no answer, for anybody can edit an annotation."""
+        """Read what `as_json` wrote; None where it is no answer."""
         if not isinstance(fields, dict):
             return None
         try:
             ended = fields["ended"]
             return cls(
-                batch_size=int(fields["batch_size"]),
-                parameters=dict(fields["parameters"]),
+                batch_size=max(1, int(fields["batch_size"])),
+                parameters={str(name): _value(value) for name, value in fields["parameters"].items()},
                 confirmed=int(fields["confirmed"]),
                 confirmations=int(fields["confirmations"]),
                 metric=_number(fields["metric"]),
@@ -84,7 +93,7 @@ class Answer:
                 gpu_hours=float(fields["gpu_hours"]),
                 ended=None if ended is None else Ended(ended),
             )
-        except (KeyError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
             return None
 
     def as_json(self) -> dict[str, Any]:
@@ -108,6 +117,12 @@ def _number(value: object) -> float | None:
     if not isinstance(value, int | float):
         raise TypeError(f"{value!r} is not a number")
     return float(value)
+
+
+def _value(value: object) -> ParameterValue:
+    if not isinstance(value, bool | int | float | str):
+        raise TypeError(f"{value!r} is no hyperparameter")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

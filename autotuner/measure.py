@@ -28,7 +28,8 @@ EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
 """What `autotuner.sdk.report` carries beside the metric."""
 
 _NUMBER: Final = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-_ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+"""What colours a terminal (ECMA-48, control sequences)."""
 _LINE_END: Final = re.compile(r"[\r\n]")
 
 
@@ -45,6 +46,7 @@ class LogParser:
         self._rest = ""
         self._is_cut = False
         self._measurements: list[Measurement] = []
+        self._count = 0
         self._extras: dict[str, float] = {}
 
     @property
@@ -75,13 +77,15 @@ class LogParser:
     def _take(self, line: str) -> None:
         if not line or len(line) > MAX_LINE:
             return
-        measurement = parse_line(line, self._metric, self._pattern, default_step=len(self._measurements) + 1)
+        measurement = parse_line(line, self._metric, self._pattern, default_step=self._count + 1)
         if measurement is not None:
+            # Counted apart: what is thinned away was a step all the same.
+            self._count += 1
             self._measurements.append(measurement)
             if len(self._measurements) > MAX_MEASUREMENTS:
                 self._measurements = thin(self._measurements, MAX_MEASUREMENTS // 2)
         for name in EXTRA_NAMES:
-            value = _value(_ESCAPE.sub("", line), name)
+            value = _value(ESCAPE.sub("", line), name)
             if value is not None and math.isfinite(value):
                 self._extras[name] = value
 
@@ -97,7 +101,7 @@ def parse_line(
         pattern: The user's own RE2 pattern, with one group or with groups `value` and, optionally, `step`.
         default_step: The step of a line that names none.
     """
-    line = _ESCAPE.sub("", line)
+    line = ESCAPE.sub("", line)
     if pattern is not None:
         return _match(line, pattern, default_step)
     value = _value(line, metric)
@@ -145,7 +149,7 @@ def _compiled(pattern: str) -> re2._Regexp:
 
 def _value(line: str, name: str) -> float | None:
     # A cheap look first: most lines of a log name nothing that we look for.
-    if name not in line:
+    if name.lower() not in line.lower():
         return None
     match = _named(name).search(line)
     return _float(match[1]) if match else None
@@ -155,7 +159,7 @@ def _value(line: str, name: str) -> float | None:
 def _named(name: str) -> re.Pattern[str]:
     # No quantifier meets another that takes the same characters, so this is linear in the line.
     return re.compile(
-        rf"""(?<![\w./@-]){re.escape(name)}["']?\s{{0,8}}[=:]\s{{0,8}}["']?({_NUMBER})(?![\w.])""",
+        rf"""(?<![\w./@-]){re.escape(name)}["']?\s{{0,8}}[=:]\s{{0,8}}["']?({_NUMBER})(?!\w|\.\d)""",
         re.IGNORECASE,
     )
 

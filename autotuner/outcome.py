@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autotuner.annotations import Target
+from autotuner.measure import ESCAPE
 from autotuner.trial import Measurement, Outcome
 
 TAIL_LINES: Final = 8
@@ -72,11 +73,18 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
 
 
 def tail(log: str) -> str:
-    """Return the last lines of a log that say something, bounded in number and length."""
-    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
+    """Return the last lines of a log that say something, bounded in number and length.
+
+    Colours and whatever else moves a terminal's cursor go: the lines are repeated in annotations and pages.
+    """
+    lines = [line for written in log.splitlines() if (line := _printable(written))]
     return "\n".join(lines[-TAIL_LINES:])[-MAX_TAIL:]
 
 
 def _line_around(log: str, position: int) -> str:
     start = log.rfind("\n", 0, position) + 1
-    return log[start:].splitlines()[0].strip()[:MAX_TAIL]
+    return _printable(log[start:].splitlines()[0]).strip()[:MAX_TAIL]
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in ESCAPE.sub("", line)).rstrip()

@@ -134,7 +134,7 @@ def live_table(
             str(trial.number),
             str(trial.suggestion.purpose),
             str(trial.suggestion.batch_size),
-            parameters(trial.suggestion.parameters),
+            Text(parameters(trial.suggestion.parameters)),
             _progress(trial, spec, trials),
             _metric(trial, spec),
             _outcome(trial, now),

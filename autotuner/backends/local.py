@@ -9,7 +9,8 @@ The same job file as on a cluster, the same trial manifests, the same reconcile 
       trials/N/           pods.json, a log a process, ending.json: one trial's remains
 
 is all the state there is. A trial that was interrupted (a folder without an ending, and nobody who runs it)
-is removed when the folder is opened, and decided upon afresh. One tuner at a time holds the folder's lock.
+is removed when the folder is opened, and decided upon afresh. One tuner at a time holds the folder's lock;
+every supervisor holds another one, so that a tuner waits until the processes of its predecessor are gone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,6 +37,7 @@ from autotuner import keys
 from autotuner.backends import supervisor
 from autotuner.backends.base import Backend, Observation, Tuning
 from autotuner.backends.pods import LOOPBACK, Surroundings, pods
+from autotuner.documents import load_documents
 from autotuner.errors import BackendError, InvalidRecord, Unwritable
 from autotuner.ledger import decode_ledger, encode_trial
 from autotuner.manifest import Job, decode_suggestion, devices, encode_suggestion, trial_manifest
@@ -48,6 +51,7 @@ _SUGGESTION: Final = "suggestion.json"
 _CHUNK: Final = 1 << 20
 _TAIL_BYTES: Final = 16_384
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
+_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -70,6 +74,7 @@ class LocalBackend:
         self._supervisors: dict[int, subprocess.Popen[bytes]] = {}
         self._logs: dict[int, _Log] = {}
         self._lock: int | None = None
+        self._processes_lock: int | None = None
 
     def __enter__(self) -> Self:
         """Take the folder: create it, lock it, and clear what an interrupted tuner left.
@@ -78,32 +83,25 @@ class LocalBackend:
             Unwritable: If the folder cannot be written.
             BackendError: If another tuner holds it.
         """
-        with _unwritable(self._folder):
-            for part in ("ledger", "trials"):
-                (self._folder / part).mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._release()
-                raise BackendError(
-                    f"{self._folder} is in use by another autotuner: wait for it, or give this tuning"
-                    " another folder with --directory"
-                ) from None
-            for trial in self._trial_folders():
-                if not (trial / supervisor.ENDING).exists():
-                    shutil.rmtree(trial)
+        try:
+            with _unwritable(self._folder):
+                self._open()
+        except BaseException:
+            self._release()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """End what runs, and let go of the folder. Interrupted trials leave no record."""
+        for process in self._supervisors.values():
+            _let_go(process)  # All of them first: they end their processes at the same time.
         for number in list(self._supervisors):
             self._end(number)
         self._release()
 
     def job(self, job: Job) -> Job:
         """Return the job with the status that the folder holds, as a cluster's job carries its own."""
-        return replace(job, annotations={**job.annotations, **read_status(self._folder)})
+        return _with_status(job, self._folder)
 
     def observe(self, job: Job, spec: TuningSpec) -> Observation:
         """Read the ledger, and the logs and endings of the trials beside it."""
@@ -120,6 +118,8 @@ class LocalBackend:
         """Start a trial's processes under a supervisor of their own."""
         if suggestion.number in self._supervisors:
             return
+        if self._processes_lock is None:
+            raise BackendError(f"{self._folder} is not open: use the backend as a context manager")
         manifest = trial_manifest(job, suggestion)
         folder = self._trial_folder(suggestion.number)
         planned = pods(manifest, self._surroundings, _free_port())
@@ -143,14 +143,21 @@ class LocalBackend:
                 folder / _SUGGESTION,
                 {"suggestion": json.loads(encode_suggestion(suggestion)), "devices": devices(manifest)},
             )
+        try:
             self._supervisors[suggestion.number] = subprocess.Popen(  # noqa: S603
                 # By its file, isolated: it needs no package, and the user's variables must not change it.
                 [sys.executable, "-I", supervisor.__file__, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
+                pass_fds=[self._processes_lock],
                 env=dict(self._surroundings.shell),
             )
+        except OSError as error:
+            raise BackendError(
+                f"cannot start a process: {error.strerror}; see what else runs here, and run the same command"
+                " again"
+            ) from error
 
     def record(self, job: Job, trial: Trial) -> None:
         """Write one file, whole and flushed to the disk before it has its name."""
@@ -181,7 +188,8 @@ class LocalBackend:
                 supervisor.write_whole(self._folder / "status.json", dict(status.annotations))
             if spec is not None:
                 answered = {**job.manifest, "spec": dict(spec)}
-                (self._folder / "answer.yaml").write_text(yaml.safe_dump(answered, sort_keys=False))
+                text = yaml.safe_dump(answered, sort_keys=False)
+                supervisor.write_text_whole(self._folder / "answer.yaml", text)
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials whose remains stand in the folder."""
@@ -191,7 +199,30 @@ class LocalBackend:
     def save_job(self, job: Job) -> None:
         """Keep a copy of the job's file, so that the folder alone is enough for a report."""
         with _unwritable(self._folder):
-            (self._folder / "job.yaml").write_text(yaml.safe_dump(dict(job.manifest), sort_keys=False))
+            text = yaml.safe_dump(dict(job.manifest), sort_keys=False)
+            supervisor.write_text_whole(self._folder / "job.yaml", text)
+
+    def _open(self) -> None:
+        for part in ("ledger", "trials"):
+            (self._folder / part).mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self._folder / "lock")
+        if self._lock is None:
+            raise BackendError(
+                f"{self._folder} is in use by another autotuner: wait for it, or give this tuning"
+                " another folder with --directory"
+            )
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (lock := _locked(self._folder / "trials" / "lock")) is None:
+            if time.monotonic() > deadline:
+                raise BackendError(
+                    f"processes of an interrupted tuning still run in {self._folder}: end them, and run the"
+                    " same command again"
+                )
+            time.sleep(_POLL_SECONDS)
+        self._processes_lock = lock
+        for trial in self._trial_folders():
+            if not (trial / supervisor.ENDING).exists():
+                shutil.rmtree(trial)
 
     def _observe(self, spec: TuningSpec, folder: Path) -> Trial | None:
         try:
@@ -221,7 +252,11 @@ class LocalBackend:
             lost = Ending(exit_code=None, disruption="the trial's supervisor was killed")
             outcome, message = classify(lost, trial.measurements, spec.target)
             return replace(trial, outcome=outcome, message=message, ended_at=datetime.now(UTC))
-        failed = Ending(int(ending["exit_code"]), _tail(folder / f"{ending['pod']}.log"))
+        # A process that waits for one that ran out of memory may be seen to fail first: all logs are looked
+        # at, and the last one, whose end is told, is that of the process which decided.
+        others = [_tail(folder / f"{name}.log") for name in names if name != ending["pod"]]
+        log_tail = "\n".join([*others, _tail(folder / f"{ending['pod']}.log")])
+        failed = Ending(int(ending["exit_code"]), log_tail)
         outcome, message = classify(failed, trial.measurements, spec.target)
         ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
         return replace(trial, outcome=outcome, message=message, ended_at=ended_at)
@@ -244,10 +279,9 @@ class LocalBackend:
     def _end(self, number: int) -> None:
         self._logs.pop(number, None)
         process = self._supervisors.pop(number, None)
-        if process is None or process.stdin is None:
+        if process is None:
             return
-        # The closed pipe is the supervisor's sign to end what it started.
-        process.stdin.close()
+        _let_go(process)
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -258,13 +292,14 @@ class LocalBackend:
         return self._folder / "trials" / str(number)
 
     def _trial_folders(self) -> list[Path]:
-        folders = (f for f in (self._folder / "trials").glob("*") if f.name.isdigit())
+        folders = (f for f in (self._folder / "trials").glob("*") if f.name.isdecimal())
         return sorted(folders, key=lambda folder: int(folder.name))
 
     def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        for lock in (self._processes_lock, self._lock):
+            if lock is not None:
+                os.close(lock)
+        self._processes_lock = self._lock = None
 
 
 def read_tuning(folder: Path) -> Tuning:
@@ -275,27 +310,63 @@ def read_tuning(folder: Path) -> Tuning:
         InvalidJob: If the job's copy in it cannot be read.
     """
     try:
-        manifest = yaml.safe_load((folder / "job.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
+        (manifest,) = load_documents((folder / "job.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise BackendError(
             f"{folder} is not the folder of a tuning ({error}): name the one that `autotuner tune` wrote,"
             " such as resnet50-tuning"
         ) from error
     job = Job.from_manifest(manifest)
     trials, problems = read_ledger(folder)
-    return Tuning(replace(job, annotations={**job.annotations, **read_status(folder)}), trials, problems)
+    return Tuning(_with_status(job, folder), trials, problems)
 
 
 def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
-    """Return the finished trials of a folder by number, and what is wrong with files that do not read."""
+    """Return the finished trials of a folder by number, and what is wrong with files that do not read.
+
+    Raises:
+        BackendError: If a file is there and cannot be read: to go on would repeat its trial.
+    """
     files = sorted((folder / "ledger").glob("trial-*.json"))
-    return decode_ledger({file.stem: file.read_text(errors="replace") for file in files})
+    try:
+        entries = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in files}
+    except OSError as error:
+        raise BackendError(
+            f"cannot read {error.filename}: {error.strerror}; mend or remove it, and run the same command"
+            " again"
+        ) from error
+    return decode_ledger(entries)
 
 
 def read_status(folder: Path) -> dict[str, str]:
     """Return the status annotations of a folder; none where nothing was published yet."""
     status = _read_json(folder / "status.json") or {}
     return {str(key): str(value) for key, value in status.items()}
+
+
+def _with_status(job: Job, folder: Path) -> Job:
+    # A file that was fetched from a cluster carries the status of the tuning there.
+    own = {key: value for key, value in job.annotations.items() if not key.startswith(keys.STATUS_PREFIX)}
+    return replace(job, annotations={**own, **read_status(folder)})
+
+
+def _locked(path: Path) -> int | None:
+    """Return a descriptor that locks the file, for as long as it or an inherited copy is open."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return descriptor
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipe: the supervisor's sign to end what it started."""
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -45,7 +45,8 @@ class Surroundings:
 class Pod:
     """One process to run: the stand-in for one pod of a trial.
 
-    `environment` holds the pod's own variables; they come on top of the shell's.
+    `environment` holds the pod's own variables; they come on top of the shell's. What a variable takes from
+    the shell, in a Secret's place, is not among them: it need not be written down.
     """
 
     name: str
@@ -84,7 +85,8 @@ def pods(manifest: Mapping[str, Any], surroundings: Surroundings, port: int) -> 
             own |= _operator_environment(spec, counts, kind, index, port)
             command = _command(container, own, surroundings, mistakes)
             folder = _folder(container, surroundings, mistakes)
-            made.append(Pod(name, command, own, folder))
+            written = {key: value for key, value in own.items() if surroundings.shell.get(key) != value}
+            made.append(Pod(name, command, written, folder))
     if mistakes:
         raise InvalidJob(list(dict.fromkeys(mistakes)))
     return made

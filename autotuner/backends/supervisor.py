@@ -40,8 +40,12 @@ def main() -> int:
     """Run the trial in the folder that the first argument names, until it ends or standard input closes."""
     folder = Path(sys.argv[1])
     pods: list[dict[str, Any]] = json.loads((folder / PODS).read_text())
-    # SIGINT reaches the whole foreground group; the tuner decides what it means.
+    # SIGINT reaches the whole foreground group; the tuner decides what it means. Other signals are the
+    # machine's wish that we end, with all that we started.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: told.append(number))
     prctl = _prctl()
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     started_at = time.time()
@@ -50,7 +54,7 @@ def main() -> int:
         for pod in pods:
             processes.append(_start(folder, pod, prctl))
         write_whole(folder / STARTED, {"started_at": started_at})
-        ended = _wait(processes)
+        ended = _wait(processes, told)
         if ended is None:
             return 1
         index, code = ended
@@ -58,7 +62,7 @@ def main() -> int:
     except OSError as error:
         # The command does not exist, or may not be run: the user's to mend, like any failed program.
         name, code = pods[len(processes)]["name"], 127
-        with (folder / f"{name}.log").open("a") as log:
+        with contextlib.suppress(OSError), (folder / f"{name}.log").open("a") as log:
             log.write(f"cannot start {pods[len(processes)]['command'][0]!r}: {error.strerror}\n")
     finally:
         _end(processes)
@@ -71,9 +75,14 @@ def main() -> int:
 
 def write_whole(path: Path, content: object) -> None:
     """Write JSON so that a reader, or a crash, sees all of it or nothing."""
+    write_text_whole(path, json.dumps(content))
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text so that a reader, or a crash, sees all of it or nothing."""
     draft = path.with_suffix(".draft")
-    with draft.open("w") as file:
-        json.dump(content, file)
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
@@ -96,8 +105,10 @@ def _start(folder: Path, pod: dict[str, Any], prctl: Callable[[int, int], None])
         )
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int] | None:
-    """Return which process decided the trial and its exit code; None where the tuner is gone.
+def _wait(processes: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> tuple[int, int] | None:
+    """Return which process decided the trial and its exit code; None where we are to end it.
+
+    That is where the tuner is gone, or a signal has told us.
 
     As in the training operator: the first process's success (the master's) ends the job well, and any
     failure ends it badly.
@@ -109,7 +120,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int] | Non
                 # A signal's number is negative here; a shell, and a kubelet, say 128 + n.
                 return index, code if code >= 0 else 128 - code
         readable, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
-        if readable and not os.read(sys.stdin.fileno(), 1):
+        if told or (readable and not os.read(sys.stdin.fileno(), 1)):
             return None
 
 

@@ -6,7 +6,6 @@ anywhere. What users and programs wrote is escaped by the template engine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
@@ -22,7 +21,11 @@ from autotuner.trial import Purpose, Trial
 from autotuner.view import best_value, cost, parameters
 
 _TEMPLATES: Final = Environment(
-    loader=PackageLoader("autotuner.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    loader=PackageLoader("autotuner.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    finalize=lambda value: _printable(value) if isinstance(value, str) else value,
 )
 
 
@@ -34,7 +37,7 @@ def render(tuning: Tuning, now: datetime) -> str:
     """
     job, trials = tuning.job, tuning.trials
     spec = job.spec()
-    answer = Answer.from_json(json.loads(job.annotations.get(keys.ANSWER, "null")))
+    answer = Answer.from_text(job.annotations.get(keys.ANSWER, ""))
     pictures = [
         ("How large can the batch be?", figures.frontier(spec, trials, answer)),
         ("Learning curves", figures.curves(spec, trials)),
@@ -91,3 +94,10 @@ def _confirmations(trials: Sequence[Trial], answer: Answer | None, tuning: Tunin
         and t.suggestion.batch_size == answer.batch_size
         and t.suggestion.parameters == answer.parameters
     ]
+
+
+def _printable(text: str) -> str:
+    """Return a text without the characters that have no place on a page: what HTML forbids, half pairs."""
+    if isinstance(text, Markup):
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,72 @@
+"""How a trial ended, and whose fault it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuner.outcome import MAX_TAIL, TAIL_LINES, Ending, classify, tail
+from autotuner.trial import Outcome
+from tests.builders import spec, trial
+
+TARGET = spec().target
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("ending", "values", "outcome"),
+    [
+        (Ending(0), [0.5, 0.95], Outcome.REACHED),
+        (Ending(0), [0.95, 0.5], Outcome.REACHED),
+        (Ending(0), [0.5], Outcome.MISSED),
+        (Ending(1, "Traceback"), [0.95], Outcome.REACHED),
+        (Ending(None, disruption="preempted"), [0.95], Outcome.REACHED),
+        (Ending(None, disruption="preempted"), [0.5], Outcome.LOST),
+        (Ending(137, disruption="node lost", killed_for_memory=True), [], Outcome.LOST),
+        (Ending(137, killed_for_memory=True), [0.5], Outcome.OUT_OF_MEMORY),
+        (Ending(1, "torch.OutOfMemoryError: CUDA out of memory. Tried"), [], Outcome.OUT_OF_MEMORY),
+        (Ending(1, "RuntimeError: HIP out of memory"), [], Outcome.OUT_OF_MEMORY),
+        (Ending(1, "DefaultCPUAllocator: can't allocate memory: you tried"), [], Outcome.OUT_OF_MEMORY),
+        (Ending(1, "x\nMemoryError\n"), [], Outcome.OUT_OF_MEMORY),
+        (Ending(0, "warning: CUDA out of memory, retrying"), [0.5], Outcome.MISSED),
+        (Ending(1, "torch.OutOfMemoryError: CUDA out of memory"), [NAN], Outcome.OUT_OF_MEMORY),
+        (Ending(0), [0.5, NAN], Outcome.DIVERGED),
+        (Ending(1, "loss is nan"), [0.5, float("inf")], Outcome.DIVERGED),
+        (Ending(0), [NAN, 0.5], Outcome.MISSED),
+        (Ending(1, "KeyError"), [0.5], Outcome.FAILED),
+        (Ending(127), [], Outcome.FAILED),
+        (Ending(0), [], Outcome.FAILED),
+    ],
+)
+def test_an_ending_has_one_outcome(ending, values, outcome):
+    assert classify(ending, trial(values=values).measurements, TARGET)[0] is outcome
+
+
+def test_out_of_memory_is_not_a_missed_target():
+    outcome, message = classify(
+        Ending(1, "step 3\ntorch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\nx"), (), TARGET
+    )
+    assert outcome is Outcome.OUT_OF_MEMORY
+    assert message == "torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB"
+
+
+def test_a_run_that_never_printed_the_metric_is_told_what_to_print():
+    _, message = classify(Ending(0, "hello\n"), (), TARGET)
+    assert "accuracy=0.5 epoch=1" in message
+    assert "metric-pattern" in message
+    assert "hello" in message
+
+
+def test_a_failure_repeats_the_end_of_the_log():
+    log = "\n".join(f"line {i}" for i in range(50)) + "\n\n"
+    _, message = classify(Ending(3, log), (), TARGET)
+    assert message.startswith("exit code 3")
+    assert message.endswith("line 49")
+    assert "line 41" not in message
+
+
+def test_the_tail_of_a_log_is_bounded_and_cannot_move_a_cursor():
+    hostile = "\x1b[2J\x1b]0;title\x07<script>\x00" + "x" * 10_000 + "\n" + "\x1b[31mred\x1b[0m\r\n" * 40
+    said = tail(hostile)
+    assert said.splitlines() == ["red"] * TAIL_LINES
+    assert len(tail("y" * 100_000)) <= MAX_TAIL
+    assert all(c.isprintable() or c == "\n" for c in tail(hostile[:200]))
