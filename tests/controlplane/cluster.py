@@ -97,4 +97,4 @@ class Cluster:
 
     def _phase(self, pod: str) -> str | None:
         found = self.pod(pod)
-        return found and found.status.phase
+        return None if found is None else str(found.status.phase)

@@ -60,30 +60,30 @@ def environment(container: Container, pod: Pod, read: ReadObject, job_port: int 
         if "valueFrom" in entry:
             value = _from_reference(entry["valueFrom"], pod, read)
         else:
-            value = expand(entry.get("value") or "", variables)
+            text = _on_loopback(entry.get("value") or "", pod, job_port)
+            value = expand(text, variables)
+        if name in _PORT_VARIABLES and job_port is not None:
+            value = str(job_port)
         if value is not None:
             variables[name] = value
-    if pod.job_name is None or job_port is None:
-        return variables
-    return {
-        name: str(job_port) if name in _PORT_VARIABLES else _on_loopback(value, pod, job_port)
-        for name, value in variables.items()
-    }
+    return variables
 
 
 def command_line(
     words: Sequence[str], variables: Mapping[str, str], pod: Pod, job_port: int | None
 ) -> tuple[str, ...]:
-    """Expand the words of a command, and lead the names of the job's pods to loopback."""
-    expanded = (expand(word, variables) for word in words)
+    """Lead the names of the job's pods to loopback, and expand the words of a command."""
+    return tuple(expand(_on_loopback(word, pod, job_port), variables) for word in words)
+
+
+def _on_loopback(text: str, pod: Pod, job_port: int | None) -> str:
+    """Replace ``<service>[:port]``, alone or after an ``=``, where it is one of the pod's job.
+
+    To be done before references are expanded: a pod that is told its own name means the name.
+    """
     if pod.job_name is None or job_port is None:
-        return tuple(expanded)
-    return tuple(_on_loopback(word, pod, job_port) for word in expanded)
-
-
-def _on_loopback(text: str, pod: Pod, job_port: int) -> str:
-    """Replace ``<service>[:port]``, alone or after an ``=``, where it is one of the pod's job."""
-    host = re.escape(pod.job_name or "") + r"-(?:master|worker)-\d+"
+        return text
+    host = re.escape(pod.job_name) + r"-(?:master|worker)-\d+"
     domain = rf"(?:\.{re.escape(pod.namespace)}(?:\.svc(?:\.cluster\.local)?)?)?"
     return re.sub(
         rf"(^|=){host}{domain}(:\d+)?$",

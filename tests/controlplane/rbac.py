@@ -6,6 +6,7 @@ makes of the objects, not what a test believes of them.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from kubernetes import client
@@ -55,17 +56,22 @@ def request_token(admin: client.ApiClient, namespace: str, account: str) -> str:
 
 
 def delete_user(admin: client.ApiClient, manifests: Sequence[Mapping[str, Any]]) -> None:
-    """Delete the cluster-wide objects that `create_user` made of the same manifests.
+    """Delete the cluster-wide objects that `create_user` made of the same manifests, if there.
 
     The others go with their namespace.
     """
     api = client.RbacAuthorizationV1Api(admin)
+    deletions = {
+        "ClusterRole": api.delete_cluster_role,
+        "ClusterRoleBinding": api.delete_cluster_role_binding,
+    }
     for manifest in manifests:
-        name = manifest["metadata"]["name"]
-        if manifest["kind"] == "ClusterRole":
-            api.delete_cluster_role(name)
-        elif manifest["kind"] == "ClusterRoleBinding":
-            api.delete_cluster_role_binding(name)
+        if delete := deletions.get(manifest["kind"]):
+            try:
+                delete(manifest["metadata"]["name"])
+            except client.ApiException as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
 
 
 def manifests_of_rules(
