@@ -51,8 +51,10 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         now: The present, for deadlines and costs; aware where the trials' own times are.
     """
     history = History.of(spec, trials)
-    ending = {stop.number: stop for stop in _stops(history, now)}
-    state = _State(history.ending({number: stop.outcome for number, stop in ending.items()}), now)
+    state = _State(history, now)
+    ending = {stop.number: stop for stop in _stops(state)}
+    if ending:
+        state = _State(history.ending({number: stop.outcome for number, stop in ending.items()}), now)
     decision = state.decision()
     if decision.is_final:
         for trial in state.history.running:
@@ -74,11 +76,10 @@ def seed_of(spec: TuningSpec, number: int) -> int:
     return start + number
 
 
-def _stops(history: History, now: datetime) -> Iterable[Stop]:
+def _stops(state: _State) -> Iterable[Stop]:
     """Yield the running trials to end now."""
-    beliefs = Beliefs(history, Space.of(history.spec))
-    for trial in history.running:
-        stop = _deadline(history, trial, now) or _verdict(history, beliefs, trial)
+    for trial in state.history.running:
+        stop = _deadline(state.history, trial, state.now) or _verdict(state.history, state.beliefs, trial)
         if stop is not None:
             yield stop
 
@@ -221,9 +222,9 @@ class _State:
         history = self.history
         free = self.spec.parallel_trials - len(history.running)
         phase, message, final = Phase.SEARCHING, "", None
+        state = self
         while True:
-            state = _State(history, self.now)
-            step = state._next()
+            step = state._next(has_place=len(starts) < free)
             if isinstance(step, Decision):
                 final = step
                 break
@@ -232,11 +233,12 @@ class _State:
                 break
             starts.append(suggestion)
             history = History.of(self.spec, (*history.trials, Trial(suggestion)))
+            state = _State(history, self.now)
         if final is not None and not starts:
             return final
         return Decision(phase, message, tuple(starts), answer=self.answer())
 
-    def _next(self) -> tuple[Phase, str, Suggestion | None] | Decision:
+    def _next(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None] | Decision:
         """Return the next trial to start were a place free, or the end."""
         history = self.history
         for lost in self._reruns():
@@ -263,6 +265,8 @@ class _State:
                 f"climbs to batch size {climbing.batch_size}",
                 self._suggest(climbing, Purpose.CLIMB),
             )
+        if not has_place:
+            return Phase.SEARCHING, self._searching_text(), None
         tried = self.beliefs.propose(history.next_number, best)
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 

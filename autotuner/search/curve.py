@@ -73,7 +73,13 @@ def clean(measurements: tuple[Measurement, ...]) -> Curve:
 
 @lru_cache(maxsize=4096)
 def _clean(key: _Same) -> Curve:
-    return _curve([(m.step, m.value) for m in key.measurements])
+    return _by_content(key.measurements)
+
+
+@lru_cache(maxsize=4096)
+def _by_content(measurements: tuple[Measurement, ...]) -> Curve:
+    # A caller that reads its ledger afresh each time has equal tuples, not the same: they share a curve.
+    return _curve([(m.step, m.value) for m in measurements])
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> Curve:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
@@ -48,7 +49,7 @@ class Points:
     def __len__(self) -> int:
         return len(self.time)
 
-    @property
+    @cached_property
     def key(self) -> bytes:
         """The content, as a key for caches."""
         parts = (self.place, self.run.astype(np.float64), self.time, self.margin, self.count)
@@ -75,8 +76,9 @@ def points(history: History, space: Space, trials: Sequence[Trial], *, worst: fl
     allowed = _allowances([len(time) for _, time, _, _, _ in read], [float(m.max()) for _, _, m, _, _ in read])
     place, run, times, margins, counts = [], [], [], [], []
     for number, (coordinates, time, margin, count, diverged) in enumerate(read):
-        kept = np.unique(np.linspace(len(time) - 1, 0, min(allowed[number], len(time))).round().astype(int))
-        time, margin, count = time[kept], margin[kept], count[kept]
+        if allowed[number] < len(time):
+            kept = np.unique(np.linspace(len(time) - 1, 0, allowed[number]).round().astype(int))
+            time, margin, count = time[kept], margin[kept], count[kept]
         if diverged and time[-1] < 1:
             time, margin, count = np.append(time, 1.0), np.append(margin, worst), np.append(count, 1.0)
         place.append(coordinates)
@@ -92,6 +94,7 @@ def points(history: History, space: Space, trials: Sequence[Trial], *, worst: fl
     )
 
 
+@lru_cache(maxsize=4096)
 def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
     """Return the windows of a curve: fraction of the run, mean value, number of values."""
     fraction = np.minimum(seen.steps / length, 1.0)

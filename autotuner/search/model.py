@@ -45,8 +45,8 @@ _BOUND: Final = 4.0
 """Standard deviations of the prior beyond which no hyperparameter is sought."""
 
 # Positions in the vector of hyperparameters; the length scales of the coordinates follow at the end.
-MEAN, ALPHA, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, HEADROOM = range(11)
-SCALES: Final = 11
+MEAN, ALPHA, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, HEADROOM, GROWTH, AWAY = range(13)
+SCALES: Final = 13
 
 
 def progress(time: Array) -> Array:
@@ -101,6 +101,8 @@ class Prior:
             (math.log(0.003 * spread), 1.0),  # noise of a measurement
             (math.log(2.5), 0.4),  # noise of a run, by that of a measurement
             (math.log(0.15 * spread), 0.9),  # headroom
+            (-0.05, 0.08),  # trend of the mean a doubling
+            (-0.4, 0.3),  # trend with the squared distance from the origin
             *scales,
         ]
         return cls(np.array([m for m, _ in pairs]), np.array([s for _, s in pairs]))
@@ -143,7 +145,11 @@ class Kernel:
 
     def residual(self, data: Points) -> Array:
         """Return the points' log-shortfalls less the mean."""
-        return level(data.margin, self.headroom) - self.theta[MEAN]
+        return level(data.margin, self.headroom) - self.mean(data.place)[data.run]
+
+    def mean(self, places: Array) -> Array:
+        """Return the prior mean at settings."""
+        return np.asarray(self.theta[MEAN] + self.space.trend(places) @ self.theta[[GROWTH, AWAY]])
 
 
 def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[float, Array]:
@@ -174,6 +180,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     diagonal = np.diagonal(outer)
     gradient = np.zeros_like(theta)
     gradient[MEAN] = -solved.sum()
+    gradient[[GROWTH, AWAY]] = -solved @ space.trend(data.place)[data.run]
     bent, weighted = outer * times, outer * (kernel.shared + kernel.main * settings)
     gradient[COMMON] = 2 * kernel.common * outer.sum()
     gradient[SHARED] = 2 * kernel.shared * bent.sum()
@@ -302,7 +309,7 @@ class Posterior:
         They are free of noise; with `runs`, each is that run's own curve, its offset included.
         """
         solved = self.whitened(places, times, runs)
-        mean = self.kernel.theta[MEAN] + np.einsum("i,ijk->jk", self.white, solved)
+        mean = self.kernel.mean(places)[:, None] + np.einsum("i,ijk->jk", self.white, solved)
         prior = self.kernel.join(np.ones((1, 1)), self.kernel.times(times, times))
         if runs is not None:
             prior = prior + self.kernel.offset
@@ -313,7 +320,7 @@ class Posterior:
         """Return mean and variance of the curves' ends, (settings,) each."""
         solved = self.whitened(places, np.ones(1))[:, :, 0]
         prior = self.kernel.common + self.kernel.shared + self.kernel.main
-        mean = self.kernel.theta[MEAN] + self.white @ solved
+        mean = self.kernel.mean(places) + self.white @ solved
         return mean, np.maximum(prior - np.einsum("ij,ij->j", solved, solved), 1e-10)
 
     def joint_ends(self, places: Array) -> tuple[Array, Array]:
@@ -321,10 +328,10 @@ class Posterior:
         solved = self.whitened(places, np.ones(1))[:, :, 0]
         kernel = self.kernel
         prior = kernel.join(kernel.settings(places, places), np.ones((1, 1)))
-        return kernel.theta[MEAN] + self.white @ solved, prior - solved.T @ solved
+        return kernel.mean(places) + self.white @ solved, prior - solved.T @ solved
 
 
-class _Cache:
+class Cache:
     """The last results by content: fitting and factoring are pure, so only time depends on what is kept."""
 
     def __init__(self, size: int) -> None:
@@ -344,7 +351,7 @@ class _Cache:
                 self._kept.popitem(last=False)
 
 
-_fits, _posteriors = _Cache(64), _Cache(16)
+_fits = Cache(64)
 
 
 def fitted(space: Space, data: Points) -> Array:
@@ -355,13 +362,3 @@ def fitted(space: Space, data: Points) -> Array:
         theta = fit(space, data)
         _fits.put(key, theta)
     return theta  # type: ignore[return-value] # what was put there
-
-
-def conditioned(space: Space, theta: Array, data: Points) -> Posterior:
-    """Return `Posterior`, remembered."""
-    key = (space, theta.tobytes(), data.key)
-    posterior = _posteriors.get(key)
-    if posterior is None:
-        posterior = Posterior(space, theta, data)
-        _posteriors.put(key, posterior)
-    return posterior  # type: ignore[return-value] # what was put there

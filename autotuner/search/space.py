@@ -37,6 +37,8 @@ class Space:
     batch_sizes: tuple[int, int]
     dimensions: tuple[tuple[str, Dimension], ...]
     learning_rate: str | None
+    origin: Setting | None = None
+    """The known-good setting where the search starts; the centre of the space where None."""
 
     @classmethod
     def of(cls, spec: TuningSpec) -> Space:
@@ -45,6 +47,7 @@ class Space:
             (spec.batch_size.minimum, spec.batch_size.maximum),
             tuple(sorted(spec.search_space.items())),
             spec.learning_rate,
+            Setting.of(spec.baseline_batch_size, spec.baseline_parameters),
         )
 
     @cached_property
@@ -188,6 +191,21 @@ class Space:
         if self.rate_index is not None:
             gap[self.rate_index] -= alpha * self._exchange * gap[0]
         return gap
+
+    def trend(self, places: Array) -> Array:
+        """Return what the mean is linear in, (n, 2): doublings over the origin, squared distance from it.
+
+        The distance is that of hyperparameters, the learning rate carried along by the usual power law.
+        """
+        origin = self._origin_place[None]
+        gap = self.differences(places, origin, SCALING_EXPONENT)[:, :, 0]
+        return np.column_stack([gap[0] * self._octaves, (gap[1:] ** 2).sum(axis=0)])
+
+    @cached_property
+    def _origin_place(self) -> Array:
+        if self.origin is None:
+            return np.where(self._is_choice, 0.0, 0.5)
+        return self.coordinates(self.origin)
 
     def rate_slope(self, left: Array, right: Array) -> Array:
         """Return the derivative of the learning rate's difference by alpha, (n, m)."""
