@@ -30,10 +30,12 @@ def helm_program() -> str:
     return str(build.find().helm)
 
 
-def helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run helm; the caller looks at its exit code."""
-    # No cluster, whatever the machine's own configuration says.
-    environment = {**os.environ, "KUBECONFIG": os.devnull}
+def helm(*arguments: str, stdin: str = "", kubeconfig: str = os.devnull) -> subprocess.CompletedProcess[str]:
+    """Run helm; the caller looks at its exit code.
+
+    It sees no cluster but that of `kubeconfig`, whatever the machine's own configuration says.
+    """
+    environment = {**os.environ, "KUBECONFIG": kubeconfig}
     return subprocess.run(
         [helm_program(), *arguments],
         check=False,
@@ -41,18 +43,18 @@ def helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=60,
+        timeout=120,
     )
 
 
-def render(release: str = RELEASE, **values: Any) -> tuple[Document, ...]:
-    """Return the objects that the chart makes with these values; parsed once for each set of them."""
-    return _render(release, json.dumps(values, sort_keys=True))
+def render(release: str = RELEASE, *, at: str = NAMESPACE, **values: Any) -> tuple[Document, ...]:
+    """Return the objects of a release in the namespace `at`; parsed once for each set of values."""
+    return _render(release, at, json.dumps(values, sort_keys=True))
 
 
 def refusal(**values: Any) -> str:
     """Return what helm says of values that it must not accept."""
-    done = _template(RELEASE, json.dumps(values, sort_keys=True))
+    done = _template(RELEASE, NAMESPACE, json.dumps(values, sort_keys=True))
     assert done.returncode != 0, f"accepted: {values}"
     return done.stderr
 
@@ -101,12 +103,12 @@ def nested(path: str, value: Any) -> Document:
 
 
 @functools.cache
-def _template(release: str, values: str) -> subprocess.CompletedProcess[str]:
-    return helm("template", release, str(CHART), "-n", NAMESPACE, "-f", "-", stdin=values)
+def _template(release: str, namespace: str, values: str) -> subprocess.CompletedProcess[str]:
+    return helm("template", release, str(CHART), "-n", namespace, "-f", "-", stdin=values)
 
 
 @functools.cache
-def _render(release: str, values: str) -> tuple[Document, ...]:
-    done = _template(release, values)
+def _render(release: str, namespace: str, values: str) -> tuple[Document, ...]:
+    done = _template(release, namespace, values)
     assert done.returncode == 0, done.stderr
     return tuple(document for document in yaml.safe_load_all(done.stdout) if document)

@@ -92,7 +92,7 @@ annotations:
 # How a trial's pods fare, and how they ended.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list]
 # The metrics that a trial prints.
 - apiGroups: [""]
   resources: [pods/log]
