@@ -71,6 +71,10 @@ Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split), AfterValidator(_unique)]
 ObjectName = Annotated[str, AfterValidator(_object_name)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+LeaseSeconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
+
+_JITTER: Final = 1.2
+"""The client's election lengthens each pause between two attempts by up to this factor."""
 
 
 def _setting(default: Any, meaning: str, example: str, **rules: Any) -> Any:  # noqa: ANN401 (as pydantic.Field)
@@ -113,15 +117,19 @@ class ControllerSettings(BaseSettings):
     )
     lease_name: ObjectName = _setting("autotuner", "name of that Lease", "autotuner")
     lease_namespace: Namespace | None = _setting(None, "namespace of that Lease", "autotuner")
-    lease_seconds: Seconds = _setting(
-        30.0, "how long the Lease outlives its holder's last renewal: the longest gap after a crash", "30"
+    lease_seconds: int = _setting(
+        30,
+        "how long the Lease outlives its holder's last renewal: the longest gap after a crash",
+        "30",
+        ge=2,
+        le=86_400,
     )
-    renew_seconds: Seconds = _setting(
+    renew_seconds: LeaseSeconds = _setting(
         20.0,
         "a holder that could not renew for so long stops; less than lease_seconds",
         "20 in a lease of 30",
     )
-    retry_seconds: Seconds = _setting(
+    retry_seconds: LeaseSeconds = _setting(
         5.0,
         "pause between two attempts to take or renew the Lease; less than renew_seconds",
         "5 where renewal gives up after 20",
@@ -149,7 +157,9 @@ class ControllerSettings(BaseSettings):
     @field_validator("retry_seconds")
     @classmethod
     def _retries_before_it_gives_up(cls, value: float, info: ValidationInfo) -> float:
-        return _less(value, "renew_seconds", info)
+        # The election refuses such times by ending the process.
+        _less(value * _JITTER, "renew_seconds", info)
+        return value
 
     @field_validator("lease_namespace")
     @classmethod
@@ -232,7 +242,7 @@ def _shown(field: FieldInfo) -> str:
 def _less(value: float, than: str, info: ValidationInfo) -> float:
     bound = info.data.get(than)  # absent where it is itself a mistake
     if bound is not None and value >= bound:
-        raise ValueError(f"must be less than {than}, which is {bound:g}")
+        raise ValueError(f"must be well below {than}, which is {bound:g}")
     return value
 
 
