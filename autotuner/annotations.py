@@ -378,6 +378,13 @@ def parse_name(value: object) -> object:
     return _parameter_name(value.strip()) if isinstance(value, str) else value
 
 
+def parse_queue(value: object) -> object:
+    """Read the name of a Kueue LocalQueue."""
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
+        raise ValueError("write a LocalQueue's name: at most 63 lower-case letters, digits and '-'")
+    return value
+
+
 def parse_sampler(value: object) -> object:
     """Read a sampler's name."""
     if value not in {"frontier", "gp", "tpe", "random"}:

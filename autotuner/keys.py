@@ -20,6 +20,9 @@ STATUS_PREFIX: Final = "status.autotuner.dev/"
 TARGET: Final = PREFIX + "target"
 """Its presence registers a job."""
 
+QUEUE: Final = PREFIX + "queue"
+"""Kueue's LocalQueue for the trials; the job itself is in none, or Kueue would start it."""
+
 PHASE: Final = STATUS_PREFIX + "phase"
 MESSAGE: Final = STATUS_PREFIX + "message"
 TRIALS: Final = STATUS_PREFIX + "trials"

@@ -111,9 +111,10 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
     """Return the PyTorchJob that runs a suggestion.
 
     What the cluster wrote into the job goes, as do our registration annotations (or the tuner would tune
-    its trials) and what Kueue injected. A job with a queue label stays suspended, for Kueue to admit it;
-    any other is unsuspended. The ownerReference makes the garbage collector remove trials with their job;
-    it is no controller reference, for Kueue does not queue the children of a queued job.
+    its trials) and what Kueue injected. A trial with a queue label, the job's or that of the annotation
+    `queue`, stays suspended, for Kueue to admit it; any other is unsuspended. The ownerReference makes the
+    garbage collector remove trials with their job; it is no controller reference, for Kueue does not queue
+    the children of a queued job.
     """
     trial = copy.deepcopy(dict(job.manifest))
     trial.pop("status", None)
@@ -123,6 +124,8 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
         for key, value in (metadata.get("labels") or {}).items()
         if not key.startswith(_KUEUE) or key in _KEPT_KUEUE_LABELS
     }
+    if queue := job.annotations.get(keys.QUEUE):
+        labels[_QUEUE_LABEL] = queue
     annotations = {
         key: value
         for key, value in job.annotations.items()

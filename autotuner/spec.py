@@ -131,6 +131,13 @@ class TuningSpec(Value):
         r"'top1\s+(?P<value>[0-9.]+) at epoch (?P<step>\d+)'",
         None,
     )
+    queue: Annotated[str | None, BeforeValidator(parsers.parse_queue)] = _annotation(
+        "Kueue's LocalQueue in which trials wait for quota; the job itself carries no queue label, or Kueue"
+        " would run it",
+        "the job's own queue label, if it has one",
+        "team-a",
+        None,
+    )
     seed: Count = _annotation("the search's seed", "0", "0", 0)
     paused: Boolean = _annotation("start nothing new while true", "false", "'true'", False)
     apply: Boolean = _annotation(

@@ -58,7 +58,7 @@ def environment(container: Container, pod: Pod, read: ReadObject, job_port: int 
     for entry in container.environment:
         name = entry["name"]
         if "valueFrom" in entry:
-            value = _from_reference(entry["valueFrom"], pod, read)
+            value = _from_reference(entry["valueFrom"], container, pod, read)
         else:
             text = _on_loopback(entry.get("value") or "", pod, job_port)
             value = expand(text, variables)
@@ -101,9 +101,13 @@ def _from_source(source: Mapping[str, Any], pod: Pod, read: ReadObject) -> dict[
     return {}
 
 
-def _from_reference(source: Mapping[str, Any], pod: Pod, read: ReadObject) -> str | None:
+def _from_reference(
+    source: Mapping[str, Any], container: Container, pod: Pod, read: ReadObject
+) -> str | None:
     if "fieldRef" in source:
         return _field(source["fieldRef"]["fieldPath"], pod)
+    if source.get("resourceFieldRef", {}).get("resource") == "limits.cpu":
+        return str(container.processors)
     for kind, key in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
         if reference := source.get(key):
             data = _data(kind, reference, pod, read) or {}

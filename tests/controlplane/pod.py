@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +28,8 @@ class Container:
     environment_sources: tuple[Mapping[str, Any], ...]
     falls_back_to_logs: bool
     gpus: int
+    processors: int
+    """The limit of `cpu`, rounded up as the downward API shows it; 0 without a limit."""
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Container:
@@ -38,6 +43,7 @@ class Container:
             environment_sources=tuple(manifest.get("envFrom") or ()),
             falls_back_to_logs=manifest.get("terminationMessagePolicy") == "FallbackToLogsOnError",
             gpus=int(manifest.get("resources", {}).get("limits", {}).get(GPU, 0)),
+            processors=ceil(parse_quantity(manifest.get("resources", {}).get("limits", {}).get("cpu", 0))),
         )
 
 

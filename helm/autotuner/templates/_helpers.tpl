@@ -1,0 +1,118 @@
+{{/* The chart's name, as labels carry it. */}}
+{{- define "autotuner.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* The name of objects: the release's, with the chart's appended unless it is in it. 43 characters leave
+room for the longest suffix within the 63 of a name that becomes a label. */}}
+{{- define "autotuner.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 43 | trimSuffix "-" -}}
+{{- else if contains (include "autotuner.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 43 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "autotuner.name" .) | trunc 43 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{/* What never changes in the life of a release: a Deployment's selector is immutable. */}}
+{{- define "autotuner.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "autotuner.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: controller
+{{- end }}
+
+{{- define "autotuner.labels" -}}
+{{- $own := dict
+  "app.kubernetes.io/name" (include "autotuner.name" .)
+  "app.kubernetes.io/instance" .Release.Name
+  "app.kubernetes.io/component" "controller"
+  "app.kubernetes.io/part-of" "autotuner"
+  "app.kubernetes.io/version" (.Chart.AppVersion | replace "+" "_" | trunc 63)
+  "app.kubernetes.io/managed-by" .Release.Service
+  "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-")
+-}}
+{{- toYaml (merge $own .Values.commonLabels) -}}
+{{- end }}
+
+{{/* Metadata of an object. Call with (dict "root" $ "name" ... "namespace" ... "labels" ... "annotations" ...);
+all but root are optional; no namespace: the release's; "-": cluster-scoped. */}}
+{{- define "autotuner.metadata" -}}
+{{- $root := .root -}}
+name: {{ .name | default (include "autotuner.fullname" $root) }}
+{{- if ne (.namespace | default "") "-" }}
+namespace: {{ .namespace | default $root.Release.Namespace }}
+{{- end }}
+labels:
+  {{- merge (include "autotuner.labels" $root | fromYaml) (.labels | default dict) | toYaml | nindent 2 }}
+{{- with merge (deepCopy (.annotations | default dict)) $root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "autotuner.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "autotuner.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "autotuner.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The daemon's file: the values' settings, and those that follow from other values. */}}
+{{- define "autotuner.config" -}}
+{{- $derived := dict
+  "namespaces" .Values.namespaces
+  "http_port" (int .Values.httpPort)
+  "leader_election" .Values.leaderElection.enabled
+-}}
+{{- if .Values.leaderElection.enabled -}}
+{{- $_ := set $derived "lease_name" (include "autotuner.fullname" .) -}}
+{{- $_ := set $derived "lease_namespace" .Release.Namespace -}}
+{{- end -}}
+{{- toYaml (merge $derived .Values.config) -}}
+{{- end }}
+
+{{/* Everything that the daemon may do to the jobs of a namespace; each rule has its use. */}}
+{{- define "autotuner.rules" -}}
+# Registered jobs are read and their status annotations patched; trials are made and removed.
+- apiGroups: [kubeflow.org]
+  resources: [pytorchjobs]
+  verbs: [get, list, watch, create, patch, delete]
+# How a trial's pods fare, and how they ended.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+# The metrics that a trial prints.
+- apiGroups: [""]
+  resources: [pods/log]
+  verbs: [get]
+# The ledger of a job's finished trials.
+- apiGroups: [""]
+  resources: [configmaps]
+  verbs: [get, create, patch]
+# What the daemon tells a job's user.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- with .Values.rbac.extraRules }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The one who is given rights. */}}
+{{- define "autotuner.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "autotuner.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}

@@ -1,0 +1,1 @@
+"""The chart: its templates, its schema, and what is generated from it."""

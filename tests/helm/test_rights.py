@@ -1,0 +1,59 @@
+"""What the daemon may do: where, under which account, and no more."""
+
+import pytest
+
+from tests.helm.chart import FULLNAME, NAMESPACE, daemon_file, find, one, pod_spec, render
+
+CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding"}
+
+
+def test_namespaced_mode_has_rights_in_these_namespaces_and_nowhere_else():
+    documents = render(namespaces=["team-a", "team-b"])
+    assert not CLUSTER_SCOPED & {d["kind"] for d in documents}
+    roles, bindings = find(documents, "Role"), find(documents, "RoleBinding")
+    assert [d["metadata"]["namespace"] for d in roles] == ["team-a", "team-b"]
+    assert [d["metadata"]["namespace"] for d in bindings] == ["team-a", "team-b"]
+    for role, binding in zip(roles, bindings, strict=True):
+        assert role["rules"] == one(render(), "ClusterRole")["rules"]
+        assert binding["roleRef"] == {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "Role",
+            "name": FULLNAME,
+        }
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": FULLNAME, "namespace": NAMESPACE}]
+    assert "namespaces:\n- team-a\n- team-b" in daemon_file(documents)
+
+
+def test_daemon_is_given_no_secrets_and_no_wildcards():
+    roles = [d for d in render() if d["kind"] in {"Role", "ClusterRole"}]
+    for rule in [rule for role in roles for rule in role["rules"]]:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        assert "secrets" not in rule["resources"]
+
+
+def test_lease_may_be_read_and_written_under_its_own_name_only():
+    documents = render()
+    create, use = one(documents, "Role", f"{FULLNAME}-leader-election")["rules"]
+    assert create["verbs"] == ["create"]
+    assert use["resourceNames"] == [FULLNAME]
+    assert f"lease_name: {FULLNAME}" in daemon_file(documents)
+    assert f"lease_namespace: {NAMESPACE}" in daemon_file(documents)
+
+
+@pytest.mark.parametrize(
+    "account", [{}, {"name": "mine"}, {"create": False, "name": "theirs"}, {"create": False}]
+)
+def test_rights_go_to_the_account_that_the_pod_runs_as(account):
+    documents = render(serviceAccount=account)
+    name = pod_spec(documents)["serviceAccountName"]
+    expected = account.get("name") or (FULLNAME if account.get("create", True) else "default")
+    assert name == expected
+    for binding in [d for d in documents if d["kind"].endswith("RoleBinding")]:
+        assert [subject["name"] for subject in binding["subjects"]] == [name]
+
+
+def test_only_the_daemon_gets_a_token():
+    documents = render()
+    assert one(documents, "ServiceAccount")["automountServiceAccountToken"] is False
+    assert pod_spec(documents)["automountServiceAccountToken"] is True
+    assert one(documents, "Pod", f"{FULLNAME}-test")["spec"]["automountServiceAccountToken"] is False
