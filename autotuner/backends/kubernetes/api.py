@@ -176,10 +176,10 @@ def connect(on_request: OnRequest | None = None, context: str | None = None) -> 
     """
     configuration = client.Configuration()
     try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException:
         try:
-            config.load_kube_config(client_configuration=configuration, context=context)  # type: ignore[no-untyped-call]
+            config.load_kube_config(client_configuration=configuration, context=context)
         except (config.ConfigException, OSError) as error:
             raise InvalidConfiguration(
                 f"there is no cluster to talk to: this is no pod with a service account, and {error};"
@@ -191,7 +191,7 @@ def connect(on_request: OnRequest | None = None, context: str | None = None) -> 
 def current_namespace(context: str | None = None) -> str:
     """Return the namespace that the kubeconfig's context names; `default` without one."""
     try:
-        contexts, active = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        contexts, active = config.list_kube_config_contexts()
     except (config.ConfigException, OSError):
         return "default"
     chosen = next((c for c in contexts if c.get("name") == context), active) if context else active

@@ -80,6 +80,7 @@ class KubernetesBackend:
         self._max_log_bytes = max_log_bytes
         self._keeps_views = keeps_views
         self._views: dict[str, _View] = {}
+        self._removed: set[str] = set()
         self._followers: dict[str, dict[tuple[str, str, str | None], LogFollower]] = {}
 
     def forget_view(self, uid: str) -> None:
@@ -90,6 +91,14 @@ class KubernetesBackend:
         """Drop all that is remembered of a job, which is gone or done."""
         self._views.pop(uid, None)
         self._followers.pop(uid, None)
+
+    def has_removed(self, uid: str) -> bool:
+        """Return whether the trial object of this UID was deleted by us; the answer is given once."""
+        try:
+            self._removed.remove(uid)
+        except KeyError:
+            return False
+        return True
 
     # --- the Protocol ----------------------------------------------------------------------------------
 
@@ -225,6 +234,8 @@ class KubernetesBackend:
             raise
 
     def _delete(self, job: Job, name: str, uid: str) -> None:
+        if self._keeps_views:
+            self._removed.add(uid)
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
             self._api.delete(jobs_path(job.namespace, name), options)

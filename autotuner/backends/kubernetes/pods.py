@@ -148,7 +148,7 @@ def _failed_init(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _disruption(status: Mapping[str, Any]) -> str:
-    """Return why the cluster ended a pod: a condition (preempted, drained, node lost) or a reason (evicted)."""
+    """Return why the cluster ended a pod: a condition (preempted, node lost) or a reason (evicted)."""
     for condition in entries(status.get("conditions")):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             return _sentence(condition)
