@@ -43,13 +43,15 @@ class Lock(LeaseLock):
         """Read the lease; an answer that is none is told as the client's own exception."""
         if self._is_closed.is_set():
             return False, client.ApiException(status=0, reason="this daemon has let go of the lease")
-        found: tuple[bool, Any] = super().get(name, namespace)
+        found: tuple[bool, Any] = super().get(name, namespace)  # type: ignore[no-untyped-call]
         return found
 
     def update(self, name: str, namespace: str, updated_record: Any) -> bool:  # noqa: ANN401 (the client's own)
         """Write the lease, unless it was let go."""
         with self._in_use:
-            return not self._is_closed.is_set() and bool(super().update(name, namespace, updated_record))
+            if self._is_closed.is_set():
+                return False
+            return bool(super().update(name, namespace, updated_record))  # type: ignore[no-untyped-call]
 
     def release(self) -> None:
         """Let go of the lease, so that the next daemon need not wait for its end."""

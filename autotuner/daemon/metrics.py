@@ -56,7 +56,7 @@ class Metrics:
         )
         self._requests = Counter(
             "autotuner_api_requests",
-            "Requests to the Kubernetes API by verb and HTTP status (error: no answer).",
+            "Requests to the Kubernetes API by verb (log: of pods) and HTTP status (error: no answer).",
             ["verb", "code"],
             registry=self.registry,
         )

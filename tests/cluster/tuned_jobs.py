@@ -19,10 +19,17 @@ API = ("kubeflow.org", "v1")
 PLURAL = "pytorchjobs"
 
 
-def learner(largest: int, *, epochs: int = 4, seconds: float = 0.05) -> Script:
-    """Return a script that reaches 0.9 at batch sizes up to `largest`, and stays far below beyond it."""
+def learner(
+    largest: int, *, epochs: int = 4, seconds: float = 0.05, starts: list[str] | None = None
+) -> Script:
+    """Return a script that reaches 0.9 at batch sizes up to `largest`, and stays far below beyond it.
+
+    Job and trial number of each run that starts are appended to `starts`, as in `digits-7`.
+    """
 
     def play(invocation: Invocation) -> Iterator[tuple[float, str]]:
+        if starts is not None:
+            starts.append("{JOB}-{AUTOTUNER_TRIAL}".format(**invocation.environment))
         size = int(invocation.environment["AUTOTUNER_BATCH_SIZE"])
         top = 0.95 if size <= largest else 0.5
         for epoch in range(1, epochs + 1):
@@ -49,6 +56,7 @@ class TunedJob:
             "env": [
                 {"name": "AUTOTUNER_BATCH_SIZE", "value": "256"},
                 {"name": "AUTOTUNER_LEARNING_RATE", "value": "0.1"},
+                {"name": "JOB", "value": self.name},
             ],
         }
         replica = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": {"containers": [container]}}}

@@ -353,11 +353,15 @@ class KubernetesBackend:
         """Read what is new of a log; return whether its present end was reached."""
         if pod is None:
             return True
-        path = core_path(job.namespace, "pods", pod.name) + "/log"
 
         def read(since: str | None, limit: int) -> str:
-            return self._api.text(
-                path, container=CONTAINER, timestamps="true", sinceTime=since, limitBytes=limit
+            return self._api.log(
+                job.namespace,
+                pod.name,
+                container=CONTAINER,
+                timestamps="true",
+                sinceTime=since,
+                limitBytes=limit,
             )
 
         follower.look(read)
@@ -371,8 +375,9 @@ class KubernetesBackend:
         if failed is None or (failed.is_rank_zero and follower is not None):
             return follower.tail if follower is not None else ""
         try:
-            return self._api.text(
-                core_path(job.namespace, "pods", failed.name) + "/log",
+            return self._api.log(
+                job.namespace,
+                failed.name,
                 container=CONTAINER,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,
