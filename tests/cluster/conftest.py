@@ -2,9 +2,9 @@ import pytest
 
 from tests.cluster.controllers import RULES, Controller
 from tests.controlplane import rbac
-from tests.controlplane.fixtures import admin, control_plane, namespace, nodes, user_with
+from tests.controlplane.fixtures import admin, cluster, control_plane, namespace, nodes, user_with
 
-__all__ = ["admin", "control_plane", "namespace", "new_controller", "nodes", "user_with"]
+__all__ = ["admin", "cluster", "control_plane", "namespace", "new_controller", "nodes", "user_with"]
 
 
 @pytest.fixture
