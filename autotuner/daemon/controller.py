@@ -206,7 +206,15 @@ class Controller:
                 return None
         now = self._clock()
         job = known.job
-        seen = reconcile(self._backend, job, now, lambda suggestion: self._admit(key, job, suggestion))
+        admitted: list[str] = []
+        try:
+            seen = reconcile(self._backend, job, now, lambda s: self._admit(key, job, s, admitted))
+        except Exception:
+            # A start that failed holds no place, unless the watch has shown that it did not fail.
+            for name in admitted:
+                if name not in self._trial_marks:
+                    self._places.release(name)
+            raise
         for trial in seen.finished:
             self._metrics.count_trial(trial, now)
         self._metrics.note_phase(key, str(seen.status.phase))
@@ -255,9 +263,12 @@ class Controller:
         self._metrics.note_phase(key, None)
         self._places.leave(key)
 
-    def _admit(self, key: str, job: Job, suggestion: Suggestion) -> bool:
-        name = keys.trial_name(job.name, job.uid, suggestion.number)
-        return self._places.ask(key, f"{job.namespace}/{name}")
+    def _admit(self, key: str, job: Job, suggestion: Suggestion, admitted: list[str]) -> bool:
+        name = f"{job.namespace}/{keys.trial_name(job.name, job.uid, suggestion.number)}"
+        may_start = self._places.ask(key, name)
+        if may_start:
+            admitted.append(name)
+        return may_start
 
     def _plan(self, key: str, known: _Known, seen: Pass) -> None:
         """Remember what was published, and have the key come again when there is something to see."""

@@ -8,7 +8,7 @@ Who holds a place is learned from the watch of trials, and from a list when the 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 
 class Places:
@@ -65,14 +65,6 @@ class Places:
             woken = self._first_waiting()
         for other in woken:
             self._wake(other)
-
-    def replace(self, trials: Iterable[str]) -> None:
-        """Take a complete list for the truth, in place of what events have said."""
-        with self._lock:
-            self._taken = set(trials)
-            woken = self._first_waiting()
-        for job in woken:
-            self._wake(job)
 
     def _first_waiting(self) -> list[str]:
         free = 0 if self._limit is None else self._limit - len(self._taken)

@@ -78,6 +78,14 @@ def test_a_crash_after_every_single_effect_changes_nothing(admin, namespace, nod
     assert_whole(crashed, starts)
 
 
+def all_done(jobs):
+    return all(job.phase == "Done" for job in jobs)
+
+
+def wait_for_lines(controller, count, jobs):
+    eventually(lambda: len(controller.lines()) >= count or all_done(jobs), 120)
+
+
 @pytest.mark.timeout(600)
 def test_random_kills_over_many_jobs_change_nothing(admin, namespace, nodes, new_controller):
     starts = []
@@ -92,13 +100,9 @@ def test_random_kills_over_many_jobs_change_nothing(admin, namespace, nodes, new
 
     with running(controller):
         controller.wait_until_ready()
-        while not all(job.phase == "Done" for job in jobs):
-            seen = len(controller.lines())
-            passes = dice.randrange(5, 40)
-            eventually(
-                lambda: len(controller.lines()) >= seen + passes or all(job.phase == "Done" for job in jobs),
-                120,
-            )
+        while not all_done(jobs):
+            wanted = len(controller.lines()) + dice.randrange(5, 40)
+            wait_for_lines(controller, wanted, jobs)
             controller.kill()
             kills += 1
             controller.start()

@@ -219,7 +219,7 @@ def test_a_trial_that_no_node_takes_costs_no_deadline(admin, namespace, nodes, n
 
 
 def test_a_run_that_takes_too_long_is_stopped(admin, namespace, nodes, new_controller):
-    def slow(invocation):
+    def slow(_invocation):
         yield 0.1, "accuracy=0.1 epoch=1"
         yield 3600, "never"
 
