@@ -28,10 +28,11 @@ from autotuner.daemon.metrics import Metrics
 from autotuner.daemon.places import Places
 from autotuner.daemon.queue import Queue
 from autotuner.errors import BackendError, InvalidJob
-from autotuner.manifest import KIND, Job
+from autotuner.manifest import Job
 from autotuner.reconcile import Pass, is_settled, reconcile, withdraw
 from autotuner.status import Event, Status
 from autotuner.trial import Suggestion
+from autotuner.wellformed import KIND
 
 _TOLD_AFTER: Final = 3
 """Failures in a row after which the job's status says what holds it up."""

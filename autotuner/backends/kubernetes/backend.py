@@ -33,12 +33,13 @@ from autotuner.backends.kubernetes.pods import (
     suggestion_of,
 )
 from autotuner.errors import BackendError, Conflict, InvalidRecord
-from autotuner.manifest import CONTAINER, Job, devices, trial_manifest
+from autotuner.manifest import Job, devices, trial_manifest
 from autotuner.measure import LogParser
 from autotuner.outcome import Ending, Pod, Standing, assess, classify
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
+from autotuner.wellformed import CONTAINER
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
 """How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
-from autotuner.manifest import API_VERSION, KIND, Job
+from autotuner.manifest import Job
 from autotuner.status import Event
+from autotuner.wellformed import API_VERSION, KIND
 
 _COMPONENT: Final = "autotuner"
 _MAX_NAME: Final = 63

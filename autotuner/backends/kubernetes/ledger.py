@@ -15,8 +15,9 @@ from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
 from autotuner.backends.kubernetes.pods import is_owned_by, mapping
 from autotuner.errors import Conflict, Unwritable
 from autotuner.ledger import CAPACITY, decode_ledger, encode_trial, thinned
-from autotuner.manifest import API_VERSION, KIND, Job
+from autotuner.manifest import Job
 from autotuner.trial import Trial
+from autotuner.wellformed import API_VERSION, KIND
 
 _TOO_LARGE: Final = frozenset({413, 422})
 

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidRecord
-from autotuner.manifest import CONTAINER, decode_suggestion
+from autotuner.manifest import decode_suggestion
 from autotuner.outcome import MAX_TAIL, Conditions, Pod
 from autotuner.trial import Suggestion
+from autotuner.wellformed import CONTAINER
 
 _LABEL: Final = "training.kubeflow.org/"
 JOB_NAME_LABEL: Final = _LABEL + "job-name"
