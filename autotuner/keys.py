@@ -35,6 +35,9 @@ TRIAL_PREFIX: Final = "trial.autotuner.dev/"
 SUGGESTION: Final = TRIAL_PREFIX + "suggestion"
 """Annotation: what this trial tries, as JSON. A trial's parameters are stored nowhere else."""
 
+TRIAL_TEMPLATE: Final = TRIAL_PREFIX + "template"
+"""Annotation: hash of the job's `spec` that the trial was made from; a job may be mended in mid-search."""
+
 TRIAL_JOB_UID: Final = TRIAL_PREFIX + "job-uid"
 """Label: UID of the registered job that the trial belongs to."""
 

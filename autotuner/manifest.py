@@ -92,11 +92,18 @@ class Job:
     @property
     def fingerprint(self) -> str:
         """A hash of all that the user can change: annotations and template, whether suspended or not."""
+        asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
+        return _digest([asked, self._spec_but_suspend()])
+
+    @property
+    def template(self) -> str:
+        """A hash of what trials are made from: the job's `spec`, whether suspended or not."""
+        return _digest(self._spec_but_suspend())
+
+    def _spec_but_suspend(self) -> dict[str, Any]:
         spec = copy.deepcopy(_mapping(self.manifest, "spec"))
         _mapping(spec, "runPolicy").pop("suspend", None)
-        asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
-        text = json.dumps([asked, spec], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return spec
 
     def with_spec(self, spec: Mapping[str, Any]) -> Job:
         """Return the job with another `spec`."""
@@ -105,6 +112,10 @@ class Job:
     def spec(self) -> TuningSpec:
         """Return what the job's annotations ask for; InvalidJob carries every mistake."""
         return TuningSpec.from_annotations(self.annotations, baseline=self.baseline, shape=self.shape)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
@@ -139,7 +150,11 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
             keys.TRIAL_JOB_UID: job.uid,
             keys.TRIAL_NUMBER: str(suggestion.number),
         },
-        "annotations": {**annotations, keys.SUGGESTION: encode_suggestion(suggestion)},
+        "annotations": {
+            **annotations,
+            keys.SUGGESTION: encode_suggestion(suggestion),
+            keys.TRIAL_TEMPLATE: job.template,
+        },
         "ownerReferences": [
             {
                 "apiVersion": API_VERSION,
@@ -155,6 +170,8 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
     for kind, replica in _replicas(trial):
         # OnFailure, the default, would restart a diverged run for ever.
         replica["restartPolicy"] = "Never"
+        # A failed container's last lines then stand in its pod's status, which outlives the log.
+        _container(replica)["terminationMessagePolicy"] = "FallbackToLogsOnError"
         _set_replica(kind, replica, suggestion, trial_environment(suggestion))
     return trial
 

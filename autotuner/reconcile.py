@@ -7,7 +7,7 @@ under names that are the same whoever asks, and the status is written once, last
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,7 @@ from autotuner.errors import InvalidJob
 from autotuner.manifest import Job, answered_spec
 from autotuner.spec import TuningSpec
 from autotuner.status import Status, describe, describe_invalid, events
-from autotuner.trial import Purpose, Trial
+from autotuner.trial import Purpose, Suggestion, Trial
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED), str(Phase.INVALID)})
 
@@ -30,7 +30,7 @@ class Pass:
     """What one pass saw and did.
 
     `decision` is None where the job is settled or cannot be tuned as it is written. `finished` are the
-    trials that this pass recorded.
+    trials that this pass recorded, `started` and `put_off` what the decision wanted started.
     """
 
     job: Job
@@ -38,10 +38,18 @@ class Pass:
     decision: Decision | None = None
     trials: tuple[Trial, ...] = ()
     finished: tuple[Trial, ...] = ()
+    started: tuple[Suggestion, ...] = ()
+    put_off: tuple[Suggestion, ...] = ()
 
 
-def reconcile(backend: Backend, job: Job, now: datetime) -> Pass:
+Admit = Callable[[Suggestion], bool]
+"""Returns whether a trial may start now: the say of whoever has several jobs to care for."""
+
+
+def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _: True) -> Pass:
     """Drive one registered job one step further.
+
+    A start that `admit` refuses is put off: whoever refused has the job come again.
 
     Raises:
         BackendError: If the cluster or the machine did not do as asked; come again.
@@ -61,17 +69,19 @@ def reconcile(backend: Backend, job: Job, now: datetime) -> Pass:
     trials = merge(seen)
     decision = decide(spec, trials, now)
     stopped = _stop(backend, job, decision, trials, now)
-    for suggestion in decision.start:
-        backend.start(job, suggestion)
+    started, put_off = _start(backend, job, decision, admit)
     trials = (
         *(stopped.get(trial.number, trial) for trial in trials),
-        *(Trial(suggestion) for suggestion in decision.start),
+        *(Trial(suggestion) for suggestion in started),
     )
+    notices = [*seen.notices]
+    if put_off:
+        notices.append(f"waits for a place for {len(put_off)} more trials: other jobs' trials take them all")
     answered = _answered(job, spec, decision, trials)
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
-    status = describe(decision, trials, observed, seen.notices)
+    status = describe(decision, trials, observed, notices)
     backend.publish(job, status, events(job.annotations, status), answered)
-    return Pass(job, status, decision, trials, (*finished, *stopped.values()))
+    return Pass(job, status, decision, trials, (*finished, *stopped.values()), started, put_off)
 
 
 def withdraw(backend: Backend, job: Job) -> None:
@@ -118,6 +128,19 @@ def _stop(
         backend.stop(job, stop.number)
         stopped[stop.number] = trial
     return stopped
+
+
+def _start(
+    backend: Backend, job: Job, decision: Decision, admit: Admit
+) -> tuple[tuple[Suggestion, ...], tuple[Suggestion, ...]]:
+    """Start what may start; return what was started, and what was put off."""
+    started: list[Suggestion] = []
+    for suggestion in decision.start:
+        if not admit(suggestion):
+            break
+        backend.start(job, suggestion)
+        started.append(suggestion)
+    return tuple(started), tuple(decision.start[len(started) :])
 
 
 def _answered(

@@ -72,7 +72,7 @@ class LocalBackend:
         self._folder = folder
         self._surroundings = surroundings
         self._supervisors: dict[int, subprocess.Popen[bytes]] = {}
-        self._logs: dict[int, _Log] = {}
+        self._logs: dict[tuple[int, str, str | None], _Log] = {}
         self._lock: int | None = None
         self._processes_lock: int | None = None
 
@@ -262,7 +262,9 @@ class LocalBackend:
         return replace(trial, outcome=outcome, message=message, ended_at=ended_at)
 
     def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogParser:
-        log = self._logs.setdefault(number, _Log(LogParser(spec.target.metric, spec.metric_pattern)))
+        # Another metric or pattern reads the log anew.
+        key = (number, spec.target.metric, spec.metric_pattern)
+        log = self._logs.setdefault(key, _Log(LogParser(spec.target.metric, spec.metric_pattern)))
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(log.offset)
             while piece := file.read(_CHUNK):
@@ -277,7 +279,7 @@ class LocalBackend:
         return process is not None and process.poll() is None
 
     def _end(self, number: int) -> None:
-        self._logs.pop(number, None)
+        self._logs = {key: log for key, log in self._logs.items() if key[0] != number}
         process = self._supervisors.pop(number, None)
         if process is None:
             return

@@ -150,6 +150,8 @@ class PodApi:
             except ApiError as error:
                 if error.status in _IS_GONE:
                     return False
+                if error.status == HTTPStatus.FORBIDDEN and "NamespaceTerminating" in str(error):
+                    return False  # a binding is new content, which a namespace on its way out refuses
                 if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
             except urllib3.exceptions.HTTPError:

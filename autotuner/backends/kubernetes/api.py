@@ -1,0 +1,250 @@
+"""The one edge at which we talk to a Kubernetes API server.
+
+Five verbs over plain JSON, each with a timeout, the User-Agent `autotuner/<version>` and one translation of
+errors: whatever goes wrong becomes a `RequestFailed`, a `BackendError` that carries the HTTP status. The
+generated methods of the official client are passed over on purpose: they build a tree of model objects for
+every pod that is listed (slow, and large), have no default timeout, and guess a patch's content type. Its
+connection handling, its configuration and its credentials (token files that rotate, exec plug-ins) are used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+import urllib3
+from kubernetes import client, config
+
+import autotuner
+from autotuner.errors import BackendError, InvalidConfiguration
+
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 15.0
+
+JOBS: Final = "/apis/kubeflow.org/v1"
+CORE: Final = "/api/v1"
+LEASES: Final = "/apis/coordination.k8s.io/v1"
+
+_MAX_BODY: Final = 500
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+
+OnRequest = Callable[[str, str], None]
+"""Is told the verb and the code of each request; the code is `error` where no answer came."""
+
+
+class RequestFailed(BackendError):
+    """A request that the API server did not carry out, or that never reached it.
+
+    `status` is the HTTP status, 0 where there was no answer. `retry_after` is how many seconds the server
+    asks us to wait, 0 where it does not say.
+    """
+
+    def __init__(self, message: str, status: int = 0, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def is_not_found(self) -> bool:
+        """Whether the object is not there."""
+        return self.status == _NOT_FOUND
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether the object exists already, or has changed since it was read."""
+        return self.status == _CONFLICT
+
+
+class Api:
+    """An API server; safe to use from many threads at once."""
+
+    def __init__(self, configuration: client.Configuration, on_request: OnRequest | None = None) -> None:
+        # One repetition is for a pooled connection that the server has closed; back-off is the queue's.
+        configuration.retries = urllib3.Retry(total=1, redirect=0, other=0, status=0, backoff_factor=0)
+        self._client = client.ApiClient(configuration)
+        self._client.user_agent = f"autotuner/{autotuner.__version__}"
+        self._on_request = on_request or (lambda _verb, _code: None)
+
+    @property
+    def client(self) -> client.ApiClient:
+        """The official client's connection, for its leader election."""
+        return self._client
+
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        """Read one object."""
+        return self._json("get", "GET", path, query=query)
+
+    def list(self, path: str, **query: object) -> dict[str, Any]:
+        """Read a collection, whole."""
+        return self._json("list", "GET", path, query=query)
+
+    def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object in a collection."""
+        return self._json("create", "POST", path, body=body)
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `body` into an object (RFC 7386)."""
+        return self._json("patch", "PATCH", path, body=body, content_type="application/merge-patch+json")
+
+    def delete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Delete an object; `body` is the DeleteOptions."""
+        return self._json("delete", "DELETE", path, body=body)
+
+    def log(self, namespace: str, pod: str, **query: object) -> str:
+        """Read a pod's log; bytes that are no UTF-8 are replaced. It is counted as a verb of its own."""
+        path = core_path(namespace, "pods", pod) + "/log"
+        response = self._send("log", "GET", path, query=query, accept="*/*")
+        return self._read(response).decode("utf-8", errors="replace")
+
+    def stream(self, path: str, *, accept: str, read_seconds: float, **query: object) -> urllib3.HTTPResponse:
+        """Open a watch; the caller reads the response and closes it.
+
+        A silence of more than `read_seconds` raises from the read.
+        """
+        return self._send("watch", "GET", path, query=query, accept=accept, read_seconds=read_seconds)
+
+    def list_as(self, path: str, *, accept: str, **query: object) -> dict[str, Any]:
+        """Read a collection in another representation, such as metadata alone."""
+        response = self._send("list", "GET", path, query=query, accept=accept)
+        return _object(self._read(response), path)
+
+    def _json(  # noqa: PLR0913 (the parts of an HTTP request)
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        response = self._send(verb, method, path, query=query, body=body, content_type=content_type)
+        return _object(self._read(response), path)
+
+    def _send(  # noqa: PLR0913 (the parts of an HTTP request)
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        read_seconds: float = READ_SECONDS,
+    ) -> urllib3.HTTPResponse:
+        headers = {"Accept": accept}
+        if body is not None:
+            headers["Content-Type"] = content_type
+        try:
+            request = self._client.param_serialize(
+                method,
+                path,
+                query_params=[(name, value) for name, value in (query or {}).items() if value is not None],
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            timeout = (CONNECT_SECONDS, read_seconds)
+            answer: urllib3.HTTPResponse = self._client.call_api(*request, _request_timeout=timeout).response
+        except (urllib3.exceptions.HTTPError, client.ApiException, OSError) as error:
+            self._on_request(verb, "error")
+            raise RequestFailed(f"{verb} {path}: {_reason(error)}") from error
+        self._on_request(verb, str(answer.status))
+        if not 200 <= answer.status <= 299:  # noqa: PLR2004 (HTTP's own numbers)
+            raise _failure(verb, path, answer)
+        return answer
+
+    def _read(self, response: urllib3.HTTPResponse) -> bytes:
+        try:
+            data: bytes = response.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise RequestFailed(f"the answer broke off: {_reason(error)}") from error
+        finally:
+            response.release_conn()
+        return data
+
+
+def connect(on_request: OnRequest | None = None, context: str | None = None) -> Api:
+    """Return the API server that this process belongs to: its pod's cluster, else that of KUBECONFIG.
+
+    Raises:
+        InvalidConfiguration: If there is neither.
+    """
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        try:
+            config.load_kube_config(client_configuration=configuration, context=context)
+        except (config.ConfigException, OSError) as error:
+            raise InvalidConfiguration(
+                f"there is no cluster to talk to: this is no pod with a service account, and {error};"
+                " let KUBECONFIG name a kubeconfig file with a current context"
+            ) from error
+    return Api(configuration, on_request)
+
+
+def current_namespace(context: str | None = None) -> str:
+    """Return the namespace that the kubeconfig's context names; `default` without one."""
+    try:
+        contexts, active = config.list_kube_config_contexts()
+    except (config.ConfigException, OSError):
+        return "default"
+    chosen = next((c for c in contexts if c.get("name") == context), active) if context else active
+    return str((chosen or {}).get("context", {}).get("namespace") or "default")
+
+
+def jobs_path(namespace: str | None, name: str | None = None) -> str:
+    """Return the path of one PyTorchJob, of those of a namespace, or of all (namespace None)."""
+    return _path(JOBS, namespace, "pytorchjobs", name)
+
+
+def core_path(namespace: str, kind: str, name: str | None = None) -> str:
+    """Return the path of objects of the core group, such as `pods`."""
+    return _path(CORE, namespace, kind, name)
+
+
+def _path(group: str, namespace: str | None, kind: str, name: str | None) -> str:
+    where = "" if namespace is None else f"/namespaces/{quote(namespace, safe='')}"
+    return f"{group}{where}/{kind}" + ("" if name is None else f"/{quote(name, safe='')}")
+
+
+def _object(data: bytes, path: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise RequestFailed(f"{path}: the answer is no JSON, but {data[:80]!r}") from error
+    if not isinstance(value, dict):
+        raise RequestFailed(f"{path}: the answer is no object, but {data[:80]!r}")
+    return value
+
+
+def _failure(verb: str, path: str, answer: urllib3.HTTPResponse) -> RequestFailed:
+    try:
+        data = answer.read(64 * 1024)
+    except (urllib3.exceptions.HTTPError, OSError):
+        data = b""
+    answer.close()
+    try:
+        message = str(json.loads(data)["message"])
+    except (ValueError, TypeError, KeyError):
+        message = data.decode("utf-8", errors="replace")
+    try:
+        retry_after = float(answer.headers.get("Retry-After", 0))
+    except ValueError:
+        retry_after = 0.0
+    return RequestFailed(
+        f"{verb} {path}: {answer.status} {message[:_MAX_BODY]}", answer.status, max(0.0, retry_after)
+    )
+
+
+def _reason(error: Exception) -> str:
+    # urllib3 wraps: "HTTPSConnectionPool(...): Max retries exceeded with url: ... (Caused by ...)"
+    text = str(error)
+    caused = re.search(r"\(Caused by (.+)\)$", text)
+    return (caused[1] if caused else text or type(error).__name__)[:_MAX_BODY]

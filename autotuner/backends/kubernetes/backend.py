@@ -1,0 +1,439 @@
+"""Trials as PyTorchJobs: the backend of the daemon.
+
+The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger
+ConfigMap (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
+What this object remembers is a cache, and losing it costs requests: the followers of logs, and, where
+`keeps_views` is set, what the last look at a job saw. The daemon sets that, because its watches tell it when
+a view is out of date (`forget_view`); a look in between then reads logs alone.
+
+Every request is one that the chart's role allows; see `helm/autotuner/templates/role.yaml`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from autotuner import keys
+from autotuner.backends.base import Backend, Observation
+from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path, jobs_path
+from autotuner.backends.kubernetes.events import emit
+from autotuner.backends.kubernetes.ledger import Ledger
+from autotuner.backends.kubernetes.logs import LogFollower
+from autotuner.backends.kubernetes.pods import (
+    JOB_NAME_LABEL,
+    entries,
+    is_owned_by,
+    mapping,
+    read_conditions,
+    read_pod,
+    suggestion_of,
+)
+from autotuner.errors import BackendError, Conflict, InvalidRecord
+from autotuner.manifest import Job, devices, trial_manifest
+from autotuner.measure import LogParser
+from autotuner.outcome import Ending, Pod, Standing, assess, classify
+from autotuner.spec import TuningSpec
+from autotuner.status import Event, Status
+from autotuner.trial import Measurement, Outcome, Suggestion, Trial
+from autotuner.wellformed import CONTAINER
+
+UNREADABLE_AFTER: Final = timedelta(minutes=10)
+"""How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""
+_TAIL_LINES: Final = 60
+
+
+@dataclass(slots=True)
+class _View:
+    """What the last look at a job saw: its ledger, its trials by number, and their pods."""
+
+    ledger: Ledger
+    trials: dict[int, Mapping[str, Any]]
+    pods: dict[str, list[Pod]] = field(default_factory=dict)
+
+
+class KubernetesBackend:
+    """Runs trials on a cluster. Safe to use from many threads, one at a time for each job.
+
+    Args:
+        api: The API server.
+        clock: Returns the present, in UTC.
+        start_patience: How long a trial may wait to start before the job's status says why.
+        max_log_bytes: Bytes that one request reads of a log.
+        keeps_views: Whether `observe` may repeat what it saw last, but for the logs; see `forget_view`.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        start_patience: timedelta = timedelta(minutes=10),
+        max_log_bytes: int = 1_048_576,
+        keeps_views: bool = False,
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._start_patience = start_patience
+        self._max_log_bytes = max_log_bytes
+        self._keeps_views = keeps_views
+        self._views: dict[str, _View] = {}
+        self._removed: set[str] = set()
+        self._followers: dict[str, dict[tuple[str, str, str | None], LogFollower]] = {}
+
+    def forget_view(self, uid: str) -> None:
+        """Have the next look at a job read everything live."""
+        self._views.pop(uid, None)
+
+    def forget(self, uid: str) -> None:
+        """Drop all that is remembered of a job, which is gone or done."""
+        self._views.pop(uid, None)
+        self._followers.pop(uid, None)
+
+    def has_removed(self, uid: str) -> bool:
+        """Return whether the trial object of this UID was deleted by us; the answer is given once."""
+        try:
+            self._removed.remove(uid)
+        except KeyError:
+            return False
+        return True
+
+    # --- the Protocol ----------------------------------------------------------------------------------
+
+    def observe(self, job: Job, spec: TuningSpec) -> Observation:
+        """Return the ledger's trials and those that exist, the logs of running ones read to their end.
+
+        Raises:
+            BackendError: If the cluster does not answer; Conflict, if the ledger's name is taken.
+        """
+        view = self._view(job)
+        self._look_at_pods(job, view)
+        recorded, problems = view.ledger.trials()
+        finished = {trial.number: trial for trial in recorded}
+        live: list[Trial] = []
+        notices: list[str] = []
+        for number, manifest in sorted(view.trials.items()):
+            if number in finished:
+                live.append(finished[number])
+                continue
+            trial, notice = self._trial(job, spec, manifest, view.pods.get(_name(manifest), []))
+            live.append(trial)
+            notices += [f"trial {number} waits: {notice}"] if notice else []
+        self._keep_followers(job, live, view)
+        return Observation(recorded, live, (*notices, *problems))
+
+    def start(self, job: Job, suggestion: Suggestion) -> None:
+        """Create the trial's PyTorchJob.
+
+        Raises:
+            BackendError: If the cluster refuses or does not answer; Conflict, if the name is taken.
+        """
+        manifest = trial_manifest(job, suggestion)
+        created: Mapping[str, Any]
+        try:
+            created = self._api.create(jobs_path(job.namespace), manifest)
+        except RequestFailed as error:
+            if not error.is_conflict:
+                raise
+            created = self._existing_trial(job, _name(manifest))
+        view = self._views.get(job.uid)
+        if view is not None:
+            view.trials[suggestion.number] = created
+
+    def record(self, job: Job, trial: Trial) -> None:
+        """Write a finished trial into the ledger ConfigMap."""
+        view = self._views.get(job.uid)
+        ledger = view.ledger if view is not None else Ledger.read(self._api, job)
+        ledger.write(trial)
+
+    def stop(self, job: Job, number: int) -> None:
+        """Delete the trial's PyTorchJob; the garbage collector ends its pods."""
+        view = self._views.get(job.uid)
+        name = keys.trial_name(job.name, job.uid, number)
+        found = (view.trials.get(number) if view is not None else None) or self._find(job, name)
+        if found is not None and _is_ours(found, job):
+            self._delete(job, name, str(mapping(found.get("metadata")).get("uid")))
+        if view is not None:
+            view.trials.pop(number, None)
+
+    def publish(
+        self, job: Job, status: Status, events: Sequence[Event], spec: Mapping[str, Any] | None = None
+    ) -> None:
+        """Patch the job's status annotations, and its spec where one is given; then emit the events.
+
+        Annotations of ours that the status no longer has are removed.
+        """
+        changes = status_changes(job.annotations, status.annotations)
+        changed_spec = spec if spec is not None and spec != job.manifest.get("spec") else None
+        if changes or changed_spec is not None:
+            # A job that was deleted and made again under its name is another job: the UID guards it.
+            metadata: dict[str, Any] = {"uid": job.uid, "annotations": changes}
+            patch: dict[str, Any] = {"metadata": metadata}
+            if changed_spec is not None:
+                # The spec is a copy of what was read: written only onto just that.
+                metadata["resourceVersion"] = mapping(job.manifest.get("metadata")).get("resourceVersion")
+                patch["spec"] = dict(changed_spec)
+            try:
+                self._api.patch(jobs_path(job.namespace, job.name), patch)
+            except RequestFailed as error:
+                if error.is_not_found:
+                    return
+                raise
+        for event in events:
+            emit(self._api, job, event, self._clock())
+
+    def existing(self, job: Job) -> Sequence[int]:
+        """Return the numbers of the job's PyTorchJobs that are trials."""
+        return sorted(self._list_trials(job))
+
+    # --- trials ----------------------------------------------------------------------------------------
+
+    def _view(self, job: Job) -> _View:
+        view = self._views.get(job.uid)
+        if view is None or not self._keeps_views:
+            # The trials first: one that is recorded and removed in between is then missed by neither.
+            trials = self._list_trials(job)
+            view = _View(Ledger.read(self._api, job), trials)
+            self._views[job.uid] = view
+        return view
+
+    def _list_trials(self, job: Job) -> dict[int, Mapping[str, Any]]:
+        found = self._api.list(jobs_path(job.namespace), labelSelector=f"{keys.TRIAL_JOB_UID}={job.uid}")
+        trials: dict[int, Mapping[str, Any]] = {}
+        for item in entries(found.get("items")):
+            # Labels can be copied by anybody; a trial of ours has the owner and the name as well.
+            try:
+                suggestion = suggestion_of(item)
+            except InvalidRecord:
+                continue
+            if _is_ours(item, job) and _name(item) == keys.trial_name(job.name, job.uid, suggestion.number):
+                trials[suggestion.number] = item
+        return trials
+
+    def _existing_trial(self, job: Job, name: str) -> Mapping[str, Any]:
+        found = self._find(job, name)
+        if found is None:
+            raise BackendError(f"PyTorchJob {name} was there a moment ago, and is gone; come again")
+        if not _is_ours(found, job):
+            raise Conflict(
+                f"PyTorchJob {job.namespace}/{name} exists, and is no trial of {job.name}:"
+                " remove or rename it, for the trial needs its name"
+            )
+        if "deletionTimestamp" in mapping(found.get("metadata")):
+            raise BackendError(f"PyTorchJob {name} is being deleted; come again")
+        return found
+
+    def _find(self, job: Job, name: str) -> Mapping[str, Any] | None:
+        try:
+            return self._api.get(jobs_path(job.namespace, name))
+        except RequestFailed as error:
+            if error.is_not_found:
+                return None
+            raise
+
+    def _delete(self, job: Job, name: str, uid: str) -> None:
+        if self._keeps_views:
+            self._removed.add(uid)
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            self._api.delete(jobs_path(job.namespace, name), options)
+        except RequestFailed as error:
+            if not error.is_not_found:
+                self.forget_view(job.uid)
+                raise
+
+    # --- pods and logs ---------------------------------------------------------------------------------
+
+    def _look_at_pods(self, job: Job, view: _View) -> None:
+        """Read the pods of trials about which a view does not know all yet, in one request."""
+        wanted = {}
+        finished = {trial.number for trial in view.ledger.trials()[0]}
+        for number, manifest in view.trials.items():
+            conditions = read_conditions(manifest)
+            pods = view.pods.get(_name(manifest))
+            all_run = pods is not None and sum(p.started_at is not None for p in pods) >= conditions.replicas
+            if number not in finished and not conditions.is_suspended and not all_run:
+                wanted[_name(manifest)] = str(mapping(manifest.get("metadata")).get("uid"))
+        if not wanted:
+            return
+        found = self._api.list(
+            core_path(job.namespace, "pods"),
+            labelSelector=f"{JOB_NAME_LABEL} in ({','.join(sorted(wanted))})",
+        )
+        pods_of: dict[str, list[Pod]] = {name: [] for name in wanted}
+        for item in entries(found.get("items")):
+            labels = mapping(mapping(item.get("metadata")).get("labels"))
+            name = str(labels.get(JOB_NAME_LABEL))
+            # A pod of an earlier trial of this name may still be on its way out.
+            if name in wanted and is_owned_by(item, wanted[name]):
+                pods_of[name].append(read_pod(item))
+        view.pods.update(pods_of)
+
+    def _trial(
+        self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[Pod]
+    ) -> tuple[Trial, str]:
+        """Return a trial as it stands, and what holds it up."""
+        conditions, now = read_conditions(manifest), self._clock()
+        standing = assess(conditions, pods, now, self._start_patience)
+        trial = Trial(
+            suggestion_of(manifest),
+            started_at=standing.started_at,
+            devices=devices(manifest),
+        )
+        if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
+            lost = "the job was changed before the trial had started"
+            return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), ""
+        rank_zero = next((pod for pod in pods if pod.is_rank_zero), None)
+        follower = None
+        if rank_zero is not None and rank_zero.started_at is not None:
+            follower = self._follower(job, spec, rank_zero)
+        try:
+            is_whole = follower is None or self._follow(job, rank_zero, follower)
+            if standing.ending is not None:
+                ended = self._ended(
+                    job, spec, trial, standing=standing, pods=pods, follower=follower, is_whole=is_whole
+                )
+                return ended, ""
+        except RequestFailed as error:
+            # What is measured does not change because a node does not answer for a while.
+            if standing.ending is None:
+                return replace(trial, measurements=_measurements(follower)), ""
+            if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
+                raise
+            lost = standing.ending.disruption or f"its log cannot be read: {error}"
+            return replace(trial, outcome=Outcome.LOST, ended_at=standing.ended_at, message=lost), ""
+        extras = follower.parser.extras if follower is not None else {}
+        return replace(trial, measurements=_measurements(follower), extras=extras), standing.hold_up
+
+    def _ended(  # noqa: PLR0913 (all that is known of an end)
+        self,
+        job: Job,
+        spec: TuningSpec,
+        trial: Trial,
+        *,
+        standing: Standing,
+        pods: Sequence[Pod],
+        follower: LogFollower | None,
+        is_whole: bool,
+    ) -> Trial:
+        """Return an ended trial with its outcome; one whose log is longer than a look goes on for now."""
+        if not is_whole:
+            return replace(trial, measurements=_measurements(follower))
+        if follower is not None:
+            follower.close()
+        ending = standing.ending or Ending(None)
+        if follower is None and ending.exit_code == 0:
+            ending = Ending(None, disruption="its pods, and their logs, were gone before they could be read")
+        elif ending.exit_code not in {None, 0}:
+            ending = replace(ending, log_tail=self._tail(job, ending, pods, follower))
+        measurements = _measurements(follower)
+        outcome, message = classify(ending, measurements, spec.target)
+        extras = follower.parser.extras if follower is not None else {}
+        return replace(
+            trial,
+            measurements=measurements,
+            outcome=outcome,
+            ended_at=standing.ended_at,
+            message=message,
+            extras=extras,
+        )
+
+    def _follower(self, job: Job, spec: TuningSpec, pod: Pod) -> LogFollower:
+        followers = self._followers.setdefault(job.uid, {})
+        # A pod of another UID is another run; another metric or pattern reads the log anew.
+        key = (pod.uid, spec.target.metric, spec.metric_pattern)
+        if key not in followers:
+            parser = LogParser(spec.target.metric, spec.metric_pattern)
+            followers[key] = LogFollower(parser, self._max_log_bytes)
+        return followers[key]
+
+    def _follow(self, job: Job, pod: Pod | None, follower: LogFollower) -> bool:
+        """Read what is new of a log; return whether its present end was reached."""
+        if pod is None:
+            return True
+
+        def read(since: str | None, limit: int) -> str:
+            return self._api.log(
+                job.namespace,
+                pod.name,
+                container=CONTAINER,
+                timestamps="true",
+                sinceTime=since,
+                limitBytes=limit,
+            )
+
+        follower.look(read)
+        return follower.is_whole
+
+    def _tail(self, job: Job, ending: Ending, pods: Sequence[Pod], follower: LogFollower | None) -> str:
+        """Return the end of the log of the process that failed first, from wherever it still stands."""
+        if ending.log_tail:
+            return ending.log_tail
+        failed = next((pod for pod in pods if pod.exit_code == ending.exit_code), None)
+        if failed is None or (failed.is_rank_zero and follower is not None):
+            return follower.tail if follower is not None else ""
+        try:
+            return self._api.log(
+                job.namespace,
+                failed.name,
+                container=CONTAINER,
+                tailLines=_TAIL_LINES,
+                limitBytes=self._max_log_bytes,
+            )
+        except RequestFailed:
+            return follower.tail if follower is not None else ""
+
+    def _keep_followers(self, job: Job, live: Sequence[Trial], view: _View) -> None:
+        """Drop the followers of pods that are gone."""
+        followers = self._followers.get(job.uid, {})
+        uids = {pod.uid for trial in live for pod in view.pods.get(_name(view.trials[trial.number]), ())}
+        for key in [key for key in followers if key[0] not in uids]:
+            del followers[key]
+
+
+def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the status annotations to write; None removes one.
+
+    The GPU-hours in the answer grow by the second while trials run; by themselves they are not worth a write.
+    """
+    ours = {key: value for key, value in before.items() if key.startswith(keys.STATUS_PREFIX)}
+    changes: dict[str, str | None] = {key: None for key in ours if key not in after}
+    changes |= {key: value for key, value in after.items() if ours.get(key) != value}
+    if set(changes) == {keys.ANSWER} and _but_hours(ours.get(keys.ANSWER)) == _but_hours(
+        after.get(keys.ANSWER)
+    ):
+        return {}
+    return changes
+
+
+def _but_hours(answer: str | None) -> object:
+    try:
+        fields = json.loads(answer or "")
+    except ValueError:
+        return None
+    return {**fields, "gpu_hours": None} if isinstance(fields, dict) else fields
+
+
+def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
+    """Return whether a trial was made from a template that its owner has changed since."""
+    made_from = mapping(mapping(manifest.get("metadata")).get("annotations")).get(keys.TRIAL_TEMPLATE)
+    return made_from is not None and made_from != job.template
+
+
+def _is_ours(manifest: Mapping[str, Any], job: Job) -> bool:
+    labels = mapping(mapping(manifest.get("metadata")).get("labels"))
+    return labels.get(keys.TRIAL_JOB_UID) == job.uid and is_owned_by(manifest, job.uid)
+
+
+def _name(manifest: Mapping[str, Any]) -> str:
+    return str(mapping(manifest.get("metadata")).get("name"))
+
+
+def _measurements(follower: LogFollower | None) -> tuple[Measurement, ...]:
+    return follower.parser.measurements if follower is not None else ()
+
+
+_: type[Backend] = KubernetesBackend

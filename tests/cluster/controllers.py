@@ -1,0 +1,152 @@
+"""The controller as users run it: a process of its own, with the rights of its role and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.controlplane.processes import free_port
+from tests.controlplane.waiting import eventually
+
+_CHECKOUT = Path(__file__).parents[2]
+
+RULES = [
+    {
+        "apiGroups": ["kubeflow.org"],
+        "resources": ["pytorchjobs"],
+        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "verbs": ["get", "create", "update", "patch"],
+    },
+]
+"""What the controller may do, and nothing else."""
+
+_PROGRAM = """
+import sys
+from autotuner import log
+from autotuner.config import ControllerSettings
+from autotuner.daemon.run import run
+log.configure("debug", "json")
+sys.exit(run(ControllerSettings.load()))
+"""
+
+
+class Controller:
+    """One controller process; `stop`, `kill` and `start` may follow each other."""
+
+    def __init__(self, kubeconfig: Path, log: Path, **settings: object) -> None:
+        self.log = log
+        self.port = free_port()
+        given = {
+            "poll_seconds": 0.3,
+            "resync_seconds": 30,
+            "http_host": "127.0.0.1",
+            "http_port": self.port,
+            **settings,
+        }
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")},
+            **{f"AUTOTUNER_CONTROLLER_{name.upper()}": str(value) for name, value in given.items()},
+            "KUBECONFIG": str(kubeconfig),
+            "PYTHONPATH": str(_CHECKOUT),
+            "OMP_NUM_THREADS": "1",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM],
+                env=self._environment,
+                cwd=self.log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_until_ready(self) -> None:
+        eventually(lambda: self.get("/readyz")[0] == 200)
+
+    def terminate(self, seconds: float = 30) -> tuple[int, float]:
+        """Ask it to end; return its exit code and how long that took."""
+        assert self._process is not None
+        began = time.monotonic()
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(seconds), time.monotonic() - began
+
+    def kill(self) -> None:
+        """End it as a crash does; one that has ended is passed over."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def pause(self) -> None:
+        """Stop its time, as a frozen machine does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def wait(self, seconds: float = 60) -> int:
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def metrics(self) -> dict[str, float]:
+        """Return every sample by its name and labels as they stand in the exposition."""
+        lines = self.get("/metrics")[1].splitlines()
+        return {
+            name: float(value)
+            for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        }
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return its log."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@contextmanager
+def running(controller: Controller) -> Iterator[Controller]:
+    """Run a controller for the length of a block."""
+    controller.start()
+    try:
+        yield controller
+    finally:
+        controller.kill()

@@ -1,0 +1,113 @@
+"""The controller may die between any two effects: same answer, no trial lost, run twice or left behind."""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from autotuner.backends.kubernetes import Api, KubernetesBackend
+from autotuner.backends.kubernetes.api import jobs_path
+from autotuner.errors import BackendError
+from autotuner.manifest import Job
+from autotuner.reconcile import is_settled, reconcile
+from tests.cluster.controllers import running
+from tests.cluster.tuned_jobs import TunedJob, image_of, learner
+from tests.controlplane.waiting import eventually
+
+
+class Crash(Exception):
+    """The process died."""
+
+
+class CrashingApi(Api):
+    """An API server whose caller dies right after each change that it makes."""
+
+    changes = 0
+
+    def create(self, path, body):
+        return self._die(super().create(path, body))
+
+    def patch(self, path, body):
+        return self._die(super().patch(path, body))
+
+    def delete(self, path, body):
+        return self._die(super().delete(path, body))
+
+    def _die(self, _answer):
+        type(self).changes += 1
+        raise Crash
+
+
+def one_life(control_plane, namespace, name, api_type):
+    """Make passes until the process dies; return whether the job is settled."""
+    api = api_type(control_plane.configuration())
+    backend = KubernetesBackend(api)
+    try:
+        job = Job.from_manifest(api.get(jobs_path(namespace, name)))
+        if is_settled(job):
+            return True
+        reconcile(backend, job, datetime.now(UTC))
+    except (Crash, BackendError):
+        pass
+    return False
+
+
+def assert_whole(job, starts):
+    """Assert that each trial ran once, was recorded once, and is gone."""
+    numbers = [trial.number for trial in job.ledger()]
+    assert numbers == list(range(len(numbers)))
+    assert not job.trial_jobs()
+    runs = Counter(start for start in starts if start.startswith(f"{job.name}-"))
+    assert runs == Counter(f"{job.name}-{number}" for number in numbers)
+
+
+def test_a_crash_after_every_single_effect_changes_nothing(admin, namespace, nodes, control_plane):
+    starts = []
+    nodes.add_image("example/training", image_of(learner(largest=512, starts=starts)))
+    smooth, crashed = (TunedJob(name).create(admin, namespace) for name in ("smooth", "crashed"))
+
+    eventually(lambda: one_life(control_plane, namespace, "smooth", Api), 120)
+    eventually(lambda: one_life(control_plane, namespace, "crashed", CrashingApi), 120)
+
+    assert CrashingApi.changes > 4 * len(crashed.ledger())
+    assert crashed.phase == smooth.phase == "Done"
+    for field in ("batch_size", "confirmed", "ended"):
+        assert crashed.answer[field] == smooth.answer[field]
+    assert_whole(smooth, starts)
+    assert_whole(crashed, starts)
+
+
+def all_done(jobs):
+    return all(job.phase == "Done" for job in jobs)
+
+
+def wait_for_lines(controller, count, jobs):
+    eventually(lambda: len(controller.lines()) >= count or all_done(jobs), 120)
+
+
+@pytest.mark.timeout(600)
+def test_random_kills_over_many_jobs_change_nothing(admin, namespace, nodes, new_controller):
+    starts = []
+    nodes.add_image("example/training", image_of(learner(largest=512, seconds=0.2, starts=starts)))
+    jobs = [
+        TunedJob(f"job-{n}", annotations={"autotuner.dev/parallel-trials": "2"}).create(admin, namespace)
+        for n in range(8)
+    ]
+    dice = random.Random(7)
+    controller = new_controller()
+    kills = 0
+
+    with running(controller):
+        controller.wait_until_ready()
+        while not all_done(jobs):
+            wanted = len(controller.lines()) + dice.randrange(5, 40)
+            wait_for_lines(controller, wanted, jobs)
+            controller.kill()
+            kills += 1
+            controller.start()
+
+    assert kills >= 5
+    for job in jobs:
+        assert job.answer["batch_size"] == 512, job.status
+        assert_whole(job, starts)

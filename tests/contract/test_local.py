@@ -1,0 +1,42 @@
+"""The local backend keeps the contract."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from autotuner.backends.local import LocalBackend
+from autotuner.backends.pods import Surroundings
+from autotuner.manifest import Job
+from tests.contract.suite import BackendContract
+
+
+class LocalHarness:
+    def __init__(self, folder):
+        self._folder = folder
+        self._surroundings = Surroundings(folder=folder, shell=dict(os.environ))
+        self.backend = self._open()
+
+    def _open(self):
+        return LocalBackend(self._folder / "tuning", self._surroundings).__enter__()
+
+    def register(self, manifest):
+        return replace(Job.from_manifest(manifest), uid="local")
+
+    def reread(self, job):
+        return self.backend.job(job)
+
+    def restart(self):
+        self.close()
+        self.backend = self._open()
+
+    def close(self):
+        self.backend.__exit__(None, None, None)
+
+
+class TestLocal(BackendContract):
+    @pytest.fixture
+    def harness(self, tmp_path):
+        harness = LocalHarness(tmp_path)
+        yield harness
+        harness.close()
