@@ -1,0 +1,56 @@
+"""How every command ends: exit codes, and messages on standard error.
+
+Exit codes: 0, the answer is confirmed (or the command did what it was asked); 1, the machine, the cluster or
+the user's program failed; 2, the input has mistakes; 3, the tuning ended without a confirmed answer; 130,
+interrupted (run the same command again).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Final
+
+import typer
+
+from autotuner.errors import AutotunerError, InvalidConfiguration, InvalidJob
+
+EXIT_FAILED: Final = 1
+EXIT_INVALID: Final = 2
+EXIT_UNCONFIRMED: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+
+class Reported:
+    """Turns what goes wrong into a message on standard error and an exit code."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self._as_json = as_json
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        del kind, trace
+        if isinstance(error, InvalidJob):
+            if self._as_json:
+                mistakes = [
+                    {"key": m.key, "value": m.value, "rule": m.rule, "example": m.example}
+                    for m in error.mistakes
+                ]
+                typer.echo(json.dumps({"valid": False, "mistakes": mistakes}))
+            for mistake in error.mistakes:
+                typer.echo(f"error: {mistake}", err=True)
+            sys.exit(EXIT_INVALID)
+        if isinstance(error, InvalidConfiguration):
+            for line in str(error).splitlines():
+                typer.echo(f"error: {line}", err=True)
+            sys.exit(EXIT_INVALID)
+        if isinstance(error, AutotunerError):
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(EXIT_FAILED)
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo(
+                "interrupted; every process is stopped, and the same command goes on from here", err=True
+            )
+            sys.exit(EXIT_INTERRUPTED)

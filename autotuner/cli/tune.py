@@ -1,0 +1,199 @@
+"""`autotuner tune` and `autotuner validate`: a job's file, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+
+import typer
+from rich.console import Console
+
+from autotuner import keys
+from autotuner.backends.local import LocalBackend, read_tuning
+from autotuner.backends.pods import Surroundings, pods
+from autotuner.cli.ending import EXIT_FAILED, EXIT_UNCONFIRMED, Reported
+from autotuner.decision import Answer, Phase
+from autotuner.documents import load_documents
+from autotuner.errors import InvalidJob, Mistake
+from autotuner.manifest import Job
+from autotuner.spec import TuningSpec
+
+if TYPE_CHECKING:
+    from autotuner.reconcile import Pass
+    from autotuner.view import View
+
+# What is heavy (torch) is imported where it is needed, so `validate` answers at once.
+# ruff: noqa: PLC0415
+
+_POLL_SECONDS: Final = 0.25
+_MAX_FILE: Final = 4 << 20
+_TOLD: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+JobFile = Annotated[Path, typer.Argument(help="An annotated PyTorchJob, as YAML.", metavar="FILE")]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--directory", "-d", help="Where the ledger and the logs are kept. (default: NAME-tuning)"),
+]
+Entrypoint = Annotated[
+    str, typer.Option(help="What stands for the image's entrypoint, for a container without `command`.")
+]
+WorkingDirectory = Annotated[
+    Path | None,
+    typer.Option("--working-dir", help="Where the processes run. (default: the folder of FILE)"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def tune(
+    file: JobFile,
+    directory: Folder = None,
+    entrypoint: Entrypoint = "",
+    working_dir: WorkingDirectory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tune a job on this machine: its trials run as processes, no cluster is needed.
+
+    Interrupt it at any moment; the same command goes on where it stopped.
+    """
+    with Reported(as_json=as_json):
+        from autotuner.view import LiveView, PlainView
+
+        job = load_job(file)
+        folder = directory or Path(f"{job.name}-tuning")
+        surroundings = _surroundings(file, entrypoint, working_dir)
+        spec = _checked(job, surroundings)
+        screen = Console(stderr=as_json)
+        view: View = (
+            LiveView(screen, job.name, _now) if screen.is_terminal and not as_json else PlainView(screen)
+        )
+        signal.signal(signal.SIGTERM, _interrupt)
+        with LocalBackend(folder, surroundings) as backend:
+            backend.save_job(job)
+            known = len(read_tuning(folder).trials)
+            if known:
+                screen.print(f"going on from {known} finished trials in {folder}", style="dim")
+            last = _drive(backend, job, spec, view)
+        _finish(last, spec, folder, as_json=as_json)
+
+
+def validate(file: JobFile, as_json: AsJson = False) -> None:
+    """Check a job's annotations, and report every mistake at once."""
+    with Reported(as_json=as_json):
+        job = load_job(file)
+        spec = job.spec()
+        if as_json:
+            typer.echo(json.dumps({"valid": True, "mistakes": []}))
+        else:
+            typer.echo(f"{file} is valid: {job.name}, {spec.target}, batch size {spec.batch_size}")
+
+
+def load_job(file: Path) -> Job:
+    """Read the one registered PyTorchJob of a YAML file, which may hold other objects beside it.
+
+    Raises:
+        InvalidJob: If there is no such job, or more than one.
+    """
+    example = "autotuner tune deploy/examples/digits/job.yaml"
+    try:
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            rule = f"a job's file has at most {_MAX_FILE >> 20} MiB: name another"
+            raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+        documents = load_documents(text)
+    except OSError as error:
+        rule = f"it cannot be read ({error.strerror}): name a file"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+    except ValueError as error:
+        rule = f"{str(error)[:400]}; write a PyTorchJob"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+    jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
+    if len(jobs) > 1:
+        rule = f"it holds {len(jobs)} PyTorchJobs: give each a file of its own"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    if not jobs and len(documents) != 1:
+        rule = "it holds no PyTorchJob: name a file with one"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    return Job.from_manifest((jobs or documents)[0])
+
+
+def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
+    """Return the spec of a job that can be tuned here; InvalidJob carries the mistakes of all its parts."""
+    mistakes: list[Mistake] = []
+    spec: TuningSpec | None = None
+    try:
+        spec = job.spec()
+    except InvalidJob as error:
+        mistakes += error.mistakes
+    try:
+        pods(job.manifest, surroundings, port=0)
+    except InvalidJob as error:
+        mistakes += error.mistakes
+    if mistakes or spec is None:
+        raise InvalidJob(mistakes)
+    return spec
+
+
+def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Pass:
+    from autotuner.reconcile import reconcile
+
+    with view:
+        while True:
+            seen = reconcile(backend, backend.job(job), _now())
+            view.show(seen, spec)
+            if seen.decision is None or seen.decision.is_final:
+                return seen
+            if seen.decision.phase is Phase.PAUSED and not any(t.is_running for t in seen.trials):
+                return seen
+            time.sleep(_POLL_SECONDS)
+
+
+def _finish(last: Pass, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
+    """Print the answer, and exit with the code that says what kind of end it is."""
+    from autotuner.view import answer_lines
+
+    tuning = read_tuning(folder)
+    answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
+    if as_json:
+        typer.echo(json.dumps(answer and answer.as_json()))
+    elif answer is not None:
+        hours = sum(trial.gpu_hours(_now()) for trial in tuning.trials)
+        for line in answer_lines(answer, spec, len(tuning.trials), hours):
+            typer.echo(line)
+        typer.echo(f"pictures: autotuner report {folder}")
+    else:
+        typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
+    if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
+        typer.echo(f"mend the program, remove {folder}, and run the same command again", err=True)
+        raise typer.Exit(EXIT_FAILED)
+    if answer is None or not answer.is_confirmed:
+        raise typer.Exit(EXIT_UNCONFIRMED)
+
+
+def _surroundings(file: Path, entrypoint: str, working_dir: Path | None) -> Surroundings:
+    # What a trial is told comes from its job alone, not from a shell that was once told the same.
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(_TOLD)}
+    # `python` and `torchrun` are those that run this program, as they would be those of the image.
+    shell["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), shell.get("PATH", os.defpath)])
+    return Surroundings(
+        folder=file.resolve().parent,
+        shell=shell,
+        entrypoint=tuple(shlex.split(entrypoint)),
+        working_directory=None if working_dir is None else working_dir.resolve(),
+    )
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
