@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from autotuner.decision import Answer
 from autotuner.spec import TuningSpec
-from autotuner.trial import Outcome, Purpose, Trial
+from autotuner.trial import Measurement, Outcome, Purpose, Trial
 
 SIZE: Final = (5.4, 3.7)
 """Inches; small enough that text stays readable when a phone shows the figure at 360 pixels."""
@@ -35,6 +35,7 @@ LOOKS: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.LOST: ("#475569", "d"),
 }
 """Colour and marker of each outcome: told apart without colour, too."""
+_DRAWABLE: Final = 1e100
 _INK: Final = "#0f172a"
 _TARGET: Final = "#1d4ed8"
 _STYLE: Final[dict[Any, Any]] = {
@@ -95,7 +96,7 @@ def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
         figure, axes = _axes("step, as the script counts", spec.target.metric)
         drawn: set[Outcome | None] = set()
         for trial in trials:
-            points = [(m.step, m.value) for m in trial.measurements if m.is_finite]
+            points = [(m.step, m.value) for m in trial.measurements if _is_drawable(m)]
             if not points or trial.outcome is None:
                 continue
             colour, marker = LOOKS[trial.outcome]
@@ -240,5 +241,10 @@ def _legend(figure: Figure, outcomes: set[Outcome | None]) -> None:
 
 
 def _best(spec: TuningSpec, trial: Trial) -> float | None:
-    values = [m.value for m in trial.measurements if m.is_finite]
+    values = [m.value for m in trial.measurements if _is_drawable(m)]
     return max(values, key=spec.target.margin) if values else None
+
+
+def _is_drawable(measurement: Measurement) -> bool:
+    """Return whether an axis can hold the point: the width of one overflows beyond."""
+    return abs(measurement.step) <= _DRAWABLE and abs(measurement.value) <= _DRAWABLE

@@ -1,0 +1,45 @@
+"""The commands around `tune`: schema, version, report, and what they print where."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+
+from autotuner import __version__
+from autotuner.spec import annotation_fields, annotation_schema
+from tests.end_to_end.programs import Place
+
+
+def test_schema_prints_the_annotations_as_a_table_and_as_json(place: Place):
+    shown = place.run("schema")
+    assert shown.code == 0
+    assert "\x1b" not in shown.out
+    for key, _ in annotation_fields():
+        assert key in shown.out
+    assert place.run("schema", "--json").json == annotation_schema()
+
+
+def test_the_version_is_that_of_the_package(place: Place):
+    assert place.run("--version").out == f"autotuner {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["tune"], ["--no-such-option"], ["no-such-command"], ["tune", "a", "b"]]
+)
+def test_a_command_that_does_not_exist_exits_with_2_and_shows_the_usage(place: Place, words: list[str]):
+    ran = place.run(*words)
+    assert ran.code == 2
+    assert "Usage" in ran.out + ran.err
+
+
+def test_the_report_is_one_page_that_a_parser_takes(place: Place):
+    assert place.run("tune", place.write().name).code == 0
+    ran = place.run("report", "toy-tuning", "--output", "page.html")
+    assert (ran.code, ran.out) == (0, "wrote page.html\n")
+    parser = HTMLParser()
+    parser.feed((place.folder / "page.html").read_text(encoding="utf-8"))
+    parser.close()
+    refused = place.run("report", "toy-tuning", "--output", "no/such/folder/page.html")
+    assert refused.code == 1
+    assert "choose another --output" in refused.err

@@ -1,0 +1,206 @@
+"""The page about a tuning: whole in itself, and unmoved by what strangers put into it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from autotuner import keys
+from autotuner.backends.base import Tuning
+from autotuner.decision import Answer, Ended
+from autotuner.report import render
+from autotuner.trial import Measurement, Outcome, Purpose
+from tests.builders import NOON, annotations, job, suggestion, trial
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+IMPLIED = {"tr", "td", "th", "thead", "tbody", "p", "dt", "dd"}
+"""Elements whose end HTML lets one leave out."""
+
+
+class Page(HTMLParser):
+    """A page as a browser reads it: elements, their attributes and text, and whether they nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not [tag for tag in self._open if tag not in IMPLIED]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open[-1] != tag:
+            assert self._open[-1] in IMPLIED, f"</{tag}> closes <{self._open[-1]}>"
+            self._open.pop()
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def tags(self) -> set[str]:
+        return {tag for tag, _ in self.elements}
+
+
+ANSWER = Answer(128, {"learning_rate": 0.3}, 3, 3, 0.93, 0.06, 61.2, Ended.LARGER_UNLIKELY)
+
+
+def tuning(trials=(), found=ANSWER, *, asked=None, **status: str) -> Tuning:
+    said = {
+        keys.PHASE: "Done",
+        keys.MESSAGE: "three of three",
+        **({} if found is None else {keys.ANSWER: json.dumps(found.as_json())}),
+        **{keys.STATUS_PREFIX + name: value for name, value in status.items()},
+    }
+    read = job(asked=asked or annotations())
+    return Tuning(replace(read, annotations={**read.annotations, **said}), list(trials))
+
+
+def some_trials():
+    confirming = suggestion(2, batch_size=128, parameters={"learning_rate": 0.3}, purpose=Purpose.CONFIRM)
+    return [
+        trial(0),
+        *(trial(n, outcome=outcome, values=[0.3, 0.6]) for n, outcome in enumerate(Outcome, start=10)),
+        trial(2, tried=confirming, extras={"samples_per_second": 900}),
+        trial(3, values=[], outcome=Outcome.FAILED, started_at=None, ended_at=None, message="exit code 1"),
+    ]
+
+
+def test_the_page_tells_answer_evidence_and_every_trial():
+    page = Page(render(tuning(some_trials()), NOON))
+    for said in (
+        "largest batch size 128",
+        "learning_rate 0.3",
+        "3 of 3",
+        "0.06",
+        "a larger batch is unlikely",
+        "trial 2 reached",
+        "exit code 1",
+        *(str(outcome).replace("_", " ") for outcome in Outcome),
+    ):
+        assert said in page.text
+    assert [tag for tag, _ in page.elements].count("svg") == 4
+    assert [tag for tag, _ in page.elements].count("tr") == 1 + len(some_trials())
+
+
+def test_the_page_fetches_and_runs_nothing():
+    page = Page(render(tuning(some_trials()), NOON))
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in {"src", "href", "xlink:href", "action", "data"}:
+                assert (value or "").startswith("#"), (tag, name, value)
+            if name == "style":
+                assert "url(" not in (value or "").replace("url(#", "")
+    (policy,) = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in (policy or "")
+
+
+def test_the_pictures_are_whole():
+    text = render(tuning(some_trials()), NOON)
+    pieces = text.split("<svg")[1:]
+    assert len(pieces) == 4
+    for piece in pieces:
+        picture = ET.fromstring("<svg" + piece[: piece.index("</svg>") + len("</svg>")])
+        assert picture.tag.endswith("svg")
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</table></main><h1>gone",
+    '"><img src=x onerror=alert(1)>',
+    "{{ 7 * 7 }}{% raw %}",
+    "$\\frac{1}{0}$ $",
+    "\x00\x1b[2J\x07\x85\ufffe",
+    "\ud800 half a pair",
+    "]]> <!-- &nbsp; &#0;",
+    "x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=ascii)
+def test_what_programs_and_strangers_wrote_stays_text(text: str):
+    asked = annotations(search_space="learning_rate: {min: 0.01, max: 10, log: true}\nopt: [a, b]")
+    tried = suggestion(1, parameters={"learning_rate": 0.3, "opt": text})
+    answer = Answer(128, {"opt": text}, 1, 3, None, None, 1.0, None)
+    for shown in (answer, None):
+        source = tuning([trial(1, tried=tried, message=text)], shown, asked=asked, message=text, phase=text)
+        html = render(source, NOON)
+        html.encode("utf-8")
+        page = Page(html)
+        plain = Page(render(tuning([trial(1, message="m")], shown, asked=asked), NOON))
+        assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
+        assert not any(ord(c) < 32 and c not in "\n\t" for c in html)
+        if text.isprintable():
+            assert text in page.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "[" * 100_000,
+        "{}",
+        json.dumps({**ANSWER.as_json(), "batch_size": "many"}),
+        json.dumps({**ANSWER.as_json(), "batch_size": float("inf")}),
+        json.dumps({**ANSWER.as_json(), "parameters": [["a", 1]]}),
+        json.dumps({**ANSWER.as_json(), "parameters": {"a": {}}}),
+        json.dumps({**ANSWER.as_json(), "ended": "for fun"}),
+        json.dumps({**ANSWER.as_json(), "metric": "good"}),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_an_answer_that_somebody_has_edited_is_no_answer(answer: str):
+    assert Answer.from_text(answer) is None
+    assert "no answer" in render(tuning([trial()], None, answer=answer), NOON)
+
+
+def test_an_answer_round_trips():
+    assert Answer.from_text(json.dumps(ANSWER.as_json())) == ANSWER
+
+
+def test_a_tuning_without_trials_has_a_page():
+    assert "no answer yet" in Page(render(tuning([], None, phase="Searching"), NOON)).text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [float("nan")],
+        [float("inf"), float("-inf")],
+        [1e308, -1e308, 0.5],
+        [5e-324],
+        [0.9, 0.9],
+        [0.0],
+        [-1e30, 1e30],
+    ],
+)
+@pytest.mark.parametrize("target", ["accuracy >= 0.9", "accuracy <= -1e30", "accuracy >= 0"])
+def test_whatever_was_measured_can_be_drawn(values, target):
+    page = Page(
+        render(tuning([trial(values=values, outcome=Outcome.MISSED)], asked=annotations(target=target)), NOON)
+    )
+    assert "svg" in page.tags
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, 1e300, -1e308])
+def test_whatever_step_a_script_counts_can_be_drawn(step):
+    page = Page(render(tuning([trial(measurements=(Measurement(step, 0.5), Measurement(1.0, 0.6)))]), NOON))
+    assert "svg" in page.tags
