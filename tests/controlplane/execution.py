@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 import traceback
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MARK = "CONTROLPLANE_CONTAINER"
 _SIGNALLED = 128
 _SECONDS_TO_DRAIN = 2.0
+_SECONDS_TO_DIE = 0.01
 
 
 class StartError(Exception):
@@ -107,6 +109,7 @@ class ProcessExecution:
             for process in found:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
+            time.sleep(_SECONDS_TO_DIE)
 
     async def _read(self) -> None:
         reader = asyncio.StreamReader()

@@ -22,13 +22,14 @@ import copy
 import shutil
 import uuid
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.controlplane.environment import ConfigurationError, command_line, environment
 from tests.controlplane.execution import ProcessExecution, ScriptExecution, StartError
 from tests.controlplane.images import Image, Invocation, machine_environment
-from tests.controlplane.logs import ContainerLog
+from tests.controlplane.logs import ContainerLog, NoLogError
 from tests.controlplane.status import PodStatus
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ _WAITS_FOR_MASTER = "init-pytorch"
 _MASTER_WAIT_SECONDS = 200.0  # the operator's 100 tries, two seconds apart
 _MASTER_POLL_SECONDS = 0.1
 _START_FAILED = 128
+_PULL_FAILURES = {
+    "ErrImagePull": "image can't be pulled",
+    "ImagePullBackOff": "trying and failing to pull image",
+}
 
 
 class Host(Protocol):
@@ -128,6 +133,36 @@ class PodWorker:
         status.log.append(fate.last_words.encode())
         self._fates[container] = fate
         self._executions[container].kill()
+
+    def find_log(self, container: str, previous: bool) -> ContainerLog:
+        """Return the log of a container's last run, or of the one before.
+
+        Raises:
+            NoLogError: there is none; a kubelet's ``validateContainerLogStatus`` words it so.
+        """
+        place = f'container "{container}" in pod "{self.pod.name}"'
+        status = self.status.find(container)
+        if status is None:
+            raise NoLogError(HTTPStatus.NOT_FOUND, f"{place} is not available")
+        if previous:
+            if status.previous_log is None:
+                raise NoLogError(HTTPStatus.BAD_REQUEST, f"previous terminated {place} not found")
+            return status.previous_log
+        if status.log is None:
+            reason = status.waiting_reason or ""
+            explained = _PULL_FAILURES.get(reason, reason)
+            raise NoLogError(HTTPStatus.BAD_REQUEST, f"{place} is waiting to start: {explained}")
+        if status.has_lost_log:
+            raise NoLogError(
+                HTTPStatus.BAD_REQUEST, f"unable to retrieve container logs for {status.container_id}"
+            )
+        return status.log
+
+    def break_logs(self) -> None:
+        """Break off every answer that follows a log of the pod, as its node is lost."""
+        for status in (*self.status.init_containers, *self.status.containers):
+            if status.log is not None:
+                status.log.break_off()
 
     async def vanish(self) -> None:
         """End everything without a word to the API server: the object or the node is gone."""

@@ -8,6 +8,7 @@ answer, timestamps included, wherever that is. ``follow`` ends with the containe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
 import ssl
@@ -70,6 +71,7 @@ class ContainerLog:
         self._lines: list[tuple[int, bytes]] = []  # nanoseconds since the epoch, line
         self._unfinished = b""
         self._is_over = False
+        self._is_broken = False
         self._changed = asyncio.Event()
 
     def append(self, data: bytes) -> None:
@@ -88,6 +90,11 @@ class ContainerLog:
             self._lines.append((time.time_ns(), self._unfinished))
             self._unfinished = b""
         self._is_over = True
+        self._notify()
+
+    def break_off(self) -> None:
+        """Fail those who follow: the node is lost, and its connections with it."""
+        self._is_broken = True
         self._notify()
 
     def last_words(self) -> str:
@@ -117,6 +124,8 @@ class ContainerLog:
                     return
                 left -= len(shown)
                 yield shown
+            if self._is_broken:
+                raise ConnectionAbortedError("the node is lost")
             if self._is_over or not options.follow:
                 return
             await self._changed.wait()
@@ -183,7 +192,8 @@ class LogServer:
             await asyncio.wait({hung_up, sending}, return_when=asyncio.FIRST_COMPLETED)
             hung_up.cancel()
             sending.cancel()
-            await asyncio.wait({sending})
+            with contextlib.suppress(asyncio.CancelledError):
+                await sending
         _write_chunk(writer, b"")
         await writer.drain()
 

@@ -160,6 +160,10 @@ class Nodes:
         """End a container with an exit code, after some last words in its log."""
         self._end_container(namespace, pod, container, Fate(exit_code, "Error", last_words))
 
+    def lose_log(self, namespace: str, pod: str, container: str = "pytorch") -> None:
+        """Lose a container's log, as when its node cleans up: asking for it then is an error."""
+        self._call(self._lose_log(namespace, pod, container))
+
     def evict(self, namespace: str, pod: str, message: str = "The node was low on resource: memory.") -> None:
         """End a pod as a kubelet does when its node runs out of something."""
         self._call(self._evict(namespace, pod, message))
@@ -324,6 +328,12 @@ class Nodes:
     async def _evict(self, namespace: str, pod: str, message: str) -> None:
         self._worker(namespace, pod).evict(message)
 
+    async def _lose_log(self, namespace: str, pod: str, container: str) -> None:
+        status = self._worker(namespace, pod).status.find(container)
+        if status is None or status.log is None:
+            raise ValueError(f"container {container} of pod {namespace}/{pod} has no log yet")
+        status.has_lost_log = True
+
     async def _find_pod(self, namespace: str, name: str) -> Pod:
         return self._worker(namespace, name).pod
 
@@ -331,6 +341,7 @@ class Nodes:
         self._nodes[name].is_lost = True
         workers = [worker for worker in self._workers.values() if worker.pod.node == name]
         for worker in workers:
+            worker.break_logs()
             del self._workers[worker.pod.uid]
             self._lost[worker.pod.uid] = worker.pod
         await asyncio.gather(*(worker.vanish() for worker in workers))
@@ -357,19 +368,10 @@ class Nodes:
         if any((lost.namespace, lost.name) == (namespace, pod) for lost in self._lost.values()):
             raise ConnectionAbortedError(f"the node of pod {pod} is lost")
         try:
-            status = self._worker(namespace, pod).status.find(container)
+            worker = self._worker(namespace, pod)
         except ValueError as error:
             raise NoLogError(HTTPStatus.NOT_FOUND, str(error)) from error
-        place = f'container "{container}" in pod "{pod}"'
-        if status is None:
-            raise NoLogError(HTTPStatus.NOT_FOUND, f"{place} not found")
-        if previous:
-            if status.previous_log is None:
-                raise NoLogError(HTTPStatus.BAD_REQUEST, f"previous terminated {place} not found")
-            return status.previous_log
-        if status.log is None:
-            raise NoLogError(HTTPStatus.BAD_REQUEST, f"{place} is waiting to start: {status.waiting_reason}")
-        return status.log
+        return worker.find_log(container, previous)
 
     # The loop
 

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 
 def create(api: client.ApiClient, manifest: Mapping[str, Any], namespace: str) -> None:
     """Create an object; in ``namespace`` where it has one and does not name it."""
-    utils.create_from_dict(api, manifest, namespace=namespace)  # type: ignore[no-untyped-call]
+    utils.create_from_dict(api, manifest, namespace=namespace)

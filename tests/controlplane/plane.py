@@ -74,6 +74,8 @@ class ControlPlane:
     def close(self) -> None:
         """End all programs and pods, and delete their data."""
         self._closing.close()
+        for program in (self.etcd, self.api_server, self.controller_manager, self.operator.program):
+            program.stop()  # dead already, but not yet waited for
 
     @property
     def certificate_authority(self) -> Path:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GPU = "nvidia.com/gpu"
+PROCESSORS_A_NODE = 64
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
 
 
@@ -29,10 +30,11 @@ class Container:
     falls_back_to_logs: bool
     gpus: int
     processors: int
-    """The limit of `cpu`, rounded up as the downward API shows it; 0 without a limit."""
+    """The limit of `cpu`, rounded up as the downward API shows it; without one the node's."""
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Container:
+        limits = manifest.get("resources", {}).get("limits", {})
         return cls(
             name=manifest["name"],
             image=manifest.get("image", ""),
@@ -42,8 +44,8 @@ class Container:
             environment=tuple(manifest.get("env") or ()),
             environment_sources=tuple(manifest.get("envFrom") or ()),
             falls_back_to_logs=manifest.get("terminationMessagePolicy") == "FallbackToLogsOnError",
-            gpus=int(manifest.get("resources", {}).get("limits", {}).get(GPU, 0)),
-            processors=ceil(parse_quantity(manifest.get("resources", {}).get("limits", {}).get("cpu", 0))),
+            gpus=int(limits.get(GPU, 0)),
+            processors=ceil(parse_quantity(limits.get("cpu", PROCESSORS_A_NODE))),
         )
 
 

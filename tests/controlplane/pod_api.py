@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import urllib3
 
-from tests.controlplane.pod import GPU, Pod
+from tests.controlplane.pod import GPU, PROCESSORS_A_NODE, Pod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +26,7 @@ _CONNECTIONS = 16
 _REQUEST_SECONDS = 30.0
 _WATCH_SECONDS = 3600.0
 _RETRY_SECONDS = 0.2
-# The admin is forbidden one thing only: to bind a pod whose namespace is being deleted.
-_IS_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)
+_IS_GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
 class ApiError(Exception):
@@ -59,7 +58,7 @@ class PodApi:
         """Create a Node whose kubelet serves on a port of loopback."""
         node = {"kind": "Node", "metadata": {"name": name, "labels": dict(labels)}}
         self._request("POST", "/api/v1/nodes", node)
-        resources = {"cpu": "64", "memory": "512Gi", "pods": "1000", GPU: str(gpus)}
+        resources = {"cpu": str(PROCESSORS_A_NODE), "memory": "512Gi", "pods": "1000", GPU: str(gpus)}
         status = {
             "capacity": resources,
             "allocatable": resources,

@@ -26,6 +26,7 @@ class ContainerStatus:
     container_id: str = ""
     log: ContainerLog | None = None
     previous_log: ContainerLog | None = None
+    has_lost_log: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -56,7 +57,7 @@ class ContainerStatus:
     def run(self, container_id: str, log: ContainerLog) -> None:
         """Enter the running state."""
         self.restarts += bool(self.container_id)
-        self.container_id, self.log = container_id, log
+        self.container_id, self.log, self.has_lost_log = container_id, log, False
         self.state = {"running": {"startedAt": now()}}
 
     def terminate(self, exit_code: int, reason: str, message: str = "") -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 
-_SECONDS = 60.0  # for a machine under heavy load; a second or two is usual
+_SECONDS = 120.0  # for a machine under heavy load; a second or two is usual
 _SECONDS_BETWEEN = 0.05
 
 

@@ -137,6 +137,33 @@ def test_a_follower_that_hangs_up_leaves_others_undisturbed(cluster, nodes):
         assert next(lines) == b"second\n"
 
 
+def test_a_follower_is_cut_off_when_the_node_is_lost(cluster, nodes):
+    nodes.add_image(SCRIPTED.image, Image(script=wait_between_lines))
+    cluster.run(SCRIPTED)
+
+    with cluster.core.read_namespaced_pod_log(
+        SCRIPTED.master, cluster.namespace, follow=True, _preload_content=False
+    ) as stream:
+        lines = iter(stream)
+        assert next(lines) == b"first\n"
+        nodes.lose(cluster.pod(SCRIPTED.master).spec.node_name)
+        assert [line for line in lines if line != b"second\n"] == []
+
+
+def test_a_lost_log_is_refused_but_its_end_stays_in_the_status(cluster, nodes):
+    nodes.add_image(SCRIPTED.image, Image(script=wait_between_lines))
+    cluster.run(SCRIPTED)
+    nodes.crash(cluster.namespace, SCRIPTED.master, 1, "last words\n")
+    assert cluster.terminated(SCRIPTED.master).message.endswith("last words\n")
+
+    nodes.lose_log(cluster.namespace, SCRIPTED.master)
+
+    with pytest.raises(client.ApiException, match="unable to retrieve container logs") as refusal:
+        cluster.log(SCRIPTED.master)
+    assert refusal.value.status == 400
+    assert cluster.terminated(SCRIPTED.master).message.endswith("last words\n")
+
+
 def test_a_restarted_container_has_a_previous_log(cluster, nodes):
     job = Job("restarting", ("sh", "-c", "echo begin; exec sleep 600"), restart_policy="OnFailure")
     cluster.run(job)

@@ -32,7 +32,7 @@ def test_processes_and_folder_go_with_the_one_who_made_them(how):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         text=True,
         start_new_session=True,
     ) as family:
