@@ -70,7 +70,7 @@ def test_every_rendered_right_is_taken_away_below():
 
 
 @pytest.mark.parametrize("is_namespaced", [False, True])
-def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(  # noqa: PLR0913 (fixtures)
+def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(  # noqa: PLR0913, PLR0917 (fixtures)
     admin, control_plane, namespace, nodes, user_with, tmp_path, is_namespaced
 ):
     nodes.add_image("example/training", image_of(learner(largest=512)))
@@ -80,7 +80,7 @@ def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(  # noqa: PL
     settings.write_text(daemon_file(documents))
     kubeconfig = control_plane.write_kubeconfig(tmp_path / "kubeconfig", token, namespace)
     controller = Controller(kubeconfig, tmp_path / "controller.log", config_file=settings)
-    job = TunedJob().create(admin, namespace)
+    job = TunedJob(annotations={"autotuner.dev/sampler": "frontier"}).create(admin, namespace)
 
     with running(controller):
         eventually(job.is_in("Done", "Failed", "Invalid"), 120)
