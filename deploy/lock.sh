@@ -18,6 +18,6 @@ compile() {
 }
 
 # What the CPU build of PyTorch itself needs, for its own requirements are left out with it.
-printf '%s\n' filelock fsspec jinja2 networkx sympy typing-extensions |
+printf '%s\n' filelock fsspec jinja2 networkx setuptools sympy typing-extensions |
     compile pyproject.toml - --excludes "$without_cuda" --output-file deploy/requirements.lock
 echo hatchling | compile - --output-file deploy/build.lock

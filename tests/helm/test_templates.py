@@ -1,7 +1,9 @@
 """The chart's templates: what each value changes, and what no value changes."""
 
 import pytest
+from typer.testing import CliRunner
 
+from autotuner.cli import app
 from autotuner.config import ControllerSettings
 from tests.helm.chart import (
     FULLNAME,
@@ -399,6 +401,13 @@ def test_daemon_is_told_where_its_file_is():
     (volume,) = [v for v in pod_spec(documents)["volumes"] if v["name"] == "config"]
     assert variable["value"] == mount["mountPath"] + "/config.yaml"
     assert volume["configMap"]["name"] == one(documents, "ConfigMap")["metadata"]["name"]
+
+
+def test_daemon_is_started_by_a_command_that_takes_the_settings_as_flags():
+    command, *flags = container(render(extraArgs=["--threads=0"]))["args"]
+    done = CliRunner().invoke(app, [command, *flags])
+    assert done.exit_code == 2
+    assert "--threads is '0'" in done.stderr
 
 
 def test_extra_objects_may_be_maps_and_templates():

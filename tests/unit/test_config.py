@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from kubernetes.leaderelection.electionconfig import Config
+from typer.testing import CliRunner
 
+from autotuner.cli import app
 from autotuner.config import ENV_PREFIX, ControllerSettings, settings
 from autotuner.errors import InvalidConfiguration
 
@@ -211,3 +213,27 @@ def test_every_setting_is_documented_and_its_example_is_valid_text():
         assert setting.meaning, setting.name
         assert setting.default, setting.name
     assert [setting.name for setting in settings()] == list(ControllerSettings.model_fields)
+
+
+def test_help_of_the_command_tells_every_setting_as_the_model_has_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    page = CliRunner().invoke(app, ["controller", "--help"]).output
+    for setting in settings():
+        assert f"--{setting.name.replace('_', '-')} " in page
+        assert setting.environment in page
+        assert setting.meaning in page
+
+
+def test_command_refuses_wrong_flags_at_its_start_and_names_each():
+    done = CliRunner().invoke(app, ["controller", "--threads", "0", "--log-level", "loud"])
+    assert done.exit_code == 2
+    assert "error: --threads is '0'" in done.stderr
+    assert "error: --log-level is 'loud'" in done.stderr
+
+
+def test_command_without_a_cluster_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    done = CliRunner().invoke(app, ["controller", "--http-port", "1", "--http-host", "127.0.0.1"])
+    assert done.exit_code == 2
+    assert "there is no cluster to talk to" in done.stderr
