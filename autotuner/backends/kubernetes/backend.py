@@ -53,6 +53,7 @@ class _View:
     ledger: Ledger
     trials: dict[int, Mapping[str, Any]]
     pods: dict[str, list[Pod]] = field(default_factory=dict)
+    is_stale: bool = False
 
 
 class KubernetesBackend:
@@ -87,6 +88,12 @@ class KubernetesBackend:
     def forget_view(self, uid: str) -> None:
         """Have the next look at a job read everything live."""
         self._views.pop(uid, None)
+
+    def forget_trials(self, uid: str) -> None:
+        """Have the next look at a job read its trials live; nobody else writes its ledger."""
+        view = self._views.get(uid)
+        if view is not None:
+            view.is_stale = True
 
     def forget(self, uid: str) -> None:
         """Drop all that is remembered of a job, which is gone or done."""
@@ -193,7 +200,9 @@ class KubernetesBackend:
 
     def _view(self, job: Job) -> _View:
         view = self._views.get(job.uid)
-        if view is None or not self._keeps_views:
+        if view is not None and self._keeps_views and view.is_stale:
+            view = self._views[job.uid] = _View(view.ledger, self._list_trials(job))
+        elif view is None or not self._keeps_views:
             # The trials first: one that is recorded and removed in between is then missed by neither.
             trials = self._list_trials(job)
             view = _View(Ledger.read(self._api, job), trials)
@@ -397,24 +406,24 @@ class KubernetesBackend:
 def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
     """Return the status annotations to write; None removes one.
 
-    The GPU-hours in the answer grow by the second while trials run; by themselves they are not worth a write.
+    The cost in the answer grows by the second while trials run, and how likely a larger batch is moves with
+    each measurement: by themselves they are not worth a write.
     """
     ours = {key: value for key, value in before.items() if key.startswith(keys.STATUS_PREFIX)}
     changes: dict[str, str | None] = {key: None for key in ours if key not in after}
     changes |= {key: value for key, value in after.items() if ours.get(key) != value}
-    if set(changes) == {keys.ANSWER} and _but_hours(ours.get(keys.ANSWER)) == _but_hours(
-        after.get(keys.ANSWER)
-    ):
+    if set(changes) == {keys.ANSWER} and _lasting(ours.get(keys.ANSWER)) == _lasting(after.get(keys.ANSWER)):
         return {}
     return changes
 
 
-def _but_hours(answer: str | None) -> object:
+def _lasting(answer: str | None) -> object:
     try:
         fields = json.loads(answer or "")
     except ValueError:
         return None
-    return {**fields, "gpu_hours": None} if isinstance(fields, dict) else fields
+    moving = {"gpu_hours": None, "probability_larger": None}
+    return {**fields, **moving} if isinstance(fields, dict) else fields
 
 
 def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
