@@ -47,7 +47,7 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     spec = mapping(job.get("spec"))
     replicas = mapping(spec.get("pytorchReplicaSpecs")).values()
     return Conditions(
-        replicas=sum(int(mapping(replica).get("replicas", 1)) for replica in replicas),
+        replicas=sum(_count(replica) for replica in replicas),
         has_succeeded=succeeded is not None,
         has_failed=failed is not None,
         is_suspended=mapping(spec.get("runPolicy")).get("suspend") is True,
@@ -55,6 +55,11 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
         ended_at=moment(status.get("completionTime")) or succeeded or failed,
         message=str(mapping(conditions.get("Failed")).get("message", "")),
     )
+
+
+def _count(replica: object) -> int:
+    count = mapping(replica).get("replicas", 1)
+    return count if isinstance(count, int) else 1
 
 
 def read_pod(pod: Mapping[str, Any]) -> Pod:
