@@ -111,7 +111,7 @@ def test_requests_per_trial(admin, namespace, nodes, new_controller):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [1, 10, 100])
-def test_time_from_a_trials_end_to_the_next_one(  # noqa: PLR0913, PLR0917 (fixtures)
+def test_time_from_a_trials_end_to_the_next_one(
     admin, namespace, nodes, new_controller, control_plane, count
 ):
     ends = {}

@@ -140,33 +140,30 @@ def test_a_trial_that_was_suspended_again_does_not_run():
     assert read.is_suspended
 
 
+FIELDS = [
+    "metadata",
+    "status",
+    "spec",
+    "conditions",
+    "containerStatuses",
+    "state",
+    "terminated",
+    "waiting",
+    "type",
+    "name",
+    "labels",
+    "reason",
+    "lastTransitionTime",
+    "pytorchReplicaSpecs",
+    "Master",
+    "replicas",
+]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                [
-                    "metadata",
-                    "status",
-                    "spec",
-                    "conditions",
-                    "containerStatuses",
-                    "state",
-                    "terminated",
-                    "waiting",
-                ]
-                + [
-                    "type",
-                    "name",
-                    "labels",
-                    "reason",
-                    "lastTransitionTime",
-                    "pytorchReplicaSpecs",
-                    "Master",
-                    "replicas",
-                ]
-            ),
+            st.sampled_from(FIELDS),
             inner,
             max_size=5,
         )

@@ -98,6 +98,11 @@ def is_owned_by(item: Mapping[str, Any], uid: str) -> bool:
     return any(owner.get("uid") == uid for owner in owners)
 
 
+def name_of(item: Mapping[str, Any]) -> str:
+    """Return an object's name."""
+    return str(mapping(item.get("metadata")).get("name"))
+
+
 def suggestion_of(trial: Mapping[str, Any]) -> Suggestion:
     """Return what a trial's PyTorchJob tries.
 
