@@ -1,7 +1,7 @@
 """From what happens on the cluster to passes over jobs.
 
-A change of a job or of one of its trials marks the job as changed and queues it; a pass over a changed job
-reads all that it needs live. While trials run, a pass every `poll_seconds` follows their logs; that one
+A change of a job, or of one of its trials, marks what changed and queues the job; the pass reads that live
+before it acts. While trials run, a pass every `poll_seconds` follows their logs; that one
 repeats what was read of everything else, for the watches would have told of a change. Whatever the watches
 say, every job that is not settled is read live again after `resync_seconds`.
 
@@ -87,7 +87,8 @@ class Controller:
         self._clock = clock
         self._ticks = ticks
         self._lock = threading.Lock()
-        self._changed: set[str] = set()
+        self._changed_jobs: set[str] = set()
+        self._changed_trials: set[str] = set()
         self._job_marks: dict[str, object] = {}
         self._trial_marks: dict[str, object] = {}
         self._known: dict[str, _Known] = {}
@@ -103,7 +104,7 @@ class Controller:
         key = f"{metadata.get('namespace')}/{metadata.get('name')}"
         if kind == _DELETED:
             if self._job_marks.pop(key, None) is not None:
-                self._note(key)
+                self._note(key, self._changed_jobs)
             return
         annotations = mapping(metadata.get("annotations"))
         is_ours = keys.TARGET in annotations or keys.PHASE in annotations
@@ -113,7 +114,7 @@ class Controller:
         mark = (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"), theirs)
         if self._job_marks.get(key) != mark:
             self._job_marks[key] = mark
-            self._note(key)
+            self._note(key, self._changed_jobs)
 
     def on_trial(self, kind: str, trial: Mapping[str, Any]) -> None:
         """Take note of a change of a trial; worth a look are its run's begin and end, and its removal."""
@@ -127,7 +128,7 @@ class Controller:
         if kind == _DELETED:
             self._trial_marks.pop(name, None)
             if not self._backend.has_removed(str(metadata.get("uid"))):
-                self._note(key)
+                self._note(key, self._changed_trials)
             self._places.release(name)
             return
         conditions = read_conditions(trial)
@@ -140,11 +141,11 @@ class Controller:
         else:
             self._places.occupy(name)
         if mark != before:
-            self._note(key)
+            self._note(key, self._changed_trials)
 
-    def _note(self, key: str) -> None:
+    def _note(self, key: str, changed: set[str]) -> None:
         with self._lock:
-            self._changed.add(key)
+            changed.add(key)
         self.queue.add(key)
 
     def begin(self, namespaces: tuple[str, ...]) -> None:
@@ -179,7 +180,7 @@ class Controller:
         except Exception as error:  # a thread that dies would leave its jobs to nobody
             self._metrics.reconcile_errors.inc()
             with self._lock:
-                self._changed.add(key)
+                self._changed_jobs.add(key)
             at_least = error.retry_after if isinstance(error, RequestFailed) else 0.0
             count, delay = self.queue.fail(key, at_least)
             is_ordinary = isinstance(error, BackendError)
@@ -198,13 +199,16 @@ class Controller:
     def _pass(self, key: str) -> Pass | None:
         """Drive one job a step further; None where it is no longer registered, or gone."""
         with self._lock:
-            is_changed = key in self._changed
-            self._changed.discard(key)
+            is_job_changed, are_trials_changed = key in self._changed_jobs, key in self._changed_trials
+            self._changed_jobs.discard(key)
+            self._changed_trials.discard(key)
         known = self._known.get(key)
-        if known is None or is_changed or self._ticks() - known.read_at >= self._resync_seconds:
+        if known is None or is_job_changed or self._ticks() - known.read_at >= self._resync_seconds:
             known = self._read(key)
             if known is None:
                 return None
+        elif are_trials_changed:
+            self._backend.forget_trials(known.job.uid)
         now = self._clock()
         job = known.job
         admitted: list[str] = []

@@ -38,15 +38,6 @@ RULES = [
 ]
 """What the controller may do, and nothing else."""
 
-_PROGRAM = """
-import sys
-from autotuner import log
-from autotuner.config import ControllerSettings
-from autotuner.daemon.run import run
-log.configure("debug", "json")
-sys.exit(run(ControllerSettings.load()))
-"""
-
 
 class Controller:
     """One controller process; `stop`, `kill` and `start` may follow each other."""
@@ -57,6 +48,7 @@ class Controller:
         given = {
             "poll_seconds": 0.3,
             "resync_seconds": 30,
+            "log_level": "debug",
             "http_host": "127.0.0.1",
             "http_port": self.port,
             **settings,
@@ -83,7 +75,7 @@ class Controller:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM],
+                [sys.executable, "-m", "autotuner", "controller"],
                 env=self._environment,
                 cwd=self.log.parent,
                 stdin=subprocess.DEVNULL,

@@ -70,7 +70,7 @@ def test_a_crash_after_every_single_effect_changes_nothing(admin, namespace, nod
     eventually(lambda: one_life(control_plane, namespace, "smooth", Api), 120)
     eventually(lambda: one_life(control_plane, namespace, "crashed", CrashingApi), 120)
 
-    assert CrashingApi.changes > 4 * len(crashed.ledger())
+    assert CrashingApi.changes > 3 * len(crashed.ledger())
     assert crashed.phase == smooth.phase == "Done"
     for field in ("batch_size", "confirmed", "ended"):
         assert crashed.answer[field] == smooth.answer[field]
@@ -101,7 +101,7 @@ def test_random_kills_over_many_jobs_change_nothing(admin, namespace, nodes, new
     with running(controller):
         controller.wait_until_ready()
         while not all_done(jobs):
-            wanted = len(controller.lines()) + dice.randrange(5, 40)
+            wanted = len(controller.lines()) + dice.randrange(2, 12)
             wait_for_lines(controller, wanted, jobs)
             controller.kill()
             kills += 1

@@ -13,37 +13,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation
-from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path, jobs_path
+from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
 from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
-from autotuner.backends.kubernetes.logs import LogFollower
-from autotuner.backends.kubernetes.pods import (
-    JOB_NAME_LABEL,
-    entries,
-    is_owned_by,
-    mapping,
-    read_conditions,
-    read_pod,
-    suggestion_of,
-)
+from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of
+from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
-from autotuner.manifest import Job, devices, trial_manifest
-from autotuner.measure import LogParser
-from autotuner.outcome import Ending, Pod, Standing, assess, classify
+from autotuner.manifest import Job, trial_manifest
+from autotuner.outcome import Pod
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
-from autotuner.trial import Measurement, Outcome, Suggestion, Trial
-from autotuner.wellformed import CONTAINER
-
-UNREADABLE_AFTER: Final = timedelta(minutes=10)
-"""How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""
-_TAIL_LINES: Final = 60
+from autotuner.trial import Suggestion, Trial
 
 
 @dataclass(slots=True)
@@ -53,6 +39,7 @@ class _View:
     ledger: Ledger
     trials: dict[int, Mapping[str, Any]]
     pods: dict[str, list[Pod]] = field(default_factory=dict)
+    is_stale: bool = False
 
 
 class KubernetesBackend:
@@ -77,21 +64,25 @@ class KubernetesBackend:
     ) -> None:
         self._api = api
         self._clock = clock
-        self._start_patience = start_patience
-        self._max_log_bytes = max_log_bytes
+        self._reader = TrialReader(api, clock, start_patience=start_patience, max_log_bytes=max_log_bytes)
         self._keeps_views = keeps_views
         self._views: dict[str, _View] = {}
         self._removed: set[str] = set()
-        self._followers: dict[str, dict[tuple[str, str, str | None], LogFollower]] = {}
 
     def forget_view(self, uid: str) -> None:
         """Have the next look at a job read everything live."""
         self._views.pop(uid, None)
 
+    def forget_trials(self, uid: str) -> None:
+        """Have the next look at a job read its trials live; nobody else writes its ledger."""
+        view = self._views.get(uid)
+        if view is not None:
+            view.is_stale = True
+
     def forget(self, uid: str) -> None:
         """Drop all that is remembered of a job, which is gone or done."""
         self._views.pop(uid, None)
-        self._followers.pop(uid, None)
+        self._reader.forget(uid)
 
     def has_removed(self, uid: str) -> bool:
         """Return whether the trial object of this UID was deleted by us; the answer is given once."""
@@ -110,19 +101,21 @@ class KubernetesBackend:
             BackendError: If the cluster does not answer; Conflict, if the ledger's name is taken.
         """
         view = self._view(job)
-        self._look_at_pods(job, view)
         recorded, problems = view.ledger.trials()
         finished = {trial.number: trial for trial in recorded}
+        unfinished = [manifest for number, manifest in view.trials.items() if number not in finished]
+        view.pods.update(self._reader.read_pods(job, unfinished, view.pods))
         live: list[Trial] = []
         notices: list[str] = []
         for number, manifest in sorted(view.trials.items()):
             if number in finished:
                 live.append(finished[number])
                 continue
-            trial, notice = self._trial(job, spec, manifest, view.pods.get(_name(manifest), []))
+            trial, notice = self._reader.read(job, spec, manifest, view.pods.get(name_of(manifest), []))
             live.append(trial)
             notices += [f"trial {number} waits: {notice}"] if notice else []
-        self._keep_followers(job, live, view)
+        names = {name_of(manifest) for manifest in unfinished}
+        self._reader.forget_others(job, [pod for name in names for pod in view.pods.get(name, ())])
         return Observation(recorded, live, (*notices, *problems))
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
@@ -138,7 +131,7 @@ class KubernetesBackend:
         except RequestFailed as error:
             if not error.is_conflict:
                 raise
-            created = self._existing_trial(job, _name(manifest))
+            created = self._existing_trial(job, name_of(manifest))
         view = self._views.get(job.uid)
         if view is not None:
             view.trials[suggestion.number] = created
@@ -193,7 +186,9 @@ class KubernetesBackend:
 
     def _view(self, job: Job) -> _View:
         view = self._views.get(job.uid)
-        if view is None or not self._keeps_views:
+        if view is not None and self._keeps_views and view.is_stale:
+            view = self._views[job.uid] = _View(view.ledger, self._list_trials(job))
+        elif view is None or not self._keeps_views:
             # The trials first: one that is recorded and removed in between is then missed by neither.
             trials = self._list_trials(job)
             view = _View(Ledger.read(self._api, job), trials)
@@ -209,7 +204,7 @@ class KubernetesBackend:
                 suggestion = suggestion_of(item)
             except InvalidRecord:
                 continue
-            if _is_ours(item, job) and _name(item) == keys.trial_name(job.name, job.uid, suggestion.number):
+            if _is_ours(item, job) and name_of(item) == keys.trial_name(job.name, job.uid, suggestion.number):
                 trials[suggestion.number] = item
         return trials
 
@@ -245,195 +240,33 @@ class KubernetesBackend:
                 self.forget_view(job.uid)
                 raise
 
-    # --- pods and logs ---------------------------------------------------------------------------------
-
-    def _look_at_pods(self, job: Job, view: _View) -> None:
-        """Read the pods of trials about which a view does not know all yet, in one request."""
-        wanted = {}
-        finished = {trial.number for trial in view.ledger.trials()[0]}
-        for number, manifest in view.trials.items():
-            conditions = read_conditions(manifest)
-            pods = view.pods.get(_name(manifest))
-            all_run = pods is not None and sum(p.started_at is not None for p in pods) >= conditions.replicas
-            if number not in finished and not conditions.is_suspended and not all_run:
-                wanted[_name(manifest)] = str(mapping(manifest.get("metadata")).get("uid"))
-        if not wanted:
-            return
-        found = self._api.list(
-            core_path(job.namespace, "pods"),
-            labelSelector=f"{JOB_NAME_LABEL} in ({','.join(sorted(wanted))})",
-        )
-        pods_of: dict[str, list[Pod]] = {name: [] for name in wanted}
-        for item in entries(found.get("items")):
-            labels = mapping(mapping(item.get("metadata")).get("labels"))
-            name = str(labels.get(JOB_NAME_LABEL))
-            # A pod of an earlier trial of this name may still be on its way out.
-            if name in wanted and is_owned_by(item, wanted[name]):
-                pods_of[name].append(read_pod(item))
-        view.pods.update(pods_of)
-
-    def _trial(
-        self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[Pod]
-    ) -> tuple[Trial, str]:
-        """Return a trial as it stands, and what holds it up."""
-        conditions, now = read_conditions(manifest), self._clock()
-        standing = assess(conditions, pods, now, self._start_patience)
-        trial = Trial(
-            suggestion_of(manifest),
-            started_at=standing.started_at,
-            devices=devices(manifest),
-        )
-        if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
-            lost = "the job was changed before the trial had started"
-            return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), ""
-        rank_zero = next((pod for pod in pods if pod.is_rank_zero), None)
-        follower = None
-        if rank_zero is not None and rank_zero.started_at is not None:
-            follower = self._follower(job, spec, rank_zero)
-        try:
-            is_whole = follower is None or self._follow(job, rank_zero, follower)
-            if standing.ending is not None:
-                ended = self._ended(
-                    job, spec, trial, standing=standing, pods=pods, follower=follower, is_whole=is_whole
-                )
-                return ended, ""
-        except RequestFailed as error:
-            # What is measured does not change because a node does not answer for a while.
-            if standing.ending is None:
-                return replace(trial, measurements=_measurements(follower)), ""
-            if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
-                raise
-            lost = standing.ending.disruption or f"its log cannot be read: {error}"
-            return replace(trial, outcome=Outcome.LOST, ended_at=standing.ended_at, message=lost), ""
-        extras = follower.parser.extras if follower is not None else {}
-        return replace(trial, measurements=_measurements(follower), extras=extras), standing.hold_up
-
-    def _ended(  # noqa: PLR0913 (all that is known of an end)
-        self,
-        job: Job,
-        spec: TuningSpec,
-        trial: Trial,
-        *,
-        standing: Standing,
-        pods: Sequence[Pod],
-        follower: LogFollower | None,
-        is_whole: bool,
-    ) -> Trial:
-        """Return an ended trial with its outcome; one whose log is longer than a look goes on for now."""
-        if not is_whole:
-            return replace(trial, measurements=_measurements(follower))
-        if follower is not None:
-            follower.close()
-        ending = standing.ending or Ending(None)
-        if follower is None and ending.exit_code == 0:
-            ending = Ending(None, disruption="its pods, and their logs, were gone before they could be read")
-        elif ending.exit_code not in {None, 0}:
-            ending = replace(ending, log_tail=self._tail(job, ending, pods, follower))
-        measurements = _measurements(follower)
-        outcome, message = classify(ending, measurements, spec.target)
-        extras = follower.parser.extras if follower is not None else {}
-        return replace(
-            trial,
-            measurements=measurements,
-            outcome=outcome,
-            ended_at=standing.ended_at,
-            message=message,
-            extras=extras,
-        )
-
-    def _follower(self, job: Job, spec: TuningSpec, pod: Pod) -> LogFollower:
-        followers = self._followers.setdefault(job.uid, {})
-        # A pod of another UID is another run; another metric or pattern reads the log anew.
-        key = (pod.uid, spec.target.metric, spec.metric_pattern)
-        if key not in followers:
-            parser = LogParser(spec.target.metric, spec.metric_pattern)
-            followers[key] = LogFollower(parser, self._max_log_bytes)
-        return followers[key]
-
-    def _follow(self, job: Job, pod: Pod | None, follower: LogFollower) -> bool:
-        """Read what is new of a log; return whether its present end was reached."""
-        if pod is None:
-            return True
-
-        def read(since: str | None, limit: int) -> str:
-            return self._api.log(
-                job.namespace,
-                pod.name,
-                container=CONTAINER,
-                timestamps="true",
-                sinceTime=since,
-                limitBytes=limit,
-            )
-
-        follower.look(read)
-        return follower.is_whole
-
-    def _tail(self, job: Job, ending: Ending, pods: Sequence[Pod], follower: LogFollower | None) -> str:
-        """Return the end of the log of the process that failed first, from wherever it still stands."""
-        if ending.log_tail:
-            return ending.log_tail
-        failed = next((pod for pod in pods if pod.exit_code == ending.exit_code), None)
-        if failed is None or (failed.is_rank_zero and follower is not None):
-            return follower.tail if follower is not None else ""
-        try:
-            return self._api.log(
-                job.namespace,
-                failed.name,
-                container=CONTAINER,
-                tailLines=_TAIL_LINES,
-                limitBytes=self._max_log_bytes,
-            )
-        except RequestFailed:
-            return follower.tail if follower is not None else ""
-
-    def _keep_followers(self, job: Job, live: Sequence[Trial], view: _View) -> None:
-        """Drop the followers of pods that are gone."""
-        followers = self._followers.get(job.uid, {})
-        uids = {pod.uid for trial in live for pod in view.pods.get(_name(view.trials[trial.number]), ())}
-        for key in [key for key in followers if key[0] not in uids]:
-            del followers[key]
-
 
 def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
     """Return the status annotations to write; None removes one.
 
-    The GPU-hours in the answer grow by the second while trials run; by themselves they are not worth a write.
+    The cost in the answer grows by the second while trials run, and how likely a larger batch is moves with
+    each measurement: by themselves they are not worth a write.
     """
     ours = {key: value for key, value in before.items() if key.startswith(keys.STATUS_PREFIX)}
     changes: dict[str, str | None] = {key: None for key in ours if key not in after}
     changes |= {key: value for key, value in after.items() if ours.get(key) != value}
-    if set(changes) == {keys.ANSWER} and _but_hours(ours.get(keys.ANSWER)) == _but_hours(
-        after.get(keys.ANSWER)
-    ):
+    if set(changes) == {keys.ANSWER} and _lasting(ours.get(keys.ANSWER)) == _lasting(after.get(keys.ANSWER)):
         return {}
     return changes
 
 
-def _but_hours(answer: str | None) -> object:
+def _lasting(answer: str | None) -> object:
     try:
         fields = json.loads(answer or "")
     except ValueError:
         return None
-    return {**fields, "gpu_hours": None} if isinstance(fields, dict) else fields
-
-
-def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
-    """Return whether a trial was made from a template that its owner has changed since."""
-    made_from = mapping(mapping(manifest.get("metadata")).get("annotations")).get(keys.TRIAL_TEMPLATE)
-    return made_from is not None and made_from != job.template
+    moving = {"gpu_hours": None, "probability_larger": None}
+    return {**fields, **moving} if isinstance(fields, dict) else fields
 
 
 def _is_ours(manifest: Mapping[str, Any], job: Job) -> bool:
     labels = mapping(mapping(manifest.get("metadata")).get("labels"))
     return labels.get(keys.TRIAL_JOB_UID) == job.uid and is_owned_by(manifest, job.uid)
-
-
-def _name(manifest: Mapping[str, Any]) -> str:
-    return str(mapping(manifest.get("metadata")).get("name"))
-
-
-def _measurements(follower: LogFollower | None) -> tuple[Measurement, ...]:
-    return follower.parser.measurements if follower is not None else ()
 
 
 _: type[Backend] = KubernetesBackend

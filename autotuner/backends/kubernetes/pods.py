@@ -47,7 +47,7 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     spec = mapping(job.get("spec"))
     replicas = mapping(spec.get("pytorchReplicaSpecs")).values()
     return Conditions(
-        replicas=sum(int(mapping(replica).get("replicas", 1)) for replica in replicas),
+        replicas=sum(_count(replica) for replica in replicas),
         has_succeeded=succeeded is not None,
         has_failed=failed is not None,
         is_suspended=mapping(spec.get("runPolicy")).get("suspend") is True,
@@ -55,6 +55,11 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
         ended_at=moment(status.get("completionTime")) or succeeded or failed,
         message=str(mapping(conditions.get("Failed")).get("message", "")),
     )
+
+
+def _count(replica: object) -> int:
+    count = mapping(replica).get("replicas", 1)
+    return count if isinstance(count, int) else 1
 
 
 def read_pod(pod: Mapping[str, Any]) -> Pod:
@@ -91,6 +96,11 @@ def is_owned_by(item: Mapping[str, Any], uid: str) -> bool:
     """Return whether an object has an ownerReference to `uid`; a name or a label can be anybody's."""
     owners = entries(mapping(item.get("metadata")).get("ownerReferences"))
     return any(owner.get("uid") == uid for owner in owners)
+
+
+def name_of(item: Mapping[str, Any]) -> str:
+    """Return an object's name."""
+    return str(mapping(item.get("metadata")).get("name"))
 
 
 def suggestion_of(trial: Mapping[str, Any]) -> Suggestion:

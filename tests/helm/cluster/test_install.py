@@ -217,7 +217,7 @@ def test_installed_pod_runs_as_the_account_that_has_the_rights(admin, nodes, on_
     eventually(lambda: not may(admin, subject, "watch", "pytorchjobs", "default", group="kubeflow.org"))
 
 
-def may(  # noqa: PLR0913 (the parts of the question)
+def may(
     admin: client.ApiClient,
     subject: str,
     verb: str,

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 
-def lars(w, grads, *, lr, momentum, weight_decay, trust_coefficient):  # noqa: PLR0913 (the paper's)
+def lars(w, grads, *, lr, momentum, weight_decay, trust_coefficient):
     """You et al. 2017, Algorithm 1, with the rate inside the velocity as printed there.
 
     Where the rate changes, the velocity is corrected by the ratio of rates (Goyal et al. 2017, remark 3).
@@ -25,7 +25,7 @@ def lars(w, grads, *, lr, momentum, weight_decay, trust_coefficient):  # noqa: P
         yield w
 
 
-def lamb(w, grads, *, lr, betas, eps, weight_decay):  # noqa: PLR0913 (the paper's)
+def lamb(w, grads, *, lr, betas, eps, weight_decay):
     """You et al. 2020, Algorithm 2."""
     m, v = np.zeros_like(w), np.zeros_like(w)
     for t, (g, rate) in enumerate(zip(grads, lr, strict=True), start=1):
@@ -37,7 +37,7 @@ def lamb(w, grads, *, lr, betas, eps, weight_decay):  # noqa: PLR0913 (the paper
         yield w
 
 
-def lans(w, grads, *, lr, betas, eps, weight_decay):  # noqa: PLR0913 (the paper's)
+def lans(w, grads, *, lr, betas, eps, weight_decay):
     """Zheng et al. 2020, Algorithm 2."""
     m, v = np.zeros_like(w), np.zeros_like(w)
     for t, (g, rate) in enumerate(zip(grads, lr, strict=True), start=1):

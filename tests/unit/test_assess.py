@@ -1,0 +1,159 @@
+"""From what a cluster shows of a trial to how it ended: every row of the failure table, purely."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from autotuner.annotations import Target
+from autotuner.outcome import Conditions, Ending, Pod, assess, classify
+from autotuner.trial import Measurement, Outcome
+
+CREATED = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
+RUNNING = CREATED + timedelta(seconds=10)
+ENDED = CREATED + timedelta(seconds=100)
+NOW = CREATED + timedelta(seconds=200)
+PATIENCE = timedelta(minutes=10)
+TARGET = Target(metric="accuracy", comparison=">=", threshold=0.9)
+
+GOES_ON = Conditions(replicas=2, running_since=RUNNING)
+SUCCEEDED = replace(GOES_ON, has_succeeded=True, ended_at=ENDED)
+FAILED = replace(GOES_ON, has_failed=True, ended_at=ENDED)
+
+MASTER = Pod("t-master-0", "m", is_rank_zero=True, created_at=CREATED, started_at=RUNNING)
+WORKER = Pod("t-worker-0", "w", created_at=CREATED, started_at=RUNNING + timedelta(seconds=5))
+
+
+def died(pod, code=1, after=0, **fields):
+    return replace(
+        pod, exit_code=code, reason="Error", finished_at=ENDED + timedelta(seconds=after), **fields
+    )
+
+
+OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.53 GiB."
+
+ROWS = {
+    "CUDA out of memory": ([died(MASTER, log_tail=OOM), WORKER], Outcome.OUT_OF_MEMORY, "CUDA out of memory"),
+    "CUDA out of memory on a worker, which the master notices later": (
+        [died(MASTER, after=3, log_tail="NCCL error"), died(WORKER, log_tail=OOM)],
+        Outcome.OUT_OF_MEMORY,
+        "CUDA out of memory",
+    ),
+    "killed for host memory": (
+        [replace(died(MASTER, 137), reason="OOMKilled"), WORKER],
+        Outcome.OUT_OF_MEMORY,
+        "OOMKilled",
+    ),
+    "killed for host memory on a worker": (
+        [died(MASTER), replace(died(WORKER, 137, after=1), reason="OOMKilled")],
+        Outcome.OUT_OF_MEMORY,
+        "OOMKilled",
+    ),
+    "preempted": (
+        [died(MASTER, 143, disruption="PreemptionByScheduler: room"), WORKER],
+        Outcome.LOST,
+        "PreemptionByScheduler",
+    ),
+    "a worker preempted, and the master failing for its absence": (
+        [
+            died(MASTER, log_tail="NCCL error"),
+            died(WORKER, 143, after=5, disruption="EvictionByEvictionAPI: drain"),
+        ],
+        Outcome.LOST,
+        "t-worker-0: EvictionByEvictionAPI",
+    ),
+    "kubelet eviction": (
+        [replace(MASTER, disruption="Evicted: low on memory"), WORKER],
+        Outcome.LOST,
+        "Evicted",
+    ),
+    "node lost, its pod stuck terminating": (
+        [replace(MASTER, disruption="DeletionByTaintManager: NoExecute", is_deleted_first=True), WORKER],
+        Outcome.LOST,
+        "DeletionByTaintManager",
+    ),
+    "a pod deleted by hand": (
+        [died(MASTER, 143, is_deleted_first=True), WORKER],
+        Outcome.LOST,
+        "deleted while it ran",
+    ),
+    "a worker deleted by hand, the master failing later": (
+        [died(MASTER, after=4, log_tail="NCCL error"), died(WORKER, 143, is_deleted_first=True)],
+        Outcome.LOST,
+        "t-worker-0 was deleted",
+    ),
+    "the operator clearing up a worker after the master failed": (
+        [died(MASTER, 3, log_tail="ValueError: bad"), died(WORKER, 143, after=2, is_deleted_first=True)],
+        Outcome.FAILED,
+        "ValueError: bad",
+    ),
+    "all pods gone": ([], Outcome.LOST, "its pods are gone"),
+    "a worker replaced silently, the master failing of it": (
+        [died(MASTER, log_tail="NCCL error"), replace(WORKER, created_at=RUNNING + timedelta(seconds=30))],
+        Outcome.LOST,
+        "replaced by a new one",
+    ),
+    "a program's own failure": (
+        [died(MASTER, 3, log_tail="ValueError: bad"), WORKER],
+        Outcome.FAILED,
+        "exit code 3: ValueError: bad",
+    ),
+    "an init container that failed": (
+        [died(WORKER, 2, started_at=None), MASTER],
+        Outcome.FAILED,
+        "exit code 2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pods", "outcome", "said"), ROWS.values(), ids=ROWS.keys())
+def test_a_failed_job_is_told_by_its_pods(pods, outcome, said):
+    standing = assess(FAILED, pods, NOW, PATIENCE)
+    assert standing.ending is not None
+    found, message = classify(standing.ending, (), TARGET)
+    assert found is outcome
+    assert said in message
+    assert standing.ended_at == ENDED
+
+
+def test_success_ends_a_trial_whatever_becomes_of_its_workers():
+    cleared = died(WORKER, 143, is_deleted_first=True, disruption="")
+    standing = assess(SUCCEEDED, [died(MASTER, 0), cleared], NOW, PATIENCE)
+    assert standing.ending == Ending(exit_code=0)
+
+
+def test_a_run_that_met_the_target_has_reached_it_however_it_ended():
+    standing = assess(FAILED, ROWS["preempted"][0], NOW, PATIENCE)
+    assert classify(standing.ending, [Measurement(1, 0.95)], TARGET)[0] is Outcome.REACHED
+
+
+def test_a_trial_has_started_when_all_of_its_pods_have():
+    assert assess(GOES_ON, [MASTER], NOW, PATIENCE).started_at is None
+    assert assess(GOES_ON, [MASTER, replace(WORKER, started_at=None)], NOW, PATIENCE).started_at is None
+    assert assess(GOES_ON, [MASTER, WORKER], NOW, PATIENCE).started_at == WORKER.started_at
+
+
+def test_a_finished_trial_whose_pods_are_gone_still_says_when_it_ran():
+    standing = assess(SUCCEEDED, [], NOW, PATIENCE)
+    assert (standing.started_at, standing.ended_at) == (RUNNING, ENDED)
+
+
+def test_a_rank_zero_pod_made_after_the_run_began_is_another_run():
+    anew = replace(MASTER, created_at=RUNNING + timedelta(seconds=1), started_at=None)
+    standing = assess(GOES_ON, [anew, WORKER], NOW, PATIENCE)
+    assert standing.ending is not None
+    assert "replaced by a new one" in standing.ending.disruption
+
+
+def test_a_suspended_trial_waits_and_is_not_lost():
+    waiting = Conditions(replicas=2, is_suspended=True)
+    assert assess(waiting, [], NOW, PATIENCE).ending is None
+
+
+@pytest.mark.parametrize("patience", [timedelta(seconds=100), timedelta(seconds=300)])
+def test_what_holds_a_pod_up_is_told_once_patience_has_run_out(patience):
+    stuck = replace(MASTER, started_at=None, hold_up="ImagePullBackOff: no such image")
+    told = assess(Conditions(replicas=1), [stuck], NOW, patience).hold_up
+    assert told == (
+        "pod t-master-0 cannot start: ImagePullBackOff: no such image" if patience.seconds == 100 else ""
+    )

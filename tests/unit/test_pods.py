@@ -1,0 +1,178 @@
+"""Pods and jobs as the API server shows them, absent fields and strangers' values included."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.backends.kubernetes.pods import read_conditions, read_pod
+
+LABELS = {
+    "training.kubeflow.org/replica-type": "master",
+    "training.kubeflow.org/replica-index": "0",
+    "training.kubeflow.org/job-role": "master",
+}
+
+
+def pod(status, **metadata):
+    return read_pod({"metadata": {"name": "p", "uid": "u", "labels": LABELS, **metadata}, "status": status})
+
+
+def container(**state):
+    return {"containerStatuses": [{"name": "pytorch", "state": state}]}
+
+
+def test_a_running_container_tells_since_when():
+    read = pod({"phase": "Running", **container(running={"startedAt": "2026-01-01T12:00:00Z"})})
+    assert read.started_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert read.is_rank_zero
+    assert not read.hold_up
+
+
+def test_the_training_containers_end_counts_and_not_a_sidecars():
+    status = {
+        "phase": "Failed",
+        "containerStatuses": [
+            {"name": "sidecar", "state": {"terminated": {"exitCode": 9}}},
+            {
+                "name": "pytorch",
+                "state": {"terminated": {"exitCode": 1, "reason": "Error", "message": "last"}},
+            },
+        ],
+    }
+    read = pod(status)
+    assert (read.exit_code, read.reason, read.log_tail) == (1, "Error", "last")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            {
+                "conditions": [
+                    {"type": "DisruptionTarget", "status": "True", "reason": "Preemption", "message": "m"}
+                ]
+            },
+            "Preemption: m",
+        ),
+        ({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}, "Evicted: low on disk"),
+        ({"phase": "Failed", "reason": "DeadlineExceeded", "message": "the user's own"}, ""),
+        ({"phase": "Failed"}, ""),
+        ({"conditions": [{"type": "DisruptionTarget", "status": "False"}]}, ""),
+    ],
+)
+def test_what_the_cluster_did_to_a_pod(status, said):
+    assert pod(status).disruption == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            {"phase": "Pending", **container(waiting={"reason": "ImagePullBackOff", "message": "x"})},
+            "ImagePullBackOff: x",
+        ),
+        ({"phase": "Pending", **container(waiting={"reason": "ContainerCreating"})}, ""),
+        (
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/2 nodes",
+                    }
+                ],
+            },
+            "Unschedulable: 0/2 nodes",
+        ),
+        ({"phase": "Running", **container(waiting={"reason": "CrashLoopBackOff"})}, ""),
+        ({}, ""),
+    ],
+)
+def test_what_keeps_a_pod_from_starting(status, said):
+    assert pod(status).hold_up == said
+
+
+def test_an_init_container_that_failed_is_the_pods_failure():
+    status = {
+        "phase": "Failed",
+        "initContainerStatuses": [
+            {"name": "init", "state": {"terminated": {"exitCode": 7, "startedAt": "2026-01-01T12:00:00Z"}}}
+        ],
+    }
+    read = pod(status)
+    assert read.exit_code == 7
+    assert read.started_at is None
+
+
+@pytest.mark.parametrize(("finished", "is_first"), [("12:00:40", True), ("12:00:10", False), (None, True)])
+def test_a_deletion_counts_from_when_it_was_asked_for(finished, is_first):
+    ended = {"exitCode": 143, "finishedAt": f"2026-01-01T{finished}Z"}
+    status = container(terminated=ended) if finished else {}
+    read = pod(status, deletionTimestamp="2026-01-01T12:00:50Z", deletionGracePeriodSeconds=30)
+    assert read.is_deleted_first is is_first
+
+
+def test_running_since_survives_the_end_of_the_job():
+    conditions = [
+        {"type": "Running", "status": "False", "lastTransitionTime": "2026-01-01T12:00:00Z"},
+        {"type": "Failed", "status": "True", "lastTransitionTime": "2026-01-01T12:05:00Z"},
+    ]
+    read = read_conditions(
+        {"status": {"conditions": conditions}, "spec": {"pytorchReplicaSpecs": {"Master": {}}}}
+    )
+    assert read.running_since == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert read.ended_at == datetime(2026, 1, 1, 12, 5, tzinfo=UTC)
+    assert read.has_failed
+    assert read.replicas == 1
+
+
+def test_a_trial_that_was_suspended_again_does_not_run():
+    conditions = [
+        {"type": "Running", "status": "False", "lastTransitionTime": "2026-01-01T12:00:00Z"},
+        {"type": "Suspended", "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z"},
+    ]
+    read = read_conditions({"status": {"conditions": conditions}, "spec": {"runPolicy": {"suspend": True}}})
+    assert read.running_since is None
+    assert read.is_suspended
+
+
+FIELDS = [
+    "metadata",
+    "status",
+    "spec",
+    "conditions",
+    "containerStatuses",
+    "state",
+    "terminated",
+    "waiting",
+    "type",
+    "name",
+    "labels",
+    "reason",
+    "lastTransitionTime",
+    "pytorchReplicaSpecs",
+    "Master",
+    "replicas",
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(FIELDS),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["metadata", "status", "spec"]), JSON))
+def test_whatever_stands_in_an_object_it_is_read(anything):
+    read_pod(anything)
+    read_conditions(anything)
