@@ -35,7 +35,9 @@ SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
 HALF_A_DOUBLING: Final = 0.5
 HELD: Final = 0.5
-"""A setting is held to meet the target from this probability on."""
+"""A setting is held to meet the target from this probability on that its confirmation passes."""
+MARGIN: Final = 0.5
+"""How far above the target, in standard deviations of a run's noise, a proposed setting should come."""
 
 
 @lru_cache(maxsize=32)
@@ -51,10 +53,19 @@ class Frontier:
     A function of the model's posterior and the settings tried; each answer is computed once.
     """
 
-    def __init__(self, space: Space, posterior: Posterior, tried: Sequence[Setting], limits: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        posterior: Posterior,
+        tried: Sequence[Setting],
+        limits: tuple[int, int],
+        seed: int,
+        confirmations: int,
+    ) -> None:
         self.space, self.posterior, self.limits, self.seed = space, posterior, limits, seed
         self.tried = tuple(tried)
-        self.chances = feasible(posterior, np.array([space.coordinates(s) for s in tried]))
+        places = np.array([space.coordinates(s) for s in tried])
+        self.chances = confirmable(posterior, places, confirmations)
         self._larger: dict[int, float] = {}
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
@@ -121,11 +132,13 @@ class Beliefs:
             return None
         learnt = points(self.history, self.space, self._ended[: _refit_count(len(self._ended))])
         theta = fitted(self.space, learnt)
-        seed = self.history.spec.seed
-        key = (self.space, theta.tobytes(), data.key, tuple(tried), self._limits, seed)
+        seed, wanted = self.history.spec.seed, self.history.spec.confirmations
+        key = (self.space, theta.tobytes(), data.key, tuple(tried), self._limits, seed, wanted)
         found = _frontiers.get(key)
         if found is None:
-            found = Frontier(self.space, Posterior(self.space, theta, data), tried, self._limits, seed)
+            found = Frontier(
+                self.space, Posterior(self.space, theta, data), tried, self._limits, seed, wanted
+            )
             _frontiers.put(key, found)
         return cast(Frontier, found)
 
@@ -143,7 +156,9 @@ class Beliefs:
         """The smallest batch size, and the largest that memory holds."""
         low, high = self.space.batch_sizes
         if self.history.spec.micro_batch_size is None:
-            burst = [t.suggestion.batch_size for t in self.history.trials if t.outcome is Outcome.OUT_OF_MEMORY]
+            burst = [
+                t.suggestion.batch_size for t in self.history.trials if t.outcome is Outcome.OUT_OF_MEMORY
+            ]
             high = min([high, *(size - 1 for size in burst)])
         return low, max(high, low)
 
@@ -203,8 +218,26 @@ def feasible(posterior: Posterior, places: Array) -> Array:
     return np.asarray((paths.max(axis=2) >= 0).mean(axis=1))
 
 
+def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
+    """Return the probability that so many fresh runs of each place (n, d) all meet the target.
+
+    Given the noise-free curve, each run is above it by an offset of its own and, at its luckiest late
+    measurements, by about one standard deviation of a measurement.
+    """
+    mean, covariance = posterior.curves(places, LATE)
+    normal = ndtri(uniform(DRAWS, len(LATE)))
+    best = (mean[:, None] + normal[None] @ _root(covariance).transpose(0, 2, 1)).max(axis=2)
+    kernel = posterior.kernel
+    unit = float(slope(np.zeros(1), kernel.headroom)[0])
+    return np.asarray((ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise) ** runs).mean(axis=1))
+
+
 def candidates(
-    frontier: Frontier, posterior: Posterior, worth: Callable[[Array, Array], Array], smallest: float, number: int
+    frontier: Frontier,
+    posterior: Posterior,
+    worth: Callable[[Array, Array], Array],
+    smallest: float,
+    number: int,
 ) -> Array:
     """Return places from batch size `smallest` on, best first by `worth(octaves, chance)`.
 
@@ -217,10 +250,14 @@ def candidates(
     rng = _generator(frontier.seed, number)
     size = space.size
 
+    kernel = posterior.kernel
+    # What only just meets the target does not pass its confirmation.
+    margin = MARGIN * kernel.run_noise * float(slope(np.zeros(1), kernel.headroom)[0])
+
     def score(places: Array) -> Array:
         mean, covariance = posterior.curves(places, LATE)
         deviation = np.sqrt(np.maximum(np.einsum("ijj->ij", covariance), 1e-12))
-        return worth(space.octaves(places), ndtr((mean / deviation).max(axis=1)))
+        return worth(space.octaves(places), ndtr(((mean - margin) / deviation).max(axis=1)))
 
     wide = space.scattered(rng.random((256, size)))
     wide[:, 0] = low + (high - low) * wide[:, 0]
