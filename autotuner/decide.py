@@ -26,16 +26,22 @@ from typing import Final
 from autotuner.decision import Answer, Decision, Ended, Phase, Stop
 from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.sampler import propose
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
-HOPELESS: Final = 0.03
+HOPELESS: Final = 0.05
 """A run is stopped when its chance to reach the target is smaller."""
 PROMISING: Final = 0.9
 """A run of the search is stopped when its chance to reach the target is larger."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
+WORTH: Final = 0.05
+"""Or when one more trial is expected to gain less, in doublings."""
+STILL_ENOUGH: Final = 0.3
+STILL_WORTH: Final = 0.1
+"""A confirmation that has begun is finished as long as that probability or that gain is smaller."""
 FAILURES_IN_A_ROW: Final = 3
 RERUNS: Final = 3
 BASELINE_RUNS: Final = 2
@@ -252,7 +258,7 @@ class _State:
         if best is not None:
             larger = self.beliefs.probability_larger(best.batch_size)
             owed = self.spec.confirmations - self._reached(best)
-            if (larger is not None and larger < ENOUGH) or left <= owed:
+            if self._is_enough(best) or left <= owed:
                 return self._confirm(best, larger)
         if left <= 0:
             if history.running:
@@ -267,7 +273,7 @@ class _State:
             )
         if not has_place:
             return Phase.SEARCHING, self._searching_text(), None
-        tried = self.beliefs.propose(history.next_number, best)
+        tried = propose(self.beliefs, history.next_number, best)
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 
     def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | Decision | None:
@@ -288,6 +294,21 @@ class _State:
         best = max((c.best(self.spec.target) or 0.0 for c in map(curve, runs)), key=self.spec.target.margin)
         text = f"the job unchanged misses {self.spec.target}: its best is {best:g}; lower the target or mend the job"
         return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
+
+    def _is_enough(self, best: Setting) -> bool:
+        """Return whether a larger batch is unlikely, or not worth another trial."""
+        larger = self.beliefs.probability_larger(best.batch_size)
+        gain = self.beliefs.expected_gain(best.batch_size)
+        if larger is None or gain is None:
+            return False
+        if self._is_confirming(best):
+            return larger < STILL_ENOUGH or gain < STILL_WORTH
+        return larger < ENOUGH or gain < WORTH
+
+    def _is_confirming(self, tried: Setting) -> bool:
+        last = self.history.trials[-1]
+        wanted = self._reached(tried) < self.spec.confirmations
+        return wanted and last.suggestion.purpose is Purpose.CONFIRM and setting(last) == tried
 
     def _climb(self) -> Setting | None:
         """Return the next doubling while every one so far has held."""
@@ -311,7 +332,7 @@ class _State:
         wanted = self.spec.confirmations
         if reached >= wanted:
             top = tried.batch_size >= self.spec.batch_size.maximum
-            spent = larger is None or larger >= ENOUGH
+            spent = not self._is_enough(tried)
             ended = Ended.LARGEST_ALLOWED if top else Ended.TRIALS_SPENT if spent else Ended.LARGER_UNLIKELY
             text = (
                 f"batch size {tried.batch_size}: {reached} of {wanted} confirmation runs reached the target"

@@ -20,14 +20,14 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import qmc
 
 from autotuner.search.curve import Array
-from autotuner.search.data import points
+from autotuner.search.data import Points, points
 from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.model import ALPHA, Cache, Posterior, fitted, slope
 from autotuner.search.space import Space
-from autotuner.trial import Outcome, Trial
+from autotuner.trial import Outcome, Purpose, Trial
 
-LATE: Final = np.array([0.1, 0.35, 0.6, 0.85, 1.0])
-"""Fractions of a run at which a curve is sought above the target."""
+LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
+"""Fractions of a run at which a curve is sought above the target: some peak early and fall."""
 AHEAD: Final = 8
 """Steps at which the rest of a running trial's curve is drawn."""
 DRAWS: Final = 512
@@ -35,7 +35,13 @@ SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
 HALF_A_DOUBLING: Final = 0.5
 HELD: Final = 0.5
-"""A setting is held to meet the target from this probability on."""
+"""A setting is held to meet the target from this probability on that its confirmation passes."""
+RECORD: Final = 0.7
+"""Deviations by which the model may be too hopeful or too gloomy of its proposals, a priori."""
+WORTHY: Final = 0.05
+"""A setting is not worth a trial below this probability."""
+MARGIN: Final = 0.5
+"""How far above the target, in standard deviations of a run's noise, a proposed setting should come."""
 
 
 @lru_cache(maxsize=32)
@@ -51,11 +57,39 @@ class Frontier:
     A function of the model's posterior and the settings tried; each answer is computed once.
     """
 
-    def __init__(self, space: Space, posterior: Posterior, tried: Sequence[Setting], limits: tuple[int, int], seed: int) -> None:
+    def __init__(  # noqa: PLR0913 (all of what it is a function of)
+        self,
+        space: Space,
+        posterior: Posterior,
+        tried: Sequence[Setting],
+        limits: tuple[int, int],
+        seed: int,
+        confirmations: int,
+        proposed: Sequence[int],
+    ) -> None:
         self.space, self.posterior, self.limits, self.seed = space, posterior, limits, seed
         self.tried = tuple(tried)
-        self.chances = feasible(posterior, np.array([space.coordinates(s) for s in tried]))
+        places = np.array([space.coordinates(s) for s in tried])
+        self.chances = confirmable(posterior, places, confirmations)
+        self.shift = self._record(proposed)
         self._larger: dict[int, float] = {}
+        self._gain: dict[int, float] = {}
+
+    def _record(self, proposed: Sequence[int]) -> float:
+        """Return by how many deviations the model has been too hopeful (negative) of what it proposed.
+
+        The maximum a posteriori shift `a` of a probit, `P(feasible) = ndtr(z + a)`, over the runs that the
+        model proposed, with z as it was foreseen. The proposal is the place that looks best, which is
+        where a model errs upwards; without the record a search never comes to an end.
+        """
+        if not proposed:
+            return 0.0
+        foreseen = self.posterior.foresight(proposed)
+        came = feasible(self.posterior, self.posterior.data.place[list(proposed)])
+        shifts = np.linspace(-3, 3, 121)[:, None] * RECORD
+        chance = np.clip(ndtr(foreseen + shifts), 1e-9, 1 - 1e-9)
+        log = (came * np.log(chance) + (1 - came) * np.log1p(-chance)).sum(axis=1)
+        return float(shifts[np.argmax(log - 0.5 * (shifts[:, 0] / RECORD) ** 2), 0])
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting with the largest batch that is held to meet the target."""
@@ -77,17 +111,30 @@ class Frontier:
             self._larger[batch_size] = self._probability_larger(batch_size)
         return self._larger[batch_size]
 
+    def expected_gain(self, batch_size: int) -> float:
+        """Return the largest expected gain of one more trial over a batch size, in doublings."""
+        if batch_size not in self._gain:
+            self._gain[batch_size] = self._expected_gain(batch_size)
+        return self._gain[batch_size]
+
+    def _expected_gain(self, batch_size: int) -> float:
+        if batch_size >= self.limits[1]:
+            return 0.0
+        worth = gain_over(math.log2(batch_size))
+        return float(candidates(self, self.posterior, worth, batch_size + 1, 1)[1][0])
+
     def _probability_larger(self, batch_size: int) -> float:
         _, high = self.limits
         if batch_size >= high:
             return 0.0
         smallest = min(batch_size * 2**HALF_A_DOUBLING, high)
-        places = candidates(self, self.posterior, lambda octaves, chance: chance, smallest, 0)[:128]
+        places = candidates(self, self.posterior, lambda octaves, chance: chance, smallest, 0)[0][:128]
         mean, covariance = self.posterior.joint_ends(places)
         normal = ndtri(uniform(DRAWS, len(places)))
         ends = mean + normal @ _root(covariance).T
         any_end = float((ends.max(axis=1) >= 0).mean())
-        return max(any_end, float(feasible(self.posterior, places[:16]).max()))
+        drawn = max(any_end, float(feasible(self.posterior, places[:16]).max()))
+        return float(ndtr(ndtri(np.clip(drawn, 1e-6, 1 - 1e-6)) + self.shift))
 
 
 _frontiers = Cache(8)
@@ -121,11 +168,14 @@ class Beliefs:
             return None
         learnt = points(self.history, self.space, self._ended[: _refit_count(len(self._ended))])
         theta = fitted(self.space, learnt)
-        seed = self.history.spec.seed
-        key = (self.space, theta.tobytes(), data.key, tuple(tried), self._limits, seed)
+        seed, wanted = self.history.spec.seed, self.history.spec.confirmations
+        proposed = tuple(i for i, t in enumerate(self._ended) if t.suggestion.purpose is Purpose.SEARCH and i)
+        key = (self.space, theta.tobytes(), data.key, tuple(tried), self._limits, seed, wanted, proposed)
         found = _frontiers.get(key)
         if found is None:
-            found = Frontier(self.space, Posterior(self.space, theta, data), tried, self._limits, seed)
+            found = Frontier(
+                self.space, Posterior(self.space, theta, data), tried, self._limits, seed, wanted, proposed
+            )
             _frontiers.put(key, found)
         return cast(Frontier, found)
 
@@ -143,7 +193,9 @@ class Beliefs:
         """The smallest batch size, and the largest that memory holds."""
         low, high = self.space.batch_sizes
         if self.history.spec.micro_batch_size is None:
-            burst = [t.suggestion.batch_size for t in self.history.trials if t.outcome is Outcome.OUT_OF_MEMORY]
+            burst = [
+                t.suggestion.batch_size for t in self.history.trials if t.outcome is Outcome.OUT_OF_MEMORY
+            ]
             high = min([high, *(size - 1 for size in burst)])
         return low, max(high, low)
 
@@ -180,19 +232,40 @@ class Beliefs:
         """Return the probability that a batch half a doubling larger is feasible; None without a model."""
         return None if self.frontier is None else self.frontier.probability_larger(batch_size)
 
+    def expected_gain(self, batch_size: int) -> float | None:
+        """Return the doublings that one more trial is expected to gain; None without a model."""
+        return None if self.frontier is None else self.frontier.expected_gain(batch_size)
+
     def propose(self, number: int, incumbent: Setting | None) -> Setting:
-        """Return the setting to try next: the largest expected gain in doublings over the incumbent."""
+        """Return the setting to try next: the largest expected gain in doublings over the incumbent.
+
+        Runs under way are believed to end as predicted (the Kriging believer of Ginsbourger et al. 2010,
+        section 4.2), so that several at once look at different places.
+        """
         if self.frontier is None or self.posterior is None:
             rng = _generator(self.history.spec.seed, number)
             return self.space.setting(self.space.scattered(rng.random((1, self.space.size)))[0])
-        low, _ = self.frontier.limits
-        start = math.log2(incumbent.batch_size) if incumbent is not None else math.log2(low) - 1
+        low, high = self.frontier.limits
+        posterior, best = self.posterior, 0 if incumbent is None else incumbent.batch_size
+        under_way = [t for t in self.history.running if t.suggestion.purpose is not Purpose.CONFIRM]
+        if under_way:
+            places = np.array([self.space.coordinates(setting(t)) for t in under_way])
+            ends, _ = posterior.ends(places)
+            posterior = posterior.joined(believed(posterior, places, ends))
+            sizes = [t.suggestion.batch_size for t, end in zip(under_way, ends, strict=True) if end >= 0]
+            best = max([best, *(size for size in sizes if size < high)])
+        worth = gain_over(math.log2(best) if best else math.log2(low) - 1)
+        return self.space.setting(
+            candidates(self.frontier, posterior, worth, max(low, best + 1), number)[0][0]
+        )
 
-        def gain(octaves: Array, chance: Array) -> Array:
-            return np.asarray(np.maximum(octaves - start, 0.0) * chance)
 
-        smallest = low if incumbent is None else incumbent.batch_size + 1
-        return self.space.setting(candidates(self.frontier, self.posterior, gain, smallest, number)[0])
+def believed(posterior: Posterior, places: Array, ends: Array) -> Points:
+    """Return points that say of places (n, d) that their curves end at these log-shortfalls."""
+    headroom = posterior.kernel.headroom
+    lack = np.where(ends > math.log(2), (math.log(2) + 1 - ends) / 2, np.exp(-ends))
+    count = len(places)
+    return Points(places, np.arange(count), np.ones(count), headroom * (1 - lack), np.ones(count))
 
 
 def feasible(posterior: Posterior, places: Array) -> Array:
@@ -203,10 +276,39 @@ def feasible(posterior: Posterior, places: Array) -> Array:
     return np.asarray((paths.max(axis=2) >= 0).mean(axis=1))
 
 
+def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
+    """Return the probability that so many fresh runs of each place (n, d) all meet the target.
+
+    Given the noise-free curve, each run is above it by an offset of its own and, at its luckiest late
+    measurements, by about one standard deviation of a measurement.
+    """
+    mean, covariance = posterior.curves(places, LATE)
+    normal = ndtri(uniform(DRAWS, len(LATE)))
+    best = (mean[:, None] + normal[None] @ _root(covariance).transpose(0, 2, 1)).max(axis=2)
+    kernel = posterior.kernel
+    unit = float(slope(np.zeros(1), kernel.headroom)[0])
+    return np.asarray((ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise) ** runs).mean(axis=1))
+
+
+def gain_over(octaves: float) -> Callable[[Array, Array], Array]:
+    """Return the expected gain in doublings over a batch size of 2 ** octaves."""
+
+    def gain(reached: Array, chance: Array) -> Array:
+        # A run that would be stopped as hopeless at once teaches nothing; it only breaks ties.
+        worthy = np.where(chance >= WORTHY, chance, 1e-3 * chance)
+        return np.asarray(np.maximum(reached - octaves, 0.0) * worthy)
+
+    return gain
+
+
 def candidates(
-    frontier: Frontier, posterior: Posterior, worth: Callable[[Array, Array], Array], smallest: float, number: int
-) -> Array:
-    """Return places from batch size `smallest` on, best first by `worth(octaves, chance)`.
+    frontier: Frontier,
+    posterior: Posterior,
+    worth: Callable[[Array, Array], Array],
+    smallest: float,
+    number: int,
+) -> tuple[Array, Array]:
+    """Return places from batch size `smallest` on, best first, and their `worth(octaves, chance)`.
 
     They are drawn over the whole space and around the best settings tried, carried to larger batches; then
     the best are refined by ever smaller steps. `number` seeds the draws.
@@ -217,10 +319,14 @@ def candidates(
     rng = _generator(frontier.seed, number)
     size = space.size
 
+    kernel = posterior.kernel
+    # What only just meets the target does not pass its confirmation.
+    margin = MARGIN * kernel.run_noise * float(slope(np.zeros(1), kernel.headroom)[0])
+
     def score(places: Array) -> Array:
         mean, covariance = posterior.curves(places, LATE)
         deviation = np.sqrt(np.maximum(np.einsum("ijj->ij", covariance), 1e-12))
-        return worth(space.octaves(places), ndtr((mean / deviation).max(axis=1)))
+        return worth(space.octaves(places), ndtr(((mean - margin) / deviation).max(axis=1) + frontier.shift))
 
     wide = space.scattered(rng.random((256, size)))
     wide[:, 0] = low + (high - low) * wide[:, 0]
@@ -241,7 +347,8 @@ def candidates(
         near = space.perturbed(near, scale, rng.normal(size=near.shape), rng.random(near.shape))
         near[:, 0] = np.clip(near[:, 0], low, high)
         places, scores = np.concatenate([places, near]), np.concatenate([scores, score(near)])
-    return np.asarray(places[np.argsort(-scores, kind="stable")])
+    order = np.argsort(-scores, kind="stable")
+    return places[order], scores[order]
 
 
 def _generator(seed: int, number: int) -> np.random.Generator:

@@ -73,7 +73,9 @@ def points(history: History, space: Space, trials: Sequence[Trial], *, worst: fl
             read.append((space.coordinates(setting(trial)), time, margin, count, diverged))
     if worst is None:
         worst = min((float(margin.min()) for _, _, margin, _, _ in read), default=0.0)
-    allowed = _allowances([len(time) for _, time, _, _, _ in read], [float(m.max()) for _, _, m, _, _ in read])
+    allowed = _allowances(
+        [len(time) for _, time, _, _, _ in read], [float(m.max()) for _, _, m, _, _ in read]
+    )
     place, run, times, margins, counts = [], [], [], [], []
     for number, (coordinates, time, margin, count, diverged) in enumerate(read):
         if allowed[number] < len(time):
@@ -90,7 +92,11 @@ def points(history: History, space: Space, trials: Sequence[Trial], *, worst: fl
         empty = np.empty(0)
         return Points(np.empty((0, space.size)), np.empty(0, dtype=int), empty, empty, empty)
     return Points(
-        np.array(place), np.concatenate(run), np.concatenate(times), np.concatenate(margins), np.concatenate(counts)
+        np.array(place),
+        np.concatenate(run),
+        np.concatenate(times),
+        np.concatenate(margins),
+        np.concatenate(counts),
     )
 
 

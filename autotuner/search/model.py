@@ -99,7 +99,7 @@ class Prior:
             (-0.65, 0.4),  # what settings bend
             (-5.3, 0.6),  # what no part explains
             (math.log(0.003 * spread), 1.0),  # noise of a measurement
-            (math.log(2.5), 0.4),  # noise of a run, by that of a measurement
+            (math.log(3.5), 0.35),  # noise of a run, by that of a measurement
             (math.log(0.15 * spread), 0.9),  # headroom
             (-0.05, 0.08),  # trend of the mean a doubling
             (-0.4, 0.3),  # trend with the squared distance from the origin
@@ -207,7 +207,9 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     return float(value + 0.5 * away @ away), gradient + away / prior.deviation
 
 
-def _headroom_gradient(kernel: Kernel, data: Points, solved: Array, diagonal: Array, measured: Array) -> float:
+def _headroom_gradient(
+    kernel: Kernel, data: Points, solved: Array, diagonal: Array, measured: Array
+) -> float:
     """Return the derivative of the value by log headroom through levels, weights and their Jacobian."""
     head, margin = kernel.headroom, data.margin
     far = margin < head / 2  # on the logarithmic side
@@ -275,15 +277,17 @@ class Posterior:
             np.concatenate([self.data.margin, more.margin]),
             np.concatenate([self.data.count, more.count]),
         )
-        cross = solve_triangular(
-            self.factor, self._points(self.data, more), lower=True, check_finite=False
-        )
+        cross = solve_triangular(self.factor, self._points(self.data, more), lower=True, check_finite=False)
         own = self._points(more, more) + np.diag(self.kernel.noise(more))
         own += self.kernel.offset * (more.run[:, None] == more.run[None])
         corner = cholesky(own - cross.T @ cross, lower=True, check_finite=False)
         size, extra = len(self.data), len(more)
         new.factor = np.zeros((size + extra, size + extra))
-        new.factor[:size, :size], new.factor[size:, :size], new.factor[size:, size:] = self.factor, cross.T, corner
+        new.factor[:size, :size], new.factor[size:, :size], new.factor[size:, size:] = (
+            self.factor,
+            cross.T,
+            corner,
+        )
         white = solve_triangular(
             corner, self.kernel.residual(more) - cross.T @ self.white, lower=True, check_finite=False
         )
@@ -303,7 +307,9 @@ class Posterior:
         solved = solve_triangular(self.factor, flat, lower=True, check_finite=False)
         return np.asarray(solved.reshape(cross.shape))
 
-    def curves(self, places: Array, times: Array, runs: Sequence[int | None] | None = None) -> tuple[Array, Array]:
+    def curves(
+        self, places: Array, times: Array, runs: Sequence[int | None] | None = None
+    ) -> tuple[Array, Array]:
         """Return means (settings, times) and covariances (settings, times, times) of curves.
 
         They are free of noise; with `runs`, each is that run's own curve, its offset included.
@@ -322,6 +328,20 @@ class Posterior:
         prior = self.kernel.common + self.kernel.shared + self.kernel.main
         mean = self.kernel.mean(places) + self.white @ solved
         return mean, np.maximum(prior - np.einsum("ij,ij->j", solved, solved), 1e-10)
+
+    def foresight(self, columns: Sequence[int]) -> Array:
+        """Return, for runs of the data, by how many deviations their end was predicted above the target.
+
+        Each from the runs before it alone: the leading block of a Cholesky factor is the factor of the
+        leading points, so the rows of V up to a run's first point are what was known when it began.
+        """
+        places = self.data.place[list(columns)]
+        solved = self.whitened(places, np.ones(1))[:, :, 0]
+        known = np.searchsorted(self.data.run, columns)  # points of earlier runs
+        earlier = np.arange(len(self.data))[:, None] < known[None]
+        mean = self.kernel.mean(places) + self.white @ (solved * earlier)
+        prior = self.kernel.common + self.kernel.shared + self.kernel.main
+        return np.asarray(mean / np.sqrt(np.maximum(prior - (solved**2 * earlier).sum(axis=0), 1e-10)))
 
     def joint_ends(self, places: Array) -> tuple[Array, Array]:
         """Return mean (settings,) and covariance (settings, settings) of the curves' ends."""

@@ -134,8 +134,10 @@ class Space:
 
     def _log(self, name: str, dimension: Dimension) -> bool:
         # A learning rate acts by its magnitude, whether the user says so or not.
-        return not isinstance(dimension, Choice) and dimension.minimum > 0 and (
-            dimension.log or name == self.learning_rate
+        return (
+            not isinstance(dimension, Choice)
+            and dimension.minimum > 0
+            and (dimension.log or name == self.learning_rate)
         )
 
     def batch_coordinate(self, batch_size: float) -> float:
@@ -170,7 +172,9 @@ class Space:
         for index, (_, dimension) in enumerate(self.dimensions, start=1):
             if isinstance(dimension, Choice):
                 jump = uniform[:, index] < scale[:, index]
-                drawn = np.floor(uniform[:, index] / np.maximum(scale[:, index], 1e-9) * len(dimension.values))
+                drawn = np.floor(
+                    uniform[:, index] / np.maximum(scale[:, index], 1e-9) * len(dimension.values)
+                )
                 moved[:, index] = np.where(jump, drawn, places[:, index])
         return self.clipped(moved)
 
