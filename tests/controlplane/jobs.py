@@ -28,6 +28,8 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
     container: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the container."""
+    worker_container: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the workers' container where they differ from the master's."""
     pod: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the pods' specification."""
 
@@ -56,18 +58,17 @@ class Job:
         }
         if self.command:
             container["command"] = list(self.command)
-        template = {"spec": {"containers": [container], **self.pod}}
 
-        def replicas(count: int) -> dict[str, Any]:
+        def replicas(count: int, container: Mapping[str, Any]) -> dict[str, Any]:
             return {
                 "replicas": count,
                 "restartPolicy": self.restart_policy,
-                "template": template,
+                "template": {"spec": {"containers": [container], **self.pod}},
             }
 
-        specs = {"Master": replicas(1)}
+        specs = {"Master": replicas(1, container)}
         if self.workers:
-            specs["Worker"] = replicas(self.workers)
+            specs["Worker"] = replicas(self.workers, {**container, **self.worker_container})
         return {
             "apiVersion": "/".join(API),
             "kind": "PyTorchJob",

@@ -161,7 +161,7 @@ class PodWorker:
     def break_logs(self) -> None:
         """Break off every answer that follows a log of the pod, as its node is lost."""
         for status in (*self.status.init_containers, *self.status.containers):
-            if status.log is not None:
+            if status.log is not None and status.is_running:
                 status.log.break_off()
 
     async def vanish(self) -> None:

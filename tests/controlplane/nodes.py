@@ -339,13 +339,16 @@ class Nodes:
 
     async def _lose(self, name: str) -> list[Pod]:
         self._nodes[name].is_lost = True
-        workers = [worker for worker in self._workers.values() if worker.pod.node == name]
-        for worker in workers:
+        on_node = [worker for worker in self._workers.values() if worker.pod.node == name]
+        for worker in on_node:
             worker.break_logs()
+        # Pods that are over have nothing to lose: their logs are back with the node.
+        workers = [worker for worker in on_node if worker.status.phase in ("Pending", "Running")]
+        for worker in workers:
             del self._workers[worker.pod.uid]
             self._lost[worker.pod.uid] = worker.pod
         await asyncio.gather(*(worker.vanish() for worker in workers))
-        return [worker.pod for worker in workers if worker.status.phase in ("Pending", "Running")]
+        return [worker.pod for worker in workers]
 
     async def _recover(self, name: str) -> list[Pod]:
         self._nodes[name].is_lost = False
@@ -371,6 +374,8 @@ class Nodes:
             worker = self._worker(namespace, pod)
         except ValueError as error:
             raise NoLogError(HTTPStatus.NOT_FOUND, str(error)) from error
+        if self._nodes[worker.pod.node or ""].is_lost:
+            raise ConnectionAbortedError(f"the node of pod {pod} is lost")
         return worker.find_log(container, previous)
 
     # The loop

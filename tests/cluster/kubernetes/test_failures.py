@@ -31,9 +31,8 @@ def endless_image(nodes):
     nodes.add_image(ENDLESS.image, Image(script=train_for_ever))
 
 
-def with_gpus(count, workers):
-    limits = {"resources": {"limits": {GPU: count}}}
-    return replace(ENDLESS, workers=workers, container=limits)
+def gpus(count):
+    return {"resources": {"limits": {GPU: count}}}
 
 
 def test_a_container_over_its_memory_limit_is_oom_killed_and_its_job_failed(cluster, nodes):
@@ -157,6 +156,7 @@ def test_an_image_that_cannot_be_pulled_leaves_its_job_created(cluster, nodes):
     cluster.wait_until_waiting(MASTER, "ImagePullBackOff")
 
     assert cluster.pod(MASTER).status.phase == "Pending"
+    cluster.wait_until(ENDLESS, "Created")
     assert cluster.conditions(ENDLESS).keys() == {"Created"}
 
     nodes.mend_image(ENDLESS.image)
@@ -171,6 +171,7 @@ def test_a_missing_config_map_leaves_its_job_created(cluster):
     cluster.wait_until_waiting(MASTER, "CreateContainerConfigError")
 
     assert cluster.pod(MASTER).status.phase == "Pending"
+    cluster.wait_until(job, "Created")
     assert cluster.conditions(job).keys() == {"Created"}
 
 
@@ -185,13 +186,14 @@ def test_a_program_that_does_not_exist_fails_to_start(cluster):
 
 
 def test_more_gpus_than_a_node_has_leave_a_pod_unschedulable(cluster):
-    job = with_gpus(GPUS_A_NODE + 1, workers=0)
+    job = replace(ENDLESS, workers=0, container=gpus(GPUS_A_NODE + 1))
     cluster.create(job)
 
     condition = cluster.condition(MASTER, "PodScheduled")
 
     assert (condition.status, condition.reason) == ("False", "Unschedulable")
     assert condition.message == f"0/2 nodes are available: 2 Insufficient {GPU}."
+    cluster.wait_until(job, "Created")
     assert cluster.conditions(job).keys() == {"Created"}
 
 
@@ -206,10 +208,10 @@ def test_a_pod_without_a_node_starts_once_one_is_schedulable(cluster, nodes):
 
 
 def test_a_job_runs_while_a_worker_has_no_node_yet(cluster):
-    job = with_gpus(GPUS_A_NODE, workers=2)
+    job = replace(ENDLESS, worker_container=gpus(GPUS_A_NODE + 1))
     cluster.create(job)
 
     cluster.wait_until(job, "Running")
 
-    phases = [pod.status.phase for pod in cluster.core.list_namespaced_pod(cluster.namespace).items]
-    assert "Pending" in phases
+    assert cluster.condition(WORKER, "PodScheduled").status == "False"
+    assert cluster.pod(WORKER).status.phase == "Pending"

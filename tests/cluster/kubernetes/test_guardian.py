@@ -37,7 +37,7 @@ def test_processes_and_folder_go_with_the_one_who_made_them(how):
         start_new_session=True,
     ) as family:
         folder, mark = family.stdout.readline().split()
-        assert len(marked_processes(mark)) == 2
+        eventually(lambda: len(marked_processes(mark)) == 2)
         assert Path(folder).is_dir()
 
         # The whole group, as a terminal or a CI runner would.

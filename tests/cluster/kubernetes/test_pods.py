@@ -1,15 +1,13 @@
 """Pods live as on a kubelet: how they are started, restarted, and ended."""
 
-import copy
 import json
 from pathlib import Path
 
 import pytest
-from kubernetes import client
 
 from tests.controlplane.guardian import marked_processes
 from tests.controlplane.images import Image
-from tests.controlplane.jobs import API, PLURAL, Job
+from tests.controlplane.jobs import Job
 from tests.controlplane.waiting import eventually
 
 SHOW_SURROUNDINGS = """
@@ -106,13 +104,8 @@ def test_init_containers_run_before_and_a_failed_one_fails_the_pod(cluster):
 
 def test_workers_start_after_their_master(cluster, nodes):
     nodes.break_image("slow")
-    job = Job("ordered", ("sleep", "600"), workers=1)
-    manifest = copy.deepcopy(job.manifest())
-    (container,) = manifest["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
-    container["image"] = "slow"
-    client.CustomObjectsApi(cluster.admin).create_namespaced_custom_object(
-        *API, cluster.namespace, PLURAL, manifest
-    )
+    job = Job("ordered", ("sleep", "600"), workers=1, image="slow", worker_container={"image": "any"})
+    cluster.create(job)
     cluster.wait_until_waiting(job.master, "ImagePullBackOff")
     cluster.wait_until_waiting(job.worker(), "PodInitializing")
 
