@@ -20,35 +20,7 @@ from tests.cluster.controllers import Controller, running
 from tests.cluster.tuned_jobs import TunedJob, image_of, learner
 from tests.controlplane.waiting import eventually
 from tests.helm.chart import FULLNAME, daemon_file, render
-
-JOBS_AND_PODS = [
-    ("pytorchjobs", "get"),
-    ("pytorchjobs", "list"),
-    ("pytorchjobs", "watch"),
-    ("pytorchjobs", "create"),
-    ("pytorchjobs", "patch"),
-    ("pytorchjobs", "delete"),
-    ("pods", "list"),
-    ("pods/log", "get"),
-    ("configmaps", "get"),
-    ("configmaps", "create"),
-    ("configmaps", "patch"),
-    ("events", "create"),
-    ("events", "patch"),
-]
-LEASES = [("leases", "get"), ("leases", "create"), ("leases", "update")]
-
-
-def rights_of(documents):
-    """Return every pair of resource and verb that some role gives."""
-    return {
-        (resource, verb)
-        for document in documents
-        if document["kind"] in {"Role", "ClusterRole"}
-        for rule in document["rules"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+from tests.helm.test_rights import JOBS_AND_PODS, LEASES
 
 
 def without(documents, resource, verb):
@@ -62,11 +34,6 @@ def without(documents, resource, verb):
         if "rules" in document:
             document["rules"] = [rule for rule in document["rules"] if rule["verbs"]]
     return changed
-
-
-def test_every_rendered_right_is_taken_away_below():
-    assert rights_of(render()) == {*JOBS_AND_PODS, *LEASES}
-    assert rights_of(render(namespaces=["a"])) == {*JOBS_AND_PODS, *LEASES}
 
 
 @pytest.mark.parametrize("is_namespaced", [False, True])
