@@ -37,7 +37,7 @@ def without(documents, resource, verb):
 
 
 @pytest.mark.parametrize("is_namespaced", [False, True])
-def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(  # noqa: PLR0913, PLR0917 (fixtures)
+def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(
     admin, control_plane, namespace, nodes, user_with, tmp_path, is_namespaced
 ):
     nodes.add_image("example/training", image_of(learner(largest=512)))
