@@ -56,7 +56,9 @@ def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(
         assert controller.terminate()[0] == 0
 
     assert job.phase == "Done", job.status
-    assert job.answer["batch_size"] == 512
+    # Which of the batch sizes that the learner manages depends on when its log was read.
+    assert job.answer["confirmed"] == 1
+    assert 256 < job.answer["batch_size"] <= 512
     assert not [name for name in requests if 'code="403"' in name]
     lease = client.CoordinationV1Api(admin).read_namespaced_lease(FULLNAME, namespace)
     assert not lease.spec.holder_identity
