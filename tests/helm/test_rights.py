@@ -5,6 +5,22 @@ import pytest
 from tests.helm.chart import FULLNAME, NAMESPACE, daemon_file, find, one, pod_spec, render
 
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding"}
+JOBS_AND_PODS = [
+    ("pytorchjobs", "get"),
+    ("pytorchjobs", "list"),
+    ("pytorchjobs", "watch"),
+    ("pytorchjobs", "create"),
+    ("pytorchjobs", "patch"),
+    ("pytorchjobs", "delete"),
+    ("pods", "list"),
+    ("pods/log", "get"),
+    ("configmaps", "get"),
+    ("configmaps", "create"),
+    ("configmaps", "patch"),
+    ("events", "create"),
+    ("events", "patch"),
+]
+LEASES = [("leases", "get"), ("leases", "create"), ("leases", "update")]
 
 
 def test_namespaced_mode_has_rights_in_these_namespaces_and_nowhere_else():
@@ -57,3 +73,25 @@ def test_only_the_daemon_gets_a_token():
     assert one(documents, "ServiceAccount")["automountServiceAccountToken"] is False
     assert pod_spec(documents)["automountServiceAccountToken"] is True
     assert one(documents, "Pod", f"{FULLNAME}-test")["spec"]["automountServiceAccountToken"] is False
+
+
+def rights_of(documents):
+    """Return every pair of resource and verb that some role gives."""
+    return {
+        (resource, verb)
+        for document in documents
+        if document["kind"] in {"Role", "ClusterRole"}
+        for rule in document["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def test_rights_are_these_and_no_others():
+    assert rights_of(render()) == {*JOBS_AND_PODS, *LEASES}
+    assert rights_of(render(namespaces=["a"])) == {*JOBS_AND_PODS, *LEASES}
+
+
+def test_extra_rules_are_added_to_them():
+    extra = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}
+    assert rights_of(render(rbac={"extraRules": [extra]})) - rights_of(render()) == {("nodes", "get")}

@@ -339,6 +339,7 @@ def test_selector_never_changes_and_labels_cannot_break_it():
         ("r", {"nameOverride": "n"}, "r-n"),
         ("r", {"fullnameOverride": "f"}, "f"),
         ("r" * 53, {}, "r" * 43),
+        ("autotuner-" + "r" * 43, {}, "autotuner-" + "r" * 33),
         ("r", {"fullnameOverride": "f" * 63}, "f" * 43),
     ],
 )
