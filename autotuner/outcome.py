@@ -202,7 +202,9 @@ def _failure(job: Conditions, pods: Sequence[Pod]) -> Ending:
         return Ending(failed[0].exit_code, log_tail=failed[0].log_tail)
     names = ", ".join(pod.name for pod in pods if pod.is_deleted_first)
     gone = f"pod {names} was deleted" if names else "its pods are gone"
-    return Ending(None, disruption=f"{gone}, and no process of it has failed")
+    return Ending(
+        None, disruption=f"{gone}, and no process of it has failed; {job.message}".removesuffix("; ")
+    )
 
 
 def _replaced(job: Conditions, pods: Sequence[Pod]) -> str:
