@@ -118,7 +118,10 @@ class Controller:
             self._note(key, self._changed_jobs)
 
     def on_trial(self, kind: str, trial: Mapping[str, Any]) -> None:
-        """Take note of a change of a trial; worth a look are its run's begin and end, and its removal."""
+        """Take note of a change of a trial: its run's begin and end, and its removal.
+
+        The begin is no hurry: the first look at the log, a poll later, finds in the pods when it was.
+        """
         metadata = mapping(trial.get("metadata"))
         name = f"{metadata.get('namespace')}/{metadata.get('name')}"
         owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == KIND)
@@ -142,12 +145,13 @@ class Controller:
         else:
             self._places.occupy(name)
         if mark != before:
-            self._note(key, self._changed_trials)
+            has_begun = mark == (False, True)
+            self._note(key, self._changed_trials, after=self._poll_seconds if has_begun else 0.0)
 
-    def _note(self, key: str, changed: set[str]) -> None:
+    def _note(self, key: str, changed: set[str], after: float = 0.0) -> None:
         with self._lock:
             changed.add(key)
-        self.queue.add(key)
+        self.queue.add(key, after)
 
     def begin(self, namespaces: tuple[str, ...]) -> None:
         """Learn who holds a place, once, before the first pass.

@@ -86,13 +86,14 @@ def test_our_own_status_is_no_news_and_a_users_edit_is(world):
     ("before", "after", "is_news"),
     [
         ((), ("Created",), False),
-        (("Created",), ("Created", "Running"), True),
+        (("Created",), ("Created", "Running"), False),
+        (("Created", "Running"), ("Created", "Suspended"), True),
         (("Created", "Running"), ("Created", "Running"), False),
         (("Created", "Running"), ("Created", "Succeeded"), True),
         (("Created",), ("Created", "Failed"), True),
     ],
 )
-def test_a_trials_begin_and_end_are_news(world, before, after, is_news):
+def test_a_trials_end_is_news_at_once_and_its_begin_can_wait_for_the_next_poll(world, before, after, is_news):
     controller, _ = world({})
     controller.on_trial("ADDED", trial(*before))
     if len(controller.queue):
