@@ -70,7 +70,7 @@ def test_every_rendered_right_is_taken_away_below():
 
 
 @pytest.mark.parametrize("is_namespaced", [False, True])
-def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(  # noqa: PLR0913, PLR0917 (fixtures)
+def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(
     admin, control_plane, namespace, nodes, user_with, tmp_path, is_namespaced
 ):
     nodes.add_image("example/training", image_of(learner(largest=512)))
