@@ -104,10 +104,10 @@ def _printable(line: str) -> str:
 class Pod:
     """One pod of a trial, as plain values.
 
-    `role` is `master` or `worker`. `started_at`, `finished_at`, `exit_code`, `reason` and `log_tail` are those
-    of its training container; `log_tail` is the termination message, which outlives the log. `disruption` is
-    the cluster's own reason where it ended the pod: preempted, evicted, node lost. `is_deleted_first` says
-    that the pod was told to go before its process ended. `hold_up` says what keeps a pod from starting, since
+    `role` is `master` or `worker`. `started_at`, `finished_at`, `exit_code`, `reason` and `log_tail` are of
+    its training container; `log_tail` is the termination message, which outlives the log. `disruption` is the
+    cluster's own reason where it ended the pod: preempted, evicted, node lost. `is_deleted_first` says that
+    the pod was told to go before its process ended. `hold_up` says what keeps a pod from starting, since
     `created_at`.
     """
 
