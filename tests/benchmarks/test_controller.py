@@ -7,6 +7,7 @@ where they do not depend on the machine's speed (requests, memory), and printed 
 the control plane, the pods and the controller share this machine's cores.
 """
 
+import contextlib
 import json
 import statistics
 import sys
@@ -16,6 +17,7 @@ from collections import Counter
 
 import psutil
 import pytest
+import urllib3
 from kubernetes import client, watch
 
 from autotuner import keys
@@ -72,7 +74,8 @@ class Stopwatch:
             """
             return custom.list_namespaced_custom_object(*API, self._namespace, PLURAL, **query)
 
-        with client.ApiClient(self._configuration) as api:
+        # Ending a watch cuts its connection, which its reader takes for a failure.
+        with client.ApiClient(self._configuration) as api, contextlib.suppress(urllib3.exceptions.HTTPError):
             custom = client.CustomObjectsApi(api)
             for event in self._watch.stream(
                 pytorchjobs, label_selector=keys.TRIAL_JOB_UID, timeout_seconds=900
