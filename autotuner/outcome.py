@@ -9,8 +9,8 @@ reads it off the job's conditions and its pods, given as plain values.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -104,14 +104,16 @@ def _printable(line: str) -> str:
 class Pod:
     """One pod of a trial, as plain values.
 
-    `started_at`, `finished_at`, `exit_code`, `reason` and `log_tail` are those of its training container;
-    `log_tail` is the termination message, which outlives the log. `disruption` is the cluster's own reason
-    where it ended the pod: preempted, evicted, node lost, deleted. `hold_up` says what keeps a pod from
-    starting, since `created_at`.
+    `role` is `master` or `worker`. `started_at`, `finished_at`, `exit_code`, `reason` and `log_tail` are of
+    its training container; `log_tail` is the termination message, which outlives the log. `disruption` is the
+    cluster's own reason where it ended the pod: preempted, evicted, node lost. `is_deleted_first` says that
+    the pod was told to go before its process ended. `hold_up` says what keeps a pod from starting, since
+    `created_at`.
     """
 
     name: str
     uid: str
+    role: str = ""
     is_rank_zero: bool = False
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -129,10 +131,12 @@ class Conditions:
     """What a trial's PyTorchJob says of itself.
 
     `running_since` is when its master began to run, None while it does not (or waits in a queue); Running
-    says nothing about workers. `replicas` is how many pods it is to have.
+    says nothing about workers. `replicas` is how many pods it is to have, and `failed` how many of each role
+    had failed when it ended.
     """
 
     replicas: int
+    failed: Mapping[str, int] = field(default_factory=dict)
     has_succeeded: bool = False
     has_failed: bool = False
     is_suspended: bool = False
@@ -196,13 +200,15 @@ def _failure(job: Conditions, pods: Sequence[Pod]) -> Ending:
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
     if failed and failed[0].is_deleted_first:
         return Ending(None, disruption=f"pod {failed[0].name} was deleted while it ran")
-    if replaced := _replaced(job, pods):
-        return Ending(None, disruption=replaced)
+    if vanished := _replaced(job, pods) or _vanished(job, failed):
+        return Ending(None, disruption=vanished)
     if failed:
         return Ending(failed[0].exit_code, log_tail=failed[0].log_tail)
     names = ", ".join(pod.name for pod in pods if pod.is_deleted_first)
     gone = f"pod {names} was deleted" if names else "its pods are gone"
-    return Ending(None, disruption=f"{gone}, and no process of it has failed")
+    return Ending(
+        None, disruption=f"{gone}, and no process of it has failed; {job.message}".removesuffix("; ")
+    )
 
 
 def _replaced(job: Conditions, pods: Sequence[Pod]) -> str:
@@ -216,6 +222,17 @@ def _replaced(job: Conditions, pods: Sequence[Pod]) -> str:
         is_newer = since is not None and pod.created_at is not None and pod.created_at > since
         if is_newer and (pod.is_rank_zero or job.has_failed):
             return f"pod {pod.name} was deleted, and replaced by a new one"
+    return ""
+
+
+def _vanished(job: Conditions, failed: Sequence[Pod]) -> str:
+    """Return of which role a failed pod is gone, or nothing.
+
+    Nobody but the cluster, or a human, deletes a failed pod: the operator clears up running ones only.
+    """
+    for role, count in job.failed.items():
+        if count > sum(pod.role == role for pod in failed):
+            return f"a {role} pod was ended and removed by the cluster"
     return ""
 
 

@@ -30,7 +30,7 @@ from autotuner.daemon.queue import Queue
 from autotuner.errors import BackendError, InvalidJob
 from autotuner.manifest import Job
 from autotuner.reconcile import Pass, is_settled, reconcile, withdraw
-from autotuner.status import Event, Status
+from autotuner.status import Event, Status, describe_invalid, events
 from autotuner.trial import Suggestion
 from autotuner.wellformed import KIND
 
@@ -77,6 +77,7 @@ class Controller:
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self.queue = Queue(ticks)
+        metrics.queue_depth.set_function(lambda: len(self.queue))
         self._api = api
         self._backend = backend
         self._metrics = metrics
@@ -117,7 +118,10 @@ class Controller:
             self._note(key, self._changed_jobs)
 
     def on_trial(self, kind: str, trial: Mapping[str, Any]) -> None:
-        """Take note of a change of a trial; worth a look are its run's begin and end, and its removal."""
+        """Take note of a change of a trial: its run's begin and end, and its removal.
+
+        The begin is no hurry: the first look at the log, a poll later, finds in the pods when it was.
+        """
         metadata = mapping(trial.get("metadata"))
         name = f"{metadata.get('namespace')}/{metadata.get('name')}"
         owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == KIND)
@@ -141,12 +145,13 @@ class Controller:
         else:
             self._places.occupy(name)
         if mark != before:
-            self._note(key, self._changed_trials)
+            has_begun = mark == (False, True)
+            self._note(key, self._changed_trials, after=self._poll_seconds if has_begun else 0.0)
 
-    def _note(self, key: str, changed: set[str]) -> None:
+    def _note(self, key: str, changed: set[str], after: float = 0.0) -> None:
         with self._lock:
             changed.add(key)
-        self.queue.add(key)
+        self.queue.add(key, after)
 
     def begin(self, namespaces: tuple[str, ...]) -> None:
         """Learn who holds a place, once, before the first pass.
@@ -167,9 +172,15 @@ class Controller:
 
     def work(self) -> None:
         """Work on keys until the queue is closed; the body of a thread."""
-        while (key := self.queue.take()) is not None:
-            self._metrics.queue_depth.set(len(self.queue))
+        while self.work_once():
+            pass
+
+    def work_once(self) -> bool:
+        """Wait for a key and make one pass over it; return whether there may be another."""
+        key = self.queue.take()
+        if key is not None:
             self._attempt(key)
+        return key is not None
 
     def _attempt(self, key: str) -> None:
         """Make one pass; whatever goes wrong, the key comes again and the thread lives on."""
@@ -233,16 +244,16 @@ class Controller:
         namespace, _, name = key.partition("/")
         before = self._known.get(key)
         try:
-            job = Job.from_manifest(self._api.get(jobs_path(namespace, name)))
+            manifest = self._api.get(jobs_path(namespace, name))
         except RequestFailed as error:
             if not error.is_not_found:
                 raise
             self._forget(key)  # its trials and its ledger go with it, by ownership
             return None
+        try:
+            job = Job.from_manifest(manifest)
         except InvalidJob as error:
-            # The operator's webhook lets no such job in; without its parts there is nothing to write to.
-            _log.warning("job_unreadable", job=key, error=str(error))
-            self._forget(key)
+            self._reject(key, manifest, error)
             return None
         if before is not None and before.job.uid != job.uid:
             self._backend.forget(before.job.uid)
@@ -260,6 +271,20 @@ class Controller:
         known = _Known(job, self._ticks())
         self._known[key] = known
         return known
+
+    def _reject(self, key: str, manifest: Mapping[str, Any], error: InvalidJob) -> None:
+        """Tell the owner of a job that we cannot read, though the operator's webhook let it in."""
+        self._forget(key)
+        metadata = mapping(manifest.get("metadata"))
+        annotations = {str(k): str(v) for k, v in mapping(metadata.get("annotations")).items()}
+        namespace, _, name = key.partition("/")
+        job = Job(name, namespace, str(metadata.get("uid")), annotations, manifest)
+        if job.is_registered:
+            status = describe_invalid(error, job.fingerprint)
+            withdraw(self._backend, job)
+            self._backend.publish(job, status, events(annotations, status))
+            self._metrics.note_phase(key, str(status.phase))
+            _log.info("job_unreadable", job=key, error=str(error))
 
     def _forget(self, key: str) -> None:
         known = self._known.pop(key, None)

@@ -27,7 +27,7 @@ from autotuner.daemon.http import Answer, Server
 from autotuner.daemon.lease import Lock, elect
 from autotuner.daemon.metrics import Metrics
 from autotuner.daemon.watch import Watches
-from autotuner.errors import BackendError
+from autotuner.errors import BackendError, InvalidConfiguration
 
 FINISH_SECONDS: Final = 20.0
 """How long passes in work may take to finish at the end; Kubernetes kills after 30 s by default."""
@@ -43,7 +43,8 @@ def run(settings: ControllerSettings) -> int:
     Logging is configured by the caller.
 
     Raises:
-        InvalidConfiguration: If there is no cluster to talk to, or the lease's times do not go together.
+        InvalidConfiguration: If there is no cluster to talk to, the port is taken, or the lease's times do
+            not go together.
     """
     metrics = Metrics()
     api = connect(on_request=metrics.count_request)
@@ -83,12 +84,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())
         settings = self._settings
-        with Server(
-            (settings.http_host, settings.http_port),
-            is_healthy=self._is_healthy,
-            is_ready=self._is_ready,
-            metrics=self._metrics.exposition,
-        ) as server:
+        with self._server() as server:
             _log.info("started", version=__version__, port=server.port, namespaces=list(settings.namespaces))
             lock = self._take_part()
             self._watches.start()
@@ -97,6 +93,21 @@ class Daemon:
                 self._lead()
             self._ending.wait()
             return self._finish(lock)
+
+    def _server(self) -> Server:
+        address = (self._settings.http_host, self._settings.http_port)
+        try:
+            return Server(
+                address,
+                is_healthy=self._is_healthy,
+                is_ready=self._is_ready,
+                metrics=self._metrics.exposition,
+            )
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"http_host and http_port are {address[0]}:{address[1]}: nothing can listen there"
+                f" ({error.strerror}); name an address of this machine and a free port"
+            ) from error
 
     def _take_part(self) -> Lock | None:
         """Enter the election, or lead at once where there is none."""

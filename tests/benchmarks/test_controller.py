@@ -7,6 +7,7 @@ where they do not depend on the machine's speed (requests, memory), and printed 
 the control plane, the pods and the controller share this machine's cores.
 """
 
+import contextlib
 import json
 import statistics
 import sys
@@ -16,6 +17,7 @@ from collections import Counter
 
 import psutil
 import pytest
+import urllib3
 from kubernetes import client, watch
 
 from autotuner import keys
@@ -24,6 +26,7 @@ from tests.cluster.tuned_jobs import API, PLURAL, TunedJob, image_of
 from tests.controlplane.waiting import eventually
 
 MEBIBYTE = 1024 * 1024
+FRONTIER = {keys.PREFIX + "sampler": "frontier"}
 
 
 def show(**figures):
@@ -54,7 +57,14 @@ class Stopwatch:
         self._watch = watch.Watch()
         self._configuration, self._namespace = configuration, namespace
         self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self):
         self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._watch.stop()
+        self._thread.join(30)
 
     def _follow(self):
         def pytorchjobs(**query):
@@ -64,7 +74,8 @@ class Stopwatch:
             """
             return custom.list_namespaced_custom_object(*API, self._namespace, PLURAL, **query)
 
-        with client.ApiClient(self._configuration) as api:
+        # Ending a watch cuts its connection, which its reader takes for a failure.
+        with client.ApiClient(self._configuration) as api, contextlib.suppress(urllib3.exceptions.HTTPError):
             custom = client.CustomObjectsApi(api)
             for event in self._watch.stream(
                 pytorchjobs, label_selector=keys.TRIAL_JOB_UID, timeout_seconds=900
@@ -92,7 +103,7 @@ class Stopwatch:
 @pytest.mark.timeout(600)
 def test_requests_per_trial(admin, namespace, nodes, new_controller):
     nodes.add_image("example/training", image_of(trainer(6)))
-    job = TunedJob(batch_size="256..8192").create(admin, namespace)
+    job = TunedJob(batch_size="256..8192", annotations=FRONTIER).create(admin, namespace)
 
     with running(new_controller(poll_seconds=2, resync_seconds=300)) as controller:
         eventually(job.is_in("Done", "Failed"), 400)
@@ -117,12 +128,14 @@ def test_time_from_a_trials_end_to_the_next_one(
     ends = {}
     seconds = {1: 4, 10: 10, 100: 60}[count]
     nodes.add_image("example/training", image_of(trainer(seconds, ends)))
-    stopwatch = Stopwatch(control_plane.configuration(), namespace)
     # No look at the logs meanwhile ends a run before it ends by itself.
-    with running(new_controller(poll_seconds=600, resync_seconds=900)) as controller:
+    with (
+        Stopwatch(control_plane.configuration(), namespace) as stopwatch,
+        running(new_controller(poll_seconds=600, resync_seconds=900)) as controller,
+    ):
         controller.wait_until_ready()
         for number in range(count):
-            TunedJob(f"job-{number}", batch_size="256..1024").create(admin, namespace)
+            TunedJob(f"job-{number}", batch_size="256..1024", annotations=FRONTIER).create(admin, namespace)
         eventually(lambda: len(stopwatch.gaps(stopwatch.succeeded)) >= max(3, 2 * count), 700)
         figures = {}
         for what, since in (("process", ends), ("status", stopwatch.succeeded)):
@@ -142,7 +155,7 @@ def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, n
         controller.wait_until_ready()
         process = psutil.Process(controller.pid)
         for number in range(1000):
-            TunedJob(f"job-{number}").create(admin, namespace)
+            TunedJob(f"job-{number}", annotations=FRONTIER).create(admin, namespace)
         eventually(lambda: controller.metrics().get('autotuner_tunings{phase="Searching"}', 0) >= 1000, 500)
         began, used = time.monotonic(), sum(process.cpu_times()[:2])
         largest = 0

@@ -169,7 +169,7 @@ def test_a_diverged_run_is_an_observation(admin, namespace, nodes, new_controlle
 
     assert job.phase == "Done", job.status
     assert Outcome.DIVERGED in {trial.outcome for trial in job.ledger()}
-    assert job.answer["batch_size"] == 256
+    assert job.answer.get("batch_size") == 256, job.status
 
 
 def test_an_image_that_cannot_be_pulled_stands_in_the_status_until_it_can(

@@ -20,8 +20,8 @@ GOES_ON = Conditions(replicas=2, running_since=RUNNING)
 SUCCEEDED = replace(GOES_ON, has_succeeded=True, ended_at=ENDED)
 FAILED = replace(GOES_ON, has_failed=True, ended_at=ENDED)
 
-MASTER = Pod("t-master-0", "m", is_rank_zero=True, created_at=CREATED, started_at=RUNNING)
-WORKER = Pod("t-worker-0", "w", created_at=CREATED, started_at=RUNNING + timedelta(seconds=5))
+MASTER = Pod("t-master-0", "m", "master", is_rank_zero=True, created_at=CREATED, started_at=RUNNING)
+WORKER = Pod("t-worker-0", "w", "worker", created_at=CREATED, started_at=RUNNING + timedelta(seconds=5))
 
 
 def died(pod, code=1, after=0, **fields):
@@ -114,6 +114,18 @@ def test_a_failed_job_is_told_by_its_pods(pods, outcome, said):
     assert found is outcome
     assert said in message
     assert standing.ended_at == ENDED
+
+
+def test_a_failed_worker_that_is_gone_was_the_clusters_doing():
+    job = replace(FAILED, failed={"worker": 1})
+    standing = assess(job, [died(MASTER, log_tail="NCCL error")], NOW, PATIENCE)
+    assert classify(standing.ending, (), TARGET)[0] is Outcome.LOST
+
+
+def test_a_worker_that_the_operator_cleared_up_says_nothing():
+    job = replace(FAILED, failed={"master": 1})
+    standing = assess(job, [died(MASTER, log_tail="ValueError: bad")], NOW, PATIENCE)
+    assert classify(standing.ending, (), TARGET)[0] is Outcome.FAILED
 
 
 def test_success_ends_a_trial_whatever_becomes_of_its_workers():

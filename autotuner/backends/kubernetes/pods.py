@@ -48,6 +48,11 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     replicas = mapping(spec.get("pytorchReplicaSpecs")).values()
     return Conditions(
         replicas=sum(_count(replica) for replica in replicas),
+        failed={
+            str(role).lower(): failures
+            for role, counts in mapping(status.get("replicaStatuses")).items()
+            if isinstance(failures := mapping(counts).get("failed"), int)
+        },
         has_succeeded=succeeded is not None,
         has_failed=failed is not None,
         is_suspended=mapping(spec.get("runPolicy")).get("suspend") is True,
@@ -79,6 +84,7 @@ def read_pod(pod: Mapping[str, Any]) -> Pod:
     return Pod(
         name=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
+        role=str(labels.get(_TYPE_LABEL, "")),
         is_rank_zero=_is_rank_zero(labels),
         created_at=moment(metadata.get("creationTimestamp")),
         started_at=started_at,

@@ -106,11 +106,11 @@ class TrialReader:
             lost = "the job was changed before the trial had started"
             return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), ""
         rank_zero = next((pod for pod in pods if pod.is_rank_zero), None)
-        follower = None
-        if rank_zero is not None and rank_zero.started_at is not None:
-            follower = self._follower(job, spec, rank_zero)
+        follower, is_whole = None, True
         try:
-            is_whole = follower is None or self._follow(job, rank_zero, follower)
+            if rank_zero is not None and rank_zero.started_at is not None:
+                follower = self._follower(job, spec, rank_zero)
+                is_whole = self._follow(job, rank_zero, follower)
             if standing.ending is not None:
                 ended = self._ended(
                     job, spec, trial, standing=standing, pods=pods, follower=follower, is_whole=is_whole
@@ -122,8 +122,11 @@ class TrialReader:
                 return replace(trial, measurements=_measurements(follower)), ""
             if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
                 raise
-            lost = standing.ending.disruption or f"its log cannot be read: {error}"
-            return replace(trial, outcome=Outcome.LOST, ended_at=standing.ended_at, message=lost), ""
+            unread = Ending(None, disruption=standing.ending.disruption or f"its log cannot be read: {error}")
+            known = _measurements(follower)
+            outcome, message = classify(unread, known, spec.target)
+            ended = replace(trial, measurements=known, outcome=outcome, message=message)
+            return replace(ended, ended_at=standing.ended_at), ""
         extras = follower.parser.extras if follower is not None else {}
         return replace(trial, measurements=_measurements(follower), extras=extras), standing.hold_up
 
@@ -169,10 +172,8 @@ class TrialReader:
             followers[key] = LogFollower(parser, self._max_log_bytes)
         return followers[key]
 
-    def _follow(self, job: Job, pod: Pod | None, follower: LogFollower) -> bool:
+    def _follow(self, job: Job, pod: Pod, follower: LogFollower) -> bool:
         """Read what is new of a log; return whether its present end was reached."""
-        if pod is None:
-            return True
 
         def read(since: str | None, limit: int) -> str:
             return self._api.log(

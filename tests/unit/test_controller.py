@@ -1,0 +1,120 @@
+"""What the controller makes of changes: which are news, and which are only its own echo."""
+
+import json
+
+import pytest
+
+from autotuner import keys
+from autotuner.backends.kubernetes import KubernetesBackend
+from autotuner.daemon.controller import Controller
+from autotuner.daemon.metrics import Metrics
+from tests.unit.fake_api_server import FakeServer
+
+
+@pytest.fixture
+def world():
+    """Return a function from a job, as the API server has it, to a controller and the server's requests."""
+    servers = []
+
+    def make(job):
+        def answer(method, path, _query):
+            if method == "GET" and path.endswith("/digits"):
+                return 200, {}, json.dumps(job).encode()
+            return 200, {}, b'{"items": []}'
+
+        servers.append(FakeServer(answer))
+        api, metrics = servers[-1].api(), Metrics()
+        backend = KubernetesBackend(api, keeps_views=True)
+        controller = Controller(
+            api, backend, metrics, max_parallel_trials=None, poll_seconds=15, resync_seconds=300
+        )
+        return controller, servers[-1].requests
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+def job(generation=1, **annotations):
+    return {
+        "metadata": {
+            "name": "digits",
+            "namespace": "ns",
+            "uid": "u",
+            "generation": generation,
+            "annotations": {keys.TARGET: "accuracy >= 0.9", **annotations},
+        }
+    }
+
+
+def trial(*conditions):
+    return {
+        "metadata": {
+            "name": "digits-0",
+            "namespace": "ns",
+            "uid": "t",
+            "ownerReferences": [{"kind": "PyTorchJob", "name": "digits", "uid": "u"}],
+        },
+        "status": {
+            "conditions": [
+                {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T12:00:00Z"}
+                for kind in conditions
+            ]
+        },
+    }
+
+
+def test_a_job_that_is_not_registered_is_nobodys_business(world):
+    controller, _ = world({})
+    controller.on_job("ADDED", {"metadata": {"name": "other", "namespace": "ns", "annotations": {}}})
+    controller.on_job("ADDED", {"metadata": {"name": "bare", "namespace": "ns"}})
+    assert len(controller.queue) == 0
+
+
+def test_our_own_status_is_no_news_and_a_users_edit_is(world):
+    controller, _ = world({})
+    controller.on_job("ADDED", job())
+    assert controller.queue.take() == "ns/digits"
+    controller.queue.done("ns/digits")
+    controller.on_job("MODIFIED", job(**{keys.PHASE: "Searching"}))
+    assert len(controller.queue) == 0
+    controller.on_job("MODIFIED", job(**{keys.PREFIX + "paused": "true"}))
+    assert len(controller.queue) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_news"),
+    [
+        ((), ("Created",), False),
+        (("Created",), ("Created", "Running"), False),
+        (("Created", "Running"), ("Created", "Suspended"), True),
+        (("Created", "Running"), ("Created", "Running"), False),
+        (("Created", "Running"), ("Created", "Succeeded"), True),
+        (("Created",), ("Created", "Failed"), True),
+    ],
+)
+def test_a_trials_end_is_news_at_once_and_its_begin_can_wait_for_the_next_poll(world, before, after, is_news):
+    controller, _ = world({})
+    controller.on_trial("ADDED", trial(*before))
+    if len(controller.queue):
+        controller.queue.done(controller.queue.take())
+    controller.on_trial("MODIFIED", trial(*after))
+    assert bool(len(controller.queue)) is is_news
+
+
+def test_a_trial_that_somebody_else_deleted_is_news(world):
+    controller, _ = world({})
+    controller.on_trial("ADDED", trial())
+    assert len(controller.queue) == 0
+    controller.on_trial("DELETED", trial())
+    assert controller.queue.take() == "ns/digits"
+
+
+def test_a_job_that_cannot_be_read_is_told_so(world):
+    malformed = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", **job(), "spec": {}}
+    controller, requests = world(malformed)
+    controller.on_job("ADDED", malformed)
+    controller.work_once()
+    patches = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
+    assert patches[0]["metadata"]["annotations"][keys.PHASE] == "Invalid"
+    assert "pytorchReplicaSpecs" in patches[0]["metadata"]["annotations"][keys.MESSAGE]

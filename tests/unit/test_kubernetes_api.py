@@ -1,0 +1,154 @@
+"""The edge to the API server, against a small HTTP server that answers as one: well, badly, or not at all."""
+
+import json
+
+import pytest
+
+from autotuner import __version__, keys
+from autotuner.backends.kubernetes import RequestFailed
+from autotuner.backends.kubernetes.api import jobs_path
+from autotuner.daemon.watch import Watches
+from tests.controlplane.waiting import eventually
+from tests.unit.fake_api_server import FakeServer
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(answer):
+        servers.append(FakeServer(answer))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def always(status, body=b"{}", **headers):
+    return lambda *_: (status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+def test_requests_carry_our_name_and_our_credentials(serve):
+    server = serve(always(200))
+    server.api().get(jobs_path("ns", "job"))
+    _, path, _, headers, _ = server.requests[0]
+    assert path == "/apis/kubeflow.org/v1/namespaces/ns/pytorchjobs/job"
+    assert headers["User-Agent"] == f"autotuner/{__version__}"
+    assert headers["authorization"] == "Bearer secret"
+
+
+def test_a_patch_is_a_merge_patch_whatever_its_body(serve):
+    server = serve(always(200))
+    server.api().patch(jobs_path("ns", "job"), {"a": None})
+    method, _, _, headers, body = server.requests[0]
+    assert method == "PATCH"
+    assert headers["Content-Type"] == "application/merge-patch+json"
+    assert json.loads(body) == {"a": None}
+
+
+def test_a_name_cannot_leave_its_place_in_the_path(serve):
+    server = serve(always(200))
+    server.api().get(jobs_path("ns", "../../secrets/x?y=1"))
+    assert (
+        server.requests[0][1]
+        == "/apis/kubeflow.org/v1/namespaces/ns/pytorchjobs/..%2F..%2Fsecrets%2Fx%3Fy%3D1"
+    )
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 410, 422, 429, 500, 503])
+def test_a_refusal_says_what_the_server_said(serve, status):
+    counts = []
+    server = serve(always(status, json.dumps({"message": "because"}).encode(), Retry_After="7"))
+    with pytest.raises(RequestFailed, match="because") as failed:
+        server.api(counts).create(jobs_path("ns"), {})
+    assert failed.value.status == status
+    assert failed.value.retry_after == 7
+    assert counts == [("create", str(status))]
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>gateway</html>", b"[]", b'"text"', b"", b"\xff\xfe"])
+def test_an_answer_that_is_no_object_is_a_failure_to_repeat(serve, body):
+    with pytest.raises(RequestFailed):
+        serve(always(200, body)).api().get("/x")
+
+
+def test_an_answer_that_breaks_off_is_a_failure_to_repeat(serve):
+    with pytest.raises(RequestFailed, match="broke off"):
+        serve(always(200, b"{", Content_Length="100", Connection="close")).api().get("/x")
+
+
+def test_a_server_that_is_not_there_is_a_failure_to_repeat(serve):
+    counts = []
+    server = serve(always(200))
+    api = server.api(counts)
+    server.close()
+    with pytest.raises(RequestFailed, match="refused"):
+        api.get("/x")
+    assert counts == [("get", "error")]
+
+
+def test_a_log_is_text_whatever_its_bytes(serve):
+    assert serve(always(200, b"a\xffb\n")).api().log("ns", "pod") == "a\ufffdb\n"
+
+
+# --- watches -------------------------------------------------------------------------------------------
+
+
+def listing(version):
+    item = {"metadata": {"name": "job", "namespace": "ns", "annotations": {keys.TARGET: "x"}}}
+    return json.dumps({"metadata": {"resourceVersion": version}, "items": [item]}).encode()
+
+
+def gone():
+    status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
+    return json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
+
+
+@pytest.mark.parametrize("how", ["event", "status"])
+def test_a_watch_that_is_too_old_is_listed_again(serve, how):
+    def answer(_method, _path, query):
+        if "watch" not in query:
+            return 200, {}, listing("5")
+        return (200, {}, gone()) if how == "event" else (410, {}, b'{"message": "too old"}')
+
+    server, seen = serve(answer), []
+    watches = Watches(server.api(), (), lambda kind, item: seen.append((kind, item)), lambda *_: None)
+    watches.start()
+    try:
+        eventually(lambda: len([r for r in server.requests if "watch" not in r[2]]) >= 4)
+        assert watches.have_synced
+        assert seen[0][0] == "ADDED"
+    finally:
+        watches.stop()
+
+
+def test_a_server_that_fails_is_not_asked_in_a_busy_loop(serve):
+    server = serve(
+        lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
+    )
+    watches = Watches(server.api(), (), lambda *_: None, lambda *_: None)
+    watches.start()
+    try:
+        eventually(lambda: len([r for r in server.requests if "watch" in r[2]]) >= 4)
+    finally:
+        watches.stop()
+    # Two watches, with pauses of 1 s, 2 s, ... between their attempts.
+    assert len([r for r in server.requests if "watch" in r[2]]) <= 8
+
+
+def test_jobs_are_watched_by_their_metadata_and_trials_whole(serve):
+    server = serve(
+        lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
+    )
+    watches = Watches(server.api(), ("a",), lambda *_: None, lambda *_: None)
+    watches.start()
+    try:
+        eventually(lambda: len(server.requests) >= 4)
+    finally:
+        watches.stop()
+    accepted = {query["labelSelector"]: headers["Accept"] for _, _, query, headers, _ in server.requests}
+    assert "PartialObjectMetadata" in accepted[f"!{keys.TRIAL_JOB_UID}"]
+    assert accepted[keys.TRIAL_JOB_UID] == "application/json"
+    assert {path for _, path, *_ in server.requests} == {"/apis/kubeflow.org/v1/namespaces/a/pytorchjobs"}

@@ -1,0 +1,91 @@
+"""One trial as the cluster shows it, where its log does not answer."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from autotuner import keys
+from autotuner.backends.kubernetes import RequestFailed
+from autotuner.backends.kubernetes.trials import UNREADABLE_AFTER, TrialReader
+from autotuner.manifest import Job, trial_manifest
+from autotuner.outcome import Pod
+from autotuner.trial import Measurement, Outcome, Suggestion
+from tests.contract.suite import REPORTS, manifest
+from tests.unit.fake_api_server import FakeServer
+
+ENDED = datetime(2026, 1, 1, 12, tzinfo=UTC)
+JOB = Job.from_manifest(manifest(REPORTS))
+LOG = b"2026-01-01T11:59:00Z accuracy=0.95 epoch=1\n"
+POD = Pod("p", "u", "master", is_rank_zero=True, started_at=ENDED - timedelta(minutes=5))
+
+
+class World:
+    """A trial, a log that answers or does not, and a clock."""
+
+    def __init__(self):
+        self.log = (200, {}, LOG)
+        self.now = ENDED
+        self.server = FakeServer(lambda *_: self.log)
+        self._reader = TrialReader(
+            self.server.api(), lambda: self.now, start_patience=timedelta(minutes=10), max_log_bytes=65536
+        )
+
+    def read(self, pods=(POD,), *conditions):
+        trial = trial_manifest(JOB, Suggestion(0, 256, {"learning_rate": 0.1}, 1))
+        trial["status"] = {
+            "conditions": [
+                {"type": kind, "status": "True", "lastTransitionTime": ENDED.isoformat()}
+                for kind in conditions
+            ]
+        }
+        return self._reader.read(JOB, JOB.spec(), trial, pods)[0]
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    world.server.close()
+
+
+def test_a_running_trial_keeps_its_measurements_while_its_node_does_not_answer(world):
+    assert world.read().measurements == (Measurement(1, 0.95),)
+    world.log = (500, {}, b"{}")
+    assert world.read().measurements == (Measurement(1, 0.95),)
+    assert world.read().is_running
+
+
+def test_an_ended_trial_is_not_recorded_before_its_log_was_read(world):
+    world.log = (500, {}, b"{}")
+    with pytest.raises(RequestFailed):
+        world.read((POD,), "Succeeded")
+    world.log = (200, {}, LOG)
+    assert world.read((POD,), "Succeeded").outcome is Outcome.REACHED
+
+
+def test_an_ended_trial_whose_log_stays_unreadable_is_lost(world):
+    world.log = (500, {}, b"{}")
+    world.now = ENDED + UNREADABLE_AFTER
+    lost = world.read((POD,), "Succeeded")
+    assert lost.outcome is Outcome.LOST
+    assert "its log cannot be read" in lost.message
+
+
+def test_a_lost_trial_that_was_seen_to_reach_the_target_has_reached_it(world):
+    world.read()
+    world.log = (500, {}, b"{}")
+    evicted = Pod("p", "u", "master", is_rank_zero=True, started_at=POD.started_at, disruption="Evicted")
+    assert world.read((evicted,), "Failed").outcome is Outcome.REACHED
+
+
+def test_a_trial_whose_pods_were_gone_before_they_were_read_is_lost(world):
+    assert world.read((), "Succeeded").outcome is Outcome.LOST
+
+
+def test_a_trial_that_waits_is_run_anew_once_its_job_was_changed(world):
+    trial = trial_manifest(JOB, Suggestion(0, 256, {}, 1))
+    trial["metadata"]["annotations"][keys.TRIAL_TEMPLATE] = "another"
+    waiting, _ = world._reader.read(JOB, JOB.spec(), trial, ())
+    running, _ = world._reader.read(JOB, JOB.spec(), trial, (POD,))
+    assert waiting.outcome is Outcome.LOST
+    assert running.is_running
