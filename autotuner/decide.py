@@ -24,8 +24,8 @@ from functools import cached_property
 from typing import Final
 
 from autotuner.decision import Answer, Decision, Ended, Phase, Stop
-from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.sampler import propose
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
@@ -106,8 +106,7 @@ def _verdict(history: History, beliefs: Beliefs, trial: Trial) -> Stop | None:
 
 def _is_needed_whole(history: History, trial: Trial) -> bool:
     """Return whether the run must go to its own end, for nobody has said yet how long a run is."""
-    whole = any(other.outcome is Outcome.MISSED for other in history.trials)
-    return trial.suggestion.purpose is Purpose.BASELINE and history.spec.run_length is None and not whole
+    return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
 
 
 def _deadline(history: History, trial: Trial, now: datetime) -> Stop | None:
@@ -256,24 +255,29 @@ class _State:
         best = self.incumbent
         left = self.spec.max_trials - history.spent
         if best is not None:
-            larger = self.beliefs.probability_larger(best.batch_size)
             owed = self.spec.confirmations - self._reached(best)
             if self._is_enough(best) or left <= owed:
-                return self._confirm(best, larger)
+                return self._confirm(best)
+        elif self._is_fruitless():
+            text = f"no batch size meets {self.spec.target}"
+            return self._final(Phase.DONE, text, Ended.NOTHING_FEASIBLE)
         if left <= 0:
-            if history.running:
-                return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
-            return self._final(Phase.DONE, "max-trials is spent", Ended.TRIALS_SPENT)
+            return self._spent()
+        return self._searching(has_place=has_place)
+
+    def _spent(self) -> tuple[Phase, str, Suggestion | None] | Decision:
+        if self.history.running:
+            return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
+        return self._final(Phase.DONE, f"max-trials ({self.spec.max_trials}) is spent", Ended.TRIALS_SPENT)
+
+    def _searching(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None]:
         climbing = self._climb()
         if climbing is not None:
-            return (
-                Phase.SEARCHING,
-                f"climbs to batch size {climbing.batch_size}",
-                self._suggest(climbing, Purpose.CLIMB),
-            )
+            text = f"climbs to batch size {climbing.batch_size}"
+            return Phase.SEARCHING, text, self._suggest(climbing, Purpose.CLIMB)
         if not has_place:
             return Phase.SEARCHING, self._searching_text(), None
-        tried = propose(self.beliefs, history.next_number, best)
+        tried = propose(self.beliefs, self.history.next_number, self.incumbent)
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 
     def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | Decision | None:
@@ -282,7 +286,8 @@ class _State:
             t
             for t in self.history.trials
             if t.suggestion.purpose is Purpose.BASELINE
-            and t.outcome not in {Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY}
+            and t.outcome is not Outcome.LOST
+            and not self._has_failed(t)
         ]
         if any(map(self.history.has_reached, runs)):
             return None
@@ -291,8 +296,9 @@ class _State:
             return Phase.SEARCHING, message, None
         if len(runs) < BASELINE_RUNS:
             return Phase.SEARCHING, message, self._suggest(self.baseline, Purpose.BASELINE)
-        best = max((c.best(self.spec.target) or 0.0 for c in map(curve, runs)), key=self.spec.target.margin)
-        text = f"the job unchanged misses {self.spec.target}: its best is {best:g}; lower the target or mend the job"
+        bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
+        shown = f"its best is {max(bests, key=self.spec.target.margin):g}" if bests else "it measured nothing"
+        text = f"the job unchanged misses {self.spec.target}: {shown}; lower the target or mend the job"
         return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
 
     def _is_enough(self, best: Setting) -> bool:
@@ -303,7 +309,12 @@ class _State:
             return False
         if self._is_confirming(best):
             return larger < STILL_ENOUGH or gain < STILL_WORTH
-        return larger < ENOUGH or gain < WORTH
+        return larger < ENOUGH or (gain < WORTH and larger < STILL_ENOUGH)
+
+    def _is_fruitless(self) -> bool:
+        """Return whether nothing meets the target and nothing is expected to."""
+        gain = self.beliefs.expected_gain(0)
+        return gain is not None and gain < WORTH and not self.history.running
 
     def _is_confirming(self, tried: Setting) -> bool:
         last = self.history.trials[-1]
@@ -324,9 +335,7 @@ class _State:
         size = min(2 * top.suggestion.batch_size, low)
         return self.space.scaled(self.baseline, size) if size > top.suggestion.batch_size else None
 
-    def _confirm(
-        self, tried: Setting, larger: float | None
-    ) -> tuple[Phase, str, Suggestion | None] | Decision:
+    def _confirm(self, tried: Setting) -> tuple[Phase, str, Suggestion | None] | Decision:
         runs = [t for t in self.confirmations.get(tried, ()) if t.is_running or self.history.has_reached(t)]
         reached = self._reached(tried)
         wanted = self.spec.confirmations
@@ -353,15 +362,32 @@ class _State:
         """Return why the tuning cannot go on, in words for the user."""
         ended = [t for t in self.history.trials if t.outcome not in {None, Outcome.LOST}]
         last = ended[-FAILURES_IN_A_ROW:]
-        if len(last) == FAILURES_IN_A_ROW and all(t.outcome is Outcome.FAILED for t in last):
-            said = last[-1].message or "it left no message"
-            return f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {said}"
+        if len(last) == FAILURES_IN_A_ROW and all(map(self._has_failed, last)):
+            return f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {self._fault(last[-1])}"
         for trial in self.history.trials:
             attempts = self._attempts(trial)
             if trial.outcome is Outcome.LOST and attempts > RERUNS:
                 said = f" ({trial.message})" if trial.message else ""
                 return f"the cluster lost one trial {attempts} times{said}: see to its nodes and quotas"
         return None
+
+    def _has_failed(self, trial: Trial) -> bool:
+        """Return whether the user's program is at fault, and not what the search chose."""
+        if trial.outcome is Outcome.OUT_OF_MEMORY:
+            return trial.suggestion.batch_size <= self.spec.baseline_batch_size
+        if trial.outcome is Outcome.FAILED:
+            return True
+        return trial.outcome is Outcome.MISSED and not trial.measurements
+
+    def _fault(self, trial: Trial) -> str:
+        if trial.message:
+            return trial.message
+        if trial.outcome is Outcome.OUT_OF_MEMORY:
+            return f"out of memory at the job's own batch size {trial.suggestion.batch_size}"
+        if trial.outcome is Outcome.FAILED:
+            return "it left no message; see its log"
+        metric = self.spec.target.metric
+        return f"it reported no {metric}: print lines such as {metric}=0.93, or set metric-pattern"
 
     def _attempts(self, trial: Trial) -> int:
         """Return how many trials of this one's chain of reruns there are, itself the last."""

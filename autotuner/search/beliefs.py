@@ -57,8 +57,9 @@ class Frontier:
     A function of the model's posterior and the settings tried; each answer is computed once.
     """
 
-    def __init__(  # noqa: PLR0913 (all of what it is a function of)
+    def __init__(  # noqa: PLR0913 (all that it is a function of)
         self,
+        *,
         space: Space,
         posterior: Posterior,
         tried: Sequence[Setting],
@@ -112,23 +113,24 @@ class Frontier:
         return self._larger[batch_size]
 
     def expected_gain(self, batch_size: int) -> float:
-        """Return the largest expected gain of one more trial over a batch size, in doublings."""
+        """Return the largest expected gain of one more trial over a batch size, in doublings; 0 is none."""
         if batch_size not in self._gain:
             self._gain[batch_size] = self._expected_gain(batch_size)
         return self._gain[batch_size]
 
     def _expected_gain(self, batch_size: int) -> float:
-        if batch_size >= self.limits[1]:
+        low, high = self.limits
+        if batch_size >= high:
             return 0.0
-        worth = gain_over(math.log2(batch_size))
-        return float(candidates(self, self.posterior, worth, batch_size + 1, 1)[1][0])
+        worth = gain_over(math.log2(batch_size) if batch_size else math.log2(low) - 1)
+        return float(candidates(self, self.posterior, worth, max(batch_size + 1, low), 1)[1][0])
 
     def _probability_larger(self, batch_size: int) -> float:
         _, high = self.limits
         if batch_size >= high:
             return 0.0
         smallest = min(batch_size * 2**HALF_A_DOUBLING, high)
-        places = candidates(self, self.posterior, lambda octaves, chance: chance, smallest, 0)[0][:128]
+        places = candidates(self, self.posterior, _chance_alone, smallest, 0)[0][:128]
         mean, covariance = self.posterior.joint_ends(places)
         normal = ndtri(uniform(DRAWS, len(places)))
         ends = mean + normal @ _root(covariance).T
@@ -174,7 +176,13 @@ class Beliefs:
         found = _frontiers.get(key)
         if found is None:
             found = Frontier(
-                self.space, Posterior(self.space, theta, data), tried, self._limits, seed, wanted, proposed
+                space=self.space,
+                posterior=Posterior(self.space, theta, data),
+                tried=tried,
+                limits=self._limits,
+                seed=seed,
+                confirmations=wanted,
+                proposed=proposed,
             )
             _frontiers.put(key, found)
         return cast(Frontier, found)
@@ -182,8 +190,10 @@ class Beliefs:
     @cached_property
     def posterior(self) -> Posterior | None:
         """What all trials say, running ones included; None before the first has ended."""
-        if self.frontier is None or not self._running:
-            return self.frontier and self.frontier.posterior
+        if self.frontier is None:
+            return None
+        if not self._running:
+            return self.frontier.posterior
         settled = self.frontier.posterior
         worst = float(settled.data.margin.min())
         return settled.joined(points(self.history, self.space, self._running, worst=worst))
@@ -226,7 +236,7 @@ class Beliefs:
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting that stands as the answer, confirmed or not."""
-        return self.frontier and self.frontier.incumbent(rejected)
+        return None if self.frontier is None else self.frontier.incumbent(rejected)
 
     def probability_larger(self, batch_size: int) -> float | None:
         """Return the probability that a batch half a doubling larger is feasible; None without a model."""
@@ -288,6 +298,10 @@ def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
     kernel = posterior.kernel
     unit = float(slope(np.zeros(1), kernel.headroom)[0])
     return np.asarray((ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise) ** runs).mean(axis=1))
+
+
+def _chance_alone(_octaves: Array, chance: Array) -> Array:
+    return chance
 
 
 def gain_over(octaves: float) -> Callable[[Array, Array], Array]:
