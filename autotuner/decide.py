@@ -18,23 +18,27 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final
 
 from autotuner.decision import Answer, Decision, Ended, Phase, Stop
+from autotuner.errors import Unrealisable
+from autotuner.layout import Bounds, lay_out, memory_bound, realisable
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.sampler import propose
 from autotuner.search.space import Space
-from autotuner.spec import TuningSpec
+from autotuner.spec import IntegerRange, TuningSpec
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 HOPELESS: Final = 0.05
 """A run is stopped when its chance to reach the target is smaller."""
 PROMISING: Final = 0.9
 """A run of the search is stopped when its chance to reach the target is larger."""
+FEWEST_SEEN: Final = 0.15
+"""Fraction of a run that must have been seen before it counts as promising: a prediction is no evidence."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
 WORTH: Final = 0.05
@@ -99,7 +103,8 @@ def _verdict(history: History, beliefs: Beliefs, trial: Trial) -> Stop | None:
     if chance < HOPELESS:
         reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
         return Stop(trial.number, Outcome.HOPELESS, reason)
-    if chance > PROMISING and trial.suggestion.purpose is not Purpose.CONFIRM:
+    begun = curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
+    if chance > PROMISING and begun and trial.suggestion.purpose is not Purpose.CONFIRM:
         return Stop(trial.number, Outcome.PROMISING, f"reaches {history.spec.target} almost surely")
     return None
 
@@ -248,7 +253,7 @@ class _State:
         history = self.history
         for lost in self._reruns():
             again = self._suggest(setting(lost), lost.suggestion.purpose, rerun_of=lost)
-            return Phase.SEARCHING, f"runs trial {lost.number} again, which was lost", again
+            return Phase.SEARCHING, f"runs trial {lost.number} again, which {_FATE.get(lost.outcome)}", again
         baseline = self._baseline_step()
         if baseline is not None:
             return baseline
@@ -270,6 +275,44 @@ class _State:
             return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
         return self._final(Phase.DONE, f"max-trials ({self.spec.max_trials}) is spent", Ended.TRIALS_SPENT)
 
+    @cached_property
+    def bounds(self) -> Bounds | None:
+        """What layouts may be, given what memory has been seen to hold; None where the job has but one.
+
+        Without micro-batches, memory bounds the batch size, which is the search's affair.
+        """
+        spec, micro = self.spec, self.spec.micro_batch_size
+        if micro is None and spec.workers is None:
+            return None
+        workers = spec.workers or IntegerRange(minimum=spec.shape.workers, maximum=spec.shape.workers)
+        failed, fits = [], []
+        for trial in self.history.trials:
+            size = trial.suggestion.micro_batch_size or -(
+                -trial.suggestion.batch_size // spec.shape.processes
+            )
+            if trial.outcome is Outcome.OUT_OF_MEMORY:
+                failed.append(size)
+            elif len(curve(trial)):
+                fits.append(size)
+        share = -(-spec.baseline_batch_size // spec.shape.processes)
+        bounds = Bounds(
+            workers=(workers.minimum, workers.maximum),
+            share=share if micro is None else micro.maximum,
+            masters=spec.shape.masters,
+            processes_per_replica=spec.shape.processes_per_replica,
+            micro_batch=None if micro is None else (micro.minimum, micro.maximum),
+        )
+        memory = None if micro is None else memory_bound(fits, failed)
+        return (
+            bounds if memory is None else replace(bounds, memory=max(memory, micro.minimum if micro else 1))
+        )
+
+    def _realisable(self, tried: Setting) -> Setting:
+        """Return the setting at the nearest batch size that the job's processes can share evenly."""
+        if self.bounds is None:
+            return tried
+        return Setting(realisable(tried.batch_size, self.bounds), tried.items)
+
     def _searching(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None]:
         climbing = self._climb()
         if climbing is not None:
@@ -277,7 +320,7 @@ class _State:
             return Phase.SEARCHING, text, self._suggest(climbing, Purpose.CLIMB)
         if not has_place:
             return Phase.SEARCHING, self._searching_text(), None
-        tried = propose(self.beliefs, self.history.next_number, self.incumbent)
+        tried = self._realisable(propose(self.beliefs, self.history.next_number, self.incumbent))
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 
     def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | Decision | None:
@@ -333,7 +376,8 @@ class _State:
             return None
         low = self.spec.batch_size.maximum
         size = min(2 * top.suggestion.batch_size, low)
-        return self.space.scaled(self.baseline, size) if size > top.suggestion.batch_size else None
+        climbing = self._realisable(self.space.scaled(self.baseline, size))
+        return climbing if climbing.batch_size > top.suggestion.batch_size else None
 
     def _confirm(self, tried: Setting) -> tuple[Phase, str, Suggestion | None] | Decision:
         runs = [t for t in self.confirmations.get(tried, ()) if t.is_running or self.history.has_reached(t)]
@@ -399,16 +443,39 @@ class _State:
         return count
 
     def _reruns(self) -> list[Trial]:
-        """Return the lost trials for which none stands in yet."""
+        """Return the trials for which another has to stand in, and none does yet.
+
+        Those that were lost, and those that ran out of memory where a smaller micro-batch is left.
+        """
         again = {t.suggestion.rerun_of for t in self.history.trials}
-        return [t for t in self.history.trials if t.outcome is Outcome.LOST and t.number not in again]
+        return [
+            t
+            for t in self.history.trials
+            if t.number not in again
+            and (t.outcome is Outcome.LOST or (t.outcome is Outcome.OUT_OF_MEMORY and self._can_shrink(t)))
+        ]
+
+    def _can_shrink(self, trial: Trial) -> bool:
+        micro = self.spec.micro_batch_size
+        if micro is None or self.bounds is None:
+            return False
+        used = trial.suggestion.micro_batch_size or micro.maximum + 1
+        try:
+            return lay_out(trial.suggestion.batch_size, self.bounds).micro_batch < used
+        except Unrealisable:
+            return False
 
     # --- words -------------------------------------------------------------------------------------------
 
     def _suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
         number = self.history.next_number
+        unchanged = purpose is Purpose.BASELINE and rerun_of is None
+        layout = None if unchanged or self.bounds is None else lay_out(tried.batch_size, self.bounds)
         return Suggestion(
             number=number,
+            workers=None if layout is None or self.spec.workers is None else layout.workers,
+            micro_batch_size=None if layout is None else layout.micro_batch,
+            accumulation_steps=None if layout is None else layout.accumulation,
             batch_size=tried.batch_size,
             parameters=tried.parameters,
             seed=seed_of(self.spec, number) if rerun_of is None else rerun_of.suggestion.seed,
@@ -427,6 +494,12 @@ class _State:
 
     def _final(self, phase: Phase, message: str, ended: Ended) -> Decision:
         return Decision(phase, message, answer=self.answer(ended), is_final=True, ended=ended)
+
+
+_FATE: Final[dict[Outcome | None, str]] = {
+    Outcome.LOST: "was lost",
+    Outcome.OUT_OF_MEMORY: "ran out of memory, with a smaller micro-batch",
+}
 
 
 def _by_size(tried: Setting) -> tuple[int, str]:
