@@ -46,6 +46,8 @@ WORTH: Final = 0.05
 STILL_ENOUGH: Final = 0.3
 STILL_WORTH: Final = 0.1
 """A confirmation that has begun is finished as long as that probability or that gain is smaller."""
+TOLERATED_MISSES: Final = 1
+"""Confirmation runs that may miss the target; as many as are wanted must reach it all the same."""
 FAILURES_IN_A_ROW: Final = 3
 RERUNS: Final = 3
 BASELINE_RUNS: Final = 2
@@ -62,9 +64,12 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
     """
     history = History.of(spec, trials)
     state = _State(history, now)
-    ending = {stop.number: stop for stop in _stops(state)}
-    if ending:
-        state = _State(history.ending({number: stop.outcome for number, stop in ending.items()}), now)
+    ending: dict[int, Stop] = {}
+    # One after the other, each in the light of those before: so it makes no difference whether the process
+    # dies between two of them.
+    while (stop := _first_stop(state)) is not None:
+        ending[stop.number] = stop
+        state = _State(state.history.ending({stop.number: stop.outcome}), now)
     decision = state.decision()
     if decision.is_final:
         for trial in state.history.running:
@@ -86,25 +91,32 @@ def seed_of(spec: TuningSpec, number: int) -> int:
     return start + number
 
 
-def _stops(state: _State) -> Iterable[Stop]:
-    """Yield the running trials to end now."""
+def _first_stop(state: _State) -> Stop | None:
+    """Return the running trial of the lowest number that is to end now."""
     for trial in state.history.running:
-        stop = _deadline(state.history, trial, state.now) or _verdict(state.history, state.beliefs, trial)
+        stop = _deadline(state.history, trial, state.now) or _verdict(state, trial)
         if stop is not None:
-            yield stop
+            return stop
+    return None
 
 
-def _verdict(history: History, beliefs: Beliefs, trial: Trial) -> Stop | None:
+def _verdict(state: _State, trial: Trial) -> Stop | None:
+    history, beliefs, confirmed = state.history, state.beliefs, state.confirmed
     if history.has_reached(trial) and not _is_needed_whole(history, trial):
         return Stop(trial.number, Outcome.REACHED, f"has reached {history.spec.target}")
+    if confirmed is not None and trial.suggestion.batch_size <= confirmed.batch_size:
+        reason = f"no longer matters: batch size {confirmed.batch_size} is confirmed"
+        return Stop(trial.number, Outcome.DOMINATED, reason)
     if trial.suggestion.purpose is Purpose.BASELINE or not len(curve(trial)):
         return None
     chance = beliefs.chance(trial)
     if chance < HOPELESS:
         reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
         return Stop(trial.number, Outcome.HOPELESS, reason)
+    if trial.suggestion.purpose is Purpose.CONFIRM:
+        return None
     begun = curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
-    if chance > PROMISING and begun and trial.suggestion.purpose is not Purpose.CONFIRM:
+    if chance > PROMISING and begun and beliefs.is_held(trial):
         return Stop(trial.number, Outcome.PROMISING, f"reaches {history.spec.target} almost surely")
     return None
 
@@ -162,14 +174,20 @@ class _State:
 
     @cached_property
     def rejected(self) -> frozenset[Setting]:
-        """Settings of which a confirmation run missed the target."""
+        """Settings that too many confirmation runs missed the target with.
+
+        One miss beside as many successes as are wanted may be the noise of a good setting; the model, which
+        has the miss as data, says whether it is.
+        """
         return frozenset(
-            tried for tried, runs in self.confirmations.items() if any(map(self.history.has_missed, runs))
+            tried
+            for tried, runs in self.confirmations.items()
+            if sum(map(self.history.has_missed, runs)) > TOLERATED_MISSES
         )
 
     @cached_property
     def confirmed(self) -> Setting | None:
-        """The largest batch that all confirmation runs have reached the target with."""
+        """The largest batch that as many confirmation runs as are wanted have reached the target with."""
         held = [tried for tried in self.confirmations if self._reached(tried) >= self.spec.confirmations]
         return max((s for s in held if s not in self.rejected), key=_by_size, default=None)
 
@@ -180,9 +198,15 @@ class _State:
     def incumbent(self) -> Setting | None:
         """What stands as the answer now, confirmed or not."""
         held = self.beliefs.incumbent(self.rejected)
+        if held is None and self.baseline not in self.rejected and self._has_baseline_reached():
+            held = self.baseline
         if self.confirmed is not None and (held is None or held.batch_size <= self.confirmed.batch_size):
             return self.confirmed
         return held
+
+    def _has_baseline_reached(self) -> bool:
+        runs = (t for t in self.history.trials if t.suggestion.purpose is Purpose.BASELINE)
+        return any(map(self.history.has_reached, runs))
 
     def answer(self, ended: Ended | None = None) -> Answer | None:
         tried = self.incumbent

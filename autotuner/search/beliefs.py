@@ -33,11 +33,14 @@ AHEAD: Final = 8
 DRAWS: Final = 512
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
+FITS_ABOUT: Final = 1.1
+"""How close to the smallest batch that ran out of memory another one is not worth a try."""
 HALF_A_DOUBLING: Final = 0.5
 HELD: Final = 0.5
 """A setting is held to meet the target from this probability on that its confirmation passes."""
-RECORD: Final = 0.7
-"""Deviations by which the model may be too hopeful or too gloomy of its proposals, a priori."""
+OPTIMISM: Final = -0.4
+RECORD: Final = 0.4
+"""By how many deviations the model is too hopeful of its proposals, a priori: mean and deviation."""
 WORTHY: Final = 0.05
 """A setting is not worth a trial below this probability."""
 MARGIN: Final = 0.5
@@ -77,30 +80,34 @@ class Frontier:
         self._gain: dict[int, float] = {}
 
     def _record(self, proposed: Sequence[int]) -> float:
-        """Return by how many deviations the model has been too hopeful (negative) of what it proposed.
+        """Return by how many deviations the model has been too hopeful of what it proposed, 0 or less.
 
         The maximum a posteriori shift `a` of a probit, `P(feasible) = ndtr(z + a)`, over the runs that the
         model proposed, with z as it was foreseen. The proposal is the place that looks best, which is
         where a model errs upwards; without the record a search never comes to an end.
         """
         if not proposed:
-            return 0.0
+            return OPTIMISM
         foreseen = self.posterior.foresight(proposed)
         came = feasible(self.posterior, self.posterior.data.place[list(proposed)])
-        shifts = np.linspace(-3, 3, 121)[:, None] * RECORD
+        shifts = np.linspace(-2, 0, 81)[:, None]
         chance = np.clip(ndtr(foreseen + shifts), 1e-9, 1 - 1e-9)
         log = (came * np.log(chance) + (1 - came) * np.log1p(-chance)).sum(axis=1)
-        return float(shifts[np.argmax(log - 0.5 * (shifts[:, 0] / RECORD) ** 2), 0])
+        return float(shifts[np.argmax(log - 0.5 * ((shifts[:, 0] - OPTIMISM) / RECORD) ** 2), 0])
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting with the largest batch that is held to meet the target."""
+        """Return the setting whose confirmation is expected to gain most; None where none is likely to pass.
+
+        What it gains is counted in doublings from half the batch size where the search started.
+        """
         low, high = self.limits
+        start = math.log2(self.space.origin.batch_size if self.space.origin else low) - 1
         held = [
-            s
+            (p * max(math.log2(s.batch_size) - start, 0.1), s)
             for s, p in zip(self.tried, self.chances, strict=True)
             if p >= HELD and s not in rejected and low <= s.batch_size <= high
         ]
-        return held[-1] if held else None
+        return max(held, key=lambda pair: (pair[0], pair[1].key))[1] if held else None
 
     def probability_larger(self, batch_size: int) -> float:
         """Return the probability that some setting half a doubling larger is feasible.
@@ -151,7 +158,12 @@ class Beliefs:
 
     @cached_property
     def _ended(self) -> tuple[Trial, ...]:
-        return tuple(t for t in self.history.trials if not t.is_running and len(curve(t)))
+        # What was stopped because it no longer mattered stays out: its end must not unsettle what ended it.
+        return tuple(
+            t
+            for t in self.history.trials
+            if not t.is_running and t.outcome is not Outcome.DOMINATED and len(curve(t))
+        )
 
     @cached_property
     def _running(self) -> tuple[Trial, ...]:
@@ -202,12 +214,14 @@ class Beliefs:
     def _limits(self) -> tuple[int, int]:
         """The smallest batch size, and the largest that memory holds."""
         low, high = self.space.batch_sizes
-        if self.history.spec.micro_batch_size is None:
-            burst = [
-                t.suggestion.batch_size for t in self.history.trials if t.outcome is Outcome.OUT_OF_MEMORY
-            ]
-            high = min([high, *(size - 1 for size in burst)])
-        return low, max(high, low)
+        sizes = [(t.suggestion.batch_size, t) for t in self.history.trials]
+        burst = min((size for size, t in sizes if t.outcome is Outcome.OUT_OF_MEMORY), default=None)
+        if burst is None or self.history.spec.micro_batch_size is not None:
+            return low, high
+        # Every try beyond what memory holds costs a trial, so the gap is halved, on a log scale.
+        fits = max((size for size, t in sizes if size < burst and len(curve(t))), default=low)
+        edge = fits if burst < FITS_ABOUT * fits else math.isqrt(fits * burst)
+        return low, max(min(high, edge), low)
 
     def chance(self, trial: Trial) -> float:
         """Return the probability that a running trial meets the target at some step that is still to come.
@@ -233,6 +247,13 @@ class Beliefs:
         paths = mean[0] + ndtri(drawn[:, :AHEAD]) @ _root(covariance[0]).T
         paths += noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
         return float((paths.max(axis=1) >= 0).mean())
+
+    def is_held(self, trial: Trial) -> bool:
+        """Return whether a running trial's setting would be held for the answer, were it stopped now."""
+        if self.posterior is None:
+            return False
+        place = self.space.coordinates(setting(trial))[None]
+        return bool(confirmable(self.posterior, place, self.history.spec.confirmations)[0] >= HELD)
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting that stands as the answer, confirmed or not."""

@@ -28,6 +28,8 @@ WINDOW_ENDS: Final = np.array([0.02, 0.04, 0.06, 0.1, 0.16, 0.24, 0.33, 0.45, 0.
 """Fractions of the run at which a curve is read."""
 WINDOW: Final = 0.04
 """How much of the run a window averages over."""
+STEEP: Final = 0.15
+"""And at most how much of what has run so far: early, a curve rises too steeply to be averaged."""
 MAX_POINTS: Final = 420
 """Points of all runs together: beyond, the runs furthest from the target are read at fewer steps."""
 FEWEST_POINTS: Final = 3
@@ -105,7 +107,7 @@ def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
     last = fraction[-1]
     ends = np.append(WINDOW_ENDS[last - WINDOW / 2 > WINDOW_ENDS], last)
     stops = np.searchsorted(fraction, ends + 1e-9)
-    starts = np.searchsorted(fraction, ends - WINDOW + 1e-9)
+    starts = np.searchsorted(fraction, np.maximum(ends - WINDOW, ends * (1 - STEEP)) + 1e-9)
     starts = np.minimum(starts, np.maximum(stops - 1, 0))
     # A window that holds no value of its own takes the one before it; such repeats go.
     used = (stops > 0) & np.append([True], np.diff(stops) > 0)

@@ -205,6 +205,7 @@ class Space:
         """
         origin = self._origin_place[None]
         gap = self.differences(places, origin, SCALING_EXPONENT)[:, :, 0]
+        gap[self._is_choice] = 0.0  # another optimizer is no distance from a good one
         return np.column_stack([gap[0] * self._octaves, (gap[1:] ** 2).sum(axis=0)])
 
     @cached_property
