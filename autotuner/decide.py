@@ -18,23 +18,27 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final
 
 from autotuner.decision import Answer, Decision, Ended, Phase, Stop
-from autotuner.search.history import History, Setting, curve, setting
+from autotuner.errors import Unrealisable
+from autotuner.layout import Bounds, lay_out, memory_bound, realisable
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.sampler import propose
 from autotuner.search.space import Space
-from autotuner.spec import TuningSpec
+from autotuner.spec import IntegerRange, TuningSpec
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 HOPELESS: Final = 0.05
 """A run is stopped when its chance to reach the target is smaller."""
 PROMISING: Final = 0.9
 """A run of the search is stopped when its chance to reach the target is larger."""
+FEWEST_SEEN: Final = 0.15
+"""Fraction of a run that must have been seen before it counts as promising: a prediction is no evidence."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
 WORTH: Final = 0.05
@@ -42,6 +46,8 @@ WORTH: Final = 0.05
 STILL_ENOUGH: Final = 0.3
 STILL_WORTH: Final = 0.1
 """A confirmation that has begun is finished as long as that probability or that gain is smaller."""
+TOLERATED_MISSES: Final = 1
+"""Confirmation runs that may miss the target; as many as are wanted must reach it all the same."""
 FAILURES_IN_A_ROW: Final = 3
 RERUNS: Final = 3
 BASELINE_RUNS: Final = 2
@@ -58,9 +64,12 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
     """
     history = History.of(spec, trials)
     state = _State(history, now)
-    ending = {stop.number: stop for stop in _stops(state)}
-    if ending:
-        state = _State(history.ending({number: stop.outcome for number, stop in ending.items()}), now)
+    ending: dict[int, Stop] = {}
+    # One after the other, each in the light of those before: so it makes no difference whether the process
+    # dies between two of them.
+    while (stop := _first_stop(state)) is not None:
+        ending[stop.number] = stop
+        state = _State(state.history.ending({stop.number: stop.outcome}), now)
     decision = state.decision()
     if decision.is_final:
         for trial in state.history.running:
@@ -82,32 +91,39 @@ def seed_of(spec: TuningSpec, number: int) -> int:
     return start + number
 
 
-def _stops(state: _State) -> Iterable[Stop]:
-    """Yield the running trials to end now."""
+def _first_stop(state: _State) -> Stop | None:
+    """Return the running trial of the lowest number that is to end now."""
     for trial in state.history.running:
-        stop = _deadline(state.history, trial, state.now) or _verdict(state.history, state.beliefs, trial)
+        stop = _deadline(state.history, trial, state.now) or _verdict(state, trial)
         if stop is not None:
-            yield stop
+            return stop
+    return None
 
 
-def _verdict(history: History, beliefs: Beliefs, trial: Trial) -> Stop | None:
+def _verdict(state: _State, trial: Trial) -> Stop | None:
+    history, beliefs, confirmed = state.history, state.beliefs, state.confirmed
     if history.has_reached(trial) and not _is_needed_whole(history, trial):
         return Stop(trial.number, Outcome.REACHED, f"has reached {history.spec.target}")
+    if confirmed is not None and trial.suggestion.batch_size <= confirmed.batch_size:
+        reason = f"no longer matters: batch size {confirmed.batch_size} is confirmed"
+        return Stop(trial.number, Outcome.DOMINATED, reason)
     if trial.suggestion.purpose is Purpose.BASELINE or not len(curve(trial)):
         return None
     chance = beliefs.chance(trial)
     if chance < HOPELESS:
         reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
         return Stop(trial.number, Outcome.HOPELESS, reason)
-    if chance > PROMISING and trial.suggestion.purpose is not Purpose.CONFIRM:
+    if trial.suggestion.purpose is Purpose.CONFIRM:
+        return None
+    begun = curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
+    if chance > PROMISING and begun and beliefs.is_held(trial):
         return Stop(trial.number, Outcome.PROMISING, f"reaches {history.spec.target} almost surely")
     return None
 
 
 def _is_needed_whole(history: History, trial: Trial) -> bool:
     """Return whether the run must go to its own end, for nobody has said yet how long a run is."""
-    whole = any(other.outcome is Outcome.MISSED for other in history.trials)
-    return trial.suggestion.purpose is Purpose.BASELINE and history.spec.run_length is None and not whole
+    return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
 
 
 def _deadline(history: History, trial: Trial, now: datetime) -> Stop | None:
@@ -158,14 +174,20 @@ class _State:
 
     @cached_property
     def rejected(self) -> frozenset[Setting]:
-        """Settings of which a confirmation run missed the target."""
+        """Settings that too many confirmation runs missed the target with.
+
+        One miss beside as many successes as are wanted may be the noise of a good setting; the model, which
+        has the miss as data, says whether it is.
+        """
         return frozenset(
-            tried for tried, runs in self.confirmations.items() if any(map(self.history.has_missed, runs))
+            tried
+            for tried, runs in self.confirmations.items()
+            if sum(map(self.history.has_missed, runs)) > TOLERATED_MISSES
         )
 
     @cached_property
     def confirmed(self) -> Setting | None:
-        """The largest batch that all confirmation runs have reached the target with."""
+        """The largest batch that as many confirmation runs as are wanted have reached the target with."""
         held = [tried for tried in self.confirmations if self._reached(tried) >= self.spec.confirmations]
         return max((s for s in held if s not in self.rejected), key=_by_size, default=None)
 
@@ -176,9 +198,15 @@ class _State:
     def incumbent(self) -> Setting | None:
         """What stands as the answer now, confirmed or not."""
         held = self.beliefs.incumbent(self.rejected)
+        if held is None and self.baseline not in self.rejected and self._has_baseline_reached():
+            held = self.baseline
         if self.confirmed is not None and (held is None or held.batch_size <= self.confirmed.batch_size):
             return self.confirmed
         return held
+
+    def _has_baseline_reached(self) -> bool:
+        runs = (t for t in self.history.trials if t.suggestion.purpose is Purpose.BASELINE)
+        return any(map(self.history.has_reached, runs))
 
     def answer(self, ended: Ended | None = None) -> Answer | None:
         tried = self.incumbent
@@ -249,31 +277,74 @@ class _State:
         history = self.history
         for lost in self._reruns():
             again = self._suggest(setting(lost), lost.suggestion.purpose, rerun_of=lost)
-            return Phase.SEARCHING, f"runs trial {lost.number} again, which was lost", again
+            return Phase.SEARCHING, f"runs trial {lost.number} again, which {_FATE.get(lost.outcome)}", again
         baseline = self._baseline_step()
         if baseline is not None:
             return baseline
         best = self.incumbent
         left = self.spec.max_trials - history.spent
         if best is not None:
-            larger = self.beliefs.probability_larger(best.batch_size)
             owed = self.spec.confirmations - self._reached(best)
             if self._is_enough(best) or left <= owed:
-                return self._confirm(best, larger)
+                return self._confirm(best)
+        elif self._is_fruitless():
+            text = f"no batch size meets {self.spec.target}"
+            return self._final(Phase.DONE, text, Ended.NOTHING_FEASIBLE)
         if left <= 0:
-            if history.running:
-                return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
-            return self._final(Phase.DONE, "max-trials is spent", Ended.TRIALS_SPENT)
+            return self._spent()
+        return self._searching(has_place=has_place)
+
+    def _spent(self) -> tuple[Phase, str, Suggestion | None] | Decision:
+        if self.history.running:
+            return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
+        return self._final(Phase.DONE, f"max-trials ({self.spec.max_trials}) is spent", Ended.TRIALS_SPENT)
+
+    @cached_property
+    def bounds(self) -> Bounds | None:
+        """What layouts may be, given what memory has been seen to hold; None where the job has but one.
+
+        Without micro-batches, memory bounds the batch size, which is the search's affair.
+        """
+        spec, micro = self.spec, self.spec.micro_batch_size
+        if micro is None and spec.workers is None:
+            return None
+        workers = spec.workers or IntegerRange(minimum=spec.shape.workers, maximum=spec.shape.workers)
+        failed, fits = [], []
+        for trial in self.history.trials:
+            size = trial.suggestion.micro_batch_size or -(
+                -trial.suggestion.batch_size // spec.shape.processes
+            )
+            if trial.outcome is Outcome.OUT_OF_MEMORY:
+                failed.append(size)
+            elif len(curve(trial)):
+                fits.append(size)
+        share = -(-spec.baseline_batch_size // spec.shape.processes)
+        bounds = Bounds(
+            workers=(workers.minimum, workers.maximum),
+            share=share if micro is None else micro.maximum,
+            masters=spec.shape.masters,
+            processes_per_replica=spec.shape.processes_per_replica,
+            micro_batch=None if micro is None else (micro.minimum, micro.maximum),
+        )
+        memory = None if micro is None else memory_bound(fits, failed)
+        return (
+            bounds if memory is None else replace(bounds, memory=max(memory, micro.minimum if micro else 1))
+        )
+
+    def _realisable(self, tried: Setting) -> Setting:
+        """Return the setting at the nearest batch size that the job's processes can share evenly."""
+        if self.bounds is None:
+            return tried
+        return Setting(realisable(tried.batch_size, self.bounds), tried.items)
+
+    def _searching(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None]:
         climbing = self._climb()
         if climbing is not None:
-            return (
-                Phase.SEARCHING,
-                f"climbs to batch size {climbing.batch_size}",
-                self._suggest(climbing, Purpose.CLIMB),
-            )
+            text = f"climbs to batch size {climbing.batch_size}"
+            return Phase.SEARCHING, text, self._suggest(climbing, Purpose.CLIMB)
         if not has_place:
             return Phase.SEARCHING, self._searching_text(), None
-        tried = propose(self.beliefs, history.next_number, best)
+        tried = self._realisable(propose(self.beliefs, self.history.next_number, self.incumbent))
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 
     def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | Decision | None:
@@ -282,7 +353,8 @@ class _State:
             t
             for t in self.history.trials
             if t.suggestion.purpose is Purpose.BASELINE
-            and t.outcome not in {Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY}
+            and t.outcome is not Outcome.LOST
+            and not self._has_failed(t)
         ]
         if any(map(self.history.has_reached, runs)):
             return None
@@ -291,8 +363,9 @@ class _State:
             return Phase.SEARCHING, message, None
         if len(runs) < BASELINE_RUNS:
             return Phase.SEARCHING, message, self._suggest(self.baseline, Purpose.BASELINE)
-        best = max((c.best(self.spec.target) or 0.0 for c in map(curve, runs)), key=self.spec.target.margin)
-        text = f"the job unchanged misses {self.spec.target}: its best is {best:g}; lower the target or mend the job"
+        bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
+        shown = f"its best is {max(bests, key=self.spec.target.margin):g}" if bests else "it measured nothing"
+        text = f"the job unchanged misses {self.spec.target}: {shown}; lower the target or mend the job"
         return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
 
     def _is_enough(self, best: Setting) -> bool:
@@ -303,7 +376,12 @@ class _State:
             return False
         if self._is_confirming(best):
             return larger < STILL_ENOUGH or gain < STILL_WORTH
-        return larger < ENOUGH or gain < WORTH
+        return larger < ENOUGH or (gain < WORTH and larger < STILL_ENOUGH)
+
+    def _is_fruitless(self) -> bool:
+        """Return whether nothing meets the target and nothing is expected to."""
+        gain = self.beliefs.expected_gain(0)
+        return gain is not None and gain < WORTH and not self.history.running
 
     def _is_confirming(self, tried: Setting) -> bool:
         last = self.history.trials[-1]
@@ -322,11 +400,10 @@ class _State:
             return None
         low = self.spec.batch_size.maximum
         size = min(2 * top.suggestion.batch_size, low)
-        return self.space.scaled(self.baseline, size) if size > top.suggestion.batch_size else None
+        climbing = self._realisable(self.space.scaled(self.baseline, size))
+        return climbing if climbing.batch_size > top.suggestion.batch_size else None
 
-    def _confirm(
-        self, tried: Setting, larger: float | None
-    ) -> tuple[Phase, str, Suggestion | None] | Decision:
+    def _confirm(self, tried: Setting) -> tuple[Phase, str, Suggestion | None] | Decision:
         runs = [t for t in self.confirmations.get(tried, ()) if t.is_running or self.history.has_reached(t)]
         reached = self._reached(tried)
         wanted = self.spec.confirmations
@@ -353,15 +430,32 @@ class _State:
         """Return why the tuning cannot go on, in words for the user."""
         ended = [t for t in self.history.trials if t.outcome not in {None, Outcome.LOST}]
         last = ended[-FAILURES_IN_A_ROW:]
-        if len(last) == FAILURES_IN_A_ROW and all(t.outcome is Outcome.FAILED for t in last):
-            said = last[-1].message or "it left no message"
-            return f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {said}"
+        if len(last) == FAILURES_IN_A_ROW and all(map(self._has_failed, last)):
+            return f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {self._fault(last[-1])}"
         for trial in self.history.trials:
             attempts = self._attempts(trial)
             if trial.outcome is Outcome.LOST and attempts > RERUNS:
                 said = f" ({trial.message})" if trial.message else ""
                 return f"the cluster lost one trial {attempts} times{said}: see to its nodes and quotas"
         return None
+
+    def _has_failed(self, trial: Trial) -> bool:
+        """Return whether the user's program is at fault, and not what the search chose."""
+        if trial.outcome is Outcome.OUT_OF_MEMORY:
+            return trial.suggestion.batch_size <= self.spec.baseline_batch_size
+        if trial.outcome is Outcome.FAILED:
+            return True
+        return trial.outcome is Outcome.MISSED and not trial.measurements
+
+    def _fault(self, trial: Trial) -> str:
+        if trial.message:
+            return trial.message
+        if trial.outcome is Outcome.OUT_OF_MEMORY:
+            return f"out of memory at the job's own batch size {trial.suggestion.batch_size}"
+        if trial.outcome is Outcome.FAILED:
+            return "it left no message; see its log"
+        metric = self.spec.target.metric
+        return f"it reported no {metric}: print lines such as {metric}=0.93, or set metric-pattern"
 
     def _attempts(self, trial: Trial) -> int:
         """Return how many trials of this one's chain of reruns there are, itself the last."""
@@ -373,16 +467,39 @@ class _State:
         return count
 
     def _reruns(self) -> list[Trial]:
-        """Return the lost trials for which none stands in yet."""
+        """Return the trials for which another has to stand in, and none does yet.
+
+        Those that were lost, and those that ran out of memory where a smaller micro-batch is left.
+        """
         again = {t.suggestion.rerun_of for t in self.history.trials}
-        return [t for t in self.history.trials if t.outcome is Outcome.LOST and t.number not in again]
+        return [
+            t
+            for t in self.history.trials
+            if t.number not in again
+            and (t.outcome is Outcome.LOST or (t.outcome is Outcome.OUT_OF_MEMORY and self._can_shrink(t)))
+        ]
+
+    def _can_shrink(self, trial: Trial) -> bool:
+        micro = self.spec.micro_batch_size
+        if micro is None or self.bounds is None:
+            return False
+        used = trial.suggestion.micro_batch_size or micro.maximum + 1
+        try:
+            return lay_out(trial.suggestion.batch_size, self.bounds).micro_batch < used
+        except Unrealisable:
+            return False
 
     # --- words -------------------------------------------------------------------------------------------
 
     def _suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
         number = self.history.next_number
+        unchanged = purpose is Purpose.BASELINE and rerun_of is None
+        layout = None if unchanged or self.bounds is None else lay_out(tried.batch_size, self.bounds)
         return Suggestion(
             number=number,
+            workers=None if layout is None or self.spec.workers is None else layout.workers,
+            micro_batch_size=None if layout is None else layout.micro_batch,
+            accumulation_steps=None if layout is None else layout.accumulation,
             batch_size=tried.batch_size,
             parameters=tried.parameters,
             seed=seed_of(self.spec, number) if rerun_of is None else rerun_of.suggestion.seed,
@@ -401,6 +518,12 @@ class _State:
 
     def _final(self, phase: Phase, message: str, ended: Ended) -> Decision:
         return Decision(phase, message, answer=self.answer(ended), is_final=True, ended=ended)
+
+
+_FATE: Final[dict[Outcome | None, str]] = {
+    Outcome.LOST: "was lost",
+    Outcome.OUT_OF_MEMORY: "ran out of memory, with a smaller micro-batch",
+}
 
 
 def _by_size(tried: Setting) -> tuple[int, str]:

@@ -33,11 +33,14 @@ AHEAD: Final = 8
 DRAWS: Final = 512
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
+FITS_ABOUT: Final = 1.1
+"""How close to the smallest batch that ran out of memory another one is not worth a try."""
 HALF_A_DOUBLING: Final = 0.5
 HELD: Final = 0.5
 """A setting is held to meet the target from this probability on that its confirmation passes."""
-RECORD: Final = 0.7
-"""Deviations by which the model may be too hopeful or too gloomy of its proposals, a priori."""
+OPTIMISM: Final = -0.4
+RECORD: Final = 0.4
+"""By how many deviations the model is too hopeful of its proposals, a priori: mean and deviation."""
 WORTHY: Final = 0.05
 """A setting is not worth a trial below this probability."""
 MARGIN: Final = 0.5
@@ -57,8 +60,9 @@ class Frontier:
     A function of the model's posterior and the settings tried; each answer is computed once.
     """
 
-    def __init__(  # noqa: PLR0913 (all of what it is a function of)
+    def __init__(  # noqa: PLR0913 (all that it is a function of)
         self,
+        *,
         space: Space,
         posterior: Posterior,
         tried: Sequence[Setting],
@@ -76,30 +80,34 @@ class Frontier:
         self._gain: dict[int, float] = {}
 
     def _record(self, proposed: Sequence[int]) -> float:
-        """Return by how many deviations the model has been too hopeful (negative) of what it proposed.
+        """Return by how many deviations the model has been too hopeful of what it proposed, 0 or less.
 
         The maximum a posteriori shift `a` of a probit, `P(feasible) = ndtr(z + a)`, over the runs that the
         model proposed, with z as it was foreseen. The proposal is the place that looks best, which is
         where a model errs upwards; without the record a search never comes to an end.
         """
         if not proposed:
-            return 0.0
+            return OPTIMISM
         foreseen = self.posterior.foresight(proposed)
         came = feasible(self.posterior, self.posterior.data.place[list(proposed)])
-        shifts = np.linspace(-3, 3, 121)[:, None] * RECORD
+        shifts = np.linspace(-2, 0, 81)[:, None]
         chance = np.clip(ndtr(foreseen + shifts), 1e-9, 1 - 1e-9)
         log = (came * np.log(chance) + (1 - came) * np.log1p(-chance)).sum(axis=1)
-        return float(shifts[np.argmax(log - 0.5 * (shifts[:, 0] / RECORD) ** 2), 0])
+        return float(shifts[np.argmax(log - 0.5 * ((shifts[:, 0] - OPTIMISM) / RECORD) ** 2), 0])
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting with the largest batch that is held to meet the target."""
+        """Return the setting whose confirmation is expected to gain most; None where none is likely to pass.
+
+        What it gains is counted in doublings from half the batch size where the search started.
+        """
         low, high = self.limits
+        start = math.log2(self.space.origin.batch_size if self.space.origin else low) - 1
         held = [
-            s
+            (p * max(math.log2(s.batch_size) - start, 0.1), s)
             for s, p in zip(self.tried, self.chances, strict=True)
             if p >= HELD and s not in rejected and low <= s.batch_size <= high
         ]
-        return held[-1] if held else None
+        return max(held, key=lambda pair: (pair[0], pair[1].key))[1] if held else None
 
     def probability_larger(self, batch_size: int) -> float:
         """Return the probability that some setting half a doubling larger is feasible.
@@ -112,23 +120,24 @@ class Frontier:
         return self._larger[batch_size]
 
     def expected_gain(self, batch_size: int) -> float:
-        """Return the largest expected gain of one more trial over a batch size, in doublings."""
+        """Return the largest expected gain of one more trial over a batch size, in doublings; 0 is none."""
         if batch_size not in self._gain:
             self._gain[batch_size] = self._expected_gain(batch_size)
         return self._gain[batch_size]
 
     def _expected_gain(self, batch_size: int) -> float:
-        if batch_size >= self.limits[1]:
+        low, high = self.limits
+        if batch_size >= high:
             return 0.0
-        worth = gain_over(math.log2(batch_size))
-        return float(candidates(self, self.posterior, worth, batch_size + 1, 1)[1][0])
+        worth = gain_over(math.log2(batch_size) if batch_size else math.log2(low) - 1)
+        return float(candidates(self, self.posterior, worth, max(batch_size + 1, low), 1)[1][0])
 
     def _probability_larger(self, batch_size: int) -> float:
         _, high = self.limits
         if batch_size >= high:
             return 0.0
         smallest = min(batch_size * 2**HALF_A_DOUBLING, high)
-        places = candidates(self, self.posterior, lambda octaves, chance: chance, smallest, 0)[0][:128]
+        places = candidates(self, self.posterior, _chance_alone, smallest, 0)[0][:128]
         mean, covariance = self.posterior.joint_ends(places)
         normal = ndtri(uniform(DRAWS, len(places)))
         ends = mean + normal @ _root(covariance).T
@@ -149,7 +158,12 @@ class Beliefs:
 
     @cached_property
     def _ended(self) -> tuple[Trial, ...]:
-        return tuple(t for t in self.history.trials if not t.is_running and len(curve(t)))
+        # What was stopped because it no longer mattered stays out: its end must not unsettle what ended it.
+        return tuple(
+            t
+            for t in self.history.trials
+            if not t.is_running and t.outcome is not Outcome.DOMINATED and len(curve(t))
+        )
 
     @cached_property
     def _running(self) -> tuple[Trial, ...]:
@@ -174,7 +188,13 @@ class Beliefs:
         found = _frontiers.get(key)
         if found is None:
             found = Frontier(
-                self.space, Posterior(self.space, theta, data), tried, self._limits, seed, wanted, proposed
+                space=self.space,
+                posterior=Posterior(self.space, theta, data),
+                tried=tried,
+                limits=self._limits,
+                seed=seed,
+                confirmations=wanted,
+                proposed=proposed,
             )
             _frontiers.put(key, found)
         return cast(Frontier, found)
@@ -182,8 +202,10 @@ class Beliefs:
     @cached_property
     def posterior(self) -> Posterior | None:
         """What all trials say, running ones included; None before the first has ended."""
-        if self.frontier is None or not self._running:
-            return self.frontier and self.frontier.posterior
+        if self.frontier is None:
+            return None
+        if not self._running:
+            return self.frontier.posterior
         settled = self.frontier.posterior
         worst = float(settled.data.margin.min())
         return settled.joined(points(self.history, self.space, self._running, worst=worst))
@@ -192,12 +214,14 @@ class Beliefs:
     def _limits(self) -> tuple[int, int]:
         """The smallest batch size, and the largest that memory holds."""
         low, high = self.space.batch_sizes
-        if self.history.spec.micro_batch_size is None:
-            burst = [
-                t.suggestion.batch_size for t in self.history.trials if t.outcome is Outcome.OUT_OF_MEMORY
-            ]
-            high = min([high, *(size - 1 for size in burst)])
-        return low, max(high, low)
+        sizes = [(t.suggestion.batch_size, t) for t in self.history.trials]
+        burst = min((size for size, t in sizes if t.outcome is Outcome.OUT_OF_MEMORY), default=None)
+        if burst is None or self.history.spec.micro_batch_size is not None:
+            return low, high
+        # Every try beyond what memory holds costs a trial, so the gap is halved, on a log scale.
+        fits = max((size for size, t in sizes if size < burst and len(curve(t))), default=low)
+        edge = fits if burst < FITS_ABOUT * fits else math.isqrt(fits * burst)
+        return low, max(min(high, edge), low)
 
     def chance(self, trial: Trial) -> float:
         """Return the probability that a running trial meets the target at some step that is still to come.
@@ -224,9 +248,16 @@ class Beliefs:
         paths += noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
         return float((paths.max(axis=1) >= 0).mean())
 
+    def is_held(self, trial: Trial) -> bool:
+        """Return whether a running trial's setting would be held for the answer, were it stopped now."""
+        if self.posterior is None:
+            return False
+        place = self.space.coordinates(setting(trial))[None]
+        return bool(confirmable(self.posterior, place, self.history.spec.confirmations)[0] >= HELD)
+
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting that stands as the answer, confirmed or not."""
-        return self.frontier and self.frontier.incumbent(rejected)
+        return None if self.frontier is None else self.frontier.incumbent(rejected)
 
     def probability_larger(self, batch_size: int) -> float | None:
         """Return the probability that a batch half a doubling larger is feasible; None without a model."""
@@ -288,6 +319,10 @@ def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
     kernel = posterior.kernel
     unit = float(slope(np.zeros(1), kernel.headroom)[0])
     return np.asarray((ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise) ** runs).mean(axis=1))
+
+
+def _chance_alone(_octaves: Array, chance: Array) -> Array:
+    return chance
 
 
 def gain_over(octaves: float) -> Callable[[Array, Array], Array]:

@@ -28,6 +28,8 @@ WINDOW_ENDS: Final = np.array([0.02, 0.04, 0.06, 0.1, 0.16, 0.24, 0.33, 0.45, 0.
 """Fractions of the run at which a curve is read."""
 WINDOW: Final = 0.04
 """How much of the run a window averages over."""
+STEEP: Final = 0.15
+"""And at most how much of what has run so far: early, a curve rises too steeply to be averaged."""
 MAX_POINTS: Final = 420
 """Points of all runs together: beyond, the runs furthest from the target are read at fewer steps."""
 FEWEST_POINTS: Final = 3
@@ -35,9 +37,10 @@ FEWEST_POINTS: Final = 3
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Windows of curves: of run `run[i]`, at fraction `time[i]` of it, the mean margin of `count[i]` values.
+    """Windows of curves: of run `run[i]`, at fraction `time[i]`, the mean margin of `count[i]` values.
 
-    `place` has a row of coordinates a run. A margin is in the metric's unit, positive where the target is met.
+    `place` has a row of coordinates a run. A margin is in the metric's unit,
+    positive where the target is met.
     """
 
     place: Array
@@ -78,16 +81,13 @@ def points(history: History, space: Space, trials: Sequence[Trial], *, worst: fl
     )
     place, run, times, margins, counts = [], [], [], [], []
     for number, (coordinates, time, margin, count, diverged) in enumerate(read):
-        if allowed[number] < len(time):
-            kept = np.unique(np.linspace(len(time) - 1, 0, allowed[number]).round().astype(int))
-            time, margin, count = time[kept], margin[kept], count[kept]
-        if diverged and time[-1] < 1:
-            time, margin, count = np.append(time, 1.0), np.append(margin, worst), np.append(count, 1.0)
+        kept = np.unique(np.linspace(len(time) - 1, 0, allowed[number]).round().astype(int))
+        end = [1.0] * (diverged and time[-1] < 1)
         place.append(coordinates)
-        run.append(np.full(len(time), number))
-        times.append(time)
-        margins.append(margin)
-        counts.append(count)
+        run.append(np.full(len(kept) + len(end), number))
+        times.append(np.append(time[kept], end))
+        margins.append(np.append(margin[kept], [worst] * len(end)))
+        counts.append(np.append(count[kept], end))
     if not read:
         empty = np.empty(0)
         return Points(np.empty((0, space.size)), np.empty(0, dtype=int), empty, empty, empty)
@@ -105,12 +105,12 @@ def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
     """Return the windows of a curve: fraction of the run, mean value, number of values."""
     fraction = np.minimum(seen.steps / length, 1.0)
     last = fraction[-1]
-    ends = np.append(WINDOW_ENDS[WINDOW_ENDS < last - WINDOW / 2], last)
+    ends = np.append(WINDOW_ENDS[last - WINDOW / 2 > WINDOW_ENDS], last)
     stops = np.searchsorted(fraction, ends + 1e-9)
-    starts = np.searchsorted(fraction, ends - WINDOW + 1e-9)
+    starts = np.searchsorted(fraction, np.maximum(ends - WINDOW, ends * (1 - STEEP)) + 1e-9)
     starts = np.minimum(starts, np.maximum(stops - 1, 0))
     # A window that holds no value of its own takes the one before it; such repeats go.
-    used = (stops > 0) & np.append(True, np.diff(stops) > 0)
+    used = (stops > 0) & np.append([True], np.diff(stops) > 0)
     starts, stops = starts[used], stops[used]
     total = np.concatenate([[0.0], np.cumsum(seen.values - seen.values[0])])
     times = np.concatenate([[0.0], np.cumsum(fraction)])

@@ -91,18 +91,30 @@ class History:
         return sum(trial.suggestion.rerun_of is None for trial in self.trials)
 
     @cached_property
-    def run_length(self) -> float | None:
-        """The last step of a whole run: as the user says, else as seen; None while unknown.
+    def _whole(self) -> tuple[float, ...]:
+        """Last steps of runs that went to their own end.
 
-        A run that was stopped says nothing of it, so the longest of those that ran to their end counts,
-        and where every run was stopped at the target, the longest seen is a lower bound that has to do.
+        Before the length of a run is known, the baseline is not stopped at the target, so it is one.
         """
+        return tuple(
+            curve(t).last_step
+            for t in self.trials
+            if t.outcome is Outcome.MISSED
+            or (t.outcome is Outcome.REACHED and t.suggestion.purpose is Purpose.BASELINE)
+        )
+
+    @property
+    def is_length_known(self) -> bool:
+        """Whether the user has said how long a run is, or a whole run has shown it."""
+        return self.spec.run_length is not None or any(self._whole)
+
+    @cached_property
+    def run_length(self) -> float | None:
+        """The last step of a whole run: as the user says, else the longest seen; None while unknown."""
         if self.spec.run_length is not None:
             return self.spec.run_length
-        whole = [curve(t).last_step for t in self.trials if t.outcome is Outcome.MISSED]
         ended = [curve(t).last_step for t in self.trials if t.outcome is not None]
-        longest = max(whole, default=0.0) or max(ended, default=0.0)
-        return longest or None
+        return max(self._whole, default=0.0) or max(ended, default=0.0) or None
 
     def by_setting(self, purpose: Purpose) -> dict[Setting, list[Trial]]:
         """Return the trials of a purpose, grouped by what they try."""

@@ -38,8 +38,13 @@ from autotuner.search.data import Points
 from autotuner.search.space import Space
 
 JITTER: Final = 1e-8
+BEND: Final = 0.5
+"""What is lacking, in headrooms, below which a level goes straight on: `-log` bends no further there."""
 LOG_FRACTION: Final = math.log(50.0)
 """Scale of log step: from a fiftieth of the run to its end is one unit."""
+WIDENING: Final = 4.0
+"""Predicted variances grow by this over the number of runs: hyperparameters fitted to a few runs are not
+known, and a prediction that takes them for known is too sure of itself."""
 _ITERATIONS: Final = 40
 _BOUND: Final = 4.0
 """Standard deviations of the prior beyond which no hyperparameter is sought."""
@@ -64,7 +69,7 @@ def matern(squared: Array) -> tuple[Array, Array]:
 def level(margin: Array, headroom: float) -> Array:
     """Return the log-shortfall of a margin over the target; 0 where it is just met."""
     lack = 1 - margin / headroom
-    return np.where(lack < 0.5, math.log(2) + 1 - 2 * lack, -np.log(np.maximum(lack, 0.5)))
+    return np.where(lack < BEND, math.log(2) + 1 - 2 * lack, -np.log(np.maximum(lack, BEND)))
 
 
 def slope(margin: Array, headroom: float) -> Array:
@@ -136,16 +141,16 @@ class Kernel:
 
     def join(self, settings: Array, times: Array) -> Array:
         """Return the kernel where X and T are known."""
-        return self.common + (self.shared + self.main * settings) * times
+        return np.asarray(self.common + (self.shared + self.main * settings) * times)
 
     def noise(self, data: Points) -> Array:
         """Return the variance of every point's noise."""
         measured = (self.epoch_noise * slope(data.margin, self.headroom)) ** 2 / data.count
-        return measured + float(np.exp(2 * self.theta[NUGGET])) + JITTER
+        return np.asarray(measured + float(np.exp(2 * self.theta[NUGGET])) + JITTER)
 
     def residual(self, data: Points) -> Array:
         """Return the points' log-shortfalls less the mean."""
-        return level(data.margin, self.headroom) - self.mean(data.place)[data.run]
+        return np.asarray(level(data.margin, self.headroom) - self.mean(data.place)[data.run])
 
     def mean(self, places: Array) -> Array:
         """Return the prior mean at settings."""
@@ -259,6 +264,7 @@ class Posterior:
         covariance += self.kernel.offset * (data.run[:, None] == data.run[None])
         self.factor = cholesky(covariance, lower=True, check_finite=False)
         self.white = solve_triangular(self.factor, self.kernel.residual(data), lower=True, check_finite=False)
+        self.widening = 1 + WIDENING / max(len(data.place), 1)
 
     def _points(self, left: Points, right: Points) -> Array:
         settings = self.kernel.settings(left.place, right.place)[np.ix_(left.run, right.run)]
@@ -269,7 +275,7 @@ class Posterior:
         if not len(more):
             return self
         new = object.__new__(Posterior)
-        new.space, new.kernel = self.space, self.kernel
+        new.space, new.kernel, new.widening = self.space, self.kernel, self.widening
         new.data = Points(
             np.concatenate([self.data.place, more.place]),
             np.concatenate([self.data.run, more.run + len(self.data.place)]),
@@ -320,14 +326,15 @@ class Posterior:
         if runs is not None:
             prior = prior + self.kernel.offset
         by_setting = np.ascontiguousarray(solved.transpose(1, 0, 2))
-        return mean, prior[None] - by_setting.transpose(0, 2, 1) @ by_setting
+        return mean, self.widening * (prior[None] - by_setting.transpose(0, 2, 1) @ by_setting)
 
     def ends(self, places: Array) -> tuple[Array, Array]:
         """Return mean and variance of the curves' ends, (settings,) each."""
         solved = self.whitened(places, np.ones(1))[:, :, 0]
         prior = self.kernel.common + self.kernel.shared + self.kernel.main
         mean = self.kernel.mean(places) + self.white @ solved
-        return mean, np.maximum(prior - np.einsum("ij,ij->j", solved, solved), 1e-10)
+        variance = prior - np.einsum("ij,ij->j", solved, solved)
+        return mean, self.widening * np.maximum(variance, 1e-10)
 
     def foresight(self, columns: Sequence[int]) -> Array:
         """Return, for runs of the data, by how many deviations their end was predicted above the target.
@@ -348,7 +355,7 @@ class Posterior:
         solved = self.whitened(places, np.ones(1))[:, :, 0]
         kernel = self.kernel
         prior = kernel.join(kernel.settings(places, places), np.ones((1, 1)))
-        return kernel.mean(places) + self.white @ solved, prior - solved.T @ solved
+        return kernel.mean(places) + self.white @ solved, self.widening * (prior - solved.T @ solved)
 
 
 class Cache:
@@ -359,12 +366,14 @@ class Cache:
         self._kept: OrderedDict[tuple[object, ...], object] = OrderedDict()
 
     def get(self, key: tuple[object, ...]) -> object | None:
+        """Return what was put under the key; None where it is no longer kept."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def put(self, key: tuple[object, ...], value: object) -> None:
+        """Keep a value, which must be a function of its key."""
         with self._lock:
             self._kept[key] = value
             while len(self._kept) > self._size:

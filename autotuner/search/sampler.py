@@ -39,7 +39,15 @@ from autotuner.search.beliefs import Beliefs
 from autotuner.search.history import History, Setting
 from autotuner.search.space import BATCH_SIZE, Space
 from autotuner.search.study import ask
-from autotuner.spec import Choice, Dimension, FloatDimension, IntegerDimension, IntegerRange, TuningSpec
+from autotuner.spec import (
+    Choice,
+    Dimension,
+    FloatDimension,
+    IntegerDimension,
+    IntegerRange,
+    Target,
+    TuningSpec,
+)
 from autotuner.trial import Measurement, Outcome, Purpose, Suggestion, Trial
 
 _STOCK: Final[Mapping[str, Callable[[int], BaseSampler]]] = {
@@ -83,7 +91,8 @@ class FrontierSampler(BaseSampler):
         run_length: float | None = None,
         seed: int = 0,
     ) -> None:
-        self._target, self._batch_size, self._learning_rate = parse_target(target), batch_size, learning_rate
+        self._target = Target.model_validate(parse_target(target))
+        self._batch_size, self._learning_rate = batch_size, learning_rate
         self._run_length, self._seed = run_length, seed
         self._independent = optuna.samplers.RandomSampler(seed=seed)
 

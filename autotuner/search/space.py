@@ -148,7 +148,7 @@ class Space:
         """Return log2 of the batch sizes at places (n, d)."""
         return math.log2(self.batch_sizes[0]) + place[..., 0] * self._octaves
 
-    def setting(self, place: Array, template: Setting | None = None) -> Setting:
+    def setting(self, place: Array) -> Setting:
         """Return the setting at a place, with as few digits as tell it apart."""
         low, high = self.batch_sizes
         size = min(max(round(low * 2 ** (place[0] * self._octaves)), low), high)
@@ -187,8 +187,10 @@ class Space:
         return self.clipped(places)
 
     def differences(self, left: Array, right: Array, alpha: float) -> Array:
-        """Return the differences between places, (d, n, m): 0 or 1 for choices, and the learning rate
-        less `alpha` times the batch size, both as logarithms."""
+        """Return the differences between places, (d, n, m).
+
+        Choices differ by 0 or 1; the learning rate by its logarithm less `alpha` times that of the batch.
+        """
         gap = left.T[:, :, None] - right.T[:, None, :]
         if self._is_choice.any():
             gap[self._is_choice] = gap[self._is_choice] != 0
@@ -203,6 +205,7 @@ class Space:
         """
         origin = self._origin_place[None]
         gap = self.differences(places, origin, SCALING_EXPONENT)[:, :, 0]
+        gap[self._is_choice] = 0.0  # another optimizer is no distance from a good one
         return np.column_stack([gap[0] * self._octaves, (gap[1:] ** 2).sum(axis=0)])
 
     @cached_property

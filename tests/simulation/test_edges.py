@@ -1,0 +1,109 @@
+"""Problems at the edges: other metrics, spaces, noises and shapes of curves."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.simulation.learners import STEPS, World, hill, largest, spec
+
+
+def reaches(world: World, best: int, within: float = 0.75) -> None:
+    """The answer is confirmed, no larger than what is feasible, and near to it."""
+    decision = world.run()
+    assert decision.is_final
+    answer = decision.answer
+    assert answer is not None
+    assert answer.is_confirmed, decision.message
+    assert best * 2**-within <= answer.batch_size <= best * 1.1
+
+
+def test_a_loss_is_minimised():
+    accuracy = hill()
+    world = World(spec(target="loss <= 0.1"), lambda b, p: 1 - accuracy(b, p))
+    reaches(world, largest(accuracy, 0.9))
+
+
+def test_percent_and_fractions_lead_to_the_same_trials():
+    fraction = World(spec(), hill())
+    percent = World(
+        spec(target="accuracy >= 90"), lambda b, p: 100 * hill()(b, p), run_noise=0.2, step_noise=0.1
+    )
+    first, second = fraction.run(), percent.run()
+    assert first.answer is not None
+    assert second.answer is not None
+    assert abs(math.log2(first.answer.batch_size / second.answer.batch_size)) < 0.5
+
+
+def test_curves_that_rise_and_fall_count_by_their_best():
+    def peaked(t: np.ndarray) -> np.ndarray:
+        return (1 - np.exp(-12 * t)) * (1 - 0.15 * t)
+
+    curve = hill(top=1.0, progress=peaked)
+    reaches(World(spec(), curve), largest(curve, 0.9))
+
+
+def test_curves_that_gain_late_are_not_given_up():
+    curve = hill(progress=lambda t: 0.8 + 0.2 * t**3)
+    reaches(World(spec(), curve), largest(curve, 0.9))
+
+
+def test_a_plateau_above_the_target_is_climbed_to_its_edge():
+    def curve(batch_size, parameters):
+        best = 0.91 if batch_size <= 200 else 0.7
+        return best * (1 - np.exp(-6 * np.arange(1, STEPS + 1) / STEPS))
+
+    reaches(World(spec(), curve), 200)
+
+
+def test_noise_ten_times_larger_still_ends_with_an_answer_that_is_not_far_off():
+    curve = hill(top=0.95)
+    decision = World(spec(), curve, run_noise=0.02, step_noise=0.01).run()
+    assert decision.is_final
+    if decision.answer is not None and decision.answer.is_confirmed:
+        assert curve(decision.answer.batch_size, decision.answer.parameters).max() >= 0.9 - 0.02
+
+
+@pytest.mark.parametrize("best", ["sgd", "lars"])
+def test_choices_and_integers_are_searched(best: str):
+    accuracy = hill()
+
+    def curve(batch_size, parameters):
+        penalty = 0.0 if parameters["optimizer"] == best else 0.02 * max(math.log2(batch_size / 32), 0)
+        return accuracy(batch_size, parameters) - penalty - 0.004 * abs(parameters["warmup"] - 3)
+
+    space = (
+        "{learning_rate: {min: 0.001, max: 10, log: true}, optimizer: [sgd, lars],"
+        " warmup: {min: 0, max: 8, type: int}}"
+    )
+    baseline = {"batch_size": 32, "learning_rate": 0.1, "optimizer": "sgd", "warmup": 3}
+    world = World(spec(baseline=baseline, search_space=space), curve)
+    reaches(world, largest(accuracy, 0.9), within=1.3)
+    assert all(isinstance(t.suggestion.parameters["warmup"], int) for t in world.trials.values())
+
+
+def test_ten_hyperparameters_of_which_one_matters():
+    accuracy = hill()
+    names = [f"x{i}" for i in range(9)]
+    space = "learning_rate: {min: 0.001, max: 10, log: true}\n" + "\n".join(
+        f"{name}: {{min: 0, max: 1}}" for name in names
+    )
+    baseline = {"batch_size": 32, "learning_rate": 0.1, **dict.fromkeys(names, 0.5)}
+    world = World(spec(baseline=baseline, search_space=space), accuracy)
+    reaches(world, largest(accuracy, 0.9), within=1.3)
+
+
+def test_a_hyperparameter_that_the_job_leaves_to_its_script_stays_unset_in_the_baseline():
+    accuracy = hill()
+    space = "{learning_rate: {min: 0.001, max: 10, log: true}, momentum: {min: 0, max: 0.99}}"
+    world = World(spec(search_space=space), accuracy)
+    decision = world.run()
+    assert "momentum" not in world.trials[0].suggestion.parameters
+    assert decision.answer is not None
+
+
+def test_the_length_of_a_run_is_learned_from_the_baseline():
+    curve = hill()
+    world = World(spec(run_length=None), curve)
+    reaches(world, largest(curve, 0.9))
+    assert len(world.trials[0].measurements) == STEPS

@@ -1,0 +1,153 @@
+"""Whole tunings of synthetic learners: the right answer, whatever happens on the way."""
+
+import math
+
+import pytest
+
+from autotuner.decision import Decision, Ended, Phase
+from autotuner.trial import Outcome, Purpose
+from tests.simulation.learners import World, hill, largest, spec
+
+
+def told(decision: Decision) -> tuple[object, ...]:
+    """What a user learns; the cost may differ with the number of passes."""
+    assert decision.answer is not None
+    answer = decision.answer
+    return answer.batch_size, dict(answer.parameters), answer.confirmed, decision.ended
+
+
+def test_the_answer_is_confirmed_feasible_and_near_the_largest():
+    curve = hill()
+    decision = World(spec(), curve).run()
+    assert decision.phase is Phase.DONE
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert decision.ended is Ended.LARGER_UNLIKELY
+    best = largest(curve, 0.9)
+    assert best / math.sqrt(2) <= decision.answer.batch_size <= best * 1.05
+
+
+def test_everything_feasible_ends_at_the_largest_batch_allowed():
+    decision = World(spec(), hill(critical=4096)).run()
+    assert decision.answer is not None
+    assert decision.answer.batch_size == 1024
+    assert decision.ended is Ended.LARGEST_ALLOWED
+
+
+def test_a_baseline_that_misses_is_told_with_its_best_value():
+    decision = World(spec(), hill(top=0.85)).run()
+    assert decision.ended is Ended.BASELINE_MISSES
+    assert decision.answer is None
+    assert "0.8" in decision.message
+
+
+def test_a_target_in_percent_for_a_metric_in_fractions_ends_at_once():
+    world = World(spec(target="accuracy >= 90"), hill())
+    decision = world.run()
+    assert decision.ended is Ended.BASELINE_MISSES
+    assert len(world.trials) <= 2
+
+
+@pytest.mark.parametrize("crashing", [False, True])
+@pytest.mark.parametrize("parallel", ["1", "3"])
+def test_crashes_and_the_order_of_trials_do_not_change_the_answer(crashing: bool, parallel: str):
+    plain = World(spec(parallel_trials=parallel), hill())
+    other = World(spec(parallel_trials=parallel), hill(), crashing=crashing, shuffled=True)
+    assert told(plain.run()) == told(other.run())
+    assert list(plain.trials) == sorted(other.trials)
+
+
+def test_lost_trials_are_run_again_with_their_seed_and_use_no_budget():
+    lost: set[int] = set()
+
+    def fate(suggestion, step):
+        if step == 3 and suggestion.rerun_of is None and suggestion.number % 3 == 1:
+            lost.add(suggestion.number)
+            return Outcome.LOST
+        return None
+
+    world = World(spec(), hill(), fate=fate)
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    again = {t.suggestion.rerun_of: t.suggestion for t in world.trials.values()}
+    assert lost
+    for number in lost:
+        first, second = world.trials[number].suggestion, again[number]
+        assert (first.seed, first.batch_size, first.parameters) == (
+            second.seed,
+            second.batch_size,
+            second.parameters,
+        )
+
+
+def test_a_trial_that_is_lost_again_and_again_ends_the_tuning_with_a_remedy():
+    world = World(spec(), hill(), fate=lambda suggestion, step: Outcome.LOST)
+    decision = world.run()
+    assert decision.phase is Phase.FAILED
+    assert len(world.trials) == 4
+    assert "lost" in decision.message
+
+
+def test_a_program_that_fails_three_times_ends_the_tuning():
+    world = World(spec(), hill(), fate=lambda suggestion, step: Outcome.FAILED)
+    decision = world.run()
+    assert (decision.phase, decision.ended) == (Phase.FAILED, Ended.PROGRAM_FAILS)
+    assert len(world.trials) == 3
+
+
+def test_memory_bounds_the_batch_where_nothing_accumulates():
+    world = World(
+        spec(),
+        hill(critical=4096),
+        fate=lambda s, step: Outcome.OUT_OF_MEMORY if s.batch_size > 300 else None,
+    )
+    decision = world.run()
+    assert decision.answer is not None
+    assert 200 <= decision.answer.batch_size <= 300
+
+
+def test_memory_shrinks_the_micro_batch_where_it_may():
+    def fate(suggestion, step):
+        at_once = suggestion.micro_batch_size or suggestion.batch_size
+        return Outcome.OUT_OF_MEMORY if at_once > 40 else None
+
+    world = World(spec(micro_batch_size="4..128"), hill(critical=4096), fate=fate)
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.batch_size >= 900
+
+
+def test_a_diverged_run_is_a_miss_at_no_further_cost():
+    def fate(suggestion, step):
+        return Outcome.DIVERGED if float(suggestion.parameters["learning_rate"]) > 0.8 else None
+
+    decision = World(spec(), hill(), fate=fate).run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert float(decision.answer.parameters["learning_rate"]) <= 0.8
+
+
+def test_every_running_trial_stands_in_stop_when_the_budget_is_spent():
+    world = World(spec(parallel_trials="3", max_gpu_hours="0.4"), hill())
+    decision = world.run()
+    assert decision.ended is Ended.GPU_HOURS_SPENT
+    assert not [t for t in world.trials.values() if t.is_running]
+
+
+def test_trials_are_never_more_than_allowed():
+    world = World(spec(max_trials="6"), hill())
+    decision = world.run()
+    assert len(world.trials) <= 6
+    assert decision.is_final
+
+
+def test_several_trials_at_once_try_different_places():
+    world = World(spec(parallel_trials="4"), hill())
+    world.run()
+    tried = [
+        (t.suggestion.batch_size, t.suggestion.parameters["learning_rate"])
+        for t in world.trials.values()
+        if t.suggestion.purpose is Purpose.SEARCH
+    ]
+    assert len(tried) == len(set(tried))

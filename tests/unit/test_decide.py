@@ -1,0 +1,235 @@
+"""The rules of `decide` that hold whatever the model believes."""
+
+import math
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from autotuner.decide import decide, seed_of
+from autotuner.decision import Ended, Phase
+from autotuner.trial import Measurement, Outcome, Purpose
+from tests.builders import NOON, spec, suggestion, trial
+
+BASELINE = suggestion(0, purpose=Purpose.BASELINE)
+RISING = (0.5, 0.8, 0.93)
+
+
+def baseline(outcome=Outcome.REACHED, values=RISING, number=0, **changed):
+    return trial(number, values, outcome, suggestion(number, purpose=Purpose.BASELINE), **changed)
+
+
+def confirm(number, values, outcome, batch_size=32):
+    return trial(number, values, outcome, suggestion(number, purpose=Purpose.CONFIRM, batch_size=batch_size))
+
+
+def test_the_first_trial_is_the_job_unchanged():
+    decision = decide(spec(), [], NOON)
+    (first,) = decision.start
+    assert (first.number, first.batch_size, first.parameters, first.purpose) == (
+        0,
+        32,
+        {"learning_rate": 0.1},
+        Purpose.BASELINE,
+    )
+    assert decision.phase is Phase.SEARCHING
+    assert not decision.is_final
+
+
+def test_after_the_baseline_the_batch_is_doubled_and_the_learning_rate_grows():
+    (second,) = decide(spec(), [baseline()], NOON).start
+    assert (second.batch_size, second.purpose) == (64, Purpose.CLIMB)
+    assert 0.1 < second.parameters["learning_rate"] < 0.2
+
+
+def test_a_baseline_that_misses_by_noise_gets_a_second_run():
+    missed = baseline(Outcome.MISSED, (0.5, 0.8, 0.89))
+    (again,) = decide(spec(), [missed], NOON).start
+    assert again.purpose is Purpose.BASELINE
+    assert again.seed != missed.suggestion.seed
+    final = decide(spec(), [missed, baseline(Outcome.MISSED, (0.5, 0.8, 0.88), 1)], NOON)
+    assert (final.is_final, final.ended) == (True, Ended.BASELINE_MISSES)
+    assert "0.89" in final.message
+
+
+def test_a_running_trial_that_reaches_the_target_is_stopped():
+    decision = decide(spec(run_length="9"), [baseline(None)], NOON)
+    assert [(s.number, s.outcome) for s in decision.stop] == [(0, Outcome.REACHED)]
+
+
+def test_the_baseline_runs_to_its_end_while_the_length_of_a_run_is_unknown():
+    assert not decide(spec(), [baseline(None)], NOON).stop
+
+
+def test_success_is_judged_by_todays_target():
+    trials = [baseline(Outcome.REACHED, (0.5, 0.8, 0.91))]
+    (climb,) = decide(spec(target="accuracy >= 0.9"), trials, NOON).start
+    (again,) = decide(spec(target="accuracy >= 0.95"), trials, NOON).start
+    assert climb.purpose is Purpose.CLIMB
+    assert again.purpose is Purpose.BASELINE
+
+
+def test_the_order_of_trials_and_records_that_stand_twice_do_not_matter():
+    ended = [baseline(), trial(1, (0.4, 0.5), Outcome.MISSED, suggestion(1, batch_size=64))]
+    still = trial(1, (0.4,), None, suggestion(1, batch_size=64))
+    first = decide(spec(), ended, NOON)
+    assert decide(spec(), [still, *reversed(ended)], NOON) == first
+
+
+def test_numbers_are_never_used_again():
+    trials = [baseline(), trial(7, (), Outcome.LOST, suggestion(7, batch_size=64))]
+    (again,) = decide(spec(), trials, NOON).start
+    assert (again.number, again.rerun_of, again.seed) == (8, 7, 7)
+
+
+def test_seeds_differ_between_trials_and_between_searches():
+    seeds = [seed_of(spec(seed=s), n) for s in ("0", "1") for n in range(50)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(), (math.nan,) * 3, (0.5, math.nan, 0.93), (0.93, 0.2, math.inf), (0.93,) * 2000],
+    ids=["none", "nan", "hole", "infinite", "long"],
+)
+def test_any_measurements_make_a_decision(values: tuple[float, ...]):
+    trials = [baseline(), trial(1, values, Outcome.MISSED), trial(2, values, None)]
+    assert decide(spec(run_length="3", parallel_trials="3"), trials, NOON).phase is not Phase.DONE
+
+
+def test_repeated_steps_in_any_order_make_a_decision():
+    noise = tuple(Measurement(step, value) for step, value in [(3, 0.5), (1, 0.1), (3, 0.6), (2, 0.4)])
+    trials = [baseline(), trial(1, (), Outcome.MISSED, measurements=noise)]
+    assert decide(spec(), trials, NOON).start
+
+
+def test_three_failures_in_a_row_end_the_tuning_with_the_last_message():
+    failed = [baseline(Outcome.FAILED, (), n, message=f"boom {n}") for n in range(3)]
+    assert not decide(spec(), failed[:2], NOON).is_final
+    decision = decide(spec(), failed, NOON)
+    assert (decision.phase, decision.ended, decision.is_final) == (Phase.FAILED, Ended.PROGRAM_FAILS, True)
+    assert "boom 2" in decision.message
+
+
+def test_a_success_between_failures_keeps_the_tuning_alive():
+    trials = [baseline()] + [trial(n, (), Outcome.FAILED) for n in (1, 2)]
+    trials += [trial(3, RISING), trial(4, (), Outcome.FAILED)]
+    assert decide(spec(), trials, NOON).phase is Phase.SEARCHING
+
+
+def test_a_program_that_reports_nothing_is_told_what_to_print():
+    silent = [baseline(Outcome.MISSED, (), n) for n in range(3)]
+    decision = decide(spec(), silent, NOON)
+    assert decision.phase is Phase.FAILED
+    assert "accuracy=0.93" in decision.message
+
+
+def test_running_out_of_memory_at_the_own_batch_size_is_a_fault_of_the_job():
+    burst = [baseline(Outcome.OUT_OF_MEMORY, (), n) for n in range(3)]
+    decision = decide(spec(), burst, NOON)
+    assert decision.phase is Phase.FAILED
+    assert "memory" in decision.message
+
+
+def test_waiting_for_pods_costs_no_deadline():
+    waiting = baseline(None, (), started_at=None)
+    late = NOON + timedelta(days=9)
+    assert not decide(spec(trial_timeout="1h"), [waiting], late).stop
+
+
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [((), Outcome.FAILED), ((0.5,), Outcome.MISSED), ((0.5, 0.95), Outcome.REACHED)],
+)
+def test_a_trial_over_its_time_is_stopped_for_what_it_has_shown(values, outcome):
+    decision = decide(spec(trial_timeout="1h"), [baseline(None, values)], NOON + timedelta(hours=2))
+    assert [stop.outcome for stop in decision.stop] == [outcome]
+
+
+def test_paused_starts_nothing():
+    decision = decide(spec(paused="true"), [baseline()], NOON)
+    assert (decision.phase, tuple(decision.start)) == (Phase.PAUSED, ())
+
+
+def test_no_more_trials_start_than_there_are_places():
+    decision = decide(spec(parallel_trials="3"), [baseline(), trial(1, (), None)], NOON)
+    assert [s.number for s in decision.start] == [2, 3]
+    assert len({(s.batch_size, s.parameters["learning_rate"]) for s in decision.start}) == 2
+
+
+def test_gpu_hours_end_the_tuning_with_what_is_known():
+    trials = [baseline(devices=4, minutes=60), trial(1, (), None, devices=4)]
+    decision = decide(spec(max_gpu_hours="4"), trials, NOON + timedelta(minutes=5))
+    assert (decision.is_final, decision.ended) == (True, Ended.GPU_HOURS_SPENT)
+    assert [(stop.number, stop.outcome) for stop in decision.stop] == [(1, Outcome.DOMINATED)]
+    assert decision.answer is not None
+    assert not decision.answer.is_confirmed
+
+
+def confirmed_at_the_top(*outcomes):
+    top = dict(batch_size=256)
+    trials = [baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, **top))]
+    for number, met in enumerate(outcomes, start=2):
+        values = RISING if met else (0.5, 0.8, 0.895)
+        outcome = Outcome.REACHED if met else Outcome.MISSED
+        trials.append(confirm(number, values, outcome, **top))
+    return decide(spec(run_length="3"), trials, NOON)
+
+
+def test_the_discovering_run_is_not_a_confirmation():
+    decision = confirmed_at_the_top(True, True)
+    assert decision.phase is Phase.CONFIRMING
+    assert [s.purpose for s in decision.start] == [Purpose.CONFIRM]
+
+
+def test_three_fresh_seeds_confirm_the_answer():
+    decision = confirmed_at_the_top(True, True, True)
+    assert (decision.phase, decision.ended) == (Phase.DONE, Ended.LARGEST_ALLOWED)
+    assert decision.answer is not None
+    assert (decision.answer.batch_size, decision.answer.confirmed) == (256, 3)
+    assert decision.answer.metric == 0.93
+    assert decision.answer.ended is Ended.LARGEST_ALLOWED
+
+
+def test_a_setting_that_two_confirmations_missed_is_no_answer():
+    decision = confirmed_at_the_top(True, False, False, True, True)
+    assert decision.answer is None or decision.answer.batch_size != 256
+
+
+def test_a_trial_that_no_longer_matters_is_stopped_once_a_larger_one_is_confirmed():
+    trials = [
+        baseline(),
+        trial(1, RISING, Outcome.REACHED, suggestion(1, batch_size=128)),
+        *(confirm(n, RISING, Outcome.REACHED, batch_size=128) for n in (2, 3, 4)),
+        trial(5, (), None, suggestion(5, batch_size=64)),
+    ]
+    decision = decide(spec(run_length="3", parallel_trials="2"), trials, NOON)
+    assert (5, Outcome.DOMINATED) in [(stop.number, stop.outcome) for stop in decision.stop]
+
+
+_ELSEWHERE = """
+from autotuner.decide import decide
+from tests.builders import NOON, spec, suggestion, trial
+from autotuner.trial import Outcome, Purpose
+trials = [trial(0, (0.5, 0.8, 0.93), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE)),
+          trial(1, (0.4, 0.6, 0.7), Outcome.MISSED, suggestion(1, batch_size=64, purpose=Purpose.CLIMB))]
+print(decide(spec(), trials, NOON))
+"""
+
+
+def test_another_process_decides_the_same():
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", _ELSEWHERE],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1
+    assert "Decision(" in said.pop()
