@@ -23,7 +23,7 @@ from train import learn
 from autotuner.train import Processes
 
 FOLDER = Path(__file__).parent
-BATCH_SIZES = (64, 128, 256, 384, 512, 768, 1024)
+BATCH_SIZES = (64, 128, 256, 384, 512, 768, 1024, 1344)
 LEARNING_RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
 SEEDS = range(5)
 TARGET = 0.95
