@@ -10,12 +10,12 @@ alone, and chosen by the hyperparameters that the tuner sets, so that a search m
     meter, throughput = train.NoiseScale(), train.Throughput()
     model = train.distribute(Network(), hp, processes, meter=meter)         # layout, compression
     optimizer = train.make_optimizer(model, hp)                             # optimizer, learning_rate, ...
-    schedule = train.make_schedule(                                         # schedule, warmup, collapse
-        optimizer, train.make_curve(hp), batch_size=hp.batch_size, total_samples=len(data) * hp.epochs
-    )
-    micro_batches = train.MicroBatches(model, loss, hp.get("micro_batch_size"), meter=meter)
     batches = train.GlobalBatches(len(data), hp.batch_size, processes, seed=hp.get("seed", 0))
     loader = DataLoader(data, batch_sampler=batches)
+    schedule = train.make_schedule(                                         # schedule, warmup, collapse
+        optimizer, train.make_curve(hp), steps=batches.steps(hp.epochs)
+    )
+    micro_batches = train.MicroBatches(model, loss, hp.get("micro_batch_size"), meter=meter)
 
     for epoch in range(hp.epochs):
         batches.set_epoch(epoch)

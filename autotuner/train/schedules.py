@@ -126,7 +126,7 @@ def make_curve(hyperparameters: Mapping[str, Any]) -> Curve:
     return curve
 
 
-def make_schedule(optimizer: Optimizer, curve: Curve, *, batch_size: int, total_samples: float) -> LambdaLR:
+def make_schedule(optimizer: Optimizer, curve: Curve, *, steps: int) -> LambdaLR:
     """Return a scheduler to be stepped once after each optimizer step.
 
     The rate of a step is the curve's in the middle of that step: over a run of few long steps the rates then
@@ -136,15 +136,13 @@ def make_schedule(optimizer: Optimizer, curve: Curve, *, batch_size: int, total_
     Args:
         optimizer: Its learning rates are the peaks.
         curve: The part of the peak at each part of the run.
-        batch_size: Samples of one optimizer step, over all processes.
-        total_samples: Samples of the whole run: those of the training set times epochs.
+        steps: Optimizer steps of the whole run, see `GlobalBatches.steps`.
 
     Raises:
-        ValueError: A number of samples is not positive.
+        ValueError: There is no step.
     """
-    if batch_size < 1 or not total_samples > 0:
-        raise ValueError(f"batch_size {batch_size} and total_samples {total_samples} must be positive")
-    steps = max(math.ceil(total_samples / batch_size), 1)
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: it must be at least 1")
     return LambdaLR(optimizer, lambda step: curve((min(step, steps - 1) + 0.5) / steps))
 
 

@@ -65,11 +65,12 @@ class Lamb(BlockOptimizer):
         foreach.mul_(second, beta2)
         foreach.addcmul_(second, batch.gradients, batch.gradients, value=1 - beta2)
 
+        # Both corrections of bias go into the root, which is a pass over memory fewer than one each.
+        biases = [1 - beta1**step for step in steps]
         roots = foreach.sqrt(second)
-        foreach.div_(roots, [(1 - beta2**step) ** 0.5 for step in steps])
-        foreach.add_(roots, group["eps"])
+        foreach.mul_(roots, [b / (1 - beta2**step) ** 0.5 for b, step in zip(biases, steps, strict=True)])
+        foreach.add_(roots, [b * group["eps"] for b in biases])
         updates = foreach.div(first, roots)
-        foreach.div_(updates, [1 - beta1**step for step in steps])
         if group["weight_decay"]:
             foreach.add_(updates, batch.weights, alpha=group["weight_decay"])
 

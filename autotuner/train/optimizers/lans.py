@@ -73,13 +73,13 @@ class Lans(BlockOptimizer):
         foreach.mul_(second, beta2)
         foreach.addcmul_(second, gradients, gradients, value=1 - beta2)
 
+        # Both corrections of bias go into the root, which is a pass over memory fewer than one each.
+        biases = [1 - beta1**step for step in steps]
         roots = foreach.sqrt(second)
-        foreach.div_(roots, [(1 - beta2**step) ** 0.5 for step in steps])
-        foreach.add_(roots, group["eps"])
-        slow = foreach.div(first, roots)
-        foreach.div_(slow, [1 - beta1**step for step in steps])
-        foreach.div_(gradients, roots)
-        fast = gradients
+        foreach.mul_(roots, [b / (1 - beta2**step) ** 0.5 for b, step in zip(biases, steps, strict=True)])
+        foreach.add_(roots, [b * group["eps"] for b in biases])
+        slow, fast = foreach.div(first, roots), foreach.div(gradients, roots)
+        foreach.mul_(fast, biases)  # the gradient itself has none
         if group["weight_decay"]:
             foreach.add_(slow, batch.weights, alpha=group["weight_decay"])
             foreach.add_(fast, batch.weights, alpha=group["weight_decay"])

@@ -239,9 +239,9 @@ def _trained(processes, samples, batch_size, epochs):
 
 
 def test_a_run_goes_the_same_way_on_one_process_and_on_two(two_processes):
-    """37 samples in batches of 10: odd shares, and a last batch of 7."""
-    alone = _trained(ALONE, 37, 10, 3)
-    for together in two_processes.run(_trained, 37, 10, 3):
+    """37 samples in batches of 11: shares of 6 and 5, and batches across epochs."""
+    alone = _trained(ALONE, 37, 11, 3)
+    for together in two_processes.run(_trained, 37, 11, 3):
         assert_same(together, alone)
 
 
@@ -249,29 +249,48 @@ def test_a_run_goes_the_same_way_on_one_process_and_on_two(two_processes):
 
 
 @pytest.mark.parametrize(
-    ("samples", "batch_size", "count"), [(100, 32, 4), (7, 7, 7), (33, 32, 4), (10, 40, 3)]
+    ("samples", "batch_size", "count"), [(100, 32, 4), (7, 7, 7), (33, 32, 4), (10, 40, 3), (5, 2, 1)]
 )
-def test_an_epoch_takes_each_sample_once_and_shares_differ_by_one_at_most(samples, batch_size, count):
+def test_every_batch_is_full_and_every_sample_is_taken_once_an_epoch(samples, batch_size, count):
+    epochs = 12
     places = [Processes(rank, count, torch.device("cpu")) for rank in range(count)]
     members = [GlobalBatches(samples, batch_size, place) for place in places]
-    taken = []
-    for shares in zip(*members, strict=True):
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-        taken += [index for share in shares for index in share]
-    left_out = samples % batch_size if samples % batch_size < count else 0
-    assert len(set(taken)) == len(taken) == samples - left_out
-    assert {len(list(member)) for member in members} == {len(members[0])}
+    stream = []
+    for epoch in range(epochs):
+        for member in members:
+            member.set_epoch(epoch)
+        steps = list(zip(*members, strict=True))
+        assert len(steps) == len(members[0])
+        for shares in steps:
+            assert sum(map(len, shares)) == batch_size
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            stream += [index for share in shares for index in share]
+    assert len(stream) == batch_size * members[0].steps(epochs)
+    assert 0 <= epochs * samples - len(stream) < batch_size
+    # Epochs follow one another: any sample has been taken as often as any other, or once more.
+    taken = [stream.count(index) for index in range(samples)]
+    assert max(taken) - min(taken) <= -(-batch_size // samples)
+
+
+def test_what_an_epoch_leaves_begins_the_next_ones_first_batch():
+    batches = GlobalBatches(10, 4, ALONE, seed=2)
+    epochs = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        epochs.append(list(batches))
+    assert [len(epoch) for epoch in epochs] == [2, 3]
+    stream = [index for epoch in epochs for batch in epoch for index in batch]
+    assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    def order(seed, epoch, shuffle=True):
-        batches = GlobalBatches(50, 50, ALONE, seed=seed, shuffle=shuffle)
+    def order(seed, epoch):
+        batches = GlobalBatches(50, 50, ALONE, seed=seed)
         batches.set_epoch(epoch)
         return next(iter(batches))
 
     assert order(0, 0) == order(0, 0)
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
-    assert order(5, 5, shuffle=False) == list(range(50))
 
 
 def test_a_batch_smaller_than_the_number_of_processes_is_refused():

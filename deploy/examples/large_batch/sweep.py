@@ -1,0 +1,125 @@
+"""What each recipe reaches at each batch size, at its best learning rate: the plot beside this file.
+
+It answers, by brute force, the question that the tuner answers with a few dozen trials: up to which batch
+size does the accuracy hold, and with what? Every recipe gets every learning rate, five seeds each, and is
+shown at the rate with the best mean.
+
+    python sweep.py              # some minutes on one core; writes sweep.csv and sweep.svg
+    python sweep.py --draw-only  # sweep.svg from sweep.csv
+"""
+
+import argparse
+import csv
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from train import learn
+
+from autotuner.train import Processes
+
+FOLDER = Path(__file__).parent
+BATCH_SIZES = (64, 128, 256, 384, 512, 768, 1024, 1344)
+LEARNING_RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
+SEEDS = range(5)
+TARGET = 0.95
+"""As in job.yaml."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "SGD": {"optimizer": "sgd", "warmup": 0.0},
+    "SGD with warm-up": {"optimizer": "sgd", "warmup": 0.2},
+    "LARS with warm-up": {"optimizer": "lars", "warmup": 0.2},
+    "LAMB with warm-up": {"optimizer": "lamb", "warmup": 0.2},
+}
+COLUMNS = ("recipe", "batch_size", "learning_rate", "seed", "accuracy")
+
+
+def best_accuracy(hyperparameters: Mapping[str, Any]) -> float:
+    """Return the best accuracy of a run: the tuner, too, asks whether a run reaches the target somewhere."""
+    seen = [0.0]
+    alone = Processes(rank=0, count=1, device=torch.device("cpu"))
+    learn(hyperparameters, alone, lambda _epoch, accuracy, *_: seen.append(accuracy))
+    return max(seen)
+
+
+def sweep(path: Path) -> None:
+    """Run every recipe at every batch size and rate with every seed, and write a line for each."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for batch_size in BATCH_SIZES:
+            for recipe, choices in RECIPES.items():
+                for rate in LEARNING_RATES:
+                    for seed in SEEDS:
+                        hyperparameters = {
+                            "batch_size": batch_size,
+                            "learning_rate": rate,
+                            "momentum": 0.9,
+                            "weight_decay": 1e-4,
+                            "trust_coefficient": 0.2,
+                            "schedule": "constant",
+                            "epochs": 30,
+                            "seed": seed,
+                            **choices,
+                        }
+                        accuracy = best_accuracy(hyperparameters)
+                        writer.writerow([recipe, batch_size, rate, seed, f"{accuracy:.4f}"])
+                file.flush()
+            print(f"batch size {batch_size} done", flush=True)
+
+
+def best_rates(path: Path) -> dict[str, dict[int, list[float]]]:
+    """Return the accuracies of all seeds at the best rate, by recipe and batch size."""
+    by_rate: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            rates = by_rate[row["recipe"], int(row["batch_size"])]
+            rates[float(row["learning_rate"])].append(float(row["accuracy"]))
+    found: dict[str, dict[int, list[float]]] = defaultdict(dict)
+    for (recipe, batch_size), rates in by_rate.items():
+        found[recipe][batch_size] = max(rates.values(), key=math.fsum)
+    return found
+
+
+def draw(source: Path, target: Path) -> None:
+    """Draw accuracy over batch size: the mean of the seeds, and their range as a band."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for recipe, results in best_rates(source).items():
+        sizes = sorted(results)
+        means = [math.fsum(results[size]) / len(results[size]) for size in sizes]
+        (line,) = axes.plot(sizes, means, marker="o", markersize=4, label=recipe)
+        low, high = ([bound(results[size]) for size in sizes] for bound in (min, max))
+        axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.axhline(TARGET, color="black", linewidth=0.8, linestyle="--")
+    axes.annotate("target", (BATCH_SIZES[-1], TARGET), xytext=(0, 3), textcoords="offset points", ha="right")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(BATCH_SIZES, [str(size) for size in BATCH_SIZES])
+    axes.set_xlabel("batch size")
+    axes.set_ylabel("test accuracy at the best learning rate")
+    axes.set_ylim(0.3, 1.0)
+    axes.legend(loc="lower left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    # Without a date and with a fixed salt, the same results draw the same file.
+    with rc_context({"svg.hashsalt": "sweep"}):
+        figure.savefig(target, metadata={"Date": None})
+
+
+def main() -> None:
+    """Sweep, unless told not to, and draw."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--draw-only", action="store_true", help="draw what sweep.csv has")
+    if not parser.parse_args().draw_only:
+        torch.set_num_threads(1)
+        sweep(FOLDER / "sweep.csv")
+    draw(FOLDER / "sweep.csv", FOLDER / "sweep.svg")
+
+
+if __name__ == "__main__":
+    main()
