@@ -284,7 +284,7 @@ def test_a_trial_carries_nothing_that_belongs_to_the_job_alone():
         keys.TRIAL_JOB_UID: "u-1",
         keys.TRIAL_NUMBER: "7",
     }
-    assert set(metadata["annotations"]) == {"sidecar.istio.io/inject", keys.SUGGESTION}
+    assert set(metadata["annotations"]) == {"sidecar.istio.io/inject", keys.SUGGESTION, keys.TRIAL_TEMPLATE}
     assert not Job.from_manifest(made).is_registered
     (owner,) = metadata["ownerReferences"]
     assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u-1", False, False)

@@ -14,7 +14,7 @@ from autotuner.train.callbacks.lightning import AutotunerCallback  # noqa: E402 
 
 
 class Classifier(lightning.LightningModule):
-    def __init__(self, learning_rate=0.1, width=4):  # noqa: ARG002 (save_hyperparameters keeps them)
+    def __init__(self, learning_rate=0.1, width=4):
         super().__init__()
         self.save_hyperparameters()
         self.linear = nn.Linear(4, 2)
