@@ -169,7 +169,7 @@ def test_gpu_hours_end_the_tuning_with_what_is_known():
 
 
 def confirmed_at_the_top(*outcomes):
-    top = dict(batch_size=256)
+    top = {"batch_size": 256}
     trials = [baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, **top))]
     for number, met in enumerate(outcomes, start=2):
         values = RISING if met else (0.5, 0.8, 0.895)
