@@ -43,6 +43,8 @@ ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
 WORTH: Final = 0.05
 """Or when one more trial is expected to gain less, in doublings."""
+PATIENCE: Final = 15
+"""Trials of the search after which that gain must grow in proportion to their number."""
 STILL_ENOUGH: Final = 0.3
 STILL_WORTH: Final = 0.1
 """A confirmation that has begun is finished as long as that probability or that gain is smaller."""
@@ -376,7 +378,10 @@ class _State:
             return False
         if self._is_confirming(best):
             return larger < STILL_ENOUGH or gain < STILL_WORTH
-        return larger < ENOUGH or (gain < WORTH and larger < STILL_ENOUGH)
+        # The longer the search, the less its hopes are worth that have not come true.
+        searched = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
+        patience = max(searched / PATIENCE, 1.0)
+        return larger < ENOUGH or (gain < WORTH * patience and larger < STILL_ENOUGH * patience)
 
     def _is_fruitless(self) -> bool:
         """Return whether nothing meets the target and nothing is expected to."""

@@ -96,18 +96,14 @@ class Frontier:
         return float(shifts[np.argmax(log - 0.5 * ((shifts[:, 0] - OPTIMISM) / RECORD) ** 2), 0])
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting whose confirmation is expected to gain most; None where none is likely to pass.
-
-        What it gains is counted in doublings from half the batch size where the search started.
-        """
+        """Return the setting with the largest batch that is held to pass its confirmation."""
         low, high = self.limits
-        start = math.log2(self.space.origin.batch_size if self.space.origin else low) - 1
         held = [
-            (p * max(math.log2(s.batch_size) - start, 0.1), s)
+            s
             for s, p in zip(self.tried, self.chances, strict=True)
             if p >= HELD and s not in rejected and low <= s.batch_size <= high
         ]
-        return max(held, key=lambda pair: (pair[0], pair[1].key))[1] if held else None
+        return held[-1] if held else None
 
     def probability_larger(self, batch_size: int) -> float:
         """Return the probability that some setting half a doubling larger is feasible.
@@ -308,7 +304,7 @@ def feasible(posterior: Posterior, places: Array) -> Array:
 
 
 def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
-    """Return the probability that so many fresh runs of each place (n, d) all meet the target.
+    """Return the probability that each place (n, d) is confirmed: so many runs reach it, at most one misses.
 
     Given the noise-free curve, each run is above it by an offset of its own and, at its luckiest late
     measurements, by about one standard deviation of a measurement.
@@ -318,7 +314,8 @@ def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
     best = (mean[:, None] + normal[None] @ _root(covariance).transpose(0, 2, 1)).max(axis=2)
     kernel = posterior.kernel
     unit = float(slope(np.zeros(1), kernel.headroom)[0])
-    return np.asarray((ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise) ** runs).mean(axis=1))
+    reaches = ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise)
+    return np.asarray((reaches**runs * (1 + runs * (1 - reaches))).mean(axis=1))
 
 
 def _chance_alone(_octaves: Array, chance: Array) -> Array:

@@ -80,7 +80,7 @@ class World:
     crashing: bool = False
     """Whether the tuner dies after every single action, before it could do the next."""
     shuffled: bool = False
-    fate: Callable[[Suggestion, int], Outcome | None] = lambda suggestion, step: None
+    fate: Callable[[Suggestion, int], Outcome | None] = lambda *_: None
     """An outcome that strikes a trial at a step (1, 2, ...), for instance a node that dies."""
     trials: dict[int, Trial] = field(default_factory=dict)
     now: datetime = START

@@ -82,7 +82,7 @@ def test_lost_trials_are_run_again_with_their_seed_and_use_no_budget():
 
 
 def test_a_trial_that_is_lost_again_and_again_ends_the_tuning_with_a_remedy():
-    world = World(spec(), hill(), fate=lambda suggestion, step: Outcome.LOST)
+    world = World(spec(), hill(), fate=lambda *_: Outcome.LOST)
     decision = world.run()
     assert decision.phase is Phase.FAILED
     assert len(world.trials) == 4
@@ -90,7 +90,7 @@ def test_a_trial_that_is_lost_again_and_again_ends_the_tuning_with_a_remedy():
 
 
 def test_a_program_that_fails_three_times_ends_the_tuning():
-    world = World(spec(), hill(), fate=lambda suggestion, step: Outcome.FAILED)
+    world = World(spec(), hill(), fate=lambda *_: Outcome.FAILED)
     decision = world.run()
     assert (decision.phase, decision.ended) == (Phase.FAILED, Ended.PROGRAM_FAILS)
     assert len(world.trials) == 3
@@ -100,7 +100,7 @@ def test_memory_bounds_the_batch_where_nothing_accumulates():
     world = World(
         spec(),
         hill(critical=4096),
-        fate=lambda s, step: Outcome.OUT_OF_MEMORY if s.batch_size > 300 else None,
+        fate=lambda s, _: Outcome.OUT_OF_MEMORY if s.batch_size > 300 else None,
     )
     decision = world.run()
     assert decision.answer is not None
@@ -108,7 +108,7 @@ def test_memory_bounds_the_batch_where_nothing_accumulates():
 
 
 def test_memory_shrinks_the_micro_batch_where_it_may():
-    def fate(suggestion, step):
+    def fate(suggestion, _step):
         at_once = suggestion.micro_batch_size or suggestion.batch_size
         return Outcome.OUT_OF_MEMORY if at_once > 40 else None
 
@@ -119,7 +119,7 @@ def test_memory_shrinks_the_micro_batch_where_it_may():
 
 
 def test_a_diverged_run_is_a_miss_at_no_further_cost():
-    def fate(suggestion, step):
+    def fate(suggestion, _step):
         return Outcome.DIVERGED if float(suggestion.parameters["learning_rate"]) > 0.8 else None
 
     decision = World(spec(), hill(), fate=fate).run()

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""What each element of the search is worth: the search without it, on the development problems.
+
+    python tests/benchmarks/search_ablation.py --bench ../shared/bench --seeds 2 [--only NAME ...]
+
+Each row is the search with one element replaced by the plain thing, in a process of its own; the replacements
+are below, for they are the definition of what was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from autotuner import decide
+from autotuner.search import beliefs, data, model
+
+
+def fixed_exponent() -> None:
+    """The learning rate grows as the square root of the batch, whatever the trials say."""
+    prior_of = model.Prior.of
+
+    def of(space, points):
+        prior = prior_of(space, points)
+        prior.mean[model.ALPHA], prior.deviation[model.ALPHA] = 0.5, 1e-3
+        return prior
+
+    model.Prior.of = staticmethod(of)
+
+
+def flat_mean() -> None:
+    """The mean does not fall with the batch or with the distance from the known-good setting."""
+    prior_of = model.Prior.of
+
+    def of(space, points):
+        prior = prior_of(space, points)
+        prior.mean[[model.GROWTH, model.AWAY]] = 0.0
+        prior.deviation[[model.GROWTH, model.AWAY]] = 1e-4
+        return prior
+
+    model.Prior.of = staticmethod(of)
+
+
+def final_values() -> None:
+    """The model sees of each run its last value alone."""
+    whole = data.windows
+
+    def last(seen, length):
+        time, value, count = whole(seen, length)
+        return time[-1:], value[-1:], count[-1:]
+
+    data.windows = last
+
+
+def lucky_incumbent() -> None:
+    """The incumbent is the largest batch that was seen to reach the target once."""
+
+    def observed(posterior, places, _runs):
+        ends = np.array(
+            [
+                posterior.data.margin[np.all(posterior.data.place[posterior.data.run] == place, axis=1)].max(
+                    initial=-np.inf
+                )
+                for place in places
+            ]
+        )
+        return (ends >= 0).astype(float)
+
+    beliefs.confirmable = observed
+
+
+def probability_alone() -> None:
+    """The next trial is the likeliest success among batches half a doubling larger, not the largest gain."""
+
+    def gain_over(octaves):
+        return lambda reached, chance: np.where(reached >= octaves + 0.5, chance, 1e-3 * chance)
+
+    beliefs.gain_over = gain_over
+
+
+def no_record() -> None:
+    """The model is believed whatever came of its proposals."""
+    beliefs.OPTIMISM, beliefs.RECORD = 0.0, 1e-6
+
+
+def known_hyperparameters() -> None:
+    """Hyperparameters fitted to a few runs are taken for known."""
+    model.WIDENING = 0.0
+
+
+def no_hopeless() -> None:
+    """Runs that will miss go on to their end."""
+    decide.HOPELESS = -1.0
+
+
+def no_promising() -> None:
+    """Runs that will reach the target go on until they have."""
+    decide.PROMISING = 2.0
+
+
+def strict_confirmation() -> None:
+    """One confirmation run that misses rejects a setting for good."""
+    decide.TOLERATED_MISSES = 0
+
+
+def no_confirmation() -> None:
+    """One fresh run confirms."""
+    # The spec says how many; see `play`.
+
+
+def probability_end() -> None:
+    """Only a probability under 10% of a batch half a doubling larger ends the search, not a small gain."""
+    decide.WORTH = decide.STILL_WORTH = -1.0
+
+
+ELEMENTS: dict[str, Callable[[], None]] = {
+    "all": lambda: None,
+    **{
+        f.__name__.replace("_", " "): f
+        for f in (
+            fixed_exponent,
+            flat_mean,
+            final_values,
+            lucky_incumbent,
+            probability_alone,
+            no_record,
+            known_hyperparameters,
+            no_hopeless,
+            no_promising,
+            strict_confirmation,
+            no_confirmation,
+            probability_end,
+        )
+    },
+}
+
+
+def play(job: tuple[str, str, int, int, int]) -> dict[str, float]:
+    """Run one problem with one element left out."""
+    bench, element, index, seed, limit = job
+    sys.path.insert(0, bench)
+    from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
+    from problems import development  # noqa: PLC0415
+    from simulate import simulate  # noqa: PLC0415
+
+    ELEMENTS[element]()
+    problem = development()[index]
+    asked = {"confirmations": "1"} if element == "no confirmation" else {}
+    tuner = Autotuner(problem, seed=seed, parallel=1, **asked)
+    score = simulate(problem, tuner, name=element, seed=seed, max_epochs=limit)
+    return {
+        "right": score.epochs_to_half_octave,
+        "regret": score.regret,
+        "false": float(score.false_accept),
+        "epochs": float(score.epochs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--limit", type=int, default=2000, help="epochs after which a tuning is cut off")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", nargs="+", choices=ELEMENTS, default=list(ELEMENTS))
+    args = parser.parse_args()
+    bench = str(Path(args.bench).resolve())
+    print(f"{'without':24} {'right at':>9} {'never':>6} {'regret':>7} {'false':>6} {'epochs':>7}")
+    for element in args.only:
+        jobs = [(bench, element, i, seed, args.limit) for seed in range(args.seeds) for i in range(12)]
+        # One task a process: a replacement must not outlive its row.
+        with ProcessPoolExecutor(args.workers, max_tasks_per_child=1) as pool:
+            scores = list(pool.map(play, jobs))
+        never = statistics.mean(s["right"] == math.inf for s in scores)
+        print(
+            f"{element:24} {statistics.median(s['right'] for s in scores):9.0f} {never:6.0%}"
+            f" {statistics.mean(s['regret'] for s in scores):7.2f}"
+            f" {statistics.mean(s['false'] for s in scores):6.0%}"
+            f" {statistics.mean(s['epochs'] for s in scores):7.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
