@@ -81,8 +81,9 @@ class MicroBatches:
     Gradients start from zero at each step, for a step that ran out of memory starts over: there is no need of
     `zero_grad`, and adding to earlier gradients is not possible.
 
-    Batch normalisation sees micro-batches, as it does in any accumulation. Dropout and other randomness are
-    drawn anew when a step starts over.
+    Batch normalisation sees micro-batches, as it does in any accumulation; `SyncBatchNorm` exchanges in the
+    forward, so that memory which runs out there cannot be got over. Dropout and other randomness are drawn
+    anew when a step starts over.
 
     Args:
         model: As `distribute` returned it. Under FSDP2 each micro-batch is exchanged, which keeps gradients

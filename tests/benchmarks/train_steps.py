@@ -30,6 +30,7 @@ from autotuner.train import MicroBatches, NoiseScale, join
 from autotuner.train.compression import register_compression
 
 STEPS = 10
+_MEASUREMENT = "the meter's measurement"
 SIZES = {"cpu": (4, 256, 32, 16), "cuda": (12, 1024, 128, 64)}
 """Layers, width, tokens in a sample, samples of a process, by the kind of device."""
 
@@ -118,6 +119,21 @@ def micro_batch_loop(batch: Tensor, turns: int, *, measured: bool) -> Callable[[
     return steps(model, lambda: micro_batches.backward(batch))
 
 
+def measurements(batch: Tensor) -> Callable[[], None]:
+    """Return as many of the meter's measurements, by themselves: both norms and the means."""
+    model = encoder(batch.device)
+    loss(model, batch).backward()
+    meter = NoiseScale(every=1)
+
+    def run() -> None:
+        for _ in range(STEPS):
+            meter.small((parameter.grad for parameter in model.parameters()), len(batch) // 2)
+            meter.large((parameter.grad for parameter in model.parameters()), len(batch))
+            meter.next_step()
+
+    return run
+
+
 def compare(device: torch.device, rounds: int, *, prints: bool) -> None:
     """Time steps of each kind, and print times and overheads."""
     _, width, tokens, samples = SIZES[device.type]
@@ -131,6 +147,7 @@ def compare(device: torch.device, rounds: int, *, prints: bool) -> None:
             "2 turns": micro_batch_loop(batch, 2, measured=False),
             "2 turns, meter": micro_batch_loop(batch, 2, measured=True),
             "4 turns": micro_batch_loop(batch, 4, measured=False),
+            _MEASUREMENT: measurements(batch),
         },
         device=device,
         rounds=rounds,
@@ -144,7 +161,10 @@ def compare(device: torch.device, rounds: int, *, prints: bool) -> None:
         quartiles = "..".join(f"{bound / STEPS:.3f}" for bound in taken.quartiles)
         print(f"{name:32}{taken.median / STEPS:>12.3f}{quartiles:>22}{100 * (taken.over(base) - 1):>+14.1f}%")
     for name in ("1 turn", "2 turns"):
-        print(f"the meter adds {100 * (times[f'{name}, meter'].over(times[name]) - 1):+.1f}% to {name}")
+        added = times[f"{name}, meter"].over(times[name]) - 1
+        print(f"the meter adds {100 * added:+.1f}% to {name}, by difference")
+    own = times[_MEASUREMENT].over(base) / STEPS
+    print(f"its measurements by themselves, every {STEPS}th step: {100 * own:.2f}% of the plain loop")
 
 
 if __name__ == "__main__":
