@@ -92,8 +92,7 @@ def test_a_program_that_exits_at_once_stops_the_tuning_after_three_with_its_last
     assert "3 trials in a row failed" in ran.out
     assert "no such data set: imagenet" in ran.out
     assert "remove toy-tuning" in ran.err
-    assert {trial["outcome"] for trial in place.trials()} == {"failed"}
-    assert len(place.trials()) == 3
+    assert [trial["outcome"] for trial in place.trials()] == ["failed"] * 3
 
 
 def test_a_metric_that_never_appears_is_told_how_to_print_it(place: Place):
