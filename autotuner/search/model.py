@@ -22,10 +22,8 @@ the kernel's matrices are small, and what costs is one Cholesky factor of some h
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -356,38 +354,3 @@ class Posterior:
         kernel = self.kernel
         prior = kernel.join(kernel.settings(places, places), np.ones((1, 1)))
         return kernel.mean(places) + self.white @ solved, self.widening * (prior - solved.T @ solved)
-
-
-class Cache:
-    """The last results by content: fitting and factoring are pure, so only time depends on what is kept."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._lock = size, Lock()
-        self._kept: OrderedDict[tuple[object, ...], object] = OrderedDict()
-
-    def get(self, key: tuple[object, ...]) -> object | None:
-        """Return what was put under the key; None where it is no longer kept."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: tuple[object, ...], value: object) -> None:
-        """Keep a value, which must be a function of its key."""
-        with self._lock:
-            self._kept[key] = value
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
-
-
-_fits = Cache(64)
-
-
-def fitted(space: Space, data: Points) -> Array:
-    """Return `fit`, remembered."""
-    key = (space, data.key)
-    theta = _fits.get(key)
-    if theta is None:
-        theta = fit(space, data)
-        _fits.put(key, theta)
-    return theta  # type: ignore[return-value] # what was put there
