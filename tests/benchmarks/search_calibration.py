@@ -11,6 +11,7 @@ is feasible without noise).
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -82,7 +83,7 @@ def table(title: str, claims: list[tuple[float, bool]]) -> None:
     print(f"\n{title}: {len(claims)} claims")
     print(f"{'claimed':>14} {'number':>7} {'mean claim':>11} {'true':>6}")
     said, true = np.array([p for p, _ in claims]), np.array([float(t) for _, t in claims])
-    for low, high in zip(EDGES[:-1], EDGES[1:], strict=True):
+    for low, high in itertools.pairwise(EDGES):
         here = (said >= low) & ((said < high) | (high == EDGES[-1]))
         if here.any():
             print(
