@@ -44,7 +44,8 @@ ENOUGH: Final = 0.1
 WORTH: Final = 0.05
 """Or when one more trial is expected to gain less, in doublings."""
 PATIENCE: Final = 15
-"""Trials of the search after which that gain must grow in proportion to their number."""
+LEAST_PATIENCE: Final = 0.3
+"""Trials of the search to which these bounds belong; with more or fewer they grow and fall in proportion."""
 STILL_ENOUGH: Final = 0.3
 STILL_WORTH: Final = 0.1
 """A confirmation that has begun is finished as long as that probability or that gain is smaller."""
@@ -378,10 +379,13 @@ class _State:
             return False
         if self._is_confirming(best):
             return larger < STILL_ENOUGH or gain < STILL_WORTH
-        # The longer the search, the less its hopes are worth that have not come true.
+        # Few trials are little ground for giving up, and the longer a search, the less its hopes are worth
+        # that have not come true.
         searched = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
-        patience = max(searched / PATIENCE, 1.0)
-        return larger < ENOUGH or (gain < WORTH * patience and larger < STILL_ENOUGH * patience)
+        patience = max(searched / PATIENCE, LEAST_PATIENCE)
+        if larger < ENOUGH * min(patience, 1.0):
+            return True
+        return gain < WORTH * patience and larger < STILL_ENOUGH * patience
 
     def _is_fruitless(self) -> bool:
         """Return whether nothing meets the target and nothing is expected to."""
@@ -438,8 +442,7 @@ class _State:
         if len(last) == FAILURES_IN_A_ROW and all(map(self._has_failed, last)):
             return f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {self._fault(last[-1])}"
         for trial in self.history.trials:
-            attempts = self._attempts(trial)
-            if trial.outcome is Outcome.LOST and attempts > RERUNS:
+            if trial.outcome is Outcome.LOST and (attempts := self._attempts(trial)) > RERUNS:
                 said = f" ({trial.message})" if trial.message else ""
                 return f"the cluster lost one trial {attempts} times{said}: see to its nodes and quotas"
         return None

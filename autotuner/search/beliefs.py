@@ -8,141 +8,40 @@ from all trials, running ones included.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
-from scipy.special import ndtr, ndtri
-from scipy.stats import qmc
+from scipy.special import ndtri
 
 from autotuner.search.curve import Array
-from autotuner.search.data import Points, points
+from autotuner.search.data import Points, Seen, points
+from autotuner.search.frontier import (
+    DRAWS,
+    HELD,
+    Frontier,
+    candidates,
+    confirmable,
+    gain_over,
+    generator,
+    square_root,
+    uniform,
+)
 from autotuner.search.history import History, Setting, curve, setting
-from autotuner.search.model import ALPHA, Cache, Posterior, fitted, slope
+from autotuner.search.model import Posterior, fit, slope
 from autotuner.search.space import Space
+from autotuner.spec import Target
 from autotuner.trial import Outcome, Purpose, Trial
 
-LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
-"""Fractions of a run at which a curve is sought above the target: some peak early and fall."""
 AHEAD: Final = 8
 """Steps at which the rest of a running trial's curve is drawn."""
-DRAWS: Final = 512
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
 FITS_ABOUT: Final = 1.1
 """How close to the smallest batch that ran out of memory another one is not worth a try."""
-HALF_A_DOUBLING: Final = 0.5
-HELD: Final = 0.5
-"""A setting is held to meet the target from this probability on that its confirmation passes."""
-OPTIMISM: Final = -0.4
-RECORD: Final = 0.4
-"""By how many deviations the model is too hopeful of its proposals, a priori: mean and deviation."""
-WORTHY: Final = 0.05
-"""A setting is not worth a trial below this probability."""
-MARGIN: Final = 0.5
-"""How far above the target, in standard deviations of a run's noise, a proposed setting should come."""
-
-
-@lru_cache(maxsize=32)
-def uniform(count: int, size: int, seed: int = 0) -> Array:
-    """Return scrambled Sobol points in 0..1, (count, size): the same at every call."""
-    drawn = qmc.Sobol(size, rng=np.random.default_rng(seed)).random(count)
-    return np.clip(drawn, 1e-6, 1 - 1e-6)
-
-
-class Frontier:
-    """What the ended trials say of settings: which meet the target, and whether larger batches may.
-
-    A function of the model's posterior and the settings tried; each answer is computed once.
-    """
-
-    def __init__(  # noqa: PLR0913 (all that it is a function of)
-        self,
-        *,
-        space: Space,
-        posterior: Posterior,
-        tried: Sequence[Setting],
-        limits: tuple[int, int],
-        seed: int,
-        confirmations: int,
-        proposed: Sequence[int],
-    ) -> None:
-        self.space, self.posterior, self.limits, self.seed = space, posterior, limits, seed
-        self.tried = tuple(tried)
-        places = np.array([space.coordinates(s) for s in tried])
-        self.chances = confirmable(posterior, places, confirmations)
-        self.shift = self._record(proposed)
-        self._larger: dict[int, float] = {}
-        self._gain: dict[int, float] = {}
-
-    def _record(self, proposed: Sequence[int]) -> float:
-        """Return by how many deviations the model has been too hopeful of what it proposed, 0 or less.
-
-        The maximum a posteriori shift `a` of a probit, `P(feasible) = ndtr(z + a)`, over the runs that the
-        model proposed, with z as it was foreseen. The proposal is the place that looks best, which is
-        where a model errs upwards; without the record a search never comes to an end.
-        """
-        if not proposed:
-            return OPTIMISM
-        foreseen = self.posterior.foresight(proposed)
-        came = feasible(self.posterior, self.posterior.data.place[list(proposed)])
-        shifts = np.linspace(-2, 0, 81)[:, None]
-        chance = np.clip(ndtr(foreseen + shifts), 1e-9, 1 - 1e-9)
-        log = (came * np.log(chance) + (1 - came) * np.log1p(-chance)).sum(axis=1)
-        return float(shifts[np.argmax(log - 0.5 * ((shifts[:, 0] - OPTIMISM) / RECORD) ** 2), 0])
-
-    def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting with the largest batch that is held to pass its confirmation."""
-        low, high = self.limits
-        held = [
-            s
-            for s, p in zip(self.tried, self.chances, strict=True)
-            if p >= HELD and s not in rejected and low <= s.batch_size <= high
-        ]
-        return held[-1] if held else None
-
-    def probability_larger(self, batch_size: int) -> float:
-        """Return the probability that some setting half a doubling larger is feasible.
-
-        The most promising candidates are drawn together from the posterior: it is the share of draws in
-        which any of them meets the target.
-        """
-        if batch_size not in self._larger:
-            self._larger[batch_size] = self._probability_larger(batch_size)
-        return self._larger[batch_size]
-
-    def expected_gain(self, batch_size: int) -> float:
-        """Return the largest expected gain of one more trial over a batch size, in doublings; 0 is none."""
-        if batch_size not in self._gain:
-            self._gain[batch_size] = self._expected_gain(batch_size)
-        return self._gain[batch_size]
-
-    def _expected_gain(self, batch_size: int) -> float:
-        low, high = self.limits
-        if batch_size >= high:
-            return 0.0
-        worth = gain_over(math.log2(batch_size) if batch_size else math.log2(low) - 1)
-        return float(candidates(self, self.posterior, worth, max(batch_size + 1, low), 1)[1][0])
-
-    def _probability_larger(self, batch_size: int) -> float:
-        _, high = self.limits
-        if batch_size >= high:
-            return 0.0
-        smallest = min(batch_size * 2**HALF_A_DOUBLING, high)
-        places = candidates(self, self.posterior, _chance_alone, smallest, 0)[0][:128]
-        mean, covariance = self.posterior.joint_ends(places)
-        normal = ndtri(uniform(DRAWS, len(places)))
-        ends = mean + normal @ _root(covariance).T
-        any_end = float((ends.max(axis=1) >= 0).mean())
-        drawn = max(any_end, float(feasible(self.posterior, places[:16]).max()))
-        return float(ndtr(ndtri(np.clip(drawn, 1e-6, 1 - 1e-6)) + self.shift))
-
-
-_frontiers = Cache(8)
 
 
 @dataclass(frozen=True)
@@ -168,43 +67,34 @@ class Beliefs:
     @cached_property
     def frontier(self) -> Frontier | None:
         """What the ended trials say; None before the first has ended."""
-        data = points(self.history, self.space, self._ended)
-        if not len(data):
+        if not any(t.outcome not in SILENT for t in self._ended):
             return None
-        tried = sorted(
-            {setting(t) for t in self._ended if t.outcome not in SILENT}, key=lambda s: (s.batch_size, s.key)
-        )
-        if not tried:
-            return None
-        learnt = points(self.history, self.space, self._ended[: _refit_count(len(self._ended))])
-        theta = fitted(self.space, learnt)
-        seed, wanted = self.history.spec.seed, self.history.spec.confirmations
-        proposed = tuple(i for i, t in enumerate(self._ended) if t.suggestion.purpose is Purpose.SEARCH and i)
-        key = (self.space, theta.tobytes(), data.key, tuple(tried), self._limits, seed, wanted, proposed)
-        found = _frontiers.get(key)
-        if found is None:
-            found = Frontier(
+        spec = self.history.spec
+        return _frontier(
+            _Ended(
+                runs=tuple(map(_seen, self._ended)),
+                is_silent=tuple(t.outcome in SILENT for t in self._ended),
+                is_proposed=tuple(t.suggestion.purpose is Purpose.SEARCH for t in self._ended),
                 space=self.space,
-                posterior=Posterior(self.space, theta, data),
-                tried=tried,
+                target=spec.target,
+                length=self.history.run_length or 1.0,
                 limits=self._limits,
-                seed=seed,
-                confirmations=wanted,
-                proposed=proposed,
+                seed=spec.seed,
+                confirmations=spec.confirmations,
             )
-            _frontiers.put(key, found)
-        return cast(Frontier, found)
+        )
 
     @cached_property
     def posterior(self) -> Posterior | None:
         """What all trials say, running ones included; None before the first has ended."""
         if self.frontier is None:
             return None
-        if not self._running:
-            return self.frontier.posterior
         settled = self.frontier.posterior
-        worst = float(settled.data.margin.min())
-        return settled.joined(points(self.history, self.space, self._running, worst=worst))
+        if not self._running:
+            return settled
+        worst, length = float(settled.data.margin.min()), self.history.run_length or 1.0
+        running = [_seen(trial) for trial in self._running]
+        return settled.joined(points(self.space, self.history.spec.target, length, running, worst=worst))
 
     @property
     def _limits(self) -> tuple[int, int]:
@@ -240,7 +130,7 @@ class Beliefs:
         kernel = posterior.kernel
         each = max(len(seen) / last * (1 - last) / AHEAD, 1.0)
         noise = kernel.epoch_noise * float(slope(np.zeros(1), kernel.headroom)[0])
-        paths = mean[0] + ndtri(drawn[:, :AHEAD]) @ _root(covariance[0]).T
+        paths = mean[0] + ndtri(drawn[:, :AHEAD]) @ square_root(covariance[0]).T
         paths += noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
         return float((paths.max(axis=1) >= 0).mean())
 
@@ -270,7 +160,7 @@ class Beliefs:
         section 4.2), so that several at once look at different places.
         """
         if self.frontier is None or self.posterior is None:
-            rng = _generator(self.history.spec.seed, number)
+            rng = generator(self.history.spec.seed, number)
             return self.space.setting(self.space.scattered(rng.random((1, self.space.size)))[0])
         low, high = self.frontier.limits
         posterior, best = self.posterior, 0 if incumbent is None else incumbent.batch_size
@@ -295,99 +185,6 @@ def believed(posterior: Posterior, places: Array, ends: Array) -> Points:
     return Points(places, np.arange(count), np.ones(count), headroom * (1 - lack), np.ones(count))
 
 
-def feasible(posterior: Posterior, places: Array) -> Array:
-    """Return the probability that the noise-free best of each place (n, d) meets the target."""
-    mean, covariance = posterior.curves(places, LATE)
-    normal = ndtri(uniform(DRAWS, len(LATE)))
-    paths = mean[:, None] + normal[None] @ _root(covariance).transpose(0, 2, 1)
-    return np.asarray((paths.max(axis=2) >= 0).mean(axis=1))
-
-
-def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
-    """Return the probability that each place (n, d) is confirmed: so many runs reach it, at most one misses.
-
-    Given the noise-free curve, each run is above it by an offset of its own and, at its luckiest late
-    measurements, by about one standard deviation of a measurement.
-    """
-    mean, covariance = posterior.curves(places, LATE)
-    normal = ndtri(uniform(DRAWS, len(LATE)))
-    best = (mean[:, None] + normal[None] @ _root(covariance).transpose(0, 2, 1)).max(axis=2)
-    kernel = posterior.kernel
-    unit = float(slope(np.zeros(1), kernel.headroom)[0])
-    reaches = ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise)
-    return np.asarray((reaches**runs * (1 + runs * (1 - reaches))).mean(axis=1))
-
-
-def _chance_alone(_octaves: Array, chance: Array) -> Array:
-    return chance
-
-
-def gain_over(octaves: float) -> Callable[[Array, Array], Array]:
-    """Return the expected gain in doublings over a batch size of 2 ** octaves."""
-
-    def gain(reached: Array, chance: Array) -> Array:
-        # A run that would be stopped as hopeless at once teaches nothing; it only breaks ties.
-        worthy = np.where(chance >= WORTHY, chance, 1e-3 * chance)
-        return np.asarray(np.maximum(reached - octaves, 0.0) * worthy)
-
-    return gain
-
-
-def candidates(
-    frontier: Frontier,
-    posterior: Posterior,
-    worth: Callable[[Array, Array], Array],
-    smallest: float,
-    number: int,
-) -> tuple[Array, Array]:
-    """Return places from batch size `smallest` on, best first, and their `worth(octaves, chance)`.
-
-    They are drawn over the whole space and around the best settings tried, carried to larger batches; then
-    the best are refined by ever smaller steps. `number` seeds the draws.
-    """
-    space = frontier.space
-    low, high = space.batch_coordinate(smallest), space.batch_coordinate(frontier.limits[1])
-    low = min(low, high)
-    rng = _generator(frontier.seed, number)
-    size = space.size
-
-    kernel = posterior.kernel
-    # What only just meets the target does not pass its confirmation.
-    margin = MARGIN * kernel.run_noise * float(slope(np.zeros(1), kernel.headroom)[0])
-
-    def score(places: Array) -> Array:
-        mean, covariance = posterior.curves(places, LATE)
-        deviation = np.sqrt(np.maximum(np.einsum("ijj->ij", covariance), 1e-12))
-        return worth(space.octaves(places), ndtr(((mean - margin) / deviation).max(axis=1) + frontier.shift))
-
-    wide = space.scattered(rng.random((256, size)))
-    wide[:, 0] = low + (high - low) * wide[:, 0]
-    best = np.argsort(-frontier.chances, kind="stable")[:16]
-    anchors = np.array([space.coordinates(frontier.tried[i]) for i in best])
-    anchors = anchors[rng.integers(len(anchors), size=256)]
-    batch = low + (high - low) * rng.random(len(anchors)) ** 2
-    anchors = space.carried(space.clipped(anchors), batch, float(posterior.kernel.theta[ALPHA]))
-    scale = np.exp(rng.uniform(math.log(0.02), math.log(0.3), len(anchors)))[:, None] * np.ones(size)
-    scale[:, 0] = 0.0
-    near = space.perturbed(anchors, scale, rng.normal(size=anchors.shape), rng.random(anchors.shape))
-    places = np.concatenate([wide, near])
-    scores = score(places)
-    for width in (0.12, 0.06, 0.03, 0.015):
-        top = places[np.argsort(-scores, kind="stable")[:16]]
-        near = np.repeat(top, 8, axis=0)
-        scale = np.full(near.shape, width)
-        near = space.perturbed(near, scale, rng.normal(size=near.shape), rng.random(near.shape))
-        near[:, 0] = np.clip(near[:, 0], low, high)
-        places, scores = np.concatenate([places, near]), np.concatenate([scores, score(near)])
-    order = np.argsort(-scores, kind="stable")
-    return places[order], scores[order]
-
-
-def _generator(seed: int, number: int) -> np.random.Generator:
-    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
-
-
 def _refit_count(ended: int) -> int:
     """Return the largest count of the schedule 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, ... that has been reached."""
     count = 1
@@ -396,7 +193,42 @@ def _refit_count(ended: int) -> int:
     return count
 
 
-def _root(covariance: Array) -> Array:
-    """Return a square root of covariance matrices that rounding may have left short of definite."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
+def _seen(trial: Trial) -> Seen:
+    return Seen(setting(trial), curve(trial), trial.outcome is Outcome.DIVERGED)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """All that a frontier is a function of; curves are the same objects where their content is."""
+
+    runs: tuple[Seen, ...]
+    is_silent: tuple[bool, ...]
+    is_proposed: tuple[bool, ...]
+    space: Space
+    target: Target
+    length: float
+    limits: tuple[int, int]
+    seed: int
+    confirmations: int
+
+
+@lru_cache(maxsize=16)
+def _frontier(ended: _Ended) -> Frontier:
+    data = points(ended.space, ended.target, ended.length, ended.runs)
+    learnt = ended.runs[: _refit_count(len(ended.runs))]
+    theta = _fitted(ended.space, ended.target, ended.length, learnt)
+    heard = {run.setting for run, silent in zip(ended.runs, ended.is_silent, strict=True) if not silent}
+    return Frontier(
+        space=ended.space,
+        posterior=Posterior(ended.space, theta, data),
+        tried=sorted(heard, key=lambda s: (s.batch_size, s.key)),
+        limits=ended.limits,
+        seed=ended.seed,
+        confirmations=ended.confirmations,
+        proposed=[i for i, proposed in enumerate(ended.is_proposed) if proposed and i],
+    )
+
+
+@lru_cache(maxsize=64)
+def _fitted(space: Space, target: Target, length: float, runs: tuple[Seen, ...]) -> Array:
+    return fit(space, points(space, target, length, runs))

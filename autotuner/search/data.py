@@ -14,15 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
 from autotuner.search.curve import Array, Curve
-from autotuner.search.history import History, curve, setting
+from autotuner.search.history import Setting
 from autotuner.search.space import Space
-from autotuner.trial import Outcome, Trial
+from autotuner.spec import Target
 
 WINDOW_ENDS: Final = np.array([0.02, 0.04, 0.06, 0.1, 0.16, 0.24, 0.33, 0.45, 0.58, 0.73, 0.87, 1.0])
 """Fractions of the run at which a curve is read."""
@@ -52,28 +52,28 @@ class Points:
     def __len__(self) -> int:
         return len(self.time)
 
-    @cached_property
-    def key(self) -> bytes:
-        """The content, as a key for caches."""
-        parts = (self.place, self.run.astype(np.float64), self.time, self.margin, self.count)
-        return b"|".join(np.ascontiguousarray(part).tobytes() for part in parts)
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the model is told of a trial: what it tried, what it measured, and whether it diverged."""
+
+    setting: Setting
+    curve: Curve
+    has_diverged: bool = False
 
 
-def points(history: History, space: Space, trials: Sequence[Trial], *, worst: float | None = None) -> Points:
-    """Return what the trials have measured; trials without a measurement leave no point.
+def points(
+    space: Space, target: Target, length: float, runs: Sequence[Seen], *, worst: float | None = None
+) -> Points:
+    """Return what runs, of which a whole one has `length` steps, have measured; each at least one value.
 
-    A diverged run is worth the `worst` margin at its end (the worst of these trials, where None).
+    A diverged run is worth the `worst` margin at its end (the worst of these runs, where None).
     """
-    length = history.run_length or 1.0
-    target = history.spec.target
     read: list[tuple[Array, Array, Array, Array, bool]] = []
-    for trial in trials:
-        seen = curve(trial)
-        if len(seen):
-            time, margin, count = windows(seen, length)
-            margin = target.sign * (margin - target.threshold)
-            diverged = trial.outcome is Outcome.DIVERGED
-            read.append((space.coordinates(setting(trial)), time, margin, count, diverged))
+    for seen in runs:
+        time, value, count = windows(seen.curve, length)
+        margin = target.sign * (value - target.threshold)
+        read.append((space.coordinates(seen.setting), time, margin, count, seen.has_diverged))
     if worst is None:
         worst = min((float(margin.min()) for _, _, margin, _, _ in read), default=0.0)
     allowed = _allowances(

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from autotuner import decide
-from autotuner.search import beliefs, data, model
+from autotuner.search import beliefs, data, frontier, model
 
 
 def fixed_exponent() -> None:
@@ -73,7 +73,7 @@ def lucky_incumbent() -> None:
         )
         return (ends >= 0).astype(float)
 
-    beliefs.confirmable = observed
+    frontier.confirmable = observed
 
 
 def probability_alone() -> None:
@@ -82,12 +82,12 @@ def probability_alone() -> None:
     def gain_over(octaves):
         return lambda reached, chance: np.where(reached >= octaves + 0.5, chance, 1e-3 * chance)
 
-    beliefs.gain_over = gain_over
+    frontier.gain_over = beliefs.gain_over = gain_over
 
 
 def no_record() -> None:
     """The model is believed whatever came of its proposals."""
-    beliefs.OPTIMISM, beliefs.RECORD = 0.0, 1e-6
+    frontier.OPTIMISM, frontier.RECORD = 0.0, 1e-6
 
 
 def known_hyperparameters() -> None:

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Whether the search's probabilities come true, on the development problems and on further ones.
+
+    python tests/benchmarks/search_calibration.py --bench ../shared/bench --seeds 1
+
+At every trial that a tuning starts, two claims are compared with the truth: that a batch half a doubling
+larger than the answer is feasible, and, where a confirmation begins, that it will pass (and that the setting
+is feasible without noise).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from autotuner import decide as deciding
+from autotuner.search.beliefs import Beliefs
+from autotuner.search.history import History, setting
+from autotuner.search.space import Space
+from autotuner.trial import Purpose
+
+EDGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def play(job: tuple[str, str, int, int]) -> tuple[list[tuple[float, bool]], list[tuple[float, bool, bool]]]:
+    """Return what one tuning claimed and what was true: of larger batches, and of confirmations."""
+    bench, kind, index, seed = job
+    sys.path[:0] = [bench, str(Path(__file__).parent)]
+    from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
+    from problems import development  # noqa: PLC0415
+    from search_problems import problems  # noqa: PLC0415
+    from simulate import simulate  # noqa: PLC0415
+
+    problem = (development() if kind == "development" else problems())[index]
+    tuner = Autotuner(problem, seed=seed, parallel=1)
+    larger: list[tuple[float, bool]] = []
+    begun: dict[object, float] = {}
+    trials: list = []
+    plain = deciding.decide
+
+    def listening(spec, given, now):
+        trials[:] = given
+        decision = plain(spec, trials, now)
+        answer = decision.answer
+        if decision.start and answer is not None and answer.probability_larger is not None:
+            if answer.batch_size < spec.batch_size.maximum:
+                reach = min(answer.batch_size * math.sqrt(2), spec.batch_size.maximum)
+                larger.append((answer.probability_larger, problem.largest >= reach))
+            for started in decision.start:
+                tried = started.purpose is Purpose.CONFIRM and _setting(started)
+                frontier = Beliefs(History.of(spec, trials), Space.of(spec)).frontier
+                if tried and tried not in begun and frontier is not None and tried in frontier.tried:
+                    begun[tried] = float(frontier.chances[frontier.tried.index(tried)])
+        return decision
+
+    deciding.decide = listening
+    simulate(problem, tuner, name="autotuner", seed=seed)
+    deciding.decide = plain
+    history = History.of(tuner.spec, trials)
+    claims = []
+    for tried, chance in begun.items():
+        runs = [t for t in history.trials if t.suggestion.purpose is Purpose.CONFIRM and setting(t) == tried]
+        passed = sum(map(history.has_reached, runs)) >= tuner.spec.confirmations
+        failed = sum(map(history.has_missed, runs)) > deciding.TOLERATED_MISSES
+        if passed or failed:
+            claims.append((chance, passed, problem.is_feasible(tried.batch_size, tried.parameters)))
+    return larger, claims
+
+
+def _setting(started):
+    from autotuner.search.history import Setting  # noqa: PLC0415 (one use)
+
+    return Setting.of(started.batch_size, started.parameters)
+
+
+def table(title: str, claims: list[tuple[float, bool]]) -> None:
+    print(f"\n{title}: {len(claims)} claims")
+    print(f"{'claimed':>14} {'number':>7} {'mean claim':>11} {'true':>6}")
+    said, true = np.array([p for p, _ in claims]), np.array([float(t) for _, t in claims])
+    for low, high in itertools.pairwise(EDGES):
+        here = (said >= low) & ((said < high) | (high == EDGES[-1]))
+        if here.any():
+            print(
+                f"{low:6.2f} to {high:4.2f} {here.sum():7} {said[here].mean():11.2f} {true[here].mean():6.2f}"
+            )
+    if len(said):
+        print(f"{'all':>14} {len(said):7} {said.mean():11.2f} {true.mean():6.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
+    parser.add_argument("--kind", choices=["development", "further"], default="development")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    bench = str(Path(args.bench).resolve())
+    jobs = [(bench, args.kind, index, seed) for seed in range(args.seeds) for index in range(12)]
+    with ProcessPoolExecutor(args.workers, max_tasks_per_child=1) as pool:
+        told = list(pool.map(play, jobs))
+    table("a batch half a doubling larger is feasible", [c for larger, _ in told for c in larger])
+    table("the confirmation passes", [(p, passed) for _, claims in told for p, passed, _ in claims])
+    table(
+        "what passed is feasible", [(p, good) for _, claims in told for p, passed, good in claims if passed]
+    )
+
+
+if __name__ == "__main__":
+    main()
