@@ -162,7 +162,7 @@ def test_a_diverged_run_is_an_observation(admin, namespace, nodes, new_controlle
         return None
 
     nodes.add_image("example/training", image_of(diverging))
-    job = TunedJob(annotations={keys.PREFIX + "max-trials": "4"}).create(admin, namespace)
+    job = TunedJob(annotations={keys.PREFIX + "max-trials": "8"}).create(admin, namespace)
 
     with running(new_controller()):
         eventually(job.is_in("Done", "Failed"))
