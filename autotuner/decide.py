@@ -18,19 +18,20 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Final
 
 from autotuner.decision import Answer, Decision, Ended, Phase, Stop
 from autotuner.errors import Unrealisable
-from autotuner.layout import Bounds, lay_out, memory_bound, realisable
+from autotuner.faults import failure, is_programs_fault, to_run_again
+from autotuner.realise import bounds, layout, nearest
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.sampler import propose
 from autotuner.search.space import Space
-from autotuner.spec import IntegerRange, TuningSpec
+from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 HOPELESS: Final = 0.05
@@ -51,8 +52,6 @@ STILL_WORTH: Final = 0.1
 """A confirmation that has begun is finished as long as that probability or that gain is smaller."""
 TOLERATED_MISSES: Final = 1
 """Confirmation runs that may miss the target; as many as are wanted must reach it all the same."""
-FAILURES_IN_A_ROW: Final = 3
-RERUNS: Final = 3
 BASELINE_RUNS: Final = 2
 """Runs of the unchanged job before the search looks elsewhere for a setting that meets the target."""
 
@@ -233,7 +232,12 @@ class _State:
     # --- what to do ----------------------------------------------------------------------------------
 
     def decision(self) -> Decision:
-        failed = self._failure()
+        """Return what to start and publish, or the end; what to stop has been seen to."""
+        try:
+            bounds(self.history)
+        except Unrealisable as error:
+            return Decision(Phase.FAILED, str(error), is_final=True, ended=Ended.PROGRAM_FAILS)
+        failed = failure(self.history)
         if failed is not None:
             return self._final(Phase.FAILED, failed, Ended.PROGRAM_FAILS)
         if self.spec.paused:
@@ -243,16 +247,12 @@ class _State:
     def _ending(self) -> Decision | None:
         limit = self.spec.max_gpu_hours
         if limit is not None and self.gpu_hours >= limit:
-            return self._final(Phase.DONE, f"max-gpu-hours ({limit:g}) is spent", Ended.GPU_HOURS_SPENT)
-        if self._wanted():
+            return self._budget_end(f"max-gpu-hours ({limit:g}) is spent", Ended.GPU_HOURS_SPENT)
+        if to_run_again(self.history):
             return None
         if self.history.spent >= self.spec.max_trials and not self.history.running:
-            text = f"max-trials ({self.spec.max_trials}) is spent"
-            return self._final(Phase.DONE, text, Ended.TRIALS_SPENT)
+            return self._spent()
         return None
-
-    def _wanted(self) -> bool:
-        return bool(self._reruns())
 
     def _going_on(self) -> Decision:
         starts: list[Suggestion] = []
@@ -278,7 +278,7 @@ class _State:
     def _next(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None] | Decision:
         """Return the next trial to start were a place free, or the end."""
         history = self.history
-        for lost in self._reruns():
+        for lost in to_run_again(self.history):
             again = self._suggest(setting(lost), lost.suggestion.purpose, rerun_of=lost)
             return Phase.SEARCHING, f"runs trial {lost.number} again, which {_FATE.get(lost.outcome)}", again
         baseline = self._baseline_step()
@@ -294,51 +294,13 @@ class _State:
             text = f"no batch size meets {self.spec.target}"
             return self._final(Phase.DONE, text, Ended.NOTHING_FEASIBLE)
         if left <= 0:
+            if history.running:
+                return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
             return self._spent()
         return self._searching(has_place=has_place)
 
-    def _spent(self) -> tuple[Phase, str, Suggestion | None] | Decision:
-        if self.history.running:
-            return Phase.SEARCHING, f"waits for the last trials; {self._running_text()}", None
-        return self._final(Phase.DONE, f"max-trials ({self.spec.max_trials}) is spent", Ended.TRIALS_SPENT)
-
-    @cached_property
-    def bounds(self) -> Bounds | None:
-        """What layouts may be, given what memory has been seen to hold; None where the job has but one.
-
-        Without micro-batches, memory bounds the batch size, which is the search's affair.
-        """
-        spec, micro = self.spec, self.spec.micro_batch_size
-        if micro is None and spec.workers is None:
-            return None
-        workers = spec.workers or IntegerRange(minimum=spec.shape.workers, maximum=spec.shape.workers)
-        failed, fits = [], []
-        for trial in self.history.trials:
-            size = trial.suggestion.micro_batch_size or -(
-                -trial.suggestion.batch_size // spec.shape.processes
-            )
-            if trial.outcome is Outcome.OUT_OF_MEMORY:
-                failed.append(size)
-            elif len(curve(trial)):
-                fits.append(size)
-        share = -(-spec.baseline_batch_size // spec.shape.processes)
-        bounds = Bounds(
-            workers=(workers.minimum, workers.maximum),
-            share=share if micro is None else micro.maximum,
-            masters=spec.shape.masters,
-            processes_per_replica=spec.shape.processes_per_replica,
-            micro_batch=None if micro is None else (micro.minimum, micro.maximum),
-        )
-        memory = None if micro is None else memory_bound(fits, failed)
-        return (
-            bounds if memory is None else replace(bounds, memory=max(memory, micro.minimum if micro else 1))
-        )
-
-    def _realisable(self, tried: Setting) -> Setting:
-        """Return the setting at the nearest batch size that the job's processes can share evenly."""
-        if self.bounds is None:
-            return tried
-        return Setting(realisable(tried.batch_size, self.bounds), tried.items)
+    def _spent(self) -> Decision:
+        return self._budget_end(f"max-trials ({self.spec.max_trials}) is spent", Ended.TRIALS_SPENT)
 
     def _searching(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None]:
         climbing = self._climb()
@@ -347,7 +309,7 @@ class _State:
             return Phase.SEARCHING, text, self._suggest(climbing, Purpose.CLIMB)
         if not has_place:
             return Phase.SEARCHING, self._searching_text(), None
-        tried = self._realisable(propose(self.beliefs, self.history.next_number, self.incumbent))
+        tried = nearest(self.history, propose(self.beliefs, self.history.next_number, self.incumbent))
         return Phase.SEARCHING, self._searching_text(), self._suggest(tried, Purpose.SEARCH)
 
     def _baseline_step(self) -> tuple[Phase, str, Suggestion | None] | Decision | None:
@@ -357,7 +319,7 @@ class _State:
             for t in self.history.trials
             if t.suggestion.purpose is Purpose.BASELINE
             and t.outcome is not Outcome.LOST
-            and not self._has_failed(t)
+            and not is_programs_fault(self.history, t)
         ]
         if any(map(self.history.has_reached, runs)):
             return None
@@ -407,9 +369,8 @@ class _State:
             or any(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
         ):
             return None
-        low = self.spec.batch_size.maximum
-        size = min(2 * top.suggestion.batch_size, low)
-        climbing = self._realisable(self.space.scaled(self.baseline, size))
+        size = min(2 * top.suggestion.batch_size, self.spec.batch_size.maximum)
+        climbing = nearest(self.history, self.space.scaled(self.baseline, size))
         return climbing if climbing.batch_size > top.suggestion.batch_size else None
 
     def _confirm(self, tried: Setting) -> tuple[Phase, str, Suggestion | None] | Decision:
@@ -420,94 +381,30 @@ class _State:
             top = tried.batch_size >= self.spec.batch_size.maximum
             spent = not self._is_enough(tried)
             ended = Ended.LARGEST_ALLOWED if top else Ended.TRIALS_SPENT if spent else Ended.LARGER_UNLIKELY
-            text = (
-                f"batch size {tried.batch_size}: {reached} of {wanted} confirmation runs reached the target"
-            )
+            ran = len([t for t in self.confirmations[tried] if t.outcome is not Outcome.LOST])
+            text = f"batch size {tried.batch_size}: {reached} of {ran} confirmation runs reached the target"
             return self._final(Phase.DONE, f"{text}; {ended}", ended)
         message = (
             f"confirms batch size {tried.batch_size}: {reached} of {wanted} runs have reached the target"
         )
         if len(runs) >= wanted or self.history.spent >= self.spec.max_trials:
             if not self.history.running:
-                return self._final(Phase.DONE, "max-trials is spent", Ended.TRIALS_SPENT)
+                return self._spent()
             return Phase.CONFIRMING, message, None
         return Phase.CONFIRMING, message, self._suggest(tried, Purpose.CONFIRM)
-
-    # --- failures --------------------------------------------------------------------------------------
-
-    def _failure(self) -> str | None:
-        """Return why the tuning cannot go on, in words for the user."""
-        ended = [t for t in self.history.trials if t.outcome not in {None, Outcome.LOST}]
-        last = ended[-FAILURES_IN_A_ROW:]
-        if len(last) == FAILURES_IN_A_ROW and all(map(self._has_failed, last)):
-            return f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {self._fault(last[-1])}"
-        for trial in self.history.trials:
-            if trial.outcome is Outcome.LOST and (attempts := self._attempts(trial)) > RERUNS:
-                said = f" ({trial.message})" if trial.message else ""
-                return f"the cluster lost one trial {attempts} times{said}: see to its nodes and quotas"
-        return None
-
-    def _has_failed(self, trial: Trial) -> bool:
-        """Return whether the user's program is at fault, and not what the search chose."""
-        if trial.outcome is Outcome.OUT_OF_MEMORY:
-            return trial.suggestion.batch_size <= self.spec.baseline_batch_size
-        if trial.outcome is Outcome.FAILED:
-            return True
-        return trial.outcome is Outcome.MISSED and not trial.measurements
-
-    def _fault(self, trial: Trial) -> str:
-        if trial.message:
-            return trial.message
-        if trial.outcome is Outcome.OUT_OF_MEMORY:
-            return f"out of memory at the job's own batch size {trial.suggestion.batch_size}"
-        if trial.outcome is Outcome.FAILED:
-            return "it left no message; see its log"
-        metric = self.spec.target.metric
-        return f"it reported no {metric}: print lines such as {metric}=0.93, or set metric-pattern"
-
-    def _attempts(self, trial: Trial) -> int:
-        """Return how many trials of this one's chain of reruns there are, itself the last."""
-        numbers = {t.number: t for t in self.history.trials}
-        count, before = 1, trial.suggestion.rerun_of
-        while before is not None and before in numbers and before < trial.number:
-            trial = numbers[before]
-            count, before = count + 1, trial.suggestion.rerun_of
-        return count
-
-    def _reruns(self) -> list[Trial]:
-        """Return the trials for which another has to stand in, and none does yet.
-
-        Those that were lost, and those that ran out of memory where a smaller micro-batch is left.
-        """
-        again = {t.suggestion.rerun_of for t in self.history.trials}
-        return [
-            t
-            for t in self.history.trials
-            if t.number not in again
-            and (t.outcome is Outcome.LOST or (t.outcome is Outcome.OUT_OF_MEMORY and self._can_shrink(t)))
-        ]
-
-    def _can_shrink(self, trial: Trial) -> bool:
-        micro = self.spec.micro_batch_size
-        if micro is None or self.bounds is None:
-            return False
-        used = trial.suggestion.micro_batch_size or micro.maximum + 1
-        try:
-            return lay_out(trial.suggestion.batch_size, self.bounds).micro_batch < used
-        except Unrealisable:
-            return False
 
     # --- words -------------------------------------------------------------------------------------------
 
     def _suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
         number = self.history.next_number
         unchanged = purpose is Purpose.BASELINE and rerun_of is None
-        layout = None if unchanged or self.bounds is None else lay_out(tried.batch_size, self.bounds)
+        found = None if unchanged else layout(self.history, tried.batch_size)
+        has_micro = found is not None and self.spec.micro_batch_size is not None
         return Suggestion(
             number=number,
-            workers=None if layout is None or self.spec.workers is None else layout.workers,
-            micro_batch_size=None if layout is None else layout.micro_batch,
-            accumulation_steps=None if layout is None else layout.accumulation,
+            workers=found.workers if found is not None and self.spec.workers is not None else None,
+            micro_batch_size=found.micro_batch if found is not None and has_micro else None,
+            accumulation_steps=found.accumulation if found is not None and has_micro else None,
             batch_size=tried.batch_size,
             parameters=tried.parameters,
             seed=seed_of(self.spec, number) if rerun_of is None else rerun_of.suggestion.seed,
@@ -523,6 +420,15 @@ class _State:
         best = self.incumbent
         held = f"the best so far is {best.batch_size}" if best else "none meets the target so far"
         return f"searches for a larger batch size; {held}"
+
+    def _budget_end(self, text: str, ended: Ended) -> Decision:
+        answer = self.answer(ended)
+        if answer is None:
+            held = f"nothing has met {self.spec.target}"
+        else:
+            seen = "confirmed" if answer.is_confirmed else f"confirmed by {answer.confirmed} runs only"
+            held = f"batch size {answer.batch_size} is {seen}"
+        return self._final(Phase.DONE, f"{text}; {held}", ended)
 
     def _final(self, phase: Phase, message: str, ended: Ended) -> Decision:
         return Decision(phase, message, answer=self.answer(ended), is_final=True, ended=ended)
