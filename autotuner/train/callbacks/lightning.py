@@ -21,7 +21,7 @@ from autotuner.train.throughput import Throughput
 __all__ = ["AutotunerCallback"]
 
 
-class AutotunerCallback(Callback):
+class AutotunerCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any where it is not installed
     """Applies the trial's hyperparameters before the optimizers are made, and reports after each validation.
 
     A hyperparameter is applied where the module, its `hparams` or the data module has one of that name:
