@@ -216,12 +216,15 @@ class _State:
             tried = self.confirmed
         if tried is None:
             return None
-        runs = [t for t in self.confirmations.get(tried, ()) if self.history.has_reached(t)]
-        bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
+        runs = self.confirmations.get(tried, ())
+        missed = [t for t in runs if self.history.has_missed(t)]
+        counted = [t for t in runs if self.history.has_reached(t) or t in missed]
+        bests = [best for t in counted if (best := curve(t).best(self.spec.target)) is not None]
         return Answer(
             batch_size=tried.batch_size,
             parameters=tried.parameters,
-            confirmed=min(len(runs), self.spec.confirmations),
+            confirmed=min(self._reached(tried), self.spec.confirmations),
+            missed=len(missed),
             confirmations=self.spec.confirmations,
             metric=statistics.median(bests) if bests else None,
             probability_larger=self.beliefs.probability_larger(tried.batch_size),
@@ -349,6 +352,10 @@ class _State:
             return True
         return gain < WORTH * patience and larger < STILL_ENOUGH * patience
 
+    def _settled(self, best: Setting) -> Ended:
+        larger = self.beliefs.probability_larger(best.batch_size)
+        return Ended.LARGER_UNLIKELY if larger is None or larger < ENOUGH else Ended.NOT_WORTH
+
     def _is_fruitless(self) -> bool:
         """Return whether nothing meets the target and nothing is expected to."""
         gain = self.beliefs.expected_gain(0)
@@ -380,10 +387,10 @@ class _State:
         if reached >= wanted:
             top = tried.batch_size >= self.spec.batch_size.maximum
             spent = not self._is_enough(tried)
-            ended = Ended.LARGEST_ALLOWED if top else Ended.TRIALS_SPENT if spent else Ended.LARGER_UNLIKELY
-            ran = len([t for t in self.confirmations[tried] if t.outcome is not Outcome.LOST])
-            text = f"batch size {tried.batch_size}: {reached} of {ran} confirmation runs reached the target"
-            return self._final(Phase.DONE, f"{text}; {ended}", ended)
+            ended = Ended.LARGEST_ALLOWED if top else Ended.TRIALS_SPENT if spent else self._settled(tried)
+            found = self.answer(ended)
+            tally = "" if found is None else f"{found.tally} confirmation runs reached the target"
+            return self._final(Phase.DONE, f"batch size {tried.batch_size}: {tally}; {ended}", ended)
         message = (
             f"confirms batch size {tried.batch_size}: {reached} of {wanted} runs have reached the target"
         )

@@ -27,6 +27,7 @@ class Ended(StrEnum):
     """Why a search ended."""
 
     LARGER_UNLIKELY = "a larger batch is unlikely"
+    NOT_WORTH = "another trial is expected to gain too little"
     LARGEST_ALLOWED = "the largest batch size allowed is confirmed"
     TRIALS_SPENT = "max-trials is spent"
     GPU_HOURS_SPENT = "max-gpu-hours is spent"
@@ -48,8 +49,8 @@ class Stop:
 class Answer:
     """The largest batch size, its hyperparameters, and the evidence for them.
 
-    `confirmed` of `confirmations` wanted fresh-seed runs have reached the target. `metric` is the median
-    over those runs of their best value, None before the first. `probability_larger` is the posterior
+    `confirmed` of `confirmations` wanted fresh-seed runs have reached the target, and `missed` others have
+    not. `metric` is the median over all of these runs of their best value, None before the first. `probability_larger` is the posterior
     probability that a batch half a doubling larger is feasible, None while no model says so. `gpu_hours` is
     the cost of the whole tuning. `ended` is None while the search goes on.
     """
@@ -62,6 +63,12 @@ class Answer:
     probability_larger: float | None = None
     gpu_hours: float = 0.0
     ended: Ended | None = None
+    missed: int = 0
+
+    @property
+    def tally(self) -> str:
+        """The confirmation runs in words: "3 of 3", or "3 of 4" where one more was run, for one has missed."""
+        return f"{self.confirmed} of {self.confirmations + self.missed}"
 
     @property
     def is_confirmed(self) -> bool:
@@ -92,6 +99,7 @@ class Answer:
                 probability_larger=_number(fields["probability_larger"]),
                 gpu_hours=float(fields["gpu_hours"]),
                 ended=None if ended is None else Ended(ended),
+                missed=int(fields.get("missed", 0)),
             )
         except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
             return None
@@ -104,6 +112,7 @@ class Answer:
             "parameters": dict(self.parameters),
             "confirmed": self.confirmed,
             "confirmations": self.confirmations,
+            "missed": self.missed,
             "metric": self.metric,
             "probability_larger": None if probability is None else round(probability, 4),
             "gpu_hours": round(self.gpu_hours, 4),

@@ -174,7 +174,7 @@ def answer_line(answer: Answer) -> str:
     """Return the answer in one line."""
     return (
         f"largest batch size {answer.batch_size} with {parameters(answer.parameters)};"
-        f" {answer.confirmed} of {answer.confirmations} confirmation runs reached the target"
+        f" {answer.tally} confirmation runs reached the target"
     )
 
 
@@ -183,7 +183,7 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: int, hours: float) ->
     metric = "" if answer.metric is None else f" (median {spec.target.metric} {answer.metric:.4g})"
     lines = [
         f"largest batch size {answer.batch_size} with {parameters(answer.parameters)}",
-        f"  {answer.confirmed} of {answer.confirmations} confirmation runs reached {spec.target}{metric}",
+        f"  {answer.tally} confirmation runs reached {spec.target}{metric}",
     ]
     if answer.probability_larger is not None:
         lines.append(

@@ -80,7 +80,7 @@ def status(
                 each.name,
                 escape(each.annotations.get(keys.PHASE, "")),
                 str(answer.batch_size) if answer else "",
-                f"{answer.confirmed} of {answer.confirmations}" if answer else "",
+                answer.tally if answer else "",
                 escape(each.annotations.get(keys.MESSAGE, "")),
             )
         _console().print(table)
