@@ -50,9 +50,10 @@ class Answer:
     """The largest batch size, its hyperparameters, and the evidence for them.
 
     `confirmed` of `confirmations` wanted fresh-seed runs have reached the target, and `missed` others have
-    not. `metric` is the median over all of these runs of their best value, None before the first. `probability_larger` is the posterior
-    probability that a batch half a doubling larger is feasible, None while no model says so. `gpu_hours` is
-    the cost of the whole tuning. `ended` is None while the search goes on.
+    not. `metric` is the median over all of these runs of their best value, None before the first.
+    `probability_larger` is the posterior probability that a batch half a doubling larger is feasible, None
+    while no model says so. `gpu_hours` is the cost of the whole tuning. `ended` is None while the search
+    goes on.
     """
 
     batch_size: int
@@ -67,7 +68,7 @@ class Answer:
 
     @property
     def tally(self) -> str:
-        """The confirmation runs in words: "3 of 3", or "3 of 4" where one more was run, for one has missed."""
+        """The confirmation runs in words: "3 of 3", or "3 of 4" where one that missed made a fourth needed."""
         return f"{self.confirmed} of {self.confirmations + self.missed}"
 
     @property
