@@ -68,7 +68,7 @@ class Answer:
 
     @property
     def tally(self) -> str:
-        """The confirmation runs in words: "3 of 3", or "3 of 4" where one that missed made a fourth needed."""
+        """The confirmation runs in words: "3 of 3", or "3 of 4" where one that missed took a fourth."""
         return f"{self.confirmed} of {self.confirmations + self.missed}"
 
     @property
