@@ -87,15 +87,22 @@ class Program:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
-    def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
+    def wait_until(self, is_ready: Callable[[], bool], seconds: float, *, restarts: bool = False) -> None:
         """Wait until ``is_ready`` says so.
 
+        Args:
+            is_ready: asked again and again.
+            seconds: how long to wait.
+            restarts: the program may end before; it is started again, as a kubelet does.
+
         Raises:
-            StartError: the program ended, or was not ready in time.
+            StartError: the program ended for good, or was not ready in time.
         """
         deadline = time.monotonic() + seconds
         while not is_ready():
-            if not self.is_running:
+            if not self.is_running and restarts:
+                self.start()
+            elif not self.is_running:
                 raise StartError(f"{self.name} ended at its start:\n{self.log_tail()}")
             if time.monotonic() > deadline:
                 raise StartError(f"{self.name} was not ready after {seconds:.0f} s:\n{self.log_tail()}")

@@ -80,8 +80,9 @@ class TrainingOperator:
         self._served_certificates.parent.mkdir(parents=True, exist_ok=True)
         self.program.start()
         with client.ApiClient(self._plane.configuration()) as admin:
-            self.program.wait_until(lambda: self._mount_certificate(admin), seconds)
-            self.program.wait_until(lambda: self._accepts_jobs(admin), seconds)
+            # It may look for its certificate before that is there, and ends then.
+            self.program.wait_until(lambda: self._mount_certificate(admin), seconds, restarts=True)
+            self.program.wait_until(lambda: self._accepts_jobs(admin), seconds, restarts=True)
 
     def _mount_certificate(self, admin: client.ApiClient) -> bool:
         """Copy the Secret's files to where the operator reads them, all at once, once there."""
@@ -105,8 +106,6 @@ class TrainingOperator:
             "metadata": {"name": "webhook-answers"},
             "spec": {"pytorchReplicaSpecs": {"Master": replicas}},
         }
-        # As a kubelet restarts it: it may have looked for its certificate before that was there.
-        self.program.start()
         try:
             client.CustomObjectsApi(admin).create_namespaced_custom_object(
                 "kubeflow.org", "v1", "default", "pytorchjobs", job, dry_run="All"
