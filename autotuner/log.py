@@ -20,6 +20,9 @@ _NOISY: Final = {
     "urllib3": logging.ERROR,
 }
 
+_FRAMES: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Tracebacks without local variables: the job is one, and what its environment holds is the user's."""
+
 
 def configure(
     level: str = "info",
@@ -37,9 +40,13 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderers: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_FRAMES), structlog.processors.JSONRenderer()]
         if is_json
-        else [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -82,7 +82,7 @@ def points(
     place, run, times, margins, counts = [], [], [], [], []
     for number, (coordinates, time, margin, count, diverged) in enumerate(read):
         kept = np.unique(np.linspace(len(time) - 1, 0, allowed[number]).round().astype(int))
-        end = [1.0] * (diverged and time[-1] < 1)
+        end = [1.0] if diverged and time[-1] < 1 else []
         place.append(coordinates)
         run.append(np.full(len(kept) + len(end), number))
         times.append(np.append(time[kept], end))

@@ -120,12 +120,14 @@ def test_memory_shrinks_the_micro_batch_where_it_may():
 
 def test_a_diverged_run_is_a_miss_at_no_further_cost():
     def fate(suggestion, _step):
-        return Outcome.DIVERGED if float(suggestion.parameters["learning_rate"]) > 0.8 else None
+        return Outcome.DIVERGED if suggestion.batch_size > 100 else None
 
-    decision = World(spec(), hill(), fate=fate).run()
+    world = World(spec(), hill(), fate=fate)
+    decision = world.run()
+    assert Outcome.DIVERGED in {t.outcome for t in world.trials.values()}
     assert decision.answer is not None
     assert decision.answer.is_confirmed
-    assert float(decision.answer.parameters["learning_rate"]) <= 0.8
+    assert decision.answer.batch_size <= 100
 
 
 def test_every_running_trial_stands_in_stop_when_the_budget_is_spent():
