@@ -15,28 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.controlplane.processes import free_port
 from tests.controlplane.waiting import eventually
 
 _CHECKOUT = Path(__file__).parents[2]
 
-RULES = [
-    {
-        "apiGroups": ["kubeflow.org"],
-        "resources": ["pytorchjobs"],
-        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "create", "patch"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-    {
-        "apiGroups": ["coordination.k8s.io"],
-        "resources": ["leases"],
-        "verbs": ["get", "create", "update", "patch"],
-    },
-]
-"""What the controller may do, and nothing else."""
+_MANIFESTS = yaml.safe_load_all((_CHECKOUT / "deploy" / "autotuner.yaml").read_text())
+RULES = [rule for each in _MANIFESTS if each["kind"] in {"ClusterRole", "Role"} for rule in each["rules"]]
+"""What the chart lets the controller do, its lease included, and nothing else."""
 
 
 class Controller:
@@ -122,8 +110,9 @@ class Controller:
             return 0, str(error)
 
     def metrics(self) -> dict[str, float]:
-        """Return every sample by its name and labels as they stand in the exposition."""
-        lines = self.get("/metrics")[1].splitlines()
+        """Return every sample by its name and labels as they stand in the exposition; none till it serves."""
+        code, text = self.get("/metrics")
+        lines = text.splitlines() if code == 200 else []
         return {
             name: float(value)
             for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))
