@@ -6,6 +6,7 @@ import tomllib
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import autotuner
 from tests.helm.chart import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -66,3 +67,16 @@ def test_image_runs_as_the_user_of_the_chart_and_not_as_root():
     (user,) = re.findall(r"^USER (\d+):\d+$", DOCKERFILE, re.MULTILINE)
     assert f"runAsUser: {user}" in (ROOT / "helm" / "autotuner" / "values.yaml").read_text()
     assert user != "0"
+
+
+def test_every_example_has_an_image_that_its_dockerfile_builds():
+    examples = DEPLOY / "examples"
+    assert "${EXAMPLE}/" in (examples / "Dockerfile").read_text()
+    jobs = sorted(examples.glob("*/job*.yaml"))
+    assert len(jobs) >= 6
+    for job in jobs:
+        images = re.findall(r"image: ghcr\.io/autotuner-dev/examples-([a-z-]+):(\S+)", job.read_text())
+        assert images, job
+        for name, version in images:
+            assert (examples / name.replace("-", "_") / "train.py").exists(), job
+            assert version == autotuner.__version__
