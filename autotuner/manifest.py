@@ -68,6 +68,21 @@ class Job:
         return "deletionTimestamp" in _mapping(self.manifest, "metadata")
 
     @property
+    def owner_reference(self) -> dict[str, Any]:
+        """What makes the garbage collector remove an object with the job.
+
+        It is no controller reference: Kueue does not queue the children of a queued job.
+        """
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": False,
+            "blockOwnerDeletion": False,
+        }
+
+    @property
     def baseline(self) -> Mapping[str, ParameterValue]:
         """The known-good values that the job's own environment carries, by hyperparameter name."""
         values: dict[str, ParameterValue] = {}
@@ -123,9 +138,7 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
 
     What the cluster wrote into the job goes, as do our registration annotations (or the tuner would tune
     its trials) and what Kueue injected. A trial with a queue label, the job's or that of the annotation
-    `queue`, stays suspended, for Kueue to admit it; any other is unsuspended. The ownerReference makes the
-    garbage collector remove trials with their job; it is no controller reference, for Kueue does not queue
-    the children of a queued job.
+    `queue`, stays suspended, for Kueue to admit it; any other is unsuspended.
     """
     trial = copy.deepcopy(dict(job.manifest))
     trial.pop("status", None)
@@ -155,16 +168,7 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
             keys.SUGGESTION: encode_suggestion(suggestion),
             keys.TRIAL_TEMPLATE: job.template,
         },
-        "ownerReferences": [
-            {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": job.name,
-                "uid": job.uid,
-                "controller": False,
-                "blockOwnerDeletion": False,
-            }
-        ],
+        "ownerReferences": [job.owner_reference],
     }
     _set_run_policy(trial["spec"], queued=_QUEUE_LABEL in labels)
     for kind, replica in _replicas(trial):

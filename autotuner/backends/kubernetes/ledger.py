@@ -17,7 +17,6 @@ from autotuner.errors import Conflict, Unwritable
 from autotuner.ledger import CAPACITY, decode_ledger, encode_trial, thinned
 from autotuner.manifest import Job
 from autotuner.trial import Trial
-from autotuner.wellformed import API_VERSION, KIND
 
 _TOO_LARGE: Final = frozenset({413, 422})
 
@@ -118,16 +117,7 @@ class Ledger:
                 "name": name,
                 "namespace": job.namespace,
                 "labels": {"app.kubernetes.io/managed-by": "autotuner"},
-                "ownerReferences": [
-                    {
-                        "apiVersion": API_VERSION,
-                        "kind": KIND,
-                        "name": job.name,
-                        "uid": job.uid,
-                        "controller": False,
-                        "blockOwnerDeletion": False,
-                    }
-                ],
+                "ownerReferences": [job.owner_reference],
             },
             "data": dict(data),
         }
