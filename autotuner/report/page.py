@@ -18,7 +18,7 @@ from autotuner.backends.base import Tuning
 from autotuner.decision import Answer
 from autotuner.report import figures
 from autotuner.trial import Purpose, Trial
-from autotuner.view import best_value, cost, parameters
+from autotuner.view import best_value, cost, layout, parameters
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("autotuner.report"),
@@ -64,6 +64,7 @@ def render(tuning: Tuning, now: datetime) -> str:
                 "number": trial.number,
                 "purpose": str(trial.suggestion.purpose),
                 "batch_size": trial.suggestion.batch_size,
+                "layout": layout(trial),
                 "parameters": parameters(trial.suggestion.parameters),
                 "best": "" if (best := best_value(trial, spec)) is None else f"{best:.5g}",
                 "met": best is not None and spec.target.is_met(best),
@@ -74,6 +75,7 @@ def render(tuning: Tuning, now: datetime) -> str:
             }
             for trial in trials
         ],
+        has_layouts=any(layout(trial) for trial in trials),
         now=now,
     )
 
