@@ -42,7 +42,7 @@ def render(tuning: Tuning, now: datetime) -> str:
         ("How large can the batch be?", figures.frontier(spec, trials, answer)),
         ("Learning curves", figures.curves(spec, trials)),
         ("What each trial cost", figures.costs(trials)),
-        ("Scaling efficiency", figures.scaling(trials)),
+        ("Scaling efficiency", figures.scaling(spec, trials)),
     ]
     return _TEMPLATES.get_template("page.html").render(
         job=job,

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from autotuner.measure import LogParser
+
 lightning = pytest.importorskip("lightning.pytorch")
 
-from autotuner.measure import LogParser  # noqa: E402 (as below)
 from autotuner.train.callbacks.lightning import AutotunerCallback  # noqa: E402 (only where there is Lightning)
 
 
