@@ -124,12 +124,14 @@ class Shape(Value):
     """How many processes the job runs, as its manifest says.
 
     `masters` is 0 for a job of workers only; `processes_per_replica` counts the processes that one pod
-    starts (its GPUs, under torchrun with `nproc_per_node: auto`).
+    starts (its GPUs, under torchrun with `nproc_per_node: auto`). `can_grow` says whether the manifest has a
+    Worker replica, if only of 0 pods, of which a trial can have more.
     """
 
     masters: int = 1
     workers: int = 0
     processes_per_replica: int = 1
+    can_grow: bool = True
 
     @property
     def processes(self) -> int:

@@ -102,6 +102,7 @@ class Job:
             masters=counts.get("Master", 0),
             workers=counts.get("Worker", 0),
             processes_per_replica=_processes_per_replica(self.manifest),
+            can_grow="Worker" in counts,
         )
 
     @property

@@ -1,9 +1,13 @@
 """Log lines to measurements.
 
 A training script prints its metric in its own way, and that is enough: `accuracy=0.93 epoch=3`,
-`accuracy: 0.93`, a JSON object on a line, or the dictionaries that Hugging Face's Trainer prints. Lines are
-strangers' input: a line is cut at a bound, a user's own pattern runs in linear time (RE2), and a run keeps a
-bounded number of measurements.
+`accuracy: 0.93`, a JSON object on a line, the dictionaries that Hugging Face's Trainer prints, or a progress
+bar that carries it, such as Lightning's. Lines are strangers' input: a line is cut at a bound, a user's own
+pattern runs in linear time (RE2), and a run keeps a bounded number of measurements.
+
+A progress bar says the same thing many times, so a step has one measurement, the last. And while it goes
+through an epoch, it shows what the epoch before has measured: what a bar repeats at a new step counts only
+once that step is past, or the run is.
 """
 
 from __future__ import annotations
@@ -31,13 +35,22 @@ _NUMBER: Final = r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)
 ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """What colours a terminal (ECMA-48, control sequences)."""
 _LINE_END: Final = re.compile(r"[\r\n]")
+_EPOCH: Final = re.compile(
+    r"(?<![\w./@-])epoch\s{0,8}:?\s{0,8}\[?\s{0,8}(\d{1,15})(?![\w%]|\.\d)", re.IGNORECASE
+)
+"""`Epoch 3`, `Epoch 3/90`, `Epoch [3/90]`, `Epoch: [3][10/500]`."""
+_BAR: Final = re.compile(r"\|\s{0,8}(\d{1,15})/(?:\d+|\?) \[\d")
+"""The count of tqdm's bar: `30%|###   | 3/10 [00:01<00:03, 2.1it/s]`."""
+_BETWEEN: Final = r"""["']?\s{0,8}[=:]\s{0,8}["']?|\s{1,80}\u2502\s{1,80}"""
+"""What stands between a name and its number; the last is a row of the table of Lightning's `validate`."""
 
 
 class LogParser:
     """Reads a run's log as it grows.
 
     Feed it the text in pieces of any size; `measurements` then holds what the complete lines so far said.
-    A line without a step counts as the next one.
+    A line without a step counts as the next one; a progress bar without one is at its own count, and what
+    comes after another bar goes on from there.
     """
 
     def __init__(self, metric: str, pattern: str | None = None) -> None:
@@ -46,7 +59,9 @@ class LogParser:
         self._rest = ""
         self._is_cut = False
         self._measurements: list[Measurement] = []
-        self._count = 0
+        self._repeated: Measurement | None = None
+        self._bar = 0
+        self._earlier_bars = 0
         self._extras: dict[str, float] = {}
 
     @property
@@ -73,21 +88,50 @@ class LogParser:
     def close(self) -> None:
         """Take the last line, which may lack its newline."""
         self.feed("\n")
+        self._settle(math.inf)
 
     def _take(self, line: str) -> None:
         if not line or len(line) > MAX_LINE:
             return
-        measurement = parse_line(line, self._metric, self._pattern, default_step=self._count + 1)
-        if measurement is not None:
-            # Counted apart: what is thinned away was a step all the same.
-            self._count += 1
-            self._measurements.append(measurement)
-            if len(self._measurements) > MAX_MEASUREMENTS:
-                self._measurements = thin(self._measurements, MAX_MEASUREMENTS // 2)
+        line = ESCAPE.sub("", line)
+        found = _read(line, self._metric, self._pattern)
+        if found is not None:
+            self._measure(*found, bar=_BAR.search(line))
         for name in EXTRA_NAMES:
-            value = _value(ESCAPE.sub("", line), name)
+            value = _value(line, name)
             if value is not None and math.isfinite(value):
                 self._extras[name] = value
+
+    def _measure(self, value: float, step: float | None, bar: re.Match[str] | None) -> None:
+        last = self._measurements[-1] if self._measurements else None
+        if step is None and bar is not None:
+            count = int(bar[1])
+            if count < self._bar:
+                self._earlier_bars += self._bar
+            self._bar = count
+            step = float(self._earlier_bars + count)
+        elif step is None:
+            step = 1.0 if last is None else last.step + 1
+        measurement = Measurement(step, value)
+        self._settle(step)
+        if bar is not None and last is not None and last.step < step and last.value == value:
+            self._repeated = measurement
+        else:
+            self._keep(measurement)
+
+    def _settle(self, step: float) -> None:
+        """Keep what a bar has repeated, if that is past; what comes at the same step takes its place."""
+        repeated, self._repeated = self._repeated, None
+        if repeated is not None and repeated.step < step:
+            self._keep(repeated)
+
+    def _keep(self, measurement: Measurement) -> None:
+        if self._measurements and self._measurements[-1].step == measurement.step:
+            self._measurements[-1] = measurement
+            return
+        self._measurements.append(measurement)
+        if len(self._measurements) > MAX_MEASUREMENTS:
+            self._measurements = thin(self._measurements, MAX_MEASUREMENTS // 2)
 
 
 def parse_line(
@@ -101,15 +145,11 @@ def parse_line(
         pattern: The user's own RE2 pattern, with one group or with groups `value` and, optionally, `step`.
         default_step: The step of a line that names none.
     """
-    line = ESCAPE.sub("", line)
-    if pattern is not None:
-        return _match(line, pattern, default_step)
-    value = _value(line, metric)
-    if value is None:
+    found = _read(ESCAPE.sub("", line), metric, pattern)
+    if found is None:
         return None
-    steps = (_value(line, name) for name in STEP_NAMES if name != metric)
-    step = next((s for s in steps if s is not None and math.isfinite(s)), default_step)
-    return Measurement(step=step, value=value)
+    value, step = found
+    return Measurement(default_step if step is None else step, value)
 
 
 def thin(measurements: Sequence[Measurement], limit: int) -> list[Measurement]:
@@ -127,17 +167,30 @@ def thin(measurements: Sequence[Measurement], limit: int) -> list[Measurement]:
     return [m for m in measurements if id(m) in kept]
 
 
-def _match(line: str, pattern: str, default_step: float) -> Measurement | None:
-    compiled = _compiled(pattern)
-    match = compiled.search(line)
-    if match is None:
-        return None
-    named = compiled.groupindex
-    value = _float(match.group("value" if "value" in named else 1))
+def _read(line: str, metric: str, pattern: str | None) -> tuple[float, float | None] | None:
+    """Return the value that a line carries, and its step where it names one; None without a value."""
+    value, step = (_value(line, metric), None) if pattern is None else _match(line, pattern)
     if value is None:
         return None
+    return value, _step(line, metric) if step is None else step
+
+
+def _step(line: str, metric: str) -> float | None:
+    steps = (_value(line, name, step=True) for name in STEP_NAMES if name != metric)
+    named = next((s for s in steps if s is not None and math.isfinite(s)), None)
+    if named is None and (match := _EPOCH.search(line)):
+        return float(match[1])
+    return named
+
+
+def _match(line: str, pattern: str) -> tuple[float | None, float | None]:
+    match = _compiled(pattern).search(line)
+    if match is None:
+        return None, None
+    named = match.re.groupindex
     step = _float(match.group("step")) if "step" in named else None
-    return Measurement(step=default_step if step is None or not math.isfinite(step) else step, value=value)
+    value = _float(match.group("value" if "value" in named else 1))
+    return value, step if step is not None and math.isfinite(step) else None
 
 
 @cache
@@ -147,21 +200,20 @@ def _compiled(pattern: str) -> re2._Regexp:
     return re2.compile(pattern, options)
 
 
-def _value(line: str, name: str) -> float | None:
+def _value(line: str, name: str, *, step: bool = False) -> float | None:
     # A cheap look first: most lines of a log name nothing that we look for.
     if name.lower() not in line.lower():
         return None
-    match = _named(name).search(line)
+    match = _named(name, step).search(line)
     return _float(match[1]) if match else None
 
 
 @cache
-def _named(name: str) -> re.Pattern[str]:
-    # No quantifier meets another that takes the same characters, so this is linear in the line.
-    return re.compile(
-        rf"""(?<![\w./@-]){re.escape(name)}["']?\s{{0,8}}[=:]\s{{0,8}}["']?({_NUMBER})(?!\w|\.\d)""",
-        re.IGNORECASE,
-    )
+def _named(name: str, step: bool) -> re.Pattern[str]:
+    # No quantifier meets another that takes the same characters, so this is linear in the line. A step is no
+    # percentage: `Epoch:  30%|###` is a bar.
+    end = r"(?!\w|\.\d|%)" if step else r"(?!\w|\.\d)"
+    return re.compile(rf"(?<![\w./@-]){re.escape(name)}(?:{_BETWEEN})({_NUMBER}){end}", re.IGNORECASE)
 
 
 def _float(text: str | None) -> float | None:

@@ -171,9 +171,15 @@ class TuningSpec(Value):
         given = _known(annotations, mistakes)
         values = _parse_each(given, mistakes)
         _complete(values, baseline, given, mistakes)
+        shape = shape or Shape()
+        if "workers" in given and not shape.can_grow:
+            rule = "the job has no Worker replica to have more of; add one to pytorchReplicaSpecs"
+            mistakes.append(
+                Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 0, template: ...}")
+            )
         if mistakes:
             raise InvalidJob(mistakes)
-        return cls(**values, shape=shape or Shape())
+        return cls(**values, shape=shape)
 
 
 def annotation_fields() -> Iterable[tuple[str, FieldInfo]]:

@@ -116,10 +116,12 @@ def live_table(
         f"  {len(trials)} of at most {spec.max_trials} trials  {cost(hours)}",
     )
     table = Table(box=None, pad_edge=False, header_style="dim")
+    laid_out = any(layout(trial) for trial in trials)
     for column in (
         "trial",
         "purpose",
         "batch size",
+        *(["layout"] if laid_out else []),
         "hyperparameters",
         "progress",
         spec.target.metric,
@@ -134,6 +136,7 @@ def live_table(
             str(trial.number),
             str(trial.suggestion.purpose),
             str(trial.suggestion.batch_size),
+            *([layout(trial)] if laid_out else []),
             Text(parameters(trial.suggestion.parameters)),
             _progress(trial, spec, trials),
             _metric(trial, spec),
@@ -149,17 +152,27 @@ def live_table(
 def described(trial: Trial) -> str:
     """Return what a trial tries, in words."""
     tried = trial.suggestion
-    layout = [
-        f"{name} {value}"
-        for name, value in (
-            ("workers", tried.workers),
-            ("micro-batch", tried.micro_batch_size),
-            ("accumulation", tried.accumulation_steps),
-        )
-        if value is not None
+    parts = [
+        str(tried.purpose),
+        f"batch size {tried.batch_size}",
+        parameters(tried.parameters),
+        layout(trial),
     ]
-    parts = [str(tried.purpose), f"batch size {tried.batch_size}", parameters(tried.parameters), *layout]
     return ", ".join(part for part in parts if part)
+
+
+def layout(trial: Trial) -> str:
+    """Return what realises a trial's batch size, in words; nothing where that is the job's own affair.
+
+    `micro-batch 16 x 2`: each process takes 16 samples at once, twice before a step.
+    """
+    tried, parts = trial.suggestion, []
+    if tried.workers is not None:
+        parts.append(f"workers {tried.workers}")
+    if tried.micro_batch_size is not None:
+        steps = tried.accumulation_steps or 1
+        parts.append(f"micro-batch {tried.micro_batch_size}" + (f" x {steps}" if steps > 1 else ""))
+    return ", ".join(parts)
 
 
 def ending(trial: Trial, spec: TuningSpec) -> str:

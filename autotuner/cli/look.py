@@ -90,7 +90,7 @@ def trials(
     job: JobName, namespace: Namespace = None, context: Context = None, as_json: AsJson = False
 ) -> None:
     """List a tuning's finished trials."""
-    from autotuner.view import best_value, cost, parameters
+    from autotuner.view import best_value, cost, layout, parameters
 
     with Reported(as_json=as_json):
         tuning = find(job, namespace, context)
@@ -101,6 +101,9 @@ def trials(
                     "number": trial.number,
                     "purpose": str(trial.suggestion.purpose),
                     "batch_size": trial.suggestion.batch_size,
+                    "workers": trial.suggestion.workers,
+                    "micro_batch_size": trial.suggestion.micro_batch_size,
+                    "accumulation_steps": trial.suggestion.accumulation_steps,
                     "parameters": dict(trial.suggestion.parameters),
                     "seed": trial.suggestion.seed,
                     "outcome": str(trial.outcome),
@@ -112,8 +115,16 @@ def trials(
             ]
             typer.echo(json.dumps(rows))
             return
+        laid_out = any(layout(trial) for trial in tuning.trials)
         table = _table(
-            "trial", "purpose", "batch size", "hyperparameters", spec.target.metric, "outcome", "cost"
+            "trial",
+            "purpose",
+            "batch size",
+            *(["layout"] if laid_out else []),
+            "hyperparameters",
+            spec.target.metric,
+            "outcome",
+            "cost",
         )
         for trial in tuning.trials:
             best = best_value(trial, spec)
@@ -121,6 +132,7 @@ def trials(
                 str(trial.number),
                 str(trial.suggestion.purpose),
                 str(trial.suggestion.batch_size),
+                *([layout(trial)] if laid_out else []),
                 escape(parameters(trial.suggestion.parameters)),
                 "" if best is None else f"{best:.4g}",
                 str(trial.outcome),

@@ -7,6 +7,8 @@ names and messages are strangers' input, and a dollar sign in one is no formula.
 from __future__ import annotations
 
 import io
+import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -124,27 +126,31 @@ def costs(trials: Sequence[Trial]) -> Figure:
     return figure
 
 
-def scaling(trials: Sequence[Trial]) -> Figure | None:
+def scaling(spec: TuningSpec, trials: Sequence[Trial]) -> Figure | None:
     """Draw the throughput of one process over the batch size; None where no trial reported any.
 
-    A line a number of processes: where it falls as processes are added, they wait for one another.
+    A line a number of processes, through the medians of trials at each batch size. Where more processes stand
+    lower at the same share of the batch, they wait for one another.
     """
-    reported = [trial for trial in trials if trial.extras.get("samples_per_second", 0) > 0]
+    reported: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for trial in trials:
+        total = trial.extras.get("samples_per_second", 0)
+        if 0 < total <= _DRAWABLE:
+            reported[trial.devices][trial.suggestion.batch_size].append(total / trial.devices)
     if not reported:
         return None
     with mpl.rc_context(_STYLE):
         figure, axes = _axes("global batch size", "samples per second and process")
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-        for devices in sorted({trial.devices for trial in reported}):
-            points = sorted(
-                (t.suggestion.batch_size, t.extras["samples_per_second"] / devices)
-                for t in reported
-                if t.devices == devices
-            )
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=f"{devices} processes")
+        _log2_axis(axes, spec)
+        for devices, at_size in sorted(reported.items()):
+            sizes = sorted(at_size)
+            medians = [statistics.median(at_size[size]) for size in sizes]
+            label = f"{devices} process{'es' if devices > 1 else ''}"
+            (line,) = axes.plot(sizes, medians, linewidth=1.2, label=label)
+            points = [(size, value) for size in sizes for value in at_size[size]]
+            axes.plot(*zip(*points, strict=True), "o", color=line.get_color(), markersize=4, alpha=0.7)
         axes.set_ylim(bottom=0)
-        axes.legend()
+        figure.legend(loc="outside upper left", ncols=min(4, len(reported)))
     return figure
 
 
@@ -190,14 +196,15 @@ def _draw_envelope(axes: Axes, spec: TuningSpec, shown: Sequence[tuple[Trial, fl
 
 
 def _target_line(axes: Axes, spec: TuningSpec) -> None:
+    # On the left, where few curves are near the target yet.
     axes.axhline(spec.target.threshold, color=_TARGET, linewidth=1.2, linestyle="--")
     axes.annotate(
         f"target {spec.target.comparison} {spec.target.threshold:g}",
-        (1.0, spec.target.threshold),
+        (0.0, spec.target.threshold),
         xycoords=("axes fraction", "data"),
-        xytext=(0, -11 if spec.target.sign > 0 else 4),
+        xytext=(3, -11 if spec.target.sign > 0 else 4),
         textcoords="offset points",
-        ha="right",
+        ha="left",
         color=_TARGET,
         fontsize=8.5,
     )
@@ -207,8 +214,10 @@ def _focus(axes: Axes, spec: TuningSpec, values: Sequence[float]) -> None:
     """Limit the metric's axis to where the decision is: far misses must not flatten the rest."""
     if not values:
         return
-    ordered = sorted([*values, spec.target.threshold], key=spec.target.margin)
-    low, high = sorted((ordered[len(ordered) // 4], ordered[-1]))
+    threshold = spec.target.threshold
+    ordered = sorted([*values, threshold], key=spec.target.margin)
+    quartile, best = ordered[len(ordered) // 4], ordered[-1]
+    low, high = min(quartile, best, threshold), max(quartile, best, threshold)
     margin = 0.1 * (high - low) or abs(high) * 0.01 or 0.01
     axes.set_ylim(low - margin, high + margin)
     hidden = sum(not low - margin <= value <= high + margin for value in values)

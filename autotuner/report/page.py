@@ -18,7 +18,7 @@ from autotuner.backends.base import Tuning
 from autotuner.decision import Answer
 from autotuner.report import figures
 from autotuner.trial import Purpose, Trial
-from autotuner.view import best_value, cost, parameters
+from autotuner.view import best_value, cost, layout, parameters
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("autotuner.report"),
@@ -42,7 +42,7 @@ def render(tuning: Tuning, now: datetime) -> str:
         ("How large can the batch be?", figures.frontier(spec, trials, answer)),
         ("Learning curves", figures.curves(spec, trials)),
         ("What each trial cost", figures.costs(trials)),
-        ("Scaling efficiency", figures.scaling(trials)),
+        ("Scaling efficiency", figures.scaling(spec, trials)),
     ]
     return _TEMPLATES.get_template("page.html").render(
         job=job,
@@ -64,6 +64,7 @@ def render(tuning: Tuning, now: datetime) -> str:
                 "number": trial.number,
                 "purpose": str(trial.suggestion.purpose),
                 "batch_size": trial.suggestion.batch_size,
+                "layout": layout(trial),
                 "parameters": parameters(trial.suggestion.parameters),
                 "best": "" if (best := best_value(trial, spec)) is None else f"{best:.5g}",
                 "met": best is not None and spec.target.is_met(best),
@@ -74,6 +75,7 @@ def render(tuning: Tuning, now: datetime) -> str:
             }
             for trial in trials
         ],
+        has_layouts=any(layout(trial) for trial in trials),
         now=now,
     )
 

@@ -49,6 +49,13 @@ def test_a_job_is_read_whole():
     assert read.spec().baseline_parameters == {"learning_rate": 0.1}
 
 
+def test_more_workers_than_none_need_a_worker_replica_to_make_them_from():
+    asked = annotations(workers="1..4")
+    with pytest.raises(InvalidJob, match="no Worker replica"):
+        job(asked=asked).spec()
+    assert job(asked=asked, worker=replica(replicas=0)).spec().workers is not None
+
+
 def test_a_job_keeps_nothing_of_what_it_was_read_from():
     source = manifest()
     read = Job.from_manifest(source)

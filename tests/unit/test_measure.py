@@ -40,6 +40,15 @@ def parsed(*pieces: str, metric: str = "accuracy", pattern: str | None = None) -
         ("accuracy=0.5 accuracy=0.6", 1, 0.5),
         ("accuracy=0.5 epoch=nan step=8", 8, 0.5),
         ("accuracy=0.5 epoch=1e999", 1, 0.5),
+        ("Epoch 3 accuracy=0.5", 3, 0.5),
+        ("Epoch 3/90, loss: 0.1, accuracy: 0.5", 3, 0.5),
+        ("Epoch [3/90], Step [100/600], accuracy: 0.5", 3, 0.5),
+        ("Epoch: [3][10/5005] accuracy: 0.5", 3, 0.5),
+        ("Epoch 3 done in 12.5 s, step: 400, accuracy: 0.5", 400, 0.5),
+        ("Epoch 2.5 accuracy=0.5", 1, 0.5),
+        ("Epoch " + "9" * 400 + " accuracy=0.5", 1, 0.5),
+        ("epoch=30% accuracy=0.5", 1, 0.5),
+        ("\u2502 accuracy  \u2502        0.953125       \u2502", 1, 0.953125),
     ],
 )
 def test_a_line_that_carries_the_metric_is_a_measurement(line, step, value):
@@ -92,6 +101,57 @@ def test_progress_bars_write_their_lines_with_carriage_returns():
     assert [m.value for m in parsed("accuracy=0.1\raccuracy=0.2\raccuracy=0.3\r\n")] == [0.1, 0.2, 0.3]
 
 
+def test_a_step_has_one_measurement_the_last():
+    said = "Epoch 1 accuracy=0.1\rEpoch 1 accuracy=0.2\rEpoch 1 accuracy=0.3\nEpoch 2 accuracy=0.3\n"
+    assert parsed(said) == (Measurement(1, 0.3), Measurement(2, 0.3))
+
+
+# As Lightning wrote it through tqdm: an epoch goes on showing what the one before has measured, the end of
+# its last batch included, until its own validation is done.
+LIGHTNING = [
+    "Epoch 0: 100%|##########| 16/16 [00:00<00:00, 52.37it/s, loss=0.237]",
+    "Epoch 0: 100%|##########| 16/16 [00:00<00:00, 52.73it/s, loss=0.237, val_accuracy=0.906]",
+    "Epoch 0:   0%|          | 0/16 [00:00<?, ?it/s, loss=0.237, val_accuracy=0.906]         ",
+    "Epoch 1:   0%|          | 0/16 [00:00<?, ?it/s, loss=0.237, val_accuracy=0.906]",
+    "Epoch 1:   6%|6         | 1/16 [00:00<00:00, 63.10it/s, loss=0.237, val_accuracy=0.906]",
+    "Epoch 1: 100%|##########| 16/16 [00:00<00:00, 58.07it/s, loss=0.182, val_accuracy=0.906]",
+    "Epoch 1: 100%|##########| 16/16 [00:00<00:00, 58.29it/s, loss=0.182, val_accuracy=0.969]",
+    "Epoch 2:   6%|6         | 1/16 [00:00<00:00, 30.73it/s, loss=0.182, val_accuracy=0.969]",
+    "Epoch 2: 100%|##########| 16/16 [00:00<00:00, 53.53it/s, loss=0.151, val_accuracy=0.969]",
+]
+
+
+def test_what_a_bar_still_shows_of_the_epoch_before_is_no_measurement():
+    parser, steps = LogParser("val_accuracy"), []
+    for line in LIGHTNING:
+        parser.feed(line + "\r")
+        steps.append(len(parser.measurements))
+    assert steps == [0, 1, 1, 1, 1, 1, 2, 2, 2]
+    # Had epoch 2 measured something else, it would have been shown: the end of the log settles it.
+    parser.close()
+    assert parser.measurements == (Measurement(0, 0.906), Measurement(1, 0.969), Measurement(2, 0.969))
+
+
+def test_what_a_bar_repeats_counts_once_its_step_is_past():
+    bar = "Epoch {}:  50%|#####     | 8/16 [00:00<00:00, 9.1it/s, accuracy={}]\r"
+    told = parsed(bar.format(1, 0.5), bar.format(2, 0.5), bar.format(3, 0.5), bar.format(3, 0.7))
+    assert told == (Measurement(1, 0.5), Measurement(2, 0.5), Measurement(3, 0.7))
+
+
+def test_a_bar_without_an_epoch_is_at_its_own_count_and_the_next_one_goes_on_from_there():
+    bar = " 30%|###   | {}/4 [00:01<00:03, 2.1it/s, accuracy={}]"
+    first = "\r".join(bar.format(count, count / 10) for count in range(5))
+    second = "\r".join(bar.format(count, count / 10 + 0.45) for count in range(5))
+    told = parsed(first + "\n" + second + "\n")
+    assert [m.step for m in told] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert told[4:6] == (Measurement(4, 0.45), Measurement(5, 0.55))
+
+
+def test_the_bars_own_percentage_is_no_step():
+    bar = "Epoch:  75%|#######5  | 3/4 [00:00<00:00, 2.1it/s, accuracy=0.5]"
+    assert parsed(bar) == (Measurement(3, 0.5),)
+
+
 def test_an_unfinished_line_says_nothing_yet():
     parser = LogParser("accuracy")
     parser.feed("accuracy=0.9")
@@ -118,6 +178,7 @@ def test_the_extras_of_the_sdk_keep_their_last_finite_value():
         (r"(?P<step>\d+): (?P<value>\S+)", "7: nan", Measurement(7.0, math.nan)),
         (r"v (?P<value>\S+)(?: s (?P<step>\S+))?", "v 3", Measurement(1, 3.0)),
         (r"v (?P<value>\S+)(?: s (?P<step>\S+))?", "v 3 s soon", Measurement(1, 3.0)),
+        (r"Acc@1 (\S+)", "Epoch: [3][10/50] Acc@1 75.9", Measurement(3.0, 75.9)),
         (r"v (\S*)", "v high", None),
         (r"v (\d+)?", "v ", None),
         (r"v (\d+)", "accuracy=0.9", None),
@@ -147,6 +208,8 @@ WORDS = st.sampled_from(
             "\r\n",
             " ",
             "epoch",
+            "Epoch 3",
+            "| 2/4 [0",
             "step",
             "3",
             '"',

@@ -205,3 +205,28 @@ def test_whatever_step_a_script_counts_can_be_drawn():
     steps = (0.0, -1.0, 1e300, -1e308)
     run = trial(measurements=tuple(Measurement(step, 0.5) for step in steps))
     assert "svg" in Page(render(tuning([run]), NOON)).tags
+
+
+def test_throughput_has_a_line_for_each_number_of_processes_and_nothing_drawn_without():
+    def reporting(number: int, devices: int, throughput: float):
+        return trial(number, devices=devices, extras={"samples_per_second": throughput})
+
+    assert "Scaling efficiency" not in render(tuning([trial(0), reporting(1, 1, 0)]), NOON)
+    trials = [
+        reporting(0, 1, 900),
+        reporting(1, 4, 3000),
+        reporting(2, 4, 3100),
+        reporting(3, 4, 1e308),
+    ]
+    page = Page(render(tuning(trials), NOON))
+    assert "Scaling efficiency" in page.text
+    assert "samples per second and process" in page.text
+    assert "1 process\n" in page.text
+    assert "4 processes" in page.text
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.9001, 0.95, 1e6])
+def test_the_target_is_in_the_picture_where_every_trial_lies_beyond_it(value):
+    trials = [trial(number, values=[value]) for number in range(4)]
+    assert "target >= 0.9" in Page(render(tuning(trials, None), NOON)).text

@@ -2,22 +2,27 @@
 
 It answers, by brute force, the question that the tuner answers with a few dozen trials: up to which batch
 size does the accuracy hold, and with what? Every recipe gets every learning rate, five seeds each, and is
-shown at the rate with the best mean.
+shown at the rate with the best mean. Below stand the trials of the tuner, which knows none of this.
 
     python sweep.py              # some minutes on one core; writes sweep.csv and sweep.svg
-    python sweep.py --draw-only  # sweep.svg from sweep.csv
+    python sweep.py --draw-only  # sweep.svg from sweep.csv and tuned.csv
+
+    autotuner trials large-batch-tuning --json | python sweep.py --take-trials   # writes tuned.csv, too
 """
 
 import argparse
 import csv
+import json
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from train import learn
 
@@ -36,6 +41,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "LAMB with warm-up": {"optimizer": "lamb", "warmup": 0.2},
 }
 COLUMNS = ("recipe", "batch_size", "learning_rate", "seed", "accuracy")
+TRIAL_COLUMNS = ("number", "purpose", "batch_size", "optimizer", "warmup", "learning_rate", "outcome", "best")
+MET = {"reached", "promising"}
+"""Outcomes of trials that count as having met the target."""
 
 
 def best_accuracy(hyperparameters: Mapping[str, Any]) -> float:
@@ -85,21 +93,59 @@ def best_rates(path: Path) -> dict[str, dict[int, list[float]]]:
     return found
 
 
-def draw(source: Path, target: Path) -> None:
-    """Draw accuracy over batch size: the mean of the seeds, and their range as a band."""
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = figure.subplots()
+def take_trials(source: TextIO, path: Path) -> None:
+    """Write what the tuner tried, and how that ended, a line a trial."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, TRIAL_COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**trial, **trial["parameters"]} for trial in json.load(source))
+
+
+def draw_trials(axes: Axes, source: Path, colours: Mapping[str, Any]) -> int:
+    """Mark the batch sizes of the tuner's trials, coloured by recipe; return the one that it confirmed."""
+    with source.open(newline="") as file:
+        trials = list(csv.DictReader(file))
+    names = {(choices["optimizer"], choices["warmup"] > 0): name for name, choices in RECIPES.items()}
+    for trial in trials:
+        recipe = names.get((trial["optimizer"], float(trial["warmup"]) > 0), "")
+        has_met = trial["outcome"] in MET
+        # Some choices, such as LAMB without warm-up, are none of the sweep's recipes.
+        colour = colours.get(recipe, "grey")
+        axes.plot(int(trial["batch_size"]), int(has_met), "o" if has_met else "x", markersize=4, color=colour)
+    axes.set_yticks([0, 1], ["missed", "met"])
+    axes.set_ylim(-0.6, 1.6)
+    axes.set_ylabel("trials")
+    axes.spines[["top", "right"]].set_visible(False)
+    return max(int(t["batch_size"]) for t in trials if t["purpose"] == "confirm" and t["outcome"] in MET)
+
+
+def draw(source: Path, trials: Path, target: Path) -> None:
+    """Draw accuracy over batch size: the mean of the seeds, and their range as a band; and the trials."""
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[7, 1])
+    colours = {}
     for recipe, results in best_rates(source).items():
         sizes = sorted(results)
         means = [math.fsum(results[size]) / len(results[size]) for size in sizes]
         (line,) = axes.plot(sizes, means, marker="o", markersize=4, label=recipe)
+        colours[recipe] = line.get_color()
         low, high = ([bound(results[size]) for size in sizes] for bound in (min, max))
         axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    answer = draw_trials(below, trials, colours)
+    for each in (axes, below):
+        each.axvline(answer, color="black", linewidth=0.8, linestyle=":")
+    axes.annotate(
+        f"the tuner's answer: {answer}",
+        (answer, 0.3),
+        xytext=(4, 4),
+        textcoords="offset points",
+    )
     axes.axhline(TARGET, color="black", linewidth=0.8, linestyle="--")
     axes.annotate("target", (BATCH_SIZES[-1], TARGET), xytext=(0, 3), textcoords="offset points", ha="right")
     axes.set_xscale("log", base=2)
     axes.set_xticks(BATCH_SIZES, [str(size) for size in BATCH_SIZES])
-    axes.set_xlabel("batch size")
+    axes.minorticks_off()
+    below.set_xlabel("batch size")
     axes.set_ylabel("test accuracy at the best learning rate")
     axes.set_ylim(0.3, 1.0)
     axes.legend(loc="lower left", frameon=False)
@@ -114,11 +160,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draw-only", action="store_true", help="draw what sweep.csv has")
-    if not parser.parse_args().draw_only:
+    parser.add_argument("--draw-only", action="store_true", help="draw what sweep.csv and tuned.csv have")
+    parser.add_argument(
+        "--take-trials", action="store_true", help="write tuned.csv from trials on stdin, and draw"
+    )
+    options = parser.parse_args()
+    if options.take_trials:
+        take_trials(sys.stdin, FOLDER / "tuned.csv")
+    elif not options.draw_only:
         torch.set_num_threads(1)
         sweep(FOLDER / "sweep.csv")
-    draw(FOLDER / "sweep.csv", FOLDER / "sweep.svg")
+    draw(FOLDER / "sweep.csv", FOLDER / "tuned.csv", FOLDER / "sweep.svg")
 
 
 if __name__ == "__main__":

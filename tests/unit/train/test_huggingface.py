@@ -1,5 +1,7 @@
-"""The callback, in the real Trainer of Hugging Face."""
+"""The callback, in the real Trainer of Hugging Face; and what that prints without it."""
 
+import contextlib
+import io
 import json
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 pytest.importorskip("transformers")
 from transformers import Trainer, TrainingArguments
 
+from autotuner.measure import LogParser
 from autotuner.train.callbacks.huggingface import AutotunerCallback
 
 
@@ -41,9 +44,8 @@ def arguments(folder, **options):
         logging_strategy="epoch",
         save_strategy="no",
         report_to="none",
-        disable_tqdm=True,
         use_cpu=True,
-        **options,
+        **{"disable_tqdm": True, **options},
     )
 
 
@@ -141,3 +143,23 @@ def test_a_loss_that_diverges_is_reported(tmp_path, capsys):
         Diverging(), args, train_dataset=dataset(), eval_dataset=dataset(16), callbacks=[callback]
     ).train()
     assert "NaN" in {line.get("loss") for line in reports(capsys.readouterr().out)}
+
+
+@pytest.mark.parametrize("has_bar", [False, True])
+def test_what_it_prints_by_itself_is_read(tmp_path, has_bar):
+    args = arguments(tmp_path, disable_tqdm=not has_bar)
+    trainer = Trainer(
+        Classifier(), args, train_dataset=dataset(), eval_dataset=dataset(16), compute_metrics=accuracy
+    )
+    log = io.StringIO(newline="")
+    # A container's log has both streams.
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        trainer.train()
+    for metric in ("eval_accuracy", "eval_loss", "loss"):
+        parser = LogParser(metric)
+        parser.feed(log.getvalue())
+        parser.close()
+        logged = [(entry["epoch"], entry[metric]) for entry in trainer.state.log_history if metric in entry]
+        read = [(m.step, pytest.approx(m.value, rel=1e-3)) for m in parser.measurements]
+        assert logged == read
+        assert len(read) == 2

@@ -1,5 +1,7 @@
-"""The callback, in Lightning's real Trainer."""
+"""The callback, in Lightning's real Trainer; and what that prints without it."""
 
+import contextlib
+import io
 import json
 import warnings
 
@@ -7,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from autotuner.measure import LogParser
 
 lightning = pytest.importorskip("lightning.pytorch")
 
@@ -129,3 +133,47 @@ def test_a_batch_size_that_nothing_reads_is_refused(tmp_path):
 def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path):
     with pytest.raises(ValueError, match="choose batch sizes that these divide"):
         train(AutotunerCallback({"AUTOTUNER_BATCH_SIZE": "33"}), tmp_path, accumulate_grad_batches=2)
+
+
+class Logging(Classifier):
+    """Shows its metric in the progress bar, and keeps what it has measured."""
+
+    def __init__(self):
+        super().__init__()
+        self.measured = []
+
+    def validation_step(self, batch, _index):
+        inputs, labels = batch
+        value = (self.linear(inputs).argmax(1) == labels).float().mean()
+        self.log("val_accuracy", value, prog_bar=True)
+        if not self.trainer.sanity_checking:
+            self.measured.append(float(value))
+
+
+def test_what_its_bar_and_its_table_show_is_read(tmp_path):
+    bar = lightning.callbacks.TQDMProgressBar()
+    module, log = Logging(), io.StringIO(newline="")
+    with (
+        warnings.catch_warnings(action="ignore"),
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        trainer = lightning.Trainer(
+            accelerator="cpu",
+            max_epochs=3,
+            callbacks=[bar],
+            logger=False,
+            enable_checkpointing=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(module, Data())
+        fitted = log.getvalue()
+        trainer.validate(module, Data())
+    parser = LogParser("val_accuracy")
+    parser.feed(fitted)
+    parser.close()
+    read = [(m.step, pytest.approx(m.value, abs=1e-3)) for m in parser.measurements]
+    assert list(enumerate(module.measured[:3])) == read
+    table = LogParser("val_accuracy")
+    table.feed(log.getvalue()[len(fitted) :])
+    assert [m.value for m in table.measurements] == [pytest.approx(module.measured[3])]

@@ -41,16 +41,19 @@ class TwoProcesses:
 
     def stop(self):
         """End both processes."""
-        for process, pipe in self._members:
+        for _, pipe in self._members:
             with contextlib.suppress(OSError):
                 pipe.send(None)
+        for process, _ in self._members:
             process.join(1)
             process.kill()
             process.join()
         self._members = []
 
     def _start(self):
-        context = multiprocessing.get_context("spawn")
+        # The server imports torch once, and has no threads that a fork would lose.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         for rank in range(COUNT):
