@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from autotuner.trial import Outcome, ParameterValue, Suggestion
+from autotuner.trial import Outcome, ParameterValue, Suggestion, Trial
 
 
 class Phase(StrEnum):
@@ -75,6 +75,18 @@ class Answer:
     def is_confirmed(self) -> bool:
         """Whether every confirmation run that was wanted has reached the target."""
         return self.confirmed >= self.confirmations
+
+    def realised_by(self, trials: Sequence[Trial]) -> Suggestion | None:
+        """Return what the newest trial of the answer's setting ran, its layout included; None without any.
+
+        What ran out of memory is passed over: its micro-batch is the one that does not fit.
+        """
+        for trial in sorted(trials, key=lambda trial: -trial.number):
+            tried = trial.suggestion
+            is_same = (tried.batch_size, tried.parameters) == (self.batch_size, self.parameters)
+            if is_same and trial.outcome is not Outcome.OUT_OF_MEMORY:
+                return tried
+        return None
 
     @classmethod
     def from_text(cls, text: str) -> Answer | None:

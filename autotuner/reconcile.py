@@ -20,7 +20,7 @@ from autotuner.errors import InvalidJob
 from autotuner.manifest import Job, answered_spec
 from autotuner.spec import TuningSpec
 from autotuner.status import Status, describe, describe_invalid, events
-from autotuner.trial import Purpose, Suggestion, Trial
+from autotuner.trial import Suggestion, Trial
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED), str(Phase.INVALID)})
 
@@ -150,12 +150,5 @@ def _answered(
     answer = decision.answer
     if not (spec.apply and decision.is_final and answer is not None and answer.is_confirmed):
         return None
-    for trial in trials:
-        suggestion = trial.suggestion
-        if (
-            suggestion.purpose is Purpose.CONFIRM
-            and suggestion.batch_size == answer.batch_size
-            and suggestion.parameters == answer.parameters
-        ):
-            return answered_spec(job, suggestion)
-    return None
+    suggestion = answer.realised_by(trials)
+    return None if suggestion is None else answered_spec(job, suggestion)

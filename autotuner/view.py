@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -16,7 +16,7 @@ from rich.text import Text
 from autotuner.decision import Answer, Decision
 from autotuner.reconcile import Pass
 from autotuner.spec import TuningSpec
-from autotuner.trial import Outcome, ParameterValue, Trial
+from autotuner.trial import Outcome, ParameterValue, Suggestion, Trial
 
 _SHOWN_TRIALS: Final = 14
 _STYLES: Final = {
@@ -166,7 +166,18 @@ def layout(trial: Trial) -> str:
 
     `micro-batch 16 x 2`: each process takes 16 samples at once, twice before a step.
     """
-    tried, parts = trial.suggestion, []
+    return _layout(trial.suggestion)
+
+
+def answer_setting(answer: Answer, trials: Sequence[Trial]) -> str:
+    """Return the answer's hyperparameters in words, and the layout that its trials ran in."""
+    tried = answer.realised_by(trials)
+    parts = [parameters(answer.parameters), "" if tried is None else _layout(tried)]
+    return ", ".join(part for part in parts if part)
+
+
+def _layout(tried: Suggestion) -> str:
+    parts = []
     if tried.workers is not None:
         parts.append(f"workers {tried.workers}")
     if tried.micro_batch_size is not None:
@@ -191,11 +202,11 @@ def answer_line(answer: Answer) -> str:
     )
 
 
-def answer_lines(answer: Answer, spec: TuningSpec, trials: int, hours: float) -> list[str]:
+def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hours: float) -> list[str]:
     """Return the answer and its evidence, as printed at the end."""
     metric = "" if answer.metric is None else f" (median {spec.target.metric} {answer.metric:.4g})"
     lines = [
-        f"largest batch size {answer.batch_size} with {parameters(answer.parameters)}",
+        f"largest batch size {answer.batch_size} with {answer_setting(answer, trials)}",
         f"  {answer.tally} confirmation runs reached {spec.target}{metric}",
     ]
     if answer.probability_larger is not None:
@@ -203,7 +214,7 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: int, hours: float) ->
             "  a batch half a doubling larger would meet the target with probability"
             f" {answer.probability_larger:.2f}"
         )
-    lines.append(f"  {trials} trials, {cost(hours)}; it ended because {answer.ended}")
+    lines.append(f"  {len(trials)} trials, {cost(hours)}; it ended because {answer.ended}")
     return lines
 
 

@@ -166,7 +166,7 @@ def _finish(last: Pass, spec: TuningSpec, folder: Path, *, as_json: bool) -> Non
         typer.echo(json.dumps(answer and answer.as_json()))
     elif answer is not None:
         hours = sum(trial.gpu_hours(_now()) for trial in tuning.trials)
-        for line in answer_lines(answer, spec, len(tuning.trials), hours):
+        for line in answer_lines(answer, spec, tuning.trials, hours):
             typer.echo(line)
         typer.echo(f"pictures: autotuner report {folder}")
     else:

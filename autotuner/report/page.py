@@ -18,7 +18,7 @@ from autotuner.backends.base import Tuning
 from autotuner.decision import Answer
 from autotuner.report import figures
 from autotuner.trial import Purpose, Trial
-from autotuner.view import best_value, cost, layout, parameters
+from autotuner.view import answer_setting, best_value, cost, layout, parameters
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("autotuner.report"),
@@ -48,7 +48,7 @@ def render(tuning: Tuning, now: datetime) -> str:
         job=job,
         spec=spec,
         answer=answer,
-        answer_parameters=parameters(answer.parameters) if answer else "",
+        answer_setting=answer_setting(answer, trials) if answer else "",
         phase=job.annotations.get(keys.PHASE, "not started"),
         message=job.annotations.get(keys.MESSAGE, ""),
         cost=cost(sum(trial.gpu_hours(now) for trial in trials)),

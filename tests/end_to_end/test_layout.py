@@ -65,6 +65,7 @@ def test_processes_and_micro_batches_follow_the_layout_and_what_memory_has_taugh
     assert (
         "trial 3 starts: climb, batch size 128, learning_rate 0.2, workers 3, micro-batch 16 x 2" in ran.out
     )
+    assert "largest batch size 128 with learning_rate 0.2, workers 3, micro-batch 16 x 2" in ran.out
     listed = place.run("trials", "toy-tuning").out.splitlines()
     assert "workers 3, micro-batch 16 x 2" in listed[4]
     assert place.run("report", "toy-tuning").code == 0
