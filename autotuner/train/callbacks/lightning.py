@@ -6,9 +6,9 @@ That is all: before the optimizers and loaders are made, the trial's hyperparame
 and `hparams` of the same names, of the module and of the data module, and after each validation the logged
 metrics are reported. Without the tuner, nothing is changed.
 
-The tuner also reads what Lightning prints by itself: a metric logged with `prog_bar=True` in its tqdm bar, and
-the table of `validate` and `test`. But where rich is installed, Lightning's bar is rich's, which shows nothing
-in a log before the run is over.
+The tuner also reads what Lightning prints by itself: a metric logged with `prog_bar=True` in its tqdm bar,
+and the table of `validate` and `test`. But where rich is installed, Lightning's bar is rich's, which shows
+nothing in a log before the run is over.
 """
 
 from __future__ import annotations
