@@ -42,14 +42,10 @@ FEWEST_SEEN: Final = 0.15
 """Fraction of a run that must have been seen before it counts as promising: a prediction is no evidence."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
-WORTH: Final = 0.05
-"""Or when one more trial is expected to gain less, in doublings."""
-PATIENCE: Final = 15
-LEAST_PATIENCE: Final = 0.3
-"""Trials of the search to which these bounds belong; with more or fewer they grow and fall in proportion."""
-STILL_ENOUGH: Final = 0.3
-STILL_WORTH: Final = 0.1
-"""A confirmation that has begun is finished as long as that probability or that gain is smaller."""
+TRIALS_WORTH: Final = 30
+"""Or when it has taken as many trials as that batch is worth: so many, were it certain."""
+STILL: Final = 2.0
+"""A confirmation that has begun is finished as long as the probability is below so many times these."""
 TOLERATED_MISSES: Final = 1
 """Confirmation runs that may miss the target; as many as are wanted must reach it all the same."""
 BASELINE_RUNS: Final = 2
@@ -293,7 +289,7 @@ class _State:
             owed = self.spec.confirmations - self._reached(best)
             if self._is_enough(best) or left <= owed:
                 return self._confirm(best)
-        elif self._is_fruitless():
+        elif not history.running and self._is_enough(None):
             text = f"no batch size meets {self.spec.target}"
             return self._final(Phase.DONE, text, Ended.NOTHING_FEASIBLE)
         if left <= 0:
@@ -336,30 +332,21 @@ class _State:
         text = f"the job unchanged misses {self.spec.target}: {shown}; lower the target or mend the job"
         return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
 
-    def _is_enough(self, best: Setting) -> bool:
-        """Return whether a larger batch is unlikely, or not worth another trial."""
-        larger = self.beliefs.probability_larger(best.batch_size)
-        gain = self.beliefs.expected_gain(best.batch_size)
-        if larger is None or gain is None:
+    def _is_enough(self, best: Setting | None) -> bool:
+        """Return whether a larger batch is unlikely, or not worth the trials that the search has taken.
+
+        A batch that is feasible with probability p is worth p times the trials that a certain one is.
+        """
+        larger = self.beliefs.probability_larger(0 if best is None else best.batch_size)
+        if larger is None:
             return False
-        if self._is_confirming(best):
-            return larger < STILL_ENOUGH or gain < STILL_WORTH
-        # Few trials are little ground for giving up, and the longer a search, the less its hopes are worth
-        # that have not come true.
         searched = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
-        patience = max(searched / PATIENCE, LEAST_PATIENCE)
-        if larger < ENOUGH * min(patience, 1.0):
-            return True
-        return gain < WORTH * patience and larger < STILL_ENOUGH * patience
+        bound = max(ENOUGH, searched / TRIALS_WORTH)
+        return larger < (STILL * bound if best is not None and self._is_confirming(best) else bound)
 
     def _settled(self, best: Setting) -> Ended:
         larger = self.beliefs.probability_larger(best.batch_size)
         return Ended.LARGER_UNLIKELY if larger is None or larger < ENOUGH else Ended.NOT_WORTH
-
-    def _is_fruitless(self) -> bool:
-        """Return whether nothing meets the target and nothing is expected to."""
-        gain = self.beliefs.expected_gain(0)
-        return gain is not None and gain < WORTH and not self.history.running
 
     def _is_confirming(self, tried: Setting) -> bool:
         last = self.history.trials[-1]

@@ -31,7 +31,7 @@ from autotuner.search.frontier import (
     uniform,
 )
 from autotuner.search.history import History, Setting, curve, setting
-from autotuner.search.model import Posterior, fit, slope
+from autotuner.search.model import Posterior, fit, margin_of, slope
 from autotuner.search.space import Space
 from autotuner.spec import Target
 from autotuner.trial import Outcome, Purpose, Trial
@@ -149,10 +149,6 @@ class Beliefs:
         """Return the probability that a batch half a doubling larger is feasible; None without a model."""
         return None if self.frontier is None else self.frontier.probability_larger(batch_size)
 
-    def expected_gain(self, batch_size: int) -> float | None:
-        """Return the doublings that one more trial is expected to gain; None without a model."""
-        return None if self.frontier is None else self.frontier.expected_gain(batch_size)
-
     def propose(self, number: int, incumbent: Setting | None) -> Setting:
         """Return the setting to try next: the largest expected gain in doublings over the incumbent.
 
@@ -179,10 +175,8 @@ class Beliefs:
 
 def believed(posterior: Posterior, places: Array, ends: Array) -> Points:
     """Return points that say of places (n, d) that their curves end at these log-shortfalls."""
-    headroom = posterior.kernel.headroom
-    lack = np.where(ends > math.log(2), (math.log(2) + 1 - ends) / 2, np.exp(-ends))
-    count = len(places)
-    return Points(places, np.arange(count), np.ones(count), headroom * (1 - lack), np.ones(count))
+    count, margin = len(places), margin_of(ends, posterior.kernel.headroom)
+    return Points(places, np.arange(count), np.ones(count), margin, np.ones(count))
 
 
 def _refit_count(ended: int) -> int:

@@ -80,6 +80,12 @@ def level(margin: Array, headroom: float) -> Array:
     return np.where(lack < BEND, math.log(2) + 1 - 2 * lack, -np.log(np.maximum(lack, BEND)))
 
 
+def margin_of(level: Array, headroom: float) -> Array:
+    """Return the margin of a log-shortfall: the inverse of `level`."""
+    lack = np.where(level > math.log(2), (math.log(2) + 1 - level) / 2, np.exp(-level))
+    return np.asarray(headroom * (1 - lack))
+
+
 def slope(margin: Array, headroom: float) -> Array:
     """Return the derivative of `level` by the margin."""
     return 1 / np.maximum(headroom - margin, headroom / 2)

@@ -116,8 +116,13 @@ def no_confirmation() -> None:
 
 
 def probability_end() -> None:
-    """Only a probability under 10% of a batch half a doubling larger ends the search, not a small gain."""
-    decide.WORTH = decide.STILL_WORTH = -1.0
+    """Only a probability under 10% of a larger batch ends the search, however long it takes."""
+    decide.TRIALS_WORTH = 10**6
+
+
+def far_leaps() -> None:
+    """A gain counts by all its doublings, so that leaps to where the model knows nothing look good."""
+    frontier.FURTHEST = 100.0
 
 
 ELEMENTS: dict[str, Callable[[], None]] = {
@@ -137,6 +142,7 @@ ELEMENTS: dict[str, Callable[[], None]] = {
             strict_confirmation,
             no_confirmation,
             probability_end,
+            far_leaps,
         )
     },
 }

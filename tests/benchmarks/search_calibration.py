@@ -34,10 +34,10 @@ def play(job: tuple[str, str, int, int]) -> tuple[list[tuple[float, bool]], list
     sys.path[:0] = [bench, str(Path(__file__).parent)]
     from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
     from problems import development  # noqa: PLC0415
-    from search_problems import problems  # noqa: PLC0415
+    from search_problems import problem as further  # noqa: PLC0415
     from simulate import simulate  # noqa: PLC0415
 
-    problem = (development() if kind == "development" else problems())[index]
+    problem = development()[index] if kind == "development" else further(index)
     tuner = Autotuner(problem, seed=seed, parallel=1)
     larger: list[tuple[float, bool]] = []
     begun: dict[object, float] = {}

@@ -24,15 +24,18 @@ HEADROOM = 0.15
 
 def problems(owners: int = 1) -> list[CurveProblem]:
     """Return so many problems a surface; the same at every call."""
-    weights = dict(np.load(DATA / "lcbench_dev.npz"))
-    known = json.loads((DATA / "lcbench_dev.json").read_text())
-    made = []
-    for index, (task, setup) in enumerate(sorted(known.items())):
-        curve = fitted_surface(weights, task)
-        for owner in range(owners):
-            rng = np.random.default_rng([index, owner])
-            made.append(_problem(f"{task}/{owner}", curve, setup["baseline"], rng))
-    return made
+    return [problem(index, owner) for index in range(len(_setups())) for owner in range(owners)]
+
+
+def problem(index: int, owner: int = 0) -> CurveProblem:
+    """Return one of them; to make one takes some seconds."""
+    task, setup = _setups()[index]
+    curve = fitted_surface(dict(np.load(DATA / "lcbench_dev.npz")), task)
+    return _problem(f"{task}/{owner}", curve, setup["baseline"], np.random.default_rng([index, owner]))
+
+
+def _setups() -> list[tuple[str, Mapping]]:
+    return sorted(json.loads((DATA / "lcbench_dev.json").read_text()).items())
 
 
 def _problem(name: str, curve, known: Mapping[str, float], rng: np.random.Generator) -> CurveProblem:
