@@ -39,10 +39,11 @@ HOPELESS: Final = 0.05
 PROMISING: Final = 0.9
 """A run of the search is stopped when its chance to reach the target is larger."""
 FEWEST_SEEN: Final = 0.15
-"""Fraction of a run that must have been seen before it counts as promising: a prediction is no evidence."""
+"""Fraction of a run that must have been seen before it counts as promising, or a confirmation as hopeless: a
+prediction is no evidence."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
-TRIALS_WORTH: Final = 30
+TRIALS_WORTH: Final = 50
 """Or when it has taken as many trials as that batch is worth: so many, were it certain."""
 STILL: Final = 2.0
 """A confirmation that has begun is finished as long as the probability is below so many times these."""
@@ -108,13 +109,12 @@ def _verdict(state: _State, trial: Trial) -> Stop | None:
     if trial.suggestion.purpose is Purpose.BASELINE or not len(curve(trial)):
         return None
     chance = beliefs.chance(trial)
-    if chance < HOPELESS:
+    confirms = trial.suggestion.purpose is Purpose.CONFIRM
+    begun = curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
+    if chance < HOPELESS and (begun or not confirms):
         reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
         return Stop(trial.number, Outcome.HOPELESS, reason)
-    if trial.suggestion.purpose is Purpose.CONFIRM:
-        return None
-    begun = curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
-    if chance > PROMISING and begun and beliefs.is_held(trial):
+    if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):
         return Stop(trial.number, Outcome.PROMISING, f"reaches {history.spec.target} almost surely")
     return None
 

@@ -36,7 +36,7 @@ from autotuner.search.space import Space
 from autotuner.spec import Target
 from autotuner.trial import Outcome, Purpose, Trial
 
-AHEAD: Final = 8
+AHEAD: Final = 9
 """Steps at which the rest of a running trial's curve is drawn."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
@@ -122,13 +122,15 @@ class Beliefs:
         last = seen.last_step / length
         if last >= 1:
             return 0.0
-        ahead = last + (1 - last) * np.arange(1, AHEAD + 1) / AHEAD
+        # The next measurement, and evenly from there on: some curves peak at once, and fall.
+        step = last / len(seen)
+        ahead = np.linspace(min(last + step, 1.0), 1.0, AHEAD)
         index = len(posterior.data.place) - len(self._running) + self._running.index(trial)
         place = self.space.coordinates(setting(trial))[None]
         mean, covariance = posterior.curves(place, ahead, [index])
         drawn = uniform(DRAWS, 2 * AHEAD)
         kernel = posterior.kernel
-        each = max(len(seen) / last * (1 - last) / AHEAD, 1.0)
+        each = np.maximum(np.diff(ahead, prepend=last) / step, 1.0)
         noise = kernel.epoch_noise * float(slope(np.zeros(1), kernel.headroom)[0])
         paths = mean[0] + ndtri(drawn[:, :AHEAD]) @ square_root(covariance[0]).T
         paths += noise * ndtri(drawn[:, AHEAD:] ** (1 / each))

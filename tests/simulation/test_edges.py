@@ -43,6 +43,14 @@ def test_curves_that_rise_and_fall_count_by_their_best():
     reaches(World(spec(), curve), largest(curve, 0.9))
 
 
+def test_curves_that_peak_at_their_second_step_are_not_given_up_at_the_first():
+    def peaked(t: np.ndarray) -> np.ndarray:
+        return np.where(t < 1.5 / STEPS, 0.6, 1 - 0.1 * t)
+
+    curve = hill(top=0.95, progress=peaked)
+    reaches(World(spec(), curve), largest(curve, 0.9))
+
+
 def test_curves_that_gain_late_are_not_given_up():
     curve = hill(progress=lambda t: 0.8 + 0.2 * t**3)
     reaches(World(spec(), curve), largest(curve, 0.9))
