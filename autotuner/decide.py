@@ -108,9 +108,14 @@ def _verdict(state: _State, trial: Trial) -> Stop | None:
         return Stop(trial.number, Outcome.DOMINATED, reason)
     if trial.suggestion.purpose is Purpose.BASELINE or not len(curve(trial)):
         return None
+    length, last = history.run_length or 0.0, curve(trial).last_step
+    if history.is_length_known and last >= length:
+        return Stop(
+            trial.number, Outcome.MISSED, f"has run its {length:g} steps and misses {history.spec.target}"
+        )
     chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
-    begun = curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
+    begun = last >= FEWEST_SEEN * length
     if chance < HOPELESS and (begun or not confirms):
         reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
         return Stop(trial.number, Outcome.HOPELESS, reason)
