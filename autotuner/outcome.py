@@ -187,14 +187,21 @@ def assess(job: Conditions, pods: Sequence[Pod], now: datetime, patience: timede
 def _failure(job: Conditions, pods: Sequence[Pod]) -> Ending:
     """Say why a trial failed: the cluster first, then the process that failed first.
 
-    When one process goes, the others fail of its absence a moment later; their exit codes say nothing.
+    When one process goes, the others fail of its absence a moment later; their exit codes say nothing. Within
+    one second, the finest that a pod tells, those come first of whose role the job counted a failure: the
+    operator deletes what still runs only after that.
     """
     for pod in pods:
         if pod.disruption:
             return Ending(None, disruption=f"pod {pod.name}: {pod.disruption}")
     failed = sorted(
         (pod for pod in pods if pod.exit_code not in {None, 0}),
-        key=lambda pod: (pod.finished_at is None, pod.finished_at),
+        key=lambda pod: (
+            pod.finished_at is None,
+            pod.finished_at,
+            job.failed.get(pod.role, 0) == 0,
+            not pod.is_deleted_first,
+        ),
     )
     if any(pod.reason == OOM_KILLED for pod in failed):
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)

@@ -110,7 +110,7 @@ def test_an_api_outage_is_survived_without_a_busy_loop(
 
 
 def test_readiness_follows_the_cluster_and_metrics_have_their_names(admin, namespace, nodes, new_controller):
-    nodes.add_image("example/training", image_of(learner(largest=256)))
+    nodes.add_image("example/training", image_of(learner(largest=256, seconds=0.5)))
     job = TunedJob(annotations={keys.PREFIX + "max-trials": "4"}).create(admin, namespace)
 
     with running(new_controller()) as controller:

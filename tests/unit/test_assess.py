@@ -128,6 +128,25 @@ def test_a_worker_that_the_operator_cleared_up_says_nothing():
     assert classify(standing.ending, (), TARGET)[0] is Outcome.FAILED
 
 
+def test_a_master_cleared_up_in_the_second_in_which_the_worker_failed_says_nothing():
+    job = replace(FAILED, failed={"worker": 1})
+    pods = [
+        died(MASTER, 143, is_deleted_first=True),
+        died(WORKER, log_tail="torch.OutOfMemoryError: CUDA out of memory"),
+    ]
+    for ordered in (pods, pods[::-1]):
+        standing = assess(job, ordered, NOW, PATIENCE)
+        assert classify(standing.ending, (), TARGET)[0] is Outcome.OUT_OF_MEMORY
+
+
+def test_a_pod_deleted_by_hand_ends_the_other_in_the_same_second():
+    job = replace(FAILED, failed={"master": 1, "worker": 1})
+    pods = [died(MASTER, log_tail="NCCL error"), died(WORKER, 143, is_deleted_first=True)]
+    for ordered in (pods, pods[::-1]):
+        standing = assess(job, ordered, NOW, PATIENCE)
+        assert classify(standing.ending, (), TARGET)[0] is Outcome.LOST
+
+
 def test_success_ends_a_trial_whatever_becomes_of_its_workers():
     cleared = died(WORKER, 143, is_deleted_first=True, disruption="")
     standing = assess(SUCCEEDED, [died(MASTER, 0), cleared], NOW, PATIENCE)
