@@ -182,11 +182,7 @@ class _State:
         One miss beside as many successes as are wanted may be the noise of a good setting; the model, which
         has the miss as data, says whether it is.
         """
-        return frozenset(
-            tried
-            for tried, runs in self.confirmations.items()
-            if sum(map(self.history.has_missed, runs)) > TOLERATED_MISSES
-        )
+        return frozenset(tried for tried in self.confirmations if self._missed(tried) > TOLERATED_MISSES)
 
     @cached_property
     def confirmed(self) -> Setting | None:
@@ -196,6 +192,9 @@ class _State:
 
     def _reached(self, tried: Setting) -> int:
         return sum(map(self.history.has_reached, self.confirmations.get(tried, ())))
+
+    def _missed(self, tried: Setting) -> int:
+        return sum(map(self.history.has_missed, self.confirmations.get(tried, ())))
 
     @cached_property
     def incumbent(self) -> Setting | None:
@@ -217,15 +216,17 @@ class _State:
             tried = self.confirmed
         if tried is None:
             return None
-        runs = self.confirmations.get(tried, ())
-        missed = [t for t in runs if self.history.has_missed(t)]
-        counted = [t for t in runs if self.history.has_reached(t) or t in missed]
-        bests = [best for t in counted if (best := curve(t).best(self.spec.target)) is not None]
+        told = [
+            t
+            for t in self.confirmations.get(tried, ())
+            if self.history.has_reached(t) or self.history.has_missed(t)
+        ]
+        bests = [best for t in told if (best := curve(t).best(self.spec.target)) is not None]
         return Answer(
             batch_size=tried.batch_size,
             parameters=tried.parameters,
             confirmed=min(self._reached(tried), self.spec.confirmations),
-            missed=len(missed),
+            missed=self._missed(tried),
             confirmations=self.spec.confirmations,
             metric=statistics.median(bests) if bests else None,
             probability_larger=self.beliefs.probability_larger(tried.batch_size),

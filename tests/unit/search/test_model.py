@@ -29,6 +29,17 @@ def data(runs: int = 6, seed: int = 0) -> Points:
     )
 
 
+def runs_of(points: Points, start: int, stop: int) -> Points:
+    kept = (start <= points.run) & (points.run < stop)
+    return Points(
+        points.place[start:stop],
+        points.run[kept] - start,
+        points.time[kept],
+        points.margin[kept],
+        points.count[kept],
+    )
+
+
 def test_the_gradient_is_that_of_the_objective():
     points = data()
     prior = Prior.of(space(), points)
@@ -49,17 +60,7 @@ def test_the_gradient_is_that_of_the_objective():
 def test_conditioning_in_two_parts_is_conditioning_on_all():
     points = data()
     theta = Prior.of(space(), points).mean
-    early = points.run < 4
-    first = Points(
-        points.place[:4], points.run[early], points.time[early], points.margin[early], points.count[early]
-    )
-    rest = Points(
-        points.place[4:],
-        points.run[~early] - 4,
-        points.time[~early],
-        points.margin[~early],
-        points.count[~early],
-    )
+    first, rest = runs_of(points, 0, 4), runs_of(points, 4, 6)
     whole, joined = Posterior(space(), theta, points), Posterior(space(), theta, first).joined(rest)
     where, when = space().scattered(np.random.default_rng(2).random((5, 4))), np.array([0.3, 1.0])
     np.testing.assert_allclose(whole.curves(where, when)[0], joined.curves(where, when)[0], atol=1e-8)
@@ -73,10 +74,7 @@ def test_conditioning_in_two_parts_is_conditioning_on_all():
 def test_foresight_is_what_earlier_runs_alone_predict():
     points = data()
     theta = Prior.of(space(), points).mean
-    early = points.run < 3
-    before = Points(
-        points.place[:3], points.run[early], points.time[early], points.margin[early], points.count[early]
-    )
+    before = runs_of(points, 0, 3)
     mean, variance = Posterior(space(), theta, before).ends(points.place[3:4])
     known = Posterior(space(), theta, before).widening
     foreseen = Posterior(space(), theta, points).foresight([3])
