@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from autotuner.train.compression import register_compression
@@ -106,11 +106,6 @@ def distribute(
     for block in [*_blocks(model), model]:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     return model
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Return whether the model is laid out by FSDP2."""
-    return isinstance(model, FSDPModule)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
