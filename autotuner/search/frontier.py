@@ -20,11 +20,12 @@ from scipy.stats import qmc
 
 from autotuner.search.curve import Array
 from autotuner.search.history import Setting
-from autotuner.search.model import ALPHA, Posterior, slope
+from autotuner.search.model import Posterior, slope
 from autotuner.search.space import Space
 
 LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
-"""Fractions of a run at which a curve is sought above the target: some peak early and fall."""
+"""Fractions of a run at which a curve is sought above the target: some peak early and fall. Where the best
+value so far was seen comes beside them: a run of few steps has its peak at one of these, not between."""
 DRAWS: Final = 512
 HALF_A_DOUBLING: Final = 0.5
 BEST: Final = 96
@@ -128,10 +129,17 @@ class Frontier:
         return max(any_end, float(feasible(self.posterior, places[:16]).max()))
 
 
+def _late(posterior: Posterior) -> Array:
+    seen = posterior.data
+    peak = seen.time[np.argmax(seen.margin)]
+    return np.union1d(LATE, peak) if peak < LATE[-2] else LATE
+
+
 def feasible(posterior: Posterior, places: Array) -> Array:
     """Return the probability that the noise-free best of each place (n, d) meets the target."""
-    mean, covariance = posterior.curves(places, LATE)
-    normal = ndtri(uniform(DRAWS, len(LATE)))
+    late = _late(posterior)
+    mean, covariance = posterior.curves(places, late)
+    normal = ndtri(uniform(DRAWS, len(late)))
     paths = mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1)
     return np.asarray((paths.max(axis=2) >= 0).mean(axis=1))
 
@@ -142,8 +150,9 @@ def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
     Given the noise-free curve, each run is above it by an offset of its own and, at its luckiest late
     measurements, by about one standard deviation of a measurement.
     """
-    mean, covariance = posterior.curves(places, LATE)
-    normal = ndtri(uniform(DRAWS, len(LATE)))
+    late = _late(posterior)
+    mean, covariance = posterior.curves(places, late)
+    normal = ndtri(uniform(DRAWS, len(late)))
     best = (mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1)).max(axis=2)
     kernel = posterior.kernel
     unit = float(slope(np.zeros(1), kernel.headroom)[0])
@@ -188,8 +197,10 @@ def candidates(
     # What only just meets the target does not pass its confirmation.
     margin = MARGIN * kernel.run_noise * float(slope(np.zeros(1), kernel.headroom)[0])
 
+    late = _late(posterior)
+
     def score(places: Array) -> Array:
-        mean, covariance = posterior.curves(places, LATE)
+        mean, covariance = posterior.curves(places, late)
         deviation = np.sqrt(np.maximum(np.einsum("ijj->ij", covariance), 1e-12))
         return worth(space.octaves(places), ndtr(((mean - margin) / deviation).max(axis=1) + frontier.shift))
 
@@ -199,7 +210,7 @@ def candidates(
     anchors = np.array([space.coordinates(frontier.tried[i]) for i in best])
     anchors = anchors[rng.integers(len(anchors), size=256)]
     batch = low + (high - low) * rng.random(len(anchors)) ** 2
-    anchors = space.carried(space.clipped(anchors), batch, float(posterior.kernel.theta[ALPHA]))
+    anchors = space.carried(space.clipped(anchors), batch, float(posterior.kernel.exponents[0]))
     scale = np.exp(rng.uniform(math.log(0.02), math.log(0.3), len(anchors)))[:, None] * np.ones(size)
     scale[:, 0] = 0.0
     near = space.perturbed(anchors, scale, rng.normal(size=anchors.shape), rng.random(anchors.shape))

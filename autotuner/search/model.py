@@ -2,14 +2,19 @@
 
 With the log-shortfall `y` of `autotuner.search.data`, a setting's coordinates `x` and the progress `t`,
 
-    y(x, t) = m + f(x, t) + offset of the run + noise of the measurement
-    k((x, t), (x', t')) = c^2 + s^2 T(t, t') + a^2 X(x, x') T(t, t')
+    y(x, t) = m(x) + f(x, t) + offset of the run + noise of the measurement
+    m(x) = m + g doublings(x) + sum_j (b_j d_j + c_j d_j^2)
+    k((x, t), (x', t')) = c^2 + (s^2 + a^2 X(x, x') + sum_j (v_j d_j d_j' + w_j (d_j d_j')^2)) T(t, t')
 
-The first two parts are what all curves share, the third how a setting bends them. T is a Matern 5/2 and X a
-Matern 3/2 kernel (Rasmussen & Williams 2006, eq. 4.17) with a length scale a dimension: accuracy is rougher
-in hyperparameters than in time, and a smoother X is too sure of itself. Progress has two dimensions,
-log step and fraction of the run: in log step alone, a schedule that gains late is underrated. The learning
-rate is measured by `log lr - alpha log batch`, and alpha is learned with the length scales.
+The first two parts of the kernel are what all curves share, the others how a setting bends them. T is a
+Matern 5/2 and X a Matern 3/2 kernel (Rasmussen & Williams 2006, eq. 4.17) with a length scale a dimension:
+accuracy is rougher in hyperparameters than in time, and a smoother X is too sure of itself. Progress has two
+dimensions, log step and fraction of the run: in log step alone, a schedule that gains late is underrated.
+
+With `d` the way from the known-good value, each hyperparameter has a slope and a curvature with normal
+priors by its role (`autotuner.search.roles`): of mean b, c and variance v, w, integrated out (eq. 2.39-2.42).
+The learning rate is measured by what is left of its logarithm when the batch size, the momentum and the
+others have had their share, `log lr - sum_j e_j x_j`; the exponents e are learned with the length scales.
 
 Hyperparameters are fitted by maximum a posteriori. The priors are log-normal about what curves of tabular
 networks (LCBench) ask for, a factor of 1.5 to 2.5 wide: with a dozen runs in five dimensions the
@@ -34,6 +39,7 @@ from scipy.optimize import minimize
 
 from autotuner.search.curve import Array
 from autotuner.search.data import Points
+from autotuner.search.roles import EXPECTED, Role
 from autotuner.search.space import Space
 
 JITTER: Final = 1e-8
@@ -50,9 +56,10 @@ _ITERATIONS: Final = 30
 _BOUND: Final = 4.0
 """Standard deviations of the prior beyond which no hyperparameter is sought."""
 
-# Positions in the vector of hyperparameters; the length scales of the coordinates follow at the end.
-MEAN, ALPHA, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, HEADROOM, GROWTH, AWAY = range(13)
-SCALES: Final = 13
+# Positions in the vector of hyperparameters; then follow the length scales of the coordinates, and their
+# exponents.
+MEAN, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, HEADROOM, GROWTH = range(11)
+SCALES: Final = 11
 
 
 def progress(time: Array) -> Array:
@@ -103,26 +110,28 @@ class Prior:
         """Return the prior for a space and the runs seen; only their overall size is taken from the runs."""
         first = data.margin[data.run == 0]
         spread = float(np.ptp(first)) or float(np.abs(first).max()) or 1.0
+        expected = [EXPECTED[found] for found in space.roles]
+        # In many dimensions everything is far from everything: the distance grows by the square root of them.
         wide = 0.5 * math.log(max(space.size - 1, 4) / 4)
-        rate = space.rate_index
-        scales = [(0.2, 0.4)] + [
-            ((-0.9, 0.35) if index == rate else (-0.3 + wide, 0.45)) for index in range(1, space.size)
+        narrow = {Role.BATCH_SIZE, Role.LEARNING_RATE}
+        scales = [
+            (e.scale.mean + (0.0 if found in narrow else wide), e.scale.deviation)
+            for found, e in zip(space.roles, expected, strict=True)
         ]
         pairs = [
-            (-1.6, 0.8),  # mean
-            (0.8, 0.25),  # alpha
+            (-1.4, 0.8),  # mean
             (-0.8, 0.25),  # length scale of log step
             (0.9, 0.3),  # length scale of the fraction
             (-0.6, 0.3),  # constant
             (-1.1, 0.5),  # what curves share
-            (-0.65, 0.4),  # what settings bend
-            (-5.3, 0.6),  # what no part explains
+            (-1.05, 0.4),  # what settings bend
+            (-5.6, 0.6),  # what no part explains
             (math.log(0.003 * spread), 1.0),  # noise of a measurement
             (math.log(3.5), 0.35),  # noise of a run, by that of a measurement
             (math.log(0.15 * spread), 0.9),  # headroom
             (-0.05, 0.08),  # trend of the mean a doubling
-            (-0.4, 0.3),  # trend with the squared distance from the origin
             *scales,
+            *((e.exponent.mean, e.exponent.deviation) for e in expected),
         ]
         return cls(np.array([m for m, _ in pairs]), np.array([s for _, s in pairs]))
 
@@ -132,17 +141,23 @@ class Kernel:
 
     def __init__(self, space: Space, theta: Array) -> None:
         self.space, self.theta = space, theta
-        self.scale = np.exp(theta[SCALES:])
+        self.scale = np.exp(theta[SCALES : SCALES + space.size])
+        self.exponents = theta[SCALES + space.size :]
         self.time_scale = np.exp(theta[[LOG_TIME, TIME]])
         self.common, self.shared, self.main = np.exp(2 * theta[[COMMON, SHARED, MAIN]])
         self.headroom = float(np.exp(theta[HEADROOM]))
         self.epoch_noise = float(np.exp(theta[EPOCH]))
         self.run_noise = float(np.exp(theta[EPOCH] + theta[RUN]))
         self.offset = (self.run_noise / self.headroom) ** 2
+        expected = [EXPECTED[found] for found in space.roles[1:]]
+        self.trend_mean = np.array([e.slope.mean for e in expected] + [e.curvature.mean for e in expected])
+        self.trend_deviation = np.array(
+            [e.slope.deviation for e in expected] + [e.curvature.deviation for e in expected]
+        )
 
     def differences(self, left: Array, right: Array) -> Array:
         """Return the scaled differences of settings, (d, n, m)."""
-        return self.space.differences(left, right, self.theta[ALPHA]) / self.scale[:, None, None]
+        return self.space.differences(left, right, self.exponents) / self.scale[:, None, None]
 
     def settings(self, left: Array, right: Array) -> Array:
         """Return X for settings, (n, m)."""
@@ -153,9 +168,23 @@ class Kernel:
         gap = progress(left)[:, None] - progress(right)[None]
         return matern(((gap / self.time_scale) ** 2).sum(axis=2))[0]
 
-    def join(self, settings: Array, times: Array) -> Array:
-        """Return the kernel where X and T are known."""
-        return np.asarray(self.common + (self.shared + self.main * settings) * times)
+    def trends(self, places: Array) -> Array:
+        """Return what a setting's slopes and curvatures act on, (n, 2 (d - 1))."""
+        away = self.space.displacements(places)
+        return np.concatenate([away, away**2], axis=1)
+
+    def bends(self, left: Array, right: Array) -> Array:
+        """Return how alike settings bend the curve, (n, m): a^2 X and the uncertainty of the trends."""
+        trends = (self.trends(left) * self.trend_deviation) @ (self.trends(right) * self.trend_deviation).T
+        return np.asarray(self.main * self.settings(left, right) + trends)
+
+    def own_bends(self, places: Array) -> Array:
+        """Return the diagonal of `bends`, (n,)."""
+        return np.asarray(self.main + ((self.trends(places) * self.trend_deviation) ** 2).sum(axis=1))
+
+    def join(self, bends: Array, times: Array) -> Array:
+        """Return the kernel where `bends` and T are known."""
+        return np.asarray(self.common + (self.shared + bends) * times)
 
     def noise(self, data: Points) -> Array:
         """Return the variance of every point's noise."""
@@ -168,7 +197,8 @@ class Kernel:
 
     def mean(self, places: Array) -> Array:
         """Return the prior mean at settings."""
-        return np.asarray(self.theta[MEAN] + self.space.trend(places) @ self.theta[[GROWTH, AWAY]])
+        growth = self.theta[GROWTH] * self.space.doublings(places)
+        return np.asarray(self.theta[MEAN] + growth + self.trends(places) @ self.trend_mean)
 
 
 def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[float, Array]:
@@ -181,9 +211,11 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     difference = kernel.differences(data.place, data.place)
     setting, setting_slope = rough((difference**2).sum(axis=0))
     grid_run, grid_time = np.ix_(data.run, data.run), np.ix_(inverse_time, inverse_time)
+    trend = kernel.trends(data.place) * kernel.trend_deviation
     times, settings = time[grid_time], setting[grid_run]
+    bends = kernel.main * settings + (trend @ trend.T)[grid_run]
     same = data.run[:, None] == data.run[None]
-    covariance = kernel.common + (kernel.shared + kernel.main * settings) * times + kernel.offset * same
+    covariance = kernel.join(bends, times) + kernel.offset * same
     weight = slope(data.margin, kernel.headroom)
     measured = (kernel.epoch_noise * weight) ** 2 / data.count
     nugget = float(np.exp(2 * theta[NUGGET]))
@@ -199,8 +231,8 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     diagonal = np.diagonal(outer)
     gradient = np.zeros_like(theta)
     gradient[MEAN] = -solved.sum()
-    gradient[[GROWTH, AWAY]] = -solved @ space.trend(data.place)[data.run]
-    bent, weighted = outer * times, outer * (kernel.shared + kernel.main * settings)
+    gradient[GROWTH] = -solved @ space.doublings(data.place)[data.run]
+    bent, weighted = outer * times, outer * (kernel.shared + bends)
     gradient[COMMON] = 2 * kernel.common * outer.sum()
     gradient[SHARED] = 2 * kernel.shared * bent.sum()
     gradient[MAIN] = 2 * kernel.main * (bent * settings).sum()
@@ -212,10 +244,9 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     by_run = (runs.T @ bent @ runs) * kernel.main * setting_slope
     for dimension, scaled in enumerate(difference):
         gradient[SCALES + dimension] = -2 * (by_run * scaled**2).sum()
-    if space.rate_index is not None:
-        rate = space.rate_index
-        moved = space.rate_slope(data.place, data.place) / kernel.scale[rate]
-        gradient[ALPHA] = 2 * (by_run * difference[rate] * moved).sum()
+    for index, moved in space.rate_slopes(data.place).items():
+        along = by_run * difference[space.rate_index] / kernel.scale[space.rate_index]
+        gradient[SCALES + space.size + index] = 2 * (along * moved).sum()
     at = _indicator(inverse_time, len(moments))
     by_time = (at.T @ weighted @ at) * time_slope
     gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
@@ -281,8 +312,8 @@ class Posterior:
         self.widening = WIDTH + WIDENING / max(len(data.place), 1)
 
     def _points(self, left: Points, right: Points) -> Array:
-        settings = self.kernel.settings(left.place, right.place)[np.ix_(left.run, right.run)]
-        return self.kernel.join(settings, self.kernel.times(left.time, right.time))
+        bends = self.kernel.bends(left.place, right.place)[np.ix_(left.run, right.run)]
+        return self.kernel.join(bends, self.kernel.times(left.time, right.time))
 
     def joined(self, more: Points) -> Posterior:
         """Return the posterior given further runs too; costs little where they are few."""
@@ -316,9 +347,9 @@ class Posterior:
 
     def whitened(self, places: Array, times: Array, runs: Sequence[int | None] | None = None) -> Array:
         """Return V for settings at times, (points, settings, times); `runs` adds a run's own offset."""
-        settings = self.kernel.settings(self.data.place, places)[self.data.run]
+        bends = self.kernel.bends(self.data.place, places)[self.data.run]
         moments = self.kernel.times(self.data.time, times)
-        cross = self.kernel.join(settings[:, :, None], moments[:, None, :])
+        cross = self.kernel.join(bends[:, :, None], moments[:, None, :])
         if runs is not None:
             for column, run in enumerate(runs):
                 if run is not None:
@@ -336,16 +367,18 @@ class Posterior:
         """
         solved = self.whitened(places, times, runs)
         mean = self.kernel.mean(places)[:, None] + np.einsum("i,ijk->jk", self.white, solved)
-        prior = self.kernel.join(np.ones((1, 1)), self.kernel.times(times, times))
+        prior = self.kernel.join(
+            self.kernel.own_bends(places)[:, None, None], self.kernel.times(times, times)
+        )
         if runs is not None:
             prior = prior + self.kernel.offset
         by_setting = np.ascontiguousarray(solved.transpose(1, 0, 2))
-        return mean, self.widening * (prior[None] - by_setting.transpose(0, 2, 1) @ by_setting)
+        return mean, self.widening * (prior - by_setting.transpose(0, 2, 1) @ by_setting)
 
     def ends(self, places: Array) -> tuple[Array, Array]:
         """Return mean and variance of the curves' ends, (settings,) each."""
         solved = self.whitened(places, np.ones(1))[:, :, 0]
-        prior = self.kernel.common + self.kernel.shared + self.kernel.main
+        prior = self.kernel.join(self.kernel.own_bends(places), np.ones(1))
         mean = self.kernel.mean(places) + self.white @ solved
         variance = prior - np.einsum("ij,ij->j", solved, solved)
         return mean, self.widening * np.maximum(variance, 1e-10)
@@ -361,7 +394,7 @@ class Posterior:
         known = np.searchsorted(self.data.run, columns)  # points of earlier runs
         earlier = np.arange(len(self.data))[:, None] < known[None]
         mean = self.kernel.mean(places) + self.white @ (solved * earlier)
-        prior = self.kernel.common + self.kernel.shared + self.kernel.main
+        prior = self.kernel.join(self.kernel.own_bends(places), np.ones(1))
         return np.asarray(mean / np.sqrt(np.maximum(prior - (solved**2 * earlier).sum(axis=0), 1e-10)))
 
     def joint_ends(self, places: Array) -> tuple[Array, Array]:
@@ -371,5 +404,5 @@ class Posterior:
         """
         solved = self.whitened(places, np.ones(1))[:, :, 0]
         kernel = self.kernel
-        prior = kernel.join(kernel.settings(places, places), np.ones((1, 1)))
+        prior = kernel.join(kernel.bends(places, places), np.ones((1, 1)))
         return kernel.mean(places) + self.white @ solved, prior - solved.T @ solved

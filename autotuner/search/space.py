@@ -19,6 +19,7 @@ import numpy.typing as npt
 import optuna
 
 from autotuner.search.history import Setting
+from autotuner.search.roles import EXPECTED, Role, momentum_range, reference_ranges, role
 from autotuner.spec import Choice, Dimension, FloatDimension, IntegerDimension, TuningSpec
 from autotuner.trial import ParameterValue
 
@@ -107,14 +108,42 @@ class Space:
         return np.array([False] + [isinstance(dimension, Choice) for _, dimension in self.dimensions])
 
     @cached_property
-    def _exchange(self) -> float:
-        """Coordinates of the learning rate that one of the batch size is worth at alpha = 1."""
-        if self.rate_index is None:
-            return 0.0
-        dimension = self.dimensions[self.rate_index - 1][1]
-        if not isinstance(dimension, FloatDimension):
-            return 0.0
-        return self._octaves * math.log(2) / math.log(dimension.maximum / dimension.minimum)
+    def roles(self) -> tuple[Role, ...]:
+        """What each coordinate is."""
+        return (
+            Role.BATCH_SIZE,
+            *(
+                role(name, dimension, is_learning_rate=index == self.rate_index)
+                for index, (name, dimension) in enumerate(self.dimensions, start=1)
+            ),
+        )
+
+    @cached_property
+    def _stretch(self) -> Array:
+        """How many reference ranges of its role each coordinate spans, (d,)."""
+        spans = [
+            reference_ranges(found, dimension)
+            for found, (_, dimension) in zip(self.roles[1:], self.dimensions, strict=True)
+        ]
+        return np.array([1.0, *spans])
+
+    @cached_property
+    def exchange(self) -> Array:
+        """How far the learning rate's coordinate moves with each of the others at exponent 1, (d,).
+
+        0 for choices and for the learning rate itself, and for all where there is no learning rate.
+        """
+        rate = self.dimensions[self.rate_index - 1][1] if self.rate_index is not None else None
+        if not isinstance(rate, FloatDimension):
+            return np.zeros(self.size)
+        magnitudes = math.log(rate.maximum / rate.minimum)
+        worth = [self._octaves * math.log(2) / magnitudes]
+        for found, (_, dimension) in zip(self.roles[1:], self.dimensions, strict=True):
+            if found is Role.MOMENTUM and isinstance(dimension, FloatDimension):
+                worth.append(-momentum_range(dimension) / magnitudes)
+            else:
+                worth.append(0.0 if found in {Role.CHOICE, Role.LEARNING_RATE} else 1.0)
+        return np.array(worth)
 
     @cached_property
     def _octaves(self) -> float:
@@ -186,27 +215,45 @@ class Space:
                 places[:, index] = np.floor(uniform[:, index] * len(dimension.values))
         return self.clipped(places)
 
-    def differences(self, left: Array, right: Array, alpha: float) -> Array:
-        """Return the differences between places, (d, n, m).
+    def differences(self, left: Array, right: Array, exponents: Array) -> Array:
+        """Return the differences between places, (d, n, m), in reference ranges.
 
-        Choices differ by 0 or 1; the learning rate by its logarithm less `alpha` times that of the batch.
+        Choices differ by 0 or 1; the learning rate by its logarithm less what the other coordinates ask of
+        it, by their `exponents` (d,).
         """
         gap = left.T[:, :, None] - right.T[:, None, :]
         if self._is_choice.any():
             gap[self._is_choice] = gap[self._is_choice] != 0
         if self.rate_index is not None:
-            gap[self.rate_index] -= alpha * self._exchange * gap[0]
-        return gap
+            gap[self.rate_index] -= np.tensordot(exponents * self.exchange, gap, axes=1)
+        return np.asarray(gap * self._stretch[:, None, None])
 
-    def trend(self, places: Array) -> Array:
-        """Return what the mean is linear in, (n, 2): doublings over the origin, squared distance from it.
+    def rate_slopes(self, places: Array) -> dict[int, Array]:
+        """Return the derivatives of the learning rate's differences by the exponents, (n, n) each."""
+        if self.rate_index is None:
+            return {}
+        worth = -self.exchange * self._stretch[self.rate_index]
+        return {
+            int(index): worth[index] * (places[:, None, index] - places[None, :, index])
+            for index in np.flatnonzero(worth)
+        }
 
-        The distance is that of hyperparameters, the learning rate carried along by the usual power law.
+    def doublings(self, places: Array) -> Array:
+        """Return the doublings of the batch size over the origin, (n,)."""
+        return np.asarray((places[:, 0] - self._origin_place[0]) * self._octaves)
+
+    def displacements(self, places: Array) -> Array:
+        """Return how far the hyperparameters lie from the origin, (n, d - 1), in reference ranges.
+
+        The learning rate is carried along by the usual power laws.
         """
-        origin = self._origin_place[None]
-        gap = self.differences(places, origin, SCALING_EXPONENT)[:, :, 0]
-        gap[self._is_choice] = 0.0  # another optimizer is no distance from a good one
-        return np.column_stack([gap[0] * self._octaves, (gap[1:] ** 2).sum(axis=0)])
+        gap = self.differences(places, self._origin_place[None], self._usual_exponents)[1:, :, 0]
+        gap[self._is_choice[1:]] = 0.0  # another optimizer is no distance from a good one
+        return gap.T
+
+    @cached_property
+    def _usual_exponents(self) -> Array:
+        return np.array([SCALING_EXPONENT, *(EXPECTED[found].exponent.mean for found in self.roles[1:])])
 
     @cached_property
     def _origin_place(self) -> Array:
@@ -214,16 +261,12 @@ class Space:
             return np.where(self._is_choice, 0.0, 0.5)
         return self.coordinates(self.origin)
 
-    def rate_slope(self, left: Array, right: Array) -> Array:
-        """Return the derivative of the learning rate's difference by alpha, (n, m)."""
-        return -self._exchange * (left[:, None, 0] - right[None, :, 0])
-
-    def carried(self, places: Array, batch: Array, alpha: float) -> Array:
+    def carried(self, places: Array, batch: Array, exponent: float) -> Array:
         """Return places at other batch coordinates, their learning rates scaled along."""
         moved = places.copy()
         moved[:, 0] = batch
         if self.rate_index is not None:
-            moved[:, self.rate_index] += alpha * self._exchange * (batch - places[:, 0])
+            moved[:, self.rate_index] += exponent * self.exchange[0] * (batch - places[:, 0])
         return self.clipped(moved)
 
 

@@ -53,7 +53,7 @@ def test_carrying_a_setting_scales_the_learning_rate_and_stays_in_its_range():
 def test_carried_places_do_not_differ_but_in_batch_size():
     place = space().coordinates(Setting.of(16, {"learning_rate": 0.01}))[None]
     moved = space().carried(place, np.array([0.75]), 0.5)
-    gap = space().differences(place, moved, 0.5)[:, 0, 0]
+    gap = space().differences(place, moved, np.array([0.5, 0, 0, 0, 0]))[:, 0, 0]
     np.testing.assert_allclose(gap[1:], 0, atol=1e-12)
     assert gap[0] == -0.75
 

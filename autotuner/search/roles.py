@@ -1,0 +1,112 @@
+"""What is expected of a hyperparameter by its role, before any trial has run.
+
+A search over five dimensions sees some twenty runs. What every practitioner knows of a momentum or a weight
+decay is worth several of them: that a larger batch wants a larger step, that momentum lengthens the step and
+helps until close to 1, that a weight decay far from a good one ruins a run. Where the job's own trials say
+otherwise, they win: all of this is the mean of a prior with a deviation.
+
+Roles go by name and range, never by position. The numbers are the means over surfaces fitted to the learning
+curves of twelve tabular tasks (LCBench, Zimmer et al. 2021), rounded; distances are in units of the range
+that they were seen over, so that a range half as wide expects half the effect. A hyperparameter whose name
+says nothing is expected to do nothing: its best lies somewhere around the known-good value.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from autotuner.spec import Choice, Dimension, FloatDimension
+
+_DECAY_NAMES: Final = frozenset({"wd", "l2"})
+_NEAREST_ONE: Final = 1e-3
+"""A momentum's distance from 1 counts as at least so much."""
+
+
+class Role(StrEnum):
+    """What a coordinate of the search space is."""
+
+    BATCH_SIZE = "batch size"
+    LEARNING_RATE = "learning rate"
+    MOMENTUM = "momentum"
+    WEIGHT_DECAY = "weight decay"
+    CHOICE = "choice"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """A normal distribution."""
+
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """Priors of one role's part in the model, in log-shortfall and reference ranges.
+
+    Attributes:
+        scale: Logarithm of the length scale.
+        slope: Of the log-shortfall with the distance from the known-good value, upwards.
+        curvature: Of the log-shortfall with the square of that distance.
+        exponent: How the good learning rate changes with it: `lr ~ batch ** a`, `lr ~ (1 - momentum) ** a`,
+            and for others the ratio of coordinates.
+    """
+
+    scale: Normal
+    slope: Normal = Normal(0.0, 0.0)
+    curvature: Normal = Normal(0.0, 0.0)
+    exponent: Normal = Normal(0.0, 0.15)
+
+
+EXPECTED: Final = {
+    Role.BATCH_SIZE: Expectation(Normal(0.5, 0.4), exponent=Normal(0.8, 0.25)),
+    Role.LEARNING_RATE: Expectation(Normal(-0.75, 0.35), Normal(0.45, 0.25), Normal(-1.0, 0.3)),
+    Role.MOMENTUM: Expectation(Normal(0.0, 0.45), Normal(0.75, 0.25), Normal(0.4, 0.25), Normal(0.4, 0.25)),
+    Role.WEIGHT_DECAY: Expectation(Normal(-0.3, 0.45), Normal(-0.25, 0.2), Normal(-0.9, 0.3)),
+    Role.OTHER: Expectation(Normal(-0.15, 0.45), Normal(0.0, 0.15), Normal(-0.25, 0.2)),
+    Role.CHOICE: Expectation(Normal(-0.3, 0.45)),
+}
+
+_REFERENCE: Final = {
+    Role.LEARNING_RATE: math.log(1000),
+    Role.WEIGHT_DECAY: math.log(10_000),
+    Role.MOMENTUM: math.log(90),
+}
+"""The ranges that the numbers above were seen over, in natural logarithms: of 1 - m for a momentum."""
+
+
+def role(name: str, dimension: Dimension, *, is_learning_rate: bool) -> Role:
+    """Return the role of a hyperparameter.
+
+    Adam's betas are no momentum in this sense: its step does not grow with them.
+    """
+    if isinstance(dimension, Choice):
+        return Role.CHOICE
+    if is_learning_rate:
+        return Role.LEARNING_RATE
+    if not isinstance(dimension, FloatDimension):
+        return Role.OTHER
+    lowered = name.lower()
+    if lowered.endswith("momentum") and 0 <= dimension.minimum < dimension.maximum <= 1:
+        return Role.MOMENTUM
+    if (lowered.endswith("decay") or lowered in _DECAY_NAMES) and dimension.log:
+        return Role.WEIGHT_DECAY
+    return Role.OTHER
+
+
+def momentum_range(dimension: FloatDimension) -> float:
+    """Return by how many e-folds `1 - m` falls from the smallest to the largest momentum."""
+    return math.log(max(1 - dimension.minimum, _NEAREST_ONE) / max(1 - dimension.maximum, _NEAREST_ONE))
+
+
+def reference_ranges(found: Role, dimension: Dimension) -> float:
+    """Return how many of the ranges that a role's numbers were seen over a dimension spans; 1 if unknown."""
+    if found not in _REFERENCE or not isinstance(dimension, FloatDimension):
+        return 1.0
+    if found is Role.MOMENTUM:
+        return momentum_range(dimension) / _REFERENCE[found]
+    return math.log(dimension.maximum / dimension.minimum) / _REFERENCE[found]
