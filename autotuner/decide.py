@@ -4,9 +4,9 @@
 keeps nothing between two calls: whatever it starts or stops, it can be killed right after, and the next call
 reads the same story in the trials and goes on to the same answer.
 
-The story of a tuning: the job runs unchanged (`baseline`); batch sizes are doubled while they hold
-(`climb`); the model proposes (`search`); and once a larger batch is unlikely, fresh seeds must reach the
-target with the answer's setting (`confirm`). A failed confirmation is data, and the search goes on.
+The story of a tuning: the job runs unchanged (`baseline`); the model proposes (`search`); and once a larger
+batch is unlikely, fresh seeds must reach the target with the answer's setting (`confirm`). A failed
+confirmation is data, and the search goes on.
 
 What the search believes (will this run reach the target? is a larger batch feasible?) is the affair of
 `autotuner.search`; here stand the rules that hold whatever it believes: budgets, deadlines, failures, what
@@ -28,6 +28,7 @@ from autotuner.errors import Unrealisable
 from autotuner.faults import failure, is_programs_fault, to_run_again
 from autotuner.realise import bounds, layout, nearest
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.sampler import propose
 from autotuner.search.space import Space
@@ -39,16 +40,19 @@ HOPELESS: Final = 0.05
 PROMISING: Final = 0.9
 """A run of the search is stopped when its chance to reach the target is larger."""
 FEWEST_SEEN: Final = 0.15
-"""Fraction of a run that must have been seen before it counts as promising, or a confirmation as hopeless: a
-prediction is no evidence."""
+"""Fraction of a run that must have been seen before it counts as promising, or a confirmation or a leap as
+hopeless: a prediction is no evidence."""
+LEAP: Final = 2
+"""Times the largest batch size run so far beyond which a trial is a leap."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
-TRIALS_WORTH: Final = 50
-"""Or when it has taken as many trials as that batch is worth: so many, were it certain."""
+PATIENCE: Final = 38
+"""Or than the square of its trials over so many: early, one more trial still teaches much; late, what the
+model has hoped for so often is not there."""
+LIKELY: Final = 0.8
+"""But never while a larger batch is likelier than this: nobody would believe the answer."""
 STILL: Final = 2.0
 """A confirmation that has begun is finished as long as the probability is below so many times these."""
-TOLERATED_MISSES: Final = 1
-"""Confirmation runs that may miss the target; as many as are wanted must reach it all the same."""
 BASELINE_RUNS: Final = 2
 """Runs of the unchanged job before the search looks elsewhere for a setting that meets the target."""
 
@@ -116,12 +120,18 @@ def _verdict(state: _State, trial: Trial) -> Stop | None:
     chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
     begun = last >= FEWEST_SEEN * length
-    if chance < HOPELESS and (begun or not confirms):
+    if chance < HOPELESS and (begun or not (confirms or _leaps(history, trial))):
         reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
         return Stop(trial.number, Outcome.HOPELESS, reason)
     if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):
         return Stop(trial.number, Outcome.PROMISING, f"reaches {history.spec.target} almost surely")
     return None
+
+
+def _leaps(history: History, trial: Trial) -> bool:
+    """Return whether the trial has gone far beyond all others, to where the model only extrapolates."""
+    others = (t.suggestion.batch_size for t in history.trials if t.number != trial.number and len(curve(t)))
+    return trial.suggestion.batch_size > LEAP * max(others, default=0)
 
 
 def _is_needed_whole(history: History, trial: Trial) -> bool:
@@ -308,10 +318,6 @@ class _State:
         return self._budget_end(f"max-trials ({self.spec.max_trials}) is spent", Ended.TRIALS_SPENT)
 
     def _searching(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None]:
-        climbing = self._climb()
-        if climbing is not None:
-            text = f"climbs to batch size {climbing.batch_size}"
-            return Phase.SEARCHING, text, self._suggest(climbing, Purpose.CLIMB)
         if not has_place:
             return Phase.SEARCHING, self._searching_text(), None
         tried = nearest(self.history, propose(self.beliefs, self.history.next_number, self.incumbent))
@@ -339,15 +345,12 @@ class _State:
         return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
 
     def _is_enough(self, best: Setting | None) -> bool:
-        """Return whether a larger batch is unlikely, or not worth the trials that the search has taken.
-
-        A batch that is feasible with probability p is worth p times the trials that a certain one is.
-        """
+        """Return whether a larger batch is unlikely, or too unlikely for how long the search has taken."""
         larger = self.beliefs.probability_larger(0 if best is None else best.batch_size)
         if larger is None:
             return False
         searched = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
-        bound = max(ENOUGH, searched / TRIALS_WORTH)
+        bound = min(max(ENOUGH, (searched / PATIENCE) ** 2), LIKELY)
         return larger < (STILL * bound if best is not None and self._is_confirming(best) else bound)
 
     def _settled(self, best: Setting) -> Ended:
@@ -358,20 +361,6 @@ class _State:
         last = self.history.trials[-1]
         wanted = self._reached(tried) < self.spec.confirmations
         return wanted and last.suggestion.purpose is Purpose.CONFIRM and setting(last) == tried
-
-    def _climb(self) -> Setting | None:
-        """Return the next doubling while every one so far has held."""
-        climbs = [t for t in self.history.trials if t.suggestion.purpose in {Purpose.BASELINE, Purpose.CLIMB}]
-        top = max(climbs, key=lambda t: (t.suggestion.batch_size, t.number))
-        if (
-            top.is_running
-            or not self.history.has_reached(top)
-            or any(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
-        ):
-            return None
-        size = min(2 * top.suggestion.batch_size, self.spec.batch_size.maximum)
-        climbing = nearest(self.history, self.space.scaled(self.baseline, size))
-        return climbing if climbing.batch_size > top.suggestion.batch_size else None
 
     def _confirm(self, tried: Setting) -> tuple[Phase, str, Suggestion | None] | Decision:
         runs = [t for t in self.confirmations.get(tried, ()) if t.is_running or self.history.has_reached(t)]

@@ -22,9 +22,12 @@ from autotuner.search.data import Points, Seen, points
 from autotuner.search.frontier import (
     DRAWS,
     HELD,
+    TOLERATED_MISSES,
     Frontier,
+    Worth,
     candidates,
     confirmable,
+    expectation_alone,
     gain_over,
     generator,
     square_root,
@@ -40,6 +43,11 @@ AHEAD: Final = 9
 """Steps at which the rest of a running trial's curve is drawn."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
+LOOK_AFTER: Final = 4
+"""Proposals after which the largest batch allowed is tried once: the model extrapolates to where nobody has
+been, and a frontier need not fall all the way. A look is cheap, for a hopeless run is soon stopped."""
+FAR: Final = 0.7
+"""Part of the largest batch size from which on a trial has looked there."""
 FITS_ABOUT: Final = 1.1
 """How close to the smallest batch that ran out of memory another one is not worth a try."""
 
@@ -81,6 +89,7 @@ class Beliefs:
                 limits=self._limits,
                 seed=spec.seed,
                 confirmations=spec.confirmations,
+                confirming=self._confirming,
             )
         )
 
@@ -95,6 +104,18 @@ class Beliefs:
         worst, length = float(settled.data.margin.min()), self.history.run_length or 1.0
         running = [_seen(trial) for trial in self._running]
         return settled.joined(points(self.space, self.history.spec.target, length, running, worst=worst))
+
+    @property
+    def _confirming(self) -> tuple[tuple[Setting, int, int], ...]:
+        """Settings with confirmation runs that have ended: how many reached the target, and missed it."""
+        tallies = []
+        for tried, runs in self.history.by_setting(Purpose.CONFIRM).items():
+            ended = [t for t in runs if not t.is_running]
+            reached, missed = (
+                sum(map(said, ended)) for said in (self.history.has_reached, self.history.has_missed)
+            )
+            tallies.append((tried, reached, missed))
+        return tuple(tallies)
 
     @property
     def _limits(self) -> tuple[int, int]:
@@ -141,7 +162,8 @@ class Beliefs:
         if self.posterior is None:
             return False
         place = self.space.coordinates(setting(trial))[None]
-        return bool(confirmable(self.posterior, place, self.history.spec.confirmations)[0] >= HELD)
+        owed = np.array([[self.history.spec.confirmations, TOLERATED_MISSES]])
+        return bool(confirmable(self.posterior, place, owed)[0] >= HELD)
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting that stands as the answer, confirmed or not."""
@@ -169,10 +191,17 @@ class Beliefs:
             posterior = posterior.joined(believed(posterior, places, ends))
             sizes = [t.suggestion.batch_size for t, end in zip(under_way, ends, strict=True) if end >= 0]
             best = max([best, *(size for size in sizes if size < high)])
-        worth = gain_over(math.log2(best) if best else math.log2(low) - 1)
-        return self.space.setting(
-            candidates(self.frontier, posterior, worth, max(low, best + 1), number)[0][0]
-        )
+        worth: Worth = gain_over(math.log2(best) if best else math.log2(low) - 1)
+        smallest = max(low, best + 1)
+        if self._has_to_look(best, high):
+            worth, smallest = expectation_alone, high
+        return self.space.setting(candidates(self.frontier, posterior, worth, smallest, number)[0][0])
+
+    def _has_to_look(self, best: int, high: int) -> bool:
+        """Return whether the largest batch allowed is to be tried next, for nobody has been near it."""
+        proposals = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
+        is_seen = any(t.suggestion.batch_size >= FAR * high for t in self.history.trials)
+        return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
 
 
 def believed(posterior: Posterior, places: Array, ends: Array) -> Points:
@@ -206,6 +235,7 @@ class _Ended:
     limits: tuple[int, int]
     seed: int
     confirmations: int
+    confirming: tuple[tuple[Setting, int, int], ...]
 
 
 @lru_cache(maxsize=16)
@@ -214,13 +244,16 @@ def _frontier(ended: _Ended) -> Frontier:
     learnt = ended.runs[: _refit_count(len(ended.runs))]
     theta = _fitted(ended.space, ended.target, ended.length, learnt)
     heard = {run.setting for run, silent in zip(ended.runs, ended.is_silent, strict=True) if not silent}
+    tried = sorted(heard, key=lambda s: (s.batch_size, s.key))
+    tally = {s: (reached, missed) for s, reached, missed in ended.confirming}
+    seen = [tally.get(s, (0, 0)) for s in tried]
     return Frontier(
         space=ended.space,
         posterior=Posterior(ended.space, theta, data),
-        tried=sorted(heard, key=lambda s: (s.batch_size, s.key)),
+        tried=tried,
         limits=ended.limits,
         seed=ended.seed,
-        confirmations=ended.confirmations,
+        owed=[(ended.confirmations - reached, TOLERATED_MISSES - missed) for reached, missed in seen],
         proposed=[i for i, proposed in enumerate(ended.is_proposed) if proposed and i],
     )
 

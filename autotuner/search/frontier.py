@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import nbdtr, ndtr, ndtri
 from scipy.stats import qmc
 
 from autotuner.search.curve import Array
@@ -33,6 +33,8 @@ THINNED: Final = 15
 """Candidates that are drawn together: the best, and of the others one of so many."""
 HELD: Final = 0.5
 """A setting is held to meet the target from this probability on that its confirmation passes."""
+TOLERATED_MISSES: Final = 1
+"""Confirmation runs that may miss the target; as many as are wanted must reach it all the same."""
 OPTIMISM: Final = -0.4
 RECORD: Final = 0.4
 """By how many deviations the model is too hopeful of its proposals, a priori: mean and deviation."""
@@ -66,13 +68,13 @@ class Frontier:
         tried: Sequence[Setting],
         limits: tuple[int, int],
         seed: int,
-        confirmations: int,
+        owed: Sequence[tuple[int, int]],
         proposed: Sequence[int],
     ) -> None:
         self.space, self.posterior, self.limits, self.seed = space, posterior, limits, seed
         self.tried = tuple(tried)
         places = np.array([space.coordinates(s) for s in tried])
-        self.chances = confirmable(posterior, places, confirmations)
+        self.chances = confirmable(posterior, places, np.array(owed).reshape(-1, 2))
         self.shift = self._record(proposed)
         self._larger: dict[int, float] = {}
 
@@ -144,11 +146,12 @@ def feasible(posterior: Posterior, places: Array) -> Array:
     return np.asarray((paths.max(axis=2) >= 0).mean(axis=1))
 
 
-def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
-    """Return the probability that each place (n, d) is confirmed: so many runs reach it, at most one misses.
+def confirmable(posterior: Posterior, places: Array, owed: np.ndarray) -> Array:
+    """Return the probability that each place (n, d) is confirmed by fresh runs.
 
-    Given the noise-free curve, each run is above it by an offset of its own and, at its luckiest late
-    measurements, by about one standard deviation of a measurement.
+    Of each, `owed` (n, 2) says how many more runs must reach the target, and how many may miss it until
+    then: the number of misses is negative binomial. Given the noise-free curve, each run is above it by an
+    offset of its own and, at its luckiest late measurements, by about one deviation of a measurement.
     """
     late = _late(posterior)
     mean, covariance = posterior.curves(places, late)
@@ -156,18 +159,29 @@ def confirmable(posterior: Posterior, places: Array, runs: int) -> Array:
     best = (mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1)).max(axis=2)
     kernel = posterior.kernel
     unit = float(slope(np.zeros(1), kernel.headroom)[0])
-    reaches = ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise)
-    return np.asarray((reaches**runs * (1 + runs * (1 - reaches))).mean(axis=1))
+    reaches = np.clip(ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise), 1e-12, 1.0)
+    reach, miss = owed[:, :1], owed[:, 1:]
+    passes = nbdtr(np.maximum(miss, 0), np.maximum(reach, 1), reaches)
+    return np.asarray(np.where(miss < 0, 0.0, np.where(reach <= 0, 1.0, passes)).mean(axis=1))
 
 
-def _chance_alone(_octaves: Array, chance: Array) -> Array:
+Worth = Callable[[Array, Array, Array], Array]
+"""What places are worth, by log2 of their batch sizes, chances, and expected log-shortfalls, (n,) each."""
+
+
+def _chance_alone(_octaves: Array, chance: Array, _expected: Array) -> Array:
     return chance
 
 
-def gain_over(octaves: float) -> Callable[[Array, Array], Array]:
+def expectation_alone(_octaves: Array, _chance: Array, expected: Array) -> Array:
+    """Return what is expected of places: far from all others, chances are best where least is known."""
+    return expected
+
+
+def gain_over(octaves: float) -> Worth:
     """Return the expected gain over a batch size of 2 ** octaves, in doublings and at most `FURTHEST`."""
 
-    def gain(reached: Array, chance: Array) -> Array:
+    def gain(reached: Array, chance: Array, _expected: Array) -> Array:
         # A run that would be stopped as hopeless at once teaches nothing; it only breaks ties.
         worthy = np.where(chance >= WORTHY, chance, 1e-3 * chance)
         return np.asarray(np.clip(reached - octaves, 0.0, FURTHEST) * worthy)
@@ -178,11 +192,11 @@ def gain_over(octaves: float) -> Callable[[Array, Array], Array]:
 def candidates(
     frontier: Frontier,
     posterior: Posterior,
-    worth: Callable[[Array, Array], Array],
+    worth: Worth,
     smallest: float,
     number: int,
 ) -> tuple[Array, Array]:
-    """Return places from batch size `smallest` on, best first, and their `worth(octaves, chance)`.
+    """Return places from batch size `smallest` on, best first, and their worth.
 
     They are drawn over the whole space and around the best settings tried, carried to larger batches; then
     the best are refined by ever smaller steps. `number` seeds the draws.
@@ -202,7 +216,8 @@ def candidates(
     def score(places: Array) -> Array:
         mean, covariance = posterior.curves(places, late)
         deviation = np.sqrt(np.maximum(np.einsum("ijj->ij", covariance), 1e-12))
-        return worth(space.octaves(places), ndtr(((mean - margin) / deviation).max(axis=1) + frontier.shift))
+        chance = ndtr(((mean - margin) / deviation).max(axis=1) + frontier.shift)
+        return worth(space.octaves(places), chance, mean.max(axis=1))
 
     wide = space.scattered(rng.random((256, size)))
     wide[:, 0] = low + (high - low) * wide[:, 0]

@@ -1,9 +1,9 @@
 """The search space: a setting as coordinates and back.
 
 Every coordinate lies in 0..1 over its range, on a log scale where magnitude matters. A choice has one
-coordinate a value. The learning rate is what a good value depends on the batch size for, by a power law with
-an exponent that differs between optimizers (0.3 to 1 in the literature); so the model learns that slope, and
-here it serves only to carry a setting from one batch size to another.
+coordinate a value. What learning rate is good depends on the batch size, by a power law with an exponent that
+differs between optimizers (0.3 to 1 in the literature), and on the momentum and other hyperparameters; the
+model learns these exponents, and here settings are told apart with them.
 """
 
 from __future__ import annotations
@@ -77,16 +77,6 @@ class Space:
             name: parameters[name] if name in parameters else _centre(dimension)
             for name, dimension in self.dimensions
         }
-
-    def scaled(self, setting: Setting, batch_size: int, exponent: float = SCALING_EXPONENT) -> Setting:
-        """Return the setting carried to another batch size: its learning rate grows as a power of it."""
-        parameters = setting.parameters
-        name = self.learning_rate
-        dimension = dict(self.dimensions).get(name) if name is not None else None
-        if name in parameters and isinstance(dimension, FloatDimension):
-            rate = float(parameters[name]) * (batch_size / setting.batch_size) ** exponent
-            parameters[name] = snapped(dimension, rate)
-        return Setting.of(batch_size, parameters)
 
     # --- coordinates -----------------------------------------------------------------------------------
 

@@ -15,12 +15,13 @@ import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from autotuner import decide
-from autotuner.search import beliefs, data, frontier, model
+from autotuner.search import beliefs, data, frontier, model, roles
 
 
 def fixed_exponent() -> None:
@@ -29,23 +30,32 @@ def fixed_exponent() -> None:
 
     def of(space, points):
         prior = prior_of(space, points)
-        prior.mean[model.ALPHA], prior.deviation[model.ALPHA] = 0.5, 1e-3
+        exponents = model.SCALES + space.size
+        prior.mean[exponents:], prior.deviation[exponents:] = 0.0, 1e-3
+        prior.mean[exponents] = 0.5
         return prior
 
     model.Prior.of = staticmethod(of)
 
 
-def flat_mean() -> None:
-    """The mean does not fall with the batch or with the distance from the known-good setting."""
-    prior_of = model.Prior.of
+def no_roles() -> None:
+    """A momentum or a weight decay is a hyperparameter like any other, and the learning rate has no slope."""
+    other = roles.EXPECTED[roles.Role.OTHER]
+    roles.EXPECTED[roles.Role.MOMENTUM] = roles.EXPECTED[roles.Role.WEIGHT_DECAY] = other
+    rate = roles.EXPECTED[roles.Role.LEARNING_RATE]
+    roles.EXPECTED[roles.Role.LEARNING_RATE] = replace(rate, slope=other.slope, curvature=other.curvature)
 
-    def of(space, points):
-        prior = prior_of(space, points)
-        prior.mean[[model.GROWTH, model.AWAY]] = 0.0
-        prior.deviation[[model.GROWTH, model.AWAY]] = 1e-4
-        return prior
 
-    model.Prior.of = staticmethod(of)
+def no_trends() -> None:
+    """Slopes and curvatures are nought: the mean falls with the batch size alone."""
+    none = roles.Normal(0.0, 0.0)
+    for found, expected in roles.EXPECTED.items():
+        roles.EXPECTED[found] = replace(expected, slope=none, curvature=none)
+
+
+def no_look() -> None:
+    """The largest batch size allowed is tried when the model expects most of it, and not before."""
+    beliefs.LOOK_AFTER = 10**6
 
 
 def final_values() -> None:
@@ -62,7 +72,7 @@ def final_values() -> None:
 def lucky_incumbent() -> None:
     """The incumbent is the largest batch that was seen to reach the target once."""
 
-    def observed(posterior, places, _runs):
+    def observed(posterior, places, _owed):
         ends = np.array(
             [
                 posterior.data.margin[np.all(posterior.data.place[posterior.data.run] == place, axis=1)].max(
@@ -80,7 +90,7 @@ def probability_alone() -> None:
     """The next trial is the likeliest success among batches half a doubling larger, not the largest gain."""
 
     def gain_over(octaves):
-        return lambda reached, chance: np.where(reached >= octaves + 0.5, chance, 1e-3 * chance)
+        return lambda reached, chance, _expected: np.where(reached >= octaves + 0.5, chance, 1e-3 * chance)
 
     frontier.gain_over = beliefs.gain_over = gain_over
 
@@ -107,7 +117,7 @@ def no_promising() -> None:
 
 def strict_confirmation() -> None:
     """One confirmation run that misses rejects a setting for good."""
-    decide.TOLERATED_MISSES = 0
+    decide.TOLERATED_MISSES = beliefs.TOLERATED_MISSES = 0
 
 
 def no_confirmation() -> None:
@@ -117,7 +127,7 @@ def no_confirmation() -> None:
 
 def probability_end() -> None:
     """Only a probability under 10% of a larger batch ends the search, however long it takes."""
-    decide.TRIALS_WORTH = 10**6
+    decide.PATIENCE = 10**6
 
 
 def far_leaps() -> None:
@@ -131,7 +141,9 @@ ELEMENTS: dict[str, Callable[[], None]] = {
         f.__name__.replace("_", " "): f
         for f in (
             fixed_exponent,
-            flat_mean,
+            no_roles,
+            no_trends,
+            no_look,
             final_values,
             lucky_incumbent,
             probability_alone,

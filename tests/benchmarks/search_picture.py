@@ -56,7 +56,9 @@ def expected(frontier: Frontier, sizes: np.ndarray, threshold: float) -> np.ndar
     kernel = frontier.posterior.kernel
     found = []
     for size in sizes:
-        place = candidates(frontier, frontier.posterior, lambda _, chance: chance, float(size), 0)[0][:1]
+        place = candidates(
+            frontier, frontier.posterior, lambda _octaves, chance, _expected: chance, float(size), 0
+        )[0][:1]
         mean, variance = frontier.posterior.ends(place)
         band = mean[0] + np.sqrt(variance[0]) * np.array([-1.0, 0.0, 1.0])
         found.append(threshold + margin_of(band, kernel.headroom))

@@ -62,10 +62,9 @@ def test_processes_and_micro_batches_follow_the_layout_and_what_memory_has_taugh
     assert laid_out == [(None, None, None), (1, 32, 1), (3, 16, 1), (3, 16, 2), (3, 16, 2)]
 
     # Shown wherever a person looks.
-    assert (
-        "trial 3 starts: climb, batch size 128, learning_rate 0.2, workers 3, micro-batch 16 x 2" in ran.out
-    )
-    assert "largest batch size 128 with learning_rate 0.2, workers 3, micro-batch 16 x 2" in ran.out
+    shown = f"learning_rate {trials[3]['parameters']['learning_rate']:.4g}, workers 3, micro-batch 16 x 2"
+    assert f"trial 3 starts: search, batch size 128, {shown}" in ran.out
+    assert f"largest batch size 128 with {shown}" in ran.out
     listed = place.run("trials", "toy-tuning").out.splitlines()
     assert "workers 3, micro-batch 16 x 2" in listed[4]
     assert place.run("report", "toy-tuning").code == 0

@@ -37,10 +37,11 @@ def test_the_first_trial_is_the_job_unchanged():
     assert not decision.is_final
 
 
-def test_after_the_baseline_the_batch_is_doubled_and_the_learning_rate_grows():
+def test_after_the_baseline_a_larger_batch_at_a_larger_learning_rate_is_proposed():
     (second,) = decide(spec(), [baseline()], NOON).start
-    assert (second.batch_size, second.purpose) == (64, Purpose.CLIMB)
-    assert 0.1 < second.parameters["learning_rate"] < 0.2
+    assert second.purpose is Purpose.SEARCH
+    assert 32 < second.batch_size <= 128
+    assert second.parameters["learning_rate"] > 0.1
 
 
 def test_a_baseline_that_misses_by_noise_gets_a_second_run():
@@ -64,9 +65,9 @@ def test_the_baseline_runs_to_its_end_while_the_length_of_a_run_is_unknown():
 
 def test_success_is_judged_by_todays_target():
     trials = [baseline(Outcome.REACHED, (0.5, 0.8, 0.91))]
-    (climb,) = decide(spec(target="accuracy >= 0.9"), trials, NOON).start
+    (larger,) = decide(spec(target="accuracy >= 0.9"), trials, NOON).start
     (again,) = decide(spec(target="accuracy >= 0.95"), trials, NOON).start
-    assert climb.purpose is Purpose.CLIMB
+    assert larger.purpose is Purpose.SEARCH
     assert again.purpose is Purpose.BASELINE
 
 
@@ -214,7 +215,7 @@ from autotuner.decide import decide
 from tests.builders import NOON, spec, suggestion, trial
 from autotuner.trial import Outcome, Purpose
 trials = [trial(0, (0.5, 0.8, 0.93), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE)),
-          trial(1, (0.4, 0.6, 0.7), Outcome.MISSED, suggestion(1, batch_size=64, purpose=Purpose.CLIMB))]
+          trial(1, (0.4, 0.6, 0.7), Outcome.MISSED, suggestion(1, batch_size=64))]
 print(decide(spec(), trials, NOON))
 """
 

@@ -13,7 +13,7 @@ from tests.builders import NOON, spec, suggestion, trial
 
 
 def shown(*trials: Trial) -> str:
-    decision = Decision(Phase.SEARCHING, "climbs to batch size 64")
+    decision = Decision(Phase.SEARCHING, "searches for a larger batch size; the best so far is 32")
     console = Console(file=io.StringIO(), width=160, record=True)
     console.print(live_table("toy", spec(), decision, trials, NOON))
     return console.export_text()

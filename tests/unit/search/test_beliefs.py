@@ -1,6 +1,6 @@
 """What the search believes of runs under way."""
 
-from autotuner.search.beliefs import Beliefs
+from autotuner.search.beliefs import LOOK_AFTER, Beliefs
 from autotuner.search.history import History
 from autotuner.search.space import Space
 from autotuner.trial import Outcome, Purpose
@@ -31,3 +31,37 @@ def test_a_peak_that_has_passed_comes_no_more():
 
 def test_a_flat_curve_is_hopeless_early():
     assert chance(FLAT, 3) < 0.05
+
+
+def proposal(missed: int) -> int:
+    """The batch size proposed after the baseline has held and so many larger ones have not."""
+    asked = spec(run_length=str(LENGTH), batch_size="16..1024")
+    held = tuple(value + 0.25 for value in FLAT)
+    trials = [trial(0, held, Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    trials += [trial(n, FLAT, Outcome.MISSED, suggestion(n, batch_size=50 + n)) for n in range(1, missed + 1)]
+    beliefs = Beliefs(History.of(asked, trials), Space.of(asked))
+    return beliefs.propose(missed + 1, beliefs.incumbent(())).batch_size
+
+
+def test_the_largest_batch_is_looked_at_once_after_a_few_proposals():
+    assert proposal(LOOK_AFTER - 1) < 512
+    assert proposal(LOOK_AFTER) == 1024
+
+
+def confirmable_after(reached: int, missed: int) -> float:
+    """The chance that a setting is confirmed, after so many of its confirmation runs."""
+    asked = spec(run_length=str(LENGTH), confirmations="3")
+    held = tuple(value + 0.215 for value in FLAT)
+    trials = [trial(0, held, Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    for number in range(1, reached + missed + 1):
+        values, outcome = (held, Outcome.REACHED) if number <= reached else (FLAT, Outcome.MISSED)
+        trials.append(trial(number, values, outcome, suggestion(number, purpose=Purpose.CONFIRM)))
+    frontier = Beliefs(History.of(asked, trials), Space.of(asked)).frontier
+    assert frontier is not None
+    return float(frontier.chances[0])
+
+
+def test_confirmation_runs_count_towards_the_chance_of_being_confirmed():
+    assert confirmable_after(3, 0) == 1
+    assert confirmable_after(0, 2) == 0
+    assert confirmable_after(2, 0) > confirmable_after(0, 0)

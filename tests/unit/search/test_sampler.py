@@ -47,7 +47,7 @@ def test_the_same_seed_suggests_the_same():
 def test_every_sampler_proposes_within_the_space(sampler: str):
     trials = [
         trial(0, (0.5, 0.8, 0.93), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE)),
-        trial(1, (0.4, 0.6, 0.7), Outcome.MISSED, suggestion(1, batch_size=64, purpose=Purpose.CLIMB)),
+        trial(1, (0.4, 0.6, 0.7), Outcome.MISSED, suggestion(1, batch_size=64)),
         trial(2, (0.4, 0.6), Outcome.HOPELESS, suggestion(2, batch_size=100)),
         trial(3, (), None, suggestion(3, batch_size=50)),
     ]

@@ -1,0 +1,84 @@
+"""What is expected of a hyperparameter by its name and range."""
+
+import numpy as np
+import pytest
+
+from autotuner.search.data import Points
+from autotuner.search.history import Setting
+from autotuner.search.model import Kernel, Prior
+from autotuner.search.roles import Role
+from autotuner.search.space import Space
+from tests.builders import spec
+
+
+def space(text: str, **known: float | str) -> Space:
+    given = {"batch_size": 32, "learning_rate": 0.1, **known}
+    rate = "learning_rate: {min: 0.001, max: 1, log: true}\n"
+    return Space.of(spec(baseline=given, search_space=rate + text))
+
+
+def kernel(found: Space) -> Kernel:
+    """The kernel before anything is known."""
+    nothing = np.empty(0)
+    data = Points(
+        np.zeros((1, found.size)), np.zeros(2, dtype=int), np.ones(2), np.array([-0.1, 0.0]), nothing
+    )
+    return Kernel(found, Prior.of(found, data).mean)
+
+
+def expected(found: Space, **values: float | str) -> float:
+    """The prior mean at the known-good setting with other values."""
+    assert found.origin is not None
+    place = found.coordinates(Setting.of(32, {**found.origin.parameters, **values}))
+    return float(kernel(found).mean(place[None])[0])
+
+
+@pytest.mark.parametrize(
+    ("line", "role"),
+    [
+        ("momentum: {min: 0, max: 0.99}", Role.MOMENTUM),
+        ("sgd_momentum: {min: 0.5, max: 1}", Role.MOMENTUM),
+        ("momentum: {min: 0, max: 10}", Role.OTHER),
+        ("momentum: [0, 0.9]", Role.CHOICE),
+        ("beta1: {min: 0.8, max: 0.99}", Role.OTHER),
+        ("weight_decay: {min: 1.0e-6, max: 0.1, log: true}", Role.WEIGHT_DECAY),
+        ("wd: {min: 1.0e-6, max: 0.1, log: true}", Role.WEIGHT_DECAY),
+        ("weight_decay: {min: 0, max: 0.1}", Role.OTHER),
+        ("layers: {min: 1, max: 9, type: int}", Role.OTHER),
+    ],
+)
+def test_roles_go_by_name_and_range(line: str, role: Role):
+    assert sorted(space(line).roles) == sorted([Role.BATCH_SIZE, Role.LEARNING_RATE, role])
+
+
+def test_more_momentum_promises_more_and_a_name_that_says_nothing_promises_nothing():
+    momentum = space("momentum: {min: 0.1, max: 0.99}", momentum=0.5)
+    assert expected(momentum, momentum=0.9, learning_rate=0.03) > expected(momentum)
+    other = space("dropout: {min: 0, max: 1}", dropout=0.5)
+    assert expected(other, dropout=0.8) == pytest.approx(expected(other, dropout=0.2))
+    assert expected(other, dropout=0.8) < expected(other)
+
+
+def test_the_same_step_is_expected_to_do_the_same_in_a_wide_range_and_in_a_narrow_one():
+    wide = space("weight_decay: {min: 1.0e-7, max: 0.1, log: true}", weight_decay=1e-3)
+    narrow = space("weight_decay: {min: 1.0e-4, max: 0.01, log: true}", weight_decay=1e-3)
+    lost = [expected(s) - expected(s, weight_decay=4e-3) for s in (wide, narrow)]
+    assert lost[0] == pytest.approx(lost[1])
+    assert lost[0] > 0
+
+
+def test_the_learning_rate_gives_way_to_momentum():
+    found = space("momentum: {min: 0.1, max: 0.99}", momentum=0.5)
+
+    def apart(rate: float) -> float:
+        assert found.origin is not None
+        there = found.coordinates(Setting.of(32, {"learning_rate": rate, "momentum": 0.9}))
+        gap = kernel(found).differences(found.coordinates(found.origin)[None], there[None])
+        return abs(float(gap[1, 0, 0]))
+
+    assert apart(0.05) < apart(0.1) < apart(0.2)
+
+
+def test_another_optimizer_is_neither_a_slope_nor_a_distance():
+    found = space("optimizer: [sgd, lars]", optimizer="sgd")
+    assert expected(found, optimizer="lars") == expected(found)
