@@ -16,6 +16,7 @@ counts as confirmed.
 from __future__ import annotations
 
 import hashlib
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,10 +47,12 @@ LEAP: Final = 2
 """Times the largest batch size run so far beyond which a trial is a leap."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
-PATIENCE: Final = 38
-"""Or than the square of its trials over so many: early, one more trial still teaches much; late, what the
-model has hoped for so often is not there."""
-LIKELY: Final = 0.8
+PATIENCE: Final = 20.0
+"""Or than the square of its effort over this, in whole runs: early, one more trial still teaches much; late,
+what the model has hoped for so long is not there."""
+LEAST_EFFORT: Final = 0.25
+"""Part of a run that a trial counts as at least: to start one costs something too."""
+LIKELY: Final = 0.9
 """But never while a larger batch is likelier than this: nobody would believe the answer."""
 STILL: Final = 2.0
 """A confirmation that has begun is finished as long as the probability is below so many times these."""
@@ -349,9 +352,16 @@ class _State:
         larger = self.beliefs.probability_larger(0 if best is None else best.batch_size)
         if larger is None:
             return False
-        searched = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
-        bound = min(max(ENOUGH, (searched / PATIENCE) ** 2), LIKELY)
+        bound = min(max(ENOUGH, (self._effort / PATIENCE) ** 2), LIKELY)
         return larger < (STILL * bound if best is not None and self._is_confirming(best) else bound)
+
+    @property
+    def _effort(self) -> float:
+        """What the search has trained, in whole runs; a trial that still runs counts as the least."""
+        length = self.history.run_length or math.inf
+        searched = [t for t in self.history.trials if t.suggestion.purpose is Purpose.SEARCH]
+        trained = (0.0 if t.is_running else curve(t).last_step / length for t in searched)
+        return sum(max(part, LEAST_EFFORT) for part in trained)
 
     def _settled(self, best: Setting) -> Ended:
         larger = self.beliefs.probability_larger(best.batch_size)
