@@ -212,9 +212,9 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     setting, setting_slope = rough((difference**2).sum(axis=0))
     grid_run, grid_time = np.ix_(data.run, data.run), np.ix_(inverse_time, inverse_time)
     trend = kernel.trends(data.place) * kernel.trend_deviation
-    times, settings = time[grid_time], setting[grid_run]
-    bends = kernel.main * settings + (trend @ trend.T)[grid_run]
-    same = data.run[:, None] == data.run[None]
+    # What is known by run is put together by run: of all points together there are a hundred times as many.
+    times, bends = time[grid_time], (kernel.main * setting + trend @ trend.T)[grid_run]
+    same = (data.run[:, None] == data.run[None]).astype(np.float64)
     covariance = kernel.join(bends, times) + kernel.offset * same
     weight = slope(data.margin, kernel.headroom)
     measured = (kernel.epoch_noise * weight) ** 2 / data.count
@@ -234,14 +234,15 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     gradient[GROWTH] = -solved @ space.doublings(data.place)[data.run]
     bent, weighted = outer * times, outer * (kernel.shared + bends)
     gradient[COMMON] = 2 * kernel.common * outer.sum()
-    gradient[SHARED] = 2 * kernel.shared * bent.sum()
-    gradient[MAIN] = 2 * kernel.main * (bent * settings).sum()
+    runs = _indicator(data.run, len(data.place))
+    bent_by_run = runs.T @ bent @ runs
+    gradient[SHARED] = 2 * kernel.shared * bent_by_run.sum()
+    gradient[MAIN] = 2 * kernel.main * (bent_by_run * setting).sum()
     gradient[NUGGET] = 2 * nugget * diagonal.sum()
-    from_offset = 2 * kernel.offset * (outer * same).sum()
+    from_offset = 2 * kernel.offset * np.vdot(outer, same)
     gradient[RUN] = from_offset
     gradient[EPOCH] = 2 * (measured * diagonal).sum() + from_offset
-    runs = _indicator(data.run, len(data.place))
-    by_run = (runs.T @ bent @ runs) * kernel.main * setting_slope
+    by_run = bent_by_run * kernel.main * setting_slope
     for dimension, scaled in enumerate(difference):
         gradient[SCALES + dimension] = -2 * (by_run * scaled**2).sum()
     for index, moved in space.rate_slopes(data.place).items():
