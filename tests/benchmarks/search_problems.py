@@ -1,72 +1,116 @@
-"""Further problems of the development problems' form: the same surfaces, other jobs.
+#!/usr/bin/env python3
+"""Further problems of the development problems' form: other owners, and other surfaces.
 
     python ../shared/bench/run.py autotuner --problems tests/benchmarks/search_problems.py --seeds 2
+    python tests/benchmarks/search_problems.py --bench ../shared/bench    # makes others, in minutes
 
-Each of the fitted surfaces gets another owner: another known-good setting, at another batch size, and the
-target at another point of the frontier. So hyperpriors and thresholds can be checked on problems that they
-were not chosen on, and probabilities on more of them than twelve.
+So priors and thresholds can be checked on problems that they were not chosen on, and probabilities on more of
+them than twelve. 24 have one of the twelve fitted surfaces, with another known-good setting, often at another
+batch size, and another target. The others have a mixture of two of the surfaces.
+
+A setup is made as those of development seem to be: the target is what some two percent of all settings reach
+at the known-good batch size, and the known-good setting is one of these that has 0.3 points to spare.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
-# The search benchmark's own modules: its run.py puts them on the path.
-from problems import DATA, SEARCH_SPACE, CurveProblem, fitted_surface
-
-SIZES = np.unique(np.geomspace(16, 512, 26).round().astype(int))
-HEADROOM = 0.15
+SETUPS = Path(__file__).with_suffix(".json")
+OWNERS, MIXTURES = 24, 24
+SPARE = 0.3
 """How far above the target a job's own setting comes at least, in points of accuracy."""
+SIZES = np.unique(np.geomspace(16, 512, 61).round().astype(int))
+
+Curve = Callable[[int, Mapping[str, float]], np.ndarray]
 
 
-def problems(owners: int = 1) -> list[CurveProblem]:
-    """Return so many problems a surface; the same at every call."""
-    return [problem(index, owner) for index in range(len(_setups())) for owner in range(owners)]
+def problems():
+    """Return all of them, as the search benchmark wants them: its run.py puts its modules on the path."""
+    from problems import CurveProblem  # noqa: PLC0415 (see above)
+
+    return [
+        CurveProblem(
+            name=setup["name"],
+            curve=surface(setup["tasks"], setup["share"]),
+            baseline=setup["baseline"],
+            epochs=52,
+            target=setup["target"],
+            largest=setup["largest"],
+        )
+        for setup in json.loads(SETUPS.read_text())
+    ]
 
 
-def problem(index: int, owner: int = 0) -> CurveProblem:
-    """Return one of them; to make one takes some seconds."""
-    task, setup = _setups()[index]
-    curve = fitted_surface(dict(np.load(DATA / "lcbench_dev.npz")), task)
-    return _problem(f"{task}/{owner}", curve, setup["baseline"], np.random.default_rng([index, owner]))
+def surface(tasks: list[str], share: float) -> Curve:
+    """Return the curves of one task, or of two mixed: their standardised accuracies, means and scales."""
+    from problems import DATA, fitted_surface  # noqa: PLC0415
+
+    weights = dict(np.load(DATA / "lcbench_dev.npz"))
+    scales = [weights[f"{task}_scale"] for task in tasks]
+    shares = [share, 1 - share][: len(tasks)]
+    mean, scale = (sum(p * s[i] for p, s in zip(shares, scales, strict=True)) for i in (0, 1))
+    # A surface without a mean and of scale 1 would be clipped at 0: so lift it to where nothing is.
+    plain = {**weights, **{f"{task}_scale": np.array([50.0, 1.0]) for task in tasks}}
+    curves = [fitted_surface(plain, task) for task in tasks]
+
+    def curve(batch_size: int, parameters: Mapping[str, float]) -> np.ndarray:
+        mixed = sum(p * (c(batch_size, parameters) - 50) for p, c in zip(shares, curves, strict=True))
+        return np.clip(mixed * scale + mean, 0, 100)
+
+    return curve
 
 
-def _setups() -> list[tuple[str, Mapping]]:
-    return sorted(json.loads((DATA / "lcbench_dev.json").read_text()).items())
+def make(number: int) -> dict | None:
+    """Return a setup; None where the surface has no frontier to find."""
+    from problems import DATA  # noqa: PLC0415
+
+    tasks = sorted(json.loads((DATA / "lcbench_dev.json").read_text()))
+    rng = np.random.default_rng([7, number])
+    chosen, share = [tasks[number % len(tasks)]], 1.0
+    if number >= OWNERS:
+        chosen = [tasks[i] for i in rng.choice(len(tasks), 2, replace=False)]
+        share = float(rng.uniform(0.35, 0.65))
+    curve = surface(chosen, share)
+    start = int(rng.choice([16, 32, 64], p=[0.15, 0.7, 0.15]))
+    units = rng.random((1000, 4))
+    best = np.array([curve(start, parameters(unit)).max() for unit in units])
+    target = round(float(np.quantile(best, rng.choice([0.97, 0.975, 0.98, 0.985]))), 2)
+    good = units[best >= target + SPARE]
+    if not len(good):
+        return None
+    feasible = [int(s) for s in SIZES if s > start and peak(curve, int(s), rng) >= target]
+    if not feasible:
+        return None
+    baseline = {"batch_size": start, **parameters(good[rng.integers(len(good))])}
+    name = f"{'mixed' if len(chosen) > 1 else 'owner'}{number}-{'+'.join(chosen)}"
+    setup = {"name": name, "tasks": chosen, "share": share, "baseline": baseline}
+    return {**setup, "target": target, "largest": max(feasible)}
 
 
-def _problem(name: str, curve, known: Mapping[str, float], rng: np.random.Generator) -> CurveProblem:
-    frontier = np.array([_best(curve, int(size), rng) for size in SIZES])
-    start = int(rng.choice([16, 32, 64]))
-    while True:
-        wanted = int(rng.integers(np.searchsorted(SIZES, 2 * start), len(SIZES)))
-        target = round(float(frontier[wanted]), 2)
-        near = [_scattered(known, rng, 0.15) for _ in range(200)]
-        good = [p for p in near if curve(start, p).max() >= target + HEADROOM]
-        if good:
-            break
-    largest = int(SIZES[np.flatnonzero(frontier >= target - 0.005)].max())
-    baseline = {"batch_size": start, **good[int(rng.integers(len(good)))]}
-    return CurveProblem(name=name, curve=curve, baseline=baseline, epochs=52, target=target, largest=largest)
+def peak(curve: Curve, size: int, rng: np.random.Generator) -> float:
+    """Return the best accuracy at a batch size, by random search and ever smaller steps from the best."""
+    units = rng.random((400, 4))
+    values = np.array([curve(size, parameters(unit)).max() for unit in units])
+    for step in range(40):
+        top = units[np.argsort(-values)[:8]]
+        near = np.clip(np.repeat(top, 4, axis=0) + rng.normal(0, 0.15 * 0.9**step, (32, 4)), 0, 1)
+        units = np.concatenate([top, near])
+        values = np.array([curve(size, parameters(unit)).max() for unit in units])
+    return float(values.max())
 
 
-def _best(curve, size: int, rng: np.random.Generator) -> float:
-    """Return the best accuracy at a batch size, by random search and ever smaller steps."""
-    units = rng.random((150, len(SEARCH_SPACE)))
-    values = [curve(size, _parameters(unit)).max() for unit in units]
-    unit, best = units[int(np.argmax(values))], max(values)
-    for step in range(150):
-        tried = np.clip(unit + rng.normal(0, 0.15 * 0.975**step, len(unit)), 0, 1)
-        value = curve(size, _parameters(tried)).max()
-        if value > best:
-            unit, best = tried, value
-    return float(best)
+def parameters(unit: np.ndarray) -> dict[str, float]:
+    """Return the hyperparameters at a place in the unit cube."""
+    from problems import SEARCH_SPACE  # noqa: PLC0415
 
-
-def _parameters(unit: np.ndarray) -> dict[str, float]:
     values = {}
     for (name, s), u in zip(SEARCH_SPACE.items(), unit, strict=True):
         low, high = s["min"], s["max"]
@@ -74,11 +118,17 @@ def _parameters(unit: np.ndarray) -> dict[str, float]:
     return values
 
 
-def _scattered(known: Mapping[str, float], rng: np.random.Generator, width: float) -> dict[str, float]:
-    unit = []
-    for name, s in SEARCH_SPACE.items():
-        low, high, value = s["min"], s["max"], known[name]
-        unit.append(
-            np.log(value / low) / np.log(high / low) if s.get("log") else (value - low) / (high - low)
-        )
-    return _parameters(np.clip(np.array(unit) + rng.normal(0, width, len(unit)), 0, 1))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    # The workers are forked, and find it there too.
+    sys.path.insert(0, str(Path(args.bench).resolve()))
+    with ProcessPoolExecutor(args.workers) as pool:
+        setups = [setup for setup in pool.map(make, range(OWNERS + MIXTURES)) if setup is not None]
+    SETUPS.write_text(json.dumps(setups, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
