@@ -4,9 +4,10 @@
 keeps nothing between two calls: whatever it starts or stops, it can be killed right after, and the next call
 reads the same story in the trials and goes on to the same answer.
 
-The story of a tuning: the job runs unchanged (`baseline`); the model proposes (`search`); and once a larger
-batch is unlikely, fresh seeds must reach the target with the answer's setting (`confirm`). A failed
-confirmation is data, and the search goes on.
+The story of a tuning: the job runs unchanged (`baseline`); the model proposes (`search`), or, with one of
+optuna's own samplers, batch sizes are doubled while they hold (`climb`) before it does; and once a larger batch
+is unlikely, fresh seeds must reach the target with the answer's setting (`confirm`). A failed confirmation is
+data, and the search goes on.
 
 What the search believes (will this run reach the target? is a larger batch feasible?) is the affair of
 `autotuner.search`; here stand the rules that hold whatever it believes: budgets, deadlines, failures, what
@@ -321,6 +322,10 @@ class _State:
         return self._budget_end(f"max-trials ({self.spec.max_trials}) is spent", Ended.TRIALS_SPENT)
 
     def _searching(self, *, has_place: bool) -> tuple[Phase, str, Suggestion | None]:
+        climbing = self._climb()
+        if climbing is not None:
+            text = f"climbs to batch size {climbing.batch_size}"
+            return Phase.SEARCHING, text, self._suggest(climbing, Purpose.CLIMB)
         if not has_place:
             return Phase.SEARCHING, self._searching_text(), None
         tried = nearest(self.history, propose(self.beliefs, self.history.next_number, self.incumbent))
@@ -371,6 +376,26 @@ class _State:
         last = self.history.trials[-1]
         wanted = self._reached(tried) < self.spec.confirmations
         return wanted and last.suggestion.purpose is Purpose.CONFIRM and setting(last) == tried
+
+    def _climb(self) -> Setting | None:
+        """Return the next doubling while every one so far has held, for the samplers that know no better.
+
+        Optuna's own propose from the whole range before they have seen enough; the frontier sampler, which
+        starts at the known-good setting by itself, only pays for it.
+        """
+        if self.spec.sampler == "frontier":
+            return None
+        climbs = [t for t in self.history.trials if t.suggestion.purpose in {Purpose.BASELINE, Purpose.CLIMB}]
+        top = max(climbs, key=lambda t: (t.suggestion.batch_size, t.number))
+        if (
+            top.is_running
+            or not self.history.has_reached(top)
+            or any(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
+        ):
+            return None
+        size = min(2 * top.suggestion.batch_size, self.spec.batch_size.maximum)
+        climbing = nearest(self.history, self.space.scaled(self.baseline, size))
+        return climbing if climbing.batch_size > top.suggestion.batch_size else None
 
     def _confirm(self, tried: Setting) -> tuple[Phase, str, Suggestion | None] | Decision:
         runs = [t for t in self.confirmations.get(tried, ()) if t.is_running or self.history.has_reached(t)]

@@ -21,6 +21,8 @@ class Purpose(StrEnum):
 
     BASELINE = "baseline"
     """The job as its owner runs it: is the target reachable, how noisy is it, how long is a run?"""
+    CLIMB = "climb"
+    """A larger batch at constant scaled hyperparameters."""
     SEARCH = "search"
     """A point that the model proposes."""
     CONFIRM = "confirm"

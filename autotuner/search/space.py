@@ -78,6 +78,16 @@ class Space:
             for name, dimension in self.dimensions
         }
 
+    def scaled(self, setting: Setting, batch_size: int, exponent: float = SCALING_EXPONENT) -> Setting:
+        """Return the setting carried to another batch size: its learning rate grows as a power of it."""
+        parameters = setting.parameters
+        name = self.learning_rate
+        dimension = dict(self.dimensions).get(name) if name is not None else None
+        if name in parameters and isinstance(dimension, FloatDimension):
+            rate = float(parameters[name]) * (batch_size / setting.batch_size) ** exponent
+            parameters[name] = snapped(dimension, rate)
+        return Setting.of(batch_size, parameters)
+
     # --- coordinates -----------------------------------------------------------------------------------
 
     @property

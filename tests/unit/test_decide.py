@@ -44,6 +44,12 @@ def test_after_the_baseline_a_larger_batch_at_a_larger_learning_rate_is_proposed
     assert second.parameters["learning_rate"] > 0.1
 
 
+def test_for_optunas_own_samplers_the_batch_is_doubled_first_and_the_learning_rate_grows():
+    (second,) = decide(spec(sampler="random"), [baseline()], NOON).start
+    assert (second.batch_size, second.purpose) == (64, Purpose.CLIMB)
+    assert 0.1 < second.parameters["learning_rate"] < 0.2
+
+
 def test_a_baseline_that_misses_by_noise_gets_a_second_run():
     missed = baseline(Outcome.MISSED, (0.5, 0.8, 0.89))
     (again,) = decide(spec(), [missed], NOON).start

@@ -44,6 +44,12 @@ def test_what_the_job_leaves_unset_stands_at_the_centre_or_the_first_choice():
     }
 
 
+def test_carrying_a_setting_scales_the_learning_rate_and_stays_in_its_range():
+    start = Setting.of(16, {"learning_rate": 8.0})
+    assert space().scaled(start, 64, 1.0).parameters == {"learning_rate": 10.0}
+    assert space().scaled(start, 32, 0.0).parameters == {"learning_rate": 8.0}
+
+
 def test_carried_places_do_not_differ_but_in_batch_size():
     place = space().coordinates(Setting.of(16, {"learning_rate": 0.01}))[None]
     moved = space().carried(place, np.array([0.75]), 0.5)
