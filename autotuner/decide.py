@@ -4,10 +4,10 @@
 keeps nothing between two calls: whatever it starts or stops, it can be killed right after, and the next call
 reads the same story in the trials and goes on to the same answer.
 
-The story of a tuning: the job runs unchanged (`baseline`); the model proposes (`search`), or, with one of
-optuna's own samplers, batch sizes are doubled while they hold (`climb`) before it does; and once a larger batch
-is unlikely, fresh seeds must reach the target with the answer's setting (`confirm`). A failed confirmation is
-data, and the search goes on.
+The story of a tuning: the job runs unchanged (`baseline`); with one of optuna's own samplers, batch sizes are
+doubled while they hold (`climb`); the sampler proposes (`search`); and once a larger batch is unlikely, fresh
+seeds must reach the target with the answer's setting (`confirm`). A failed confirmation is data, and the
+search goes on.
 
 What the search believes (will this run reach the target? is a larger batch feasible?) is the affair of
 `autotuner.search`; here stand the rules that hold whatever it believes: budgets, deadlines, failures, what
