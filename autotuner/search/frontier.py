@@ -120,7 +120,7 @@ class Frontier:
         if batch_size >= high:
             return 0.0
         smallest = min(max(batch_size * 2**HALF_A_DOUBLING, low), high)
-        places = candidates(self, self.posterior, _chance_alone, smallest, 0)[0]
+        places = candidates(self, self.posterior, chance_alone, smallest, 0)[0]
         # The best alone lie close together, and are good or bad together; the others tell whether there may
         # be something elsewhere.
         places = np.concatenate([places[:BEST], places[BEST::THINNED]])
@@ -169,7 +169,8 @@ Worth = Callable[[Array, Array, Array], Array]
 """What places are worth, by log2 of their batch sizes, chances, and expected log-shortfalls, (n,) each."""
 
 
-def _chance_alone(_octaves: Array, chance: Array, _expected: Array) -> Array:
+def chance_alone(_octaves: Array, chance: Array, _expected: Array) -> Array:
+    """Return the chances of places."""
     return chance
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from autotuner import decide as deciding
 from autotuner.report import figures
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.frontier import HALF_A_DOUBLING, Frontier, candidates
+from autotuner.search.frontier import HALF_A_DOUBLING, Frontier, candidates, chance_alone
 from autotuner.search.history import History
 from autotuner.search.model import margin_of
 from autotuner.search.space import Space
@@ -56,9 +56,7 @@ def expected(frontier: Frontier, sizes: np.ndarray, threshold: float) -> np.ndar
     kernel = frontier.posterior.kernel
     found = []
     for size in sizes:
-        place = candidates(
-            frontier, frontier.posterior, lambda _octaves, chance, _expected: chance, float(size), 0
-        )[0][:1]
+        place = candidates(frontier, frontier.posterior, chance_alone, float(size), 0)[0][:1]
         mean, variance = frontier.posterior.ends(place)
         band = mean[0] + np.sqrt(variance[0]) * np.array([-1.0, 0.0, 1.0])
         found.append(threshold + margin_of(band, kernel.headroom))
