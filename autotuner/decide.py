@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -186,29 +186,29 @@ class _State:
     # --- what is confirmed -------------------------------------------------------------------------
 
     @cached_property
-    def confirmations(self) -> Mapping[Setting, Sequence[Trial]]:
-        return self.history.by_setting(Purpose.CONFIRM)
-
-    @cached_property
     def rejected(self) -> frozenset[Setting]:
         """Settings that too many confirmation runs missed the target with.
 
         One miss beside as many successes as are wanted may be the noise of a good setting; the model, which
         has the miss as data, says whether it is.
         """
-        return frozenset(tried for tried in self.confirmations if self._missed(tried) > TOLERATED_MISSES)
+        return frozenset(
+            tried for tried in self.history.confirmations if self._missed(tried) > TOLERATED_MISSES
+        )
 
     @cached_property
     def confirmed(self) -> Setting | None:
         """The largest batch that as many confirmation runs as are wanted have reached the target with."""
-        held = [tried for tried in self.confirmations if self._reached(tried) >= self.spec.confirmations]
+        held = [
+            tried for tried in self.history.confirmations if self._reached(tried) >= self.spec.confirmations
+        ]
         return max((s for s in held if s not in self.rejected), key=_by_size, default=None)
 
     def _reached(self, tried: Setting) -> int:
-        return sum(map(self.history.has_reached, self.confirmations.get(tried, ())))
+        return self.history.tally(tried)[0]
 
     def _missed(self, tried: Setting) -> int:
-        return sum(map(self.history.has_missed, self.confirmations.get(tried, ())))
+        return self.history.tally(tried)[1]
 
     @cached_property
     def incumbent(self) -> Setting | None:
@@ -232,7 +232,7 @@ class _State:
             return None
         told = [
             t
-            for t in self.confirmations.get(tried, ())
+            for t in self.history.confirmations.get(tried, ())
             if self.history.has_reached(t) or self.history.has_missed(t)
         ]
         bests = [best for t in told if (best := curve(t).best(self.spec.target)) is not None]
@@ -398,7 +398,11 @@ class _State:
         return climbing if climbing.batch_size > top.suggestion.batch_size else None
 
     def _confirm(self, tried: Setting) -> tuple[Phase, str, Suggestion | None] | Decision:
-        runs = [t for t in self.confirmations.get(tried, ()) if t.is_running or self.history.has_reached(t)]
+        runs = [
+            t
+            for t in self.history.confirmations.get(tried, ())
+            if t.is_running or self.history.has_reached(t)
+        ]
         reached = self._reached(tried)
         wanted = self.spec.confirmations
         if reached >= wanted:

@@ -34,7 +34,7 @@ from autotuner.search.frontier import (
     uniform,
 )
 from autotuner.search.history import History, Setting, curve, setting
-from autotuner.search.model import Posterior, fit, margin_of, slope
+from autotuner.search.model import Posterior, fit, margin_of
 from autotuner.search.space import Space
 from autotuner.spec import Target
 from autotuner.trial import Outcome, Purpose, Trial
@@ -89,7 +89,7 @@ class Beliefs:
                 limits=self._limits,
                 seed=spec.seed,
                 confirmations=spec.confirmations,
-                confirming=self._confirming,
+                confirming=tuple((tried, *self.history.tally(tried)) for tried in self.history.confirmations),
             )
         )
 
@@ -104,18 +104,6 @@ class Beliefs:
         worst, length = float(settled.data.margin.min()), self.history.run_length or 1.0
         running = [_seen(trial) for trial in self._running]
         return settled.joined(points(self.space, self.history.spec.target, length, running, worst=worst))
-
-    @property
-    def _confirming(self) -> tuple[tuple[Setting, int, int], ...]:
-        """Settings with confirmation runs that have ended: how many reached the target, and missed it."""
-        tallies = []
-        for tried, runs in self.history.by_setting(Purpose.CONFIRM).items():
-            ended = [t for t in runs if not t.is_running]
-            reached, missed = (
-                sum(map(said, ended)) for said in (self.history.has_reached, self.history.has_missed)
-            )
-            tallies.append((tried, reached, missed))
-        return tuple(tallies)
 
     @property
     def _limits(self) -> tuple[int, int]:
@@ -150,11 +138,9 @@ class Beliefs:
         place = self.space.coordinates(setting(trial))[None]
         mean, covariance = posterior.curves(place, ahead, [index])
         drawn = uniform(DRAWS, 2 * AHEAD)
-        kernel = posterior.kernel
         each = np.maximum(np.diff(ahead, prepend=last) / step, 1.0)
-        noise = kernel.epoch_noise * float(slope(np.zeros(1), kernel.headroom)[0])
         paths = mean[0] + ndtri(drawn[:, :AHEAD]) @ square_root(covariance[0]).T
-        paths += noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
+        paths += posterior.kernel.value_noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
         return float((paths.max(axis=1) >= 0).mean())
 
     def is_held(self, trial: Trial) -> bool:
@@ -236,6 +222,7 @@ class _Ended:
     seed: int
     confirmations: int
     confirming: tuple[tuple[Setting, int, int], ...]
+    """Settings with confirmation runs: how many reached the target, and missed it."""
 
 
 @lru_cache(maxsize=16)

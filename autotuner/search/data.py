@@ -4,10 +4,10 @@ A run's curve becomes the means of short windows, dense at the start where curve
 run. Raw values and not the best so far: a run that is stopped at the first value above the target was
 stopped by luck as well as by merit, and only the likelihood of all its values knows how much by which.
 
-Values are measured by what they lack: with the margin `d` over the target and a headroom `h` beyond it,
-`y = -log(1 - d / h)`, straight on for `d > h / 2`. The target lies at 0; learning curves, power laws
-of the error as they are, become nearly straight in log step; a miss by far weighs little against the
-differences near the target that decide. The model learns `h`.
+Values (of a loss, its logarithm) are measured by what they lack: with the margin `d` over the target and a
+headroom `h` beyond it, `y = -log(1 - d / h)`, straight on for `d > h / 2`. The target lies at 0; learning
+curves, power laws of the error as they are, become nearly straight in log step; a miss by far weighs little
+against the differences near the target that decide. The model learns `h`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ STEEP: Final = 0.15
 MAX_POINTS: Final = 420
 """Points of all runs together: beyond, the runs furthest from the target are read at fewer steps."""
 FEWEST_POINTS: Final = 3
+SMALLEST_LOSS: Final = 1e-3
+"""A loss counts as at least this part of the target."""
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
     """Windows of curves: of run `run[i]`, at fraction `time[i]`, the mean margin of `count[i]` values.
 
-    `place` has a row of coordinates a run. A margin is in the metric's unit,
+    `place` has a row of coordinates a run. A margin is in the metric's unit, or in e-folds of a loss;
     positive where the target is met.
     """
 
@@ -72,7 +74,7 @@ def points(
     read: list[tuple[Array, Array, Array, Array, bool]] = []
     for seen in runs:
         time, value, count = windows(seen.curve, length)
-        margin = target.sign * (value - target.threshold)
+        margin = _over(target, value)
         read.append((space.coordinates(seen.setting), time, margin, count, seen.has_diverged))
     if worst is None:
         worst = min((float(margin.min()) for _, _, margin, _, _ in read), default=0.0)
@@ -98,6 +100,16 @@ def points(
         np.concatenate(margins),
         np.concatenate(counts),
     )
+
+
+def _over(target: Target, value: Array) -> Array:
+    """Return by how much values beat the target: a loss by its logarithm, anything else by its difference.
+
+    A loss falls by a hundred times and more in a run, and it is the last few percent that decide.
+    """
+    if target.sign < 0 < target.threshold:
+        return np.asarray(np.log(target.threshold / np.maximum(value, SMALLEST_LOSS * target.threshold)))
+    return np.asarray(target.sign * (value - target.threshold))
 
 
 @lru_cache(maxsize=4096)

@@ -20,7 +20,7 @@ from scipy.stats import qmc
 
 from autotuner.search.curve import Array
 from autotuner.search.history import Setting
-from autotuner.search.model import Posterior, slope
+from autotuner.search.model import Posterior
 from autotuner.search.space import Space
 
 LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
@@ -158,8 +158,7 @@ def confirmable(posterior: Posterior, places: Array, owed: np.ndarray) -> Array:
     normal = ndtri(uniform(DRAWS, len(late)))
     best = (mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1)).max(axis=2)
     kernel = posterior.kernel
-    unit = float(slope(np.zeros(1), kernel.headroom)[0])
-    reaches = np.clip(ndtr((best / unit + kernel.epoch_noise) / kernel.run_noise), 1e-12, 1.0)
+    reaches = np.clip(ndtr((best + kernel.value_noise) / kernel.run_noise), 1e-12, 1.0)
     reach, miss = owed[:, :1], owed[:, 1:]
     passes = nbdtr(np.maximum(miss, 0), np.maximum(reach, 1), reaches)
     return np.asarray(np.where(miss < 0, 0.0, np.where(reach <= 0, 1.0, passes)).mean(axis=1))
@@ -208,9 +207,8 @@ def candidates(
     rng = generator(frontier.seed, number)
     size = space.size
 
-    kernel = posterior.kernel
     # What only just meets the target does not pass its confirmation.
-    margin = MARGIN * kernel.run_noise * float(slope(np.zeros(1), kernel.headroom)[0])
+    margin = MARGIN * posterior.kernel.run_noise
 
     late = _late(posterior)
 

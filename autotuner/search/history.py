@@ -116,13 +116,19 @@ class History:
         ended = [curve(t).last_step for t in self.trials if t.outcome is not None]
         return max(self._whole, default=0.0) or max(ended, default=0.0) or None
 
-    def by_setting(self, purpose: Purpose) -> dict[Setting, list[Trial]]:
-        """Return the trials of a purpose, grouped by what they try."""
+    @cached_property
+    def confirmations(self) -> dict[Setting, list[Trial]]:
+        """The confirmation runs, grouped by what they try."""
         groups: dict[Setting, list[Trial]] = {}
         for trial in self.trials:
-            if trial.suggestion.purpose is purpose:
+            if trial.suggestion.purpose is Purpose.CONFIRM:
                 groups.setdefault(setting(trial), []).append(trial)
         return groups
+
+    def tally(self, tried: Setting) -> tuple[int, int]:
+        """Return how many confirmation runs of a setting have reached the target, and how many missed it."""
+        runs = self.confirmations.get(tried, ())
+        return sum(map(self.has_reached, runs)), sum(map(self.has_missed, runs))
 
     def has_reached(self, trial: Trial) -> bool:
         """Return whether the trial has met today's target."""

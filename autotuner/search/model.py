@@ -125,9 +125,9 @@ class Prior:
             (-0.6, 0.3),  # constant
             (-1.1, 0.5),  # what curves share
             (-1.05, 0.4),  # what settings bend
-            (-5.6, 0.6),  # what no part explains
-            (math.log(0.003 * spread), 1.0),  # noise of a measurement
-            (math.log(3.5), 0.35),  # noise of a run, by that of a measurement
+            (-5.0, 1.5),  # noise of a measurement, in log-shortfall
+            (math.log(0.004 * spread), 1.4),  # and in the metric's unit
+            (math.log(2.5), 0.6),  # noise of a run, by that of a measurement
             (math.log(0.15 * spread), 0.9),  # headroom
             (-0.05, 0.08),  # trend of the mean a doubling
             *scales,
@@ -146,9 +146,11 @@ class Kernel:
         self.time_scale = np.exp(theta[[LOG_TIME, TIME]])
         self.common, self.shared, self.main = np.exp(2 * theta[[COMMON, SHARED, MAIN]])
         self.headroom = float(np.exp(theta[HEADROOM]))
-        self.epoch_noise = float(np.exp(theta[EPOCH]))
-        self.run_noise = float(np.exp(theta[EPOCH] + theta[RUN]))
-        self.offset = (self.run_noise / self.headroom) ** 2
+        self.epoch_noise, self.nugget = np.exp(theta[[EPOCH, NUGGET]])
+        # At the target, in log-shortfall: the deviations of a measurement, and of a whole run.
+        self.value_noise = math.hypot(self.epoch_noise / self.headroom, self.nugget)
+        self.run_noise = math.exp(theta[RUN]) * self.value_noise
+        self.offset = self.run_noise**2
         expected = [EXPECTED[found] for found in space.roles[1:]]
         self.trend_mean = np.array([e.slope.mean for e in expected] + [e.curvature.mean for e in expected])
         self.trend_deviation = np.array(
@@ -188,8 +190,8 @@ class Kernel:
 
     def noise(self, data: Points) -> Array:
         """Return the variance of every point's noise."""
-        measured = (self.epoch_noise * slope(data.margin, self.headroom)) ** 2 / data.count
-        return np.asarray(measured + float(np.exp(2 * self.theta[NUGGET])) + JITTER)
+        measured = (self.epoch_noise * slope(data.margin, self.headroom)) ** 2
+        return np.asarray((measured + self.nugget**2) / data.count + JITTER)
 
     def residual(self, data: Points) -> Array:
         """Return the points' log-shortfalls less the mean."""
@@ -217,8 +219,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     same = (data.run[:, None] == data.run[None]).astype(np.float64)
     covariance = kernel.join(bends, times) + kernel.offset * same
     weight = slope(data.margin, kernel.headroom)
-    measured = (kernel.epoch_noise * weight) ** 2 / data.count
-    nugget = float(np.exp(2 * theta[NUGGET]))
+    measured, nugget = (kernel.epoch_noise * weight) ** 2 / data.count, kernel.nugget**2 / data.count
     covariance[np.diag_indices_from(covariance)] += measured + nugget + JITTER
     factor = cholesky(covariance, lower=True, check_finite=False)
     residual = kernel.residual(data)
@@ -238,10 +239,12 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     bent_by_run = runs.T @ bent @ runs
     gradient[SHARED] = 2 * kernel.shared * bent_by_run.sum()
     gradient[MAIN] = 2 * kernel.main * (bent_by_run * setting).sum()
-    gradient[NUGGET] = 2 * nugget * diagonal.sum()
     from_offset = 2 * kernel.offset * np.vdot(outer, same)
+    of_nugget = from_offset * (kernel.nugget / kernel.value_noise) ** 2
+    of_epoch = from_offset - of_nugget
     gradient[RUN] = from_offset
-    gradient[EPOCH] = 2 * (measured * diagonal).sum() + from_offset
+    gradient[NUGGET] = 2 * (nugget * diagonal).sum() + of_nugget
+    gradient[EPOCH] = 2 * (measured * diagonal).sum() + of_epoch
     by_run = bent_by_run * kernel.main * setting_slope
     for dimension, scaled in enumerate(difference):
         gradient[SCALES + dimension] = -2 * (by_run * scaled**2).sum()
@@ -252,7 +255,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     by_time = (at.T @ weighted @ at) * time_slope
     gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
     gradient[TIME] = -2 * (by_time * gaps[:, :, 1]).sum()
-    gradient[HEADROOM] = _headroom_gradient(kernel, data, solved, diagonal, measured) - from_offset
+    gradient[HEADROOM] = _headroom_gradient(kernel, data, solved, diagonal, measured) - of_epoch
 
     away = (theta - prior.mean) / prior.deviation
     return float(value + 0.5 * away @ away), gradient + away / prior.deviation
