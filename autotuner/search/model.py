@@ -58,8 +58,8 @@ _BOUND: Final = 4.0
 
 # Positions in the vector of hyperparameters; then follow the length scales of the coordinates, and their
 # exponents.
-MEAN, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, HEADROOM, GROWTH = range(11)
-SCALES: Final = 11
+MEAN, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, DRIFT, HEADROOM, GROWTH = range(12)
+SCALES: Final = 12
 
 
 def progress(time: Array) -> Array:
@@ -125,9 +125,10 @@ class Prior:
             (-0.6, 0.3),  # constant
             (-1.1, 0.5),  # what curves share
             (-1.05, 0.4),  # what settings bend
-            (-5.0, 1.5),  # noise of a measurement, in log-shortfall
-            (math.log(0.004 * spread), 1.4),  # and in the metric's unit
-            (math.log(2.5), 0.6),  # noise of a run, by that of a measurement
+            (-4.0, 1.2),  # noise of a measurement, in log-shortfall
+            (-3.7, 1.0),  # and in the metric's unit, in headrooms
+            (math.log(2.0), 0.6),  # noise of a run, by that of a measurement
+            (math.log(0.7), 0.7),  # and what of it comes and goes
             (math.log(0.15 * spread), 0.9),  # headroom
             (-0.05, 0.08),  # trend of the mean a doubling
             *scales,
@@ -146,11 +147,11 @@ class Kernel:
         self.time_scale = np.exp(theta[[LOG_TIME, TIME]])
         self.common, self.shared, self.main = np.exp(2 * theta[[COMMON, SHARED, MAIN]])
         self.headroom = float(np.exp(theta[HEADROOM]))
+        # Deviations at the target, in log-shortfall: of a measurement, and of where a run ends.
         self.epoch_noise, self.nugget = np.exp(theta[[EPOCH, NUGGET]])
-        # At the target, in log-shortfall: the deviations of a measurement, and of a whole run.
-        self.value_noise = math.hypot(self.epoch_noise / self.headroom, self.nugget)
-        self.run_noise = math.exp(theta[RUN]) * self.value_noise
-        self.offset = self.run_noise**2
+        self.value_noise = math.hypot(self.epoch_noise, self.nugget)
+        self.offset, self.drift = np.exp(2 * theta[[RUN, DRIFT]]) * self.value_noise**2
+        self.run_noise = math.sqrt(self.offset + self.drift)
         expected = [EXPECTED[found] for found in space.roles[1:]]
         self.trend_mean = np.array([e.slope.mean for e in expected] + [e.curvature.mean for e in expected])
         self.trend_deviation = np.array(
@@ -190,7 +191,7 @@ class Kernel:
 
     def noise(self, data: Points) -> Array:
         """Return the variance of every point's noise."""
-        measured = (self.epoch_noise * slope(data.margin, self.headroom)) ** 2
+        measured = (self.epoch_noise * self.headroom * slope(data.margin, self.headroom)) ** 2
         return np.asarray((measured + self.nugget**2) / data.count + JITTER)
 
     def residual(self, data: Points) -> Array:
@@ -217,9 +218,10 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     # What is known by run is put together by run: of all points together there are a hundred times as many.
     times, bends = time[grid_time], (kernel.main * setting + trend @ trend.T)[grid_run]
     same = (data.run[:, None] == data.run[None]).astype(np.float64)
-    covariance = kernel.join(bends, times) + kernel.offset * same
+    covariance = kernel.join(bends, times) + same * (kernel.offset + kernel.drift * times)
     weight = slope(data.margin, kernel.headroom)
-    measured, nugget = (kernel.epoch_noise * weight) ** 2 / data.count, kernel.nugget**2 / data.count
+    measured = (kernel.epoch_noise * kernel.headroom * weight) ** 2 / data.count
+    nugget = kernel.nugget**2 / data.count
     covariance[np.diag_indices_from(covariance)] += measured + nugget + JITTER
     factor = cholesky(covariance, lower=True, check_finite=False)
     residual = kernel.residual(data)
@@ -233,18 +235,17 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     gradient = np.zeros_like(theta)
     gradient[MEAN] = -solved.sum()
     gradient[GROWTH] = -solved @ space.doublings(data.place)[data.run]
-    bent, weighted = outer * times, outer * (kernel.shared + bends)
+    bent, weighted = outer * times, outer * (kernel.shared + bends + kernel.drift * same)
     gradient[COMMON] = 2 * kernel.common * outer.sum()
     runs = _indicator(data.run, len(data.place))
     bent_by_run = runs.T @ bent @ runs
     gradient[SHARED] = 2 * kernel.shared * bent_by_run.sum()
     gradient[MAIN] = 2 * kernel.main * (bent_by_run * setting).sum()
-    from_offset = 2 * kernel.offset * np.vdot(outer, same)
-    of_nugget = from_offset * (kernel.nugget / kernel.value_noise) ** 2
-    of_epoch = from_offset - of_nugget
-    gradient[RUN] = from_offset
-    gradient[NUGGET] = 2 * (nugget * diagonal).sum() + of_nugget
-    gradient[EPOCH] = 2 * (measured * diagonal).sum() + of_epoch
+    own, own_bent = np.vdot(outer, same), np.vdot(outer, same * times)
+    gradient[RUN], gradient[DRIFT] = 2 * kernel.offset * own, 2 * kernel.drift * own_bent
+    from_runs, of_nugget = gradient[RUN] + gradient[DRIFT], (kernel.nugget / kernel.value_noise) ** 2
+    gradient[NUGGET] = 2 * (nugget * diagonal).sum() + of_nugget * from_runs
+    gradient[EPOCH] = 2 * (measured * diagonal).sum() + (1 - of_nugget) * from_runs
     by_run = bent_by_run * kernel.main * setting_slope
     for dimension, scaled in enumerate(difference):
         gradient[SCALES + dimension] = -2 * (by_run * scaled**2).sum()
@@ -255,7 +256,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     by_time = (at.T @ weighted @ at) * time_slope
     gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
     gradient[TIME] = -2 * (by_time * gaps[:, :, 1]).sum()
-    gradient[HEADROOM] = _headroom_gradient(kernel, data, solved, diagonal, measured) - of_epoch
+    gradient[HEADROOM] = _headroom_gradient(kernel, data, solved, diagonal, measured)
 
     away = (theta - prior.mean) / prior.deviation
     return float(value + 0.5 * away @ away), gradient + away / prior.deviation
@@ -269,7 +270,8 @@ def _headroom_gradient(
     far = margin < head / 2  # on the logarithmic side
     level_slope = np.where(far, -margin / (head - np.minimum(margin, head / 2)), -2 * margin / head)
     weight_slope = np.where(far, -head / (head - np.minimum(margin, head / 2)), -1.0)  # of log weight
-    return float(solved @ level_slope + (2 * measured * diagonal * weight_slope).sum() - weight_slope.sum())
+    from_noise = 2 * measured * diagonal * (weight_slope + 1)
+    return float(solved @ level_slope + from_noise.sum() - weight_slope.sum())
 
 
 def _indicator(labels: np.ndarray, count: int) -> Array:
@@ -309,8 +311,7 @@ class Posterior:
     def __init__(self, space: Space, theta: Array, data: Points) -> None:
         self.space, self.data = space, data
         self.kernel = Kernel(space, theta)
-        covariance = self._points(data, data) + np.diag(self.kernel.noise(data))
-        covariance += self.kernel.offset * (data.run[:, None] == data.run[None])
+        covariance = self._own(data)
         self.factor = cholesky(covariance, lower=True, check_finite=False)
         self.white = solve_triangular(self.factor, self.kernel.residual(data), lower=True, check_finite=False)
         self.widening = WIDTH + WIDENING / max(len(data.place), 1)
@@ -318,6 +319,13 @@ class Posterior:
     def _points(self, left: Points, right: Points) -> Array:
         bends = self.kernel.bends(left.place, right.place)[np.ix_(left.run, right.run)]
         return self.kernel.join(bends, self.kernel.times(left.time, right.time))
+
+    def _own(self, data: Points) -> Array:
+        """Return the covariance of points among themselves, noise included."""
+        times = self.kernel.times(data.time, data.time)
+        same = data.run[:, None] == data.run[None]
+        runs = same * (self.kernel.offset + self.kernel.drift * times)
+        return np.asarray(self._points(data, data) + runs + np.diag(self.kernel.noise(data)))
 
     def joined(self, more: Points) -> Posterior:
         """Return the posterior given further runs too; costs little where they are few."""
@@ -333,8 +341,7 @@ class Posterior:
             np.concatenate([self.data.count, more.count]),
         )
         cross = solve_triangular(self.factor, self._points(self.data, more), lower=True, check_finite=False)
-        own = self._points(more, more) + np.diag(self.kernel.noise(more))
-        own += self.kernel.offset * (more.run[:, None] == more.run[None])
+        own = self._own(more)
         corner = cholesky(own - cross.T @ cross, lower=True, check_finite=False)
         size, extra = len(self.data), len(more)
         new.factor = np.zeros((size + extra, size + extra))
@@ -357,7 +364,8 @@ class Posterior:
         if runs is not None:
             for column, run in enumerate(runs):
                 if run is not None:
-                    cross[self.data.run == run, column] += self.kernel.offset
+                    own = self.data.run == run
+                    cross[own, column] += self.kernel.offset + self.kernel.drift * moments[own]
         flat = cross.reshape(len(self.data), -1)
         solved = solve_triangular(self.factor, flat, lower=True, check_finite=False)
         return np.asarray(solved.reshape(cross.shape))
@@ -375,7 +383,7 @@ class Posterior:
             self.kernel.own_bends(places)[:, None, None], self.kernel.times(times, times)
         )
         if runs is not None:
-            prior = prior + self.kernel.offset
+            prior = prior + self.kernel.offset + self.kernel.drift * self.kernel.times(times, times)
         by_setting = np.ascontiguousarray(solved.transpose(1, 0, 2))
         return mean, self.widening * (prior - by_setting.transpose(0, 2, 1) @ by_setting)
 
