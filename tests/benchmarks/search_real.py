@@ -41,6 +41,8 @@ EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 OWNERS = 3
 TRUTH_SEEDS = range(10_000, 10_012)
 """Seeds by which the truth is measured."""
+SPARE = 2
+"""By how many deviations between seeds a known-good setting beats the target at least."""
 Parameters = Mapping[str, Any]
 Curve = Sequence[float]
 Train = Callable[[int, Parameters, int], Curve]
@@ -225,7 +227,7 @@ JOBS: Mapping[str, Job] = {
     ),
     "digits-adamw": Job(
         Perceptron("digits", 12, "adamw", hidden=128),
-        "accuracy >= 97",
+        "accuracy >= 96",
         (16, 1024),
         {
             "learning_rate": _log(1e-4, 0.1),
@@ -237,7 +239,7 @@ JOBS: Mapping[str, Job] = {
     ),
     "clusters-sgd": Job(
         Perceptron("clusters", 20, "sgd"),
-        "accuracy >= 77",
+        "accuracy >= 75",
         (16, 1024),
         {
             "learning_rate": _log(1e-3, 1.0),
@@ -249,7 +251,7 @@ JOBS: Mapping[str, Job] = {
     ),
     "clusters-plain": Job(
         Perceptron("clusters", 20, "sgd", cosine=False),
-        "accuracy >= 77",
+        "accuracy >= 75",
         (16, 1024),
         {"learning_rate": _log(1e-3, 3.0), "label_smoothing": {"min": 0.0, "max": 0.4}},
         epochs=20,
@@ -413,9 +415,9 @@ def make(name: str) -> list[dict[str, Any]]:
     while len(owners) < OWNERS:
         parameters = drawn(job.space, rng)
         tries += 1
-        if job.best(job.start, parameters, 1) < tolerance:
+        if job.best(job.start, parameters, 1) < 0:
             continue
-        if _mean_best(name, job.start, tuple(sorted(parameters.items()))) >= tolerance:
+        if _mean_best(name, job.start, tuple(sorted(parameters.items()))) >= SPARE * spread:
             owners.append(parameters)
     print(f"{name}: largest {largest}, tolerance {tolerance:.4f}, {tries} draws for the owners", flush=True)
     return [
