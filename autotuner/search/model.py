@@ -2,7 +2,7 @@
 
 With the log-shortfall `y` of `autotuner.search.data`, a setting's coordinates `x` and the progress `t`,
 
-    y(x, t) = m(x) + f(x, t) + offset of the run + noise of the measurement
+    y(x, t) = m(x) + f(x, t) + offset of the run + drift of the run + noise of the measurement
     m(x) = m + g doublings(x) + sum_j (b_j d_j + c_j d_j^2)
     k((x, t), (x', t')) = c^2 + (s^2 + a^2 X(x, x') + sum_j (v_j d_j d_j' + w_j (d_j d_j')^2)) T(t, t')
 
@@ -16,10 +16,14 @@ priors by its role (`autotuner.search.roles`): of mean b, c and variance v, w, i
 The learning rate is measured by what is left of its logarithm when the batch size, the momentum and the
 others have had their share, `log lr - sum_j e_j x_j`; the exponents e are learned with the length scales.
 
+A measurement has noise in the metric's unit and noise in log-shortfall, for real accuracies jump the more the
+further they are from the target. A run is off by an offset that stays and by a drift with the kernel T, of
+which its start says little about its end.
+
 Hyperparameters are fitted by maximum a posteriori. The priors are log-normal about what curves of tabular
-networks (LCBench) ask for, a factor of 1.5 to 2.5 wide: with a dozen runs in five dimensions the
-likelihood alone overfits. Everything that has a unit is relative to what the runs show, so that percent,
-fractions and losses are treated alike.
+networks (LCBench) ask for, a factor of 1.5 to 2.5 wide (3 for the noise, which differs most between jobs):
+with a dozen runs in five dimensions the likelihood alone overfits. Everything that has a unit is relative to
+what the runs show, so that percent, fractions and losses are treated alike.
 
 Exact inference, float64, gradients in closed form: settings enter by run and progress by distinct step, so
 the kernel's matrices are small, and what costs is one Cholesky factor of some hundreds of points.

@@ -8,7 +8,8 @@ otherwise, they win: all of this is the mean of a prior with a deviation.
 Roles go by name and range, never by position. The numbers are the means over surfaces fitted to the learning
 curves of twelve tabular tasks (LCBench, Zimmer et al. 2021), rounded; distances are in units of the range
 that they were seen over, so that a range half as wide expects half the effect. A hyperparameter whose name
-says nothing is expected to do nothing: its best lies somewhere around the known-good value.
+says nothing is expected to do nothing: its best lies somewhere around the known-good value. Of momentum less
+is expected than was seen: runs of a hundred steps, unlike those of thousands, do not want a memory of fifty.
 """
 
 from __future__ import annotations

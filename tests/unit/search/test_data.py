@@ -1,5 +1,7 @@
 """What the model is fed: runs as points, with what their end says."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -39,6 +41,22 @@ def test_many_runs_stay_near_the_bound_and_each_keeps_its_last_point():
     assert len(data) <= MAX_POINTS
     assert sorted(set(data.run)) == list(range(100))
     assert all(data.time[data.run == i].max() == pytest.approx(data.time.max()) for i in range(100))
+
+
+def test_a_loss_is_measured_by_its_logarithm_and_one_of_0_is_not_infinitely_good():
+    space = Space.of(spec())
+    target = spec(target="loss <= 2").target
+    run = Seen(space.origin, Curve(np.arange(1.0, 5), np.array([200.0, 4.0, 1.0, 0.0])))
+    margin = points(space, target, 4, [run]).margin
+    assert margin[:3] == pytest.approx([-math.log(100), -math.log(2), math.log(2)])
+    assert margin[2] < margin[3] < 10
+
+
+def test_a_metric_whose_target_is_no_loss_is_measured_by_its_difference():
+    space = Space.of(spec())
+    target = spec(target="log_likelihood <= -2").target
+    run = Seen(space.origin, Curve(np.arange(1.0, 3), np.array([-1.5, -2.5])))
+    assert points(space, target, 2, [run]).margin == pytest.approx([-0.5, 0.5])
 
 
 def test_no_runs_are_no_points():

@@ -6,7 +6,7 @@ import pytest
 from autotuner.search.curve import Curve
 from autotuner.search.data import Points, windows
 from autotuner.search.history import Setting
-from autotuner.search.model import Kernel, Posterior, Prior, fit, level, objective, slope
+from autotuner.search.model import DRIFT, RUN, Kernel, Posterior, Prior, fit, level, objective, slope
 from autotuner.search.space import Space
 from tests.builders import spec
 
@@ -79,6 +79,20 @@ def test_foresight_is_what_earlier_runs_alone_predict():
     known = Posterior(space(), theta, before).widening
     foreseen = Posterior(space(), theta, points).foresight([3])
     np.testing.assert_allclose(foreseen, mean / np.sqrt(variance / known), rtol=1e-8)
+
+
+def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_what_drifts():
+    points = data()
+    early = Points(
+        points.place, points.run[:-3], points.time[:-3], points.margin[:-3], points.count[:-3]
+    )  # the last run has only begun
+    left = []
+    for staying, drifting in [(2.0, -4.0), (-4.0, 2.0)]:
+        theta = Prior.of(space(), points).mean.copy()
+        theta[[RUN, DRIFT]] = staying, drifting
+        _, covariance = Posterior(space(), theta, early).curves(points.place[-1:], np.ones(1), [5])
+        left.append(covariance.item())
+    assert left[0] < 0.8 * left[1]
 
 
 def test_a_run_that_was_seen_is_predicted_as_it_was():
