@@ -15,7 +15,7 @@ import csv
 import json
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -42,6 +42,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 COLUMNS = ("recipe", "batch_size", "learning_rate", "seed", "accuracy")
 TRIAL_COLUMNS = ("number", "purpose", "batch_size", "optimizer", "warmup", "learning_rate", "outcome", "best")
+CONFIRMATIONS = 3
+"""Fresh runs that have to meet the target, unless the job asks for another number."""
 MET = {"reached", "promising"}
 """Outcomes of trials that count as having met the target."""
 
@@ -116,7 +118,8 @@ def draw_trials(axes: Axes, source: Path, colours: Mapping[str, Any]) -> int:
     axes.set_ylim(-0.6, 1.6)
     axes.set_ylabel("trials")
     axes.spines[["top", "right"]].set_visible(False)
-    return max(int(t["batch_size"]) for t in trials if t["purpose"] == "confirm" and t["outcome"] in MET)
+    fresh = Counter(int(t["batch_size"]) for t in trials if t["purpose"] == "confirm" and t["outcome"] in MET)
+    return max(size for size, met in fresh.items() if met >= CONFIRMATIONS)
 
 
 def draw(source: Path, trials: Path, target: Path) -> None:
