@@ -13,7 +13,7 @@ feasible where the mean of its best values over a dozen fresh seeds meets the ta
 three runs cannot tell; the largest feasible batch size is sought by brute force, from the top down.
 """
 
-# No postponed annotations here: run.py executes this file outside of sys.modules, where dataclasses look them up.
+# No postponed annotations: run.py executes this file outside of sys.modules, where dataclasses look them up.
 import argparse
 import importlib.util
 import json
