@@ -167,6 +167,11 @@ ELEMENTS: dict[str, Callable[[], None]] = {
 }
 
 
+def leave_out(element: str) -> None:
+    """Replace an element in this process."""
+    ELEMENTS[element]()
+
+
 def play(job: tuple[str, str, int, int, int]) -> dict[str, float]:
     """Run one problem with one element left out."""
     bench, element, index, seed, limit = job
@@ -175,7 +180,6 @@ def play(job: tuple[str, str, int, int, int]) -> dict[str, float]:
     from problems import development  # noqa: PLC0415
     from simulate import simulate  # noqa: PLC0415
 
-    ELEMENTS[element]()
     problem = development()[index]
     asked = {"confirmations": "1"} if element == "no confirmation" else {}
     tuner = Autotuner(problem, seed=seed, parallel=1, **asked)
@@ -200,8 +204,8 @@ def main() -> None:
     print(f"{'without':24} {'right at':>9} {'never':>6} {'regret':>7} {'false':>6} {'epochs':>7}")
     for element in args.only:
         jobs = [(bench, element, i, seed, args.limit) for seed in range(args.seeds) for i in range(12)]
-        # One task a process: a replacement must not outlive its row.
-        with ProcessPoolExecutor(args.workers, max_tasks_per_child=1) as pool:
+        # The replacement dies with the row's processes.
+        with ProcessPoolExecutor(args.workers, initializer=leave_out, initargs=(element,)) as pool:
             scores = list(pool.map(play, jobs))
         never = statistics.mean(s["right"] == math.inf for s in scores)
         print(
