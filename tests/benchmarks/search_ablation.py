@@ -22,6 +22,8 @@ import numpy as np
 
 from autotuner import decide
 from autotuner.search import beliefs, data, frontier, model, roles
+from autotuner.search.history import setting
+from autotuner.trial import Outcome
 
 
 def fixed_exponent() -> None:
@@ -77,20 +79,17 @@ def final_values() -> None:
 
 
 def lucky_incumbent() -> None:
-    """The incumbent is the largest batch that was seen to reach the target once."""
+    """The incumbent is the largest batch that was seen to reach the target once, or promised to."""
 
-    def observed(posterior, places, _owed):
-        ends = np.array(
-            [
-                posterior.data.margin[np.all(posterior.data.place[posterior.data.run] == place, axis=1)].max(
-                    initial=-np.inf
-                )
-                for place in places
-            ]
-        )
-        return (ends >= 0).astype(float)
+    def incumbent(self, rejected):
+        met = [
+            setting(trial)
+            for trial in self.history.trials
+            if self.history.has_reached(trial) or trial.outcome is Outcome.PROMISING
+        ]
+        return max((s for s in met if s not in rejected), key=lambda s: s.batch_size, default=None)
 
-    frontier.confirmable = observed
+    beliefs.Beliefs.incumbent = incumbent
 
 
 def probability_alone() -> None:
