@@ -193,6 +193,10 @@ class Kernel:
         """Return the kernel where `bends` and T are known."""
         return np.asarray(self.common + (self.shared + bends) * times)
 
+    def of_run(self, times: Array) -> Array:
+        """Return what a run's points have in common besides their setting, where T is known."""
+        return np.asarray(self.offset + self.drift * times)
+
     def noise(self, data: Points) -> Array:
         """Return the variance of every point's noise."""
         measured = (self.epoch_noise * self.headroom * slope(data.margin, self.headroom)) ** 2
@@ -222,7 +226,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     # What is known by run is put together by run: of all points together there are a hundred times as many.
     times, bends = time[grid_time], (kernel.main * setting + trend @ trend.T)[grid_run]
     same = (data.run[:, None] == data.run[None]).astype(np.float64)
-    covariance = kernel.join(bends, times) + same * (kernel.offset + kernel.drift * times)
+    covariance = kernel.join(bends, times) + same * kernel.of_run(times)
     weight = slope(data.margin, kernel.headroom)
     measured = (kernel.epoch_noise * kernel.headroom * weight) ** 2 / data.count
     nugget = kernel.nugget**2 / data.count
@@ -326,9 +330,8 @@ class Posterior:
 
     def _own(self, data: Points) -> Array:
         """Return the covariance of points among themselves, noise included."""
-        times = self.kernel.times(data.time, data.time)
         same = data.run[:, None] == data.run[None]
-        runs = same * (self.kernel.offset + self.kernel.drift * times)
+        runs = same * self.kernel.of_run(self.kernel.times(data.time, data.time))
         return np.asarray(self._points(data, data) + runs + np.diag(self.kernel.noise(data)))
 
     def joined(self, more: Points) -> Posterior:
@@ -369,7 +372,7 @@ class Posterior:
             for column, run in enumerate(runs):
                 if run is not None:
                     own = self.data.run == run
-                    cross[own, column] += self.kernel.offset + self.kernel.drift * moments[own]
+                    cross[own, column] += self.kernel.of_run(moments[own])
         flat = cross.reshape(len(self.data), -1)
         solved = solve_triangular(self.factor, flat, lower=True, check_finite=False)
         return np.asarray(solved.reshape(cross.shape))
@@ -387,7 +390,7 @@ class Posterior:
             self.kernel.own_bends(places)[:, None, None], self.kernel.times(times, times)
         )
         if runs is not None:
-            prior = prior + self.kernel.offset + self.kernel.drift * self.kernel.times(times, times)
+            prior = prior + self.kernel.of_run(self.kernel.times(times, times))
         by_setting = np.ascontiguousarray(solved.transpose(1, 0, 2))
         return mean, self.widening * (prior - by_setting.transpose(0, 2, 1) @ by_setting)
 

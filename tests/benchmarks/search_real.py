@@ -35,6 +35,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from autotuner.annotations import parse_target
+from autotuner.spec import Target
+
 SETUPS = Path(__file__).with_suffix(".json")
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 OWNERS = 3
@@ -61,20 +64,17 @@ class Job:
     owner: Mapping[str, Any] | None = None
     """The known-good setting of the first owner, where it is given."""
 
-    @property
-    def sign(self) -> float:
-        return 1.0 if ">=" in self.target else -1.0
-
-    @property
-    def threshold(self) -> float:
-        return float(self.target.split()[-1])
+    @cached_property
+    def wanted(self) -> Target:
+        """The target as the tuner reads it."""
+        return Target.model_validate(parse_target(self.target))
 
     def best(self, batch_size: int, parameters: Parameters, seed: int) -> float:
         """Return by how much the best value of one run beats the target."""
         curve = np.nan_to_num(
-            np.array(self.train(batch_size, parameters, seed)), nan=-1e3 * self.sign, posinf=1e3
+            np.array(self.train(batch_size, parameters, seed)), nan=-1e3 * self.wanted.sign, posinf=1e3
         )
-        return float((self.sign * (curve - self.threshold)).max())
+        return max(self.wanted.margin(float(value)) for value in curve)
 
 
 # --- the jobs ----------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def large_batch(batch_size: int, parameters: Parameters, seed: int) -> Curve:
 
 @dataclass(frozen=True)
 class Perceptron:
-    """A perceptron with one hidden layer, trained with a cosine schedule on a table of scikit-learn's."""
+    """A perceptron with one hidden layer, trained on a table of scikit-learn's, with cosine decay or none."""
 
     data: str
     epochs: int
@@ -291,7 +291,7 @@ class RealProblem:
 
     @property
     def target(self) -> float:
-        return self.job.threshold
+        return self.job.wanted.threshold
 
     @cached_property
     def annotations(self) -> Mapping[str, str]:
@@ -309,12 +309,17 @@ class RealProblem:
 
     def is_feasible(self, batch_size: int, parameters: Parameters) -> bool:
         """Return whether the mean over fresh seeds meets the target, within the tolerance."""
-        items = tuple(sorted(_without_size(parameters).items()))
-        return _mean_best(self.name.rsplit("-", 1)[0], batch_size, items) >= -self.tolerance
+        name = self.name.rsplit("-", 1)[0]
+        return mean_best(name, batch_size, _without_size(parameters)) >= -self.tolerance
 
 
 def _without_size(parameters: Parameters) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name != "batch_size"}
+
+
+def mean_best(job: str, batch_size: int, parameters: Parameters) -> float:
+    """Return by how much the best value beats the target, on average over fresh seeds."""
+    return _mean_best(job, batch_size, tuple(sorted(parameters.items())))
 
 
 @lru_cache(maxsize=1024)
@@ -387,7 +392,7 @@ def peak(job: Job, name: str, batch_size: int, rng: np.random.Generator) -> tupl
     for i in sorted(values, key=lambda i: -statistics.mean(values[i]))[:8]:
         values[i] += [job.best(batch_size, best[i], seed) for seed in range(3, 8)]
     judged = sorted((i for i in values if len(values[i]) > 3), key=lambda i: -statistics.mean(values[i]))
-    found = max(_mean_best(name, batch_size, tuple(sorted(best[i].items()))) for i in judged[:2])
+    found = max(mean_best(name, batch_size, best[i]) for i in judged[:2])
     return found, spread
 
 
@@ -416,7 +421,7 @@ def make(name: str) -> list[dict[str, Any]]:
         tries += 1
         if job.best(job.start, parameters, 1) < 0:
             continue
-        if _mean_best(name, job.start, tuple(sorted(parameters.items()))) >= SPARE * spread:
+        if mean_best(name, job.start, parameters) >= SPARE * spread:
             owners.append(parameters)
     print(f"{name}: largest {largest}, tolerance {tolerance:.4f}, {tries} draws for the owners", flush=True)
     return [
