@@ -3,7 +3,7 @@
     AutotunerError
     ├── InvalidJob          the user's job or annotations: each mistake with value, rule and example
     ├── InvalidRecord       a ledger entry or a trial annotation that is not ours or not whole
-    ├── InvalidConfiguration  the daemon's own configuration
+    ├── InvalidConfiguration  the controller's own configuration
     ├── Unrealisable        a batch size, or a job's bounds, for which there is no layout
     └── BackendError        the cluster or the machine; try again later
         ├── Conflict        something that is not ours stands under a name that we need
@@ -53,7 +53,7 @@ class InvalidRecord(AutotunerError):
 
 
 class InvalidConfiguration(AutotunerError):
-    """The daemon's configuration has a wrong value."""
+    """The controller's configuration has a wrong value."""
 
 
 class Unrealisable(AutotunerError):

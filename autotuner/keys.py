@@ -24,6 +24,7 @@ QUEUE: Final = PREFIX + "queue"
 """Kueue's LocalQueue for the trials; the job itself is in none, or Kueue would start it."""
 
 PHASE: Final = STATUS_PREFIX + "phase"
+REASON: Final = STATUS_PREFIX + "reason"
 MESSAGE: Final = STATUS_PREFIX + "message"
 TRIALS: Final = STATUS_PREFIX + "trials"
 ANSWER: Final = STATUS_PREFIX + "answer"

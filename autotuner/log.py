@@ -1,7 +1,7 @@
 """Structured logs: constant event names, data as keys, one line a thing.
 
 `configure` is called once, by a command, never at import. What other libraries log through the standard
-library goes the same way, so that every line of the daemon is JSON.
+library goes the same way, so that every line of the controller is JSON.
 """
 
 from __future__ import annotations

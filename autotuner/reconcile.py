@@ -15,18 +15,20 @@ from typing import Any
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation
 from autotuner.decide import decide
-from autotuner.decision import Decision, Phase
+from autotuner.decide.decision import Decision, Phase
 from autotuner.errors import InvalidJob
-from autotuner.manifest import Job, answered_spec
+from autotuner.job.job import Job
+from autotuner.job.trial_manifest import answered_spec
 from autotuner.spec import TuningSpec
 from autotuner.status import Status, describe, describe_invalid, events
 from autotuner.trial import Suggestion, Trial
+from autotuner.wording import stop_message
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED), str(Phase.INVALID)})
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class Reconciliation:
     """What one pass saw and did.
 
     `decision` is None where the job is settled or cannot be tuned as it is written. `finished` are the
@@ -46,7 +48,7 @@ Admit = Callable[[Suggestion], bool]
 """Returns whether a trial may start now: the say of whoever has several jobs to care for."""
 
 
-def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _: True) -> Pass:
+def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _: True) -> Reconciliation:
     """Drive one registered job one step further.
 
     A start that `admit` refuses is put off: whoever refused has the job come again.
@@ -55,20 +57,23 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
         BackendError: If the cluster or the machine did not do as asked; come again.
     """
     if is_settled(job):
-        return Pass(job, Status(job.annotations))
+        return Reconciliation(job, Status(job.annotations))
     try:
         spec = job.spec()
     except InvalidJob as error:
         status = describe_invalid(error, job.fingerprint)
         withdraw(backend, job)
         backend.publish(job, status, events(job.annotations, status))
-        return Pass(job, status)
+        return Reconciliation(job, status)
 
     seen = backend.observe(job, spec)
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
     decision = decide(spec, trials, now)
-    stopped = _stop(backend, job, decision, trials, now)
+    stopped = _stopped(spec, decision, trials, now)
+    for trial in stopped.values():
+        backend.record(job, trial)
+        backend.stop(job, trial.number)
     started, put_off = _start(backend, job, decision, admit)
     trials = (
         *(stopped.get(trial.number, trial) for trial in trials),
@@ -79,9 +84,9 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
         notices.append(f"waits for a place for {len(put_off)} more trials: other jobs' trials take them all")
     answered = _answered(job, spec, decision, trials)
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
-    status = describe(decision, trials, observed, notices)
+    status = describe(decision, spec, trials, observed, notices)
     backend.publish(job, status, events(job.annotations, status), answered)
-    return Pass(job, status, decision, trials, (*finished, *stopped.values()), started, put_off)
+    return Reconciliation(job, status, decision, trials, (*finished, *stopped.values()), started, put_off)
 
 
 def withdraw(backend: Backend, job: Job) -> None:
@@ -116,18 +121,17 @@ def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial,
     return ended
 
 
-def _stop(
-    backend: Backend, job: Job, decision: Decision, trials: tuple[Trial, ...], now: datetime
+def _stopped(
+    spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...], now: datetime
 ) -> dict[int, Trial]:
-    """End the trials that the decision ends, each recorded before it is removed."""
+    """Return the trials that the decision ends, as they are to be recorded."""
     by_number = {trial.number: trial for trial in trials}
-    stopped: dict[int, Trial] = {}
-    for stop in decision.stop:
-        trial = replace(by_number[stop.number], outcome=stop.outcome, ended_at=now, message=stop.reason)
-        backend.record(job, trial)
-        backend.stop(job, stop.number)
-        stopped[stop.number] = trial
-    return stopped
+    return {
+        stop.number: replace(
+            by_number[stop.number], outcome=stop.outcome, ended_at=now, message=stop_message(stop, spec)
+        )
+        for stop in decision.stop
+    }
 
 
 def _start(

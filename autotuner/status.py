@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from autotuner import keys
-from autotuner.decision import Decision, Phase
+from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
+from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
+from autotuner.wording import message
 
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
@@ -38,20 +40,26 @@ class Event:
 
 
 def describe(
-    decision: Decision, trials: Sequence[Trial], observed: str, notices: Sequence[str] = ()
+    decision: Decision,
+    spec: TuningSpec,
+    trials: Sequence[Trial],
+    observed: str,
+    notices: Sequence[str] = (),
 ) -> Status:
     """Return the status that a decision amounts to.
 
     Args:
         decision: The newest decision.
+        spec: What the user asks for.
         trials: All trials, running ones included.
         observed: The fingerprint of the spec that the decision was made for.
         notices: What holds trials up, in the cluster's own words; told before all else.
     """
-    message = "; ".join([*notices, decision.message])
+    said = "; ".join([*notices, message(decision, spec)])
     annotations = {
         keys.PHASE: str(decision.phase),
-        keys.MESSAGE: message[:MAX_MESSAGE],
+        keys.REASON: str(decision.reason),
+        keys.MESSAGE: said[:MAX_MESSAGE],
         keys.TRIALS: _count(trials),
         keys.OBSERVED: observed,
     }
@@ -62,11 +70,12 @@ def describe(
 
 def describe_invalid(error: InvalidJob, observed: str) -> Status:
     """Return the status of a job whose annotations or manifest have mistakes."""
-    message = f"nothing runs until this is mended: {error}"
+    said = f"invalid configuration, no trial starts until it is fixed: {error}"
     return Status(
         {
             keys.PHASE: str(Phase.INVALID),
-            keys.MESSAGE: message[:MAX_MESSAGE],
+            keys.REASON: str(Reason.INVALID_CONFIGURATION),
+            keys.MESSAGE: said[:MAX_MESSAGE],
             keys.OBSERVED: observed,
         }
     )

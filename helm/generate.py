@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "autotuner"
 sys.path.insert(0, str(ROOT))
 
-from autotuner.config import ControllerSettings, settings  # noqa: E402 (from the tree that this file is in)
+from autotuner.controller.settings import ControllerSettings, settings
 
 DERIVED = ("config_file", "namespaces", "leader_election", "lease_name", "lease_namespace", "http_port")
 """Settings that the chart writes itself, from other values."""
@@ -91,7 +91,7 @@ def settings_table() -> str:
     rows = [s for s in settings() if s.name not in DERIVED]
     return "\n".join(
         [
-            "| Setting | Environment | Default | Meaning |",
+            "| SettingDoc | Environment | Default | Meaning |",
             "|---|---|---|---|",
             *(f"| `{s.name}` | `{s.environment}` | `{s.default}` | {s.meaning} |" for s in rows),
         ]
@@ -99,7 +99,7 @@ def settings_table() -> str:
 
 
 def with_settings(schema: str) -> str:
-    """Return the schema of the values with the daemon's own as that of `config`."""
+    """Return the schema of the values with the controller's own as that of `config`."""
     content = json.loads(schema)
     model = ControllerSettings.model_json_schema()
     properties = {name: prop for name, prop in model["properties"].items() if name not in DERIVED}

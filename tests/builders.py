@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from autotuner import keys
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 from autotuner.spec import Shape, TuningSpec
 from autotuner.trial import Measurement, Outcome, ParameterValue, Purpose, Suggestion, Trial
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
 from autotuner.trial import Suggestion, Trial
@@ -68,7 +68,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class Study:
     """A job with its status and its finished trials, as `status`, `trials`, `report` and `export` read it."""
 
     job: Job

@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__
-from autotuner.cli import control, look, tune
+from autotuner.cli import controller as control
+from autotuner.cli import inspect as look
+from autotuner.cli import tune
 
 app = typer.Typer(
     name="autotuner",

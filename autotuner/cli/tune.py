@@ -17,18 +17,18 @@ import typer
 from rich.console import Console
 
 from autotuner import keys
-from autotuner.backends.local import LocalBackend, read_tuning
-from autotuner.backends.pods import Surroundings, pods
-from autotuner.cli.ending import EXIT_FAILED, EXIT_UNCONFIRMED, Reported
-from autotuner.decision import Answer, Phase
-from autotuner.documents import load_documents
+from autotuner.backends.local.backend import LocalBackend, read_study
+from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported
+from autotuner.decide.decision import Answer, Phase
 from autotuner.errors import InvalidJob, Mistake
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 from autotuner.spec import TuningSpec
+from autotuner.spec.untrusted_yaml import load_documents
 
 if TYPE_CHECKING:
-    from autotuner.reconcile import Pass
-    from autotuner.view import View
+    from autotuner.reconcile import Reconciliation
+    from autotuner.report.terminal import View
 
 # What is heavy (torch) is imported where it is needed, so `validate` answers at once.
 # ruff: noqa: PLC0415
@@ -64,7 +64,7 @@ def tune(
     Interrupt it at any moment; the same command goes on where it stopped.
     """
     with Reported(as_json=as_json):
-        from autotuner.view import LiveView, PlainView
+        from autotuner.report.terminal import LiveView, PlainView
 
         job = load_job(file)
         folder = directory or Path(f"{job.name}-tuning")
@@ -77,7 +77,7 @@ def tune(
         signal.signal(signal.SIGTERM, _interrupt)
         with LocalBackend(folder, surroundings) as backend:
             backend.save_job(job)
-            known = len(read_tuning(folder).trials)
+            known = len(read_study(folder).trials)
             if known:
                 screen.print(f"going on from {known} finished trials in {folder}", style="dim")
             last = _drive(backend, job, spec, view)
@@ -142,7 +142,7 @@ def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
     return spec
 
 
-def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Pass:
+def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Reconciliation:
     from autotuner.reconcile import reconcile
 
     with view:
@@ -156,11 +156,11 @@ def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Pas
             time.sleep(_POLL_SECONDS)
 
 
-def _finish(last: Pass, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
+def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
     """Print the answer, and exit with the code that says what kind of end it is."""
-    from autotuner.view import answer_lines
+    from autotuner.report.terminal import answer_lines
 
-    tuning = read_tuning(folder)
+    tuning = read_study(folder)
     answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
     if as_json:
         typer.echo(json.dumps(answer and answer.as_json()))

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from autotuner.decision import Answer
+from autotuner.decide.decision import Answer
 from autotuner.spec import TuningSpec
 from autotuner.trial import Measurement, Outcome, Purpose, Trial
 

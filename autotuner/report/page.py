@@ -14,11 +14,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from autotuner import keys
-from autotuner.backends.base import Tuning
-from autotuner.decision import Answer
+from autotuner.backends.base import Study
+from autotuner.decide.decision import Answer
 from autotuner.report import figures
+from autotuner.report.terminal import answer_setting, best_value, cost, layout, parameters
 from autotuner.trial import Purpose, Trial
-from autotuner.view import answer_setting, best_value, cost, layout, parameters
+from autotuner.wording import ending
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("autotuner.report"),
@@ -29,7 +30,7 @@ _TEMPLATES: Final = Environment(
 )
 
 
-def render(tuning: Tuning, now: datetime) -> str:
+def render(tuning: Study, now: datetime) -> str:
     """Return the page.
 
     Raises:
@@ -49,6 +50,7 @@ def render(tuning: Tuning, now: datetime) -> str:
         spec=spec,
         answer=answer,
         answer_setting=answer_setting(answer, trials) if answer else "",
+        why_ended=ending(answer.reason) if answer and answer.reason else "",
         phase=job.annotations.get(keys.PHASE, "not started"),
         message=job.annotations.get(keys.MESSAGE, ""),
         cost=cost(sum(trial.gpu_hours(now) for trial in trials)),
@@ -80,7 +82,7 @@ def render(tuning: Tuning, now: datetime) -> str:
     )
 
 
-def _confirmations(trials: Sequence[Trial], answer: Answer | None, tuning: Tuning) -> list[dict[str, object]]:
+def _confirmations(trials: Sequence[Trial], answer: Answer | None, tuning: Study) -> list[dict[str, object]]:
     if answer is None:
         return []
     spec = tuning.job.spec()

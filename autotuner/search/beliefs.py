@@ -17,7 +17,6 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtri
 
-from autotuner.search.curve import Array
 from autotuner.search.data import Points, Seen, points
 from autotuner.search.frontier import (
     DRAWS,
@@ -33,10 +32,12 @@ from autotuner.search.frontier import (
     square_root,
     uniform,
 )
-from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.model import Posterior, fit, margin_of
 from autotuner.search.space import Space
 from autotuner.spec import Target
+from autotuner.study.curve import Array
+from autotuner.study.history import History, curve
+from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
 AHEAD: Final = 9

@@ -19,10 +19,10 @@ from typing import Final
 
 import numpy as np
 
-from autotuner.search.curve import Array, Curve
-from autotuner.search.history import Setting
 from autotuner.search.space import Space
 from autotuner.spec import Target
+from autotuner.study.curve import Array, Curve
+from autotuner.study.setting import Setting
 
 WINDOW_ENDS: Final = np.array([0.02, 0.04, 0.06, 0.1, 0.16, 0.24, 0.33, 0.45, 0.58, 0.73, 0.87, 1.0])
 """Fractions of the run at which a curve is read."""

@@ -13,10 +13,11 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from autotuner.errors import BackendError
-from autotuner.search.history import History, setting
+from autotuner.search.optuna_study import tell
 from autotuner.search.space import BATCH_SIZE, Space
-from autotuner.search.study import tell
 from autotuner.spec import TuningSpec
+from autotuner.study.history import History
+from autotuner.study.setting import setting
 from autotuner.trial import Trial
 
 _NUMBER: Final = "autotuner:number"

@@ -18,10 +18,10 @@ import numpy as np
 from scipy.special import nbdtr, ndtr, ndtri
 from scipy.stats import qmc
 
-from autotuner.search.curve import Array
-from autotuner.search.history import Setting
 from autotuner.search.model import Posterior
 from autotuner.search.space import Space
+from autotuner.study.curve import Array
+from autotuner.study.setting import Setting
 
 LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
 """Fractions of a run at which a curve is sought above the target: some peak early and fall. Where the best

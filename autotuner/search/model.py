@@ -41,10 +41,10 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
-from autotuner.search.curve import Array
 from autotuner.search.data import Points
-from autotuner.search.roles import EXPECTED, Role
+from autotuner.search.prior import EXPECTED, Role
 from autotuner.search.space import Space
+from autotuner.study.curve import Array
 
 JITTER: Final = 1e-8
 BEND: Final = 0.5

@@ -34,11 +34,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from autotuner.annotations import parse_target
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.history import History, Setting
+from autotuner.search.optuna_study import ask
 from autotuner.search.space import BATCH_SIZE, Space
-from autotuner.search.study import ask
 from autotuner.spec import (
     Choice,
     Dimension,
@@ -48,6 +46,9 @@ from autotuner.spec import (
     Target,
     TuningSpec,
 )
+from autotuner.spec.parsers import parse_target
+from autotuner.study.history import History
+from autotuner.study.setting import Setting
 from autotuner.trial import Measurement, Outcome, Purpose, Suggestion, Trial
 
 _STOCK: Final[Mapping[str, Callable[[int], BaseSampler]]] = {

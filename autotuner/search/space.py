@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from autotuner.search.history import Setting
-from autotuner.search.roles import EXPECTED, Role, momentum_range, reference_ranges, role
+from autotuner.search.prior import EXPECTED, Role, momentum_range, reference_ranges, role
 from autotuner.spec import Choice, Dimension, FloatDimension, IntegerDimension, TuningSpec
+from autotuner.study.setting import Setting
 from autotuner.trial import ParameterValue
 
 Array = npt.NDArray[np.float64]

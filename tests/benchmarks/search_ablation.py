@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from autotuner import decide
-from autotuner.search import beliefs, data, frontier, model, roles
-from autotuner.search.history import setting
+from autotuner.decide import next_action as decide
+from autotuner.search import beliefs, data, frontier, model
+from autotuner.search import prior as roles
+from autotuner.study.setting import setting
 from autotuner.trial import Outcome
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from autotuner import decide as deciding
+from autotuner.decide import next_action as deciding
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.history import History, setting
 from autotuner.search.space import Space
+from autotuner.study.history import History
+from autotuner.study.setting import Setting, setting
 from autotuner.trial import Purpose
 
 SETUPS = Path(__file__).with_name("search_problems.json")
@@ -82,8 +83,6 @@ def play(job: tuple[str, str, int, int]) -> tuple[Claims, Claims, list[tuple[flo
 
 
 def _setting(started):
-    from autotuner.search.history import Setting  # noqa: PLC0415 (one use)
-
     return Setting.of(started.batch_size, started.parameters)
 
 

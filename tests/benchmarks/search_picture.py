@@ -18,13 +18,13 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from autotuner import decide as deciding
+from autotuner.decide import next_action as deciding
 from autotuner.report import figures
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import HALF_A_DOUBLING, Frontier, candidates, chance_alone
-from autotuner.search.history import History
 from autotuner.search.model import margin_of
 from autotuner.search.space import Space
+from autotuner.study.history import History
 
 BELIEF = "#7e22ce"
 SIZES = 48

@@ -35,8 +35,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from autotuner.annotations import parse_target
 from autotuner.spec import Target
+from autotuner.spec.parsers import parse_target
 
 SETUPS = Path(__file__).with_suffix(".json")
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"

@@ -5,7 +5,7 @@ from kubernetes import client
 
 from autotuner.backends.kubernetes import Api, KubernetesBackend
 from autotuner.backends.kubernetes.api import jobs_path
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 from tests.cluster.controllers import RULES
 from tests.cluster.tuned_jobs import API, PLURAL
 from tests.contract.suite import BackendContract

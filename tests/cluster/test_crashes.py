@@ -9,9 +9,9 @@ import pytest
 from autotuner import keys
 from autotuner.backends.kubernetes import Api, KubernetesBackend
 from autotuner.backends.kubernetes.api import jobs_path
-from autotuner.decision import Ended
+from autotuner.decide.decision import Reason
 from autotuner.errors import BackendError
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 from autotuner.reconcile import is_settled, reconcile
 from tests.cluster.controllers import running
 from tests.cluster.tuned_jobs import TunedJob, image_of, learner
@@ -81,7 +81,10 @@ def test_a_crash_after_every_single_effect_changes_nothing(admin, namespace, nod
     # two bounds ends the search. In simulated time all of it is the same (tests/simulation).
     for field in ("batch_size", "confirmed"):
         assert crashed.answer[field] == smooth.answer[field]
-    assert {smooth.answer["ended"], crashed.answer["ended"]} <= {Ended.LARGER_UNLIKELY, Ended.NOT_WORTH}
+    assert {smooth.answer["reason"], crashed.answer["reason"]} <= {
+        Reason.LARGER_UNLIKELY,
+        Reason.GAIN_TOO_SMALL,
+    }
     assert_whole(smooth, starts)
     assert_whole(crashed, starts)
 

@@ -10,8 +10,8 @@ from typing import Any
 from kubernetes import client
 
 from autotuner import keys
-from autotuner.ledger import decode_ledger
-from autotuner.manifest import Job
+from autotuner.job.job import Job
+from autotuner.study.ledger import decode_ledger
 from autotuner.trial import Trial
 from tests.controlplane.images import Image, Invocation, Script
 

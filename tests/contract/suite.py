@@ -15,7 +15,7 @@ import pytest
 
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 from autotuner.status import Event, Status
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
 from tests.controlplane.waiting import eventually

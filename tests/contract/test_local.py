@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.backends.local import LocalBackend
-from autotuner.backends.pods import Surroundings
-from autotuner.manifest import Job
+from autotuner.backends.local.backend import LocalBackend
+from autotuner.backends.local.pods import Surroundings
+from autotuner.job.job import Job
 from tests.contract.suite import BackendContract
 
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from autotuner import __version__
-from autotuner.spec import annotation_fields, annotation_schema
+from autotuner.spec.tuning_spec import annotation_fields, annotation_schema
 from tests.end_to_end.programs import Place
 
 

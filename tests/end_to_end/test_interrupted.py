@@ -23,7 +23,7 @@ import os, signal, subprocess, sys, time
 child = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 subprocess.Popen([sys.executable, "-c", child])
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
-# A grandchild in a session of its own whose parent is gone, as a daemon makes itself one.
+# A grandchild in a session of its own whose parent is gone, as a controller makes itself one.
 subprocess.run(["sh", "-c", f"setsid {sys.executable} -c '{child}' & exit 0"])
 open("ready", "w").close()
 time.sleep(600)

@@ -24,12 +24,12 @@ def test_the_answer_is_the_largest_batch_that_meets_the_target(place: Place):
         "metric",
         "probability_larger",
         "gpu_hours",
-        "ended",
+        "reason",
     }
     assert answer["batch_size"] == 64
     assert (answer["confirmed"], answer["confirmations"], answer["missed"]) == (2, 2, 0)
     assert answer["metric"] >= 0.9
-    assert answer["ended"]
+    assert answer["reason"]
     confirmations = [trial for trial in place.trials() if trial["purpose"] == "confirm"]
     assert len({trial["seed"] for trial in confirmations}) == 2
     assert {(trial["batch_size"], trial["outcome"]) for trial in confirmations} == {(64, "reached")}

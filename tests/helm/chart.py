@@ -79,19 +79,19 @@ def one(documents: tuple[Document, ...], kind: str, name: str = FULLNAME) -> Doc
 
 
 def pod_spec(documents: tuple[Document, ...]) -> Document:
-    """Return the spec of the daemon's pod."""
+    """Return the spec of the controller's pod."""
     spec: Document = one(documents, "Deployment")["spec"]["template"]["spec"]
     return spec
 
 
 def container(documents: tuple[Document, ...]) -> Document:
-    """Return the daemon's container."""
+    """Return the controller's container."""
     first: Document = pod_spec(documents)["containers"][0]
     return first
 
 
 def daemon_file(documents: tuple[Document, ...]) -> str:
-    """Return the daemon's file of settings, as text."""
+    """Return the controller's file of settings, as text."""
     return str(one(documents, "ConfigMap")["data"]["config.yaml"])
 
 

@@ -4,8 +4,9 @@ import copy
 
 import yaml
 
-from autotuner.manifest import Job, trial_manifest
-from autotuner.spec import annotation_fields
+from autotuner.job.job import Job
+from autotuner.job.trial_manifest import trial_manifest
+from autotuner.spec.tuning_spec import annotation_fields
 from autotuner.trial import Purpose, Suggestion
 from tests.helm.chart import ROOT
 

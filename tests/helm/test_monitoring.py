@@ -1,4 +1,4 @@
-"""The dashboard and the alerts speak of metrics that the daemon has, in PromQL that parses."""
+"""The dashboard and the alerts speak of metrics that the controller has, in PromQL that parses."""
 
 import json
 import re
@@ -7,8 +7,8 @@ import promql_parser
 import pytest
 import yaml
 
-from autotuner.daemon.metrics import Metrics
-from autotuner.decision import Phase
+from autotuner.controller.metrics import Metrics
+from autotuner.decide.decision import Phase
 from autotuner.trial import Outcome
 from tests.helm.chart import CHART, FULLNAME, one, render
 
@@ -22,7 +22,7 @@ LABELS_OF_PROMETHEUS = {"namespace", "job", "pod", "le"}
 
 
 def exported():
-    """Return every series that the daemon exports, by name, with its own label names."""
+    """Return every series that the controller exports, by name, with its own label names."""
     metrics = Metrics()
     metrics.count_request("get", "200")
     return {

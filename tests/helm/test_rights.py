@@ -1,4 +1,4 @@
-"""What the daemon may do: where, under which account, and no more."""
+"""What the controller may do: where, under which account, and no more."""
 
 import pytest
 

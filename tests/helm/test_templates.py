@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from autotuner.cli import app
-from autotuner.config import ControllerSettings
+from autotuner.controller.settings import ControllerSettings
 from tests.helm.chart import (
     FULLNAME,
     NAMESPACE,

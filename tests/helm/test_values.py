@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from autotuner import __version__
-from autotuner.config import settings
+from autotuner.controller.settings import settings
 from tests.helm.chart import CHART, ROOT, helm, helm_program, nested, refusal, render
 
 MODES = {

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from autotuner.decide import decide
-from autotuner.decision import Decision
+from autotuner.decide.decision import Decision
 from autotuner.spec import TuningSpec
 from autotuner.trial import Measurement, Outcome, ParameterValue, Suggestion, Trial
+from autotuner.wording import message
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 STEPS = 12
@@ -93,9 +94,11 @@ class World:
             decision = self.settle()
             if decision.is_final:
                 return decision
-            assert any(t.is_running for t in self.trials.values()), f"waits for nothing: {decision.message}"
+            assert any(t.is_running for t in self.trials.values()), (
+                f"waits for nothing: {message(decision, self.spec)}"
+            )
             self.train()
-        raise AssertionError(f"no end after {limit} passes: {decision.message}")
+        raise AssertionError(f"no end after {limit} passes: {message(decision, self.spec)}")
 
     def settle(self) -> Decision:
         """Do what is asked until nothing more is."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from autotuner.wording import message
 from tests.simulation.learners import STEPS, World, hill, largest, spec
 
 
@@ -14,7 +15,7 @@ def reaches(world: World, best: int, within: float = 0.75) -> None:
     assert decision.is_final
     answer = decision.answer
     assert answer is not None
-    assert answer.is_confirmed, decision.message
+    assert answer.is_confirmed, message(decision, world.spec)
     assert best * 2**-within <= answer.batch_size <= best * 1.1
 
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from autotuner.decision import Decision, Ended, Phase
+from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.trial import Outcome, Purpose
+from autotuner.wording import message
 from tests.simulation.learners import World, hill, largest, spec
 
 
@@ -13,7 +14,7 @@ def told(decision: Decision) -> tuple[object, ...]:
     """What a user learns; the cost may differ with the number of passes."""
     assert decision.answer is not None
     answer = decision.answer
-    return answer.batch_size, dict(answer.parameters), answer.confirmed, decision.ended
+    return answer.batch_size, dict(answer.parameters), answer.confirmed, decision.reason
 
 
 def test_the_answer_is_confirmed_feasible_and_near_the_largest():
@@ -22,7 +23,7 @@ def test_the_answer_is_confirmed_feasible_and_near_the_largest():
     assert decision.phase is Phase.DONE
     assert decision.answer is not None
     assert decision.answer.is_confirmed
-    assert decision.ended in {Ended.LARGER_UNLIKELY, Ended.NOT_WORTH}
+    assert decision.reason in {Reason.LARGER_UNLIKELY, Reason.GAIN_TOO_SMALL}
     best = largest(curve, 0.9)
     assert best / math.sqrt(2) <= decision.answer.batch_size <= best * 1.05
 
@@ -31,20 +32,20 @@ def test_everything_feasible_ends_at_the_largest_batch_allowed():
     decision = World(spec(), hill(critical=4096)).run()
     assert decision.answer is not None
     assert decision.answer.batch_size == 1024
-    assert decision.ended is Ended.LARGEST_ALLOWED
+    assert decision.reason is Reason.LARGEST_ALLOWED
 
 
 def test_a_baseline_that_misses_is_told_with_its_best_value():
     decision = World(spec(), hill(top=0.85)).run()
-    assert decision.ended is Ended.BASELINE_MISSES
+    assert decision.reason is Reason.BASELINE_MISSES
     assert decision.answer is None
-    assert "0.8" in decision.message
+    assert "0.8" in message(decision, spec())
 
 
 def test_a_target_in_percent_for_a_metric_in_fractions_ends_at_once():
     world = World(spec(target="accuracy >= 90"), hill())
     decision = world.run()
-    assert decision.ended is Ended.BASELINE_MISSES
+    assert decision.reason is Reason.BASELINE_MISSES
     assert len(world.trials) <= 2
 
 
@@ -86,13 +87,13 @@ def test_a_trial_that_is_lost_again_and_again_ends_the_tuning_with_a_remedy():
     decision = world.run()
     assert decision.phase is Phase.FAILED
     assert len(world.trials) == 4
-    assert "lost" in decision.message
+    assert "lost" in message(decision, spec())
 
 
 def test_a_program_that_fails_three_times_ends_the_tuning():
     world = World(spec(), hill(), fate=lambda *_: Outcome.FAILED)
     decision = world.run()
-    assert (decision.phase, decision.ended) == (Phase.FAILED, Ended.PROGRAM_FAILS)
+    assert (decision.phase, decision.reason) == (Phase.FAILED, Reason.PROGRAM_FAILS)
     assert len(world.trials) == 3
 
 
@@ -133,7 +134,7 @@ def test_a_diverged_run_is_a_miss_at_no_further_cost():
 def test_every_running_trial_stands_in_stop_when_the_budget_is_spent():
     world = World(spec(parallel_trials="3", max_gpu_hours="0.4"), hill())
     decision = world.run()
-    assert decision.ended is Ended.GPU_HOURS_SPENT
+    assert decision.reason is Reason.GPU_HOURS_SPENT
     assert not [t for t in world.trials.values() if t.is_running]
 
 

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from autotuner.annotations import Target
-from autotuner.outcome import Conditions, Ending, Pod, assess, classify
+from autotuner.backends.kubernetes.assess import Conditions, PodStatus, assess
+from autotuner.spec.values import Target
+from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome
 
 CREATED = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -20,8 +21,8 @@ GOES_ON = Conditions(replicas=2, running_since=RUNNING)
 SUCCEEDED = replace(GOES_ON, has_succeeded=True, ended_at=ENDED)
 FAILED = replace(GOES_ON, has_failed=True, ended_at=ENDED)
 
-MASTER = Pod("t-master-0", "m", "master", is_rank_zero=True, created_at=CREATED, started_at=RUNNING)
-WORKER = Pod("t-worker-0", "w", "worker", created_at=CREATED, started_at=RUNNING + timedelta(seconds=5))
+MASTER = PodStatus("t-master-0", "m", "master", is_rank_zero=True, created_at=CREATED, started_at=RUNNING)
+WORKER = PodStatus("t-worker-0", "w", "worker", created_at=CREATED, started_at=RUNNING + timedelta(seconds=5))
 
 
 def died(pod, code=1, after=0, **fields):

@@ -7,8 +7,8 @@ import pytest
 from autotuner import keys
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.errors import Conflict, Unwritable
-from autotuner.ledger import decode_trial
-from autotuner.manifest import Job
+from autotuner.job.job import Job
+from autotuner.study.ledger import decode_trial
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
 from tests.unit.fake_api_server import FakeServer
 

@@ -6,8 +6,8 @@ import pytest
 
 from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
-from autotuner.daemon.controller import Controller
-from autotuner.daemon.metrics import Metrics
+from autotuner.controller.controller import Controller
+from autotuner.controller.metrics import Metrics
 from tests.unit.fake_api_server import FakeServer
 
 

@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from autotuner.decide import decide, seed_of
-from autotuner.decision import Ended, Phase
+from autotuner.decide import decide
+from autotuner.decide.decision import Phase, Reason
+from autotuner.decide.standing import trial_seed
 from autotuner.trial import Measurement, Outcome, Purpose
+from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
 
 BASELINE = suggestion(0, purpose=Purpose.BASELINE)
@@ -56,8 +58,8 @@ def test_a_baseline_that_misses_by_noise_gets_a_second_run():
     assert again.purpose is Purpose.BASELINE
     assert again.seed != missed.suggestion.seed
     final = decide(spec(), [missed, baseline(Outcome.MISSED, (0.5, 0.8, 0.88), 1)], NOON)
-    assert (final.is_final, final.ended) == (True, Ended.BASELINE_MISSES)
-    assert "0.89" in final.message
+    assert (final.is_final, final.reason) == (True, Reason.BASELINE_MISSES)
+    assert "0.89" in message(final, spec())
 
 
 def test_a_running_trial_that_reaches_the_target_is_stopped():
@@ -91,7 +93,7 @@ def test_numbers_are_never_used_again():
 
 
 def test_seeds_differ_between_trials_and_between_searches():
-    seeds = [seed_of(spec(seed=s), n) for s in ("0", "1") for n in range(50)]
+    seeds = [trial_seed(spec(seed=s), n) for s in ("0", "1") for n in range(50)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**31 for seed in seeds)
 
@@ -116,8 +118,8 @@ def test_three_failures_in_a_row_end_the_tuning_with_the_last_message():
     failed = [baseline(Outcome.FAILED, (), n, message=f"boom {n}") for n in range(3)]
     assert not decide(spec(), failed[:2], NOON).is_final
     decision = decide(spec(), failed, NOON)
-    assert (decision.phase, decision.ended, decision.is_final) == (Phase.FAILED, Ended.PROGRAM_FAILS, True)
-    assert "boom 2" in decision.message
+    assert (decision.phase, decision.reason, decision.is_final) == (Phase.FAILED, Reason.PROGRAM_FAILS, True)
+    assert "boom 2" in message(decision, spec())
 
 
 def test_a_success_between_failures_keeps_the_tuning_alive():
@@ -130,14 +132,14 @@ def test_a_program_that_reports_nothing_is_told_what_to_print():
     silent = [baseline(Outcome.MISSED, (), n) for n in range(3)]
     decision = decide(spec(), silent, NOON)
     assert decision.phase is Phase.FAILED
-    assert "accuracy=0.93" in decision.message
+    assert "accuracy=0.93" in message(decision, spec())
 
 
 def test_running_out_of_memory_at_the_own_batch_size_is_a_fault_of_the_job():
     burst = [baseline(Outcome.OUT_OF_MEMORY, (), n) for n in range(3)]
     decision = decide(spec(), burst, NOON)
     assert decision.phase is Phase.FAILED
-    assert "memory" in decision.message
+    assert "memory" in message(decision, spec())
 
 
 def test_waiting_for_pods_costs_no_deadline():
@@ -169,7 +171,7 @@ def test_no_more_trials_start_than_there_are_places():
 def test_gpu_hours_end_the_tuning_with_what_is_known():
     trials = [baseline(devices=4, minutes=60), trial(1, (), None, devices=4)]
     decision = decide(spec(max_gpu_hours="4"), trials, NOON + timedelta(minutes=5))
-    assert (decision.is_final, decision.ended) == (True, Ended.GPU_HOURS_SPENT)
+    assert (decision.is_final, decision.reason) == (True, Reason.GPU_HOURS_SPENT)
     assert [(stop.number, stop.outcome) for stop in decision.stop] == [(1, Outcome.DOMINATED)]
     assert decision.answer is not None
     assert not decision.answer.is_confirmed
@@ -193,11 +195,11 @@ def test_the_discovering_run_is_not_a_confirmation():
 
 def test_three_fresh_seeds_confirm_the_answer():
     decision = confirmed_at_the_top(True, True, True)
-    assert (decision.phase, decision.ended) == (Phase.DONE, Ended.LARGEST_ALLOWED)
+    assert (decision.phase, decision.reason) == (Phase.DONE, Reason.LARGEST_ALLOWED)
     assert decision.answer is not None
     assert (decision.answer.batch_size, decision.answer.confirmed) == (256, 3)
     assert decision.answer.metric == 0.93
-    assert decision.answer.ended is Ended.LARGEST_ALLOWED
+    assert decision.answer.reason is Reason.LARGEST_ALLOWED
 
 
 def test_a_setting_that_two_confirmations_missed_is_no_answer():
@@ -218,6 +220,7 @@ def test_a_trial_that_no_longer_matters_is_stopped_once_a_larger_one_is_confirme
 
 _ELSEWHERE = """
 from autotuner.decide import decide
+from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
 from autotuner.trial import Outcome, Purpose
 trials = [trial(0, (0.5, 0.8, 0.93), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autotuner.decision import Answer
+from autotuner.decide.decision import Answer
 from autotuner.trial import Outcome, Purpose
 from tests.builders import suggestion, trial
 

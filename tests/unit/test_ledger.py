@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotuner import keys
 from autotuner.errors import InvalidRecord
-from autotuner.ledger import MAX_POINTS, decode_ledger, decode_trial, encode_trial, thinned
+from autotuner.study.ledger import MAX_POINTS, decode_ledger, decode_trial, encode_trial, thinned
 from autotuner.trial import Measurement, Outcome, Trial
 from tests.builders import NOON, suggestion, trial
 

@@ -1,4 +1,4 @@
-"""The daemon's log lines: one JSON object a line, and nothing of the user's in a traceback."""
+"""The controller's log lines: one JSON object a line, and nothing of the user's in a traceback."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def fail(form: str) -> str:
     try:
         int(password)
     except ValueError:
-        structlog.get_logger("daemon").warning("pass_failed", exc_info=True)
+        structlog.get_logger("controller").warning("pass_failed", exc_info=True)
     return stream.getvalue()
 
 

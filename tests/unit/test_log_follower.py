@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.backends.kubernetes.logs import LogFollower
-from autotuner.measure import LogParser
+from autotuner.study.log_parser import LogParser
 from autotuner.trial import Measurement
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.outcome import MAX_TAIL, TAIL_LINES, Ending, classify, tail
+from autotuner.study.outcome import MAX_TAIL, TAIL_LINES, Ending, classify, tail
 from autotuner.trial import Outcome
 from tests.builders import spec, trial
 

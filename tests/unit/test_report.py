@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from autotuner import keys
-from autotuner.backends.base import Tuning
-from autotuner.decision import Answer, Ended
+from autotuner.backends.base import Study
+from autotuner.decide.decision import Answer, Reason
 from autotuner.report import render
 from autotuner.trial import Measurement, Outcome, Purpose
 from tests.builders import NOON, annotations, job, suggestion, trial
@@ -55,10 +55,10 @@ class Page(HTMLParser):
         return {tag for tag, _ in self.elements}
 
 
-ANSWER = Answer(128, {"learning_rate": 0.3}, 3, 3, 0.93, 0.06, 61.2, Ended.LARGER_UNLIKELY)
+ANSWER = Answer(128, {"learning_rate": 0.3}, 3, 3, 0.93, 0.06, 61.2, Reason.LARGER_UNLIKELY)
 
 
-def tuning(trials=(), found=ANSWER, *, asked=None, **status: str) -> Tuning:
+def tuning(trials=(), found=ANSWER, *, asked=None, **status: str) -> Study:
     said = {
         keys.PHASE: "Done",
         keys.MESSAGE: "three of three",
@@ -66,7 +66,7 @@ def tuning(trials=(), found=ANSWER, *, asked=None, **status: str) -> Tuning:
         **{keys.STATUS_PREFIX + name: value for name, value in status.items()},
     }
     read = job(asked=asked or annotations())
-    return Tuning(replace(read, annotations={**read.annotations, **said}), list(trials))
+    return Study(replace(read, annotations={**read.annotations, **said}), list(trials))
 
 
 def some_trials():
@@ -166,7 +166,7 @@ def test_what_programs_and_strangers_wrote_stays_text(is_answered: bool):
         json.dumps({**ANSWER.as_json(), "batch_size": float("inf")}),
         json.dumps({**ANSWER.as_json(), "parameters": [["a", 1]]}),
         json.dumps({**ANSWER.as_json(), "parameters": {"a": {}}}),
-        json.dumps({**ANSWER.as_json(), "ended": "for fun"}),
+        json.dumps({**ANSWER.as_json(), "reason": "for fun"}),
         json.dumps({**ANSWER.as_json(), "metric": "good"}),
     ],
     ids=lambda text: text[:20],

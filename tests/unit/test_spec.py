@@ -18,11 +18,9 @@ from autotuner.spec import (
     IntegerRange,
     Shape,
     TuningSpec,
-    annotation_fields,
-    annotation_schema,
-    annotation_table,
     environment_value,
 )
+from autotuner.spec.tuning_spec import annotation_fields, annotation_schema, annotation_table
 from tests.builders import BASELINE, annotations, spec
 
 NAMES = [key.removeprefix(keys.PREFIX).replace("-", "_") for key, _ in annotation_fields()]

@@ -6,9 +6,10 @@ import pytest
 
 from autotuner import keys
 from autotuner.backends.kubernetes import RequestFailed
+from autotuner.backends.kubernetes.assess import PodStatus
 from autotuner.backends.kubernetes.trials import UNREADABLE_AFTER, TrialReader
-from autotuner.manifest import Job, trial_manifest
-from autotuner.outcome import Pod
+from autotuner.job.job import Job
+from autotuner.job.trial_manifest import trial_manifest
 from autotuner.trial import Measurement, Outcome, Suggestion
 from tests.contract.suite import REPORTS, manifest
 from tests.unit.fake_api_server import FakeServer
@@ -16,7 +17,7 @@ from tests.unit.fake_api_server import FakeServer
 ENDED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 JOB = Job.from_manifest(manifest(REPORTS))
 LOG = b"2026-01-01T11:59:00Z accuracy=0.95 epoch=1\n"
-POD = Pod("p", "u", "master", is_rank_zero=True, started_at=ENDED - timedelta(minutes=5))
+POD = PodStatus("p", "u", "master", is_rank_zero=True, started_at=ENDED - timedelta(minutes=5))
 
 
 class World:
@@ -74,7 +75,9 @@ def test_an_ended_trial_whose_log_stays_unreadable_is_lost(world):
 def test_a_lost_trial_that_was_seen_to_reach_the_target_has_reached_it(world):
     world.read()
     world.log = (500, {}, b"{}")
-    evicted = Pod("p", "u", "master", is_rank_zero=True, started_at=POD.started_at, disruption="Evicted")
+    evicted = PodStatus(
+        "p", "u", "master", is_rank_zero=True, started_at=POD.started_at, disruption="Evicted"
+    )
     assert world.read((evicted,), "Failed").outcome is Outcome.REACHED
 
 

@@ -1,10 +1,10 @@
-"""Trials as PyTorchJobs: the backend of the daemon.
+"""Trials as PyTorchJobs: the backend of the controller.
 
 The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger
 ConfigMap (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
 What this object remembers is a cache, and losing it costs requests: the followers of logs, and, where
-`keeps_views` is set, what the last look at a job saw. The daemon sets that, because its watches tell it when
-a view is out of date (`forget_view`); a look in between then reads logs alone.
+`keeps_views` is set, what the last poll of a job saw. The controller sets that, because its informers tell
+it when a view is out of date (`forget_view`); a poll in between then reads logs alone.
 
 Every request is one that the chart's role allows; see `helm/autotuner/templates/role.yaml`.
 """
@@ -20,13 +20,14 @@ from typing import Any
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
+from autotuner.backends.kubernetes.assess import PodStatus
 from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
-from autotuner.manifest import Job, trial_manifest
-from autotuner.outcome import Pod
+from autotuner.job.job import Job
+from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
 from autotuner.trial import Suggestion, Trial
@@ -38,7 +39,7 @@ class _View:
 
     ledger: Ledger
     trials: dict[int, Mapping[str, Any]]
-    pods: dict[str, list[Pod]] = field(default_factory=dict)
+    pods: dict[str, list[PodStatus]] = field(default_factory=dict)
     is_stale: bool = False
 
 

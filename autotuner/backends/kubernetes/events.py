@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
-from autotuner.manifest import Job
+from autotuner.job.job import Job
+from autotuner.job.validation import API_VERSION, KIND
 from autotuner.status import Event
-from autotuner.wellformed import API_VERSION, KIND
 
 _COMPONENT: Final = "autotuner"
 _MAX_NAME: Final = 63

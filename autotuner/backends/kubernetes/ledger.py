@@ -14,8 +14,8 @@ from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
 from autotuner.backends.kubernetes.pods import is_owned_by, mapping
 from autotuner.errors import Conflict, Unwritable
-from autotuner.ledger import CAPACITY, decode_ledger, encode_trial, thinned
-from autotuner.manifest import Job
+from autotuner.job.job import Job
+from autotuner.study.ledger import CAPACITY, decode_ledger, encode_trial, thinned
 from autotuner.trial import Trial
 
 _TOO_LARGE: Final = frozenset({413, 422})

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from autotuner.measure import LogParser
+from autotuner.study.log_parser import LogParser
 
 PIECES: Final = 16
 """Pieces that one look reads at most."""

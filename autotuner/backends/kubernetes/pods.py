@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from autotuner import keys
+from autotuner.backends.kubernetes.assess import Conditions, PodStatus
 from autotuner.errors import InvalidRecord
-from autotuner.manifest import decode_suggestion
-from autotuner.outcome import MAX_TAIL, Conditions, Pod
+from autotuner.job.validation import CONTAINER
+from autotuner.study.outcome import MAX_TAIL
+from autotuner.study.suggestions import decode_suggestion
 from autotuner.trial import Suggestion
-from autotuner.wellformed import CONTAINER
 
 _LABEL: Final = "training.kubeflow.org/"
 JOB_NAME_LABEL: Final = _LABEL + "job-name"
@@ -67,7 +68,7 @@ def _count(replica: object) -> int:
     return count if isinstance(count, int) else 1
 
 
-def read_pod(pod: Mapping[str, Any]) -> Pod:
+def read_pod(pod: Mapping[str, Any]) -> PodStatus:
     """Read a pod."""
     metadata, status = mapping(pod.get("metadata")), mapping(pod.get("status"))
     labels = mapping(metadata.get("labels"))
@@ -81,7 +82,7 @@ def read_pod(pod: Mapping[str, Any]) -> Pod:
     started_at = moment(mapping(state.get("running")).get("startedAt")) or moment(terminated.get("startedAt"))
     finished_at = moment(terminated.get("finishedAt"))
     exit_code = terminated.get("exitCode")
-    return Pod(
+    return PodStatus(
         name=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
         role=str(labels.get(_TYPE_LABEL, "")),

@@ -5,12 +5,12 @@ They need no more rights than reading PyTorchJobs and the ledger ConfigMaps.
 
 from __future__ import annotations
 
-from autotuner.backends.base import Tuning
+from autotuner.backends.base import Study
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.backends.kubernetes.pods import entries
 from autotuner.errors import BackendError, InvalidJob
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 
 
 def read_jobs(api: Api, namespace: str | None) -> list[Job]:
@@ -30,7 +30,7 @@ def read_jobs(api: Api, namespace: str | None) -> list[Job]:
     return sorted(jobs, key=lambda job: (job.namespace, job.name))
 
 
-def read_tuning(api: Api, namespace: str, name: str) -> Tuning:
+def read_study(api: Api, namespace: str, name: str) -> Study:
     """Return a job with its status and its finished trials.
 
     Raises:
@@ -48,4 +48,4 @@ def read_tuning(api: Api, namespace: str, name: str) -> Tuning:
         raise
     job = Job.from_manifest(manifest)
     trials, problems = Ledger.read(api, job).trials()
-    return Tuning(job, trials, problems)
+    return Study(job, trials, problems)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
+from autotuner.backends.kubernetes.assess import PodStatus, TrialStanding, assess
 from autotuner.backends.kubernetes.logs import LogFollower
 from autotuner.backends.kubernetes.pods import (
     JOB_NAME_LABEL,
@@ -24,12 +25,13 @@ from autotuner.backends.kubernetes.pods import (
     read_pod,
     suggestion_of,
 )
-from autotuner.manifest import Job, devices
-from autotuner.measure import LogParser
-from autotuner.outcome import Ending, Pod, Standing, assess, classify
+from autotuner.job.job import Job
+from autotuner.job.pytorchjob import devices
+from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
+from autotuner.study.log_parser import LogParser
+from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome, Trial
-from autotuner.wellformed import CONTAINER
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
 """How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""
@@ -59,15 +61,15 @@ class TrialReader:
         """Drop the followers of a job's trials."""
         self._followers.pop(uid, None)
 
-    def forget_others(self, job: Job, pods: Collection[Pod]) -> None:
+    def forget_others(self, job: Job, pods: Collection[PodStatus]) -> None:
         """Drop the followers of pods of a job that are gone."""
         followers, uids = self._followers.get(job.uid, {}), {pod.uid for pod in pods}
         for key in [key for key in followers if key[0] not in uids]:
             del followers[key]
 
     def read_pods(
-        self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[Pod]]
-    ) -> dict[str, list[Pod]]:
+        self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
+    ) -> dict[str, list[PodStatus]]:
         """Return, by trial, the pods of those of which `known` does not say all yet; one request."""
         wanted: dict[str, str] = {}
         for manifest in trials:
@@ -79,7 +81,7 @@ class TrialReader:
             return {}
         selector = f"{JOB_NAME_LABEL} in ({','.join(sorted(wanted))})"
         found = self._api.list(core_path(job.namespace, "pods"), labelSelector=selector)
-        pods_of: dict[str, list[Pod]] = {name: [] for name in wanted}
+        pods_of: dict[str, list[PodStatus]] = {name: [] for name in wanted}
         for item in entries(found.get("items")):
             name = str(mapping(mapping(item.get("metadata")).get("labels")).get(JOB_NAME_LABEL))
             # A pod of an earlier trial of this name may still be on its way out.
@@ -88,7 +90,7 @@ class TrialReader:
         return pods_of
 
     def read(
-        self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[Pod]
+        self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[PodStatus]
     ) -> tuple[Trial, str]:
         """Return a trial as it stands, and what holds it up.
 
@@ -136,8 +138,8 @@ class TrialReader:
         spec: TuningSpec,
         trial: Trial,
         *,
-        standing: Standing,
-        pods: Sequence[Pod],
+        standing: TrialStanding,
+        pods: Sequence[PodStatus],
         follower: LogFollower | None,
         is_whole: bool,
     ) -> Trial:
@@ -163,7 +165,7 @@ class TrialReader:
             extras=extras,
         )
 
-    def _follower(self, job: Job, spec: TuningSpec, pod: Pod) -> LogFollower:
+    def _follower(self, job: Job, spec: TuningSpec, pod: PodStatus) -> LogFollower:
         followers = self._followers.setdefault(job.uid, {})
         # A pod of another UID is another run; another metric or pattern reads the log anew.
         key = (pod.uid, spec.target.metric, spec.metric_pattern)
@@ -172,7 +174,7 @@ class TrialReader:
             followers[key] = LogFollower(parser, self._max_log_bytes)
         return followers[key]
 
-    def _follow(self, job: Job, pod: Pod, follower: LogFollower) -> bool:
+    def _follow(self, job: Job, pod: PodStatus, follower: LogFollower) -> bool:
         """Read what is new of a log; return whether its present end was reached."""
 
         def read(since: str | None, limit: int) -> str:
@@ -188,7 +190,7 @@ class TrialReader:
         follower.look(read)
         return follower.is_whole
 
-    def _tail(self, job: Job, ending: Ending, pods: Sequence[Pod], follower: LogFollower | None) -> str:
+    def _tail(self, job: Job, ending: Ending, pods: Sequence[PodStatus], follower: LogFollower | None) -> str:
         """Return the end of the log of the process that failed first, from wherever it still stands."""
         if ending.log_tail:
             return ending.log_tail

@@ -1,7 +1,7 @@
 """For Hugging Face's `Trainer`.
 
     args = TrainingArguments(...)
-    trainer = Trainer(model, args, callbacks=[AutotunerCallback(args)], ...)
+    trainer = Trainer(model, args, callbacks=[HuggingFaceCallback(args)], ...)
 
 That is all: the trial's hyperparameters are in the arguments before the `Trainer` sees them, and every
 dictionary that it logs is reported. Without the tuner, nothing is changed.
@@ -23,7 +23,7 @@ from autotuner import sdk
 from autotuner.train.callbacks.shares import per_process
 from autotuner.train.throughput import Throughput
 
-__all__ = ["AutotunerCallback"]
+__all__ = ["HuggingFaceCallback"]
 
 _RENAMED: Final = {"lr": "learning_rate", "epochs": "num_train_epochs"}
 """Short names of hyperparameters, and the argument that each is."""
@@ -32,7 +32,7 @@ _BATCH: Final = frozenset({"batch_size", "micro_batch_size", "accumulation_steps
 """What the tuner sets and is no argument of `Trainer`'s."""
 
 
-class AutotunerCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]  # Any where it is not installed
+class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]  # Any where it is not installed
     """Applies the trial's hyperparameters to the arguments at once, and reports what `Trainer` logs.
 
     A hyperparameter that is named like a training argument (`learning_rate`, `weight_decay`, `warmup_steps`,

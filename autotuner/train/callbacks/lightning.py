@@ -1,6 +1,6 @@
 """For Lightning's `Trainer`.
 
-    trainer = Trainer(callbacks=[AutotunerCallback()], ...)
+    trainer = Trainer(callbacks=[LightningCallback()], ...)
 
 That is all: before the optimizers and loaders are made, the trial's hyperparameters replace the attributes
 and `hparams` of the same names, of the module and of the data module, and after each validation the logged
@@ -22,10 +22,10 @@ from autotuner import sdk
 from autotuner.train.callbacks.shares import per_process
 from autotuner.train.throughput import Throughput
 
-__all__ = ["AutotunerCallback"]
+__all__ = ["LightningCallback"]
 
 
-class AutotunerCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any where it is not installed
+class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any where it is not installed
     """Applies the trial's hyperparameters before the optimizers are made, and reports after each validation.
 
     A hyperparameter is applied where the module, its `hparams` or the data module has one of that name:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from transformers import EvalPrediction, Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
-from autotuner.train.callbacks.huggingface import AutotunerCallback
+from autotuner.train.callbacks.huggingface import HuggingFaceCallback
 
 
 def samples() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -48,7 +48,7 @@ def main() -> None:
         report_to="none",
         disable_tqdm=True,
     )
-    tuner = AutotunerCallback(args)  # before the model, for its weights to follow the trial's seed
+    tuner = HuggingFaceCallback(args)  # before the model, for its weights to follow the trial's seed
     model = ViTForImageClassification(
         ViTConfig(
             image_size=8,

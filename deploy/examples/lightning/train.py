@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autotuner.train import make_optimizer
-from autotuner.train.callbacks.lightning import AutotunerCallback
+from autotuner.train.callbacks.lightning import LightningCallback
 
 
 class Digits(LightningDataModule):
@@ -72,7 +72,7 @@ class Network(LightningModule):
 def main() -> None:
     """Train, validating after each epoch."""
     torch.set_num_threads(1)
-    tuner = AutotunerCallback()  # before the module, for its weights to follow the trial's seed
+    tuner = LightningCallback()  # before the module, for its weights to follow the trial's seed
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=12,

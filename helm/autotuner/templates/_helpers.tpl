@@ -69,7 +69,7 @@ annotations:
 {{- end -}}
 {{- end }}
 
-{{/* The daemon's file: the values' settings, and those that follow from other values. */}}
+{{/* The controller's file: the values' settings, and those that follow from other values. */}}
 {{- define "autotuner.config" -}}
 {{- $derived := dict
   "namespaces" .Values.namespaces
@@ -83,7 +83,7 @@ annotations:
 {{- toYaml (merge $derived .Values.config) -}}
 {{- end }}
 
-{{/* Everything that the daemon may do to the jobs of a namespace; each rule has its use. */}}
+{{/* Everything that the controller may do to the jobs of a namespace; each rule has its use. */}}
 {{- define "autotuner.rules" -}}
 # Registered jobs are read and their status annotations patched; trials are made and removed.
 - apiGroups: [kubeflow.org]
@@ -101,7 +101,7 @@ annotations:
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch]
-# What the daemon tells a job's user.
+# What the controller tells a job's user.
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]

@@ -1,4 +1,4 @@
-"""Logs through the API server, with each option that the daemon uses and those beside it."""
+"""Logs through the API server, with each option that the controller uses and those beside it."""
 
 import re
 from datetime import UTC, datetime, timedelta

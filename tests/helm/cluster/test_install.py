@@ -106,7 +106,7 @@ def test_restricted_namespace_refuses_what_the_chart_would_not_make(admin, restr
     template = one(render(at=restricted), "Deployment")["spec"]["template"]
     # The account does not exist, which is not what this is about.
     spec = {**template["spec"], "serviceAccountName": "default"}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "daemon"}, "spec": spec}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "controller"}, "spec": spec}
     dry_run(admin, pod, restricted)
     for where, field in (
         (("securityContext",), "runAsNonRoot"),

@@ -10,10 +10,10 @@ from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from autotuner.backends.kubernetes import Api, KubernetesBackend
 from autotuner.backends.kubernetes.api import jobs_path
 from autotuner.backends.kubernetes.events import emit
-from autotuner.daemon.lease import Lock
-from autotuner.daemon.watch import Watches
+from autotuner.controller.informers import Informers
+from autotuner.controller.leader_election import Lock
 from autotuner.errors import BackendError
-from autotuner.manifest import Job
+from autotuner.job.job import Job
 from autotuner.reconcile import is_settled, reconcile
 from autotuner.status import Event
 from tests.cluster.controllers import Controller, running
@@ -75,10 +75,10 @@ def tune(namespace, nodes, admin):
         refused = []
         api = Api(configuration, lambda verb, code: refused.append(verb) if code == "403" else None)
         backend = KubernetesBackend(api)
-        watches = Watches(api, [namespace], lambda *_: None, lambda *_: None)
+        watches = Informers(api, [namespace], lambda *_: None, lambda *_: None)
 
         def one_pass():
-            """Make a pass, as the daemon's loop does; say whether there is nothing more to learn."""
+            """Make a pass, as the controller's loop does; say whether there is nothing more to learn."""
             try:
                 job = Job.from_manifest(api.get(jobs_path(namespace, name)))
                 if not is_settled(job):
@@ -109,7 +109,7 @@ def test_tuning_with_all_rights_is_refused_nothing(namespace, user_with, tune):
 @pytest.mark.parametrize(("resource", "verb"), JOBS_AND_PODS)
 def test_tuning_is_refused_what_is_taken_away(namespace, user_with, tune, resource, verb):
     configuration = user_with(without(render(at=namespace, namespaces=[namespace]), resource, verb))
-    # The daemon counts reading a log apart from reading an object.
+    # The controller counts reading a log apart from reading an object.
     assert tune(configuration) == ("log" if resource == "pods/log" else verb)
 
 

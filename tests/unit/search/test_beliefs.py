@@ -1,8 +1,8 @@
 """What the search believes of runs under way."""
 
 from autotuner.search.beliefs import LOOK_AFTER, Beliefs
-from autotuner.search.history import History
 from autotuner.search.space import Space
+from autotuner.study.history import History
 from autotuner.trial import Outcome, Purpose
 from tests.builders import spec, suggestion, trial
 

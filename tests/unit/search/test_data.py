@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from autotuner.search.curve import Curve
 from autotuner.search.data import MAX_POINTS, Seen, points
 from autotuner.search.space import Space
+from autotuner.study.curve import Curve
 from tests.builders import spec
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from autotuner.search.curve import Curve
 from autotuner.search.data import Points, windows
-from autotuner.search.history import Setting
 from autotuner.search.model import DRIFT, RUN, Kernel, Posterior, Prior, fit, level, objective, slope
 from autotuner.search.space import Space
+from autotuner.study.curve import Curve
+from autotuner.study.setting import Setting
 from tests.builders import spec
 
 

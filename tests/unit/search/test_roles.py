@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from autotuner.search.data import Points
-from autotuner.search.history import Setting
 from autotuner.search.model import Kernel, Prior
-from autotuner.search.roles import Role
+from autotuner.search.prior import Role
 from autotuner.search.space import Space
+from autotuner.study.setting import Setting
 from tests.builders import spec
 
 

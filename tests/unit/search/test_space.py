@@ -2,10 +2,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.search.curve import clean
-from autotuner.search.history import Setting
 from autotuner.search.space import Space
 from autotuner.spec import Target
+from autotuner.study.curve import clean
+from autotuner.study.setting import Setting
 from autotuner.trial import Measurement
 from tests.builders import spec
 

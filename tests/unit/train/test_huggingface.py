@@ -11,8 +11,8 @@ from torch import nn
 pytest.importorskip("transformers")
 from transformers import Trainer, TrainingArguments
 
-from autotuner.measure import LogParser
-from autotuner.train.callbacks.huggingface import AutotunerCallback
+from autotuner.study.log_parser import LogParser
+from autotuner.train.callbacks.huggingface import HuggingFaceCallback
 
 
 class Classifier(nn.Module):
@@ -74,7 +74,7 @@ def test_a_trial_trains_at_its_batch_size_and_reports_every_evaluation(tmp_path,
     args = arguments(tmp_path)
     model = train(
         args,
-        AutotunerCallback(
+        HuggingFaceCallback(
             args,
             {
                 "AUTOTUNER_BATCH_SIZE": "32",
@@ -101,14 +101,14 @@ def test_a_trial_trains_at_its_batch_size_and_reports_every_evaluation(tmp_path,
 
 def test_without_the_tuner_nothing_is_changed_but_reports(tmp_path, capsys):
     args = arguments(tmp_path, gradient_accumulation_steps=2)
-    model = train(args, AutotunerCallback(args, {}))
+    model = train(args, HuggingFaceCallback(args, {}))
     assert (set(model.batches), args.gradient_accumulation_steps, args.learning_rate) == ({4}, 2, 0.1)
     assert len([line for line in reports(capsys.readouterr().out) if "eval_accuracy" in line]) == 2
 
 
 def test_without_micro_batches_the_scripts_accumulation_stays(tmp_path):
     args = arguments(tmp_path, gradient_accumulation_steps=2)
-    callback = AutotunerCallback(args, {"AUTOTUNER_BATCH_SIZE": "32", "AUTOTUNER_WIDTH": "7"})
+    callback = HuggingFaceCallback(args, {"AUTOTUNER_BATCH_SIZE": "32", "AUTOTUNER_WIDTH": "7"})
     assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (16, 2)
     assert callback.hyperparameters.width == 7
 
@@ -128,7 +128,7 @@ def test_without_micro_batches_the_scripts_accumulation_stays(tmp_path):
 def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path, environment):
     args = arguments(tmp_path, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="choose batch sizes that these divide"):
-        AutotunerCallback(args, environment)
+        HuggingFaceCallback(args, environment)
 
 
 def test_a_loss_that_diverges_is_reported(tmp_path, capsys):
@@ -138,7 +138,7 @@ def test_a_loss_that_diverges_is_reported(tmp_path, capsys):
             return {**output, "loss": output["loss"] * float("nan")}
 
     args = arguments(tmp_path)
-    callback = AutotunerCallback(args, {})
+    callback = HuggingFaceCallback(args, {})
     Trainer(
         Diverging(), args, train_dataset=dataset(), eval_dataset=dataset(16), callbacks=[callback]
     ).train()

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from autotuner.measure import LogParser
+from autotuner.study.log_parser import LogParser
 
 lightning = pytest.importorskip("lightning.pytorch")
 
-from autotuner.train.callbacks.lightning import AutotunerCallback  # noqa: E402 (only where there is Lightning)
+from autotuner.train.callbacks.lightning import LightningCallback  # noqa: E402 (only where there is Lightning)
 
 
 class Classifier(lightning.LightningModule):
@@ -75,7 +75,7 @@ def reports(text):
 
 
 def test_a_trial_trains_at_its_batch_size_and_reports_every_validation(tmp_path, capsys):
-    callback = AutotunerCallback(
+    callback = LightningCallback(
         {
             "AUTOTUNER_BATCH_SIZE": "32",
             "AUTOTUNER_MICRO_BATCH_SIZE": "8",
@@ -96,19 +96,19 @@ def test_a_trial_trains_at_its_batch_size_and_reports_every_validation(tmp_path,
 
 
 def test_validations_within_an_epoch_are_reported_at_their_part_of_it(tmp_path, capsys):
-    train(AutotunerCallback({}), tmp_path, val_check_interval=0.5)
+    train(LightningCallback({}), tmp_path, val_check_interval=0.5)
     assert [line["step"] for line in reports(capsys.readouterr().out)] == [0.5, 1, 1.5, 2]
 
 
 def test_without_the_tuner_nothing_is_changed(tmp_path):
-    model, trainer = train(AutotunerCallback({}), tmp_path, accumulate_grad_batches=2)
+    model, trainer = train(LightningCallback({}), tmp_path, accumulate_grad_batches=2)
     assert (set(model.batches), trainer.accumulate_grad_batches) == ({4}, 2)
     assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1
 
 
 def test_a_seed_makes_the_weights(tmp_path):
     def weights(seed):
-        callback = AutotunerCallback({"AUTOTUNER_SEED": seed})
+        callback = LightningCallback({"AUTOTUNER_SEED": seed})
         model, _ = train(callback, tmp_path)
         return model.linear.weight
 
@@ -127,12 +127,12 @@ def test_a_batch_size_that_nothing_reads_is_refused(tmp_path):
             return DataLoader(self.samples, batch_size=self.size)
 
     with pytest.raises(ValueError, match="no `batch_size` to set"):
-        train(AutotunerCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path, data=Fixed())
+        train(LightningCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path, data=Fixed())
 
 
 def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path):
     with pytest.raises(ValueError, match="choose batch sizes that these divide"):
-        train(AutotunerCallback({"AUTOTUNER_BATCH_SIZE": "33"}), tmp_path, accumulate_grad_batches=2)
+        train(LightningCallback({"AUTOTUNER_BATCH_SIZE": "33"}), tmp_path, accumulate_grad_batches=2)
 
 
 class Logging(Classifier):

@@ -1,0 +1,168 @@
+"""Find how a trial ended from the conditions of its job and its pods, given as plain values.
+
+The job's conditions say that it ended, and only its pods say why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from autotuner.study.outcome import Ending
+
+OOM_KILLED: Final = "OOMKilled"
+"""A container's reason where the kernel killed it for its memory."""
+_OOM_EXIT_CODE: Final = 137
+"""128 + SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodStatus:
+    """One pod of a trial, as plain values.
+
+    `role` is `master` or `worker`. `started_at`, `finished_at`, `exit_code`, `reason` and `log_tail` are of
+    its training container; `log_tail` is the termination message, which outlives the log. `disruption` is the
+    cluster's own reason where it ended the pod: preempted, evicted, node lost. `is_deleted_first` says that
+    the pod was told to go before its process ended. `hold_up` says what keeps a pod from starting, since
+    `created_at`.
+    """
+
+    name: str
+    uid: str
+    role: str = ""
+    is_rank_zero: bool = False
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    exit_code: int | None = None
+    reason: str = ""
+    log_tail: str = ""
+    disruption: str = ""
+    is_deleted_first: bool = False
+    hold_up: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a trial's PyTorchJob says of itself.
+
+    `running_since` is when its master began to run, None while it does not (or waits in a queue); Running
+    says nothing about workers. `replicas` is how many pods it is to have, and `failed` how many of each role
+    had failed when it ended.
+    """
+
+    replicas: int
+    failed: Mapping[str, int] = field(default_factory=dict)
+    has_succeeded: bool = False
+    has_failed: bool = False
+    is_suspended: bool = False
+    running_since: datetime | None = None
+    ended_at: datetime | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStanding:
+    """Where a trial stands on the cluster.
+
+    `started_at` is None until all pods have run, so that waiting costs no deadline. `ending` is None while
+    the trial goes on. `hold_up` is what keeps it from starting, once patience has run out.
+    """
+
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    ending: Ending | None = None
+    hold_up: str = ""
+
+
+def assess(job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: timedelta) -> TrialStanding:
+    """Return where a trial stands.
+
+    The job's conditions say *that* it ended, and only its pods say *why*: the job's own message is always
+    "... replica(s) failed".
+
+    Args:
+        job: The trial's conditions.
+        pods: Its pods, those that still exist.
+        now: The present.
+        patience: How long a pod may be held up before the user is told.
+    """
+    starts = [pod.started_at for pod in pods if pod.started_at is not None]
+    started_at = max(starts) if len(starts) >= job.replicas else None
+    if job.has_succeeded or job.has_failed:
+        finishes = [pod.finished_at for pod in pods if pod.finished_at is not None]
+        ended_at = job.ended_at or max(finishes, default=now)
+        ending = Ending(exit_code=0) if job.has_succeeded else _failure(job, pods)
+        # Without its pods a job still says when its master began.
+        return TrialStanding(started_at or job.running_since, ended_at, ending)
+    if not job.is_suspended and (replaced := _replaced(job, pods)):
+        return TrialStanding(job.running_since, now, Ending(None, disruption=replaced))
+    return TrialStanding(started_at, hold_up=_hold_up(pods, now, patience))
+
+
+def _failure(job: Conditions, pods: Sequence[PodStatus]) -> Ending:
+    """Say why a trial failed: the cluster first, then the process that failed first.
+
+    When one process goes, the others fail of its absence a moment later; their exit codes say nothing. Within
+    one second, the finest that a pod tells, those come first of whose role the job counted a failure: the
+    operator deletes what still runs only after that.
+    """
+    for pod in pods:
+        if pod.disruption:
+            return Ending(None, disruption=f"pod {pod.name}: {pod.disruption}")
+    failed = sorted(
+        (pod for pod in pods if pod.exit_code not in {None, 0}),
+        key=lambda pod: (
+            pod.finished_at is None,
+            pod.finished_at,
+            job.failed.get(pod.role, 0) == 0,
+            not pod.is_deleted_first,
+        ),
+    )
+    if any(pod.reason == OOM_KILLED for pod in failed):
+        return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
+    if failed and failed[0].is_deleted_first:
+        return Ending(None, disruption=f"pod {failed[0].name} was deleted while it ran")
+    if vanished := _replaced(job, pods) or _vanished(job, failed):
+        return Ending(None, disruption=vanished)
+    if failed:
+        return Ending(failed[0].exit_code, log_tail=failed[0].log_tail)
+    names = ", ".join(pod.name for pod in pods if pod.is_deleted_first)
+    gone = f"pod {names} was deleted" if names else "its pods are gone"
+    return Ending(
+        None, disruption=f"{gone}, and no process of it has failed; {job.message}".removesuffix("; ")
+    )
+
+
+def _replaced(job: Conditions, pods: Sequence[PodStatus]) -> str:
+    """Return which pod the operator has silently created anew, or nothing.
+
+    A pod that was made after the master began to run stands in for one that was deleted before the
+    operator saw it: the run starts again from nothing, under the same name.
+    """
+    since = job.running_since
+    for pod in pods:
+        is_newer = since is not None and pod.created_at is not None and pod.created_at > since
+        if is_newer and (pod.is_rank_zero or job.has_failed):
+            return f"pod {pod.name} was deleted, and replaced by a new one"
+    return ""
+
+
+def _vanished(job: Conditions, failed: Sequence[PodStatus]) -> str:
+    """Return of which role a failed pod is gone, or nothing.
+
+    Nobody but the cluster, or a human, deletes a failed pod: the operator clears up running ones only.
+    """
+    for role, count in job.failed.items():
+        if count > sum(pod.role == role for pod in failed):
+            return f"a {role} pod was ended and removed by the cluster"
+    return ""
+
+
+def _hold_up(pods: Sequence[PodStatus], now: datetime, patience: timedelta) -> str:
+    for pod in pods:
+        if pod.hold_up and pod.created_at is not None and now - pod.created_at >= patience:
+            return f"pod {pod.name} cannot start: {pod.hold_up}"
+    return ""

@@ -1,0 +1,5 @@
+"""Trials as processes of this machine, and the ledger as a folder of files."""
+
+from autotuner.backends.local.backend import LocalBackend, read_study
+
+__all__ = ["LocalBackend", "read_study"]

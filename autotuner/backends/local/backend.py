@@ -1,0 +1,417 @@
+"""Trials as processes of this machine, and the ledger as a folder of files.
+
+The same job file as on a cluster, the same trial manifests, the same reconcile pass. The folder
+
+    NAME-tuning/
+      job.yaml            the job, as it was given
+      status.json         the status annotations
+      ledger/             a file a finished trial, written whole, never changed
+      trials/N/           pods.json, a log a process, ending.json: one trial's remains
+
+is all the state there is. A trial that was interrupted (a folder without an ending, and nobody who runs it)
+is removed when the folder is opened, and decided upon afresh. One tuner at a time holds the folder's lock;
+every supervisor holds another one, so that a tuner waits until the processes of its predecessor are gone.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import yaml
+
+from autotuner import keys
+from autotuner.backends.base import Backend, Observation, Study
+from autotuner.backends.local import supervisor
+from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
+from autotuner.errors import BackendError, InvalidRecord, Unwritable
+from autotuner.job.job import Job
+from autotuner.job.pytorchjob import devices
+from autotuner.job.trial_manifest import trial_manifest
+from autotuner.spec import TuningSpec
+from autotuner.spec.untrusted_yaml import load_documents
+from autotuner.status import Event, Status
+from autotuner.study.ledger import decode_ledger, encode_trial
+from autotuner.study.log_parser import LogParser
+from autotuner.study.outcome import Ending, classify
+from autotuner.study.suggestions import decode_suggestion, encode_suggestion
+from autotuner.trial import Suggestion, Trial
+
+_SUGGESTION: Final = "suggestion.json"
+_CHUNK: Final = 1 << 20
+_TAIL_BYTES: Final = 16_384
+_STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
+_POLL_SECONDS: Final = 0.05
+
+
+@dataclass(slots=True)
+class _Log:
+    """How far a rank-0 log has been read; a cache, rebuilt from the file when it is lost."""
+
+    parser: LogParser
+    decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
+    )
+    offset: int = 0
+
+
+class LocalBackend:
+    """Runs trials on this machine. A context manager: on exit every process that it started is gone."""
+
+    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+        self._folder = folder
+        self._surroundings = surroundings
+        self._supervisors: dict[int, subprocess.Popen[bytes]] = {}
+        self._logs: dict[tuple[int, str, str | None], _Log] = {}
+        self._lock: int | None = None
+        self._processes_lock: int | None = None
+
+    def __enter__(self) -> Self:
+        """Take the folder: create it, lock it, and clear what an interrupted tuner left.
+
+        Raises:
+            Unwritable: If the folder cannot be written.
+            BackendError: If another tuner holds it.
+        """
+        try:
+            with _unwritable(self._folder):
+                self._open()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what runs, and let go of the folder. Interrupted trials leave no record."""
+        for process in self._supervisors.values():
+            _let_go(process)  # All of them first: they end their processes at the same time.
+        for number in list(self._supervisors):
+            self._end(number)
+        self._release()
+
+    def job(self, job: Job) -> Job:
+        """Return the job with the status that the folder holds, as a cluster's job carries its own."""
+        return _with_status(job, self._folder)
+
+    def observe(self, job: Job, spec: TuningSpec) -> Observation:
+        """Read the ledger, and the logs and endings of the trials beside it."""
+        del job
+        recorded, problems = read_ledger(self._folder)
+        numbers = {trial.number for trial in recorded}
+        live = [
+            self._observe(spec, folder) for folder in self._trial_folders() if int(folder.name) not in numbers
+        ]
+        remains = [t for t in recorded if (self._trial_folder(t.number)).exists()]
+        return Observation(recorded, [t for t in live if t is not None] + remains, problems)
+
+    def start(self, job: Job, suggestion: Suggestion) -> None:
+        """Start a trial's processes under a supervisor of their own."""
+        if suggestion.number in self._supervisors:
+            return
+        if self._processes_lock is None:
+            raise BackendError(f"{self._folder} is not open: use the backend as a context manager")
+        manifest = trial_manifest(job, suggestion)
+        folder = self._trial_folder(suggestion.number)
+        planned = pods(manifest, self._surroundings, _free_port())
+        with _unwritable(self._folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            supervisor.write_whole(
+                folder / supervisor.PODS,
+                [
+                    {
+                        "name": pod.name,
+                        "command": pod.command,
+                        # Its own variables only: the shell's, which may hold secrets, stay off the disk.
+                        "environment": dict(pod.environment),
+                        "folder": str(pod.folder),
+                    }
+                    for pod in planned
+                ],
+            )
+            supervisor.write_whole(
+                folder / _SUGGESTION,
+                {"suggestion": json.loads(encode_suggestion(suggestion)), "devices": devices(manifest)},
+            )
+        try:
+            self._supervisors[suggestion.number] = subprocess.Popen(  # noqa: S603
+                # By its file, isolated: it needs no package, and the user's variables must not change it.
+                [sys.executable, "-I", supervisor.__file__, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=[self._processes_lock],
+                env=dict(self._surroundings.shell),
+            )
+        except OSError as error:
+            raise BackendError(
+                f"cannot start a process: {error.strerror}; see what else runs here, and run the same command"
+                " again"
+            ) from error
+
+    def record(self, job: Job, trial: Trial) -> None:
+        """Write one file, whole and flushed to the disk before it has its name."""
+        del job
+        with _unwritable(self._folder):
+            entry = json.loads(encode_trial(trial))
+            supervisor.write_whole(self._folder / "ledger" / f"{keys.ledger_key(trial.number)}.json", entry)
+
+    def stop(self, job: Job, number: int) -> None:
+        """End a trial's processes; its log stays until the next start of the same number."""
+        del job
+        self._end(number)
+        with _unwritable(self._folder):
+            folder = self._trial_folder(number)
+            if folder.exists():
+                kept = self._folder / "logs" / folder.name
+                kept.parent.mkdir(exist_ok=True)
+                shutil.rmtree(kept, ignore_errors=True)
+                folder.replace(kept)
+
+    def publish(
+        self, job: Job, status: Status, events: Sequence[Event], spec: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the status, and with `spec` the job file that carries the answer."""
+        del events  # The terminal has already told them.
+        with _unwritable(self._folder):
+            if read_status(self._folder) != status.annotations:
+                supervisor.write_whole(self._folder / "status.json", dict(status.annotations))
+            if spec is not None:
+                answered = {**job.manifest, "spec": dict(spec)}
+                text = yaml.safe_dump(answered, sort_keys=False)
+                supervisor.write_text_whole(self._folder / "answer.yaml", text)
+
+    def existing(self, job: Job) -> Sequence[int]:
+        """Return the numbers of the trials whose remains stand in the folder."""
+        del job
+        return [int(folder.name) for folder in self._trial_folders()]
+
+    def save_job(self, job: Job) -> None:
+        """Keep a copy of the job's file, so that the folder alone is enough for a report."""
+        with _unwritable(self._folder):
+            text = yaml.safe_dump(dict(job.manifest), sort_keys=False)
+            supervisor.write_text_whole(self._folder / "job.yaml", text)
+
+    def _open(self) -> None:
+        for part in ("ledger", "trials"):
+            (self._folder / part).mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self._folder / "lock")
+        if self._lock is None:
+            raise BackendError(
+                f"{self._folder} is in use by another autotuner: wait for it, or give this tuning"
+                " another folder with --directory"
+            )
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (lock := _locked(self._folder / "trials" / "lock")) is None:
+            if time.monotonic() > deadline:
+                raise BackendError(
+                    f"processes of an interrupted tuning still run in {self._folder}: end them, and run the"
+                    " same command again"
+                )
+            time.sleep(_POLL_SECONDS)
+        self._processes_lock = lock
+        for trial in self._trial_folders():
+            if not (trial / supervisor.ENDING).exists():
+                shutil.rmtree(trial)
+
+    def _observe(self, spec: TuningSpec, folder: Path) -> Trial | None:
+        try:
+            about = json.loads((folder / _SUGGESTION).read_text())
+            suggestion = decode_suggestion(json.dumps(about["suggestion"]))
+            names = [pod["name"] for pod in json.loads((folder / supervisor.PODS).read_text())]
+        except (OSError, ValueError, KeyError, InvalidRecord):
+            return None  # Not whole: interrupted while it was being started.
+        ending = _read_json(folder / supervisor.ENDING)
+        runs_on = self._runs(suggestion.number)
+        if ending is None and not runs_on:
+            # The supervisor wrote its ending between our two looks, or it was killed.
+            ending = _read_json(folder / supervisor.ENDING)
+        log = self._read_log(
+            spec, suggestion.number, folder / f"{names[0]}.log", has_ended=ending is not None
+        )
+        trial = Trial(
+            suggestion=suggestion,
+            measurements=log.measurements,
+            started_at=_moment(_read_json(folder / supervisor.STARTED) or ending),
+            devices=int(about["devices"]),
+            extras=log.extras,
+        )
+        if ending is None:
+            if runs_on:
+                return trial
+            lost = Ending(exit_code=None, disruption="the trial's supervisor was killed")
+            outcome, message = classify(lost, trial.measurements, spec.target)
+            return replace(trial, outcome=outcome, message=message, ended_at=datetime.now(UTC))
+        # A process that waits for one that ran out of memory may be seen to fail first: all logs are looked
+        # at, and the last one, whose end is told, is that of the process which decided.
+        others = [_tail(folder / f"{name}.log") for name in names if name != ending["pod"]]
+        log_tail = "\n".join([*others, _tail(folder / f"{ending['pod']}.log")])
+        failed = Ending(int(ending["exit_code"]), log_tail)
+        outcome, message = classify(failed, trial.measurements, spec.target)
+        ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
+        return replace(trial, outcome=outcome, message=message, ended_at=ended_at)
+
+    def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogParser:
+        # Another metric or pattern reads the log anew.
+        key = (number, spec.target.metric, spec.metric_pattern)
+        log = self._logs.setdefault(key, _Log(LogParser(spec.target.metric, spec.metric_pattern)))
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            file.seek(log.offset)
+            while piece := file.read(_CHUNK):
+                log.offset += len(piece)
+                log.parser.feed(log.decoder.decode(piece))
+        if has_ended:
+            log.parser.close()
+        return log.parser
+
+    def _runs(self, number: int) -> bool:
+        process = self._supervisors.get(number)
+        return process is not None and process.poll() is None
+
+    def _end(self, number: int) -> None:
+        self._logs = {key: log for key, log in self._logs.items() if key[0] != number}
+        process = self._supervisors.pop(number, None)
+        if process is None:
+            return
+        _let_go(process)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _trial_folder(self, number: int) -> Path:
+        return self._folder / "trials" / str(number)
+
+    def _trial_folders(self) -> list[Path]:
+        folders = (f for f in (self._folder / "trials").glob("*") if f.name.isdecimal())
+        return sorted(folders, key=lambda folder: int(folder.name))
+
+    def _release(self) -> None:
+        for lock in (self._processes_lock, self._lock):
+            if lock is not None:
+                os.close(lock)
+        self._processes_lock = self._lock = None
+
+
+def read_study(folder: Path) -> Study:
+    """Return what a tuning's folder holds.
+
+    Raises:
+        BackendError: If it is no such folder.
+        InvalidJob: If the job's copy in it cannot be read.
+    """
+    try:
+        (manifest,) = load_documents((folder / "job.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(
+            f"{folder} is not the folder of a tuning ({error}): name the one that `autotuner tune` wrote,"
+            " such as resnet50-tuning"
+        ) from error
+    job = Job.from_manifest(manifest)
+    trials, problems = read_ledger(folder)
+    return Study(_with_status(job, folder), trials, problems)
+
+
+def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
+    """Return the finished trials of a folder by number, and what is wrong with files that do not read.
+
+    Raises:
+        BackendError: If a file is there and cannot be read: to go on would repeat its trial.
+    """
+    files = sorted((folder / "ledger").glob("trial-*.json"))
+    try:
+        entries = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in files}
+    except OSError as error:
+        raise BackendError(
+            f"cannot read {error.filename}: {error.strerror}; mend or remove it, and run the same command"
+            " again"
+        ) from error
+    return decode_ledger(entries)
+
+
+def read_status(folder: Path) -> dict[str, str]:
+    """Return the status annotations of a folder; none where nothing was published yet."""
+    status = _read_json(folder / "status.json") or {}
+    return {str(key): str(value) for key, value in status.items()}
+
+
+def _with_status(job: Job, folder: Path) -> Job:
+    # A file that was fetched from a cluster carries the status of the tuning there.
+    own = {key: value for key, value in job.annotations.items() if not key.startswith(keys.STATUS_PREFIX)}
+    return replace(job, annotations={**own, **read_status(folder)})
+
+
+def _locked(path: Path) -> int | None:
+    """Return a descriptor that locks the file, for as long as it or an inherited copy is open."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return descriptor
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipe: the supervisor's sign to end what it started."""
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _moment(about: Mapping[str, Any] | None) -> datetime | None:
+    return None if about is None else datetime.fromtimestamp(about["started_at"], UTC)
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _unwritable(folder: Path) -> Iterator[None]:
+    """Translate the operating system's refusals: what cannot be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(
+            f"cannot write to {folder}: {error.strerror or error}; finished trials are safe."
+            " Make room or choose another folder with --directory, and run the same command again"
+        ) from error
+
+
+def _conforms(backend: LocalBackend) -> Backend:
+    return backend

@@ -1,0 +1,194 @@
+"""A PyTorchJob as the processes that stand in for its pods on one machine. Pure.
+
+What the training operator and the kubelet do to a container is done here to a process: `$(NAME)` in
+`command` and `args` is expanded from the container's environment as Kubernetes does it
+(https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/), and
+the operator's environment is appended (pkg/controller.v1/pytorch/envvar.go of the training operator), with
+loopback for the names that a cluster's DNS would resolve. What only a cluster has is a clear error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from autotuner.errors import InvalidJob, Mistake
+from autotuner.job.validation import CONTAINER, REPLICAS, replica_count
+
+LOOPBACK: Final = "127.0.0.1"
+MAX_PROCESSES: Final = 256
+"""Pods of one job that a machine stands in for; a cluster's hundreds would bring a laptop down."""
+_REFERENCE: Final = re.compile(r"\$\$|\$\(([^)]*)\)")
+"""A reference ends at the first `)`, whatever stands between: `$($(A))` is one, to an unknown name."""
+_FIELDS: Final = {"metadata.name": "name", "metadata.namespace": "namespace"}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a laptop puts in the place of an image.
+
+    `folder` is where relative paths start: that of the job's file. `entrypoint` stands for the image's own,
+    for a container without `command`. `shell` is the environment of the user's shell, which the processes
+    inherit, for there is no image to bring PATH and HOME.
+    """
+
+    folder: Path
+    shell: Mapping[str, str]
+    entrypoint: tuple[str, ...] = ()
+    working_directory: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodProcess:
+    """One process to run: the stand-in for one pod of a trial.
+
+    `environment` holds the pod's own variables; they come on top of the shell's. What a variable takes from
+    the shell, in a Secret's place, is not among them: it need not be written down.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+
+
+def pods(manifest: Mapping[str, Any], surroundings: Surroundings, port: int) -> list[PodProcess]:
+    """Return the processes of a PyTorchJob, rank 0 first.
+
+    Args:
+        manifest: A PyTorchJob that `Job.from_manifest` accepts.
+        surroundings: What stands for the image.
+        port: A free port for the rendezvous (MASTER_PORT), one a trial.
+
+    Raises:
+        InvalidJob: If a container needs what only a cluster has.
+    """
+    spec = manifest["spec"]
+    replicas = spec["pytorchReplicaSpecs"]
+    counts = {kind: replica_count(replicas[kind]) for kind in REPLICAS if kind in replicas}
+    mistakes: list[Mistake] = []
+    if sum(counts.values()) > MAX_PROCESSES:
+        rule = f"one machine stands in for at most {MAX_PROCESSES} pods; write fewer, or tune on a cluster"
+        raise InvalidJob(
+            [Mistake("spec.pytorchReplicaSpecs", f"{sum(counts.values())} replicas", rule, "replicas: 1")]
+        )
+    made: list[PodProcess] = []
+    for kind, count in counts.items():
+        containers = replicas[kind]["template"]["spec"]["containers"]
+        container = next(c for c in containers if c.get("name") == CONTAINER)
+        for index in range(count):
+            name = f"{manifest['metadata']['name']}-{kind.lower()}-{index}"
+            own = _own_environment(container, manifest["metadata"] | {"name": name}, surroundings, mistakes)
+            own |= _operator_environment(spec, counts, kind, index, port)
+            command = _command(container, own, surroundings, mistakes)
+            folder = _folder(container, surroundings, mistakes)
+            written = {key: value for key, value in own.items() if surroundings.shell.get(key) != value}
+            made.append(PodProcess(name, command, written, folder))
+    if mistakes:
+        raise InvalidJob(list(dict.fromkeys(mistakes)))
+    return made
+
+
+def expand(text: str, variables: Mapping[str, str]) -> str:
+    """Return the text with `$(NAME)` replaced; `$$(NAME)` and unknown names stay as Kubernetes has them."""
+
+    def replacement(match: re.Match[str]) -> str:
+        if match[0] == "$$":
+            return "$"
+        return variables.get(match[1], match[0])
+
+    return _REFERENCE.sub(replacement, text)
+
+
+def _own_environment(
+    container: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    surroundings: Surroundings,
+    mistakes: list[Mistake],
+) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for entry in container.get("env") or ():
+        name = entry["name"]
+        source = entry.get("valueFrom")
+        if not source:
+            # In order: a variable sees those above it.
+            values[name] = expand(entry.get("value") or "", values)
+            continue
+        reference = source.get("fieldRef")
+        field = str(reference.get("fieldPath")) if isinstance(reference, dict) else ""
+        if field in _FIELDS:
+            values[name] = str(metadata.get(_FIELDS[field]) or "default")
+        elif field in {"status.podIP", "status.hostIP"}:
+            values[name] = LOOPBACK
+        elif name in surroundings.shell:
+            values[name] = surroundings.shell[name]
+        else:
+            rule = "it comes from the cluster (valueFrom), which is not at hand here: export it in your shell"
+            mistakes.append(Mistake(f"env {name}", "", rule, f"export {name}=..."))
+    return values
+
+
+def _operator_environment(
+    spec: Mapping[str, Any], counts: Mapping[str, int], kind: str, index: int, port: int
+) -> dict[str, str]:
+    nodes = sum(counts.values())
+    per_node = str(spec.get("nprocPerNode") or "auto")
+    environment = {
+        "PYTHONUNBUFFERED": "1",
+        "PET_NPROC_PER_NODE": per_node,
+        "PET_NNODES": str(nodes),
+    }
+    rank = index + counts.get("Master", 0) if kind == "Worker" else index
+    if "Master" in counts:
+        world = nodes * (int(per_node) if per_node.isdecimal() else 1)
+        environment |= {
+            "MASTER_ADDR": LOOPBACK,
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(world),
+            "RANK": str(rank),
+            "PET_MASTER_ADDR": LOOPBACK,
+            "PET_MASTER_PORT": str(port),
+            "PET_NODE_RANK": str(rank),
+        }
+    elastic = spec.get("elasticPolicy")
+    if isinstance(elastic, dict):
+        environment |= {
+            "PET_RDZV_BACKEND": str(elastic.get("rdzvBackend") or "c10d"),
+            "PET_RDZV_ENDPOINT": f"{LOOPBACK}:{port}",
+            "PET_RDZV_ID": str(elastic.get("rdzvId") or port),
+            "PET_MAX_RESTARTS": str(elastic.get("maxRestarts") or 0),
+        }
+        # Ranges such as 1:4 wait for more nodes than there are here.
+        environment["PET_NNODES"] = f"{nodes}:{nodes}"
+    return environment
+
+
+def _command(
+    container: Mapping[str, Any],
+    variables: Mapping[str, str],
+    surroundings: Surroundings,
+    mistakes: list[Mistake],
+) -> tuple[str, ...]:
+    words: Sequence[str] = container.get("command") or surroundings.entrypoint
+    if not words:
+        rule = (
+            "without it the image's own entrypoint runs, and there are no images here:"
+            " add the command, or pass it with --entrypoint"
+        )
+        mistakes.append(Mistake(f"container {CONTAINER}.command", "", rule, '["python", "train.py"]'))
+        return ()
+    return tuple(expand(word, variables) for word in (*words, *(container.get("args") or ())))
+
+
+def _folder(container: Mapping[str, Any], surroundings: Surroundings, mistakes: list[Mistake]) -> Path:
+    if surroundings.working_directory is not None:
+        return surroundings.working_directory
+    given = container.get("workingDir")
+    folder = surroundings.folder / given if given else surroundings.folder
+    if not folder.is_dir():
+        rule = "there is no such folder on this machine: create it, or name another with --working-dir"
+        mistakes.append(Mistake(f"container {CONTAINER}.workingDir", str(given), rule, "--working-dir ."))
+    return folder

@@ -1,0 +1,247 @@
+"""`autotuner status`, `trials`, `report`, `export` and `schema`: looking, and changing nothing.
+
+JOB names a tuning wherever it is: the folder that `autotuner tune` wrote, the name of a job with such a
+folder here, or else a PyTorchJob of the cluster that the kubeconfig names.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autotuner import keys
+from autotuner.backends.base import Study
+from autotuner.backends.local import backend as local
+from autotuner.cli.exit_codes import Reported
+from autotuner.decide.decision import Answer
+from autotuner.errors import BackendError
+from autotuner.job.job import Job
+from autotuner.spec.tuning_spec import annotation_schema, annotation_table
+
+# What is heavy (torch, matplotlib, the Kubernetes client) is imported where it is needed.
+# ruff: noqa: PLC0415
+
+_PIPE_WIDTH: Final = 160
+
+JobName = Annotated[
+    str, typer.Argument(metavar="JOB", help="The folder of a local tuning, or a job of the cluster.")
+]
+Namespace = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="The job's namespace. (default: the kubeconfig's)")
+]
+Context = Annotated[str | None, typer.Option(help="The kubeconfig's context. (default: its current one)")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def schema(as_json: AsJson = False) -> None:
+    """Print the annotations: a table, or a JSON schema with --json."""
+    if as_json:
+        typer.echo(json.dumps(annotation_schema(), indent=2))
+        return
+    table = _table("annotation", "meaning", "default", "example")
+    table.columns[0].no_wrap = True
+    for row in annotation_table():
+        table.add_row(*(escape(row[key]) for key in ("key", "meaning", "default", "example")))
+    _console().print(table)
+
+
+def status(
+    job: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="As for `trials`; all jobs without it.")
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="Without JOB: of the whole cluster.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a tuning stands, or all tunings of the cluster."""
+    with Reported(as_json=as_json):
+        if job is not None:
+            _show_status(find(job, namespace, context).job, as_json=as_json)
+            return
+        jobs = _cluster_jobs(None if all_namespaces else namespace, context, everywhere=all_namespaces)
+        if as_json:
+            typer.echo(json.dumps([_status_of(each) for each in jobs]))
+            return
+        table = _table("namespace", "job", "phase", "batch size", "confirmed", "message")
+        for each in jobs:
+            answer = Answer.from_text(each.annotations.get(keys.ANSWER, ""))
+            table.add_row(
+                each.namespace,
+                each.name,
+                escape(each.annotations.get(keys.PHASE, "")),
+                str(answer.batch_size) if answer else "",
+                answer.tally if answer else "",
+                escape(each.annotations.get(keys.MESSAGE, "")),
+            )
+        _console().print(table)
+
+
+def trials(
+    job: JobName, namespace: Namespace = None, context: Context = None, as_json: AsJson = False
+) -> None:
+    """List a tuning's finished trials."""
+    from autotuner.report.terminal import best_value, cost, layout, parameters
+
+    with Reported(as_json=as_json):
+        tuning = find(job, namespace, context)
+        spec, now = tuning.job.spec(), datetime.now(UTC)
+        if as_json:
+            rows = [
+                {
+                    "number": trial.number,
+                    "purpose": str(trial.suggestion.purpose),
+                    "batch_size": trial.suggestion.batch_size,
+                    "workers": trial.suggestion.workers,
+                    "micro_batch_size": trial.suggestion.micro_batch_size,
+                    "accumulation_steps": trial.suggestion.accumulation_steps,
+                    "parameters": dict(trial.suggestion.parameters),
+                    "seed": trial.suggestion.seed,
+                    "outcome": str(trial.outcome),
+                    "best": best_value(trial, spec),
+                    "gpu_hours": round(trial.gpu_hours(now), 4),
+                    "message": trial.message,
+                }
+                for trial in tuning.trials
+            ]
+            typer.echo(json.dumps(rows))
+            return
+        laid_out = any(layout(trial) for trial in tuning.trials)
+        table = _table(
+            "trial",
+            "purpose",
+            "batch size",
+            *(["layout"] if laid_out else []),
+            "hyperparameters",
+            spec.target.metric,
+            "outcome",
+            "cost",
+        )
+        for trial in tuning.trials:
+            best = best_value(trial, spec)
+            table.add_row(
+                str(trial.number),
+                str(trial.suggestion.purpose),
+                str(trial.suggestion.batch_size),
+                *([layout(trial)] if laid_out else []),
+                escape(parameters(trial.suggestion.parameters)),
+                "" if best is None else f"{best:.4g}",
+                str(trial.outcome),
+                cost(trial.gpu_hours(now)),
+            )
+        _console().print(table)
+
+
+def report(
+    job: JobName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")] = Path("report.html"),
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Write one self-contained HTML page about a tuning: pictures, answer, evidence."""
+    from autotuner.report import render
+
+    with Reported():
+        page = render(find(job, namespace, context), datetime.now(UTC))
+        try:
+            output.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise BackendError(f"cannot write {output}: {error.strerror}; choose another --output") from error
+        typer.echo(f"wrote {output}")
+
+
+def export(
+    job: JobName,
+    storage: Annotated[str, typer.Option(help="An Optuna storage URL, such as sqlite:///tuning.db.")],
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Write a tuning's trials into an Optuna storage, for optuna-dashboard."""
+    from autotuner.search.export import export as export_study
+
+    with Reported():
+        tuning = find(job, namespace, context)
+        count = export_study(tuning.job.spec(), tuning.trials, storage, tuning.job.name)
+        typer.echo(f"added {count} trials to the study {tuning.job.name!r}: optuna-dashboard {storage}")
+
+
+def find(job: str, namespace: str | None, context: str | None) -> Study:
+    """Return a tuning by its folder or, on the cluster, by its name.
+
+    Raises:
+        BackendError: If there is none, or the cluster does not answer.
+    """
+    if namespace is None and context is None:
+        for folder in (Path(job), Path(f"{job}-tuning")):
+            if folder.is_dir():
+                return local.read_study(folder)
+    from autotuner.backends.kubernetes import connect
+    from autotuner.backends.kubernetes.api import current_namespace
+    from autotuner.backends.kubernetes.readers import read_study
+
+    if "/" in job:
+        raise BackendError(
+            f"there is no folder {job}: name one that `autotuner tune` wrote, or a job by its name"
+        )
+    return read_study(connect(context=context), namespace or current_namespace(context), job)
+
+
+def _cluster_jobs(namespace: str | None, context: str | None, *, everywhere: bool) -> list[Job]:
+    from autotuner.backends.kubernetes import connect
+    from autotuner.backends.kubernetes.api import current_namespace
+    from autotuner.backends.kubernetes.readers import read_jobs
+
+    return read_jobs(
+        connect(context=context), None if everywhere else namespace or current_namespace(context)
+    )
+
+
+def _show_status(job: Job, *, as_json: bool) -> None:
+    shown = _status_of(job)
+    if as_json:
+        typer.echo(json.dumps(shown))
+        return
+    for key, value in shown.items():
+        typer.echo(f"{key:10} {value if isinstance(value, str) else json.dumps(value)}")
+
+
+def _status_of(job: Job) -> dict[str, Any]:
+    return {
+        "job": job.name,
+        "namespace": job.namespace,
+        **{
+            key.removeprefix(keys.STATUS_PREFIX): _loaded(value)
+            for key, value in job.annotations.items()
+            if key.startswith(keys.STATUS_PREFIX)
+        },
+    }
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _console() -> Console:
+    """Return a console for tables: as wide as the terminal, or wide enough where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+
+
+def _loaded(text: str) -> object:
+    try:
+        loaded = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return loaded if isinstance(loaded, dict) else text

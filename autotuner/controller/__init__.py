@@ -1,0 +1,1 @@
+"""The controller: the long-running process that tunes every annotated job of a cluster."""

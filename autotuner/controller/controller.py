@@ -1,0 +1,348 @@
+"""From what happens on the cluster to passes over jobs.
+
+A change of a job, or of one of its trials, marks what changed and queues the job; the pass reads that live
+before it acts. While trials run, a pass every `poll_seconds` follows their logs; that one
+repeats what was read of everything else, for the watches would have told of a change. Whatever the watches
+say, every job that is not settled is read live again after `resync_seconds`.
+
+Nothing in here is needed after a restart: the first list of the watches queues every registered job.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from autotuner import keys
+from autotuner.backends.kubernetes import Api, KubernetesBackend, RequestFailed
+from autotuner.backends.kubernetes.api import jobs_path
+from autotuner.backends.kubernetes.backend import status_changes
+from autotuner.backends.kubernetes.pods import entries, mapping, read_conditions
+from autotuner.controller.metrics import Metrics
+from autotuner.controller.trial_slots import TrialSlots
+from autotuner.controller.work_queue import WorkQueue
+from autotuner.errors import BackendError, InvalidJob
+from autotuner.job.job import Job
+from autotuner.job.validation import KIND
+from autotuner.reconcile import Reconciliation, is_settled, reconcile, withdraw
+from autotuner.status import Event, Status, describe_invalid, events
+from autotuner.trial import Suggestion
+
+_TOLD_AFTER: Final = 3
+"""Failures in a row after which the job's status says what holds it up."""
+_DELETED: Final = "DELETED"
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the last pass over a job knew, and when all of it was read live."""
+
+    job: Job
+    read_at: float
+    idle_polls: int = 0
+
+
+class Controller:
+    """Works on registered jobs. Its handlers and `work` may be called from many threads.
+
+    Args:
+        api: The API server.
+        backend: Where trials run; it keeps views, which this object forgets when they are out of date.
+        metrics: What is counted.
+        max_parallel_trials: Trials that may run at once over all jobs; None: any number.
+        poll_seconds: Pause between two looks at the logs of a job's running trials.
+        resync_seconds: Pause between two live reads of a job that is not settled.
+        clock: Returns the present, in UTC.
+        ticks: Returns seconds that never go back.
+    """
+
+    def __init__(  # noqa: PLR0913 (what the controller is wired of)
+        self,
+        api: Api,
+        backend: KubernetesBackend,
+        metrics: Metrics,
+        *,
+        max_parallel_trials: int | None,
+        poll_seconds: float,
+        resync_seconds: float,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.queue = WorkQueue(ticks)
+        metrics.queue_depth.set_function(lambda: len(self.queue))
+        self._api = api
+        self._backend = backend
+        self._metrics = metrics
+        self._slots = TrialSlots(max_parallel_trials, self.queue.add)
+        self._is_capped = max_parallel_trials is not None
+        self._poll_seconds = poll_seconds
+        self._resync_seconds = resync_seconds
+        self._clock = clock
+        self._ticks = ticks
+        self._lock = threading.Lock()
+        self._changed_jobs: set[str] = set()
+        self._changed_trials: set[str] = set()
+        self._job_marks: dict[str, object] = {}
+        self._trial_marks: dict[str, object] = {}
+        self._known: dict[str, _Known] = {}
+
+    # --- triggers --------------------------------------------------------------------------------------
+
+    def on_job(self, kind: str, changed: Mapping[str, Any]) -> None:
+        """Take note of a change of a job, of which `changed` has the metadata.
+
+        Our own writes of status come back as changes, and are no news.
+        """
+        metadata = mapping(changed.get("metadata"))
+        key = f"{metadata.get('namespace')}/{metadata.get('name')}"
+        if kind == _DELETED:
+            if self._job_marks.pop(key, None) is not None:
+                self._note(key, self._changed_jobs)
+            return
+        annotations = mapping(metadata.get("annotations"))
+        is_ours = keys.TARGET in annotations or keys.PHASE in annotations
+        if not is_ours and key not in self._job_marks:
+            return
+        theirs = {k: v for k, v in annotations.items() if not k.startswith(keys.STATUS_PREFIX)}
+        mark = (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"), theirs)
+        if self._job_marks.get(key) != mark:
+            self._job_marks[key] = mark
+            self._note(key, self._changed_jobs)
+
+    def on_trial(self, kind: str, trial: Mapping[str, Any]) -> None:
+        """Take note of a change of a trial: its run's begin and end, and its removal.
+
+        The begin is no hurry: the first look at the log, a poll later, finds in the pods when it was.
+        """
+        metadata = mapping(trial.get("metadata"))
+        name = f"{metadata.get('namespace')}/{metadata.get('name')}"
+        owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == KIND)
+        owner = next(owners, None)
+        if owner is None:
+            return
+        key = f"{metadata.get('namespace')}/{owner.get('name')}"
+        if kind == _DELETED:
+            self._trial_marks.pop(name, None)
+            if not self._backend.has_removed(str(metadata.get("uid"))):
+                self._note(key, self._changed_trials)
+            self._slots.release(name)
+            return
+        conditions = read_conditions(trial)
+        has_ended = conditions.has_succeeded or conditions.has_failed
+        mark = (has_ended, conditions.running_since is not None)
+        before = self._trial_marks.get(name, (False, False))
+        self._trial_marks[name] = mark
+        if has_ended:
+            self._slots.release(name)
+        else:
+            self._slots.occupy(name)
+        if mark != before:
+            has_begun = mark == (False, True)
+            self._note(key, self._changed_trials, after=self._poll_seconds if has_begun else 0.0)
+
+    def _note(self, key: str, changed: set[str], after: float = 0.0) -> None:
+        with self._lock:
+            changed.add(key)
+        self.queue.add(key, after)
+
+    def begin(self, namespaces: tuple[str, ...]) -> None:
+        """Learn who holds a place, once, before the first pass.
+
+        Raises:
+            BackendError: If the cluster does not answer.
+        """
+        if not self._is_capped:
+            return
+        for namespace in namespaces or (None,):
+            found = self._api.list(jobs_path(namespace), labelSelector=keys.TRIAL_JOB_UID)
+            for item in entries(found.get("items")):
+                conditions, metadata = read_conditions(item), mapping(item.get("metadata"))
+                if not (conditions.has_succeeded or conditions.has_failed):
+                    self._slots.occupy(f"{metadata.get('namespace')}/{metadata.get('name')}")
+
+    # --- work ------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Work on keys until the queue is closed; the body of a thread."""
+        while self.work_once():
+            pass
+
+    def work_once(self) -> bool:
+        """Wait for a key and make one pass over it; return whether there may be another."""
+        key = self.queue.take()
+        if key is not None:
+            self._attempt(key)
+        return key is not None
+
+    def _attempt(self, key: str) -> None:
+        """Make one pass; whatever goes wrong, the key comes again and the thread lives on."""
+        log = _log.bind(job=key)
+        began = self._ticks()
+        try:
+            seen = self._pass(key)
+        except Exception as error:  # a thread that dies would leave its jobs to nobody
+            self._metrics.reconcile_errors.inc()
+            with self._lock:
+                self._changed_jobs.add(key)
+            at_least = error.retry_after if isinstance(error, RequestFailed) else 0.0
+            count, delay = self.queue.fail(key, at_least)
+            is_ordinary = isinstance(error, BackendError)
+            log.warning(
+                "pass_failed", error=str(error), attempt=count, again_in=delay, exc_info=not is_ordinary
+            )
+            if is_ordinary and count == _TOLD_AFTER:
+                self._tell(key, str(error))
+            return
+        finally:
+            self._metrics.reconcile_seconds.observe(self._ticks() - began)
+        self.queue.done(key)
+        if seen is not None:
+            log.info("pass", **_summary(seen), seconds=round(self._ticks() - began, 4))
+
+    def _pass(self, key: str) -> Reconciliation | None:
+        """Drive one job a step further; None where it is no longer registered, or gone."""
+        with self._lock:
+            is_job_changed, are_trials_changed = key in self._changed_jobs, key in self._changed_trials
+            self._changed_jobs.discard(key)
+            self._changed_trials.discard(key)
+        known = self._known.get(key)
+        if known is None or is_job_changed or self._ticks() - known.read_at >= self._resync_seconds:
+            known = self._read(key)
+            if known is None:
+                return None
+        elif are_trials_changed:
+            self._backend.forget_trials(known.job.uid)
+        now = self._clock()
+        job = known.job
+        admitted: list[str] = []
+        try:
+            seen = reconcile(self._backend, job, now, lambda s: self._admit(key, job, s, admitted))
+        except Exception:
+            # A start that failed holds no place, unless the watch has shown that it did not fail.
+            for name in admitted:
+                if name not in self._trial_marks:
+                    self._slots.release(name)
+            raise
+        for trial in seen.finished:
+            self._metrics.count_trial(trial, now)
+        self._metrics.note_phase(key, str(seen.status.phase))
+        if not seen.put_off:
+            self._slots.leave(key)
+        self._plan(key, known, seen)
+        return seen
+
+    def _read(self, key: str) -> _Known | None:
+        """Read a job live; None, after clearing up behind it, where it is not to be tuned any more."""
+        namespace, _, name = key.partition("/")
+        before = self._known.get(key)
+        try:
+            manifest = self._api.get(jobs_path(namespace, name))
+        except RequestFailed as error:
+            if not error.is_not_found:
+                raise
+            self._forget(key)  # its trials and its ledger go with it, by ownership
+            return None
+        try:
+            job = Job.from_manifest(manifest)
+        except InvalidJob as error:
+            self._reject(key, manifest, error)
+            return None
+        if before is not None and before.job.uid != job.uid:
+            self._backend.forget(before.job.uid)
+        self._backend.forget_view(job.uid)
+        if job.is_deleted:
+            self._forget(key)
+            return None
+        if not job.is_registered:
+            withdraw(self._backend, job)
+            self._backend.publish(job, Status({}), ())
+            self._backend.forget(job.uid)
+            self._forget(key)
+            _log.info("withdrawn", job=key)
+            return None
+        known = _Known(job, self._ticks())
+        self._known[key] = known
+        return known
+
+    def _reject(self, key: str, manifest: Mapping[str, Any], error: InvalidJob) -> None:
+        """Tell the owner of a job that we cannot read, though the operator's webhook let it in."""
+        self._forget(key)
+        metadata = mapping(manifest.get("metadata"))
+        annotations = {str(k): str(v) for k, v in mapping(metadata.get("annotations")).items()}
+        namespace, _, name = key.partition("/")
+        job = Job(name, namespace, str(metadata.get("uid")), annotations, manifest)
+        if job.is_registered:
+            status = describe_invalid(error, job.fingerprint)
+            withdraw(self._backend, job)
+            self._backend.publish(job, status, events(annotations, status))
+            self._metrics.note_phase(key, str(status.phase))
+            _log.info("job_unreadable", job=key, error=str(error))
+
+    def _forget(self, key: str) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._backend.forget(known.job.uid)
+        self._metrics.note_phase(key, None)
+        self._slots.leave(key)
+
+    def _admit(self, key: str, job: Job, suggestion: Suggestion, admitted: list[str]) -> bool:
+        name = f"{job.namespace}/{keys.trial_name(job.name, job.uid, suggestion.number)}"
+        may_start = self._slots.ask(key, name)
+        if may_start:
+            admitted.append(name)
+        return may_start
+
+    def _plan(self, key: str, known: _Known, seen: Reconciliation) -> None:
+        """Remember what was published, and have the key come again when there is something to see."""
+        job = seen.job
+        if status_changes(job.annotations, seen.status.annotations):
+            theirs = {k: v for k, v in job.annotations.items() if not k.startswith(keys.STATUS_PREFIX)}
+            job = replace(job, annotations={**theirs, **seen.status.annotations})
+        if is_settled(job):
+            self._backend.forget(job.uid)
+            self._known.pop(key, None)
+            return
+        known.job = job
+        running = [trial for trial in seen.trials if trial.is_running]
+        if any(trial.started_at is not None for trial in running):
+            known.idle_polls = 0
+            delay = self._poll_seconds
+        elif running:
+            # A trial that waits in a queue may wait for hours: look less and less often.
+            delay = self._poll_seconds * 2.0 ** min(known.idle_polls, 16)
+            known.idle_polls += 1
+        else:
+            delay = self._resync_seconds
+        self.queue.add(key, after=min(delay, self._resync_seconds))
+
+    def _tell(self, key: str, error: str) -> None:
+        """Write onto the job what holds it up, as far as the cluster allows."""
+        known = self._known.get(key)
+        if known is None:
+            return
+        ours = {k: v for k, v in known.job.annotations.items() if k.startswith(keys.STATUS_PREFIX)}
+        message = f"held up, and tried again: {error}"
+        status = Status({**ours, keys.PHASE: ours.get(keys.PHASE, "Waiting"), keys.MESSAGE: message})
+        try:
+            self._backend.publish(known.job, status, [Event("Warning", "TuningHeldUp", message[:1024])])
+        except BackendError as again:
+            _log.warning("status_not_written", job=key, error=str(again))
+
+
+def _summary(seen: Reconciliation) -> dict[str, object]:
+    return {
+        "phase": str(seen.status.phase),
+        "started": [suggestion.number for suggestion in seen.started],
+        "put_off": len(seen.put_off),
+        "finished": {trial.number: str(trial.outcome) for trial in seen.finished},
+        "running": sum(trial.is_running for trial in seen.trials),
+        "trials": len(seen.trials),
+    }

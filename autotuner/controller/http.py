@@ -1,0 +1,79 @@
+"""`/healthz`, `/readyz` and `/metrics`: what a cluster asks of the controller."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Final, Self
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+_PLAIN: Final = "text/plain; charset=utf-8"
+_SOCKET_SECONDS: Final = 10
+
+Answer = tuple[bool, str]
+"""Whether all is well, and a line that says what is not."""
+
+
+class Server:
+    """A small HTTP server on a thread of its own. A context manager."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        is_healthy: Callable[[], Answer],
+        is_ready: Callable[[], Answer],
+        metrics: Callable[[], bytes],
+    ) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            timeout = _SOCKET_SECONDS
+            server_version = "autotuner"
+            sys_version = ""
+
+            def do_GET(self) -> None:
+                match self.path.partition("?")[0]:
+                    case "/healthz":
+                        self._tell(is_healthy())
+                    case "/readyz":
+                        self._tell(is_ready())
+                    case "/metrics":
+                        self._send(HTTPStatus.OK, metrics(), CONTENT_TYPE_LATEST)
+                    case _:
+                        self._send(HTTPStatus.NOT_FOUND, b"/healthz, /readyz or /metrics\n", _PLAIN)
+
+            def _tell(self, answer: Answer) -> None:
+                good, text = answer
+                status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+                self._send(status, f"{text}\n".encode(), _PLAIN)
+
+            def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (as the base class)
+                """Keep probes, every few seconds, out of the log."""
+
+        self._server = ThreadingHTTPServer(address, Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; one of the kernel's choice where 0 was asked for."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        """Begin to answer."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,150 @@
+"""What happens on the cluster, as triggers: which job is worth a look.
+
+Two informers for each watched namespace (or for the whole cluster). One holds the metadata of jobs alone,
+for a thousand registered jobs with large templates must not fill the memory; the other holds trials, whose
+conditions say when a look is due. What they hold is never acted upon: a pass reads live.
+
+The official `SharedInformer` needs four things of us (client 37.0.2): a list function that returns an object
+with `items` and `metadata`, whose docstring names a return type, or the watch replays its events; an HTTP
+410 as the client's own exception, or it never lists again; an error handler that waits, or it asks a dead
+server thousands of times a second; and a silence that ends, for its watches have no timeout.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any, Final
+
+import structlog
+from kubernetes import client
+from kubernetes.informer import ADDED, DELETED, ERROR, MODIFIED, SharedInformer
+
+from autotuner import keys
+from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
+
+_WATCH_SECONDS: Final = (240, 300)
+"""A watch is asked to end after some time in this range, so that the watches of many do not end at once."""
+_SILENCE_SECONDS: Final = 20.0
+"""How much longer than that a connection may be silent before it counts as dead."""
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 30.0
+_METADATA: Final = "application/json;as={};g=meta.k8s.io;v=v1"
+_WHOLE: Final = "application/json"
+
+OnChange = Callable[[str, dict[str, Any]], None]
+"""Is told the kind of a change (ADDED, MODIFIED, DELETED) and the object."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Informers:
+    """Informers on jobs and trials, in some namespaces (none: in all)."""
+
+    def __init__(self, api: Api, namespaces: Sequence[str], on_job: OnChange, on_trial: OnChange) -> None:
+        self._watches = [
+            _Watch(api, namespace, selector, is_metadata=is_metadata, on_change=on_change)
+            for namespace in (namespaces or (None,))
+            for selector, is_metadata, on_change in (
+                (f"!{keys.TRIAL_JOB_UID}", True, on_job),
+                (keys.TRIAL_JOB_UID, False, on_trial),
+            )
+        ]
+
+    @property
+    def have_synced(self) -> bool:
+        """Whether every informer has listed its objects once."""
+        return all(watch.has_synced.is_set() for watch in self._watches)
+
+    def start(self) -> None:
+        """Begin to list and watch, on a thread each."""
+        for watch in self._watches:
+            watch.informer.start()
+
+    def stop(self) -> None:
+        """End the threads."""
+        for watch in self._watches:
+            watch.is_stopping.set()
+        for watch in self._watches:
+            watch.informer.stop()
+
+
+class _Watch:
+    """One informer, and what it needs of us."""
+
+    def __init__(
+        self, api: Api, namespace: str | None, selector: str, *, is_metadata: bool, on_change: OnChange
+    ) -> None:
+        self.has_synced = threading.Event()
+        self.is_stopping = threading.Event()
+        self._api = api
+        self._path = jobs_path(namespace)
+        self._selector = selector
+        self._is_metadata = is_metadata
+        self._failures = 0
+        self.informer = SharedInformer(self._list_or_watch)
+        for kind in (ADDED, MODIFIED, DELETED):
+            self.informer.add_event_handler(kind, self._handler(kind, on_change))
+        self.informer.add_event_handler(ERROR, self._pause)
+
+    def _list_or_watch(
+        self,
+        *,
+        watch: bool = False,
+        resource_version: str | None = None,
+        _preload_content: bool = True,
+    ) -> object:
+        """List the objects, or watch them.
+
+        :rtype: object
+        """
+        if not watch:
+            return self._list()
+        seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311 (spreads load, guards nothing)
+        try:
+            return self._api.stream(
+                self._path,
+                accept=_METADATA.format("PartialObjectMetadata") if self._is_metadata else _WHOLE,
+                read_seconds=seconds + _SILENCE_SECONDS,
+                watch="true",
+                resourceVersion=resource_version,
+                allowWatchBookmarks="true",
+                timeoutSeconds=seconds,
+                labelSelector=self._selector,
+            )
+        except RequestFailed as error:
+            if error.status == HTTPStatus.GONE:
+                raise client.ApiException(status=HTTPStatus.GONE, reason=str(error)) from error
+            raise
+
+    def _list(self) -> object:
+        found = self._api.list_as(
+            self._path,
+            accept=_METADATA.format("PartialObjectMetadataList") if self._is_metadata else _WHOLE,
+            labelSelector=self._selector,
+        )
+        self._failures = 0
+        self.has_synced.set()
+        version = found.get("metadata", {}).get("resourceVersion")
+        return SimpleNamespace(
+            items=found.get("items") or [], metadata=SimpleNamespace(resource_version=version)
+        )
+
+    def _handler(self, kind: str, on_change: OnChange) -> Callable[[dict[str, Any]], None]:
+        def handle(changed: dict[str, Any]) -> None:
+            self._failures = 0
+            on_change(kind, changed)
+
+        return handle
+
+    def _pause(self, error: object) -> None:
+        """Wait on the informer's own thread, longer after each failure in a row."""
+        if self.is_stopping.is_set():
+            return
+        pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 16), _LONGEST_PAUSE)
+        self._failures += 1
+        _log.warning("watch_failed", path=self._path, selector=self._selector, error=str(error), pause=pause)
+        self.is_stopping.wait(pause)

@@ -1,0 +1,211 @@
+"""The controller's life: wire up, lead, work, end.
+
+The watches run from the start on every replica, so that a follower is as ready as a leader; passes are made
+by the leader alone. SIGTERM closes the queue, lets passes finish, and gives the lease to whoever waits. A
+lease that is lost ends the process at once: its successor is at work already.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from autotuner import __version__
+from autotuner.backends.kubernetes import Api, KubernetesBackend, RequestFailed, connect
+from autotuner.backends.kubernetes.api import JOBS
+from autotuner.controller.controller import Controller
+from autotuner.controller.http import Answer, Server
+from autotuner.controller.informers import Informers
+from autotuner.controller.leader_election import Lock, elect
+from autotuner.controller.metrics import Metrics
+from autotuner.controller.settings import ControllerSettings
+from autotuner.errors import BackendError, InvalidConfiguration
+
+FINISH_SECONDS: Final = 20.0
+"""How long passes in work may take to finish at the end; Kubernetes kills after 30 s by default."""
+_KIND_FRESH_SECONDS: Final = 60.0
+_BEGIN_PAUSE: Final = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+def run(settings: ControllerSettings) -> int:
+    """Run the controller until SIGTERM or SIGINT; return the process's exit code.
+
+    Logging is configured by the caller.
+
+    Raises:
+        InvalidConfiguration: If there is no cluster to talk to, the port is taken, or the lease's times do
+            not go together.
+    """
+    metrics = Metrics()
+    api = connect(on_request=metrics.count_request)
+    return ControllerProcess(settings, api, metrics).run()
+
+
+class ControllerProcess:
+    """The parts, wired."""
+
+    def __init__(self, settings: ControllerSettings, api: Api, metrics: Metrics) -> None:
+        self._settings = settings
+        self._api = api
+        self._metrics = metrics
+        backend = KubernetesBackend(
+            api,
+            start_patience=timedelta(seconds=settings.start_patience_seconds),
+            max_log_bytes=settings.max_log_bytes,
+            keeps_views=True,
+        )
+        self._controller = Controller(
+            api,
+            backend,
+            metrics,
+            max_parallel_trials=settings.max_parallel_trials,
+            poll_seconds=settings.poll_seconds,
+            resync_seconds=settings.resync_seconds,
+        )
+        self._watches = Informers(
+            api, settings.namespaces, self._controller.on_job, self._controller.on_trial
+        )
+        self._kind = _KindCheck(api)
+        self._ending = threading.Event()
+        self._elected = threading.Event()
+        self._has_lost_lease = False
+        self._threads: list[threading.Thread] = []
+
+    def run(self) -> int:
+        """Work until a signal, or until the lease is lost."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ending.set())
+        settings = self._settings
+        with self._server() as server:
+            _log.info("started", version=__version__, port=server.port, namespaces=list(settings.namespaces))
+            lock = self._take_part()
+            self._watches.start()
+            self._wait_for(self._elected)
+            if not self._ending.is_set():
+                self._lead()
+            self._ending.wait()
+            return self._finish(lock)
+
+    def _server(self) -> Server:
+        address = (self._settings.http_host, self._settings.http_port)
+        try:
+            return Server(
+                address,
+                is_healthy=self._is_healthy,
+                is_ready=self._is_ready,
+                metrics=self._metrics.exposition,
+            )
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"http_host and http_port are {address[0]}:{address[1]}: nothing can listen there"
+                f" ({error.strerror}); name an address of this machine and a free port"
+            ) from error
+
+    def _take_part(self) -> Lock | None:
+        """Enter the election, or lead at once where there is none."""
+        settings = self._settings
+        if not settings.leader_election or settings.lease_namespace is None:
+            self._elected.set()
+            return None
+        # The host's name for people; the rest because a container that restarts keeps its host's name.
+        identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+        lock = Lock(self._api, settings.lease_name, settings.lease_namespace, identity)
+        elect(
+            lock,
+            lease_seconds=settings.lease_seconds,
+            renew_seconds=settings.renew_seconds,
+            retry_seconds=settings.retry_seconds,
+            on_elected=self._elected.set,
+            on_lost=self._lose,
+        )
+        return lock
+
+    def _lose(self) -> None:
+        if not self._ending.is_set():
+            self._has_lost_lease = True
+            self._ending.set()
+
+    def _lead(self) -> None:
+        _log.info("leading")
+        self._metrics.is_leader.set(1)
+        while not self._ending.is_set():
+            try:
+                self._controller.begin(self._settings.namespaces)
+                break
+            except BackendError as error:
+                _log.warning("cluster_unreachable", error=str(error), again_in=_BEGIN_PAUSE)
+                self._ending.wait(_BEGIN_PAUSE)
+        for number in range(self._settings.threads):
+            thread = threading.Thread(target=self._controller.work, name=f"worker-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _finish(self, lock: Lock | None) -> int:
+        if self._has_lost_lease:
+            # Another controller leads: every further effect of ours would be beside it.
+            _log.error("lease_lost")
+            return 1
+        _log.info("ending")
+        self._controller.queue.close()
+        deadline = time.monotonic() + FINISH_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        unfinished = [thread.name for thread in self._threads if thread.is_alive()]
+        if lock is not None:
+            lock.release()
+        # The watches only read; their threads end with the process.
+        _log.info("ended", unfinished=unfinished)
+        return 0
+
+    def _wait_for(self, event: threading.Event) -> None:
+        """Wait for an event or for the end."""
+        while not event.wait(0.2) and not self._ending.is_set():
+            pass
+
+    def _is_healthy(self) -> Answer:
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
+        if dead and not self._ending.is_set():
+            return False, f"threads have died: {', '.join(dead)}"
+        return True, "ok"
+
+    def _is_ready(self) -> Answer:
+        problem = self._kind.problem()
+        if problem:
+            return False, problem
+        if not self._watches.have_synced:
+            return False, "the watches have not listed jobs and trials yet"
+        return True, "ok"
+
+
+class _KindCheck:
+    """Whether the cluster knows PyTorchJobs; asked of discovery, which every identity may read."""
+
+    def __init__(self, api: Api, ticks: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._ticks = ticks
+        self._good_until = 0.0
+
+    def problem(self) -> str:
+        """Return what is wrong, or nothing."""
+        if self._ticks() < self._good_until:
+            return ""
+        try:
+            found = self._api.get(JOBS)
+        except RequestFailed as error:
+            if error.is_not_found:
+                return "the cluster knows no kubeflow.org/v1: install the Kubeflow training operator"
+            return f"the cluster does not answer: {error}"
+        if not any(resource.get("name") == "pytorchjobs" for resource in found.get("resources", ())):
+            return "the cluster knows no PyTorchJob: install the Kubeflow training operator"
+        self._good_until = self._ticks() + _KIND_FRESH_SECONDS
+        return ""

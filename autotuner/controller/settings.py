@@ -1,0 +1,308 @@
+"""The controller's own configuration: one model, four sources, one name for each setting.
+
+A setting such as `poll_seconds` is a key of a YAML file, the environment variable
+`AUTOTUNER_CONTROLLER_POLL_SECONDS` and the flag `--poll-seconds`. A flag wins over the environment, the
+environment over the file, the file over the default. The fields below are the only place where a setting
+is described: the command's help, the chart's table and the chart's schema are all made from them.
+
+A wrong value stops the controller at its start, and the message names every mistake at once with its source,
+its value, the rule and a valid example. Unknown names are mistakes too: a cap on trials that is spelled wrong
+would otherwise cap nothing. What a job asks for stands elsewhere, in `autotuner.spec`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from autotuner import keys
+from autotuner.errors import InvalidConfiguration, Mistake
+
+__all__ = ["ControllerSettings", "SettingDoc", "settings"]
+
+ENV_PREFIX: Final = keys.ENV_PREFIX + "CONTROLLER_"
+"""Not `AUTOTUNER_` alone: that is a trial's, and a controller may be started where a trial's are set."""
+
+_SERVICE_LINK: Final = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_.*)")
+"""What Kubernetes puts into a pod's environment for a Service that is named `autotuner-controller`."""
+
+_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _namespace(value: str) -> str:
+    if not _LABEL.fullmatch(value):
+        raise ValueError("write a namespace's name: at most 63 lower-case letters, digits and '-'")
+    return value
+
+
+def _object_name(value: str) -> str:
+    if not _SUBDOMAIN.fullmatch(value):
+        raise ValueError("write an object's name: at most 253 lower-case letters, digits, '-' and '.'")
+    return value
+
+
+def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))
+
+
+Namespace = Annotated[str, AfterValidator(_namespace)]
+Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split), AfterValidator(_unique)]
+ObjectName = Annotated[str, AfterValidator(_object_name)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+LeaseSeconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
+
+_JITTER: Final = 1.2
+"""The client's election lengthens each pause between two attempts by up to this factor."""
+
+
+def _setting(default: Any, meaning: str, example: str, **rules: Any) -> Any:  # noqa: ANN401 (as pydantic.Field)
+    return Field(default=default, description=meaning, examples=[example], **rules)
+
+
+class ControllerSettings(BaseSettings):
+    """The settings of the controller. Frozen; made by `load`, which reports every mistake at once."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_default=True, env_prefix=ENV_PREFIX, env_ignore_empty=True
+    )
+
+    config_file: Path | None = _setting(
+        None, "YAML file with any of the settings below", "/etc/autotuner/config.yaml"
+    )
+    namespaces: Namespaces = _setting(
+        (), "namespaces to watch, a list or separated by commas; none: all of the cluster", "team-a,team-b"
+    )
+    max_parallel_trials: int | None = _setting(
+        None, "trials that may run at once over all jobs; none: each job's own limit only", "16", ge=1
+    )
+    threads: int = _setting(4, "jobs that are worked on at once", "4", ge=1, le=64)
+    poll_seconds: Seconds = _setting(
+        15.0, "pause between two looks at the logs of a job's running trials", "15"
+    )
+    resync_seconds: Seconds = _setting(
+        300.0, "pause between two passes over every job, whatever the watches said", "300"
+    )
+    start_patience_seconds: Seconds = _setting(
+        600.0,
+        "how long a trial's pods may be unschedulable or without their image before the job's status says so",
+        "600",
+    )
+    max_log_bytes: int = _setting(
+        1_048_576, "bytes read of a pod's log in one look", "1048576", ge=65_536, le=67_108_864
+    )
+    leader_election: bool = _setting(
+        False, "whether a Lease decides which of several controllers works; needs lease_namespace", "true"
+    )
+    lease_name: ObjectName = _setting("autotuner", "name of that Lease", "autotuner")
+    lease_namespace: Namespace | None = _setting(None, "namespace of that Lease", "autotuner")
+    lease_seconds: int = _setting(
+        30,
+        "how long the Lease outlives its holder's last renewal: the longest gap after a crash",
+        "30",
+        ge=2,
+        le=86_400,
+    )
+    renew_seconds: LeaseSeconds = _setting(
+        20.0,
+        "a holder that could not renew for so long stops; less than lease_seconds",
+        "20 in a lease of 30",
+    )
+    retry_seconds: LeaseSeconds = _setting(
+        5.0,
+        "pause between two attempts to take or renew the Lease; less than renew_seconds",
+        "5 where renewal gives up after 20",
+    )
+    http_host: str = _setting(
+        "0.0.0.0",  # noqa: S104 (a pod's probes come from outside the pod)
+        "address on which /healthz, /readyz and /metrics are served",
+        "127.0.0.1",
+        min_length=1,
+    )
+    http_port: int = _setting(8080, "port on which they are served", "8080", ge=1, le=65_535)
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "info", "the least severe log lines that are written", "info"
+    )
+    log_format: Literal["auto", "json", "console"] = _setting(
+        "auto", "form of the log lines; auto: console on a terminal, JSON elsewhere", "json"
+    )
+
+    @field_validator("renew_seconds")
+    @classmethod
+    def _renews_before_the_lease_ends(cls, value: float, info: ValidationInfo) -> float:
+        # A holder that goes on after its lease has ended works beside its successor.
+        return _less(value, "lease_seconds", info)
+
+    @field_validator("retry_seconds")
+    @classmethod
+    def _retries_before_it_gives_up(cls, value: float, info: ValidationInfo) -> float:
+        # The election refuses such times by ending the process.
+        _less(value * _JITTER, "renew_seconds", info)
+        return value
+
+    @field_validator("lease_namespace")
+    @classmethod
+    def _the_lease_has_a_namespace(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("leader_election"):
+            raise ValueError("leader_election needs the namespace in which the Lease stands")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings calls it so)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, strongest first: flags, environment, file."""
+        path = init_settings().get("config_file") or env_settings().get("config_file")
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _read(path))
+
+    @classmethod
+    def load(cls, **flags: object) -> Self:
+        """Read the configuration from flags, the environment and the file that either of them names.
+
+        Args:
+            flags: values by setting name; None stands for a flag that was not given.
+
+        Raises:
+            InvalidConfiguration: the file cannot be read, or values break rules: all of them, a line each.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        path = given.get("config_file") or os.environ.get(environment_name("config_file")) or None
+        filed = _read(path)
+        mistakes = list(_unknown_variables(os.environ))
+        try:
+            loaded = cls(**given)  # type: ignore[arg-type]  # the model checks them
+        except ValidationError as error:
+            mistakes += [_mistake(details, given, filed, path) for details in error.errors()]
+        if mistakes:
+            raise InvalidConfiguration("\n".join(str(mistake) for mistake in mistakes))
+        return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class SettingDoc:
+    """One setting as the documentation shows it: every text is ready to print."""
+
+    name: str
+    environment: str
+    default: str
+    meaning: str
+
+
+def settings() -> tuple[SettingDoc, ...]:
+    """Return every setting in the order of the model."""
+    return tuple(
+        SettingDoc(name, environment_name(name), _shown(field), field.description or "")
+        for name, field in ControllerSettings.model_fields.items()
+    )
+
+
+def environment_name(name: str) -> str:
+    """Return the environment variable that carries a setting."""
+    return ENV_PREFIX + name.upper()
+
+
+def _shown(field: FieldInfo) -> str:
+    match field.default:
+        case None | ():
+            return "none"
+        case bool(value):
+            return str(value).lower()
+        case float(value):
+            return f"{value:g}"
+        case value:
+            return str(value)
+
+
+def _less(value: float, than: str, info: ValidationInfo) -> float:
+    bound = info.data.get(than)  # absent where it is itself a mistake
+    if bound is not None and value >= bound:
+        raise ValueError(f"must be well below {than}, which is {bound:g}")
+    return value
+
+
+def _read(path: object) -> dict[str, Any]:
+    """Return what stands in a settings file, or nothing where none is named."""
+    if not path:
+        return {}
+    try:
+        text = Path(str(path)).read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(
+            f"config_file is {str(path)!r}: it cannot be read ({error}); name a readable file"
+        ) from error
+    except yaml.YAMLError as error:
+        raise InvalidConfiguration(
+            f"config_file is {str(path)!r}: it is not YAML; mend it: {error}"
+        ) from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InvalidConfiguration(
+            f"config_file is {str(path)!r}: it must hold settings by name, a line each, such as 'threads: 4'"
+        )
+    return content
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Mistake]:
+    known = {environment_name(name) for name in ControllerSettings.model_fields}
+    for variable, value in sorted(environment.items()):
+        rest = variable.upper().removeprefix(ENV_PREFIX)
+        if rest in (variable.upper(), "") or variable.upper() in known or _SERVICE_LINK.fullmatch(rest):
+            continue
+        yield Mistake(variable, value, _NO_SUCH_SETTING, environment_name(_nearest(rest.lower())))
+
+
+_NO_SUCH_SETTING: Final = "no setting has this name; use one that exists"
+
+
+def _nearest(name: str) -> str:
+    names = list(ControllerSettings.model_fields)
+    return next(iter(difflib.get_close_matches(name, names, n=1)), names[1])
+
+
+def _mistake(
+    details: ErrorDetails, flags: Mapping[str, object], filed: Mapping[str, object], path: object
+) -> Mistake:
+    """Turn what pydantic says into a line that names source, value, rule and example."""
+    name = str(details["loc"][0])
+    field = ControllerSettings.model_fields.get(name)
+    if name in flags:
+        key = "--" + name.replace("_", "-")
+    elif os.environ.get(environment_name(name)):
+        key = environment_name(name)
+    elif name in filed:
+        key = f"{name} in {path}"
+    else:
+        key = name
+    value = "none" if details["input"] is None else str(details["input"])
+    if field is None:
+        return Mistake(key, value, _NO_SUCH_SETTING, _nearest(name))
+    rule = details["msg"].removeprefix("Value error, ")
+    return Mistake(key, value, rule[:1].lower() + rule[1:], str((field.examples or [""])[0]))

@@ -1,0 +1,168 @@
+"""A queue of keys for a few threads: each key once, never two threads on one key.
+
+`Agenda` is the whole logic, without threads or clocks: tests drive it in virtual time. `WorkQueue` adds a
+lock
+around it. A key that is added while a thread works on it waits until that thread is done; a key that fails
+comes again after a delay that doubles with each failure in a row.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 300.0
+
+
+class Agenda:
+    """Which key is to be worked on, and when; times are seconds of any clock that never goes back.
+
+    A key is at any moment at most once ready, at most once due later (the earliest wins), and at most once in
+    work.
+    """
+
+    def __init__(self, first_delay: float = FIRST_DELAY, longest_delay: float = LONGEST_DELAY) -> None:
+        self._first_delay = first_delay
+        self._longest_delay = longest_delay
+        self._ready: deque[str] = deque()
+        self._is_ready: set[str] = set()
+        self._due: dict[str, float] = {}
+        self._heap: list[tuple[float, int, str]] = []
+        self._order = itertools.count()
+        self._in_work: set[str] = set()
+        self._again: set[str] = set()
+        self._failures: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """Return how many keys are ready and not yet taken."""
+        return len(self._ready) + len(self._again)
+
+    def add(self, key: str) -> None:
+        """Have a key worked on as soon as may be."""
+        if key in self._in_work:
+            self._again.add(key)
+        elif key not in self._is_ready:
+            self._is_ready.add(key)
+            self._ready.append(key)
+            self._due.pop(key, None)
+
+    def add_at(self, key: str, moment: float) -> None:
+        """Have a key worked on at a moment, or earlier where that was asked for already."""
+        if key in self._is_ready or self._due.get(key, moment + 1) <= moment:
+            return
+        self._due[key] = moment
+        heapq.heappush(self._heap, (moment, next(self._order), key))
+
+    def fail(self, key: str, now: float, at_least: float = 0.0) -> float:
+        """Have a key worked on again after its back-off, which is returned in seconds.
+
+        What was added while the work went on waits as well, or work that fails and causes events would never
+        pause.
+        """
+        self._again.discard(key)
+        count = self._failures.get(key, 0)
+        self._failures[key] = count + 1
+        # The exponent is bounded: a float overflows after a thousand failures.
+        delay = max(at_least, min(self._first_delay * 2.0 ** min(count, 32), self._longest_delay))
+        self.add_at(key, now + delay)
+        return delay
+
+    def succeed(self, key: str) -> None:
+        """Forget a key's failures."""
+        self._failures.pop(key, None)
+
+    def failures(self, key: str) -> int:
+        """Return how often a key has failed in a row."""
+        return self._failures.get(key, 0)
+
+    def take(self, now: float) -> str | None:
+        """Return the next key to work on, which is then in work, or None where there is none now."""
+        self._ripen(now)
+        if not self._ready:
+            return None
+        key = self._ready.popleft()
+        self._is_ready.discard(key)
+        self._in_work.add(key)
+        return key
+
+    def done(self, key: str) -> None:
+        """Say that the work on a key is over; it is ready again where it was added meanwhile."""
+        self._in_work.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def next_due(self) -> float | None:
+        """Return when the next key becomes ready by itself."""
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def _ripen(self, now: float) -> None:
+        while (due := self.next_due()) is not None and due <= now:
+            key = heapq.heappop(self._heap)[2]
+            del self._due[key]
+            self.add(key)
+
+
+class WorkQueue:
+    """An `Agenda` that threads share; `close` lets them finish what they have and take no more."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, agenda: Agenda | None = None) -> None:
+        self._clock = clock
+        self._agenda = agenda or Agenda()
+        self._changed = threading.Condition()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        with self._changed:
+            return len(self._agenda)
+
+    def add(self, key: str, after: float = 0.0) -> None:
+        """Have a key worked on, now or after some seconds; a closed queue takes nothing."""
+        with self._changed:
+            if after > 0:
+                self._agenda.add_at(key, self._clock() + after)
+            else:
+                self._agenda.add(key)
+            self._changed.notify()
+
+    def take(self) -> str | None:
+        """Wait for a key and return it; None once the queue is closed."""
+        with self._changed:
+            while not self._is_closed:
+                now = self._clock()
+                key = self._agenda.take(now)
+                if key is not None:
+                    return key
+                due = self._agenda.next_due()
+                self._changed.wait(None if due is None else max(0.0, due - now))
+            return None
+
+    def done(self, key: str) -> None:
+        """Say that the work on a key succeeded."""
+        with self._changed:
+            self._agenda.succeed(key)
+            self._agenda.done(key)
+            self._changed.notify()
+
+    def fail(self, key: str, at_least: float = 0.0) -> tuple[int, float]:
+        """Say that the work on a key failed; return how often in a row, and the seconds of its back-off."""
+        with self._changed:
+            delay = self._agenda.fail(key, self._clock(), at_least)
+            count = self._agenda.failures(key)
+            self._agenda.done(key)
+            self._changed.notify()
+            return count, delay
+
+    def close(self) -> None:
+        """Wake every thread that waits; they get None."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()

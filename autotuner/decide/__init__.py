@@ -1,0 +1,5 @@
+"""The next action of a study, as one pure function: `decide(spec, trials, now) -> Decision`."""
+
+from autotuner.decide.next_action import decide
+
+__all__ = ["decide"]

@@ -1,0 +1,225 @@
+"""What `decide` returns: frozen values that the reconcile loop carries out and `status` publishes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from autotuner.trial import Outcome, ParameterValue, Suggestion, Trial
+
+
+class Phase(StrEnum):
+    """Where a tuning stands; the value of the status annotation `phase`."""
+
+    WAITING = "Waiting"
+    SEARCHING = "Searching"
+    CONFIRMING = "Confirming"
+    DONE = "Done"
+    PAUSED = "Paused"
+    INVALID = "Invalid"
+    FAILED = "Failed"
+
+
+class Reason(StrEnum):
+    """What ended or holds a study: the value of the status annotation `reason`. Stable, for machines."""
+
+    NO_LAYOUT = "NoLayout"
+    PROGRAM_FAILS = "ProgramFails"
+    CLUSTER_LOSES_TRIALS = "ClusterLosesTrials"
+    INVALID_CONFIGURATION = "InvalidConfiguration"
+    PAUSED = "Paused"
+    BASELINE_RUNNING = "BaselineRunning"
+    BASELINE_MISSES = "BaselineMissesTarget"
+    RETRYING = "RetryingTrial"
+    CLIMBING = "Climbing"
+    SEARCHING = "Searching"
+    CONFIRMING = "Confirming"
+    WAITING_FOR_TRIALS = "WaitingForTrials"
+    NOTHING_FEASIBLE = "NothingFeasible"
+    LARGER_UNLIKELY = "LargerUnlikely"
+    GAIN_TOO_SMALL = "GainTooSmall"
+    LARGEST_ALLOWED = "LargestAllowedConfirmed"
+    TRIALS_SPENT = "MaxTrialsReached"
+    GPU_HOURS_SPENT = "MaxGpuHoursReached"
+
+    @classmethod
+    def parse(cls, text: str) -> Reason:
+        """Read a reason; answers written by version 0.1 carry a sentence instead of a name.
+
+        Raises:
+            ValueError: If it is neither.
+        """
+        return cls(_SENTENCES.get(text, text))
+
+
+_SENTENCES: Final[Mapping[str, Reason]] = {
+    "a larger batch is unlikely": Reason.LARGER_UNLIKELY,
+    "another trial is expected to gain too little": Reason.GAIN_TOO_SMALL,
+    "the largest batch size allowed is confirmed": Reason.LARGEST_ALLOWED,
+    "max-trials is spent": Reason.TRIALS_SPENT,
+    "max-gpu-hours is spent": Reason.GPU_HOURS_SPENT,
+    "the baseline misses the target": Reason.BASELINE_MISSES,
+    "no batch size meets the target": Reason.NOTHING_FEASIBLE,
+    "the program fails": Reason.PROGRAM_FAILS,
+}
+
+
+class StopReason(StrEnum):
+    """Why a running trial is stopped."""
+
+    REACHED = "reached"
+    TIMEOUT = "timeout"
+    TIMEOUT_WITHOUT_METRIC = "timeout_without_metric"
+    LARGER_CONFIRMED = "larger_confirmed"
+    WHOLE_LENGTH = "whole_length"
+    HOPELESS = "hopeless"
+    PROMISING = "promising"
+    STUDY_ENDED = "study_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a sentence about a decision needs to know beside the spec; see `autotuner.wording`."""
+
+    number: int | None = None
+    outcome: Outcome | None = None
+    batch_size: int | None = None
+    count: int = 0
+    value: float | None = None
+    detail: str = ""
+
+
+NO_FACTS: Final = Facts()
+"""Where the reason says everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A running trial to end now, with the outcome to record, and why."""
+
+    number: int
+    outcome: Outcome
+    reason: StopReason
+    facts: Facts = NO_FACTS
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The largest batch size, its hyperparameters, and the evidence for them.
+
+    `confirmed` of `confirmations` wanted fresh-seed runs have reached the target, and `missed` others have
+    not. `metric` is the median over all of these runs of their best value, None before the first.
+    `probability_larger` is the posterior probability that a batch half a doubling larger is feasible, None
+    while no model says so. `gpu_hours` is the cost of the whole study. `reason` is None while the search
+    goes on.
+    """
+
+    batch_size: int
+    parameters: Mapping[str, ParameterValue]
+    confirmed: int
+    confirmations: int
+    metric: float | None = None
+    probability_larger: float | None = None
+    gpu_hours: float = 0.0
+    reason: Reason | None = None
+    missed: int = 0
+
+    @property
+    def tally(self) -> str:
+        """The confirmation runs in words: "3 of 3", or "3 of 4" where one that missed took a fourth."""
+        return f"{self.confirmed} of {self.confirmations + self.missed}"
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether every confirmation run that was wanted has reached the target."""
+        return self.confirmed >= self.confirmations
+
+    def realised_by(self, trials: Sequence[Trial]) -> Suggestion | None:
+        """Return what the newest trial of the answer's setting ran, its layout included; None without any.
+
+        What ran out of memory is passed over: its micro-batch is the one that does not fit.
+        """
+        for trial in sorted(trials, key=lambda trial: -trial.number):
+            tried = trial.suggestion
+            is_same = (tried.batch_size, tried.parameters) == (self.batch_size, self.parameters)
+            if is_same and trial.outcome is not Outcome.OUT_OF_MEMORY:
+                return tried
+        return None
+
+    @classmethod
+    def from_text(cls, text: str) -> Answer | None:
+        """Read the status annotation; None where it is no answer, for anybody can edit an annotation."""
+        try:
+            return cls.from_json(json.loads(text))
+        except (ValueError, RecursionError):
+            return None
+
+    @classmethod
+    def from_json(cls, fields: object) -> Answer | None:
+        """Read what `as_json` wrote; None where it is no answer."""
+        if not isinstance(fields, dict):
+            return None
+        try:
+            reason = fields["reason"] if "reason" in fields else fields["ended"]
+            return cls(
+                batch_size=max(1, int(fields["batch_size"])),
+                parameters={str(name): _value(value) for name, value in fields["parameters"].items()},
+                confirmed=int(fields["confirmed"]),
+                confirmations=int(fields["confirmations"]),
+                metric=_number(fields["metric"]),
+                probability_larger=_number(fields["probability_larger"]),
+                gpu_hours=float(fields["gpu_hours"]),
+                reason=None if reason is None else Reason.parse(reason),
+                missed=int(fields.get("missed", 0)),
+            )
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the answer in the form that the status annotation and `--json` share."""
+        probability = self.probability_larger
+        return {
+            "batch_size": self.batch_size,
+            "parameters": dict(self.parameters),
+            "confirmed": self.confirmed,
+            "confirmations": self.confirmations,
+            "missed": self.missed,
+            "metric": self.metric,
+            "probability_larger": None if probability is None else round(probability, 4),
+            "gpu_hours": round(self.gpu_hours, 4),
+            "reason": None if self.reason is None else str(self.reason),
+        }
+
+
+def _number(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _value(value: object) -> ParameterValue:
+    if not isinstance(value, bool | int | float | str):
+        raise TypeError(f"{value!r} is no hyperparameter")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to start, what to stop, and where the study stands.
+
+    `reason` says what holds the study or, once `is_final`, what ended it. Trials that still run when a
+    decision is final are in `stop`.
+    """
+
+    phase: Phase
+    reason: Reason
+    facts: Facts = NO_FACTS
+    start: Sequence[Suggestion] = ()
+    stop: Sequence[Stop] = ()
+    answer: Answer | None = None
+    is_final: bool = False

@@ -1,0 +1,72 @@
+"""What to do now: one pure function of the spec, the trials and the time.
+
+`decide` is asked again after every change in the world, on a cluster, on a laptop and in simulated time. It
+keeps nothing between two calls: whatever it starts or stops, it can be killed right after, and the next call
+reads the same trials and goes on to the same answer.
+
+`autotuner.decide.stops` holds the rules that stop trials, `autotuner.decide.rules` those that start them and
+end the study. What the search believes is computed by `autotuner.search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from autotuner.decide.decision import Decision, Stop, StopReason
+from autotuner.decide.rules import Finish, Start, Step, next_step
+from autotuner.decide.standing import Standing
+from autotuner.decide.stops import next_stop
+from autotuner.spec import TuningSpec
+from autotuner.study.history import History
+from autotuner.trial import Outcome, Suggestion, Trial
+
+
+def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
+    """Return what to start, what to stop and what to publish.
+
+    Args:
+        spec: What the user asks for.
+        trials: Every trial of the job, in any order, ended or running.
+        now: The present, for deadlines and costs; aware where the trials' own times are.
+    """
+    standing = Standing.of(History.of(spec, trials), now)
+    stops: dict[int, Stop] = {}
+    # One after the other, each in the light of those before: so it makes no difference whether the process
+    # dies between two of them.
+    while (stop := next_stop(standing)) is not None:
+        stops[stop.number] = stop
+        standing = standing.ending(stop.number, stop.outcome)
+    starts: list[Suggestion] = []
+    step = next_step(standing)
+    while isinstance(step, Start) and standing.free_slots > 0:
+        starts.append(step.suggestion)
+        standing = standing.starting(step.suggestion)
+        following = next_step(standing)
+        if isinstance(following, Finish):
+            break  # What has just been started is still to be seen.
+        step = following
+    is_final = isinstance(step, Finish)
+    if is_final:
+        for trial in standing.history.running:
+            stops[trial.number] = Stop(trial.number, Outcome.DOMINATED, StopReason.STUDY_ENDED)
+    return _decision(step, standing, starts, stops, is_final=is_final)
+
+
+def _decision(
+    step: Step,
+    standing: Standing,
+    starts: Sequence[Suggestion],
+    stops: dict[int, Stop],
+    *,
+    is_final: bool,
+) -> Decision:
+    return Decision(
+        phase=step.phase,
+        reason=step.reason,
+        facts=step.facts,
+        start=tuple(starts),
+        stop=tuple(stops[number] for number in sorted(stops)),
+        answer=standing.answer(step.reason if is_final else None),
+        is_final=is_final,
+    )

@@ -1,0 +1,232 @@
+"""The story of a study, as an ordered tuple of rules: the first that returns a step decides.
+
+The job runs unchanged (`run_baseline`); with one of Optuna's own samplers, batch sizes are doubled while they
+hold (`climb`); the sampler proposes (`propose`); and once a larger batch is unlikely, fresh seeds must reach
+the target with the answer's setting (`confirm`). A failed confirmation is data, and the search goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from autotuner.decide.decision import NO_FACTS, Facts, Phase, Reason
+from autotuner.decide.failures import Fault, failure, is_programs_fault, to_run_again
+from autotuner.decide.layout_bounds import bounds, nearest
+from autotuner.decide.standing import Standing
+from autotuner.errors import Unrealisable
+from autotuner.search.sampler import propose as proposal
+from autotuner.study.history import curve
+from autotuner.study.setting import Setting, setting
+from autotuner.trial import Outcome, Purpose, Suggestion
+
+BASELINE_RUNS: Final = 2
+"""Runs of the unchanged job before the search looks elsewhere for a setting that meets the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Start nothing now."""
+
+    phase: Phase
+    reason: Reason
+    facts: Facts = NO_FACTS
+
+
+@dataclass(frozen=True, slots=True)
+class Finish(Wait):
+    """End the study."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a trial, as soon as a slot is free."""
+
+    suggestion: Suggestion
+    phase: Phase
+    reason: Reason
+    facts: Facts = NO_FACTS
+
+
+Step = Start | Wait
+Rule = Callable[[Standing], Step | None]
+
+
+def next_step(standing: Standing) -> Step:
+    """Return the step that the first rule which applies returns."""
+    return next(step for rule in RULES if (step := rule(standing)) is not None)
+
+
+def require_layouts(standing: Standing) -> Step | None:
+    """End a study whose annotations leave no batch size a layout."""
+    try:
+        bounds(standing.history)
+    except Unrealisable as error:
+        return Finish(Phase.FAILED, Reason.NO_LAYOUT, Facts(detail=str(error)))
+    return None
+
+
+def give_up_on_failures(standing: Standing) -> Step | None:
+    """End a study whose program fails, or whose trials the cluster keeps losing."""
+    found = failure(standing.history)
+    if found is None:
+        return None
+    trial = found.trial
+    facts = Facts(
+        number=trial.number,
+        outcome=trial.outcome,
+        batch_size=trial.suggestion.batch_size,
+        count=found.count,
+        detail=trial.message,
+    )
+    is_programs = found.fault is Fault.PROGRAM
+    return Finish(Phase.FAILED, Reason.PROGRAM_FAILS if is_programs else Reason.CLUSTER_LOSES_TRIALS, facts)
+
+
+def hold_while_paused(standing: Standing) -> Step | None:
+    """Start nothing while the job is paused."""
+    if not standing.spec.paused:
+        return None
+    return Wait(Phase.PAUSED, Reason.PAUSED, Facts(count=len(standing.history.running)))
+
+
+def keep_within_gpu_hours(standing: Standing) -> Step | None:
+    """End a study that has used its GPU-hours."""
+    limit = standing.spec.max_gpu_hours
+    if limit is None or standing.gpu_hours < limit:
+        return None
+    return Finish(Phase.DONE, Reason.GPU_HOURS_SPENT)
+
+
+def retry(standing: Standing) -> Step | None:
+    """Run a lost trial again, or with a smaller micro-batch one that ran out of memory."""
+    for lost in to_run_again(standing.history):
+        again = standing.suggest(setting(lost), lost.suggestion.purpose, rerun_of=lost)
+        facts = Facts(number=lost.number, outcome=lost.outcome)
+        return Start(again, Phase.SEARCHING, Reason.RETRYING, facts)
+    return None
+
+
+def keep_within_trials(standing: Standing) -> Step | None:
+    """End a study that has used all of its trials."""
+    if standing.trials_left > 0 or standing.history.running:
+        return None
+    return Finish(Phase.DONE, Reason.TRIALS_SPENT)
+
+
+def run_baseline(standing: Standing) -> Step | None:
+    """Run the job unchanged until it meets the target; end a study whose job misses it."""
+    history = standing.history
+    runs = [
+        t
+        for t in history.trials
+        if t.suggestion.purpose is Purpose.BASELINE
+        and t.outcome is not Outcome.LOST
+        and not is_programs_fault(history, t)
+    ]
+    if any(map(history.has_reached, runs)):
+        return None
+    if any(t.is_running for t in runs):
+        return Wait(Phase.SEARCHING, Reason.BASELINE_RUNNING)
+    if len(runs) < BASELINE_RUNS:
+        first = standing.suggest(standing.baseline, Purpose.BASELINE)
+        return Start(first, Phase.SEARCHING, Reason.BASELINE_RUNNING)
+    target = standing.spec.target
+    bests = [best for t in runs if (best := curve(t).best(target)) is not None]
+    facts = Facts(value=max(bests, key=target.margin, default=None))
+    return Finish(Phase.DONE, Reason.BASELINE_MISSES, facts)
+
+
+def confirm(standing: Standing) -> Step | None:
+    """Confirm the incumbent with fresh seeds, once the search has done enough."""
+    best = standing.incumbent
+    if best is None:
+        return None
+    history, wanted, reached = standing.history, standing.spec.confirmations, standing.reached(best)
+    if not standing.is_enough(best) and standing.trials_left > wanted - reached:
+        return None
+    if reached >= wanted:
+        return _confirmed(standing, best)
+    facts = Facts(batch_size=best.batch_size, count=reached)
+    runs = [t for t in history.confirmations.get(best, ()) if t.is_running or history.has_reached(t)]
+    if len(runs) < wanted and standing.trials_left > 0:
+        return Start(standing.suggest(best, Purpose.CONFIRM), Phase.CONFIRMING, Reason.CONFIRMING, facts)
+    if history.running:
+        return Wait(Phase.CONFIRMING, Reason.CONFIRMING, facts)
+    return Finish(Phase.DONE, Reason.TRIALS_SPENT)
+
+
+def _confirmed(standing: Standing, best: Setting) -> Finish:
+    if best.batch_size >= standing.spec.batch_size.maximum:
+        reason = Reason.LARGEST_ALLOWED
+    elif not standing.is_enough(best):
+        reason = Reason.TRIALS_SPENT
+    elif standing.is_larger_unlikely(best):
+        reason = Reason.LARGER_UNLIKELY
+    else:
+        reason = Reason.GAIN_TOO_SMALL
+    return Finish(Phase.DONE, reason)
+
+
+def give_up_without_feasible(standing: Standing) -> Step | None:
+    """End a study that has no batch size which meets the target, nor hope for one."""
+    if standing.incumbent is not None or standing.history.running or not standing.is_enough(None):
+        return None
+    return Finish(Phase.DONE, Reason.NOTHING_FEASIBLE)
+
+
+def wait_for_last_trials(standing: Standing) -> Step | None:
+    """Wait for what runs, once all trials have been started."""
+    if standing.trials_left > 0:
+        return None
+    return Wait(Phase.SEARCHING, Reason.WAITING_FOR_TRIALS, Facts(count=len(standing.history.running)))
+
+
+def climb(standing: Standing) -> Step | None:
+    """Double the batch while it holds, for the samplers that know nothing at the start.
+
+    Optuna's own propose from the whole range before they have seen enough; the frontier sampler, which
+    starts at the known-good setting by itself, only pays for it.
+    """
+    history = standing.history
+    if standing.spec.sampler == "frontier":
+        return None
+    climbs = [t for t in history.trials if t.suggestion.purpose in {Purpose.BASELINE, Purpose.CLIMB}]
+    top = max(climbs, key=lambda t: (t.suggestion.batch_size, t.number))
+    has_searched = any(t.suggestion.purpose is Purpose.SEARCH for t in history.trials)
+    if top.is_running or not history.has_reached(top) or has_searched:
+        return None
+    size = min(2 * top.suggestion.batch_size, standing.spec.batch_size.maximum)
+    tried = nearest(history, standing.space.scaled(standing.baseline, size))
+    if tried.batch_size <= top.suggestion.batch_size:
+        return None
+    facts = Facts(batch_size=tried.batch_size)
+    return Start(standing.suggest(tried, Purpose.CLIMB), Phase.SEARCHING, Reason.CLIMBING, facts)
+
+
+def propose(standing: Standing) -> Step:
+    """Start what the sampler proposes."""
+    best = standing.incumbent
+    facts = Facts(batch_size=None if best is None else best.batch_size)
+    if standing.free_slots <= 0:
+        # A proposal costs a fit of the model: none is made that cannot start.
+        return Wait(Phase.SEARCHING, Reason.SEARCHING, facts)
+    tried = nearest(standing.history, proposal(standing.beliefs, standing.history.next_number, best))
+    return Start(standing.suggest(tried, Purpose.SEARCH), Phase.SEARCHING, Reason.SEARCHING, facts)
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    require_layouts,
+    give_up_on_failures,
+    hold_while_paused,
+    keep_within_gpu_hours,
+    retry,
+    keep_within_trials,
+    run_baseline,
+    confirm,
+    give_up_without_feasible,
+    wait_for_last_trials,
+    climb,
+    propose,
+)

@@ -1,0 +1,219 @@
+"""Where a study stands: the facts that the rules of `decide` ask for, each computed once.
+
+Nothing here decides. What the search believes comes from `autotuner.search`; what layouts a batch size can
+have comes from `autotuner.decide.layout_bounds`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Final
+
+from autotuner.decide.decision import Answer, Reason
+from autotuner.decide.layout_bounds import layout
+from autotuner.search.beliefs import Beliefs
+from autotuner.search.frontier import TOLERATED_MISSES
+from autotuner.search.space import Space
+from autotuner.spec import TuningSpec
+from autotuner.study.history import History, curve
+from autotuner.study.setting import Setting, setting
+from autotuner.trial import Outcome, Purpose, Suggestion, Trial
+
+ENOUGH: Final = 0.1
+"""The search ends when the probability of a batch half a doubling larger is smaller."""
+PATIENCE: Final = 25.0
+"""Or than the square of its effort over this, in whole runs: early, one more trial still teaches much; late,
+what the model has hoped for so long is not there."""
+LEAST_EFFORT: Final = 0.25
+"""Part of a run that a trial counts as at least: to start one costs something too."""
+LIKELY: Final = 0.9
+"""But never while a larger batch is likelier than this: the answer would not be credible."""
+STILL: Final = 2.0
+"""A confirmation that has begun is finished as long as the probability is below so many times these."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The trials of a study at one moment, and what follows from them.
+
+    `free_slots` is how many more trials the job allows at once.
+    """
+
+    history: History
+    now: datetime
+    free_slots: int = 0
+
+    @classmethod
+    def of(cls, history: History, now: datetime) -> Standing:
+        """Return the standing of a history."""
+        return cls(history, now, history.spec.parallel_trials - len(history.running))
+
+    def ending(self, number: int, outcome: Outcome) -> Standing:
+        """Return the standing once a running trial has ended."""
+        return Standing.of(self.history.ending({number: outcome}), self.now)
+
+    def starting(self, suggestion: Suggestion) -> Standing:
+        """Return the standing once a trial has been started."""
+        trials = (*self.history.trials, Trial(suggestion))
+        return replace(self, history=History.of(self.spec, trials), free_slots=self.free_slots - 1)
+
+    @property
+    def spec(self) -> TuningSpec:
+        """What the user asks for."""
+        return self.history.spec
+
+    @cached_property
+    def space(self) -> Space:
+        """The coordinates in which the search compares settings."""
+        return Space.of(self.spec)
+
+    @cached_property
+    def beliefs(self) -> Beliefs:
+        """What the search believes."""
+        return Beliefs(self.history, self.space)
+
+    @cached_property
+    def gpu_hours(self) -> float:
+        """GPU-hours that the study has used."""
+        return sum(trial.gpu_hours(self.now) for trial in self.history.trials)
+
+    @cached_property
+    def baseline(self) -> Setting:
+        """The job's own setting."""
+        return Setting.of(self.spec.baseline_batch_size, self.spec.baseline_parameters)
+
+    @property
+    def trials_left(self) -> int:
+        """Trials that `max-trials` still allows."""
+        return self.spec.max_trials - self.history.spent
+
+    # --- what is confirmed -------------------------------------------------------------------------
+
+    @cached_property
+    def rejected(self) -> frozenset[Setting]:
+        """Settings that too many confirmation runs missed the target with.
+
+        One miss beside as many successes as are wanted may be the noise of a good setting; the model, which
+        has the miss as data, says whether it is.
+        """
+        return frozenset(
+            tried for tried in self.history.confirmations if self.missed(tried) > TOLERATED_MISSES
+        )
+
+    @cached_property
+    def confirmed(self) -> Setting | None:
+        """The largest batch that as many confirmation runs as are wanted have reached the target with."""
+        held = [
+            tried for tried in self.history.confirmations if self.reached(tried) >= self.spec.confirmations
+        ]
+        return max((s for s in held if s not in self.rejected), key=_by_size, default=None)
+
+    def reached(self, tried: Setting) -> int:
+        """Return how many confirmation runs of a setting have reached the target."""
+        return self.history.tally(tried)[0]
+
+    def missed(self, tried: Setting) -> int:
+        """Return how many confirmation runs of a setting have missed the target."""
+        return self.history.tally(tried)[1]
+
+    @cached_property
+    def incumbent(self) -> Setting | None:
+        """The setting that stands as the answer now, confirmed or not."""
+        held = self.beliefs.incumbent(self.rejected)
+        if held is None and self.baseline not in self.rejected and self._has_baseline_reached():
+            held = self.baseline
+        if self.confirmed is not None and (held is None or held.batch_size <= self.confirmed.batch_size):
+            return self.confirmed
+        return held
+
+    def _has_baseline_reached(self) -> bool:
+        runs = (t for t in self.history.trials if t.suggestion.purpose is Purpose.BASELINE)
+        return any(map(self.history.has_reached, runs))
+
+    # --- when it is enough -------------------------------------------------------------------------
+
+    def is_enough(self, best: Setting | None) -> bool:
+        """Return whether a larger batch is unlikely, or too unlikely for how long the search has taken."""
+        larger = self.beliefs.probability_larger(0 if best is None else best.batch_size)
+        if larger is None:
+            return False
+        bound = min(max(ENOUGH, (self._effort / PATIENCE) ** 2), LIKELY)
+        return larger < (STILL * bound if best is not None and self._is_confirming(best) else bound)
+
+    def is_larger_unlikely(self, best: Setting) -> bool:
+        """Return whether a larger batch is unlikely, whatever the search has cost so far."""
+        larger = self.beliefs.probability_larger(best.batch_size)
+        return larger is None or larger < ENOUGH
+
+    @property
+    def _effort(self) -> float:
+        """What the search has trained, in whole runs; what still runs counts as one, which it may become."""
+        length = self.history.run_length or math.inf
+        searched = [t for t in self.history.trials if t.suggestion.purpose is Purpose.SEARCH]
+        trained = (1.0 if t.is_running else curve(t).last_step / length for t in searched)
+        return sum(max(part, LEAST_EFFORT) for part in trained)
+
+    def _is_confirming(self, tried: Setting) -> bool:
+        last = self.history.trials[-1]
+        wanted = self.reached(tried) < self.spec.confirmations
+        return wanted and last.suggestion.purpose is Purpose.CONFIRM and setting(last) == tried
+
+    # --- what follows ------------------------------------------------------------------------------
+
+    def answer(self, reason: Reason | None = None) -> Answer | None:
+        """Return the answer as it stands, or, with the reason of the end, as it stays."""
+        tried = self.incumbent
+        if reason is not None and self.confirmed is not None:
+            tried = self.confirmed
+        if tried is None:
+            return None
+        runs = [
+            t
+            for t in self.history.confirmations.get(tried, ())
+            if self.history.has_reached(t) or self.history.has_missed(t)
+        ]
+        bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
+        return Answer(
+            batch_size=tried.batch_size,
+            parameters=tried.parameters,
+            confirmed=min(self.reached(tried), self.spec.confirmations),
+            missed=self.missed(tried),
+            confirmations=self.spec.confirmations,
+            metric=statistics.median(bests) if bests else None,
+            probability_larger=self.beliefs.probability_larger(tried.batch_size),
+            gpu_hours=self.gpu_hours,
+            reason=reason,
+        )
+
+    def suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
+        """Return the next trial, of a setting and with a layout that realises its batch size."""
+        number = self.history.next_number
+        unchanged = purpose is Purpose.BASELINE and rerun_of is None
+        found = None if unchanged else layout(self.history, tried.batch_size)
+        has_micro = found is not None and self.spec.micro_batch_size is not None
+        return Suggestion(
+            number=number,
+            workers=found.workers if found is not None and self.spec.workers is not None else None,
+            micro_batch_size=found.micro_batch if found is not None and has_micro else None,
+            accumulation_steps=found.accumulation if found is not None and has_micro else None,
+            batch_size=tried.batch_size,
+            parameters=tried.parameters,
+            seed=trial_seed(self.spec, number) if rerun_of is None else rerun_of.suggestion.seed,
+            purpose=purpose,
+            rerun_of=None if rerun_of is None else rerun_of.number,
+        )
+
+
+def trial_seed(spec: TuningSpec, number: int) -> int:
+    """Return the seed of a trial: another for every number, and for every seed of the search."""
+    start = int.from_bytes(hashlib.sha256(str(spec.seed).encode()).digest()[:4], "big") % 2**30
+    return start + number
+
+
+def _by_size(tried: Setting) -> tuple[int, str]:
+    return tried.batch_size, tried.key

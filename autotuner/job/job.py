@@ -1,0 +1,123 @@
+"""The registered job: a template that we never change except for our own annotations.
+
+`Job.from_manifest` reads and validates the job as its owner wrote it, once.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autotuner import keys
+from autotuner.job.pytorchjob import container, mapping, processes_per_replica, replicas
+from autotuner.job.validation import API_VERSION, KIND, replica_count, wellformed
+from autotuner.spec import Shape, TuningSpec
+from autotuner.trial import ParameterValue
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A registered PyTorchJob: a template that is never changed but for our own annotations."""
+
+    name: str
+    namespace: str
+    uid: str
+    annotations: Mapping[str, str]
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def from_manifest(cls, manifest: object) -> Job:
+        """Read a PyTorchJob, from a file or from the API server.
+
+        Raises:
+            InvalidJob: If it is no PyTorchJob, or one without a container `pytorch` in each replica.
+        """
+        checked = wellformed(manifest)
+        metadata = mapping(checked, "metadata")
+        return cls(
+            name=str(metadata["name"]),
+            namespace=str(metadata.get("namespace") or "default"),
+            uid=str(metadata.get("uid") or ""),
+            annotations=mapping(metadata, "annotations"),
+            manifest=checked,
+        )
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the job asks to be tuned."""
+        return keys.TARGET in self.annotations
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the job is on its way out."""
+        return "deletionTimestamp" in mapping(self.manifest, "metadata")
+
+    @property
+    def owner_reference(self) -> dict[str, Any]:
+        """What makes the garbage collector remove an object with the job.
+
+        It is no controller reference: Kueue does not queue the children of a queued job.
+        """
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": False,
+            "blockOwnerDeletion": False,
+        }
+
+    @property
+    def baseline(self) -> Mapping[str, ParameterValue]:
+        """The known-good values that the job's own environment carries, by hyperparameter name."""
+        values: dict[str, ParameterValue] = {}
+        for _, template in reversed(list(replicas(self.manifest))):
+            # The Master's word counts over a Worker's, and of a name that stands there twice the last.
+            for entry in container(template).get("env") or ():
+                name, value = entry["name"], entry.get("value")
+                if name.startswith(keys.ENV_PREFIX) and isinstance(value, str):
+                    values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
+        return values
+
+    @property
+    def shape(self) -> Shape:
+        """The processes that the job runs."""
+        counts = {kind: replica_count(replica) for kind, replica in replicas(self.manifest)}
+        return Shape(
+            masters=counts.get("Master", 0),
+            workers=counts.get("Worker", 0),
+            processes_per_replica=processes_per_replica(self.manifest),
+            can_grow="Worker" in counts,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the user can change: annotations and template, whether suspended or not."""
+        asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
+        return _digest([asked, self._spec_but_suspend()])
+
+    @property
+    def template(self) -> str:
+        """A hash of what trials are made from: the job's `spec`, whether suspended or not."""
+        return _digest(self._spec_but_suspend())
+
+    def _spec_but_suspend(self) -> dict[str, Any]:
+        spec = copy.deepcopy(mapping(self.manifest, "spec"))
+        mapping(spec, "runPolicy").pop("suspend", None)
+        return spec
+
+    def with_spec(self, spec: Mapping[str, Any]) -> Job:
+        """Return the job with another `spec`."""
+        return replace(self, manifest={**self.manifest, "spec": dict(spec)})
+
+    def spec(self) -> TuningSpec:
+        """Return what the job's annotations ask for; InvalidJob carries every mistake."""
+        return TuningSpec.from_annotations(self.annotations, baseline=self.baseline, shape=self.shape)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,267 @@
+"""What a person sees while `autotuner tune` runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from autotuner import wording
+from autotuner.decide.decision import Answer, Decision
+from autotuner.reconcile import Reconciliation
+from autotuner.spec import TuningSpec
+from autotuner.trial import Outcome, ParameterValue, Suggestion, Trial
+from autotuner.wording import message
+
+_SHOWN_TRIALS: Final = 14
+_STYLES: Final = {
+    Outcome.REACHED: "green",
+    Outcome.PROMISING: "green",
+    Outcome.MISSED: "yellow",
+    Outcome.HOPELESS: "yellow",
+    Outcome.DOMINATED: "dim",
+    Outcome.OUT_OF_MEMORY: "magenta",
+    Outcome.DIVERGED: "magenta",
+    Outcome.FAILED: "red",
+    Outcome.LOST: "red",
+}
+
+
+class View(Protocol):
+    """Shows passes as they happen."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
+        """Show the newest pass."""
+        ...
+
+
+class LiveView:
+    """A table that is redrawn in place: the newest trials, the incumbent and the cost."""
+
+    def __init__(self, console: Console, title: str, now: Callable[[], datetime]) -> None:
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._title = title
+        self._now = now
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del kind, error, trace
+        self._live.stop()
+
+    def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
+        """Redraw the table."""
+        if seen.decision is not None:
+            self._live.update(live_table(self._title, spec, seen.decision, seen.trials, self._now()))
+
+
+class PlainView:
+    """A line for each thing that happens, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started: set[int] = set()
+        self._ended: set[int] = set()
+        self._message = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
+        """Print what is new since the last pass."""
+        for trial in seen.trials:
+            if trial.is_running and trial.number not in self._started:
+                self._started.add(trial.number)
+                self._print(f"trial {trial.number} starts: {described(trial)}")
+            if not trial.is_running and trial.number not in self._ended:
+                self._ended.add(trial.number)
+                self._print(f"trial {trial.number} {ending(trial, spec)}: {described(trial)}")
+        said = None if seen.decision is None else message(seen.decision, spec)
+        if seen.decision is not None and said is not None and said != self._message:
+            self._message = said
+            self._print(f"{seen.decision.phase}: {self._message}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def live_table(
+    title: str, spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...], now: datetime
+) -> RenderableType:
+    """Return the picture of a running tuning."""
+    hours = sum(trial.gpu_hours(now) for trial in trials)
+    head = Text.assemble(
+        (title, "bold"),
+        f"  {spec.target}  batch size {spec.batch_size}  ",
+        (str(decision.phase), "bold cyan"),
+        f"  {len(trials)} of at most {spec.max_trials} trials  {cost(hours)}",
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    laid_out = any(layout(trial) for trial in trials)
+    for column in (
+        "trial",
+        "purpose",
+        "batch size",
+        *(["layout"] if laid_out else []),
+        "hyperparameters",
+        "progress",
+        spec.target.metric,
+        "outcome",
+    ):
+        table.add_column(column, justify="right" if column in {"trial", "batch size"} else "left")
+    hidden = len(trials) - _SHOWN_TRIALS
+    if hidden > 0:
+        table.caption = f"{hidden} earlier trials are not shown"
+    for trial in trials[-_SHOWN_TRIALS:]:
+        table.add_row(
+            str(trial.number),
+            str(trial.suggestion.purpose),
+            str(trial.suggestion.batch_size),
+            *([layout(trial)] if laid_out else []),
+            Text(parameters(trial.suggestion.parameters)),
+            _progress(trial, spec, trials),
+            _metric(trial, spec),
+            _outcome(trial, now),
+        )
+    if decision.answer is None:
+        incumbent = Text("no batch size is known to meet the target yet", style="dim")
+    else:
+        incumbent = Text(answer_line(decision.answer), style="green")
+    return Group(head, table, incumbent, Text(message(decision, spec), style="dim"))
+
+
+def described(trial: Trial) -> str:
+    """Return what a trial tries, in words."""
+    tried = trial.suggestion
+    parts = [
+        str(tried.purpose),
+        f"batch size {tried.batch_size}",
+        parameters(tried.parameters),
+        layout(trial),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def layout(trial: Trial) -> str:
+    """Return what realises a trial's batch size, in words; nothing where that is the job's own affair.
+
+    `micro-batch 16 x 2`: each process takes 16 samples at once, twice before a step.
+    """
+    return _layout(trial.suggestion)
+
+
+def answer_setting(answer: Answer, trials: Sequence[Trial]) -> str:
+    """Return the answer's hyperparameters in words, and the layout that its trials ran in."""
+    tried = answer.realised_by(trials)
+    parts = [parameters(answer.parameters), "" if tried is None else _layout(tried)]
+    return ", ".join(part for part in parts if part)
+
+
+def _layout(tried: Suggestion) -> str:
+    parts = []
+    if tried.workers is not None:
+        parts.append(f"workers {tried.workers}")
+    if tried.micro_batch_size is not None:
+        steps = tried.accumulation_steps or 1
+        parts.append(f"micro-batch {tried.micro_batch_size}" + (f" x {steps}" if steps > 1 else ""))
+    return ", ".join(parts)
+
+
+def ending(trial: Trial, spec: TuningSpec) -> str:
+    """Return how a trial ended, with its best value and the reason."""
+    best = best_value(trial, spec)
+    value = "" if best is None else f" at {spec.target.metric} {best:.4g}"
+    reason = f" ({trial.message})" if trial.message else ""
+    return f"{trial.outcome}{value}{reason}"
+
+
+def answer_line(answer: Answer) -> str:
+    """Return the answer in one line."""
+    return (
+        f"largest batch size {answer.batch_size} with {parameters(answer.parameters)};"
+        f" {answer.tally} confirmation runs reached the target"
+    )
+
+
+def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hours: float) -> list[str]:
+    """Return the answer and its evidence, as printed at the end."""
+    metric = "" if answer.metric is None else f" (median {spec.target.metric} {answer.metric:.4g})"
+    lines = [
+        f"largest batch size {answer.batch_size} with {answer_setting(answer, trials)}",
+        f"  {answer.tally} confirmation runs reached {spec.target}{metric}",
+    ]
+    if answer.probability_larger is not None:
+        lines.append(
+            "  a batch half a doubling larger would meet the target with probability"
+            f" {answer.probability_larger:.2f}"
+        )
+    why = "" if answer.reason is None else wording.ending(answer.reason)
+    lines.append(f"  {len(trials)} trials, {cost(hours)}; it ended because {why}")
+    return lines
+
+
+def parameters(values: dict[str, ParameterValue] | object) -> str:
+    """Return hyperparameters in words."""
+    items = values.items() if hasattr(values, "items") else ()
+    shown = [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in items
+    ]
+    return ", ".join(shown) or "the job's own hyperparameters"
+
+
+def cost(hours: float) -> str:
+    """Return a cost in words, in a unit that leaves digits to read."""
+    return f"{hours:.2f} GPU-hours" if hours >= 1 else f"{hours * 60:.1f} GPU-minutes"
+
+
+def best_value(trial: Trial, spec: TuningSpec) -> float | None:
+    """Return the best value that a trial has shown so far, None before the first."""
+    values = [m.value for m in trial.measurements if m.is_finite]
+    return max(values, key=spec.target.margin) if values else None
+
+
+def _progress(trial: Trial, spec: TuningSpec, trials: tuple[Trial, ...]) -> RenderableType:
+    last = trial.measurements[-1].step if trial.measurements else 0.0
+    steps = [m.step for t in trials for m in t.measurements[-1:]]
+    length = spec.run_length or max(steps, default=0.0)
+    if length <= 0:
+        return Text("")
+    return ProgressBar(total=length, completed=min(last, length), width=12)
+
+
+def _metric(trial: Trial, spec: TuningSpec) -> Text:
+    best = best_value(trial, spec)
+    if best is None:
+        return Text("")
+    return Text(f"{best:.4g}", style="green" if spec.target.is_met(best) else "")
+
+
+def _outcome(trial: Trial, now: datetime) -> Text:
+    if trial.outcome is None:
+        if trial.started_at is None:
+            return Text("waits", style="dim")
+        seconds = (now - trial.started_at.astimezone(UTC)).total_seconds()
+        return Text(f"runs, {seconds:.0f} s", style="cyan")
+    return Text(str(trial.outcome), style=_STYLES[trial.outcome])

@@ -1,0 +1,73 @@
+"""Optuna's own samplers on a study that is rebuilt from the trials at every question.
+
+A study is a pure function of its history: the same trials and the same seed suggest the same, in any
+process. Stopped trials are told as complete with a constraint, never as pruned: GPSampler leaves pruned
+trials out, and TPE ranks a pruned one without a constraint above completed ones that missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from autotuner.search.space import BATCH_SIZE, Space
+from autotuner.study.history import History, curve
+from autotuner.study.setting import Setting, setting
+from autotuner.trial import Outcome, Trial
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+# At its first question GPSampler warns that greenlet, which we have no other use for, would make it faster;
+# that disturbs the live view of a tuning. The module logs nothing else.
+logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)
+
+
+def ask(history: History, space: Space, sampler: optuna.samplers.BaseSampler) -> Setting:
+    """Return what the sampler would try next."""
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.add_trials([told for trial in history.trials if (told := tell(history, space, trial)) is not None])
+    asked = study.ask(space.distributions)
+    parameters = dict(asked.params)
+    return Setting.of(int(parameters.pop(BATCH_SIZE)), parameters)
+
+
+def tell(history: History, space: Space, trial: Trial) -> FrozenTrial | None:
+    """Return the trial in optuna's words; None where it says nothing or lies outside of today's space."""
+    if trial.outcome in {Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY}:
+        return None
+    tried = setting(trial)
+    params = {BATCH_SIZE: tried.batch_size, **space.complete(tried.parameters)}
+    for name, distribution in space.distributions.items():
+        if not isinstance(distribution, CategoricalDistribution):
+            if not distribution._contains(distribution.to_internal_repr(params[name])):  # noqa: SLF001 (no public test)
+                return None
+        elif params[name] not in distribution.choices:
+            return None
+    measured = curve(trial)
+    intermediate = {
+        int(step): float(value) for step, value in zip(measured.steps, measured.values, strict=True)
+    }
+    best = measured.best(history.spec.target)
+    if trial.is_running:
+        return create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=space.distributions,
+            intermediate_values=intermediate,
+        )
+    if best is None:
+        return None
+    shortfall = -history.spec.target.margin(best)
+    if trial.outcome is Outcome.PROMISING:
+        shortfall = min(shortfall, 0.0)
+    return create_trial(
+        state=TrialState.COMPLETE,
+        value=math.log2(tried.batch_size),
+        params=params,
+        distributions=space.distributions,
+        intermediate_values=intermediate,
+        constraints={"target": shortfall},
+    )

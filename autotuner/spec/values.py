@@ -1,0 +1,149 @@
+"""The values that annotations carry: targets, ranges, hyperparameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from autotuner.trial import ParameterValue
+
+MAX_INTEGER: Final = 2**31 - 1
+
+
+class Value(BaseModel):
+    """Base of the values: frozen, and without fields that nobody declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Target(Value):
+    """A metric, a comparison and a threshold: what a run has to reach at some step."""
+
+    metric: str
+    comparison: Literal[">=", "<="]
+    threshold: float
+
+    @property
+    def sign(self) -> int:
+        """1 where larger values are better, -1 where smaller ones are."""
+        return 1 if self.comparison == ">=" else -1
+
+    def margin(self, value: float) -> float:
+        """Return by how much a value is better than the threshold, in the metric's own unit."""
+        return self.sign * (value - self.threshold)
+
+    def is_met(self, value: float) -> bool:
+        """Return whether a value meets the target; NaN and infinity, as of a diverged run, never do."""
+        return math.isfinite(value) and self.margin(value) >= 0
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.comparison} {self.threshold:g}"
+
+
+class IntegerRange(Value):
+    """A closed range of positive integers."""
+
+    minimum: int
+    maximum: int
+
+    def __contains__(self, value: int) -> bool:
+        return self.minimum <= value <= self.maximum
+
+    def __str__(self) -> str:
+        return f"{self.minimum}..{self.maximum}"
+
+
+class FloatDimension(Value):
+    """A real hyperparameter in a closed range; `log` where its magnitude matters, not its value."""
+
+    minimum: float
+    maximum: float
+    log: bool = False
+
+    def parse(self, value: str | float) -> float:
+        """Return a baseline value; ValueError says which rule it breaks."""
+        number = finite_number(value)
+        if not self.minimum <= number <= self.maximum:
+            raise ValueError(f"lies outside of {self.minimum:g}..{self.maximum:g}")
+        return number
+
+
+class IntegerDimension(Value):
+    """An integer hyperparameter in a closed range."""
+
+    minimum: int
+    maximum: int
+    log: bool = False
+
+    def parse(self, value: str | float) -> int:
+        """Return a baseline value; ValueError says which rule it breaks."""
+        number = finite_number(value)
+        if number != int(number):
+            raise ValueError("is not an integer")
+        if not self.minimum <= number <= self.maximum:
+            raise ValueError(f"lies outside of {self.minimum}..{self.maximum}")
+        return int(number)
+
+
+class Choice(Value):
+    """A hyperparameter that takes one of a few values."""
+
+    values: tuple[bool | int | float | str, ...]
+
+    def parse(self, value: ParameterValue) -> ParameterValue:
+        """Return the choice that a baseline value names; ValueError says which there are."""
+        for choice in self.values:
+            if meaning(choice) == meaning(value):
+                return choice
+        raise ValueError(f"is none of {', '.join(map(environment_value, self.values))}")
+
+
+Dimension = FloatDimension | IntegerDimension | Choice
+
+
+class Shape(Value):
+    """How many processes the job runs, as its manifest says.
+
+    `masters` is 0 for a job of workers only; `processes_per_replica` counts the processes that one pod
+    starts (its GPUs, under torchrun with `nproc_per_node: auto`). `can_grow` says whether the manifest has a
+    Worker replica, if only of 0 pods, of which a trial can have more.
+    """
+
+    masters: int = 1
+    workers: int = 0
+    processes_per_replica: int = 1
+    can_grow: bool = True
+
+    @property
+    def processes(self) -> int:
+        """The world size."""
+        return (self.masters + self.workers) * self.processes_per_replica
+
+
+def environment_value(value: ParameterValue) -> str:
+    """Return a hyperparameter as a trial's environment carries it: `true`, `0.1`, `3`, `lars`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def meaning(value: ParameterValue) -> str | float:
+    """Return what a script reads in a value: `1e-3` and 0.001 are the same number."""
+    text = environment_value(value)
+    try:
+        return finite_number(text)
+    except ValueError:
+        return text
+
+
+def finite_number(value: str | float) -> float:
+    """Return a value as a finite number; ValueError says which rule it breaks."""
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        raise ValueError("is not a number") from None
+    if not math.isfinite(number):
+        raise ValueError("is not a finite number")
+    return number

@@ -1,0 +1,125 @@
+"""The trials of a job as the search reads them: in order, cleaned, and judged by today's target.
+
+Whether a run met the target is asked of its measurements, never of its recorded outcome: the user may have
+moved the target since. An outcome says only how a run *ended*, hence whether what was not seen counts as a
+miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final
+
+from autotuner.spec import TuningSpec
+from autotuner.study.curve import Curve, clean
+from autotuner.study.setting import Setting, setting
+from autotuner.trial import Outcome, Purpose, Trial
+
+RAN_OUT: Final = frozenset({Outcome.MISSED, Outcome.HOPELESS, Outcome.DIVERGED})
+"""Ends after which a run that has not met the target counts as a miss."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The trials of one job by number, each number once."""
+
+    spec: TuningSpec
+    trials: tuple[Trial, ...]
+
+    @classmethod
+    def of(cls, spec: TuningSpec, trials: Iterable[Trial]) -> History:
+        """Return the history; the order of `trials` does not matter.
+
+        Of a number that stands there twice (in the ledger and, not yet deleted, as an object), the record
+        that has ended counts, then the one that has measured more.
+        """
+        by_number: dict[int, Trial] = {}
+        for trial in trials:
+            known = by_number.get(trial.number)
+            if known is None or _weight(trial) > _weight(known):
+                by_number[trial.number] = trial
+        return cls(spec, tuple(by_number[number] for number in sorted(by_number)))
+
+    def ending(self, outcomes: Mapping[int, Outcome]) -> History:
+        """Return the history as it is once these trials have ended."""
+        return replace(
+            self,
+            trials=tuple(
+                replace(trial, outcome=outcomes[trial.number]) if trial.number in outcomes else trial
+                for trial in self.trials
+            ),
+        )
+
+    @cached_property
+    def running(self) -> tuple[Trial, ...]:
+        """Trials that have not ended."""
+        return tuple(trial for trial in self.trials if trial.is_running)
+
+    @property
+    def next_number(self) -> int:
+        """One more than the largest number given out; numbers are never used again."""
+        return self.trials[-1].number + 1 if self.trials else 0
+
+    @property
+    def spent(self) -> int:
+        """Trials that count towards `max-trials`: a run that stands in for another counts once with it."""
+        return sum(trial.suggestion.rerun_of is None for trial in self.trials)
+
+    @cached_property
+    def _whole(self) -> tuple[float, ...]:
+        """Last steps of runs that went to their own end.
+
+        Before the length of a run is known, the baseline is not stopped at the target, so it is one.
+        """
+        return tuple(
+            curve(t).last_step
+            for t in self.trials
+            if t.outcome is Outcome.MISSED
+            or (t.outcome is Outcome.REACHED and t.suggestion.purpose is Purpose.BASELINE)
+        )
+
+    @property
+    def is_length_known(self) -> bool:
+        """Whether the user has said how long a run is, or a whole run has shown it."""
+        return self.spec.run_length is not None or any(self._whole)
+
+    @cached_property
+    def run_length(self) -> float | None:
+        """The last step of a whole run: as the user says, else the longest seen; None while unknown."""
+        if self.spec.run_length is not None:
+            return self.spec.run_length
+        ended = [curve(t).last_step for t in self.trials if t.outcome is not None]
+        return max(self._whole, default=0.0) or max(ended, default=0.0) or None
+
+    @cached_property
+    def confirmations(self) -> dict[Setting, list[Trial]]:
+        """The confirmation runs, grouped by what they try."""
+        groups: dict[Setting, list[Trial]] = {}
+        for trial in self.trials:
+            if trial.suggestion.purpose is Purpose.CONFIRM:
+                groups.setdefault(setting(trial), []).append(trial)
+        return groups
+
+    def tally(self, tried: Setting) -> tuple[int, int]:
+        """Return how many confirmation runs of a setting have reached the target, and how many missed it."""
+        runs = self.confirmations.get(tried, ())
+        return sum(map(self.has_reached, runs)), sum(map(self.has_missed, runs))
+
+    def has_reached(self, trial: Trial) -> bool:
+        """Return whether the trial has met today's target."""
+        return curve(trial).meets(self.spec.target)
+
+    def has_missed(self, trial: Trial) -> bool:
+        """Return whether the trial, run as far as it would go, did not meet today's target."""
+        return trial.outcome in RAN_OUT and not self.has_reached(trial)
+
+
+def curve(trial: Trial) -> Curve:
+    """Return what the trial has measured."""
+    return clean(trial.measurements)
+
+
+def _weight(trial: Trial) -> tuple[bool, int, str]:
+    return not trial.is_running, len(trial.measurements), str(trial.outcome)

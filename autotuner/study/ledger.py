@@ -1,0 +1,145 @@
+"""The ledger's entries: a finished trial as one line of JSON, and back.
+
+The ledger is a mapping from `keys.ledger_key(number)` to such a line: the `data` of a ConfigMap on a
+cluster, a directory of files on a laptop. An entry is written once, whole, and never changed, so recording
+twice is harmless. A ConfigMap holds at most 1 MiB: `encode_trial` bounds an entry by thinning its curve.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from autotuner import keys
+from autotuner.errors import InvalidRecord
+from autotuner.study.log_parser import thin
+from autotuner.study.suggestions import decode_suggestion, encode_suggestion
+from autotuner.trial import Measurement, Outcome, Trial
+
+CAPACITY: Final = 1_000_000
+"""Bytes that the entries of one ledger may take together: 1 MiB less what a ConfigMap wraps around them."""
+MAX_POINTS: Final = 200
+"""Measurements of one entry at most: more than the search looks at, and enough for a plot."""
+_MAX_MESSAGE: Final = 2000
+
+
+def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
+    """Return a finished trial as one line of JSON with at most about `points` measurements."""
+    entry: dict[str, Any] = {
+        "suggestion": json.loads(encode_suggestion(trial.suggestion)),
+        "outcome": str(trial.outcome),
+        # JSON has no NaN; as text it survives every reader.
+        "curve": [
+            [m.step, m.value if math.isfinite(m.value) else str(m.value)] for m in _curve(trial, points)
+        ],
+        "devices": trial.devices,
+    }
+    for name in ("started_at", "ended_at"):
+        moment: datetime | None = getattr(trial, name)
+        if moment is not None:
+            entry[name] = moment.isoformat()
+    if trial.message:
+        entry["message"] = trial.message[:_MAX_MESSAGE]
+    if trial.extras:
+        entry["extras"] = dict(trial.extras)
+    return json.dumps(entry, separators=(",", ":"))
+
+
+def decode_trial(text: str) -> Trial:
+    """Read a finished trial.
+
+    Raises:
+        InvalidRecord: If the entry is not what `encode_trial` writes.
+    """
+    try:
+        entry = json.loads(text)
+        return Trial(
+            suggestion=decode_suggestion(json.dumps(entry["suggestion"])),
+            measurements=tuple(Measurement(_step(s), float(v)) for s, v in entry["curve"]),
+            outcome=Outcome(entry["outcome"]),
+            started_at=_moment(entry.get("started_at")),
+            ended_at=_moment(entry.get("ended_at")),
+            devices=_count(entry["devices"]),
+            message=str(entry.get("message", "")),
+            extras={str(name): float(value) for name, value in entry.get("extras", {}).items()},
+        )
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error
+
+
+def decode_ledger(entries: Mapping[str, str]) -> tuple[list[Trial], list[str]]:
+    """Return the trials of a ledger by number, and what is wrong with entries that cannot be read.
+
+    An entry that cannot be read costs its trial, not the tuning.
+    """
+    trials: list[Trial] = []
+    problems: list[str] = []
+    for key in sorted(entries):
+        if keys.ledger_number(key) is None:
+            continue
+        try:
+            trial = decode_trial(entries[key])
+        except InvalidRecord as error:
+            problems.append(f"{key}: {error}")
+            continue
+        if trial.number == keys.ledger_number(key):
+            trials.append(trial)
+        else:
+            problems.append(f"{key}: it is the record of trial {trial.number}")
+    return trials, problems
+
+
+def thinned(entries: Mapping[str, str], capacity: int = CAPACITY) -> dict[str, str]:
+    """Return the entries that must be rewritten, with shorter curves, for the ledger to fit its capacity.
+
+    Results stay; curves lose points, all alike, and as few as need be. Empty where the ledger fits.
+    """
+    changed: dict[str, str] = {}
+    points = MAX_POINTS
+    while points > 1 and _size({**entries, **changed}) > capacity:
+        points //= 2
+        for key, text in entries.items():
+            if keys.ledger_number(key) is not None:
+                trial = _readable(text)
+                if trial is not None and len(trial.measurements) > points:
+                    changed[key] = encode_trial(trial, points=points)
+    return changed
+
+
+def _readable(text: str) -> Trial | None:
+    try:
+        return decode_trial(text)
+    except InvalidRecord:
+        return None
+
+
+def _size(entries: Mapping[str, str]) -> int:
+    return sum(len(key) + len(text.encode()) for key, text in entries.items())
+
+
+def _curve(trial: Trial, points: int) -> list[Measurement]:
+    return thin(trial.measurements, max(points, 4))
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"the moment {text!r} has no time zone")
+    return moment
+
+
+def _step(value: object) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{str(value)[:40]!r} is no step")
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise TypeError(f"{str(value)[:40]!r} is no count of devices")
+    return value

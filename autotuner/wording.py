@@ -1,0 +1,156 @@
+"""Word decisions for people: the one place where their sentences are made.
+
+The logic returns stable reasons and facts (`autotuner.decide.decision`); the sentences are free to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from autotuner.decide.decision import Answer, Decision, Facts, Reason, Stop, StopReason
+from autotuner.spec import TuningSpec
+from autotuner.trial import Outcome
+
+
+def message(decision: Decision, spec: TuningSpec) -> str:
+    """Return where a study stands, in one or two sentences."""
+    return _MESSAGES[decision.reason](decision, spec)
+
+
+def ending(reason: Reason) -> str:
+    """Return why a study ended, as the rest of a sentence that starts with "it ended because"."""
+    return _ENDINGS.get(reason, str(reason))
+
+
+def stop_message(stop: Stop, spec: TuningSpec) -> str:
+    """Return why a trial was stopped."""
+    return _STOPS[stop.reason](stop.facts, spec)
+
+
+def _program_fails(decision: Decision, spec: TuningSpec) -> str:
+    facts = decision.facts
+    return f"{facts.count} trials in a row failed; the last one: {_fault(facts, spec)}"
+
+
+def _fault(facts: Facts, spec: TuningSpec) -> str:
+    if facts.detail:
+        return facts.detail
+    if facts.outcome is Outcome.OUT_OF_MEMORY:
+        return f"out of memory at the job's own batch size {facts.batch_size}"
+    if facts.outcome is Outcome.FAILED:
+        return "it left no message; see its log"
+    metric = spec.target.metric
+    return f"it reported no {metric}: print lines such as {metric}=0.93, or set metric-pattern"
+
+
+def _cluster_loses_trials(decision: Decision, _spec: TuningSpec) -> str:
+    said = f" ({decision.facts.detail})" if decision.facts.detail else ""
+    return f"the cluster lost one trial {decision.facts.count} times{said}: check its nodes and quotas"
+
+
+def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:
+    best = decision.facts.value
+    shown = "it measured nothing" if best is None else f"its best is {best:g}"
+    return f"the job unchanged misses {spec.target}: {shown}; lower the target or fix the job"
+
+
+def _retrying(decision: Decision, _spec: TuningSpec) -> str:
+    is_memory = decision.facts.outcome is Outcome.OUT_OF_MEMORY
+    fate = "ran out of memory, with a smaller micro-batch" if is_memory else "was lost"
+    return f"retries trial {decision.facts.number}, which {fate}"
+
+
+def _searching(decision: Decision, _spec: TuningSpec) -> str:
+    best = decision.facts.batch_size
+    held = "none meets the target so far" if best is None else f"the best so far is {best}"
+    return f"searches for a larger batch size; {held}"
+
+
+def _confirming(decision: Decision, spec: TuningSpec) -> str:
+    facts = decision.facts
+    return (
+        f"confirms batch size {facts.batch_size}: {facts.count} of {spec.confirmations} runs have reached"
+        " the target"
+    )
+
+
+def _budget(name: str, limit: Callable[[TuningSpec], float | None]) -> Callable[[Decision, TuningSpec], str]:
+    def worded(decision: Decision, spec: TuningSpec) -> str:
+        return f"{name} ({limit(spec):g}) is used up; {_held(decision.answer, spec)}"
+
+    return worded
+
+
+def _held(answer: Answer | None, spec: TuningSpec) -> str:
+    if answer is None:
+        return f"nothing has met {spec.target}"
+    seen = "confirmed" if answer.is_confirmed else f"confirmed by {answer.confirmed} runs only"
+    return f"batch size {answer.batch_size} is {seen}"
+
+
+def _confirmed(decision: Decision, _spec: TuningSpec) -> str:
+    answer = decision.answer
+    found = "" if answer is None else f"batch size {answer.batch_size}: {answer.tally} confirmation runs"
+    return f"{found} reached the target; {ending(decision.reason)}"
+
+
+def _running(count: int) -> str:
+    return f"{count} trial{'s' if count != 1 else ''} running"
+
+
+_MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
+    Reason.NO_LAYOUT: lambda decision, _: decision.facts.detail,
+    Reason.PROGRAM_FAILS: _program_fails,
+    Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,
+    Reason.PAUSED: lambda decision, _: f"paused; {_running(decision.facts.count)}",
+    Reason.BASELINE_RUNNING: lambda _, spec: (
+        f"runs the job unchanged, at batch size {spec.baseline_batch_size}"
+    ),
+    Reason.BASELINE_MISSES: _baseline_misses,
+    Reason.RETRYING: _retrying,
+    Reason.CLIMBING: lambda decision, _: f"climbs to batch size {decision.facts.batch_size}",
+    Reason.SEARCHING: _searching,
+    Reason.CONFIRMING: _confirming,
+    Reason.WAITING_FOR_TRIALS: lambda decision, _: (
+        f"waits for the last trials; {_running(decision.facts.count)}"
+    ),
+    Reason.NOTHING_FEASIBLE: lambda _, spec: f"no batch size meets {spec.target}",
+    Reason.TRIALS_SPENT: _budget("max-trials", lambda spec: spec.max_trials),
+    Reason.GPU_HOURS_SPENT: _budget("max-gpu-hours", lambda spec: spec.max_gpu_hours),
+    Reason.LARGER_UNLIKELY: _confirmed,
+    Reason.GAIN_TOO_SMALL: _confirmed,
+    Reason.LARGEST_ALLOWED: _confirmed,
+}
+
+_ENDINGS: Final[Mapping[Reason, str]] = {
+    Reason.LARGER_UNLIKELY: "a larger batch is unlikely",
+    Reason.GAIN_TOO_SMALL: "the expected gain of another trial is too small",
+    Reason.LARGEST_ALLOWED: "the largest batch size allowed is confirmed",
+    Reason.TRIALS_SPENT: "max-trials is used up",
+    Reason.GPU_HOURS_SPENT: "max-gpu-hours is used up",
+    Reason.BASELINE_MISSES: "the job unchanged misses the target",
+    Reason.NOTHING_FEASIBLE: "no batch size meets the target",
+    Reason.PROGRAM_FAILS: "the program fails",
+    Reason.CLUSTER_LOSES_TRIALS: "the cluster keeps losing its trials",
+    Reason.NO_LAYOUT: "no batch size has a layout",
+}
+
+_STOPS: Final[Mapping[StopReason, Callable[[Facts, TuningSpec], str]]] = {
+    StopReason.REACHED: lambda _, spec: f"has reached {spec.target}",
+    StopReason.TIMEOUT: lambda _, spec: (
+        f"did not reach the target within trial-timeout ({spec.trial_timeout})"
+    ),
+    StopReason.TIMEOUT_WITHOUT_METRIC: lambda _, spec: (
+        f"reported no {spec.target.metric} within trial-timeout ({spec.trial_timeout})"
+    ),
+    StopReason.LARGER_CONFIRMED: lambda facts, _: (
+        f"no longer matters: batch size {facts.batch_size} is confirmed"
+    ),
+    StopReason.WHOLE_LENGTH: lambda facts, spec: (
+        f"has run its {facts.value:g} steps and misses {spec.target}"
+    ),
+    StopReason.HOPELESS: lambda facts, spec: f"reaches {spec.target} with probability {facts.value:.2f} only",
+    StopReason.PROMISING: lambda _, spec: f"reaches {spec.target} almost surely",
+    StopReason.STUDY_ENDED: lambda *_: "the study has ended",
+}

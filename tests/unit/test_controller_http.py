@@ -1,0 +1,110 @@
+"""What the controller tells the world: probes, metrics, log lines."""
+
+import io
+import json
+import logging
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import structlog
+
+from autotuner import log
+from autotuner.controller.http import Server
+from autotuner.controller.metrics import Metrics
+from autotuner.trial import Outcome, Suggestion, Trial
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def get(port, path):
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_probes_say_what_is_wrong():
+    with Server(
+        ("127.0.0.1", 0),
+        is_healthy=lambda: (True, "ok"),
+        is_ready=lambda: (False, "the watches have not listed"),
+        metrics=lambda: b"",
+    ) as server:
+        assert get(server.port, "/healthz?verbose") == (200, "ok\n")
+        assert get(server.port, "/readyz") == (503, "the watches have not listed\n")
+        assert get(server.port, "/secret")[0] == 404
+
+
+def test_metrics_follow_prometheus_names_and_units():
+    metrics = Metrics()
+    metrics.count_request("get", "200")
+    metrics.note_phase("a/b", "Searching")
+    metrics.count_trial(
+        Trial(
+            Suggestion(0, 256, {}, 1),
+            outcome=Outcome.MISSED,
+            started_at=NOW,
+            ended_at=NOW + timedelta(seconds=90),
+            devices=4,
+        ),
+        NOW,
+    )
+    text = metrics.exposition().decode()
+    for line in (
+        'autotuner_tunings{phase="Searching"} 1.0',
+        'autotuner_tunings{phase="Done"} 0.0',
+        'autotuner_trials_total{outcome="missed"} 1.0',
+        "autotuner_gpu_seconds_total 360.0",
+        'autotuner_api_requests_total{code="200",verb="get"} 1.0',
+        "autotuner_queue_depth 0.0",
+        "autotuner_reconcile_errors_total 0.0",
+        "autotuner_reconcile_duration_seconds_count 0.0",
+    ):
+        assert line in text.splitlines()
+
+
+def test_a_job_counts_in_one_phase_and_in_none_once_it_is_gone():
+    metrics = Metrics()
+    for phase in ("Waiting", "Searching", "Searching", "Done", None, None):
+        metrics.note_phase("a/b", phase)
+    samples = [s for m in metrics.registry.collect() for s in m.samples if s.name == "autotuner_tunings"]
+    assert {sample.value for sample in samples} == {0}
+
+
+@pytest.fixture
+def stream():
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    yield io.StringIO()
+    logging.getLogger().handlers[:], level = before[0], before[1]
+    logging.getLogger().setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_every_line_is_one_json_object_whoever_logs(stream):
+    log.configure("info", "auto", stream)
+    structlog.get_logger("controller").bind(job="a/b").info("pass", started=[1])
+    logging.getLogger("library").warning("has %s", "said so")
+    structlog.get_logger("controller").debug("nothing")
+    ours, theirs = map(json.loads, stream.getvalue().splitlines())
+    assert ours | {"timestamp": ""} == {
+        "event": "pass",
+        "job": "a/b",
+        "started": [1],
+        "level": "info",
+        "logger": "controller",
+        "timestamp": "",
+    }
+    assert (theirs["event"], theirs["level"]) == ("has said so", "warning")
+
+
+def test_an_exception_is_one_line_too(stream):
+    log.configure("info", "json", stream)
+    try:
+        int("two\nlines")
+    except ValueError:
+        structlog.get_logger("controller").warning("pass_failed", exc_info=True)
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["event"] == "pass_failed"
