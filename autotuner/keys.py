@@ -28,6 +28,8 @@ REASON: Final = STATUS_PREFIX + "reason"
 MESSAGE: Final = STATUS_PREFIX + "message"
 TRIALS: Final = STATUS_PREFIX + "trials"
 ANSWER: Final = STATUS_PREFIX + "answer"
+CANDIDATE: Final = STATUS_PREFIX + "candidate"
+"""A larger setting than the answer's that is being confirmed; the answer stays until it is."""
 OBSERVED: Final = STATUS_PREFIX + "observed"
 
 TRIAL_PREFIX: Final = "trial.autotuner.dev/"

@@ -15,16 +15,16 @@ from typing import Any
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation
 from autotuner.decide import decide
-from autotuner.decide.decision import Decision, Phase
+from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.trial_manifest import answered_spec
 from autotuner.spec import TuningSpec
-from autotuner.status import Status, describe, describe_invalid, events
+from autotuner.status import Status, describe, describe_invalid, events, has_running
 from autotuner.trial import Suggestion, Trial
 from autotuner.wording import stop_message
 
-_SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED), str(Phase.INVALID)})
+_SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,7 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
     try:
         spec = job.spec()
     except InvalidJob as error:
-        status = describe_invalid(error, job.fingerprint)
-        withdraw(backend, job)
-        backend.publish(job, status, events(job.annotations, status))
-        return Reconciliation(job, status)
+        return _reconcile_invalid(backend, job, error)
 
     seen = backend.observe(job, spec)
     finished = _record_ended(backend, job, seen)
@@ -89,6 +86,23 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
     return Reconciliation(job, status, decision, trials, (*finished, *stopped.values()), started, put_off)
 
 
+def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:
+    """Start nothing, keep what runs, record what ends, and publish what is wrong.
+
+    Where the mistake leaves unknown how logs are read, what ends stays unrecorded until it is fixed.
+    """
+    spec = job.readable_spec()
+    trials: tuple[Trial, ...] | None = None
+    finished: tuple[Trial, ...] = ()
+    if spec is not None:
+        seen = backend.observe(job, spec)
+        finished = _record_ended(backend, job, seen)
+        trials = merge(seen)
+    status = describe_invalid(error, job.annotations, job.fingerprint, trials)
+    backend.publish(job, status, events(job.annotations, status))
+    return Reconciliation(job, status, trials=trials or (), finished=finished)
+
+
 def withdraw(backend: Backend, job: Job) -> None:
     """Stop the trials of a job that is no longer to be tuned; the ledger stays."""
     for number in backend.existing(job):
@@ -97,9 +111,14 @@ def withdraw(backend: Backend, job: Job) -> None:
 
 def is_settled(job: Job) -> bool:
     """Return whether the job's own status says that nothing is left to do, for the job as it stands."""
-    return (
-        job.annotations.get(keys.PHASE) in _SETTLED and job.annotations.get(keys.OBSERVED) == job.fingerprint
-    )
+    phase = job.annotations.get(keys.PHASE)
+    if job.annotations.get(keys.OBSERVED) != job.fingerprint:
+        return False
+    if phase == Phase.INVALID:
+        # Held for a mistake or for a doubt about the log: trials that still run are followed to their ends.
+        is_wrong = job.annotations.get(keys.REASON) == Reason.INVALID_CONFIGURATION
+        return is_wrong and not has_running(job.annotations)
+    return phase in _SETTLED
 
 
 def merge(seen: Observation) -> tuple[Trial, ...]:
@@ -109,9 +128,12 @@ def merge(seen: Observation) -> tuple[Trial, ...]:
 
 
 def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:
-    """Record the trials that ended by themselves, and remove what is left of the recorded ones."""
+    """Record the trials that ended by themselves, and remove what is left of the recorded ones.
+
+    What ended while the reading of its log is in doubt is kept: once the user says how, it is read again.
+    """
     recorded = {trial.number for trial in seen.recorded}
-    ended = tuple(t for t in seen.live if not t.is_running and t.number not in recorded)
+    ended = tuple(t for t in seen.live if not t.is_running and not t.doubt and t.number not in recorded)
     for trial in ended:
         backend.record(job, trial)
     recorded |= {trial.number for trial in ended}
@@ -128,7 +150,11 @@ def _stopped(
     by_number = {trial.number: trial for trial in trials}
     return {
         stop.number: replace(
-            by_number[stop.number], outcome=stop.outcome, ended_at=now, message=stop_message(stop, spec)
+            by_number[stop.number],
+            outcome=stop.outcome,
+            ended_at=now,
+            message=stop_message(stop, spec),
+            is_complete=False,
         )
         for stop in decision.stop
     }

@@ -65,20 +65,44 @@ def describe(
     }
     if decision.answer is not None:
         annotations[keys.ANSWER] = json.dumps(decision.answer.as_json(), separators=(",", ":"))
+    if decision.candidate is not None:
+        annotations[keys.CANDIDATE] = json.dumps(decision.candidate.as_json(), separators=(",", ":"))
     return Status(annotations)
 
 
-def describe_invalid(error: InvalidJob, observed: str) -> Status:
-    """Return the status of a job whose annotations or manifest have mistakes."""
+def describe_invalid(
+    error: InvalidJob, before: Mapping[str, str], observed: str, trials: Sequence[Trial] | None = None
+) -> Status:
+    """Return the status of a job whose annotations or manifest have mistakes.
+
+    Args:
+        error: The mistakes.
+        before: The job's annotations as they stood; the answer and the count of trials stay.
+        observed: The fingerprint of the spec that has the mistakes.
+        trials: All trials; None where they cannot be read.
+    """
     said = f"invalid configuration, no trial starts until it is fixed: {error}"
+    kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS) if key in before}
+    counted = {} if trials is None else {keys.TRIALS: _count(trials)}
     return Status(
         {
+            **kept,
+            **counted,
             keys.PHASE: str(Phase.INVALID),
             keys.REASON: str(Reason.INVALID_CONFIGURATION),
             keys.MESSAGE: said[:MAX_MESSAGE],
             keys.OBSERVED: observed,
         }
     )
+
+
+def has_running(annotations: Mapping[str, str]) -> bool:
+    """Return whether a status counts trials that still run."""
+    try:
+        counts = json.loads(annotations.get(keys.TRIALS, "{}"))
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(counts, dict) or bool(counts.get("running"))
 
 
 def events(before: Mapping[str, str], status: Status) -> list[Event]:

@@ -94,6 +94,11 @@ class Trial:
     waits in a queue, which costs nothing), `ended_at` when it ended. `devices` counts its GPUs, or its
     processes where it asks for none. `message` says why it ended as it did, in words for the user.
     `extras` holds the last value of other things that the script reports (noise scale, throughput).
+
+    `is_complete` says whether the run went to its own end: exit code 0, no disruption, no stop of ours. None
+    where nobody has recorded it: then a run that missed is complete, and a baseline that met the target.
+    `template` is the hash of what the trial was made from, empty where unknown. `doubt` says what is in doubt
+    about the reading of the log, in words; nothing of a run in doubt counts.
     """
 
     suggestion: Suggestion
@@ -104,6 +109,9 @@ class Trial:
     devices: int = 1
     message: str = ""
     extras: Mapping[str, float] = field(default_factory=dict)
+    is_complete: bool | None = None
+    template: str = ""
+    doubt: str = ""
 
     @property
     def number(self) -> int:

@@ -280,8 +280,7 @@ class Controller:
         namespace, _, name = key.partition("/")
         job = Job(name, namespace, str(metadata.get("uid")), annotations, manifest)
         if job.is_registered:
-            status = describe_invalid(error, job.fingerprint)
-            withdraw(self._backend, job)
+            status = describe_invalid(error, annotations, job.fingerprint)
             self._backend.publish(job, status, events(annotations, status))
             self._metrics.note_phase(key, str(status.phase))
             _log.info("job_unreadable", job=key, error=str(error))

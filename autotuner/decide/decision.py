@@ -28,6 +28,8 @@ class Reason(StrEnum):
 
     NO_LAYOUT = "NoLayout"
     PROGRAM_FAILS = "ProgramFails"
+    METRIC_NOT_FOUND = "MetricNotFound"
+    METRIC_IN_DOUBT = "MetricInDoubt"
     CLUSTER_LOSES_TRIALS = "ClusterLosesTrials"
     INVALID_CONFIGURATION = "InvalidConfiguration"
     PAUSED = "Paused"
@@ -71,6 +73,7 @@ class StopReason(StrEnum):
     """Why a running trial is stopped."""
 
     REACHED = "reached"
+    DIVERGED = "diverged"
     TIMEOUT = "timeout"
     TIMEOUT_WITHOUT_METRIC = "timeout_without_metric"
     LARGER_CONFIRMED = "larger_confirmed"
@@ -213,7 +216,8 @@ class Decision:
     """What to start, what to stop, and where the study stands.
 
     `reason` says what holds the study or, once `is_final`, what ended it. Trials that still run when a
-    decision is final are in `stop`.
+    decision is final are in `stop`. `candidate` is a larger setting than the answer's that is being
+    confirmed: a confirmed answer stays until a better one is confirmed.
     """
 
     phase: Phase
@@ -222,4 +226,5 @@ class Decision:
     start: Sequence[Suggestion] = ()
     stop: Sequence[Stop] = ()
     answer: Answer | None = None
+    candidate: Answer | None = None
     is_final: bool = False

@@ -68,5 +68,6 @@ def _decision(
         start=tuple(starts),
         stop=tuple(stops[number] for number in sorted(stops)),
         answer=standing.answer(step.reason if is_final else None),
+        candidate=None if is_final else standing.candidate(),
         is_final=is_final,
     )

@@ -7,7 +7,7 @@ the target with the answer's setting (`confirm`). A failed confirmation is data,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,7 +69,7 @@ def require_layouts(standing: Standing) -> Step | None:
 
 def give_up_on_failures(standing: Standing) -> Step | None:
     """End a study whose program fails, or whose trials the cluster keeps losing."""
-    found = failure(standing.history)
+    found = failure(standing.history, standing.now)
     if found is None:
         return None
     trial = found.trial
@@ -80,8 +80,23 @@ def give_up_on_failures(standing: Standing) -> Step | None:
         count=found.count,
         detail=trial.message,
     )
-    is_programs = found.fault is Fault.PROGRAM
-    return Finish(Phase.FAILED, Reason.PROGRAM_FAILS if is_programs else Reason.CLUSTER_LOSES_TRIALS, facts)
+    return Finish(Phase.FAILED, _REASONS[found.fault], facts)
+
+
+_REASONS: Final[Mapping[Fault, Reason]] = {
+    Fault.PROGRAM: Reason.PROGRAM_FAILS,
+    Fault.NO_METRIC: Reason.METRIC_NOT_FOUND,
+    Fault.CLUSTER: Reason.CLUSTER_LOSES_TRIALS,
+}
+
+
+def hold_in_doubt(standing: Standing) -> Step | None:
+    """Start nothing while it is in doubt what a log says; what runs is kept, and read again then."""
+    doubtful = next((t for t in standing.history.trials if t.doubt), None)
+    if doubtful is None:
+        return None
+    facts = Facts(number=doubtful.number, detail=doubtful.doubt)
+    return Wait(Phase.INVALID, Reason.METRIC_IN_DOUBT, facts)
 
 
 def hold_while_paused(standing: Standing) -> Step | None:
@@ -94,7 +109,7 @@ def hold_while_paused(standing: Standing) -> Step | None:
 def keep_within_gpu_hours(standing: Standing) -> Step | None:
     """End a study that has used its GPU-hours."""
     limit = standing.spec.max_gpu_hours
-    if limit is None or standing.gpu_hours < limit:
+    if limit is None or standing.charged_gpu_hours < limit:
         return None
     return Finish(Phase.DONE, Reason.GPU_HOURS_SPENT)
 
@@ -125,10 +140,15 @@ def run_baseline(standing: Standing) -> Step | None:
         and t.outcome is not Outcome.LOST
         and not is_programs_fault(history, t)
     ]
-    if any(map(history.has_reached, runs)):
+    reached = [t for t in runs if history.has_reached(t) and not t.is_running]
+    if any(map(history.has_reached, runs)) and (history.is_length_known or len(reached) >= BASELINE_RUNS):
         return None
     if any(t.is_running for t in runs):
         return Wait(Phase.SEARCHING, Reason.BASELINE_RUNNING)
+    if reached:
+        # It met the target and was interrupted: it has not shown how long a run is.
+        again = standing.suggest(standing.baseline, Purpose.BASELINE, rerun_of=reached[-1])
+        return Start(again, Phase.SEARCHING, Reason.BASELINE_RUNNING)
     if len(runs) < BASELINE_RUNS:
         first = standing.suggest(standing.baseline, Purpose.BASELINE)
         return Start(first, Phase.SEARCHING, Reason.BASELINE_RUNNING)
@@ -218,6 +238,7 @@ def propose(standing: Standing) -> Step:
 
 RULES: Final[tuple[Rule, ...]] = (
     require_layouts,
+    hold_in_doubt,
     give_up_on_failures,
     hold_while_paused,
     keep_within_gpu_hours,

@@ -79,8 +79,14 @@ class Standing:
 
     @cached_property
     def gpu_hours(self) -> float:
-        """GPU-hours that the study has used."""
+        """GPU-hours that the study has used, lost trials included."""
         return sum(trial.gpu_hours(self.now) for trial in self.history.trials)
+
+    @cached_property
+    def charged_gpu_hours(self) -> float:
+        """GPU-hours that count towards `max-gpu-hours`: what the cluster lost uses up no budget."""
+        kept = (t for t in self.history.trials if t.outcome is not Outcome.LOST)
+        return sum(trial.gpu_hours(self.now) for trial in kept)
 
     @cached_property
     def baseline(self) -> Setting:
@@ -111,14 +117,22 @@ class Standing:
         held = [
             tried for tried in self.history.confirmations if self.reached(tried) >= self.spec.confirmations
         ]
-        return max((s for s in held if s not in self.rejected), key=_by_size, default=None)
+        return max((s for s in held if s not in self.rejected), key=self._by_evidence, default=None)
+
+    def _by_evidence(self, tried: Setting) -> tuple[int, int, int, float, str]:
+        """Return a key that orders settings by batch size, then by how well their runs did."""
+        target = self.spec.target
+        bests = [curve(t).best(target) for t in self.history.confirmations.get(tried, ())]
+        margins = [target.margin(best) for best in bests if best is not None]
+        typical = statistics.median(margins) if margins else -math.inf
+        return tried.batch_size, -self.missed(tried), self.reached(tried), typical, tried.key
 
     def reached(self, tried: Setting) -> int:
         """Return how many confirmation runs of a setting have reached the target."""
         return self.history.tally(tried)[0]
 
     def missed(self, tried: Setting) -> int:
-        """Return how many confirmation runs of a setting have missed the target."""
+        """Return how many complete runs of a setting have missed the target."""
         return self.history.tally(tried)[1]
 
     @cached_property
@@ -166,18 +180,25 @@ class Standing:
     # --- what follows ------------------------------------------------------------------------------
 
     def answer(self, reason: Reason | None = None) -> Answer | None:
-        """Return the answer as it stands, or, with the reason of the end, as it stays."""
+        """Return the answer as it stands, or, with the reason of the end, as it stays.
+
+        A confirmed answer stays until a better one is confirmed.
+        """
+        tried = self.confirmed or self.incumbent
+        return None if tried is None else self._evidence(tried, reason)
+
+    def candidate(self) -> Answer | None:
+        """Return the setting that may replace the confirmed answer, with the evidence for it so far."""
         tried = self.incumbent
-        if reason is not None and self.confirmed is not None:
-            tried = self.confirmed
-        if tried is None:
-            return None
-        runs = [
-            t
+        return None if tried is None or tried == (self.confirmed or tried) else self._evidence(tried, None)
+
+    def _evidence(self, tried: Setting, reason: Reason | None) -> Answer:
+        bests = [
+            best
             for t in self.history.confirmations.get(tried, ())
-            if self.history.has_reached(t) or self.history.has_missed(t)
+            if (self.history.has_reached(t) or self.history.has_missed(t))
+            and (best := curve(t).best(self.spec.target)) is not None
         ]
-        bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
         return Answer(
             batch_size=tried.batch_size,
             parameters=tried.parameters,
@@ -191,8 +212,13 @@ class Standing:
         )
 
     def suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
-        """Return the next trial, of a setting and with a layout that realises its batch size."""
+        """Return the next trial, of a setting and with a layout that realises its batch size.
+
+        A lost trial is run again just as it was.
+        """
         number = self.history.next_number
+        if rerun_of is not None and rerun_of.outcome is not Outcome.OUT_OF_MEMORY:
+            return replace(rerun_of.suggestion, number=number, purpose=purpose, rerun_of=rerun_of.number)
         unchanged = purpose is Purpose.BASELINE and rerun_of is None
         found = None if unchanged else layout(self.history, tried.batch_size)
         has_micro = found is not None and self.spec.micro_batch_size is not None
@@ -213,7 +239,3 @@ def trial_seed(spec: TuningSpec, number: int) -> int:
     """Return the seed of a trial: another for every number, and for every seed of the search."""
     start = int.from_bytes(hashlib.sha256(str(spec.seed).encode()).digest()[:4], "big") % 2**30
     return start + number
-
-
-def _by_size(tried: Setting) -> tuple[int, str]:
-    return tried.batch_size, tried.key

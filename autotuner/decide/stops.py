@@ -20,6 +20,9 @@ hopeless: a prediction is no evidence."""
 LEAP: Final = 2
 """Times the largest batch size run so far beyond which a trial is a leap."""
 
+NAN_AT_FIRST: Final = 3
+"""Measurements without a number after which a run that never showed one has diverged."""
+
 StopRule = Callable[[Standing, Trial], Stop | None]
 
 
@@ -54,6 +57,21 @@ def reached(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.REACHED, StopReason.REACHED)
 
 
+def diverged(standing: Standing, trial: Trial) -> Stop | None:
+    """Stop a trial whose metric has become NaN or infinite.
+
+    Some scripts print NaN before their first evaluation, so a run that has shown no number yet is given
+    `NAN_AT_FIRST` measurements.
+    """
+    del standing
+    values = [m.is_finite for m in trial.measurements]
+    if not values or values[-1] or not (any(values) or len(values) >= NAN_AT_FIRST):
+        return None
+    return Stop(
+        trial.number, Outcome.DIVERGED, StopReason.DIVERGED, Facts(value=trial.measurements[-1].value)
+    )
+
+
 def dominated(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial that can no longer change the answer: a batch as large as its own is confirmed."""
     confirmed = standing.confirmed
@@ -65,16 +83,15 @@ def dominated(standing: Standing, trial: Trial) -> Stop | None:
 
 def ran_whole_length(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial that has run as long as a whole run and missed the target."""
-    history = standing.history
-    length, last = history.run_length or 0.0, curve(trial).last_step
-    if not _is_judged(trial) or not history.is_length_known or last < length:
+    length, last = standing.history.run_length or 0.0, curve(trial).last_step
+    if not _is_judged(standing.history, trial) or last < length:
         return None
     return Stop(trial.number, Outcome.MISSED, StopReason.WHOLE_LENGTH, Facts(value=length))
 
 
 def hopeless(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial that will hardly reach the target."""
-    if not _is_judged(trial):
+    if not _is_judged(standing.history, trial):
         return None
     chance = standing.beliefs.chance(trial)
     must_begin = trial.suggestion.purpose is Purpose.CONFIRM or _leaps(standing.history, trial)
@@ -85,7 +102,7 @@ def hopeless(standing: Standing, trial: Trial) -> Stop | None:
 
 def promising(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial of the search that will almost surely reach the target; a confirmation must reach it."""
-    if not _is_judged(trial) or trial.suggestion.purpose is Purpose.CONFIRM:
+    if not _is_judged(standing.history, trial) or trial.suggestion.purpose is Purpose.CONFIRM:
         return None
     if not _has_begun(standing.history, trial) or standing.beliefs.chance(trial) <= PROMISING:
         return None
@@ -97,6 +114,7 @@ def promising(standing: Standing, trial: Trial) -> Stop | None:
 STOP_RULES: Final[tuple[StopRule, ...]] = (
     timed_out,
     reached,
+    diverged,
     dominated,
     ran_whole_length,
     hopeless,
@@ -104,9 +122,10 @@ STOP_RULES: Final[tuple[StopRule, ...]] = (
 )
 
 
-def _is_judged(trial: Trial) -> bool:
-    """Return whether the model judges the run: one that has measured something, and no baseline."""
-    return trial.suggestion.purpose is not Purpose.BASELINE and len(curve(trial)) > 0
+def _is_judged(history: History, trial: Trial) -> bool:
+    """Return whether the model judges the run: of a known length, with measurements, and no baseline."""
+    is_baseline = trial.suggestion.purpose is Purpose.BASELINE
+    return history.is_length_known and not is_baseline and len(curve(trial)) > 0
 
 
 def _has_begun(history: History, trial: Trial) -> bool:

@@ -10,13 +10,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from autotuner import keys
+from autotuner.errors import InvalidJob
 from autotuner.job.pytorchjob import container, mapping, processes_per_replica, replicas
 from autotuner.job.validation import API_VERSION, KIND, replica_count, wellformed
 from autotuner.spec import Shape, TuningSpec
 from autotuner.trial import ParameterValue
+
+_READING: Final = frozenset({keys.TARGET, keys.PREFIX + "metric-pattern", keys.PREFIX + "log-format"})
+"""Annotations that say how a log is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +118,30 @@ class Job:
         """Return the job with another `spec`."""
         return replace(self, manifest={**self.manifest, "spec": dict(spec)})
 
+    def readable_spec(self) -> TuningSpec | None:
+        """Return a spec by which running trials can be read although the job has mistakes, if there is one.
+
+        Annotations with mistakes are left out. Nothing may be started by it.
+        """
+        try:
+            return self.spec()
+        except InvalidJob as error:
+            wrong = {mistake.key for mistake in error.mistakes}
+        if wrong & _READING:
+            return None
+        kept = {key: value for key, value in self.annotations.items() if key not in wrong}
+        try:
+            return TuningSpec.from_annotations(
+                kept, baseline=self.baseline, shape=self.shape, template=self.template
+            )
+        except InvalidJob:
+            return None
+
     def spec(self) -> TuningSpec:
         """Return what the job's annotations ask for; InvalidJob carries every mistake."""
-        return TuningSpec.from_annotations(self.annotations, baseline=self.baseline, shape=self.shape)
+        return TuningSpec.from_annotations(
+            self.annotations, baseline=self.baseline, shape=self.shape, template=self.template
+        )
 
 
 def _digest(value: object) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import re2
@@ -96,6 +96,19 @@ def parse_duration(value: object) -> object:
         raise ValueError("write a duration above 0 in days, hours, minutes and seconds")
     days, hours, minutes, seconds = parts
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def parse_moment(value: object) -> object:
+    """Read a moment in time, with its zone."""
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("write a moment as RFC 3339 has it, with a time zone")
+    return moment
 
 
 def parse_pattern(value: object) -> object:

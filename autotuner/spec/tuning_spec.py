@@ -8,9 +8,10 @@ mistakes are reported at once, each with key, value, rule and example.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Annotated, Any, Final, Literal
 
@@ -139,6 +140,12 @@ class TuningSpec(Value):
         "team-a",
         None,
     )
+    retried_at: Annotated[datetime | None, BeforeValidator(parsers.parse_moment)] = _annotation(
+        "failures and losses before this moment no longer count; `autotuner retry` writes it",
+        "none",
+        "2026-11-25T20:00:00Z",
+        None,
+    )
     seed: Count = _annotation("the search's seed", "0", "0", 0)
     paused: Boolean = _annotation("start nothing new while true", "false", "'true'", False)
     apply: Boolean = _annotation(
@@ -148,6 +155,7 @@ class TuningSpec(Value):
     baseline_batch_size: int = Field(exclude=True)
     baseline_parameters: dict[str, ParameterValue] = Field(default={}, exclude=True)
     shape: Shape = Field(default=Shape(), exclude=True)
+    template: str = Field(default="", exclude=True)
 
     @classmethod
     def from_annotations(
@@ -156,6 +164,7 @@ class TuningSpec(Value):
         *,
         baseline: Mapping[str, ParameterValue],
         shape: Shape | None = None,
+        template: str = "",
     ) -> TuningSpec:
         """Parse the annotations of a job.
 
@@ -164,6 +173,7 @@ class TuningSpec(Value):
             baseline: `batch_size` and hyperparameters as the job's own environment carries them, strings
                 or numbers. Names that are not in the search space are the job's own affair.
             shape: The job's processes; a single one where None.
+            template: A hash of what trials are made from; empty where unknown.
 
         Raises:
             InvalidJob: With every mistake.
@@ -180,7 +190,15 @@ class TuningSpec(Value):
             )
         if mistakes:
             raise InvalidJob(mistakes)
-        return cls(**values, shape=shape)
+        return cls(**values, shape=shape, template=template)
+
+    def attempt(self, template: str) -> str:
+        """Return under what a trial of a template succeeds or fails: the template, and how its log is read.
+
+        A failure counts only as long as both are what they were.
+        """
+        reading = hashlib.sha256(repr((self.target.metric, self.metric_pattern)).encode()).hexdigest()[:8]
+        return f"{template}/{reading}" if template else ""
 
 
 def annotation_fields() -> Iterable[tuple[str, FieldInfo]]:

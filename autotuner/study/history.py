@@ -7,6 +7,7 @@ miss.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,7 +48,9 @@ class History:
         return replace(
             self,
             trials=tuple(
-                replace(trial, outcome=outcomes[trial.number]) if trial.number in outcomes else trial
+                replace(trial, outcome=outcomes[trial.number], is_complete=False)
+                if trial.number in outcomes
+                else trial
                 for trial in self.trials
             ),
         )
@@ -69,16 +72,8 @@ class History:
 
     @cached_property
     def _whole(self) -> tuple[float, ...]:
-        """Last steps of runs that went to their own end.
-
-        Before the length of a run is known, the baseline is not stopped at the target, so it is one.
-        """
-        return tuple(
-            curve(t).last_step
-            for t in self.trials
-            if t.outcome is Outcome.MISSED
-            or (t.outcome is Outcome.REACHED and t.suggestion.purpose is Purpose.BASELINE)
-        )
+        """Last steps of runs that went to their own end."""
+        return tuple(curve(t).last_step for t in self.trials if is_complete(t))
 
     @property
     def is_length_known(self) -> bool:
@@ -103,17 +98,43 @@ class History:
         return groups
 
     def tally(self, tried: Setting) -> tuple[int, int]:
-        """Return how many confirmation runs of a setting have reached the target, and how many missed it."""
+        """Return how many confirmation runs of a setting reached the target, and how many runs missed it.
+
+        The run that discovered the setting confirms nothing, for it was chosen by its luck; a complete run of
+        it that missed counts whatever it was for.
+        """
         runs = self.confirmations.get(tried, ())
-        return sum(map(self.has_reached, runs)), sum(map(self.has_missed, runs))
+        others = self._other_misses.get(tried, 0) if runs else 0
+        return sum(map(self.has_reached, runs)), sum(map(self.has_missed, runs)) + others
+
+    @cached_property
+    def _other_misses(self) -> dict[Setting, int]:
+        """Complete runs that missed the target and were no confirmations, by setting."""
+        return Counter(
+            setting(t)
+            for t in self.trials
+            if t.suggestion.purpose is not Purpose.CONFIRM and is_complete(t) and self.has_missed(t)
+        )
 
     def has_reached(self, trial: Trial) -> bool:
-        """Return whether the trial has met today's target."""
-        return curve(trial).meets(self.spec.target)
+        """Return whether the trial has met today's target; what is in doubt never counts."""
+        return not trial.doubt and curve(trial).meets(self.spec.target)
 
     def has_missed(self, trial: Trial) -> bool:
         """Return whether the trial, run as far as it would go, did not meet today's target."""
         return trial.outcome in RAN_OUT and not self.has_reached(trial)
+
+
+def is_complete(trial: Trial) -> bool:
+    """Return whether the run went to its own end.
+
+    Where nobody has recorded it, a run that missed did, and so did a baseline that met the target: before the
+    length of a run is known, it is not stopped there.
+    """
+    if trial.is_complete is not None:
+        return trial.is_complete
+    is_baseline = trial.suggestion.purpose is Purpose.BASELINE
+    return trial.outcome is Outcome.MISSED or (trial.outcome is Outcome.REACHED and is_baseline)
 
 
 def curve(trial: Trial) -> Curve:

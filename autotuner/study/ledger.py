@@ -41,6 +41,10 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         moment: datetime | None = getattr(trial, name)
         if moment is not None:
             entry[name] = moment.isoformat()
+    if trial.is_complete is not None:
+        entry["complete"] = trial.is_complete
+    if trial.template:
+        entry["template"] = trial.template
     if trial.message:
         entry["message"] = trial.message[:_MAX_MESSAGE]
     if trial.extras:
@@ -65,6 +69,8 @@ def decode_trial(text: str) -> Trial:
             devices=_count(entry["devices"]),
             message=str(entry.get("message", "")),
             extras={str(name): float(value) for name, value in entry.get("extras", {}).items()},
+            is_complete=_flag(entry.get("complete")),
+            template=str(entry.get("template", "")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error
@@ -137,6 +143,12 @@ def _step(value: object) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError(f"{str(value)[:40]!r} is no step")
     return float(value)
+
+
+def _flag(value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{str(value)[:40]!r} is neither true nor false")
+    return value
 
 
 def _count(value: object) -> int:

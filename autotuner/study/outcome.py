@@ -47,6 +47,11 @@ class Ending:
     killed_for_memory: bool = False
     disruption: str = ""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the program went to its own end."""
+        return self.exit_code == 0 and not self.disruption and not self.killed_for_memory
+
 
 def classify(ending: Ending, measurements: Sequence[Measurement], target: Target) -> tuple[Outcome, str]:
     """Return how a trial ended, and why, in words.

@@ -251,7 +251,10 @@ def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[
     ours = {key: value for key, value in before.items() if key.startswith(keys.STATUS_PREFIX)}
     changes: dict[str, str | None] = {key: None for key in ours if key not in after}
     changes |= {key: value for key, value in after.items() if ours.get(key) != value}
-    if set(changes) == {keys.ANSWER} and _lasting(ours.get(keys.ANSWER)) == _lasting(after.get(keys.ANSWER)):
+    if all(
+        key in {keys.ANSWER, keys.CANDIDATE} and _lasting(ours.get(key)) == _lasting(after.get(key))
+        for key in changes
+    ):
         return {}
     return changes
 

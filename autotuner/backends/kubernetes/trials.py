@@ -103,6 +103,7 @@ class TrialReader:
             suggestion_of(manifest),
             started_at=standing.started_at,
             devices=devices(manifest),
+            template=spec.attempt(_template(manifest) or ""),
         )
         if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
             lost = "the job was changed before the trial had started"
@@ -128,7 +129,7 @@ class TrialReader:
             known = _measurements(follower)
             outcome, message = classify(unread, known, spec.target)
             ended = replace(trial, measurements=known, outcome=outcome, message=message)
-            return replace(ended, ended_at=standing.ended_at), ""
+            return replace(ended, ended_at=standing.ended_at, is_complete=False), ""
         extras = follower.parser.extras if follower is not None else {}
         return replace(trial, measurements=_measurements(follower), extras=extras), standing.hold_up
 
@@ -163,6 +164,7 @@ class TrialReader:
             ended_at=standing.ended_at,
             message=message,
             extras=extras,
+            is_complete=ending.is_complete,
         )
 
     def _follower(self, job: Job, spec: TuningSpec, pod: PodStatus) -> LogFollower:
@@ -211,8 +213,13 @@ class TrialReader:
 
 def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
     """Return whether a trial was made from a template that its owner has changed since."""
-    made_from = mapping(mapping(manifest.get("metadata")).get("annotations")).get(keys.TRIAL_TEMPLATE)
+    made_from = _template(manifest)
     return made_from is not None and made_from != job.template
+
+
+def _template(manifest: Mapping[str, Any]) -> str | None:
+    made_from = mapping(mapping(manifest.get("metadata")).get("annotations")).get(keys.TRIAL_TEMPLATE)
+    return None if made_from is None else str(made_from)
 
 
 def _measurements(follower: LogFollower | None) -> tuple[Measurement, ...]:

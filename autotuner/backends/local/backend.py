@@ -144,7 +144,11 @@ class LocalBackend:
             )
             supervisor.write_whole(
                 folder / _SUGGESTION,
-                {"suggestion": json.loads(encode_suggestion(suggestion)), "devices": devices(manifest)},
+                {
+                    "suggestion": json.loads(encode_suggestion(suggestion)),
+                    "devices": devices(manifest),
+                    "template": job.template,
+                },
             )
         try:
             self._supervisors[suggestion.number] = subprocess.Popen(  # noqa: S603
@@ -248,13 +252,16 @@ class LocalBackend:
             started_at=_moment(_read_json(folder / supervisor.STARTED) or ending),
             devices=int(about["devices"]),
             extras=log.extras,
+            template=spec.attempt(str(about.get("template", ""))),
         )
         if ending is None:
             if runs_on:
                 return trial
             lost = Ending(exit_code=None, disruption="the trial's supervisor was killed")
             outcome, message = classify(lost, trial.measurements, spec.target)
-            return replace(trial, outcome=outcome, message=message, ended_at=datetime.now(UTC))
+            return replace(
+                trial, outcome=outcome, message=message, ended_at=datetime.now(UTC), is_complete=False
+            )
         # A process that waits for one that ran out of memory may be seen to fail first: all logs are looked
         # at, and the last one, whose end is told, is that of the process which decided.
         others = [_tail(folder / f"{name}.log") for name in names if name != ending["pod"]]
@@ -262,7 +269,9 @@ class LocalBackend:
         failed = Ending(int(ending["exit_code"]), log_tail)
         outcome, message = classify(failed, trial.measurements, spec.target)
         ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
-        return replace(trial, outcome=outcome, message=message, ended_at=ended_at)
+        return replace(
+            trial, outcome=outcome, message=message, ended_at=ended_at, is_complete=failed.is_complete
+        )
 
     def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogParser:
         # Another metric or pattern reads the log anew.
