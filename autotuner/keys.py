@@ -23,6 +23,9 @@ TARGET: Final = PREFIX + "target"
 QUEUE: Final = PREFIX + "queue"
 """Kueue's LocalQueue for the trials; the job itself is in none, or Kueue would start it."""
 
+RETRIED_AT: Final = PREFIX + "retried-at"
+"""Failures and losses before this moment no longer count; `autotuner retry` writes it."""
+
 PHASE: Final = STATUS_PREFIX + "phase"
 REASON: Final = STATUS_PREFIX + "reason"
 MESSAGE: Final = STATUS_PREFIX + "message"

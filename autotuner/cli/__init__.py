@@ -1,7 +1,7 @@
 """The command line: `autotuner tune FILE`, and what is around it; also `kubectl autotuner`.
 
-A module a group of commands: `tune` runs a job's file on this machine, `look` reads a tuning wherever it is,
-`control` runs the controller. `ending` says how they all end.
+A module a group of commands: `tune` runs a job's file on this machine, `inspect` reads a study wherever it
+is, `retry` lets a failed one go on, `controller` runs the controller. `exit_codes` says how they all end.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__
-from autotuner.cli import controller as control
-from autotuner.cli import inspect as look
-from autotuner.cli import tune
+from autotuner.cli import controller, inspect, retry, tune
 
 app = typer.Typer(
     name="autotuner",
@@ -37,11 +35,12 @@ def main(
 for command in (
     tune.tune,
     tune.validate,
-    look.schema,
-    look.status,
-    look.trials,
-    look.report,
-    look.export,
-    control.controller,
+    inspect.schema,
+    inspect.status,
+    inspect.trials,
+    inspect.report,
+    inspect.export,
+    retry.retry,
+    controller.controller,
 ):
     app.command()(command)

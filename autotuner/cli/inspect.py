@@ -180,10 +180,9 @@ def find(job: str, namespace: str | None, context: str | None) -> Study:
     Raises:
         BackendError: If there is none, or the cluster does not answer.
     """
-    if namespace is None and context is None:
-        for folder in (Path(job), Path(f"{job}-tuning")):
-            if folder.is_dir():
-                return local.read_study(folder)
+    folder = local_folder(job, namespace, context)
+    if folder is not None:
+        return local.read_study(folder)
     from autotuner.backends.kubernetes import connect
     from autotuner.backends.kubernetes.api import current_namespace
     from autotuner.backends.kubernetes.readers import read_study
@@ -193,6 +192,13 @@ def find(job: str, namespace: str | None, context: str | None) -> Study:
             f"there is no folder {job}: name one that `autotuner tune` wrote, or a job by its name"
         )
     return read_study(connect(context=context), namespace or current_namespace(context), job)
+
+
+def local_folder(job: str, namespace: str | None, context: str | None) -> Path | None:
+    """Return the folder of a local study that JOB names; None where it names a job of the cluster."""
+    if namespace is not None or context is not None:
+        return None
+    return next((folder for folder in (Path(job), Path(f"{job}-tuning")) if folder.is_dir()), None)
 
 
 def _cluster_jobs(namespace: str | None, context: str | None, *, everywhere: bool) -> list[Job]:

@@ -8,7 +8,7 @@ import pytest
 
 from autotuner import __version__
 from autotuner.spec.tuning_spec import annotation_fields, annotation_schema
-from tests.end_to_end.programs import Place
+from tests.end_to_end.programs import LEARNS, Place
 
 
 def test_schema_prints_the_annotations_as_a_table_and_as_json(place: Place):
@@ -18,6 +18,25 @@ def test_schema_prints_the_annotations_as_a_table_and_as_json(place: Place):
     for key, _ in annotation_fields():
         assert key in shown.out
     assert place.run("schema", "--json").json == annotation_schema()
+
+
+def test_a_failed_study_goes_on_after_a_retry(place: Place):
+    # The program fails until its data is there: nothing of the job changes.
+    program = "import pathlib; pathlib.Path('data').read_text()\n" + LEARNS
+    file = place.write(program=program).name
+    failed = place.run("tune", file)
+    assert failed.code == 1
+    (place.folder / "data").write_text("")
+    assert place.run("tune", file).code == 1
+    assert place.run("retry", "toy-tuning").code == 0
+    assert place.run("tune", file).code == 0
+
+
+def test_a_retry_of_nothing_says_what_to_name(place: Place):
+    (place.folder / "toy-tuning").mkdir()
+    ran = place.run("retry", "toy-tuning")
+    assert ran.code == 1
+    assert "not the folder of a" in ran.err
 
 
 def test_the_version_is_that_of_the_package(place: Place):

@@ -5,6 +5,7 @@ The same job file as on a cluster, the same trial manifests, the same reconcile 
     NAME-tuning/
       job.yaml            the job, as it was given
       status.json         the status annotations
+      retried-at          when `autotuner retry` was last asked for
       ledger/             a file a finished trial, written whole, never changed
       trials/N/           pods.json, a log a process, ending.json: one trial's remains
 
@@ -51,6 +52,7 @@ from autotuner.study.suggestions import decode_suggestion, encode_suggestion
 from autotuner.trial import Suggestion, Trial
 
 _SUGGESTION: Final = "suggestion.json"
+_RETRIED_AT: Final = "retried-at"
 _CHUNK: Final = 1 << 20
 _TAIL_BYTES: Final = 16_384
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
@@ -361,7 +363,19 @@ def read_status(folder: Path) -> dict[str, str]:
 def _with_status(job: Job, folder: Path) -> Job:
     # A file that was fetched from a cluster carries the status of the tuning there.
     own = {key: value for key, value in job.annotations.items() if not key.startswith(keys.STATUS_PREFIX)}
-    return replace(job, annotations={**own, **read_status(folder)})
+    retried_at = _read_text(folder / _RETRIED_AT)
+    retried = {keys.RETRIED_AT: retried_at} if retried_at else {}
+    return replace(job, annotations={**own, **retried, **read_status(folder)})
+
+
+def retry(folder: Path, now: datetime) -> None:
+    """Have failures and losses so far no longer count, when the study in a folder goes on.
+
+    Raises:
+        Unwritable: If the folder cannot be written.
+    """
+    with _unwritable(folder):
+        supervisor.write_text_whole(folder / _RETRIED_AT, now.isoformat())
 
 
 def _locked(path: Path) -> int | None:
@@ -381,6 +395,13 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
     """Close the pipe: the supervisor's sign to end what it started."""
     if process.stdin is not None:
         process.stdin.close()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,46 @@
+"""`autotuner retry`: let a study that failed go on, once its cause is gone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import typer
+
+from autotuner import keys
+from autotuner.backends.local.backend import read_study
+from autotuner.backends.local.backend import retry as retry_local
+from autotuner.cli.exit_codes import Reported
+from autotuner.cli.inspect import Context, JobName, Namespace, local_folder
+
+
+def retry(job: JobName, namespace: Namespace = None, context: Context = None) -> None:
+    """Let a study that failed go on: failures and losses so far no longer count.
+
+    A job whose annotations or template were changed goes on by itself.
+    """
+    with Reported():
+        now = datetime.now(UTC).replace(microsecond=0)
+        folder = local_folder(job, namespace, context)
+        if folder is not None:
+            _retry_here(folder, now)
+        else:
+            _retry_on_cluster(job, namespace, context, now)
+
+
+def _retry_here(folder: Path, now: datetime) -> None:
+    read_study(folder)  # BackendError where it is no study's folder
+    retry_local(folder, now)
+    typer.echo(f"{folder}: failures so far no longer count; run `autotuner tune` with the same file again")
+
+
+def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now: datetime) -> None:
+    # The Kubernetes client is slow to import: only where it is needed.
+    from autotuner.backends.kubernetes import connect  # noqa: PLC0415
+    from autotuner.backends.kubernetes.api import current_namespace, jobs_path  # noqa: PLC0415
+    from autotuner.backends.kubernetes.readers import read_study as read_on_cluster  # noqa: PLC0415
+
+    api, where = connect(context=context), namespace or current_namespace(context)
+    read_on_cluster(api, where, job)
+    api.patch(jobs_path(where, job), {"metadata": {"annotations": {keys.RETRIED_AT: now.isoformat()}}})
+    typer.echo(f"{where}/{job}: failures so far no longer count; the controller goes on with it")
