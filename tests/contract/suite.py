@@ -16,6 +16,7 @@ import pytest
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation
 from autotuner.job.job import Job
+from autotuner.reconcile import reconcile
 from autotuner.status import Event, Status
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
 from tests.controlplane.waiting import eventually
@@ -303,4 +304,34 @@ class BackendContract:
         other = replace(job, annotations={**job.annotations, keys.TARGET: "loss <= 0.5"})
         assert not observe(harness, other).live[0].measurements
         assert measured(harness, job).measurements == (Measurement(1, 0.5),)
+        harness.backend.stop(job, 0)
+
+    def test_a_run_to_its_own_end_is_complete(self, harness):
+        job = harness.register(manifest(REPORTS))
+        harness.backend.start(job, suggestion())
+        assert ended(harness, job).is_complete is True
+
+    def test_a_run_that_fails_is_not_complete(self, harness):
+        job = harness.register(manifest(FAILS))
+        harness.backend.start(job, suggestion())
+        assert ended(harness, job).is_complete is False
+
+    def test_an_invalid_edit_keeps_what_runs_and_records_what_ends(self, harness):
+        job = harness.register(manifest(REPORTS))
+        harness.backend.start(job, suggestion())
+        ended(harness, job)
+        wrong = replace(job, annotations={**job.annotations, keys.PREFIX + "max-trials": "many"})
+        seen = reconcile(harness.backend, wrong, datetime.now(UTC))
+        assert seen.status.annotations[keys.PHASE] == "Invalid"
+        assert [(t.number, t.outcome) for t in seen.finished] == [(0, Outcome.REACHED)]
+        assert [t.number for t in observe(harness, job).recorded] == [0]
+
+    def test_an_edit_that_leaves_unknown_how_logs_are_read_keeps_what_runs(self, harness):
+        job = harness.register(manifest(RUNS_ON))
+        harness.backend.start(job, suggestion())
+        measured(harness, job)
+        wrong = replace(job, annotations={**job.annotations, keys.TARGET: "93%"})
+        reconcile(harness.backend, wrong, datetime.now(UTC))
+        assert list(harness.backend.existing(job)) == [0]
+        assert measured(harness, job).is_running
         harness.backend.stop(job, 0)
