@@ -1,0 +1,1 @@
+"""What a study knows of its runs: measurements, causes of failure, proof that settings take effect."""
