@@ -45,11 +45,11 @@ from autotuner.measure import LogParser
 from autotuner.outcome import Ending, classify
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
+from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.trial import Suggestion, Trial
 
 _SUGGESTION: Final = "suggestion.json"
 _CHUNK: Final = 1 << 20
-_TAIL_BYTES: Final = 16_384
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
 _POLL_SECONDS: Final = 0.05
 
@@ -252,11 +252,15 @@ class LocalBackend:
             lost = Ending(exit_code=None, disruption="the trial's supervisor was killed")
             outcome, message = classify(lost, trial.measurements, spec.target)
             return replace(trial, outcome=outcome, message=message, ended_at=datetime.now(UTC))
-        # A process that waits for one that ran out of memory may be seen to fail first: all logs are looked
-        # at, and the last one, whose end is told, is that of the process which decided.
-        others = [_tail(folder / f"{name}.log") for name in names if name != ending["pod"]]
-        log_tail = "\n".join([*others, _tail(folder / f"{ending['pod']}.log")])
-        failed = Ending(int(ending["exit_code"]), log_tail)
+        code, last = int(ending["exit_code"]), _tail(folder / f"{ending['pod']}.log")
+        logs: tuple[ProcessLog, ...] = ()
+        if code != 0:
+            # A process that waits for one that ran out of memory may be seen to fail first: all logs count.
+            others = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != ending["pod"])
+            # Nobody deletes a pod here: a signal is the kernel's, or the user's.
+            signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
+            logs = (ProcessLog(last, signalled), *others)
+        failed = Ending(code, last, logs=logs)
         outcome, message = classify(failed, trial.measurements, spec.target)
         ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
         return replace(trial, outcome=outcome, message=message, ended_at=ended_at)
@@ -386,7 +390,7 @@ def _moment(about: Mapping[str, Any] | None) -> datetime | None:
 def _tail(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            file.seek(max(0, path.stat().st_size - MAX_LOG))
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

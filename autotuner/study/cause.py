@@ -35,7 +35,8 @@ _FEW: Final = 3
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]")
 _RANK: Final = re.compile(
-    r"\s{0,8}(\[rank ?\d{1,6}\]:?|\[default\d{1,6}\]:|\[\d{1,6},\d{1,6}\]<\w{1,10}>:|\(\w{0,60} ?pid=[^()]{1,80}\)|\d{1,4}:)\s?"
+    r"\s{0,8}(\[rank ?\d{1,6}\]:?|\[default\d{1,6}\]:|\[\d{1,6},\d{1,6}\]<\w{1,10}>:"
+    r"|\(\w{0,60} ?pid=[^()]{1,80}\)|\d{1,4}:)\s?"
 )
 _BOX: Final = re.compile(r"\s{0,8}[|+│]\s?")
 _TRACEBACK: Final = "Traceback (most recent call last)"
@@ -51,26 +52,34 @@ _EXCEPTION: Final = re.compile(
 )
 _WRAPPER: Final = re.compile(
     r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
-    r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException|returned non-zero exit status"
+    r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
+    r"|returned non-zero exit status"
 )
 _LAUNCHER: Final = re.compile(
-    r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException|Root Cause \(first observed failure\)"
-    r"|closing signal SIGTERM|mpirun|Killing subprocess|Child process with PID|local_rank: \d"
+    r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
+    r"|Root Cause \(first observed failure\)|closing signal SIGTERM"
+    r"|mpirun|Killing subprocess|Child process with PID|local_rank: \d"
 )
 """What only the launcher of several processes prints."""
-_TABLE: Final = re.compile(r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable")
+_TABLE: Final = re.compile(
+    r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
+)
 _BENIGN: Final = re.compile(
-    r"(?:^|[\s\[|:(-])(?:WARN(?:ING)?|INFO|DEBUG|NOTICE|\w{0,40}Warning)(?:[\s\]|:)-]|$)|^\[?[WI]\d{3,4} |^wandb:"
+    r"(?:^|[\s\[|:(-])(?:WARN(?:ING)?|INFO|DEBUG|NOTICE|\w{0,40}Warning)(?:[\s\]|:)-]|$)"
+    r"|^\[?[WI](?:\d{3,4})? |^wandb:"
 )
 """A level below error, as logging, loguru, glog and warnings write it."""
 _SURVIVED: Final = re.compile(
-    r"\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?|fall(?:ing|s)? ?back"
-    r"|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
+    r"\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
+    r"|fall(?:ing|s)? ?back|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)"
+    r"|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
     re.IGNORECASE,
 )
 _PROGRESS: Final = re.compile(
-    r"\b(?:epoch|step|iter(?:ation)?|loss|acc(?:uracy)?|ppl|perplexity|lr|batch|num_updates)\b\W{0,8}\d", re.IGNORECASE
+    r"\b(?:epoch|step|iter(?:ation)?|loss|acc(?:uracy)?|ppl|perplexity|lr|batch|num_updates)\b\W{0,8}\d",
+    re.IGNORECASE,
 )
+_LOUD: Final = re.compile(r"\berror: |\b(?:ERROR|FATAL|CRITICAL)\b")
 _NAN_CHECK: Final = re.compile(r"is_?nan|is_?finite|is_?inf\b", re.IGNORECASE)
 _SURE: Final = re.compile(
     r"(?:ModuleNotFoundError|SyntaxError|IndentationError|TabError)\b|can't open file"
@@ -141,33 +150,35 @@ def find_cause(logs: Sequence[ProcessLog]) -> Cause:
     """
     read = [(log, _last_errors(log)) for log in logs[:MAX_LOGS]]
     said = [(log, error) for log, errors in read for error in errors]
-    for is_wanted in (
-        lambda e: e.outcome is Outcome.OUT_OF_MEMORY and not e.is_secondary,
-        lambda e: not e.is_secondary,
-        lambda e: e.outcome is Outcome.OUT_OF_MEMORY,
-        lambda e: e.outcome is Outcome.FAILED,
-        lambda e: True,
-    ):
-        for log, error in said:
-            if is_wanted(error):
-                return _cause(log, error.outcome, error.line)
+    # min() keeps the first of equals: the process that failed first.
+    if said:
+        log, error = min(said, key=lambda pair: _rank_of(pair[1]))
+        return _cause(log, error.outcome, error.line)
     return _by_exit_code(logs[:MAX_LOGS])
 
 
+def _rank_of(error: _Error) -> int:
+    """Return how directly an error says why processes that died together did; the smallest decides."""
+    if error.outcome is Outcome.OUT_OF_MEMORY:
+        return 2 if error.is_secondary else 0
+    if not error.is_secondary:
+        return 1
+    return 3 if error.outcome is Outcome.FAILED else 4
+
+
 def _cause(log: ProcessLog, outcome: Outcome, line: str) -> Cause:
-    is_sure = outcome is Outcome.FAILED and (
-        log.exit_code in _CANNOT_START or _SURE.search(line) is not None
-    )
+    is_sure = outcome is Outcome.FAILED and (log.exit_code in _CANNOT_START or _SURE.search(line) is not None)
     return Cause(outcome, _printable(line)[:MAX_SAID], is_sure, log.pod, log.node)
 
 
 def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
     """Return the cause where no log names one: a signal, or the program's own exit code."""
+    logs = [log for log in logs if log.exit_code is not None] or logs
     signalled = [log for log in logs if log.exit_code in _SIGNALS]
     for outcome in (Outcome.OUT_OF_MEMORY, Outcome.LOST):
         for log in signalled:
             found, words = _SIGNALS[log.exit_code or 0]
-            # An operator ends the rest with SIGTERM: beside a process with an exit code of its own it says nothing.
+            # An operator ends the rest with SIGTERM: beside an exit code of a process's own it says nothing.
             is_first = log.exit_code in {137, -9} or len(signalled) == len(logs)
             if found is outcome and is_first:
                 return Cause(outcome, words, pod=log.pod, node=log.node)
@@ -206,7 +217,7 @@ def _unsurvived(errors: list[_Error], marks: list[int]) -> list[_Error]:
 
     `marks` are the lines that show it going on: progress, or words such as "retrying".
     """
-    if not errors:
+    if not errors or sum(mark > errors[-1].position for mark in marks) > _FEW:
         return []
     kept = [errors[-1]]
     for error in reversed(errors[:-1]):
@@ -219,8 +230,8 @@ def _unsurvived(errors: list[_Error], marks: list[int]) -> list[_Error]:
     return kept[::-1]
 
 
-def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bool]:  # noqa: C901 (one state machine)
-    """Return the errors of a log, the lines on which the program went on, and whether it is of several processes."""
+def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bool]:
+    """Return a log's errors, the lines that show it going on, and whether several processes wrote it."""
     errors: list[_Error] = []
     marks: list[int] = []
     several = False
@@ -246,7 +257,8 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
         if is_ignored and is_raised:
             is_ignored = False
             continue
-        error = _error(line, position, rank, traceback, is_raised=is_raised, code=previous if is_raised else "")
+        place = (position, rank, traceback)
+        error = _error(place, line, is_raised=is_raised, code=previous if is_raised else "")
         if error is not None:
             secondary = error.is_secondary or (is_raised and is_thread)
             errors.append(error if secondary == error.is_secondary else _as_secondary(error))
@@ -257,10 +269,16 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
     return _roots(errors), marks, several
 
 
-def _error(
-    line: str, position: int, rank: str, traceback: int, *, is_raised: bool, code: str
-) -> _Error | None:
-    """Return the error that a line tells; `is_raised` says that it ends a traceback."""
+def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str) -> _Error | None:
+    """Return the error that a line tells.
+
+    Args:
+        place: Position, rank and number of the traceback.
+        line: The line, without its prefix.
+        is_raised: Whether it ends a traceback.
+        code: The traceback's last line of source.
+    """
+    position, rank, traceback = place
     if _TABLE.match(line):
         return None
     is_exception = is_raised or _EXCEPTION.match(line) is not None
@@ -268,7 +286,9 @@ def _error(
         return None
     known = meaning(line)
     if known is not None and not (known.outcome is Outcome.FAILED and _WRAPPER.search(line)):
-        return _Error(position, line, known.outcome, known.is_secondary, rank, traceback)
+        # A plain line about NaN may be about anything, and an exception's is why the program ended.
+        is_remark = known.outcome is Outcome.DIVERGED and not is_exception
+        return _Error(position, line, known.outcome, known.is_secondary or is_remark, rank, traceback)
     if not is_exception or _WRAPPER.search(line) or _exits_well(line):
         return None
     if _NAN_CHECK.search(code) and line.startswith(("AssertionError", "ValueError", "RuntimeError")):
@@ -285,7 +305,9 @@ def _roots(errors: list[_Error]) -> list[_Error]:
     return [
         e
         for e in errors
-        if not (e.traceback and e.traceback in known and e.outcome is Outcome.FAILED and meaning(e.line) is None)
+        if not (
+            e.traceback and e.traceback in known and e.outcome is Outcome.FAILED and meaning(e.line) is None
+        )
     ]
 
 
@@ -315,7 +337,7 @@ def _is_benign(line: str) -> bool:
 
 
 def _is_progress(line: str) -> bool:
-    return _PROGRESS.search(line) is not None
+    return _PROGRESS.search(line) is not None and _LOUD.search(line) is None
 
 
 def _shows_progress(line: str) -> bool:

@@ -85,6 +85,7 @@ def read_pod(pod: Mapping[str, Any]) -> Pod:
         name=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
         role=str(labels.get(_TYPE_LABEL, "")),
+        node=str(mapping(pod.get("spec")).get("nodeName") or ""),
         is_rank_zero=_is_rank_zero(labels),
         created_at=moment(metadata.get("creationTimestamp")),
         started_at=started_at,
