@@ -174,10 +174,14 @@ _DIVERGED: Final = (
     r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
     r"\b(?:nan|non-?finite|infinite|inf) (?:loss|gradient|values? in (?:loss|grad))",
     r"\bloss (?:nan|inf)\b",
-    r"(?:nan|inf(?:inity)?)s? (?:(?:or|and|/) ?(?:nan|inf(?:inity)?)s? )?"
-    r"(?:is |was |were )?(?:detected|found|encountered)",
-    r"(?:found|detected|encountered|contains?|got|produced) (?:an? )?"
-    r"(?:either `inf`|nan|inf\b|non-?finite|infinite)",
+    (
+        r"(?:nan|inf(?:inity)?)s? (?:(?:or|and|/) ?(?:nan|inf(?:inity)?)s? )?"
+        r"(?:is |was |were )?(?:detected|found|encountered)"
+    ),
+    (
+        r"(?:found|detected|encountered|contains?|got|produced) (?:an? )?"
+        r"(?:either `inf`|nan|inf\b|non-?finite|infinite)"
+    ),
     r"Minimum loss scale|loss scale (?:already )?(?:at|is at|reached).{0,20}minimum",
     r"cannot decrease scale anymore",
     r"to satisfy the constraint.{0,120}found invalid values|returned nan values|Unexpected result nan",
