@@ -5,13 +5,13 @@ digit: the script ignores its variables. A run that goes on where another ended:
 reported batch, step count or throughput that does not follow the batch size.
 
 How many digits are enough? Curves coincide by chance where the metric is coarse (350 of 360 samples right),
-so a value counts by the number of levels that it is one of: `log2(levels between the curve's extremes x 3.5
-/ spread)` bits, where 3.5 is for the overlap of two normal noises and `spread` is how many such levels runs
-are taken to differ by: their noise is at least a hundredth of the curve's extent where the batch size
-differs, a thousandth where only hyperparameters or seeds do. Each value counts once, values at an end of
-the scale (0, 1, 100) never, so that two runs that both saturate or both learn nothing prove nothing.
-`ENOUGH` bits over all settings are a finding: with the chance of one pair below 1e-12, no study has pairs
-enough for a false alarm.
+so a value counts by the number of levels that it is one of: `log2(3.5 x levels / spread)` bits, where
+`levels` are those between the curve's extremes and 3.5 is for the overlap of two normal noises. `spread` is
+1,000: the noise between runs is taken to be at least a thousandth of the curve's extent; it is 100 where
+three batch sizes agree, for their curves differ by more than noise. Each value counts once, values at an
+end of the scale (0, 1, 100) never, so that two runs that both saturate or both learn nothing prove nothing.
+`ENOUGH` bits over all settings are a finding: with a chance of 1e-12, no study has pairs enough for a false
+alarm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import math
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
@@ -36,6 +35,8 @@ FEWEST_VALUES: Final = 3
 """Different values of a curve that are a curve."""
 FEWEST_SINGLE: Final = 4
 """Settings that must agree where a run has but one or two values; the baseline, which learns, is one."""
+FEWEST_BATCHES: Final = 3
+"""Batch sizes that must agree where the digits alone do not tell."""
 MOST_POINTS: Final = 200
 """Points of a curve that are compared."""
 MOST_RUNS: Final = 200
@@ -45,7 +46,9 @@ MOST_GROUPS: Final = 20
 
 _LARGEST_LATTICE: Final = 100_000
 """Samples of a validation set up to which values are recognised as its fractions."""
-_MOST_DECIMALS: Final = 17
+_MOST_DECIMALS: Final = 12
+_SINGLE_PRECISION: Final = 6e-8
+"""Rounding of a metric that was computed in 32 bits, and printed as if in 64."""
 _ENDS: Final = frozenset({0.0, 1.0, 100.0})
 _NORMAL: Final = 3.5
 _COARSE, _FINE = 100.0, 1000.0
@@ -192,7 +195,8 @@ def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
 def _is_not_wired(group: Sequence[Member]) -> bool:
     batches = {trial.suggestion.batch_size for trial, _ in group}
     if _bits_by(group, _setting, _FINE) >= ENOUGH or (
-        len(batches) > 1 and _bits_by(group, lambda t: t.suggestion.batch_size, _COARSE) >= ENOUGH
+        len(batches) >= FEWEST_BATCHES
+        and _bits_by(group, lambda t: t.suggestion.batch_size, _COARSE) >= ENOUGH
     ):
         return True
     settings = {_setting(trial) for trial, _ in group}
@@ -200,9 +204,8 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
     if len(settings) < FEWEST_SINGLE or not has_baseline:
         return False
     # A run of several points that has one value learns nothing; a run of one point may well.
-    spread = _COARSE if len(batches) >= FEWEST_SINGLE else _FINE
     single = [(trial, points) for trial, points in group if len(points) < FEWEST_VALUES]
-    return _bits_by(single, _setting, spread, fewest=1) >= ENOUGH_SINGLE
+    return _bits_by(single, _setting, _FINE, fewest=1) >= ENOUGH_SINGLE
 
 
 def _bits_by(
@@ -243,14 +246,15 @@ def _quantum(values: Sequence[float]) -> float:
 
 
 def _decimals(value: float) -> int:
-    exponent = Decimal(repr(value)).as_tuple().exponent
-    return min(max(0, -int(exponent)), _MOST_DECIMALS)
+    """Return the decimals that a value is written with, but for the rounding of its last operation."""
+    slack = 1e-12 * max(1.0, abs(value))
+    written = (n for n in range(_MOST_DECIMALS) if abs(value - round(value, n)) <= slack)
+    return next(written, _MOST_DECIMALS)
 
 
 def _lattice(values: np.ndarray[tuple[int], np.dtype[np.float64]], written: float) -> float:
     sizes = np.arange(1, min(_LARGEST_LATTICE, int(min(1 / written, 1e9)) + 1) + 1, dtype=np.float64)
-    # A float's own rounding is no less than this.
-    tolerance = sizes * max(0.51 * written, 1e-9)
+    tolerance = sizes * max(0.51 * written, _SINGLE_PRECISION)
     fits = np.ones(len(sizes), dtype=np.bool_)
     with np.errstate(all="ignore"):
         for value in values:
@@ -271,8 +275,8 @@ def _not_wired(group: Sequence[Member]) -> Finding:
     values = ", ".join(f"{value:g}" for _, value in points[:4])
     message = (
         f"trials {', '.join(map(str, numbers[:6]))} measured the same to the last digit ({values}, ...)"
-        f" with different settings ({shown}): the script does not use what it is given; pass on the variables,"
-        " such as --batch-size=$(AUTOTUNER_BATCH_SIZE)"
+        f" with different settings ({shown}): the script does not use what it is given; pass on the"
+        " variables, such as --batch-size=$(AUTOTUNER_BATCH_SIZE)"
     )
     return Finding(Reason.NOT_WIRED, numbers, message, names)
 
