@@ -7,11 +7,11 @@ reported batch, step count or throughput that does not follow the batch size.
 How many digits are enough? Curves coincide by chance where the metric is coarse (350 of 360 samples right),
 so a value counts by the number of levels that it is one of: `log2(3.5 x levels / spread)` bits, where
 `levels` are those between the curve's extremes and 3.5 is for the overlap of two normal noises. `spread` is
-1,000: the noise between runs is taken to be at least a thousandth of the curve's extent; it is 100 where
-three batch sizes agree, for their curves differ by more than noise. Each value counts once, values at an
-end of the scale (0, 1, 100) never, so that two runs that both saturate or both learn nothing prove nothing.
-`ENOUGH` bits over all settings are a finding: with a chance of 1e-12, no study has pairs enough for a false
-alarm.
+1,000: the noise between runs is taken to be at least a thousandth of the curve's extent; it is 200 where
+three batch sizes agree, for their curves differ by more than noise. A metric of fewer than 200 levels
+proves nothing. Each value counts once, values at an end of the scale (0, 1, 100) never, so that two runs
+that both saturate or both learn nothing prove nothing. `ENOUGH` bits over all settings are a finding: with
+a chance of 1e-12, no study has pairs enough for a false alarm.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ _MOST_DECIMALS: Final = 12
 _SINGLE_PRECISION: Final = 6e-8
 """Rounding of a metric that was computed in 32 bits, and printed as if in 64."""
 _ENDS: Final = frozenset({0.0, 1.0, 100.0})
+_FEWEST_LEVELS: Final = 200
+"""Levels of a metric below which equal values are common: a validation set of so many samples."""
 _NORMAL: Final = 3.5
-_COARSE, _FINE = 100.0, 1000.0
+_COARSE, _FINE = 200.0, 1000.0
 _REPORTED: Final = "batch_size"
 _STEPS: Final = "steps_per_epoch"
 _SAMPLES, _RATE = "samples_per_second", "steps_per_second"
@@ -229,6 +231,8 @@ def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int) -
         return 0.0
     extent = max(values) - min(values) if len(values) >= FEWEST_VALUES else abs(max(values, key=abs))
     levels = extent / quantum
+    if levels < _FEWEST_LEVELS:
+        return 0.0
     return len(informative) * max(0.0, math.log2(max(levels * _NORMAL / spread, 1.0)))
 
 
