@@ -8,12 +8,12 @@ reads it off the job's conditions and its pods, given as plain values.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from autotuner.spec.values import Target
+from autotuner.spec import Target
+from autotuner.study.cause import Cause, ProcessLog, find_cause
 from autotuner.study.log_parser import ESCAPE
 from autotuner.trial import Measurement, Outcome
 
@@ -23,53 +23,57 @@ MAX_TAIL: Final = 1500
 """Characters of them; an annotation that repeats them must stay small."""
 
 
-_OUT_OF_MEMORY: Final = re.compile(
-    r"(?:CUDA|HIP|XPU|MPS backend) (?:error: )?out of memory"
-    r"|OutOfMemoryError"
-    r"|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|DefaultCPUAllocator: (?:can't allocate|not enough) memory"
-    r"|^MemoryError\b|Cannot allocate memory",
-    re.MULTILINE,
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What a backend saw of a trial's end.
 
     `exit_code` is that of the first process that failed, 0 where all succeeded, None where none ended by
-    itself. `log_tail` is the end of its log. `killed_for_memory` is the kernel's word (OOMKilled).
-    `disruption` is the cluster's own reason where the end was its doing: preempted, evicted, node lost.
+    itself. `log_tail` is the end of its log, and `logs` are the ends of the logs of all processes that
+    failed, the first to fail first; without them `log_tail` alone is read. `killed_for_memory` is the
+    kernel's word (OOMKilled). `disruption` is the cluster's own reason where the end was its doing
+    (preempted, evicted, node lost); `logs` then are of processes that failed no later. `never_started` names
+    pods that had not run yet.
     """
 
     exit_code: int | None
     log_tail: str = ""
     killed_for_memory: bool = False
     disruption: str = ""
+    logs: tuple[ProcessLog, ...] = ()
+    never_started: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
-        """Whether the program went to its own end."""
+        """Whether the program ran to its own end: only such a run says how long a run is."""
         return self.exit_code == 0 and not self.disruption and not self.killed_for_memory
 
 
 def classify(ending: Ending, measurements: Sequence[Measurement], target: Target) -> tuple[Outcome, str]:
     """Return how a trial ended, and why, in words.
 
-    A run that met the target has reached it, however it ended afterwards.
+    A run that met the target has reached it, however it ended afterwards (`Ending.is_complete` says whether
+    it ran to its own end). Then what the cluster did decides, whatever the exit code: a program that is told
+    to go may well exit with 0.
     """
     if any(target.is_met(measurement.value) for measurement in measurements):
         return Outcome.REACHED, ""
-    if ending.disruption:
+    cause = _cause(ending)
+    lacked_memory = cause is not None and cause.outcome is Outcome.OUT_OF_MEMORY
+    if ending.disruption and not (lacked_memory and ending.logs):
         return Outcome.LOST, ending.disruption
     if ending.killed_for_memory:
         return Outcome.OUT_OF_MEMORY, "the kernel killed the process for its memory (OOMKilled)"
-    if ending.exit_code != 0 and (match := _OUT_OF_MEMORY.search(ending.log_tail)):
-        return Outcome.OUT_OF_MEMORY, _line_around(ending.log_tail, match.start())
+    if cause is not None and lacked_memory:
+        return Outcome.OUT_OF_MEMORY, _told(cause)
     if measurements and not measurements[-1].is_finite:
         return Outcome.DIVERGED, f"{target.metric} became {measurements[-1].value}"
+    if cause is not None and ending.never_started and not cause.is_sure_to_repeat:
+        waiting = ", ".join(ending.never_started)
+        return Outcome.LOST, f"it failed while pod {waiting} had not started: {_told(cause)}".rstrip(": ")
+    if cause is not None and cause.outcome is not Outcome.FAILED:
+        return cause.outcome, _told(cause)
     if ending.exit_code != 0:
-        return Outcome.FAILED, f"exit code {ending.exit_code}: {tail(ending.log_tail) or 'the log is empty'}"
+        return Outcome.FAILED, f"exit code {ending.exit_code}: {_end(ending, cause) or 'the log is empty'}"
     if not measurements:
         return Outcome.FAILED, (
             f"the run ended well, but no line of its log carries {target.metric}: print it from rank 0, such"
@@ -79,6 +83,31 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
     return Outcome.MISSED, ""
 
 
+def _cause(ending: Ending) -> Cause | None:
+    """Return why the processes failed; None where none did."""
+    if ending.logs:
+        return find_cause(ending.logs)
+    if ending.exit_code == 0 or ending.disruption:
+        return None
+    return find_cause([ProcessLog(ending.log_tail, ending.exit_code)])
+
+
+def _told(cause: Cause) -> str:
+    """Return the deciding line with the pod and the node where it was said."""
+    where = f"pod {cause.pod}" if cause.pod else ""
+    if cause.node:
+        where = f"{where} on node {cause.node}".strip()
+    return f"{where}: {cause.line}" if where else cause.line
+
+
+def _end(ending: Ending, cause: Cause | None) -> str:
+    """Return the last lines of the log that decided, headed by the deciding line where they lack it."""
+    logs = [log.text for log in ending.logs if cause is not None and log.pod == cause.pod]
+    last = tail(logs[0] if logs else ending.log_tail)
+    line = "" if cause is None or cause.line in last else cause.line
+    return "\n".join(part for part in (line, last) if part)
+
+
 def tail(log: str) -> str:
     """Return the last lines of a log that say something, bounded in number and length.
 
@@ -86,11 +115,6 @@ def tail(log: str) -> str:
     """
     lines = [line for written in log.splitlines() if (line := _printable(written))]
     return "\n".join(lines[-TAIL_LINES:])[-MAX_TAIL:]
-
-
-def _line_around(log: str, position: int) -> str:
-    start = log.rfind("\n", 0, position) + 1
-    return _printable(log[start:].splitlines()[0]).strip()[:MAX_TAIL]
 
 
 def _printable(line: str) -> str:

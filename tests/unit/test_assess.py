@@ -189,3 +189,36 @@ def test_what_holds_a_pod_up_is_told_once_patience_has_run_out(patience):
     assert told == (
         "pod t-master-0 cannot start: ImagePullBackOff: no such image" if patience.seconds == 100 else ""
     )
+
+
+def test_a_preempted_master_that_exits_well_is_lost():
+    master = died(MASTER, 0, disruption="PreemptionByScheduler: room")
+    standing = assess(SUCCEEDED, [master, WORKER], NOW, PATIENCE)
+    assert classify(standing.ending, [Measurement(1, 0.5)], TARGET)[0] is Outcome.LOST
+    assert classify(standing.ending, [Measurement(1, 0.95)], TARGET)[0] is Outcome.REACHED
+    assert not standing.ending.is_complete
+
+
+def test_a_worker_preempted_after_success_changes_nothing():
+    late = died(WORKER, 143, after=5, disruption="EvictionByEvictionAPI: drain")
+    assert assess(SUCCEEDED, [died(MASTER, 0), late], NOW, PATIENCE).ending == Ending(exit_code=0)
+
+
+def test_a_master_that_fails_while_a_worker_waits_for_its_node_is_lost():
+    pending = replace(WORKER, started_at=None, hold_up="Unschedulable: 0/3 nodes are available")
+    standing = assess(FAILED, [died(MASTER, log_tail="RendezvousTimeoutError"), pending], NOW, PATIENCE)
+    outcome, message = classify(standing.ending, (), TARGET)
+    assert outcome is Outcome.LOST
+    assert "t-worker-0" in message
+
+
+def test_a_memory_error_outranks_a_later_disruption():
+    pods = [died(MASTER, log_tail=OOM), died(WORKER, 143, after=5, disruption="EvictionByEvictionAPI: drain")]
+    standing = assess(FAILED, pods, NOW, PATIENCE)
+    assert classify(standing.ending, (), TARGET)[0] is Outcome.OUT_OF_MEMORY
+
+
+def test_a_memory_error_outranks_an_earlier_death_of_another_pod():
+    pods = [died(MASTER, log_tail="KeyError: 'label'"), died(WORKER, after=2, log_tail=OOM)]
+    standing = assess(FAILED, pods, NOW, PATIENCE)
+    assert classify(standing.ending, (), TARGET)[0] is Outcome.OUT_OF_MEMORY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autotuner.study.cause import ProcessLog
 from autotuner.study.outcome import MAX_TAIL, TAIL_LINES, Ending, classify, tail
 from autotuner.trial import Outcome
 from tests.builders import spec, trial
@@ -70,3 +71,39 @@ def test_the_tail_of_a_log_is_bounded_and_cannot_move_a_cursor():
     assert said.splitlines() == ["red"] * TAIL_LINES
     assert len(tail("y" * 100_000)) <= MAX_TAIL
     assert all(c.isprintable() or c == "\n" for c in tail(hostile[:200]))
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 143, None])
+def test_a_disrupted_run_is_lost_whatever_its_exit_code(exit_code):
+    ending = Ending(exit_code, disruption="preempted")
+    assert classify(ending, trial(values=[0.5]).measurements, TARGET) == (Outcome.LOST, "preempted")
+    assert not ending.is_complete
+
+
+def test_a_run_that_reached_the_target_and_was_preempted_is_not_complete():
+    ending = Ending(0, disruption="preempted")
+    assert classify(ending, trial(values=[0.95]).measurements, TARGET)[0] is Outcome.REACHED
+    assert not ending.is_complete
+    assert Ending(0).is_complete
+    assert not Ending(1).is_complete
+
+
+def test_a_failure_while_a_pod_has_never_started_is_the_clusters():
+    waiting = ("t-worker-1",)
+    outcome, message = classify(Ending(1, "ValueError: bad", never_started=waiting), (), TARGET)
+    assert outcome is Outcome.LOST
+    assert "t-worker-1" in message
+    assert "ValueError: bad" in message
+
+
+def test_what_is_sure_to_repeat_fails_though_a_pod_has_never_started():
+    ending = Ending(1, "ModuleNotFoundError: No module named 'timm'", never_started=("t-worker-1",))
+    assert classify(ending, (), TARGET)[0] is Outcome.FAILED
+
+
+def test_a_loss_names_the_pod_and_the_node():
+    log = ProcessLog(
+        "RuntimeError: CUDA error: uncorrectable ECC error encountered", 1, "t-worker-1", "gpu-7"
+    )
+    _, message = classify(Ending(1, logs=(log,)), (), TARGET)
+    assert message.startswith("pod t-worker-1 on node gpu-7: RuntimeError: CUDA error: uncorrectable ECC")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from autotuner.study.cause import ProcessLog
 from autotuner.study.outcome import Ending
 
 OOM_KILLED: Final = "OOMKilled"
@@ -22,16 +23,17 @@ _OOM_EXIT_CODE: Final = 137
 class PodStatus:
     """One pod of a trial, as plain values.
 
-    `role` is `master` or `worker`. `started_at`, `finished_at`, `exit_code`, `reason` and `log_tail` are of
-    its training container; `log_tail` is the termination message, which outlives the log. `disruption` is the
-    cluster's own reason where it ended the pod: preempted, evicted, node lost. `is_deleted_first` says that
-    the pod was told to go before its process ended. `hold_up` says what keeps a pod from starting, since
-    `created_at`.
+    `role` is `master` or `worker`, `node` is where it runs. `started_at`, `finished_at`, `exit_code`,
+    `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
+    outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
+    node lost. `is_deleted_first` says that the pod was told to go before its process ended. `hold_up` says
+    what keeps a pod from starting, since `created_at`.
     """
 
     name: str
     uid: str
     role: str = ""
+    node: str = ""
     is_rank_zero: bool = False
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -94,12 +96,27 @@ def assess(job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: 
     if job.has_succeeded or job.has_failed:
         finishes = [pod.finished_at for pod in pods if pod.finished_at is not None]
         ended_at = job.ended_at or max(finishes, default=now)
-        ending = Ending(exit_code=0) if job.has_succeeded else _failure(job, pods)
+        ending = _success(pods) if job.has_succeeded else _failure(job, pods)
         # Without its pods a job still says when its master began.
         return TrialStanding(started_at or job.running_since, ended_at, ending)
     if not job.is_suspended and (replaced := _replaced(job, pods)):
         return TrialStanding(job.running_since, now, Ending(None, disruption=replaced))
     return TrialStanding(started_at, hold_up=_hold_up(pods, now, patience))
+
+
+def _success(pods: Sequence[PodStatus]) -> Ending:
+    """Return the end of a job that has succeeded, which a program that was told to go may have ended well.
+
+    A worker that was disrupted after rank 0 had finished changes nothing.
+    """
+    finishes = [pod.finished_at for pod in pods if pod.is_rank_zero and pod.finished_at is not None]
+    for pod in pods:
+        is_before = bool(finishes) and pod.finished_at is not None and pod.finished_at <= max(finishes)
+        if pod.disruption and (pod.is_rank_zero or is_before):
+            return Ending(0, disruption=f"pod {pod.name}: {pod.disruption}")
+        if pod.is_rank_zero and pod.is_deleted_first:
+            return Ending(0, disruption=f"pod {pod.name} was deleted while it ran")
+    return Ending(exit_code=0)
 
 
 def _failure(job: Conditions, pods: Sequence[PodStatus]) -> Ending:
@@ -109,9 +126,6 @@ def _failure(job: Conditions, pods: Sequence[PodStatus]) -> Ending:
     one second, the finest that a pod tells, those come first of whose role the job counted a failure: the
     operator deletes what still runs only after that.
     """
-    for pod in pods:
-        if pod.disruption:
-            return Ending(None, disruption=f"pod {pod.name}: {pod.disruption}")
     failed = sorted(
         (pod for pod in pods if pod.exit_code not in {None, 0}),
         key=lambda pod: (
@@ -121,6 +135,10 @@ def _failure(job: Conditions, pods: Sequence[PodStatus]) -> Ending:
             not pod.is_deleted_first,
         ),
     )
+    for pod in pods:
+        if pod.disruption:
+            earlier = [p for p in failed if p.name != pod.name and _is_no_later(p, pod)]
+            return Ending(None, disruption=f"pod {pod.name}: {pod.disruption}", logs=_logs(earlier))
     if any(pod.reason == OOM_KILLED for pod in failed):
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
     if failed and failed[0].is_deleted_first:
@@ -128,12 +146,22 @@ def _failure(job: Conditions, pods: Sequence[PodStatus]) -> Ending:
     if vanished := _replaced(job, pods) or _vanished(job, failed):
         return Ending(None, disruption=vanished)
     if failed:
-        return Ending(failed[0].exit_code, log_tail=failed[0].log_tail)
+        waiting = tuple(pod.name for pod in pods if pod.started_at is None and pod.exit_code is None)
+        logs = _logs([pod for pod in failed if not pod.is_deleted_first])
+        return Ending(failed[0].exit_code, failed[0].log_tail, logs=logs, never_started=waiting)
     names = ", ".join(pod.name for pod in pods if pod.is_deleted_first)
     gone = f"pod {names} was deleted" if names else "its pods are gone"
     return Ending(
         None, disruption=f"{gone}, and no process of it has failed; {job.message}".removesuffix("; ")
     )
+
+
+def _logs(pods: Sequence[PodStatus]) -> tuple[ProcessLog, ...]:
+    return tuple(ProcessLog(pod.log_tail, pod.exit_code, pod.name, pod.node) for pod in pods)
+
+
+def _is_no_later(pod: PodStatus, other: PodStatus) -> bool:
+    return other.finished_at is None or (pod.finished_at is not None and pod.finished_at <= other.finished_at)
 
 
 def _replaced(job: Conditions, pods: Sequence[PodStatus]) -> str:

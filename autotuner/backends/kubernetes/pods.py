@@ -1,4 +1,4 @@
-"""Pods and PyTorchJobs, as the API server returns them, read into the plain values of `autotuner.outcome`.
+"""Pods and PyTorchJobs, as the API server returns them, read into the plain values of `assess`.
 
 Every field may be absent: lists without entries and counts of zero are omitted, and a pod that was never
 scheduled has almost no status at all. What cannot be read counts as absent.
@@ -86,6 +86,7 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
         name=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
         role=str(labels.get(_TYPE_LABEL, "")),
+        node=str(mapping(pod.get("spec")).get("nodeName") or ""),
         is_rank_zero=_is_rank_zero(labels),
         created_at=moment(metadata.get("creationTimestamp")),
         started_at=started_at,

@@ -29,13 +29,16 @@ from autotuner.job.job import Job
 from autotuner.job.pytorchjob import devices
 from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
+from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.log_parser import LogParser
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome, Trial
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
 """How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""
-_TAIL_LINES: Final = 60
+_TAIL_LINES: Final = 1000
+_LOGS_READ: Final = 16
+"""Failed pods of a trial whose logs are read, those that failed first."""
 
 
 class TrialReader:
@@ -115,9 +118,7 @@ class TrialReader:
                 follower = self._follower(job, spec, rank_zero)
                 is_whole = self._follow(job, rank_zero, follower)
             if standing.ending is not None:
-                ended = self._ended(
-                    job, spec, trial, standing=standing, pods=pods, follower=follower, is_whole=is_whole
-                )
+                ended = self._ended(job, spec, trial, standing=standing, follower=follower, is_whole=is_whole)
                 return ended, ""
         except RequestFailed as error:
             # What is measured does not change because a node does not answer for a while.
@@ -140,7 +141,6 @@ class TrialReader:
         trial: Trial,
         *,
         standing: TrialStanding,
-        pods: Sequence[PodStatus],
         follower: LogFollower | None,
         is_whole: bool,
     ) -> Trial:
@@ -153,7 +153,7 @@ class TrialReader:
         if follower is None and ending.exit_code == 0:
             ending = Ending(None, disruption="its pods, and their logs, were gone before they could be read")
         elif ending.exit_code not in {None, 0}:
-            ending = replace(ending, log_tail=self._tail(job, ending, pods, follower))
+            ending = self._with_logs(job, ending, follower)
         measurements = _measurements(follower)
         outcome, message = classify(ending, measurements, spec.target)
         extras = follower.parser.extras if follower is not None else {}
@@ -192,23 +192,29 @@ class TrialReader:
         follower.look(read)
         return follower.is_whole
 
-    def _tail(self, job: Job, ending: Ending, pods: Sequence[PodStatus], follower: LogFollower | None) -> str:
-        """Return the end of the log of the process that failed first, from wherever it still stands."""
-        if ending.log_tail:
-            return ending.log_tail
-        failed = next((pod for pod in pods if pod.exit_code == ending.exit_code), None)
-        if failed is None or (failed.is_rank_zero and follower is not None):
-            return follower.tail if follower is not None else ""
+    def _with_logs(self, job: Job, ending: Ending, follower: LogFollower | None) -> Ending:
+        """Return the ending with the ends of the failed pods' own logs, where they can still be read.
+
+        A termination message is 2,048 bytes, which a launcher's own table of failures fills.
+        """
+        logs = [self._with_log(job, log) for log in ending.logs[:_LOGS_READ]]
+        last = follower.tail if follower is not None else ""
+        if len(logs) == 1 and not logs[0].text:
+            logs = [replace(logs[0], text=last)]
+        return replace(ending, logs=(*logs, *ending.logs[_LOGS_READ:]), log_tail=ending.log_tail or last)
+
+    def _with_log(self, job: Job, log: ProcessLog) -> ProcessLog:
         try:
-            return self._api.log(
+            text = self._api.log(
                 job.namespace,
-                failed.name,
+                log.pod,
                 container=CONTAINER,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,
             )
         except RequestFailed:
-            return follower.tail if follower is not None else ""
+            return log
+        return replace(log, text=text[-MAX_LOG:] or log.text)
 
 
 def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:

@@ -45,6 +45,7 @@ from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
 from autotuner.spec.untrusted_yaml import load_documents
 from autotuner.status import Event, Status
+from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.ledger import decode_ledger, encode_trial
 from autotuner.study.log_parser import LogParser
 from autotuner.study.outcome import Ending, classify
@@ -54,7 +55,6 @@ from autotuner.trial import Suggestion, Trial
 _SUGGESTION: Final = "suggestion.json"
 _RETRIED_AT: Final = "retried-at"
 _CHUNK: Final = 1 << 20
-_TAIL_BYTES: Final = 16_384
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
 _POLL_SECONDS: Final = 0.05
 
@@ -264,11 +264,15 @@ class LocalBackend:
             return replace(
                 trial, outcome=outcome, message=message, ended_at=datetime.now(UTC), is_complete=False
             )
-        # A process that waits for one that ran out of memory may be seen to fail first: all logs are looked
-        # at, and the last one, whose end is told, is that of the process which decided.
-        others = [_tail(folder / f"{name}.log") for name in names if name != ending["pod"]]
-        log_tail = "\n".join([*others, _tail(folder / f"{ending['pod']}.log")])
-        failed = Ending(int(ending["exit_code"]), log_tail)
+        code, last = int(ending["exit_code"]), _tail(folder / f"{ending['pod']}.log")
+        logs: tuple[ProcessLog, ...] = ()
+        if code != 0:
+            # A process that waits for one that ran out of memory may be seen to fail first: all logs count.
+            others = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != ending["pod"])
+            # Nobody deletes a pod here: a signal is the kernel's, or the user's.
+            signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
+            logs = (ProcessLog(last, signalled), *others)
+        failed = Ending(code, last, logs=logs)
         outcome, message = classify(failed, trial.measurements, spec.target)
         ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
         return replace(
@@ -419,7 +423,7 @@ def _moment(about: Mapping[str, Any] | None) -> datetime | None:
 def _tail(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            file.seek(max(0, path.stat().st_size - MAX_LOG))
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

@@ -1,0 +1,367 @@
+"""Warn where a job does not pass on what a trial sets, or where trials would share a place.
+
+A script that ignores AUTOTUNER_BATCH_SIZE trains the same batch in every trial, and a study of it
+"confirms" the largest batch that was asked for. So before the first trial the manifest is searched for
+references: `$(NAME)` in command, args and env, `$NAME` where a shell runs, and the script's own text where
+it is at hand. What cannot be seen from here (a configuration file, a script inside an image) is said once,
+never taken for proof.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from autotuner import keys
+
+MAX_TEXT: Final = 65_536
+"""Characters of a command line, and of a script, that are read."""
+
+ENV_OUTPUT_DIR: Final = keys.ENV_PREFIX + "OUTPUT_DIR"
+
+_CONTAINER: Final = "pytorch"
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
+_BATCH: Final = frozenset(
+    {
+        "b", "bs", "batch", "batchsize", "batch_size", "batch_size_per_gpu", "train_batch_size",
+        "global_batch_size", "total_batch_size", "train_bs", "per_device_train_batch_size",
+        "per_gpu_train_batch_size", "imgs_per_gpu", "samples_per_gpu", "micro_batch_size",
+        "train_micro_batch_size_per_gpu", "max_tokens", "device_batch_size",
+    }
+)  # fmt: skip
+"""What scripts call the batch size."""
+_MICRO: Final = frozenset({"micro_batch_size", "train_micro_batch_size_per_gpu", "device_batch_size"})
+"""Part of a batch: it may be fixed where the global batch size is passed on."""
+_ALIASES: Final = (
+    frozenset({"lr", "learning_rate", "base_lr", "blr", "max_lr", "peak_lr", "lr0"}),
+    frozenset({"wd", "weight_decay"}),
+    frozenset({"opt", "optim", "optimizer"}),
+    frozenset({"momentum", "sgd_momentum"}),
+    frozenset({"warmup", "warmup_steps", "num_warmup_steps", "warmup_epochs", "warmup_ratio"}),
+)
+_PLACES: Final = frozenset(
+    {
+        "output", "output_dir", "out", "out_dir", "outdir", "save", "save_dir", "checkpoint_dir",
+        "checkpoints_dir", "ckpt_dir", "checkpoint_path", "work_dir", "workdir", "log_dir", "logdir",
+        "logging_dir", "run_dir", "exp_dir", "experiment_dir", "results_dir", "result_dir", "model_dir",
+        "default_root_dir", "save_path", "dirpath", "save_folder", "train_dir",
+    }
+)  # fmt: skip
+_RESUMES: Final = frozenset(
+    {
+        "resume", "auto_resume", "autoresume", "resume_from", "resume_from_checkpoint", "resume_path",
+        "resume_dir", "restore_file", "restore_from", "continue_training", "ckpt_path",
+    }
+)  # fmt: skip
+_CONFIGS: Final = re.compile(r"\.(?:ya?ml|json|toml|ini|cfg|gin)$")
+_CONFIG_FLAGS: Final = frozenset(
+    {"config", "cfg", "config_file", "config_name", "config_path", "deepspeed", "deepspeed_config", "conf"}
+)
+_OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
+_OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.@/-]{0,200})=(.*)", re.DOTALL)
+_REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
+_OWN: Final = (ENV_OUTPUT_DIR, keys.ENV_TRIAL)
+
+
+@dataclass(frozen=True, slots=True)
+class WiringWarning:
+    """One doubt about a manifest: where it stands, what stands there, the rule, and a remedy to copy."""
+
+    where: str
+    value: str
+    rule: str
+    remedy: str
+
+    def __str__(self) -> str:
+        shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
+        return f"{self.where} is {shown!r}: {self.rule}, for example {self.remedy}"
+
+
+_SHOWN: Final = 120
+"""Characters of a value that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One entry of command, args or env; `is_shell` says that a shell reads it."""
+
+    where: str
+    text: str
+    is_shell: bool = False
+    variable: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A setting as a command line or the environment spells it; `value` is None for a flag without one."""
+
+    where: str
+    name: str
+    value: str | None
+    written: str
+    form: str
+
+
+def wiring_warnings(
+    manifest: Mapping[str, Any], names: Sequence[str], script: str | None = None
+) -> list[WiringWarning]:
+    """Return what makes it doubtful that a trial trains what it is asked to.
+
+    Args:
+        manifest: A PyTorchJob or a TrainJob. What is not of its shape counts as absent.
+        names: The hyperparameters that are searched; the batch size is looked for in any case.
+        script: The text of the training script, where it can be read on this machine.
+    """
+    found: list[WiringWarning] = []
+    for role, container in _containers(manifest):
+        texts = list(_texts(role, container))
+        options = list(_options(texts))
+        found += _unread(
+            role, texts, options, names, (script or "")[:MAX_TEXT] if script is not None else None
+        )
+        found += _fixed(texts, options, names)
+        found += _shared(options, {text.variable: text.text for text in texts if text.variable})
+    # A Worker usually repeats its Master word for word.
+    first: dict[tuple[str, str, str], WiringWarning] = {}
+    for warning in found:
+        first.setdefault((warning.value, warning.rule, warning.remedy), warning)
+    return list(first.values())
+
+
+def _unread(
+    role: str, texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], script: str | None
+) -> Iterator[WiringWarning]:
+    """Warn of each variable that nothing refers to, or once where none can be seen."""
+    wanted = ["batch_size", *(name for name in names if name != "batch_size")]
+    unexpanded: set[str] = set()
+    missing: list[str] = []
+    for name in wanted:
+        if _is_referenced(name, texts) or (script is not None and _reads(script, name)):
+            continue
+        variable = keys.environment_name(name)
+        bare = next((t for t in texts if not t.is_shell and _shell_reference(variable, t.text)), None)
+        if bare is not None:
+            unexpanded.add(name)
+            rule = f"no shell runs here and Kubernetes expands $(NAME) alone: write $({variable})"
+            yield WiringWarning(bare.where, bare.text, rule, _expanded(bare.text, variable))
+        else:
+            missing.append(name)
+    if not missing:
+        return
+    if script is None and len(missing) == len(wanted):
+        variables = ", ".join(map(keys.environment_name, missing))
+        config = next((o for o in options if o.name in _CONFIG_FLAGS or _CONFIGS.search(o.value or "")), None)
+        what = f"the file {config.value or config.written}" if config is not None else "the script"
+        rule = (
+            f"nothing in command, args or env refers to {variables}, and whether {what} reads them cannot"
+            " be seen from here: pass them on, or check that it does"
+        )
+        yield WiringWarning(config.where if config else role, _written(texts), rule, _example("batch_size"))
+        return
+    for name in missing:
+        seen = "" if script is None else ", nor does the script read it"
+        rule = (
+            f"{keys.environment_name(name)} is referenced nowhere in command, args or env{seen}: pass it on"
+        )
+        yield WiringWarning(role, _written(texts), rule, _example(name))
+
+
+def _fixed(
+    texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str]
+) -> Iterator[WiringWarning]:
+    """Warn of literal values of what a trial sets."""
+    for name in ("batch_size", *(name for name in names if name != "batch_size")):
+        spellings = _spellings(name)
+        mine = [option for option in options if option.name in spellings]
+        passed = {o.name for o in mine if _refers(o.value, name)}
+        for option in mine:
+            if not _is_literal(option.value):
+                continue
+            if option.name not in passed and passed and (name != "batch_size" or option.name in _MICRO):
+                # `--lr0` beside `--lr=$(...)` may be another thing; a micro-batch beside the global batch is.
+                continue
+            if option.form == "env" and _is_referenced(name, texts):
+                continue
+            beside = ", beside a reference to the variable" if _is_referenced(name, texts) else ""
+            variable = keys.environment_name(name)
+            rule = f"a fixed value is trained whatever {variable} says{beside}: pass on the variable"
+            yield WiringWarning(option.where, option.written, rule, _replaced(option, variable))
+
+
+def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
+    """Warn of places that all trials write to, and of resuming from what another trial wrote."""
+    for option in options:
+        if option.value is None:
+            value = ""
+        else:
+            value = _REFERENCE.sub(lambda m: environment.get(m[1] or m[2], m[0]), option.value)
+        if any(name in value for name in _OWN):
+            continue
+        is_off = option.value is not None and value.lower() in _OFF
+        # What a variable from elsewhere holds cannot be seen.
+        is_unseen = _REFERENCE.match(value) is not None
+        is_place = "/" in value or option.name.endswith(("dir", "path", "folder"))
+        if option.name in _RESUMES and not is_off and not is_unseen:
+            rule = (
+                "a trial that resumes continues another trial's training:"
+                " drop it, or resume from the trial's own folder alone"
+            )
+            yield WiringWarning(option.where, option.written, rule, _replaced(option, ENV_OUTPUT_DIR))
+        elif option.name in _PLACES and option.value and is_place and not is_off and not is_unseen:
+            rule = "trials share this place, overwrite each other and may resume from it: give each its own"
+            yield WiringWarning(option.where, option.written, rule, _replaced(option, ENV_OUTPUT_DIR))
+
+
+# --- what stands in a manifest -------------------------------------------------------------------------
+
+
+def _containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    spec = _mapping(manifest.get("spec"))
+    for role, replica in _mapping(spec.get("pytorchReplicaSpecs")).items():
+        pod = _mapping(_mapping(_mapping(replica).get("template")).get("spec"))
+        for container in _list(pod.get("containers")):
+            if _mapping(container).get("name") == _CONTAINER:
+                yield str(role), _mapping(container)
+    if trainer := _mapping(spec.get("trainer")):
+        yield "trainer", trainer
+
+
+def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
+    words = [
+        (f"{role} {field}[{index}]", str(word)[:MAX_TEXT])
+        for field in ("command", "args")
+        for index, word in enumerate(_list(container.get(field)))
+    ]
+    is_after_shell = is_script = False
+    for where, word in words:
+        yield _Text(where, word, is_shell=is_script and word != "--")
+        # `sh -c SCRIPT` and `bash -lc SCRIPT`: the word after the flag is read by the shell.
+        if is_script and word == "--":
+            continue
+        is_script = is_after_shell and re.fullmatch(r"-[a-z]{0,8}c", word) is not None
+        is_after_shell = is_after_shell or word.rsplit("/", 1)[-1] in _SHELLS
+    for entry in _list(container.get("env")):
+        name = str(_mapping(entry).get("name"))
+        value = _mapping(entry).get("value")
+        if isinstance(value, str):
+            yield _Text(f"{role} env {name}", value[:MAX_TEXT], variable=name)
+
+
+def _options(texts: Sequence[_Text]) -> Iterator[_Option]:
+    """Yield the settings that the command line and the environment spell."""
+    yield from _parsed([(text.where, text.text) for text in texts if not text.variable and not text.is_shell])
+    for text in texts:
+        if text.is_shell:
+            yield from _parsed([(text.where, word) for word in _split(text.text)])
+        elif text.variable and not text.variable.startswith(keys.ENV_PREFIX):
+            yield _Option(text.where, text.variable.lower(), text.text, text.text, "env")
+
+
+def _parsed(words: Sequence[tuple[str, str]]) -> Iterator[_Option]:
+    for index, (where, word) in enumerate(words):
+        following = words[index + 1][1] if index + 1 < len(words) else None
+        if word.startswith("-") and word.strip("-"):
+            name, has_value, value = word.lstrip("-").partition("=")
+            if has_value:
+                yield _Option(where, _plain(name), value, word, "flag=")
+            elif following is not None and not following.startswith("-"):
+                yield _Option(where, _plain(name), following, f"{word} {following}", "flag ")
+            else:
+                yield _Option(where, _plain(name), None, word, "flag")
+        elif match := _OVERRIDE.fullmatch(word):
+            last = re.split(r"[./@]", match[1])[-1]
+            yield _Option(where, _plain(last), match[2], word, "override")
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:
+        return text.split()
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_").rsplit(".", 1)[-1].lower()
+
+
+def _written(texts: Sequence[_Text]) -> str:
+    return " ".join(text.text for text in texts if not text.variable)
+
+
+# --- references ----------------------------------------------------------------------------------------
+
+
+def _variables(name: str) -> tuple[str, ...]:
+    own = keys.environment_name(name)
+    return (own, keys.ENV_MICRO_BATCH_SIZE) if name == "batch_size" else (own,)
+
+
+def _is_referenced(name: str, texts: Sequence[_Text]) -> bool:
+    return any(
+        f"$({variable})" in text.text or (text.is_shell and _mentions(variable, text.text))
+        for text in texts
+        for variable in _variables(name)
+        if text.variable != variable
+    )
+
+
+def _mentions(variable: str, shell: str) -> bool:
+    """Return whether a shell string names a variable: `$NAME`, or a program of its own that reads it."""
+    return re.search(rf"(?<!\w){variable}(?!\w)", shell) is not None
+
+
+def _shell_reference(variable: str, text: str) -> bool:
+    return re.search(rf"\$(?:{variable}(?!\w)|\{{{variable}[}}:])", text) is not None
+
+
+def _expanded(text: str, variable: str) -> str:
+    return re.sub(rf"\$(?:{variable}(?!\w)|\{{{variable}[^}}]{{0,80}}\}})", f"$({variable})", text)
+
+
+def _refers(value: str | None, name: str) -> bool:
+    return value is not None and any(variable in value for variable in _variables(name))
+
+
+def _reads(script: str, name: str) -> bool:
+    """Return whether a script reads a variable, by its name or through the SDK, as far as its text tells."""
+    if any(_mentions(variable, script) for variable in _variables(name)):
+        return True
+    # A name that is put together (f"AUTOTUNER_{name}") may be any.
+    if re.search(rf"{keys.ENV_PREFIX}(?:\{{|[\"']\s*\+|%s)", script):
+        return True
+    return "hyperparameters" in script and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", script) is not None
+
+
+def _is_literal(value: str | None) -> bool:
+    return value is not None and "$" not in value and value.lower() not in _OFF - {"0"}
+
+
+def _spellings(name: str) -> frozenset[str]:
+    if name == "batch_size":
+        return _BATCH
+    return next((group for group in _ALIASES if name in group), frozenset()) | {name.lower()}
+
+
+def _example(name: str) -> str:
+    flag = name.replace("_", "-")
+    return f'args: ["--{flag}=$({keys.environment_name(name)})"]'
+
+
+def _replaced(option: _Option, variable: str) -> str:
+    reference = f"$({variable})"
+    if option.form == "env":
+        return f'{{name: {option.where.rsplit(" ", 1)[-1]}, value: "{reference}"}}'
+    if option.form in {"flag=", "override"}:
+        return f"{option.written.partition('=')[0]}={reference}"
+    return f"{option.written.partition(' ')[0]}={reference}"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

@@ -1,0 +1,367 @@
+"""Find why a trial's processes failed, in the ends of their logs.
+
+The last uncaught error decides, not any error that the log mentions: a program may survive a lack of memory
+(it catches it, warns and goes on) and die of something else. Of chained exceptions the root counts; a
+launcher's own error (torchrun's table, a subprocess's exit status) is a wrapper, so the cause is sought above
+it. Several processes die together: one for a reason, the others because it is gone. There a memory error
+outranks everything, then what names a cause, then what may be a consequence.
+
+Logs are untrusted: their size, lines and number are bounded, and each line costs linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from autotuner.study.known_errors import meaning
+from autotuner.trial import Outcome
+
+MAX_LOG: Final = 65_536
+"""Characters of the end of each log that are read."""
+MAX_LOGS: Final = 64
+"""Logs of one trial that are read, in the order given."""
+MAX_LINES: Final = 4_000
+"""Lines of the end of each log that are read."""
+MAX_LINE: Final = 2_000
+"""Characters of a line that are read."""
+MAX_SAID: Final = 500
+"""Characters of the deciding line that are repeated to the user."""
+
+_FEW: Final = 3
+"""Lines of progress that the other ranks may print between a rank's error and their own end."""
+
+_ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]")
+_RANK: Final = re.compile(
+    r"\s{0,8}(\[rank ?\d{1,6}\]:?|\[default\d{1,6}\]:|\[\d{1,6},\d{1,6}\]<\w{1,10}>:"
+    r"|\(\w{0,60} ?pid=[^()]{1,80}\)|\d{1,4}:)\s?"
+)
+_BOX: Final = re.compile(r"\s{0,8}[|+│]\s?")
+_TRACEBACK: Final = "Traceback (most recent call last)"
+_CHAINED: Final = (
+    "The above exception was the direct cause of the following exception",
+    "During handling of the above exception, another exception occurred",
+)
+_IGNORED: Final = "Exception ignored in"
+_THREAD: Final = "Exception in thread"
+_EXCEPTION: Final = re.compile(
+    r"(?:[A-Za-z_][\w.]{0,200}\.)?[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Exit|Failure|Timeout|Expired|Killed|Unavailable)"
+    r"(?::|$|\()"
+)
+_WRAPPER: Final = re.compile(
+    r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
+    r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
+    r"|returned non-zero exit status"
+)
+_LAUNCHER: Final = re.compile(
+    r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
+    r"|Root Cause \(first observed failure\)|closing signal SIGTERM"
+    r"|mpirun|Killing subprocess|Child process with PID|local_rank: \d"
+)
+"""What only the launcher of several processes prints."""
+_TABLE: Final = re.compile(
+    r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
+)
+_BENIGN: Final = re.compile(
+    r"(?:^|[\s\[|:(-])(?:WARN(?:ING)?|INFO|DEBUG|NOTICE|\w{0,40}Warning)(?:[\s\]|:)-]|$)"
+    r"|^\[?[WI](?:\d{3,4})? |^wandb:"
+)
+"""A level below error, as logging, loguru, glog and warnings write it."""
+_SURVIVED: Final = re.compile(
+    r"\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
+    r"|fall(?:ing|s)? ?back|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)"
+    r"|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
+    re.IGNORECASE,
+)
+_PROGRESS: Final = re.compile(
+    r"\b(?:epoch|step|iter(?:ation)?|loss|acc(?:uracy)?|ppl|perplexity|lr|batch|num_updates)\b\W{0,8}\d",
+    re.IGNORECASE,
+)
+_LOUD: Final = re.compile(r"\berror: |\b(?:ERROR|FATAL|CRITICAL)\b")
+_NAN_CHECK: Final = re.compile(r"is_?nan|is_?finite|is_?inf\b", re.IGNORECASE)
+_SURE: Final = re.compile(
+    r"(?:ModuleNotFoundError|SyntaxError|IndentationError|TabError)\b|can't open file"
+    r"|error: (?:unrecognized arguments|the following arguments are required)"
+)
+"""Errors of the program's text or command, which no setting and no node changes."""
+
+_SIGNALS: Final = {
+    # Only the kernel's memory killer sends a local process SIGKILL unasked.
+    -9: (Outcome.OUT_OF_MEMORY, "the process was killed (SIGKILL)"),
+    -7: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
+    135: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
+    137: (Outcome.LOST, "the process was killed from outside (SIGKILL)"),
+    143: (Outcome.LOST, "the process was ended from outside (SIGTERM)"),
+    -15: (Outcome.LOST, "the process was ended from outside (SIGTERM)"),
+    130: (Outcome.LOST, "the process was interrupted from outside (SIGINT)"),
+    -2: (Outcome.LOST, "the process was interrupted from outside (SIGINT)"),
+    129: (Outcome.LOST, "the process was ended from outside (SIGHUP)"),
+    -1: (Outcome.LOST, "the process was ended from outside (SIGHUP)"),
+    132: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
+    -4: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
+}
+_CANNOT_START: Final = frozenset({126, 127})
+"""A shell's exit codes where the command cannot be run or is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLog:
+    """The end of the log of one pod's process, which failed, with the node that it ran on where known."""
+
+    text: str
+    exit_code: int | None = None
+    pod: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a trial failed: the outcome, the deciding line, and the log that it stands in.
+
+    `is_sure_to_repeat` says that no setting and no node changes it: one failure is enough to stop.
+    """
+
+    outcome: Outcome
+    line: str
+    is_sure_to_repeat: bool = False
+    pod: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Error:
+    position: int
+    line: str
+    outcome: Outcome
+    is_secondary: bool
+    rank: str
+    traceback: int
+    """Number of the traceback that it belongs to: chained ones share a number, 0 before the first."""
+
+
+def find_cause(logs: Sequence[ProcessLog]) -> Cause:
+    """Return why the processes failed, as their logs and exit codes say.
+
+    Args:
+        logs: Of the processes that failed, the first to fail first. At most `MAX_LOGS` count, and of each
+            the last `MAX_LOG` characters.
+    """
+    read = [(log, _last_errors(log)) for log in logs[:MAX_LOGS]]
+    said = [(log, error) for log, errors in read for error in errors]
+    # min() keeps the first of equals: the process that failed first.
+    if said:
+        log, error = min(said, key=lambda pair: _rank_of(pair[1]))
+        return _cause(log, error.outcome, error.line)
+    return _by_exit_code(logs[:MAX_LOGS])
+
+
+def _rank_of(error: _Error) -> int:
+    """Return how directly an error says why processes that died together did; the smallest decides."""
+    if error.outcome is Outcome.OUT_OF_MEMORY:
+        return 2 if error.is_secondary else 0
+    if not error.is_secondary:
+        return 1
+    return 3 if error.outcome is Outcome.FAILED else 4
+
+
+def _cause(log: ProcessLog, outcome: Outcome, line: str) -> Cause:
+    is_sure = outcome is Outcome.FAILED and (log.exit_code in _CANNOT_START or _SURE.search(line) is not None)
+    return Cause(outcome, _printable(line)[:MAX_SAID], is_sure, log.pod, log.node)
+
+
+def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
+    """Return the cause where no log names one: a signal, or the program's own exit code."""
+    logs = [log for log in logs if log.exit_code is not None] or logs
+    signalled = [log for log in logs if log.exit_code in _SIGNALS]
+    for outcome in (Outcome.OUT_OF_MEMORY, Outcome.LOST):
+        for log in signalled:
+            found, words = _SIGNALS[log.exit_code or 0]
+            # An operator ends the rest with SIGTERM: beside an exit code of a process's own it says nothing.
+            is_first = log.exit_code in {137, -9} or len(signalled) == len(logs)
+            if found is outcome and is_first:
+                return Cause(outcome, words, pod=log.pod, node=log.node)
+    own = [log for log in logs if log.exit_code not in _SIGNALS]
+    first = (own or logs or [ProcessLog("")])[0]
+    return Cause(Outcome.FAILED, "", first.exit_code in _CANNOT_START, first.pod, first.node)
+
+
+def _last_errors(log: ProcessLog) -> list[_Error]:
+    """Return the errors of one log that belong to its end, in order of weight for one process alone."""
+    lines = list(_lines(log.text))
+    errors, marks, several = _scan(lines)
+    if not errors:
+        errors = _warned(lines)
+    if log.exit_code in _SIGNALS:
+        # A process that a signal ended has survived whatever errors of its own it printed.
+        errors = [e for e in errors if e.outcome is not Outcome.FAILED]
+    errors = _unsurvived(errors, marks)
+    if several or len({e.rank for e in errors if e.rank}) > 1:
+        return errors
+    return _last_primary(errors)
+
+
+def _last_primary(errors: list[_Error]) -> list[_Error]:
+    """Return what decides in a single process: the last traceback that names a cause, or all there is."""
+    primary = [e for e in errors if not e.is_secondary]
+    if not primary:
+        return errors
+    last = primary[-1].traceback
+    # Native code says the reason on a line of its own before Python's error, which then is the general one.
+    return [e for e in primary if e.traceback == last] or errors
+
+
+def _unsurvived(errors: list[_Error], marks: list[int]) -> list[_Error]:
+    """Return the errors without those after which the program went on.
+
+    `marks` are the lines that show it going on: progress, or words such as "retrying".
+    """
+    if not errors or sum(mark > errors[-1].position for mark in marks) > _FEW:
+        return []
+    kept = [errors[-1]]
+    for error in reversed(errors[:-1]):
+        later = kept[-1]
+        between = sum(error.position < mark < later.position for mark in marks)
+        is_others = bool(error.rank) or (later.is_secondary and not error.is_secondary)
+        if between > (_FEW if is_others else 0):
+            break
+        kept.append(error)
+    return kept[::-1]
+
+
+def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bool]:
+    """Return a log's errors, the lines that show it going on, and whether several processes wrote it."""
+    errors: list[_Error] = []
+    marks: list[int] = []
+    several = False
+    traceback = 0
+    is_chained = is_in_frames = is_ignored = is_thread = False
+    previous = ""
+    for position, (rank, line) in enumerate(lines):
+        several = several or _LAUNCHER.search(line) is not None
+        if _TRACEBACK in line:
+            traceback += 0 if is_chained else 1
+            is_chained, is_in_frames = False, True
+            continue
+        if any(words in line for words in _CHAINED):
+            is_chained = True
+            continue
+        if _IGNORED in line or _THREAD in line:
+            is_ignored, is_thread = _IGNORED in line, _THREAD in line
+            continue
+        if is_in_frames and line[:1] in {" ", "\t", ""}:
+            previous = line or previous
+            continue
+        is_raised, is_in_frames = is_in_frames, False
+        if is_ignored and is_raised:
+            is_ignored = False
+            continue
+        place = (position, rank, traceback)
+        error = _error(place, line, is_raised=is_raised, code=previous if is_raised else "")
+        if error is not None:
+            secondary = error.is_secondary or (is_raised and is_thread)
+            errors.append(error if secondary == error.is_secondary else _as_secondary(error))
+        elif _shows_progress(line):
+            marks.append(position)
+        if is_raised:
+            is_thread, previous = False, ""
+    return _roots(errors), marks, several
+
+
+def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str) -> _Error | None:
+    """Return the error that a line tells.
+
+    Args:
+        place: Position, rank and number of the traceback.
+        line: The line, without its prefix.
+        is_raised: Whether it ends a traceback.
+        code: The traceback's last line of source.
+    """
+    position, rank, traceback = place
+    if _TABLE.match(line):
+        return None
+    is_exception = is_raised or _EXCEPTION.match(line) is not None
+    if not is_exception and (_is_benign(line) or _SURVIVED.search(line) or _is_progress(line)):
+        return None
+    known = meaning(line)
+    if known is not None and not (known.outcome is Outcome.FAILED and _WRAPPER.search(line)):
+        # A plain line about NaN may be about anything, and an exception's is why the program ended.
+        is_remark = known.outcome is Outcome.DIVERGED and not is_exception
+        return _Error(position, line, known.outcome, known.is_secondary or is_remark, rank, traceback)
+    if not is_exception or _WRAPPER.search(line) or _exits_well(line):
+        return None
+    if _NAN_CHECK.search(code) and line.startswith(("AssertionError", "ValueError", "RuntimeError")):
+        return _Error(position, line, Outcome.DIVERGED, False, rank, traceback)
+    return _Error(position, line, Outcome.FAILED, False, rank, traceback)
+
+
+def _roots(errors: list[_Error]) -> list[_Error]:
+    """Return the errors with each chain of exceptions standing for its root.
+
+    A general error that a known one led to says nothing of its own.
+    """
+    known = {e.traceback for e in errors if e.outcome is not Outcome.FAILED and not e.is_secondary}
+    return [
+        e
+        for e in errors
+        if not (
+            e.traceback and e.traceback in known and e.outcome is Outcome.FAILED and meaning(e.line) is None
+        )
+    ]
+
+
+def _warned(lines: Sequence[tuple[str, str]]) -> list[_Error]:
+    """Return the lack of memory that a log ends with as a warning, where it tells no error at all."""
+    for position in range(len(lines) - 1, max(-1, len(lines) - 6), -1):
+        rank, line = lines[position]
+        known = meaning(line)
+        if _SURVIVED.search(line) or _is_progress(line):
+            return []
+        if known is not None and known.outcome is Outcome.OUT_OF_MEMORY:
+            return [_Error(position, line, known.outcome, known.is_secondary, rank, 0)]
+    return []
+
+
+def _as_secondary(error: _Error) -> _Error:
+    return _Error(error.position, error.line, error.outcome, True, error.rank, error.traceback)
+
+
+def _exits_well(line: str) -> bool:
+    return line.strip() in {"SystemExit: 0", "SystemExit"}
+
+
+def _is_benign(line: str) -> bool:
+    # NCCL calls its errors warnings.
+    return "NCCL WARN" not in line and _BENIGN.search(line[:200]) is not None
+
+
+def _is_progress(line: str) -> bool:
+    return _PROGRESS.search(line) is not None and _LOUD.search(line) is None
+
+
+def _shows_progress(line: str) -> bool:
+    # A progress bar is drawn once more when it is closed, and loggers sum up at the exit.
+    is_bar = "%|" in line or line.startswith("wandb:")
+    return not is_bar and (_is_progress(line) or _SURVIVED.search(line) is not None)
+
+
+def _lines(text: str) -> Iterable[tuple[str, str]]:
+    """Yield the last lines of a log with their rank's prefix apart."""
+    for raw in _bounded(text):
+        line = _ESCAPE.sub("", raw[:MAX_LINE])
+        rank = ""
+        if match := _RANK.match(line):
+            rank, line = match[1], line[match.end() :]
+        if match := _BOX.match(line):
+            line = line[match.end() :]
+        yield rank, line
+
+
+def _bounded(text: str) -> Iterator[str]:
+    # Only what a terminal takes for the end of a line: str.splitlines knows more, such as form feeds.
+    return iter(re.split(r"[\r\n]+", text[-MAX_LOG:])[-MAX_LINES:])
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in line).strip()

@@ -1,0 +1,205 @@
+"""Error texts of PyTorch, its launchers and its surroundings, and what each says about the run.
+
+A text says one of four things: memory did not suffice (a smaller micro-batch may cure it), something around
+the program broke (another node, or the same one tomorrow, may cure it), the numbers diverged, or the program
+is wrong (it does the same again everywhere). A *primary* text names a cause. A *secondary* text may be a
+consequence of another process's end: it decides only where nothing primary was said.
+
+The patterns are RE2, so each line costs linear time whatever it holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import re2
+
+from autotuner.trial import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an error text says: the outcome, and whether another process's end may be behind it."""
+
+    outcome: Outcome
+    is_secondary: bool = False
+
+
+def meaning(line: str) -> Meaning | None:
+    """Return what a line says about the run, None where it is no known error."""
+    if not _ANY.search(line):
+        return None
+    return next((said for said, pattern in _COMPILED if pattern.search(line)), None)
+
+
+def _compiled(*texts: str) -> re2._Regexp:
+    options = re2.Options()
+    options.log_errors = False
+    options.case_sensitive = False
+    return re2.compile("|".join(f"(?:{text})" for text in texts), options)
+
+
+_PROGRAM: Final = (
+    # "Out of resources" of a Triton kernel is about its block sizes, whatever the batch.
+    r"OutOfResources: out of resource|too many resources requested for launch",
+    r"device-side assert|an illegal memory access|misaligned address|\.cu:\d+: .*Assertion",
+    r"Memory access fault by GPU",
+    r"invalid device ordinal|no kernel image is available|invalid device function",
+    r"Cannot re-initialize CUDA in forked subprocess",
+    r"CUDA error: (?:initialization error|invalid argument)",
+    r"ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU detected",
+    r"Expected to have finished reduction in the prior iteration|mark(?:ed)? a variable ready only once",
+    r"Expected all tensors to be on the same device|mat1 and mat2 shapes|size mismatch",
+    r"Too many open files|received 0 items of ancdata|can't start new thread",
+    r"unrecognized arguments|the following arguments are required|can't open file",
+    r"Input [Xy] contains NaN",
+    r"executable file not found|exec format error|No such file or directory: unknown",
+)
+_MEMORY: Final = (
+    r"\b(?:CUDA|HIP|XPU|NPU|MPS|MLU|MUSA|HPU|driver|runtime|device|GPU)\b.{0,40}\bout of memory",
+    r"(?:^|[\s:'\"(])out of memory(?:$|[.'\":) ])|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY",
+    r"cudaErrorMemoryAllocation|hipErrorOutOfMemory|hipErrorMemoryAllocation",
+    r"would exceed allowed memory",
+    r"RESOURCE_EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
+    r"OUT_OF_(?:DEVICE|HOST)_MEMORY|(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES",
+    r"HSA_STATUS_ERROR_OUT_OF_RESOURCES",
+    r"CU(?:BLAS|DNN|SOLVER|SPARSE|FFT|RAND)_(?:STATUS_)?ALLOC(?:ATION)?_FAILED",
+    r"ncclCuMemAlloc.{0,40}fail",
+    r"CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|MIOPEN_STATUS_ALLOC_FAILED|miopenStatusAllocFailed",
+    # A library that cannot get its own workspace says only that it is not there.
+    r"CU(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED|rocblas_status_memory_error",
+    r"CUDNN_STATUS_INTERNAL_ERROR|cublasCreate|cudnnCreate",
+    r"ACL stream synchronize failed, error code:107002",
+    r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
+    r"Failed to CUDA (?:m|c)alloc|Failed to allocate (?:memory|.{0,30}bytes)|failed to alloc\b",
+    r"(?:can't|cannot|not enough|could not|couldn't|unable to) allocate|not enough memory",
+    r"alloc_cpu\.cpp",
+    r"std::bad_alloc|MemoryError\b|insufficient memory|malloc(?: of size \d+)? failed|mmap failed",
+    r"NVML_ERROR_MEMORY|No executable batch size found|does not fit (?:in|into) (?:GPU |device )?memory",
+    # Shared memory, which holds the batches of a DataLoader's workers.
+    r"shared memory \(shm\)|out of shared memory|insufficient shared memory|raise your shared memory",
+    r"unable to (?:open|allocate|mmap|resize|write).{0,60}(?:shared memory|/torch_|\d+ bytes from file)",
+    r"(?:/dev/shm|shm_open|posix_fallocate).{0,120}(?:No space left|fail)",
+    r"creating shared memory segment",
+    r"bus error|SIGBUS|exit\s?code\s{0,4}:? ?-7\b",
+    # The kernel, the launcher or the pool that say who was killed for memory.
+    r"oom.?kill|OOMKilled|running low on memory|excessive memory usage|Memory cgroup",
+)
+_KILLED: Final = (
+    r"killed by signal: Killed|SIGKILL\b|(?:signal:? ?|signals?\.)\(?9\b",
+    r"^(?:.{0,200}: )?(?:line \d+: +\d+ )?Killed\b",
+    r"exit\s?code\s{0,4}[:=]? ?-9\b|return code (?:=|is) ?-9\b|with code -9\b|status -9\b|signal 9\b",
+    r"DataLoader worker \(pid\(s\).{0,200}exited unexpectedly|BrokenProcessPool|TerminatedWorkerError",
+)
+_AROUND: Final = (
+    r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|NVRM: Xid|\bXid\b|fallen off the bus|GPU is lost",
+    r"GPU_IS_LOST",
+    r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
+    r"nvml error",
+    r"Driver/library version mismatch|contained (?:memory )?error|row.?remap|hardware (?:stack )?error",
+    r"GPU Hang",
+    r"no CUDA-capable device|No CUDA GPUs are available|No HIP GPUs|hipErrorNoDevice|cudaErrorNoDevice",
+    r"CUDA driver initialization failed|CUDA unknown error|CUDA error: unknown error",
+    r"Found no NVIDIA driver",
+    r"devices? (?:is|are) busy or unavailable|system not (?:yet )?initialized",
+    r"unspecified launch failure",
+    r"the launch timed out|an illegal instruction",
+    r"driver (?:version is insufficient|on your system is too old)",
+    r"forward compatibility was attempted",
+    r"CUDA error: (?:mapping|peer access|device kernel image|driver shut)",
+    r"Unexpected error from cud(?:a|nn).{0,20}(?:device|count)|nvidia-smi has failed",
+    r"cudaErrorSystemNotReady",
+    r"cuda (?:runtime )?error \(?(?:4|719|999)\b|CUDA_ERROR_(?:UNKNOWN|LAUNCH_FAILED)|cudaErrorUnknown",
+    r"NVML_SUCCESS == r",
+    r"unsupported display driver|OCI runtime|containerd task|shim task",
+    r"illegal instruction \(core|SIGILL|Machine check|exit\s?code\s{0,4}[:=]? ?-4\b",
+    # Storage.
+    r"Stale (?:NFS )?file handle|Input/output error|Remote I/O error",
+    r"\[Errno (?:5|28|103|112|116|121|122)\]",
+    r"No space left on device|Disk quota exceeded|Transport endpoint is not connected|Host is down",
+    r"\[Errno 11\]|PytorchStreamWriter failed|unexpected pos \d+ vs|iostream error|disk I/O error",
+    r"NFS: .{0,60}(?:not responding|error)|structure needs cleaning|Bad message|SlowDown",
+    r"Lustre.{0,40}error",
+    # Names, registries, downloads.
+    r"name resolution|Name or service not known|Name does not resolve|getaddrinfo|gaierror",
+    r"resolve host(?:name)?",
+    r"nodename nor servname|Failed to resolve|NameResolutionError|ImagePullBackOff|ErrImagePull",
+    r"TLS handshake",
+    r"couldn't connect to|Max retries exceeded|MaxRetryError|ConnectTimeout|ReadTimeout|Read timed out",
+    r"\b(?:429|50[0234]) (?:Client |Server )?(?:Error|Too Many|Internal|Bad Gateway|Service|Gateway)",
+    r"(?:Service|Temporarily) ?Unavailable|Too Many Requests|IncompleteRead|ChunkedEncodingError",
+    r"SSLE(?:OF)?Error",
+    r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
+    r"UNEXPECTED_EOF",
+    r"Cannot connect to host|Server disconnected|Connection broken|FSTimeoutError|URLError|CommError",
+    r"\((?:500|503|InternalError|RequestTimeout|ServiceUnavailable)\)",
+    r"Address already in use|EADDRINUSE|errno: 98\b",
+    r"DUE TO (?:PREEMPTION|NODE FAILURE|TIME LIMIT)|CANCELLED AT|ORTE has lost communication|preempted",
+    r"SIGTERMException|SignalException|got signal: (?:1|2|15)\b|Received SIGTERM|SIGTERM received",
+    r"SIGTERM: 15",
+)
+_PEERS: Final = (
+    r"ncclRemoteError|ncclSystemError|ncclInternalError|ncclUnhandledCudaError|ncclInProgress",
+    r"NCCL communicator",
+    r"NCCL (?:error|failure|WARN)|NCCL Error \d|unhandled (?:system|cuda) error|remote process exited",
+    r"DistBackendError",
+    r"network error|Watchdog caught|Some NCCL operations have failed|heartbeat",
+    r"taking the entire process down",
+    r"collective operation timeout|Timeout at NCCL work",
+    r"ProcessGroupNCCL.{0,200}(?:timeout|timed out|exception)",
+    r"ibv_|IBV_WC|NET/IB|NET/Socket.{0,80}(?:fail|error)|UCX +ERROR|Transport retry count",
+    r"RDMA.{0,40}error",
+    r"Connection (?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
+    r"ConnectionRefusedError",
+    r"ConnectionAbortedError|BrokenPipeError|Broken pipe|closed the connection",
+    r"peer.{0,40}(?:closed|gone)",
+    r"No route to host|Network is (?:unreachable|down)|Software caused connection abort",
+    r"closed by remote",
+    r"Socket (?:Timeout|closed|is not connected)|socket has timed out",
+    r"(?:recv|send)(?:Value|Bytes|Vector)? failed",
+    r"gloo.{0,200}(?:timed? ?out|closed|reset|fail|error|timeout)|Gloo connectFullMesh|pair closure",
+    r"Rendezvous\w{0,40}Error|rendezvous.{0,80}(?:timed? ?out|timeout|fail|closed)|DistStoreError",
+    r"DistNetworkError",
+    r"wait timeout after|timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:time|fail|error|reset)",
+    r"monitoredBarrier|Barrier timed out|Timeout waiting|failed to connect to|failed to recv",
+    r"store-?>get",
+    r"exit\s?code\s{0,4}[:=]? ?-15\b|KeyboardInterrupt|TimeoutError|ETIMEDOUT|DEADLINE_EXCEEDED",
+    r"UNAVAILABLE:",
+)
+_CRASHED: Final = (
+    r"segmentation fault|SIGSEGV|exit\s?code\s{0,4}[:=]? ?-11\b|return code (?:=|is) ?-11\b|signal 11\b",
+)
+_DIVERGED: Final = (
+    r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
+    r"\b(?:nan|non-?finite|infinite|inf) (?:loss|gradient|values? in (?:loss|grad))",
+    r"\bloss (?:nan|inf)\b",
+    (
+        r"(?:nan|inf(?:inity)?)s? (?:(?:or|and|/) ?(?:nan|inf(?:inity)?)s? )?"
+        r"(?:is |was |were )?(?:detected|found|encountered)"
+    ),
+    (
+        r"(?:found|detected|encountered|contains?|got|produced) (?:an? )?"
+        r"(?:either `inf`|nan|inf\b|non-?finite|infinite)"
+    ),
+    r"Minimum loss scale|loss scale (?:already )?(?:at|is at|reached).{0,20}minimum",
+    r"cannot decrease scale anymore",
+    r"to satisfy the constraint.{0,120}found invalid values|returned nan values|Unexpected result nan",
+    r"invalid values:.{0,40}nan|contained non-?finite values",
+    r"(?:training|loss|model|run) (?:has )?diverged|divergence detected",
+    r"gradient (?:norm )?(?:is )?(?:nan|non-?finite)",
+    r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",
+    r"Monitored metric.{0,80}not finite",
+)
+
+_COMPILED: Final = (
+    (Meaning(Outcome.FAILED), _compiled(*_PROGRAM)),
+    (Meaning(Outcome.OUT_OF_MEMORY), _compiled(*_MEMORY)),
+    (Meaning(Outcome.OUT_OF_MEMORY, is_secondary=True), _compiled(*_KILLED)),
+    (Meaning(Outcome.LOST), _compiled(*_AROUND)),
+    (Meaning(Outcome.DIVERGED), _compiled(*_DIVERGED)),
+    (Meaning(Outcome.LOST, is_secondary=True), _compiled(*_PEERS)),
+    (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_CRASHED)),
+)
+_ANY: Final = _compiled(*_PROGRAM, *_MEMORY, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED)
+"""Most lines of a log say nothing: one search tells."""

@@ -1,0 +1,75 @@
+"""The causes of real failures: every case of the field, and ours."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from autotuner.study.cause import MAX_LOG, ProcessLog, find_cause
+from autotuner.study.outcome import Ending, classify
+from autotuner.trial import Measurement
+from tests.builders import spec
+
+FOLDER = Path(__file__).parent
+CASES = [
+    case
+    for name in ("endings.yaml", "own_endings.yaml")
+    for case in yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+]
+TARGET = spec().target
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_an_ending_has_the_outcome_that_a_careful_person_reads(case):
+    values = case.get("measurements", ())
+    measurements = tuple(Measurement(float(step), value) for step, value in enumerate(values, start=1))
+    outcome, _ = classify(Ending(case["exit_code"], case["log_tail"]), measurements, TARGET)
+    assert outcome.value in case["outcome"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_the_cause_does_not_depend_on_what_was_printed_long_before(case):
+    trained = "".join(f"epoch {n} loss {1 / n:.3f} accuracy={1 - 1 / n:.3f}\n" for n in range(1, 400))
+    log = ProcessLog(trained + case["log_tail"], case["exit_code"])
+    assert find_cause([log]).outcome.value in case["outcome"]
+
+
+@pytest.mark.parametrize("prefix", ["[rank3]: ", "[default0]:", "[1,0]<stderr>:", "\x1b[31m"])
+@pytest.mark.parametrize("case", CASES[:14], ids=lambda case: case["name"])
+def test_a_launchers_prefix_or_a_colour_hides_nothing(case, prefix):
+    log = "".join(prefix + line + "\n" for line in case["log_tail"].splitlines())
+    assert find_cause([ProcessLog(log, case["exit_code"])]).outcome.value in case["outcome"]
+
+
+HOSTILE = {
+    "one line": "x" * 10_000_000,
+    "spaces": " " * 1_000_000,
+    "empty lines": "\n" * 1_000_000,
+    "short lines": "Error\n" * 200_000,
+    "tracebacks": "Traceback (most recent call last):\n" * 100_000,
+    "names without an end": "a." * 500_000 + "Error",
+    "almost an error": "CUDA " * 200_000,
+    "almost a rank": "(pid=" * 200_000,
+    "escapes": "\x1b[" * 500_000,
+    "chains": ("KeyError: 1\nDuring handling of the above exception, another exception occurred:\n" * 20_000),
+    "brackets": "[1," * 300_000,
+    "nothing printable": "\x00\x0c\u2028" * 300_000,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_log_costs_more_than_a_moment(text):
+    started = time.process_time()
+    cause = find_cause([ProcessLog(text, 1)] * 4)
+    assert time.process_time() - started < 4
+    assert len(cause.line) <= 500
+    assert all(c.isprintable() for c in cause.line)
+
+
+def test_the_cost_does_not_grow_with_the_log_beyond_the_bound():
+    oom = "torch.OutOfMemoryError: CUDA out of memory.\n"
+    hidden = oom + "x\n" * MAX_LOG + "ValueError: bad\n"
+    assert find_cause([ProcessLog(hidden, 1)]).line == "ValueError: bad"

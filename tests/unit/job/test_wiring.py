@@ -1,0 +1,212 @@
+"""Whether a manifest passes on what a trial sets, by the shapes in which people write commands."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from autotuner.job.wiring import wiring_warnings
+from tests.builders import container, manifest, replica
+
+BATCH, LR = "$(AUTOTUNER_BATCH_SIZE)", "$(AUTOTUNER_LEARNING_RATE)"
+PASSED = [f"--batch-size={BATCH}", f"--lr={LR}"]
+SCRIPT = "python train.py"
+
+
+def warnings(command=None, args=(), env=(), names=("learning_rate",), script=None):
+    made = manifest(master=replica(container(command=command, args=args, env=env)))
+    return wiring_warnings(made, names, script)
+
+
+def env(**values):
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+WIRED = {
+    "flags with =": {"args": PASSED},
+    "flags and values apart": {"args": ["--batch-size", BATCH, "--lr", LR]},
+    "in the command": {"command": ["python", "train.py", *PASSED]},
+    "a shell, Kubernetes expands": {"command": ["sh", "-c", f"{SCRIPT} --bs {BATCH} --lr {LR}"]},
+    "a shell expands": {
+        "command": ["bash", "-lc"],
+        "args": [f"{SCRIPT} --bs $AUTOTUNER_BATCH_SIZE --lr ${{AUTOTUNER_LEARNING_RATE:-0.1}}"],
+    },
+    "options of the shell": {
+        "command": ["/bin/bash", "-euo", "pipefail", "-c", "--"],
+        "args": ["exec python t.py -b $AUTOTUNER_BATCH_SIZE --lr $AUTOTUNER_LEARNING_RATE"],
+    },
+    "torchrun": {"command": ["torchrun", "--nproc_per_node=2", "train.py", *PASSED]},
+    "python -m": {"command": ["python", "-m", "torch.distributed.run", "train.py", *PASSED]},
+    "accelerate": {"command": ["accelerate", "launch", "--num_processes", "2", "train.py", *PASSED]},
+    "deepspeed": {"command": ["deepspeed", "train.py", "--deepspeed", "ds.json", *PASSED]},
+    "hydra": {"args": [f"data.batch_size={BATCH}", f"optimizer.lr={LR}"]},
+    "env passthrough": {"env": env(BATCH_SIZE=BATCH, LR=LR)},
+    "a fixed micro-batch beside the global one": {"args": [*PASSED, "--micro-batch-size", "4"]},
+    "the micro-batch": {"args": ["--micro-batch-size=$(AUTOTUNER_MICRO_BATCH_SIZE)", f"--lr={LR}"]},
+    "another batch": {"args": [*PASSED, "--eval-batch-size", "128", "--workers=8"]},
+    "own place": {
+        "args": [*PASSED, "--output-dir=$(AUTOTUNER_OUTPUT_DIR)", "--save-dir", "/o/$(AUTOTUNER_TRIAL)"]
+    },
+    "own place through env": {
+        "args": [*PASSED, "--output-dir=$(OUT)"],
+        "env": env(OUT="/mnt/out/$(AUTOTUNER_TRIAL)"),
+    },
+    "no resuming": {"args": [*PASSED, "--resume=", "--auto-resume", "false"]},
+    "the SDK": {"script": "hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1)"},
+    "the script": {"script": "os.environ['AUTOTUNER_BATCH_SIZE']; os.getenv('AUTOTUNER_LEARNING_RATE')"},
+    "the script puts names together": {"script": "os.environ[f'AUTOTUNER_{name.upper()}']"},
+    "the shell's program reads it": {
+        "command": [
+            "sh",
+            "-c",
+            "python -c 'import os; os.environ[\"AUTOTUNER_BATCH_SIZE\"]' $AUTOTUNER_LEARNING_RATE",
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("job", WIRED.values(), ids=WIRED.keys())
+def test_what_is_passed_on_raises_no_doubt(job):
+    assert warnings(**job) == []
+
+
+DOUBTFUL = {
+    "nothing is passed on": (
+        {"args": ["--epochs=3"]},
+        "cannot be seen",
+        "--batch-size=$(AUTOTUNER_BATCH_SIZE)",
+    ),
+    "a configuration file": ({"args": ["--config", "c.yaml"]}, "the file c.yaml", BATCH),
+    "one is missing": ({"args": [f"--bs={BATCH}"]}, "AUTOTUNER_LEARNING_RATE is referenced nowhere", LR),
+    "the script reads one": (
+        {"script": "os.environ['AUTOTUNER_BATCH_SIZE']"},
+        "nor does the script read it",
+        LR,
+    ),
+    "no shell expands": (
+        {"args": ["--batch-size=$AUTOTUNER_BATCH_SIZE", f"--lr={LR}"]},
+        "no shell runs here",
+        "--batch-size=$(AUTOTUNER_BATCH_SIZE)",
+    ),
+    "no shell expands braces": (
+        {"args": ["--batch-size=${AUTOTUNER_BATCH_SIZE}", f"--lr={LR}"]},
+        "no shell runs here",
+        "--batch-size=$(AUTOTUNER_BATCH_SIZE)",
+    ),
+    "a literal flag": (
+        {"args": ["--batch-size=256", f"--lr={LR}"]},
+        "a fixed value",
+        "--batch-size=$(AUTOTUNER_BATCH_SIZE)",
+    ),
+    "a literal apart": (
+        {"args": ["--batch_size", "256", f"--lr={LR}"]},
+        "a fixed value",
+        "--batch_size=$(AUTOTUNER_BATCH_SIZE)",
+    ),
+    "a literal after the reference": ({"args": [*PASSED, "--lr", "0.1"]}, "beside a reference", f"--lr={LR}"),
+    "a literal in a shell": (
+        {"command": ["sh", "-c", f"{SCRIPT} --lr 0.1 --bs $AUTOTUNER_BATCH_SIZE"]},
+        "a fixed value",
+        f"--lr={LR}",
+    ),
+    "a literal override": (
+        {"args": [f"data.batch_size={BATCH}", "optimizer.lr=0.1"]},
+        "a fixed value",
+        f"optimizer.lr={LR}",
+    ),
+    "a literal per device": (
+        {"args": ["--per_device_train_batch_size", "8", f"--learning_rate={LR}"]},
+        "a fixed value",
+        "--per_device_train_batch_size=$(AUTOTUNER_BATCH_SIZE)",
+    ),
+    "a literal in env": (
+        {"args": [f"--lr={LR}"], "env": env(BATCH_SIZE="256")},
+        "a fixed value",
+        '{name: BATCH_SIZE, value: "$(AUTOTUNER_BATCH_SIZE)"}',
+    ),
+    "a literal before the program": (
+        {"command": ["sh", "-c", f"BATCH_SIZE=256 {SCRIPT} --lr $AUTOTUNER_LEARNING_RATE"]},
+        "a fixed value",
+        BATCH,
+    ),
+    "a shared place": (
+        {"args": [*PASSED, "--output-dir", "/mnt/out"]},
+        "trials share this place",
+        "--output-dir=$(AUTOTUNER_OUTPUT_DIR)",
+    ),
+    "a shared place in env": (
+        {"args": PASSED, "env": env(OUTPUT_DIR="/mnt/out")},
+        "trials share this place",
+        '{name: OUTPUT_DIR, value: "$(AUTOTUNER_OUTPUT_DIR)"}',
+    ),
+    "a shared place through env": (
+        {"args": [*PASSED, "--save-dir=$(OUT)"], "env": env(OUT="/mnt/out")},
+        "trials share this place",
+        "--save-dir=$(AUTOTUNER_OUTPUT_DIR)",
+    ),
+    "a shared place of hydra": (
+        {"args": [*PASSED, "trainer.default_root_dir=/mnt/out"]},
+        "trials share this place",
+        "trainer.default_root_dir=$(AUTOTUNER_OUTPUT_DIR)",
+    ),
+    "a checkpoint's place": (
+        {"command": ["bash", "-c", f"{SCRIPT} {' '.join(PASSED)} --checkpoint-dir /ckpt"]},
+        "trials share this place",
+        "--checkpoint-dir=$(AUTOTUNER_OUTPUT_DIR)",
+    ),
+    "resuming": ({"args": [*PASSED, "--resume"]}, "continues another trial", "$(AUTOTUNER_OUTPUT_DIR)"),
+    "resuming from a place": (
+        {"args": [*PASSED, "--resume_from_checkpoint=/ckpt/last"]},
+        "continues another trial",
+        "--resume_from_checkpoint=$(AUTOTUNER_OUTPUT_DIR)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("job", "rule", "remedy"), DOUBTFUL.values(), ids=DOUBTFUL.keys())
+def test_a_doubt_says_its_rule_and_a_remedy_to_copy(job, rule, remedy):
+    found = warnings(**job)
+    assert [w for w in found if rule in w.rule and remedy in w.remedy], found
+
+
+def test_what_cannot_be_seen_is_said_once():
+    assert len(warnings(args=["--config", "c.yaml"], names=("learning_rate", "weight_decay"))) == 1
+
+
+def test_a_worker_that_repeats_its_master_is_told_once():
+    one = replica(container(command=["python", "t.py", "--batch-size=64", f"--lr={LR}"], env=()))
+    single = wiring_warnings(manifest(master=one), ["learning_rate"])
+    assert [
+        (w.value, w.rule) for w in wiring_warnings(manifest(master=one, worker=one), ["learning_rate"])
+    ] == [(w.value, w.rule) for w in single]
+
+
+def test_a_train_job_is_read_too():
+    job = {
+        "kind": "TrainJob",
+        "spec": {"trainer": {"command": ["python", "t.py"], "args": ["--batch-size=64", *PASSED[1:]]}},
+    }
+    assert any("a fixed value" in w.rule for w in wiring_warnings(job, ["learning_rate"]))
+
+
+def test_a_searched_hyperparameter_of_any_name_is_looked_for():
+    found = warnings(args=[*PASSED, "--label-smoothing=0.1"], names=("learning_rate", "label_smoothing"))
+    assert any("--label-smoothing=$(AUTOTUNER_LABEL_SMOOTHING)" in w.remedy for w in found)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{}, {"spec": None}, {"spec": {"pytorchReplicaSpecs": {"Master": [1]}}}, {"spec": {"trainer": "x"}}],
+)
+def test_what_is_no_job_raises_nothing(broken):
+    assert wiring_warnings(broken, ["learning_rate"]) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["$" * 500_000, "'" * 500_001, "--a=" * 200_000, "a." * 300_000, "${A" * 200_000]
+)
+def test_no_text_costs_more_than_a_moment(text):
+    started = time.process_time()
+    warnings(command=["sh", "-c", text], args=[text], env=env(OUT=text), script=text)
+    assert time.process_time() - started < 3

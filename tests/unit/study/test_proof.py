@@ -1,0 +1,277 @@
+"""Proof that trials train what they are asked to, and no false alarms."""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotuner.study.proof import Reason, batch_doubts, findings, identical_runs, resumed_runs
+from autotuner.trial import Measurement, Outcome, Purpose
+from tests.builders import NOON, suggestion, trial
+
+STOPPED = Outcome.MISSED
+
+
+def run(
+    number, values, batch_size=32, seed=None, steps=None, purpose=Purpose.SEARCH, extras=None, **parameters
+):
+    tried = suggestion(
+        number,
+        batch_size=batch_size,
+        seed=number if seed is None else seed,
+        parameters=parameters or {"learning_rate": 0.1},
+        purpose=purpose,
+    )
+    steps = range(1, len(values) + 1) if steps is None else steps
+    points = tuple(Measurement(float(s), v) for s, v in zip(steps, values, strict=True))
+    begun = NOON + timedelta(hours=number)
+    return trial(
+        number,
+        outcome=STOPPED,
+        tried=tried,
+        measurements=points,
+        started_at=begun,
+        ended_at=begun + timedelta(minutes=30),
+        extras=extras or {},
+    )
+
+
+def learner(generator, points=10, noise=0.01, speed=1.0, best=0.95, start=0.1, digits=None, samples=None):
+    """Return an accuracy curve with noise, written with some digits or counted on some samples."""
+    values = []
+    for step in range(1, points + 1):
+        value = start + (best - start) * (1 - math.exp(-speed * step / 3)) + generator.gauss(0, noise)
+        value = min(1.0, max(0.0, value))
+        if samples is not None:
+            value = round(value * samples) / samples
+        values.append(value if digits is None else round(value, digits))
+    return values
+
+
+CURVE = learner(random.Random(1), points=12)
+WRITTEN = {
+    "all digits": CURVE,
+    "six digits": [round(v, 6) for v in CURVE],
+    "four digits": [round(v, 4) for v in CURVE],
+    "percent with two digits": [round(100 * v, 2) for v in CURVE],
+    "fractions of 360 samples": [round(v * 360) / 360 for v in CURVE],
+    "fractions of 360 samples, four digits": [round(round(v * 360) / 360, 4) for v in CURVE],
+    "a loss": [round(2.3 - v, 4) for v in CURVE],
+}
+
+
+@pytest.mark.parametrize("values", WRITTEN.values(), ids=WRITTEN.keys())
+def test_different_batch_sizes_with_one_curve_are_not_wired(values):
+    (found,) = identical_runs([run(i, values, batch_size=32 * 2**i) for i in range(3)])
+    assert found.reason is Reason.NOT_WIRED
+    assert found.trials == (0, 1, 2)
+    assert found.names == ("batch_size",)
+    assert "32, 64" in found.message
+    assert "$(AUTOTUNER_BATCH_SIZE)" in found.message
+
+
+def test_a_stopped_run_counts_as_far_as_it_went():
+    runs = [run(0, CURVE), run(1, CURVE[:5], batch_size=64)]
+    assert [f.reason for f in identical_runs(runs)] == [Reason.NOT_WIRED]
+
+
+def test_a_hyperparameter_without_effect_is_named():
+    runs = [run(i, CURVE, learning_rate=0.1, weight_decay=10.0**-i) for i in range(3)]
+    assert identical_runs(runs)[0].names == ("weight_decay",)
+
+
+def test_seeds_without_effect_are_a_warning():
+    (found,) = identical_runs([run(i, CURVE) for i in range(3)])
+    assert found.reason is Reason.SEED_NOT_USED
+    assert "AUTOTUNER_SEED" in found.message
+
+
+def test_a_retry_with_its_own_seed_repeats_a_run_by_right():
+    assert identical_runs([run(0, CURVE, seed=7), run(1, CURVE, seed=7)]) == []
+
+
+@pytest.mark.parametrize(("value", "enough"), [(0.91347218374659, 16), (0.913472, 32)])
+def test_single_measurements_need_several_witnesses_and_the_baseline(value, enough):
+    def reasons(count, purpose):
+        runs = [run(i, [value], batch_size=32 * (i + 1), purpose=Purpose.SEARCH) for i in range(1, count)]
+        return [f.reason for f in identical_runs([run(0, [value], purpose=purpose), *runs])]
+
+    assert reasons(3, Purpose.BASELINE) == []
+    assert reasons(enough, Purpose.SEARCH) == []
+    assert reasons(enough, Purpose.BASELINE) == [Reason.NOT_WIRED]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.1] * 10,
+        [0.1135] * 10,
+        [2.302585] * 10,
+        [0.5, 1.0, 1.0, 1.0],
+        [0.98, 0.99, 1.0, 1.0, 1.0],
+        [0.0, 0.0, 0.0],
+        [50.0, 100.0, 100.0, 100.0],
+        [0.8, 0.9, 0.95, 0.96, 0.97],
+    ],
+)
+def test_what_saturates_or_learns_nothing_proves_nothing(values):
+    runs = [
+        run(i, values, batch_size=32 * 2 ** (i % 2), learning_rate=0.1, weight_decay=0.1**i) for i in range(2)
+    ]
+    runs[0] = run(0, values, purpose=Purpose.BASELINE)
+    assert identical_runs(runs) == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    digits=st.sampled_from([2, 3, 4, 6, None]),
+    samples=st.sampled_from([50, 100, 360, 1000, 10_000, None]),
+    noise=st.sampled_from([0.002, 0.01, 0.05]),
+    points=st.sampled_from([1, 2, 3, 5, 10, 30]),
+    alike=st.booleans(),
+)
+def test_learners_with_noise_are_never_suspected(seed, digits, samples, noise, points, alike):
+    generator = random.Random(seed)
+    runs = []
+    for number in range(40):
+        batch = 32 * 2 ** generator.randrange(8)
+        values = learner(
+            generator,
+            points=max(1, points - generator.randrange(3)),
+            noise=noise,
+            speed=1.0 if alike else generator.uniform(0.1, 6),
+            best=0.95 if alike else generator.uniform(0.2, 1.0),
+            digits=digits,
+            samples=samples,
+        )
+        purpose = Purpose.BASELINE if number == 0 else Purpose.SEARCH
+        runs.append(run(number, values, batch_size=batch, purpose=purpose, learning_rate=generator.random()))
+    assert findings(runs, 1) == ()
+    if digits is None:
+        single = [[struct.unpack("f", struct.pack("f", m.value))[0] for m in r.measurements] for r in runs]
+        assert identical_runs([run(i, values) for i, values in enumerate(single[:5])]) == []
+    assert findings([run(r.number, [1 - m.value for m in r.measurements]) for r in runs[:5]], -1) == ()
+
+
+def fresh(count=5, noise=0.01):
+    generator = random.Random(3)
+    return [run(i, learner(generator, noise=noise), batch_size=32 * 2**i) for i in range(count)]
+
+
+def test_a_run_that_goes_on_counting_steps_is_resumed():
+    runs = [*fresh(2), run(2, [0.95, 0.951, 0.952], steps=[11, 12, 13], batch_size=128)]
+    (found,) = resumed_runs(runs, 1)
+    assert (found.reason, found.trials, found.continues) == (Reason.RESUMED, (2,), 1)
+    assert "AUTOTUNER_OUTPUT_DIR" in found.message
+
+
+def test_a_run_that_begins_with_anothers_last_value_is_resumed():
+    runs = fresh()
+    last = runs[-1].measurements[-1].value
+    (found,) = resumed_runs([*runs, run(5, [last, last + 0.001, last - 0.002], batch_size=1024)], 1)
+    assert (found.trials, found.reason) == ((5,), Reason.RESUMED)
+
+
+def test_a_script_that_always_resumes_is_found_at_once():
+    runs = [run(0, CURVE), *(run(i, [v + i / 1e4 for v in CURVE[-4:]], batch_size=32 * 2**i) for i in (1, 2))]
+    assert [f.trials for f in resumed_runs(runs, 1)] == [(1,), (2,)]
+
+
+def test_a_chain_of_resumed_runs_is_found():
+    runs = [run(0, CURVE)]
+    for i in (1, 2):
+        steps = range(12 * i + 1, 12 * i + 13)
+        runs.append(run(i, [CURVE[-1] + j / 1e4 for j in range(12)], steps=steps, batch_size=32 * 2**i))
+    assert [(f.trials, f.continues) for f in resumed_runs(runs, 1)] == [((1,), 0), ((2,), 1)]
+
+
+def test_a_run_beside_the_one_that_it_resembles_has_not_resumed_it():
+    runs = fresh()
+    last = runs[-1].measurements[-1].value
+    other = run(5, [last, last + 0.001, last - 0.002], batch_size=1024)
+    assert resumed_runs([*runs, replace(other, started_at=NOON)], 1) == []
+
+
+def test_a_lower_loss_is_better():
+    runs = [
+        run(r.number, [1 - m.value for m in r.measurements], batch_size=32 * 2**r.number) for r in fresh()
+    ]
+    last = runs[-1].measurements[-1].value
+    assert [f.trials for f in resumed_runs([*runs, run(5, [last] * 3)], -1)] == [(5,)]
+    assert resumed_runs(runs, -1) == []
+
+
+def test_a_script_that_begins_to_validate_late_is_not_resumed():
+    values = learner(random.Random(4))
+    runs = [
+        run(i, [v + i / 100 for v in values], steps=range(20, 30), batch_size=32 * 2**i) for i in range(4)
+    ]
+    assert resumed_runs(runs, 1) == []
+
+
+def test_a_small_batch_that_counts_more_steps_an_epoch_is_not_resumed():
+    runs = []
+    for number, batch in enumerate([8192, 4096, 256]):
+        values = learner(random.Random(number))
+        runs.append(run(number, values, steps=[e * 50_000 // batch for e in range(1, 11)], batch_size=batch))
+    assert resumed_runs(runs, 1) == []
+
+
+def test_a_fast_learner_is_not_resumed():
+    runs = [*fresh(), run(5, [0.8, 0.93, 0.96, 0.97], batch_size=32, learning_rate=1.0)]
+    assert resumed_runs(runs, 1) == []
+
+
+def test_the_reported_batch_must_be_the_one_asked_for():
+    (found,) = batch_doubts([run(0, [0.5], batch_size=256, extras={"batch_size": 32.0})])
+    assert found.reason is Reason.BATCH_NOT_FOLLOWED
+    assert "256" in found.message
+    assert "32" in found.message
+    assert batch_doubts([run(0, [0.5], batch_size=256, extras={"batch_size": 256.0})]) == []
+
+
+def test_throughput_in_samples_over_that_in_steps_is_the_batch():
+    extras = {"samples_per_second": 3200.0, "steps_per_second": 100.0}
+    assert batch_doubts([run(0, [0.5], batch_size=32, extras=extras)]) == []
+    assert len(batch_doubts([run(0, [0.5], batch_size=256, extras=extras)])) == 1
+
+
+@pytest.mark.parametrize(("steps", "count"), [([400, 400], 1), ([400, 100], 0), ([400, 101], 0)])
+def test_the_steps_of_an_epoch_must_fall_as_the_batch_grows(steps, count):
+    runs = [run(i, [0.5], batch_size=32 * 4**i, extras={"steps_per_epoch": s}) for i, s in enumerate(steps)]
+    assert len(batch_doubts(runs)) == count
+
+
+def test_no_runs_raise_no_doubt():
+    assert findings([], 1) == ()
+    assert findings([trial(0, values=())], 1) == ()
+    assert findings([trial(0, values=(float("nan"), float("inf")))], 1) == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.floats(), st.floats()), max_size=6), min_size=1, max_size=6))
+def test_whatever_was_measured_raises_no_error(curves):
+    runs = [
+        run(i, [v for _, v in curve], steps=[s for s, _ in curve], batch_size=32 * 2**i)
+        for i, curve in enumerate(curves)
+    ]
+    findings(runs, 1)
+    findings([*runs, *(replace(r, suggestion=replace(r.suggestion, number=9)) for r in runs[:1])], -1)
+
+
+def test_a_thousand_runs_cost_little():
+    generator = random.Random(5)
+    runs = [run(i, learner(generator, points=30), batch_size=32 + i) for i in range(500)]
+    runs += [run(i, CURVE, batch_size=32 + i) for i in range(500, 1000)]
+    started = time.process_time()
+    assert Reason.NOT_WIRED in {finding.reason for finding in findings(runs, 1)}
+    assert time.process_time() - started < 8
