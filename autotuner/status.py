@@ -55,7 +55,7 @@ def describe(
         observed: The fingerprint of the spec that the decision was made for.
         notices: What holds trials up, in the cluster's own words; told before all else.
     """
-    said = "; ".join([*notices, message(decision, spec)])
+    said = "; ".join([*notices, message(decision, spec), *decision.warnings])
     annotations = {
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),

@@ -106,6 +106,7 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.METRIC_IN_DOUBT: lambda decision, _: (
         f"trial {decision.facts.number} runs on, and nothing new starts: {decision.facts.detail}"
     ),
+    Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,
     Reason.PAUSED: lambda decision, _: f"paused; {_running(decision.facts.count)}",
     Reason.BASELINE_RUNNING: lambda _, spec: (
@@ -137,12 +138,14 @@ _ENDINGS: Final[Mapping[Reason, str]] = {
     Reason.NOTHING_FEASIBLE: "no batch size meets the target",
     Reason.PROGRAM_FAILS: "the program fails",
     Reason.METRIC_NOT_FOUND: "a run that ended well printed no metric",
+    Reason.NOT_WIRED: "settings have no effect on the training",
     Reason.CLUSTER_LOSES_TRIALS: "the cluster keeps losing its trials",
     Reason.NO_LAYOUT: "no batch size has a layout",
 }
 
 _STOPS: Final[Mapping[StopReason, Callable[[Facts, TuningSpec], str]]] = {
     StopReason.REACHED: lambda _, spec: f"has reached {spec.target}",
+    StopReason.RESUMED: lambda facts, _: facts.detail,
     StopReason.DIVERGED: lambda facts, spec: f"{spec.target.metric} became {facts.value}",
     StopReason.TIMEOUT: lambda _, spec: (
         f"did not reach the target within trial-timeout ({spec.trial_timeout})"

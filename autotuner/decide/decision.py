@@ -30,6 +30,7 @@ class Reason(StrEnum):
     PROGRAM_FAILS = "ProgramFails"
     METRIC_NOT_FOUND = "MetricNotFound"
     METRIC_IN_DOUBT = "MetricInDoubt"
+    NOT_WIRED = "NotWired"
     CLUSTER_LOSES_TRIALS = "ClusterLosesTrials"
     INVALID_CONFIGURATION = "InvalidConfiguration"
     PAUSED = "Paused"
@@ -74,6 +75,7 @@ class StopReason(StrEnum):
 
     REACHED = "reached"
     DIVERGED = "diverged"
+    RESUMED = "resumed"
     TIMEOUT = "timeout"
     TIMEOUT_WITHOUT_METRIC = "timeout_without_metric"
     LARGER_CONFIRMED = "larger_confirmed"
@@ -217,7 +219,8 @@ class Decision:
 
     `reason` says what holds the study or, once `is_final`, what ended it. Trials that still run when a
     decision is final are in `stop`. `candidate` is a larger setting than the answer's that is being
-    confirmed: a confirmed answer stays until a better one is confirmed.
+    confirmed: a confirmed answer stays until a better one is confirmed. `warnings` are doubts that do not
+    hold the study, in words.
     """
 
     phase: Phase
@@ -227,4 +230,5 @@ class Decision:
     stop: Sequence[Stop] = ()
     answer: Answer | None = None
     candidate: Answer | None = None
+    warnings: tuple[str, ...] = ()
     is_final: bool = False

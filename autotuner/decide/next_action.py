@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Final
 
 from autotuner.decide.decision import Decision, Stop, StopReason
 from autotuner.decide.rules import Finish, Start, Step, next_step
@@ -19,7 +20,11 @@ from autotuner.decide.standing import Standing
 from autotuner.decide.stops import next_stop
 from autotuner.spec import TuningSpec
 from autotuner.study.history import History
+from autotuner.study.proof import Reason as Doubt
 from autotuner.trial import Outcome, Suggestion, Trial
+
+WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED})
+"""Doubts that the user is told of, and that do not end the study."""
 
 
 def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
@@ -69,5 +74,6 @@ def _decision(
         stop=tuple(stops[number] for number in sorted(stops)),
         answer=standing.answer(step.reason if is_final else None),
         candidate=None if is_final else standing.candidate(),
+        warnings=tuple(f.message for f in standing.findings if f.reason in WARNINGS),
         is_final=is_final,
     )

@@ -17,6 +17,7 @@ from autotuner.decide.layout_bounds import bounds, nearest
 from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
 from autotuner.search.sampler import propose as proposal
+from autotuner.study import proof
 from autotuner.study.history import curve
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion
@@ -88,6 +89,14 @@ _REASONS: Final[Mapping[Fault, Reason]] = {
     Fault.NO_METRIC: Reason.METRIC_NOT_FOUND,
     Fault.CLUSTER: Reason.CLUSTER_LOSES_TRIALS,
 }
+
+
+def stop_without_effect(standing: Standing) -> Step | None:
+    """End a study whose settings have no effect: whatever it found would be false."""
+    for finding in standing.findings:
+        if finding.reason is proof.Reason.NOT_WIRED:
+            return Finish(Phase.FAILED, Reason.NOT_WIRED, Facts(detail=finding.message))
+    return None
 
 
 def hold_in_doubt(standing: Standing) -> Step | None:
@@ -238,6 +247,7 @@ def propose(standing: Standing) -> Step:
 
 RULES: Final[tuple[Rule, ...]] = (
     require_layouts,
+    stop_without_effect,
     hold_in_doubt,
     give_up_on_failures,
     hold_while_paused,

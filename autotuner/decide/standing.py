@@ -20,7 +20,9 @@ from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
+from autotuner.study import proof
 from autotuner.study.history import History, curve
+from autotuner.study.proof import Finding, findings
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
@@ -41,21 +43,27 @@ STILL: Final = 2.0
 class Standing:
     """The trials of a study at one moment, and what follows from them.
 
-    `free_slots` is how many more trials the job allows at once.
+    `free_slots` is how many more trials the job allows at once. `findings` are doubts that the runs
+    themselves raise: settings without effect, resumed checkpoints.
     """
 
     history: History
     now: datetime
     free_slots: int = 0
+    findings: tuple[Finding, ...] = ()
 
     @classmethod
     def of(cls, history: History, now: datetime) -> Standing:
-        """Return the standing of a history."""
-        return cls(history, now, history.spec.parallel_trials - len(history.running))
+        """Return the standing of a history; runs that resumed another's training are left out of it."""
+        found = findings(history.trials, history.spec.target.sign)
+        resumed = {f.trials[0]: f.message for f in found if f.reason is proof.Reason.RESUMED}
+        kept = history.without_measurements(resumed)
+        return cls(kept, now, history.spec.parallel_trials - len(history.running), found)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
         """Return the standing once a running trial has ended."""
-        return Standing.of(self.history.ending({number: outcome}), self.now)
+        history = self.history.ending({number: outcome})
+        return replace(self, history=history, free_slots=self.free_slots + 1)
 
     def starting(self, suggestion: Suggestion) -> Standing:
         """Return the standing once a trial has been started."""
@@ -229,10 +237,20 @@ class Standing:
             accumulation_steps=found.accumulation if found is not None and has_micro else None,
             batch_size=tried.batch_size,
             parameters=tried.parameters,
-            seed=trial_seed(self.spec, number) if rerun_of is None else rerun_of.suggestion.seed,
+            seed=self._seed(number, purpose) if rerun_of is None else rerun_of.suggestion.seed,
             purpose=purpose,
             rerun_of=None if rerun_of is None else rerun_of.number,
         )
+
+    def _seed(self, number: int, purpose: Purpose) -> int:
+        """Return the seed of a new trial: a fresh one, but for the first that differs from the baseline.
+
+        That one repeats the baseline's: if its curve is the same to the last digit, settings have no effect.
+        """
+        is_first = all(t.suggestion.purpose is Purpose.BASELINE for t in self.history.trials)
+        if purpose in {Purpose.SEARCH, Purpose.CLIMB} and is_first and self.history.trials:
+            return self.history.trials[-1].suggestion.seed
+        return trial_seed(self.spec, number)
 
 
 def trial_seed(spec: TuningSpec, number: int) -> int:

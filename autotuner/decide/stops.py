@@ -8,6 +8,7 @@ from typing import Final
 from autotuner.decide.decision import Facts, Stop, StopReason
 from autotuner.decide.standing import Standing
 from autotuner.study.history import History, curve
+from autotuner.study.proof import Reason
 from autotuner.trial import Outcome, Purpose, Trial
 
 HOPELESS: Final = 0.05
@@ -55,6 +56,16 @@ def reached(standing: Standing, trial: Trial) -> Stop | None:
     if not history.has_reached(trial) or is_needed_whole:
         return None
     return Stop(trial.number, Outcome.REACHED, StopReason.REACHED)
+
+
+def resumed(standing: Standing, trial: Trial) -> Stop | None:
+    """Stop a trial that goes on with another's training: nothing that it measures counts."""
+    found = (f for f in standing.findings if f.reason is Reason.RESUMED and trial.number in f.trials)
+    finding = next(found, None)
+    if finding is None:
+        return None
+    facts = Facts(number=finding.continues, detail=finding.message)
+    return Stop(trial.number, Outcome.FAILED, StopReason.RESUMED, facts)
 
 
 def diverged(standing: Standing, trial: Trial) -> Stop | None:
@@ -112,6 +123,7 @@ def promising(standing: Standing, trial: Trial) -> Stop | None:
 
 
 STOP_RULES: Final[tuple[StopRule, ...]] = (
+    resumed,
     timed_out,
     reached,
     diverged,

@@ -55,6 +55,12 @@ class History:
             ),
         )
 
+    def without_measurements(self, reasons: Mapping[int, str]) -> History:
+        """Return the history in which these trials have measured nothing, and failed where they ended."""
+        if not reasons:
+            return self
+        return replace(self, trials=tuple(_discounted(trial, reasons) for trial in self.trials))
+
     @cached_property
     def running(self) -> tuple[Trial, ...]:
         """Trials that have not ended."""
@@ -123,6 +129,13 @@ class History:
     def has_missed(self, trial: Trial) -> bool:
         """Return whether the trial, run as far as it would go, did not meet today's target."""
         return trial.outcome in RAN_OUT and not self.has_reached(trial)
+
+
+def _discounted(trial: Trial, reasons: Mapping[int, str]) -> Trial:
+    if trial.number not in reasons:
+        return trial
+    outcome = None if trial.is_running else Outcome.FAILED
+    return replace(trial, measurements=(), outcome=outcome, message=reasons[trial.number], is_complete=False)
 
 
 def is_complete(trial: Trial) -> bool:

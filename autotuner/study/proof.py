@@ -142,8 +142,8 @@ def resumed_runs(trials: Sequence[Trial], sign: int) -> list[Finding]:
 def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
     """Return runs whose reported batch, steps or throughput do not follow the batch size.
 
-    Read from `extras`: `batch_size` must be the one asked for; `steps_per_epoch` must fall as the batch
-    grows; `samples_per_second` over `steps_per_second` is the batch that is trained.
+    Read from `extras`: `batch_size` must be the one asked for, or the study is not wired; `steps_per_epoch`
+    must fall as the batch grows; `samples_per_second` over `steps_per_second` is the batch that is trained.
     """
     found = [finding for trial in trials if (finding := _reported_doubt(trial)) is not None]
     counted = [trial for trial in trials if trial.extras.get(_STEPS, 0.0) > 0]
@@ -171,7 +171,7 @@ Member = tuple[Trial, tuple[Point, ...]]
 
 def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
     """Yield groups of runs of which each is identical to the longest as far as it goes, that one first."""
-    left = [(trial, points[:MOST_POINTS]) for trial in trials if (points := _points(trial))]
+    left = [(trial, points) for trial in trials if (points := _points(trial))]
     # One run of a setting and seed is enough: a retry of a lost trial repeats it by right.
     seen: dict[tuple[SettingKey, int], Member] = {}
     for trial, points in left:
@@ -186,12 +186,23 @@ def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
         for _ in range(MOST_GROUPS):
             if len(rest) < 2:  # noqa: PLR2004 (a pair)
                 break
-            longest = rest[0][1]
-            group = [member for member in rest if longest[: len(member[1])] == member[1]]
+            longest = dict(rest[0][1])
+            shared = ((trial, _shared(points, longest)) for trial, points in rest)
+            group = [(trial, points) for trial, points in shared if points]
             if len(group) > 1:
                 yield group
             taken = {member[0].number for member in group}
             rest = [member for member in rest if member[0].number not in taken]
+
+
+def _shared(points: Sequence[Point], longest: Mapping[float, float]) -> tuple[Point, ...]:
+    """Return the points at steps that both curves have, if all of them are equal, else none.
+
+    The curves of a ledger are thinned, and two of different lengths keep different steps.
+    """
+    common = tuple(point for point in points if point[0] in longest)[:MOST_POINTS]
+    is_same = all(longest[step] == value for step, value in common)
+    return common if is_same and len(common) >= min(len(points), FEWEST_VALUES) else ()
 
 
 def _is_not_wired(group: Sequence[Member]) -> bool:
@@ -365,16 +376,17 @@ def _ended_before(other: Trial, trial: Trial) -> bool:
 def _reported_doubt(trial: Trial) -> Finding | None:
     asked = trial.suggestion.batch_size
     extras: Mapping[str, float] = trial.extras
-    trained = extras.get(_REPORTED)
+    reason, trained = Reason.NOT_WIRED, extras.get(_REPORTED)
     if trained is None and extras.get(_RATE, 0.0) > 0 and _SAMPLES in extras:
-        trained = extras[_SAMPLES] / extras[_RATE]
+        # Rates may be of one process only.
+        reason, trained = Reason.BATCH_NOT_FOLLOWED, extras[_SAMPLES] / extras[_RATE]
     if trained is None or abs(trained - asked) <= 0.2 * asked:
         return None
     message = (
         f"trial {trial.number} was asked for batch size {asked}, and reports {trained:g}: pass on"
         " AUTOTUNER_BATCH_SIZE, which counts all processes and accumulation steps together"
     )
-    return Finding(Reason.BATCH_NOT_FOLLOWED, (trial.number,), message, ("batch_size",))
+    return Finding(reason, (trial.number,), message, ("batch_size",))
 
 
 def _points(trial: Trial) -> tuple[Point, ...]:

@@ -233,7 +233,7 @@ def test_a_fast_learner_is_not_resumed():
 
 def test_the_reported_batch_must_be_the_one_asked_for():
     (found,) = batch_doubts([run(0, [0.5], batch_size=256, extras={"batch_size": 32.0})])
-    assert found.reason is Reason.BATCH_NOT_FOLLOWED
+    assert found.reason is Reason.NOT_WIRED
     assert "256" in found.message
     assert "32" in found.message
     assert batch_doubts([run(0, [0.5], batch_size=256, extras={"batch_size": 256.0})]) == []

@@ -1,0 +1,80 @@
+"""What `decide` does when the runs show that settings have no effect, or that a run resumed another's."""
+
+import math
+from datetime import timedelta
+
+from autotuner.decide import decide
+from autotuner.decide.decision import Phase, Reason
+from autotuner.status import describe
+from autotuner.trial import Outcome, Purpose
+from autotuner.wording import message
+from tests.builders import NOON, spec, suggestion, trial
+
+LATER = NOON + timedelta(hours=1)
+
+
+def curve(seed, steps=12, start=0):
+    """A learning curve with noise of its own, to the digits that scripts print."""
+    return tuple(
+        round(0.95 - 0.9 * math.exp(-0.4 * (start + step)) + 0.01 * math.sin(seed * 17.3 + step * 2.1), 4)
+        for step in range(1, steps + 1)
+    )
+
+
+def runs(*values, seeds=None):
+    made = [trial(0, values[0], tried=suggestion(0, purpose=Purpose.BASELINE))]
+    for number, shown in enumerate(values[1:], start=1):
+        tried = suggestion(number, batch_size=32 * 2**number, parameters={"learning_rate": 0.1 * number})
+        made.append(trial(number, shown, tried=tried))
+    return made
+
+
+def test_a_script_that_ignores_its_variables_gets_no_answer():
+    trials = runs(*[curve(1)] * 4)
+    decision = decide(spec(), trials, NOON)
+    assert (decision.phase, decision.reason, decision.is_final) == (Phase.FAILED, Reason.NOT_WIRED, True)
+    assert "AUTOTUNER_BATCH_SIZE" in message(decision, spec())
+
+
+def test_the_first_trial_after_the_baseline_repeats_its_seed():
+    # A script that uses its seed and nothing else is told apart by that.
+    baseline = trial(0, curve(1), tried=suggestion(0, purpose=Purpose.BASELINE, seed=5))
+    (first,) = decide(spec(), [baseline], NOON).start
+    assert (first.purpose, first.seed) == (Purpose.SEARCH, 5)
+    (second,) = decide(spec(), runs(curve(1), curve(2)), NOON).start
+    assert second.seed not in {0, 1}
+
+
+def test_runs_of_different_settings_that_differ_go_on():
+    assert decide(spec(), runs(curve(1), curve(2), curve(3)), NOON).phase is not Phase.FAILED
+
+
+def test_a_run_that_resumes_another_counts_for_nothing_and_is_stopped():
+    fresh = runs(curve(1), curve(2))
+    tried = suggestion(2, batch_size=128)
+    started = tuple(m for m in trial(0, curve(2, steps=15)).measurements if m.step > 12)
+    resumed = trial(2, (), None, tried, measurements=started, started_at=LATER)
+    decision = decide(spec(), [*fresh, resumed], NOON)
+    assert [(stop.number, stop.outcome) for stop in decision.stop] == [(2, Outcome.FAILED)]
+    ended = decide(
+        spec(), [*fresh, trial(2, (), Outcome.REACHED, tried, measurements=started, started_at=LATER)], NOON
+    )
+    assert ended.answer is None or ended.answer.batch_size < 128
+
+
+def test_a_batch_that_is_reported_as_another_than_asked_gets_no_answer():
+    trials = runs(curve(1), curve(2))
+    wrong = trial(2, curve(3), tried=suggestion(2, batch_size=128), extras={"batch_size": 32.0})
+    assert decide(spec(), [*trials, wrong], NOON).reason is Reason.NOT_WIRED
+
+
+def test_seeds_without_effect_are_told():
+    trials = runs(curve(1), curve(2))
+    same = [
+        trial(n, curve(2), tried=suggestion(n, batch_size=64, purpose=Purpose.CONFIRM, seed=100 + n))
+        for n in (2, 3)
+    ]
+    decision = decide(spec(), [*trials, *same], NOON)
+    assert not decision.is_final
+    status = describe(decision, spec(), [*trials, *same], "x")
+    assert "AUTOTUNER_SEED" in status.annotations["status.autotuner.dev/message"]
