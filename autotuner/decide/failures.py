@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from autotuner.decide.layout_bounds import can_shrink
 from autotuner.study.history import History
+from autotuner.study.layout_bounds import can_shrink
 from autotuner.trial import Outcome, Trial
 
 FAILURES_IN_A_ROW: Final = 3

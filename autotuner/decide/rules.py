@@ -13,12 +13,12 @@ from typing import Final
 
 from autotuner.decide.decision import NO_FACTS, Facts, Phase, Reason
 from autotuner.decide.failures import Fault, failure, is_programs_fault, to_run_again
-from autotuner.decide.layout_bounds import bounds, nearest
 from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
 from autotuner.search.sampler import propose as proposal
 from autotuner.study import proof
 from autotuner.study.history import curve
+from autotuner.study.layout_bounds import bounds, nearest
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion
 

@@ -1,7 +1,7 @@
 """Where a study stands: the facts that the rules of `decide` ask for, each computed once.
 
 Nothing here decides. What the search believes comes from `autotuner.search`; what layouts a batch size can
-have comes from `autotuner.decide.layout_bounds`.
+have comes from `autotuner.study.layout_bounds`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from functools import cached_property
 from typing import Final
 
 from autotuner.decide.decision import Answer, Reason
-from autotuner.decide.layout_bounds import layout
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.study import proof
 from autotuner.study.history import History, curve
+from autotuner.study.layout_bounds import layout
 from autotuner.study.proof import Finding, findings
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.decide.layout import Bounds, Layout, largest, lay_out, memory_bound, realisable
 from autotuner.errors import Unrealisable
+from autotuner.study.layout import Bounds, Layout, largest, lay_out, memory_bound, realisable
 
 ONE_PROCESS = Bounds(workers=(0, 0), share=256)
 ACCUMULATING = Bounds(workers=(0, 0), share=64, micro_batch=(1, 64))

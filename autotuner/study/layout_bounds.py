@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autotuner.decide.layout import Bounds, Layout, lay_out, memory_bound, realisable
 from autotuner.errors import Unrealisable
 from autotuner.spec import IntegerRange
 from autotuner.study.history import History, curve
+from autotuner.study.layout import Bounds, Layout, lay_out, memory_bound, realisable
 from autotuner.study.setting import Setting
 from autotuner.trial import Outcome, Trial
 
