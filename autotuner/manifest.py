@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.errors import InvalidRecord
+from autotuner.errors import InvalidJob, InvalidRecord
+from autotuner.job import processes
+from autotuner.job.accelerators import accelerators
 from autotuner.spec import Shape, TuningSpec, environment_value
 from autotuner.trial import ParameterValue, Purpose, Suggestion
 from autotuner.wellformed import API_VERSION, CONTAINER, KIND, REPLICAS, replica_count, wellformed
 
-_GPU_SUFFIX: Final = "/gpu"
-"""nvidia.com/gpu, amd.com/gpu: extended resources that count as GPUs."""
 _KUEUE: Final = "kueue.x-k8s.io/"
 _QUEUE_LABEL: Final = _KUEUE + "queue-name"
 _DROPPED_ANNOTATIONS: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
@@ -97,13 +97,7 @@ class Job:
     @property
     def shape(self) -> Shape:
         """The processes that the job runs."""
-        counts = {kind: replica_count(replica) for kind, replica in _replicas(self.manifest)}
-        return Shape(
-            masters=counts.get("Master", 0),
-            workers=counts.get("Worker", 0),
-            processes_per_replica=_processes_per_replica(self.manifest),
-            can_grow="Worker" in counts,
-        )
+        return processes.shape(self.manifest, self.annotations)
 
     @property
     def fingerprint(self) -> str:
@@ -127,7 +121,14 @@ class Job:
 
     def spec(self) -> TuningSpec:
         """Return what the job's annotations ask for; InvalidJob carries every mistake."""
-        return TuningSpec.from_annotations(self.annotations, baseline=self.baseline, shape=self.shape)
+        wrong = processes.mistakes(self.manifest, self.annotations)
+        try:
+            spec = TuningSpec.from_annotations(self.annotations, baseline=self.baseline, shape=self.shape)
+        except InvalidJob as error:
+            raise InvalidJob([*error.mistakes, *wrong]) from None
+        if wrong:
+            raise InvalidJob(wrong)
+        return spec
 
 
 def _digest(value: object) -> str:
@@ -213,10 +214,11 @@ def answered_spec(job: Job, suggestion: Suggestion) -> dict[str, Any]:
 
 def devices(manifest: Mapping[str, Any]) -> int:
     """Return how many GPUs a PyTorchJob asks for, or how many processes it runs where it asks for none."""
-    gpus = sum(replica_count(replica) * _gpus(replica) for _, replica in _replicas(manifest))
-    if gpus:
-        return gpus
-    return max(1, sum(replica_count(r) for _, r in _replicas(manifest)) * _processes_per_replica(manifest))
+    gpus = sum(
+        replica_count(replica) * accelerators(_container(replica)).devices
+        for _, replica in _replicas(manifest)
+    )
+    return gpus or max(1, processes.shape(manifest, {}).processes)
 
 
 _OPTIONAL: Final = {"workers": 0, "micro_batch_size": 1, "accumulation_steps": 1, "rerun_of": 0}
@@ -308,20 +310,3 @@ def _replicas(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
 def _container(replica: Mapping[str, Any]) -> dict[str, Any]:
     containers: list[dict[str, Any]] = replica["template"]["spec"]["containers"]
     return next(container for container in containers if container.get("name") == CONTAINER)
-
-
-def _gpus(replica: Mapping[str, Any]) -> int:
-    resources = _mapping(_container(replica), "resources")
-    amounts = {**_mapping(resources, "requests"), **_mapping(resources, "limits")}
-    gpus = (amount for name, amount in amounts.items() if str(name).endswith(_GPU_SUFFIX))
-    return sum(int(str(amount)) for amount in gpus if str(amount).isdecimal())
-
-
-def _processes_per_replica(manifest: Mapping[str, Any]) -> int:
-    """Return `nprocPerNode`; without one, a process a GPU under torchrun cannot be told from one a pod."""
-    value = str(_mapping(manifest, "spec").get("nprocPerNode", ""))
-    if value.isdecimal():
-        return max(1, int(value))
-    if value in {"auto", "gpu"}:
-        return max([1, *(_gpus(replica) for _, replica in _replicas(manifest))])
-    return 1

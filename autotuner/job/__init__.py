@@ -1,0 +1,1 @@
+"""The registered job in, a trial out."""
