@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.errors import InvalidJob, InvalidRecord
-from autotuner.job import processes
+from autotuner.errors import InvalidJob, InvalidRecord, Mistake, Unrealisable
+from autotuner.job import policies, processes
 from autotuner.job.accelerators import accelerators
+from autotuner.realise import bounds_of
 from autotuner.spec import Shape, TuningSpec, environment_value
 from autotuner.trial import ParameterValue, Purpose, Suggestion
 from autotuner.wellformed import API_VERSION, CONTAINER, KIND, REPLICAS, replica_count, wellformed
@@ -128,6 +129,14 @@ class Job:
             raise InvalidJob([*error.mistakes, *wrong]) from None
         if wrong:
             raise InvalidJob(wrong)
+        try:
+            bounds_of(spec)
+        except Unrealisable as error:
+            asked = str(spec.batch_size)
+            raise InvalidJob([Mistake(keys.PREFIX + "batch-size", asked, str(error), "256..32768")]) from None
+        own = policies.deadline(self.manifest)
+        if spec.trial_timeout is None and own is not None:
+            return spec.model_copy(update={"trial_timeout": own})
         return spec
 
 
@@ -179,6 +188,8 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
         # A failed container's last lines then stand in its pod's status, which outlives the log.
         _container(replica)["terminationMessagePolicy"] = "FallbackToLogsOnError"
         _set_replica(kind, replica, suggestion, trial_environment(suggestion))
+    policies.fix_replicas(trial["spec"])
+    policies.isolate(trial["spec"], job=job.name, trial=trial["metadata"]["name"])
     return trial
 
 
@@ -208,6 +219,7 @@ def answered_spec(job: Job, suggestion: Suggestion) -> dict[str, Any]:
         del variables[name]
     for kind, replica in _replicas({"spec": spec}):
         _set_replica(kind, replica, suggestion, variables)
+    policies.fix_replicas(spec)
     spec["runPolicy"] = {**_mapping(spec, "runPolicy"), "suspend": False}
     return spec
 

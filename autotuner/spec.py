@@ -186,7 +186,7 @@ class TuningSpec(Value):
         if "workers" in given and not shape.can_grow:
             rule = "the job has no Worker replica to have more of; add one to pytorchReplicaSpecs"
             mistakes.append(
-                Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 0, template: ...}")
+                Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 1, template: ...}")
             )
         if mistakes:
             raise InvalidJob(mistakes)

@@ -113,9 +113,6 @@ def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> lis
     """Return what must change about a job's processes for it to be tuned as its annotations ask."""
     found, given = read_processes(manifest), stated(annotations)
     wrong: list[Mistake] = []
-    if PROCESSES in annotations and given is None:
-        rule = "must be a whole number above 0, the processes that one pod starts"
-        wrong.append(Mistake(PROCESSES, annotations[PROCESSES], rule, '"8"'))
     if (
         given is not None
         and found.is_known

@@ -173,6 +173,7 @@ def test_a_target_is_met_at_its_threshold_and_never_by_what_a_diverged_run_repor
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 WRONG = {
+    "processes_per_replica": ["", "0", "-1", "1.5", "auto", "10001", "9999999999"],
     "target": [
         "",
         "accuracy",

@@ -259,8 +259,6 @@ def test_stated_processes_must_not_contradict_a_launcher():
     (mistake,) = mistakes(made, asked)
     assert mistake.value == "8"
     assert mistakes(job("python", "spawns.py"), asked) == []
-    (mistake,) = mistakes(made, annotations(processes_per_replica="eight"))
-    assert "whole number" in mistake.rule
 
 
 @given(st.lists(st.text(alphabet="ab$(){}[]=\"'`\\;&|<>#\n -_:@*1torchrun", max_size=60), max_size=4))

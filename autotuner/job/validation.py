@@ -1,0 +1,263 @@
+"""Validate a PyTorchJob at the boundary: what the cluster would refuse, and what the tuner relies on.
+
+A file on a laptop has met no API server, so this checks what the CustomResourceDefinition and the operator's
+webhook check (training-operator v1.9, pkg/webhooks/pytorch/pytorchjob_webhook.go). All findings are reported
+at once: mistakes, with which the job cannot be tuned or would not be created, and warnings, with which it can
+although something is not as its owner may think.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from autotuner import keys
+from autotuner.documents import plain
+from autotuner.errors import InvalidJob, Mistake
+from autotuner.job.fields import check_fields
+from autotuner.job.warnings import warnings
+
+API_VERSION: Final = "kubeflow.org/v1"
+KIND: Final = "PyTorchJob"
+CONTAINER: Final = "pytorch"
+"""The container of each replica that the training operator treats as the training process."""
+REPLICAS: Final = ("Master", "Worker")
+
+_NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
+"""DNS-1035, as the training operator's webhook has it; on a laptop it names a folder."""
+_VARIABLE: Final = re.compile(r"[ -<>-~]+")
+"""Printable ASCII without `=`."""
+_MANAGERS: Final = "kubeflow.org/training-operator"
+_KATIB: Final = re.compile(r"\$\{trialParameters\.(\w+)\}")
+_WHERE: Final = "spec.pytorchReplicaSpecs"
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A PyTorchJob as plain values, and what was found about it.
+
+    Args:
+        manifest: The job, safe to be relied on where there are no mistakes.
+        mistakes: What must change.
+        warnings: What its owner should know.
+    """
+
+    manifest: Mapping[str, Any]
+    mistakes: tuple[Mistake, ...] = ()
+    warnings: tuple[Mistake, ...] = ()
+
+
+def validate(manifest: object, *, needs_images: bool = True) -> Validated:
+    """Return a PyTorchJob with all mistakes and warnings; it never raises.
+
+    Args:
+        manifest: A document as it was read.
+        needs_images: Whether it is to run on a cluster, where a container without an image is refused.
+    """
+    if not isinstance(manifest, dict):
+        return Validated({}, (Mistake("file", _brief(manifest), "must hold one object", f"kind: {KIND}"),))
+    try:
+        checked: dict[str, Any] = plain(manifest)
+    except ValueError as error:
+        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}"),))
+    mistakes: list[Mistake] = []
+    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if checked.get(key) != wanted:
+            rule = f"must be {wanted}, the one kind of job that can be tuned"
+            mistakes.append(Mistake(key, _brief(checked.get(key)), rule, f"{key}: {wanted}"))
+    if mistakes:
+        return Validated(checked, tuple(mistakes))
+    unknown, wrong = check_fields(checked)
+    mistakes += [Mistake(w.where, _brief(w.value), w.rule, w.example) for w in wrong]
+    ignored: list[Mistake] = []
+    for field in unknown:
+        rule = "there is no such field"
+        if field.nearest:
+            # The owner meant a field that would change what runs.
+            mistakes.append(Mistake(field.where, _brief(field.value), f"{rule}: write", field.nearest))
+        else:
+            ignored.append(
+                Mistake(field.where, _brief(field.value), f"{rule}, and it is ignored", "remove it")
+            )
+    mistakes += _metadata(checked.get("metadata"))
+    mistakes += _spec(checked.get("spec"))
+    found = [] if mistakes else [*_policies(checked), *_images(checked)]
+    imageless = [m for m in found if m.key.endswith(".image")]
+    mistakes += [m for m in found if needs_images or m not in imageless]
+    if not needs_images:
+        ignored += imageless
+    if not mistakes:
+        mistakes += _own_names(checked)
+        ignored += warnings(checked)
+    return Validated(checked, tuple(mistakes), tuple(ignored))
+
+
+def wellformed(manifest: object) -> dict[str, Any]:
+    """Return a copy of a PyTorchJob that is fit to be tuned, with or without images.
+
+    Raises:
+        InvalidJob: With every mistake.
+    """
+    found = validate(manifest, needs_images=False)
+    if found.mistakes:
+        raise InvalidJob(found.mistakes)
+    return dict(found.manifest)
+
+
+def replica_count(replica: Mapping[str, Any]) -> int:
+    """Return how many pods a replica of a checked job has."""
+    return int(replica.get("replicas", 1))
+
+
+def _metadata(metadata: object) -> Iterator[Mistake]:
+    if not isinstance(metadata, dict):
+        yield Mistake("metadata", _brief(metadata), "must be a mapping", "{name: resnet50}")
+        return
+    name = metadata.get("name")
+    if name is None and metadata.get("generateName"):
+        rule = (
+            f"must be given: generateName {_brief(metadata['generateName'])!r} makes another job each time,"
+            " and a study belongs to one"
+        )
+        yield Mistake(
+            "metadata.name", "", rule, f"{_brief(metadata['generateName']).rstrip('-') or 'resnet50'}"
+        )
+    elif not isinstance(name, str) or not _NAME.fullmatch(name):
+        rule = "must be at most 63 lower-case letters, digits and dashes, from a letter"
+        yield Mistake("metadata.name", _brief(name), rule, "resnet50")
+    for key in ("annotations", "labels"):
+        given = metadata.get(key) or {}
+        if not isinstance(given, dict):
+            rule, example = "must be a mapping of strings", f'{{{keys.TARGET}: "accuracy >= 0.9"}}'
+            yield Mistake(f"metadata.{key}", _brief(given), rule, example)
+            continue
+        for written, value in given.items():
+            if not isinstance(value, str):
+                rule = f"must be a string, as all {key} of Kubernetes; put it in quotes"
+                yield Mistake(written, _brief(value), rule, f'"{_brief(value)[:80]}"')
+
+
+def _spec(spec: object) -> Iterator[Mistake]:
+    replicas = spec.get("pytorchReplicaSpecs") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(replicas, dict) or not replicas:
+        yield Mistake(_WHERE, _brief(replicas), "must have replicas", "Master: {replicas: 1, template: ...}")
+        return
+    for kind, replica in replicas.items():
+        if kind not in REPLICAS:
+            near = next((known for known in REPLICAS if known.lower() == kind.lower()), "Worker")
+            rule = f"the training operator knows only {' and '.join(REPLICAS)}; write one of them"
+            yield Mistake(_WHERE, kind, rule, near)
+        else:
+            yield from _replica(f"{_WHERE}.{kind}", kind, replica)
+
+
+def _replica(where: str, kind: str, replica: object) -> Iterator[Mistake]:
+    if not isinstance(replica, dict):
+        yield Mistake(where, _brief(replica), "must be a mapping", "{replicas: 1, template: ...}")
+        return
+    count = replica.get("replicas")
+    is_whole = isinstance(count, int) and not isinstance(count, bool)
+    if kind == "Master" and (not is_whole or count != 1):
+        rule = "must be 1 for a Master, and be given: the operator's webhook refuses the job otherwise"
+        yield Mistake(f"{where}.replicas", _brief(count), rule, "replicas: 1")
+    elif count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        rule = "must be a whole number of at least 1: the operator's webhook refuses the job otherwise"
+        yield Mistake(f"{where}.replicas", _brief(count), rule, "replicas: 1")
+    containers = _containers(replica)
+    container = next((c for c in containers if isinstance(c, dict) and c.get("name") == CONTAINER), None)
+    if container is None or not all(isinstance(c, dict) for c in containers):
+        names = ", ".join(_brief(c.get("name")) for c in containers if isinstance(c, dict))
+        rule = f"each replica must have a container named {CONTAINER}, where the training runs"
+        yield Mistake(f"{where}.template.spec.containers", names, rule, f"- name: {CONTAINER}")
+        return
+    yield from _container(f"{where} container {CONTAINER}", container)
+
+
+def _container(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
+    for key in ("command", "args"):
+        value = container.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            rule = "must be a list of strings; put numbers in quotes"
+            yield Mistake(f"{where}.{key}", _brief(value), rule, '["python", "train.py"]')
+            continue
+        if (katib := next((m for word in value if (m := _KATIB.search(word))), None)) is not None:
+            rule = "is a placeholder of Katib, which nothing fills in here: write the trial's own variable"
+            yield Mistake(f"{where}.{key}", katib[0], rule, f"$({keys.environment_name(katib[1])})")
+    folder = container.get("workingDir")
+    if folder is not None and not isinstance(folder, str):
+        yield Mistake(f"{where}.workingDir", _brief(folder), "must be a path", "/workspace")
+    env = container.get("env") or []
+    if not isinstance(env, list) or not all(map(_is_variable, env)):
+        rule = "must be a list of names, in ASCII and without =, and values"
+        yield Mistake(f"{where}.env", _brief(env), rule, '- {name: LR, value: "0.1"}')
+        return
+    for entry in env:
+        # Kubernetes takes `value:` with nothing behind it for an empty string.
+        value = entry.get("value")
+        if value is not None and not isinstance(value, str):
+            rule = "must be a string; put it in quotes"
+            yield Mistake(f"{where}.env {entry['name']}", _brief(value), rule, f'"{value}"')
+
+
+def _policies(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
+    spec = manifest["spec"]
+    elastic = spec.get("elasticPolicy")
+    if isinstance(elastic, dict):
+        if "Worker" not in spec["pytorchReplicaSpecs"]:
+            rule = "must stand beside a Worker: the operator's webhook refuses an elastic job without one"
+            yield Mistake("spec.elasticPolicy", _brief(elastic), rule, "Worker: {replicas: 2, template: ...}")
+        if elastic.get("nProcPerNode") is not None and spec.get("nprocPerNode") is not None:
+            rule = (
+                "must not stand beside spec.nprocPerNode: the operator's webhook refuses both; keep that one"
+            )
+            where, value = "spec.elasticPolicy.nProcPerNode", _brief(elastic["nProcPerNode"])
+            yield Mistake(where, value, rule, f'spec.nprocPerNode: "{value}"')
+    manager = (spec.get("runPolicy") or {}).get("managedBy")
+    if manager is not None and manager != _MANAGERS:
+        rule = (
+            "must be left to the training operator of this cluster: elsewhere there are no pods and no logs"
+        )
+        yield Mistake("spec.runPolicy.managedBy", manager, rule, _MANAGERS)
+
+
+def _images(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
+    for kind, replica in manifest["spec"]["pytorchReplicaSpecs"].items():
+        for container in _containers(replica):
+            if not container.get("image"):
+                where = f"{_WHERE}.{kind} container {_brief(container.get('name'))}.image"
+                rule = "must be given: the operator's webhook refuses a container without one"
+                yield Mistake(where, "", rule, "registry/resnet50:1")
+
+
+def _own_names(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield where the training names a pod of the job itself, which no trial has."""
+    name = re.escape(manifest["metadata"]["name"])
+    pod = re.compile(rf"(?<![-\w.]){name}-(?:master|worker)-\d+")
+    for kind, replica in manifest["spec"]["pytorchReplicaSpecs"].items():
+        container = next(c for c in _containers(replica) if c.get("name") == CONTAINER)
+        for key in ("command", "args"):
+            for word in container.get(key) or ():
+                if (match := pod.search(word)) is not None:
+                    rule = "names a pod of the job, and those of a trial have other names: write"
+                    where = f"{_WHERE}.{kind} container {CONTAINER}.{key}"
+                    yield Mistake(where, match[0], rule, "$(MASTER_ADDR), which the operator sets")
+
+
+def _containers(replica: object) -> list[Any]:
+    template = replica.get("template") if isinstance(replica, dict) else None
+    pod = template.get("spec") if isinstance(template, dict) else None
+    containers = pod.get("containers") if isinstance(pod, dict) else None
+    return containers if isinstance(containers, list) else []
+
+
+def _is_variable(entry: object) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        return False
+    source = entry.get("valueFrom")
+    return bool(_VARIABLE.fullmatch(entry["name"])) and (source is None or isinstance(source, dict))
+
+
+def _brief(value: object) -> str:
+    return "" if value is None else str(value)
