@@ -101,11 +101,16 @@ def nearest(history: History, tried: Setting) -> Setting:
 
     It is returned as it is where none is allowed any more, for what memory has held.
     """
-    limits, allowed = bounds(history), history.spec.batch_size
+    found = nearest_size(tried.batch_size, bounds(history), history.spec.batch_size)
+    return tried if found is None else Setting(found, tried.items)
+
+
+def nearest_size(batch_size: int, limits: Bounds, allowed: IntegerRange) -> int | None:
+    """Return the batch size nearest to this one that is allowed and has a layout; None where none has."""
     low, high = smallest_realisable(limits, allowed), largest_realisable(limits, allowed)
     if low is None or high is None:
-        return tried
-    return Setting(realisable(min(max(tried.batch_size, low), high), limits), tried.items)
+        return None
+    return realisable(min(max(batch_size, low), high), limits)
 
 
 def layout(history: History, batch_size: int) -> Layout | None:

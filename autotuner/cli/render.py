@@ -15,9 +15,9 @@ from autotuner.cli.ending import Reported
 from autotuner.cli.tune import load_job
 from autotuner.decide import seed_of
 from autotuner.errors import InvalidJob, Mistake
-from autotuner.layout import lay_out, realisable
+from autotuner.layout import lay_out
 from autotuner.manifest import Job, trial_manifest
-from autotuner.realise import bounds_of
+from autotuner.realise import bounds_of, nearest_size
 from autotuner.spec import TuningSpec
 from autotuner.trial import ParameterValue, Suggestion
 
@@ -70,7 +70,7 @@ def rendered(job: Job, batch_size: int, given: Mapping[str, str]) -> dict[str, A
     limits = bounds_of(spec)
     mistakes: list[Mistake] = []
     parameters = _parameters(spec, given, mistakes)
-    nearest = realisable(min(max(batch_size, spec.batch_size.minimum), spec.batch_size.maximum), limits)
+    nearest = nearest_size(batch_size, limits, spec.batch_size)
     if batch_size not in spec.batch_size:
         rule = f"must lie within {keys.PREFIX}batch-size, {spec.batch_size}"
         mistakes.append(Mistake("--batch-size", str(batch_size), rule, str(nearest)))

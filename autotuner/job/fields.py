@@ -47,7 +47,8 @@ _ELASTIC_POLICY: Final = {
     "rdzvPort": int,
     "standalone": bool,
 }
-_REPLICA: Final = {"replicas": int, "restartPolicy": str, "template": dict}
+# What a count of replicas must be depends on the kind; it is checked where the kinds are known.
+_REPLICA: Final = {"replicas": object, "restartPolicy": str, "template": dict}
 _TEMPLATE: Final = {"metadata": dict, "spec": dict}
 _POD_NAMES: Final = (
     "activeDeadlineSeconds affinity automountServiceAccountToken containers dnsConfig dnsPolicy"
@@ -65,7 +66,7 @@ _CONTAINER_NAMES: Final = (
 )
 _POD: Final = dict.fromkeys(_POD_NAMES.split(), object)
 _CONTAINER: Final = dict.fromkeys(_CONTAINER_NAMES.split(), object)
-_TYPE_NAMES: Final = {
+_TYPE_NAMES: Final[dict[type, str]] = {
     dict: "a mapping",
     list: "a list",
     str: "a string, in quotes",

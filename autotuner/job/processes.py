@@ -129,7 +129,8 @@ def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> lis
         seen = "; ".join(map(str, found.evidence)) or "nothing"
         rule = (
             "it needs the number of processes that a pod starts, which is in doubt:"
-            f" {found.problem} (found: {seen}); make them agree, or state the number in {PROCESSES}"
+            f" {found.problem} (found: {seen}); make them agree, set spec.nprocPerNode for torchrun, or state"
+            f" the number in {PROCESSES}"
         )
         wrong.append(Mistake(needing, annotations[needing], rule, f'{PROCESSES}: "{found.guess}"'))
     if _NEEDING[1] in annotations:
