@@ -1,11 +1,14 @@
 """Whole tunings of synthetic learners: the right answer, whatever happens on the way."""
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from autotuner.decision import Decision, Ended, Phase
-from autotuner.trial import Outcome, Purpose
+from autotuner.spec import Shape
+from autotuner.trial import Outcome, ParameterValue, Purpose
 from tests.simulation.learners import World, hill, largest, spec
 
 
@@ -25,6 +28,22 @@ def test_the_answer_is_confirmed_feasible_and_near_the_largest():
     assert decision.ended in {Ended.LARGER_UNLIKELY, Ended.NOT_WORTH}
     best = largest(curve, 0.9)
     assert best / math.sqrt(2) <= decision.answer.batch_size <= best * 1.05
+
+
+def test_a_script_that_asserts_an_even_share_tunes_to_its_end():
+    """As DeepSpeed does: the batch must be a multiple of all processes."""
+    good = hill()
+
+    def strict(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+        assert batch_size % 6 == 0, batch_size
+        return good(batch_size, parameters)
+
+    shape = Shape(masters=1, workers=2, processes_per_replica=2)
+    asked = spec({"batch_size": 36, "learning_rate": 0.1}).model_copy(update={"shape": shape})
+    decision = World(asked, strict).run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert decision.answer.batch_size % 6 == 0
 
 
 def test_everything_feasible_ends_at_the_largest_batch_allowed():
