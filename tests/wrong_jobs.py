@@ -48,8 +48,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "must not stand beside spec.nprocPerNode",
         ),
     (changed(f"{REPLICAS}/Worker/replica", 4), "Worker.replica is '4': there is no such field.*replicas"),
-    (changed("spec/runpolicy", {}), "spec.runpolicy.*such as runPolicy"),
-    (changed(f"{CONTAINERS}/0/arg", []), r"containers\[0\].arg.*such as args"),
+    (changed("spec/nProcPerNode", "2"), "spec.nProcPerNode is '2'.*nearest is nprocPerNode"),
+    (changed("spec/runpolicy", {}), "spec.runpolicy.*nearest is runPolicy"),
+    (changed(f"{CONTAINERS}/0/arg", []), r"containers\[0\].arg.*nearest is args"),
 ]  # fmt: skip
 """Jobs that the cluster refuses, with what `validate` says of them."""
 

@@ -66,6 +66,13 @@ _CONTAINER_NAMES: Final = (
 )
 _POD: Final = dict.fromkeys(_POD_NAMES.split(), object)
 _CONTAINER: Final = dict.fromkeys(_CONTAINER_NAMES.split(), object)
+_HOMES: Final[tuple[tuple[str, Mapping[str, object]], ...]] = (
+    ("spec.runPolicy", _RUN_POLICY),
+    ("spec.elasticPolicy", _ELASTIC_POLICY),
+    ("spec", _SPEC),
+    ("template.spec.containers[0]", _CONTAINER),
+    ("template.spec", _POD),
+)
 _TYPE_NAMES: Final[dict[type, str]] = {
     dict: "a mapping",
     list: "a list",
@@ -80,11 +87,19 @@ _MAX_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A field that does not exist; `nearest` is a field of the same place with a similar name, or empty."""
+    """A field that does not exist.
+
+    Args:
+        where: Its path.
+        value: What stands there.
+        nearest: A field of the same place with a similar name, or empty.
+        elsewhere: Where a field of this very name belongs, or empty.
+    """
 
     where: str
     value: object
     nearest: str
+    elsewhere: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +124,10 @@ def check_fields(manifest: Mapping[str, Any]) -> tuple[list[Unknown], list[Wrong
                 # A field may be one letter's case away, which the cutoff alone does not see as near.
                 same = [other for other in known if other.lower() == name.lower()]
                 if len(unknown) < _MAX_SHOWN:
-                    unknown.append(Unknown(prefix + name, value, (same or near or [""])[0]))
+                    homes = (f"{place}.{name}" for place, held in _HOMES if name in held)
+                    elsewhere = "" if same else next(homes, "")
+                    nearest = "" if elsewhere else (same or near or [""])[0]
+                    unknown.append(Unknown(prefix + name, value, nearest, elsewhere))
             elif value is not None and not _is_of(value, known[name]):
                 kind = known[name]
                 example = f'"{value}"' if kind is str and isinstance(value, int | float) else _EXAMPLES[kind]

@@ -125,6 +125,9 @@ class _Reader:
         count = counts[0] if counts else None
         if count is not None:
             self._check(count)
+        if self._problems:
+            # A process a GPU is the most that is likely, and what its batches are multiples of is safe.
+            self._guesses.append(self._gpus.devices)
         return PodProcesses(
             kind=self._kind,
             count=None if self._problems else count,

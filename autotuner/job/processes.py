@@ -135,7 +135,10 @@ def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> lis
         wrong.append(Mistake(needing, annotations[needing], rule, f'{PROCESSES}: "{found.guess}"'))
     if _NEEDING[1] in annotations:
         for pin in found.pinned:
-            rule = f"must follow each trial's workers, for {_NEEDING[1]} varies them: leave it out, or write"
+            rule = (
+                f"must follow each trial's workers, for {_NEEDING[1]} varies them: leave it out, or take the"
+                " operator's number"
+            )
             wrong.append(Mistake(pin.where, pin.what, rule, _unpinned(pin.what)))
     return wrong
 

@@ -73,14 +73,16 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
     mistakes += [Mistake(w.where, _brief(w.value), w.rule, w.example) for w in wrong]
     ignored: list[Mistake] = []
     for field in unknown:
-        rule = "there is no such field"
+        value = _brief(field.value)
         if field.nearest:
             # The owner meant a field that would change what runs.
-            mistakes.append(Mistake(field.where, _brief(field.value), f"{rule}: write", field.nearest))
+            rule = f"there is no such field: the nearest is {field.nearest}"
+            mistakes.append(Mistake(field.where, value, rule, f"{field.nearest}: {value}"))
         else:
-            ignored.append(
-                Mistake(field.where, _brief(field.value), f"{rule}, and it is ignored", "remove it")
+            rule = (
+                "there is no such field, and the API server drops it: remove it, or put it where it belongs"
             )
+            ignored.append(Mistake(field.where, value, rule, field.elsewhere or "metadata.annotations"))
     mistakes += _metadata(checked.get("metadata"))
     mistakes += _spec(checked.get("spec"))
     found = [] if mistakes else [*_policies(checked), *_images(checked)]
@@ -240,7 +242,7 @@ def _own_names(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
         for key in ("command", "args"):
             for word in container.get(key) or ():
                 if (match := pod.search(word)) is not None:
-                    rule = "names a pod of the job, and those of a trial have other names: write"
+                    rule = "must not name a pod of the job, for those of a trial have other names"
                     where = f"{_WHERE}.{kind} container {CONTAINER}.{key}"
                     yield Mistake(where, match[0], rule, "$(MASTER_ADDR), which the operator sets")
 

@@ -27,7 +27,7 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict):
         if elastic.get("nProcPerNode") is not None:
-            rule = "is deprecated by the operator: write"
+            rule = "is deprecated by the operator: spec.nprocPerNode takes its place"
             value = str(elastic["nProcPerNode"])
             yield Mistake("spec.elasticPolicy.nProcPerNode", value, rule, f'spec.nprocPerNode: "{value}"')
         if elastic.get("metrics"):

@@ -213,6 +213,12 @@ def test_a_launcher_that_reaches_out_counts_for_all_pods():
     assert mistake.value == "--num_nodes=3"
 
 
+def test_unknown_processes_are_taken_for_one_a_gpu_where_little_depends_on_it():
+    made = job("bash", "train.sh", resources=GPUS, workers=1)
+    assert read_processes(made).problem
+    assert shape(made, annotations()).processes == 16
+
+
 def test_workers_alone_are_counted_without_a_master():
     made = job("torchrun", "a.py", workers=3, nprocPerNode="2")
     del made["spec"]["pytorchReplicaSpecs"]["Master"]

@@ -26,7 +26,8 @@ def test_what_the_cluster_would_refuse_is_a_mistake(made, says):
         (changed("metadata/labels", {"kueue.x-k8s.io/queue-name": "a"}), "autotuner.dev/queue: a"),
         (manifest(asked=annotations(queue="default")), "gives every job of the namespace"),
         (changed("status", {"conditions": [{"type": "Failed", "status": "True"}]}), "already run to its end"),
-        (changed("spec/cleanPodPolicy", "None"), "spec.cleanPodPolicy.*ignored"),
+        (changed("spec/cleanPodPolicy", "None"),
+         "spec.cleanPodPolicy.*drops it.*such as spec.runPolicy.cleanPodPolicy"),
         (
 
          changed(f"{REPLICAS}/Worker/template/metadata", {"labels": {"scheduling.x-k8s.io/pod-group": "g"}}),
