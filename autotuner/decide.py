@@ -28,7 +28,7 @@ from typing import Final
 from autotuner.decision import Answer, Decision, Ended, Phase, Stop
 from autotuner.errors import Unrealisable
 from autotuner.faults import failure, is_programs_fault, to_run_again
-from autotuner.realise import bounds, layout, nearest
+from autotuner.realise import bounds, layout, nearest, within_reach
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.history import History, Setting, curve, setting
@@ -69,7 +69,7 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         trials: Every trial of the job, in any order, ended or running.
         now: The present, for deadlines and costs; aware where the trials' own times are.
     """
-    history = History.of(spec, trials)
+    history = History.of(within_reach(spec), trials)
     state = _State(history, now)
     ending: dict[int, Stop] = {}
     # One after the other, each in the light of those before: so it makes no difference whether the process

@@ -81,19 +81,23 @@ def bounds_of(spec: TuningSpec) -> Bounds:
     return own
 
 
-def reach(history: History) -> IntegerRange:
-    """Return the smallest and the largest batch size that a trial of the job can have.
+def within_reach(spec: TuningSpec) -> TuningSpec:
+    """Return the spec with its batch sizes from the smallest to the largest that a trial can have.
 
-    The largest is where the search ends: of `batch-size` the annotation's maximum may have no layout.
-
-    Raises:
-        Unrealisable: No batch size allowed has a layout as the annotations have it.
+    Of 256..32768 the largest may have no layout, and a search that waits for it would not end. So whatever
+    is decided is decided by this spec: where the search ends, and which answer is the largest allowed. The
+    job's own batch size stays within. A spec without any layout is returned as it is: `bounds` tells.
     """
-    limits, allowed = bounds(history), history.spec.batch_size
+    try:
+        limits = bounds_of(spec)
+    except Unrealisable:
+        return spec
+    allowed, own = spec.batch_size, spec.baseline_batch_size
     low, high = smallest_realisable(limits, allowed), largest_realisable(limits, allowed)
-    # What memory holds can leave a narrow range without a layout that it had before.
-    own = history.spec.baseline_batch_size
-    return IntegerRange(minimum=own if low is None else low, maximum=own if high is None else high)
+    reach = IntegerRange(
+        minimum=min(own, own if low is None else low), maximum=max(own, own if high is None else high)
+    )
+    return spec if reach == allowed else spec.model_copy(update={"batch_size": reach})
 
 
 def nearest(history: History, tried: Setting) -> Setting:

@@ -53,6 +53,19 @@ def test_everything_feasible_ends_at_the_largest_batch_allowed():
     assert decision.ended is Ended.LARGEST_ALLOWED
 
 
+def test_a_search_ends_at_the_largest_batch_size_that_has_a_layout():
+    """32,768 is no multiple of nine processes; 32,760 is the largest that is."""
+    layouts = {"workers": "1..8", "micro_batch_size": "16..128"}
+    asked = spec({"batch_size": 256, "learning_rate": 0.1}, batch_size="256..32768", **layouts)
+    world = World(asked, hill(critical=1e6))
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.batch_size == 32_760
+    assert decision.answer.is_confirmed
+    assert decision.ended is Ended.LARGEST_ALLOWED
+    assert len(world.trials) < 20
+
+
 def test_a_baseline_that_misses_is_told_with_its_best_value():
     decision = World(spec(), hill(top=0.85)).run()
     assert decision.ended is Ended.BASELINE_MISSES

@@ -21,7 +21,7 @@ from autotuner.layout import (
     realisable,
     smallest_realisable,
 )
-from autotuner.realise import nearest, reach
+from autotuner.realise import nearest, within_reach
 from autotuner.search.history import History, Setting
 from autotuner.spec import IntegerRange, Shape
 from tests.builders import spec
@@ -275,13 +275,23 @@ def test_batch_sizes_are_multiples_of_the_processes_without_micro_batches(proces
     assert nearest(known, Setting.of(wanted, {})).batch_size == expected
 
 
-def test_the_reach_of_a_search_ends_at_what_can_be_realised():
-    known = history(
-        Shape(masters=1, workers=1), "256..32768", 256, workers="1..8", micro_batch_size="16..128"
-    )
-    assert reach(known) == IntegerRange(minimum=256, maximum=32_760)
-    assert nearest(known, Setting.of(32_768, {})).batch_size == 32_760
-    assert reach(history(Shape(processes_per_replica=6), "256..4099", 256)).maximum == 4098
+@pytest.mark.parametrize(
+    ("shape", "allowed", "changed", "expected"),
+    [
+        (Shape(), "256..32768", {"workers": "1..8", "micro_batch_size": "16..128"}, (256, 32_760)),
+        (Shape(processes_per_replica=6), "250..4099", {"workers": "1..1"}, (252, 4092)),
+        (Shape(processes_per_replica=8), "250..4099", {}, (256, 4096)),
+        (Shape(), "250..4099", {}, (250, 4099)),
+        # The job's own batch size, 256, has no layout, and stays within.
+        (Shape(processes_per_replica=3), "256..4099", {"micro_batch_size": "1..64"}, (256, 4095)),
+        (Shape(masters=1, workers=6), "256..257", {"micro_batch_size": "1..64"}, (256, 257)),
+    ],
+)
+def test_the_reach_of_a_search_ends_at_what_can_be_realised(shape, allowed, changed, expected):
+    asked = history(shape, allowed, 256, **changed).spec
+    low, high = expected
+    assert within_reach(asked).batch_size == IntegerRange(minimum=low, maximum=high)
+    assert within_reach(asked).baseline_batch_size == 256
 
 
 def test_a_range_without_any_layout_is_refused_with_the_nearest_batch_size():
