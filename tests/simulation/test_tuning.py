@@ -55,8 +55,13 @@ def test_everything_feasible_ends_at_the_largest_batch_allowed():
 
 def test_a_search_ends_at_the_largest_batch_size_that_has_a_layout():
     """32,768 is no multiple of nine processes; 32,760 is the largest that is."""
-    layouts = {"workers": "1..8", "micro_batch_size": "16..128"}
-    asked = spec({"batch_size": 256, "learning_rate": 0.1}, batch_size="256..32768", **layouts)
+    changed = {
+        "batch_size": "256..32768",
+        "workers": "1..8",
+        "micro_batch_size": "16..128",
+        "search_space": "learning_rate: {min: 0.01, max: 1000, log: true}",
+    }
+    asked = spec({"batch_size": 256, "learning_rate": 0.8}, **changed)
     world = World(asked, hill(critical=1e6))
     decision = world.run()
     assert decision.answer is not None
