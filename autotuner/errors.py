@@ -41,10 +41,11 @@ _SHOWN = 80
 
 
 class InvalidJob(AutotunerError):
-    """The job cannot be tuned as it is written; carries every mistake, not only the first."""
+    """The job cannot be tuned as it is written; carries every mistake and warning, not only the first."""
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    def __init__(self, mistakes: Sequence[Mistake], warnings: Sequence[Mistake] = ()) -> None:
         self.mistakes = tuple(mistakes)
+        self.warnings = tuple(warnings)
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
 

@@ -54,11 +54,13 @@ ENV_PREFIX: Final = "AUTOTUNER_"
 ENV_BATCH_SIZE: Final = ENV_PREFIX + "BATCH_SIZE"
 ENV_SEED: Final = ENV_PREFIX + "SEED"
 ENV_TRIAL: Final = ENV_PREFIX + "TRIAL"
+ENV_OUTPUT_DIR: Final = ENV_PREFIX + "OUTPUT_DIR"
+"""A folder of the trial alone, for checkpoints; below the one that the job gives under this name."""
 ENV_MICRO_BATCH_SIZE: Final = ENV_PREFIX + "MICRO_BATCH_SIZE"
 ENV_ACCUMULATION_STEPS: Final = ENV_PREFIX + "ACCUMULATION_STEPS"
 
 RESERVED_PARAMETERS: Final = frozenset(
-    {"batch_size", "seed", "trial", "micro_batch_size", "accumulation_steps"}
+    {"batch_size", "seed", "trial", "output_dir", "micro_batch_size", "accumulation_steps"}
 )
 """Names that a search space cannot use: their environment variables have a meaning of their own."""
 

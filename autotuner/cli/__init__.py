@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__
-from autotuner.cli import controller, inspect, retry, tune
+from autotuner.cli import controller, inspect, render, retry, tune
 
 app = typer.Typer(
     name="autotuner",
@@ -35,6 +35,7 @@ def main(
 for command in (
     tune.tune,
     tune.validate,
+    render.render,
     inspect.schema,
     inspect.status,
     inspect.trials,

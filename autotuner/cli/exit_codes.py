@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Final
 
 import typer
 
-from autotuner.errors import AutotunerError, InvalidConfiguration, InvalidJob
+from autotuner.errors import AutotunerError, InvalidConfiguration, InvalidJob, Mistake
 
 EXIT_FAILED: Final = 1
 EXIT_INVALID: Final = 2
@@ -34,11 +35,8 @@ class Reported:
         del kind, trace
         if isinstance(error, InvalidJob):
             if self._as_json:
-                mistakes = [
-                    {"key": m.key, "value": m.value, "rule": m.rule, "example": m.example}
-                    for m in error.mistakes
-                ]
-                typer.echo(json.dumps({"valid": False, "mistakes": mistakes}))
+                mistakes, warnings = map(as_mapping, error.mistakes), map(as_mapping, error.warnings)
+                typer.echo(json.dumps({"valid": False, "mistakes": [*mistakes], "warnings": [*warnings]}))
             for mistake in error.mistakes:
                 typer.echo(f"error: {mistake}", err=True)
             sys.exit(EXIT_INVALID)
@@ -54,3 +52,8 @@ class Reported:
                 "interrupted; every process is stopped, and the same command goes on from here", err=True
             )
             sys.exit(EXIT_INTERRUPTED)
+
+
+def as_mapping(mistake: Mistake) -> dict[str, str]:
+    """Return a mistake or a warning as commands print it with --json."""
+    return asdict(mistake)

@@ -19,10 +19,11 @@ from rich.console import Console
 from autotuner import keys
 from autotuner.backends.local.backend import LocalBackend, read_study
 from autotuner.backends.local.pods import Surroundings, pods
-from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported
+from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.decide.decision import Answer, Phase
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
+from autotuner.job.validation import validate as check
 from autotuner.spec import TuningSpec
 from autotuner.spec.untrusted_yaml import load_documents
 
@@ -85,12 +86,26 @@ def tune(
 
 
 def validate(file: JobFile, as_json: AsJson = False) -> None:
-    """Check a job's annotations, and report every mistake at once."""
+    """Check a job as its cluster would, and its annotations, and report every mistake and warning at once."""
     with Reported(as_json=as_json):
-        job = load_job(file)
+        document = _load_document(file)
+        found = check(document)
+        mistakes = list(found.mistakes)
+        job: Job | None = None
+        try:
+            job = Job.from_manifest(document)
+            job.spec()
+        except InvalidJob as error:
+            mistakes += error.mistakes
+        warnings = [as_mapping(warning) for warning in found.warnings]
+        if not as_json:
+            for warning in found.warnings:
+                typer.echo(f"warning: {warning}", err=True)
+        if mistakes or job is None:
+            raise InvalidJob(list(dict.fromkeys(mistakes)), found.warnings)
         spec = job.spec()
         if as_json:
-            typer.echo(json.dumps({"valid": True, "mistakes": []}))
+            typer.echo(json.dumps({"valid": True, "mistakes": [], "warnings": warnings}))
         else:
             typer.echo(f"{file} is valid: {job.name}, {spec.target}, batch size {spec.batch_size}")
 
@@ -101,6 +116,10 @@ def load_job(file: Path) -> Job:
     Raises:
         InvalidJob: If there is no such job, or more than one.
     """
+    return Job.from_manifest(_load_document(file))
+
+
+def _load_document(file: Path) -> object:
     example = "autotuner tune deploy/examples/digits/job.yaml"
     try:
         with file.open(encoding="utf-8") as opened:
@@ -122,7 +141,7 @@ def load_job(file: Path) -> Job:
     if not jobs and len(documents) != 1:
         rule = "it holds no PyTorchJob: name a file with one"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-    return Job.from_manifest((jobs or documents)[0])
+    return (jobs or documents)[0]
 
 
 def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:

@@ -20,6 +20,7 @@ from autotuner.decide.standing import Standing
 from autotuner.decide.stops import next_stop
 from autotuner.spec import TuningSpec
 from autotuner.study.history import History
+from autotuner.study.layout_bounds import within_reach
 from autotuner.study.proof import Reason as Doubt
 from autotuner.trial import Outcome, Suggestion, Trial
 
@@ -35,7 +36,7 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         trials: Every trial of the job, in any order, ended or running.
         now: The present, for deadlines and costs; aware where the trials' own times are.
     """
-    standing = Standing.of(History.of(spec, trials), now)
+    standing = Standing.of(History.of(within_reach(spec), trials), now)
     stops: dict[int, Stop] = {}
     # One after the other, each in the light of those before: so it makes no difference whether the process
     # dies between two of them.

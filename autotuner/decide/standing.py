@@ -21,7 +21,7 @@ from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.study import proof
 from autotuner.study.history import History, curve
-from autotuner.study.layout_bounds import layout
+from autotuner.study.layout_bounds import laid_out, layout
 from autotuner.study.proof import Finding, findings
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
@@ -227,20 +227,17 @@ class Standing:
         number = self.history.next_number
         if rerun_of is not None and rerun_of.outcome is not Outcome.OUT_OF_MEMORY:
             return replace(rerun_of.suggestion, number=number, purpose=purpose, rerun_of=rerun_of.number)
-        unchanged = purpose is Purpose.BASELINE and rerun_of is None
-        found = None if unchanged else layout(self.history, tried.batch_size)
-        has_micro = found is not None and self.spec.micro_batch_size is not None
-        return Suggestion(
+        suggestion = Suggestion(
             number=number,
-            workers=found.workers if found is not None and self.spec.workers is not None else None,
-            micro_batch_size=found.micro_batch if found is not None and has_micro else None,
-            accumulation_steps=found.accumulation if found is not None and has_micro else None,
             batch_size=tried.batch_size,
             parameters=tried.parameters,
             seed=self._seed(number, purpose) if rerun_of is None else rerun_of.suggestion.seed,
             purpose=purpose,
             rerun_of=None if rerun_of is None else rerun_of.number,
         )
+        if purpose is Purpose.BASELINE and rerun_of is None:
+            return suggestion
+        return laid_out(suggestion, self.spec, layout(self.history, tried.batch_size))
 
     def _seed(self, number: int, purpose: Purpose) -> int:
         """Return the seed of a new trial: a fresh one, but for the first that differs from the baseline.

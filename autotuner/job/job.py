@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.errors import InvalidJob
-from autotuner.job.pytorchjob import container, mapping, processes_per_replica, replicas
-from autotuner.job.validation import API_VERSION, KIND, replica_count, wellformed
+from autotuner.errors import InvalidJob, Mistake, Unrealisable
+from autotuner.job import policies, processes
+from autotuner.job.pytorchjob import container, mapping, replicas
+from autotuner.job.validation import API_VERSION, KIND, wellformed
 from autotuner.spec import Shape, TuningSpec
+from autotuner.study.layout_bounds import bounds_of
 from autotuner.trial import ParameterValue
 
 _READING: Final = frozenset({keys.TARGET, keys.PREFIX + "metric-pattern", keys.PREFIX + "log-format"})
@@ -88,15 +90,14 @@ class Job:
         return values
 
     @property
+    def output_directory(self) -> str:
+        """The folder that the job's own environment names for output; empty without one."""
+        return str(self.baseline.get("output_dir", ""))
+
+    @property
     def shape(self) -> Shape:
         """The processes that the job runs."""
-        counts = {kind: replica_count(replica) for kind, replica in replicas(self.manifest)}
-        return Shape(
-            masters=counts.get("Master", 0),
-            workers=counts.get("Worker", 0),
-            processes_per_replica=processes_per_replica(self.manifest),
-            can_grow="Worker" in counts,
-        )
+        return processes.shape(self.manifest, self.annotations)
 
     @property
     def fingerprint(self) -> str:
@@ -129,18 +130,33 @@ class Job:
             wrong = {mistake.key for mistake in error.mistakes}
         if wrong & _READING:
             return None
-        kept = {key: value for key, value in self.annotations.items() if key not in wrong}
         try:
-            return TuningSpec.from_annotations(
-                kept, baseline=self.baseline, shape=self.shape, template=self.template
-            )
+            return self._parsed({key: value for key, value in self.annotations.items() if key not in wrong})
         except InvalidJob:
             return None
 
     def spec(self) -> TuningSpec:
         """Return what the job's annotations ask for; InvalidJob carries every mistake."""
+        wrong = processes.mistakes(self.manifest, self.annotations)
+        try:
+            spec = self._parsed(self.annotations)
+        except InvalidJob as error:
+            raise InvalidJob([*error.mistakes, *wrong]) from None
+        if wrong:
+            raise InvalidJob(wrong)
+        try:
+            bounds_of(spec)
+        except Unrealisable as error:
+            asked = str(spec.batch_size)
+            raise InvalidJob([Mistake(keys.PREFIX + "batch-size", asked, str(error), "256..32768")]) from None
+        own = policies.deadline(self.manifest)
+        if spec.trial_timeout is None and own is not None:
+            return spec.model_copy(update={"trial_timeout": own})
+        return spec
+
+    def _parsed(self, annotations: Mapping[str, str]) -> TuningSpec:
         return TuningSpec.from_annotations(
-            self.annotations, baseline=self.baseline, shape=self.shape, template=self.template
+            annotations, baseline=self.baseline, shape=self.shape, template=self.template
         )
 
 

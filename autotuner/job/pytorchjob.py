@@ -6,20 +6,19 @@ The shape of a PyTorchJob: https://www.kubeflow.org/docs/components/trainer/lega
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
+from autotuner.job import processes
+from autotuner.job.accelerators import accelerators
 from autotuner.job.validation import CONTAINER, REPLICAS, replica_count
-
-_GPU_SUFFIX: Final = "/gpu"
-"""nvidia.com/gpu, amd.com/gpu: extended resources that count as GPUs."""
 
 
 def devices(manifest: Mapping[str, Any]) -> int:
     """Return how many GPUs a PyTorchJob asks for, or how many processes it runs where it asks for none."""
-    gpus = sum(replica_count(replica) * _gpus(replica) for _, replica in replicas(manifest))
-    if gpus:
-        return gpus
-    return max(1, sum(replica_count(r) for _, r in replicas(manifest)) * processes_per_replica(manifest))
+    gpus = sum(
+        replica_count(replica) * accelerators(container(replica)).devices for _, replica in replicas(manifest)
+    )
+    return gpus or max(1, processes.shape(manifest, {}).processes)
 
 
 def mapping(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -40,20 +39,3 @@ def container(replica: Mapping[str, Any]) -> dict[str, Any]:
     """Return the training container of a replica of a validated job."""
     containers: list[dict[str, Any]] = replica["template"]["spec"]["containers"]
     return next(container for container in containers if container.get("name") == CONTAINER)
-
-
-def _gpus(replica: Mapping[str, Any]) -> int:
-    resources = mapping(container(replica), "resources")
-    amounts = {**mapping(resources, "requests"), **mapping(resources, "limits")}
-    gpus = (amount for name, amount in amounts.items() if str(name).endswith(_GPU_SUFFIX))
-    return sum(int(str(amount)) for amount in gpus if str(amount).isdecimal())
-
-
-def processes_per_replica(manifest: Mapping[str, Any]) -> int:
-    """Return `nprocPerNode`; without one, a process a GPU under torchrun cannot be told from one a pod."""
-    value = str(mapping(manifest, "spec").get("nprocPerNode", ""))
-    if value.isdecimal():
-        return max(1, int(value))
-    if value in {"auto", "gpu"}:
-        return max([1, *(_gpus(replica) for _, replica in replicas(manifest))])
-    return 1

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from autotuner import keys
+from autotuner.job import policies
 from autotuner.job.job import Job
 from autotuner.job.pytorchjob import container, mapping, replicas
 from autotuner.spec import environment_value
@@ -19,8 +20,10 @@ _DROPPED_ANNOTATIONS: Final = ("kubectl.kubernetes.io/last-applied-configuration
 _KEPT_KUEUE_LABELS: Final = frozenset({_QUEUE_LABEL, _KUEUE + "priority-class"})
 
 
-def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
+def trial_manifest(job: Job, suggestion: Suggestion, output: str | None = None) -> dict[str, Any]:
     """Return the PyTorchJob that runs a suggestion.
+
+    `output` is the folder of the trial's output; None: below the one that the job's environment names.
 
     What the cluster wrote into the job goes, as do our registration annotations (or the tuner would tune
     its trials) and what Kueue injected. A trial with a queue label, the job's or that of the annotation
@@ -57,23 +60,37 @@ def trial_manifest(job: Job, suggestion: Suggestion) -> dict[str, Any]:
         "ownerReferences": [job.owner_reference],
     }
     _set_run_policy(trial["spec"], queued=_QUEUE_LABEL in labels)
+    folder = _output(job, trial["metadata"]["name"]) if output is None else output
+    variables = trial_environment(suggestion, folder)
     for kind, replica in replicas(trial):
         # OnFailure, the default, would restart a diverged run for ever.
         replica["restartPolicy"] = "Never"
         # A failed container's last lines then stand in its pod's status, which outlives the log.
         container(replica)["terminationMessagePolicy"] = "FallbackToLogsOnError"
-        _set_replica(kind, replica, suggestion, trial_environment(suggestion))
+        _set_replica(kind, replica, suggestion, variables)
+    policies.fix_replicas(trial["spec"])
+    policies.isolate(trial["spec"], job=job.name, trial=trial["metadata"]["name"])
     return trial
 
 
-def trial_environment(suggestion: Suggestion) -> dict[str, str]:
-    """Return the environment variables that carry a suggestion into its trial."""
+def _output(job: Job, trial: str) -> str:
+    """Return the folder of a trial's output, below the one that the job's environment names; or nothing."""
+    return f"{job.output_directory.rstrip('/')}/{trial}" if job.output_directory else ""
+
+
+def trial_environment(suggestion: Suggestion, output: str = "") -> dict[str, str]:
+    """Return the environment variables that carry a suggestion into its trial.
+
+    `output` is a folder of this trial alone; empty where the job has no place for output.
+    """
     environment = {
         keys.environment_name(name): environment_value(value) for name, value in suggestion.parameters.items()
     }
     environment[keys.ENV_BATCH_SIZE] = str(suggestion.batch_size)
     environment[keys.ENV_SEED] = str(suggestion.seed)
     environment[keys.ENV_TRIAL] = str(suggestion.number)
+    if output:
+        environment[keys.ENV_OUTPUT_DIR] = output
     if suggestion.micro_batch_size is not None:
         environment[keys.ENV_MICRO_BATCH_SIZE] = str(suggestion.micro_batch_size)
     if suggestion.accumulation_steps is not None:
@@ -92,6 +109,7 @@ def answered_spec(job: Job, suggestion: Suggestion) -> dict[str, Any]:
         del variables[name]
     for kind, replica in replicas({"spec": spec}):
         _set_replica(kind, replica, suggestion, variables)
+    policies.fix_replicas(spec)
     spec["runPolicy"] = {**mapping(spec, "runPolicy"), "suspend": False}
     return spec
 

@@ -1,53 +1,111 @@
-"""What a PyTorchJob must be for us to rely on it: checked once, where it comes in.
+"""Validate a PyTorchJob at the boundary: what the cluster would refuse, and what the tuner relies on.
 
-A file on a laptop has met no API server, so this is what the training operator's webhook checks, and what we
-rely on besides. All mistakes are reported at once. What passes is a copy of plain values.
+A file on a laptop has met no API server, so this checks what the CustomResourceDefinition and the operator's
+webhook check (training-operator v1.9, pkg/webhooks/pytorch/pytorchjob_webhook.go). All findings are reported
+at once: mistakes, with which the job cannot be tuned or would not be created, and warnings, with which it can
+although something is not as its owner may think.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
+from autotuner.job.fields import check_fields
+from autotuner.job.warnings import warnings
 from autotuner.spec.untrusted_yaml import plain
 
 API_VERSION: Final = "kubeflow.org/v1"
 KIND: Final = "PyTorchJob"
 CONTAINER: Final = "pytorch"
 """The container of each replica that the training operator treats as the training process."""
+REPLICAS: Final = ("Master", "Worker")
+
 _NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """DNS-1035, as the training operator's webhook has it; on a laptop it names a folder."""
 _VARIABLE: Final = re.compile(r"[ -<>-~]+")
 """Printable ASCII without `=`."""
-REPLICAS: Final = ("Master", "Worker")
+_MANAGERS: Final = "kubeflow.org/training-operator"
+_KATIB: Final = re.compile(r"\$\{trialParameters\.(\w+)\}")
+_WHERE: Final = "spec.pytorchReplicaSpecs"
 
 
-def wellformed(manifest: object) -> dict[str, Any]:
-    """Return a copy of a PyTorchJob that is fit to be tuned.
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A PyTorchJob as plain values, and what was found about it.
 
-    Raises:
-        InvalidJob: If it is no PyTorchJob, or one without a container `pytorch` in each replica.
+    Args:
+        manifest: The job, safe to be relied on where there are no mistakes.
+        mistakes: What must change.
+        warnings: What its owner should know.
+    """
+
+    manifest: Mapping[str, Any]
+    mistakes: tuple[Mistake, ...] = ()
+    warnings: tuple[Mistake, ...] = ()
+
+
+def validate(manifest: object, *, needs_images: bool = True) -> Validated:
+    """Return a PyTorchJob with all mistakes and warnings; it never raises.
+
+    Args:
+        manifest: A document as it was read.
+        needs_images: Whether it is to run on a cluster, where a container without an image is refused.
     """
     if not isinstance(manifest, dict):
-        raise InvalidJob([Mistake("file", _brief(manifest), "it must hold one object", f"kind: {KIND}")])
+        return Validated({}, (Mistake("file", _brief(manifest), "must hold one object", f"kind: {KIND}"),))
     try:
         checked: dict[str, Any] = plain(manifest)
     except ValueError as error:
-        raise InvalidJob([Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}")]) from None
+        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}"),))
     mistakes: list[Mistake] = []
     for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if checked.get(key) != wanted:
             rule = f"only a {KIND} of {API_VERSION} can be tuned; write"
             mistakes.append(Mistake(key, _brief(checked.get(key)), rule, f"{key}: {wanted}"))
-    if not mistakes:
-        _check_metadata(checked.get("metadata"), mistakes)
-        _check_spec(checked.get("spec"), mistakes)
     if mistakes:
-        raise InvalidJob(mistakes)
-    return checked
+        return Validated(checked, tuple(mistakes))
+    unknown, wrong = check_fields(checked)
+    mistakes += [Mistake(w.where, _brief(w.value), w.rule, w.example) for w in wrong]
+    ignored: list[Mistake] = []
+    for field in unknown:
+        value = _brief(field.value)
+        if field.nearest:
+            # The owner meant a field that would change what runs.
+            rule = f"there is no such field: the nearest is {field.nearest}"
+            mistakes.append(Mistake(field.where, value, rule, f"{field.nearest}: {value}"))
+        else:
+            rule = (
+                "there is no such field, and the API server drops it: remove it, or put it where it belongs"
+            )
+            ignored.append(Mistake(field.where, value, rule, field.elsewhere or "metadata.annotations"))
+    mistakes += _metadata(checked.get("metadata"))
+    mistakes += _spec(checked.get("spec"))
+    found = [] if mistakes else [*_policies(checked), *_images(checked)]
+    imageless = [m for m in found if m.key.endswith(".image")]
+    mistakes += [m for m in found if needs_images or m not in imageless]
+    if not needs_images:
+        ignored += imageless
+    if not mistakes:
+        mistakes += _own_names(checked)
+        ignored += warnings(checked)
+    return Validated(checked, tuple(mistakes), tuple(ignored))
+
+
+def wellformed(manifest: object) -> dict[str, Any]:
+    """Return a copy of a PyTorchJob that is fit to be tuned, with or without images.
+
+    Raises:
+        InvalidJob: With every mistake.
+    """
+    found = validate(manifest, needs_images=False)
+    if found.mistakes:
+        raise InvalidJob(found.mistakes)
+    return dict(found.manifest)
 
 
 def replica_count(replica: Mapping[str, Any]) -> int:
@@ -55,90 +113,145 @@ def replica_count(replica: Mapping[str, Any]) -> int:
     return int(replica.get("replicas", 1))
 
 
-def _check_metadata(metadata: object, mistakes: list[Mistake]) -> None:
+def _metadata(metadata: object) -> Iterator[Mistake]:
     if not isinstance(metadata, dict):
-        mistakes.append(Mistake("metadata", _brief(metadata), "it must be a mapping", "{name: resnet50}"))
+        yield Mistake("metadata", _brief(metadata), "must be a mapping", "{name: resnet50}")
         return
     name = metadata.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        rule = "write at most 63 lower-case letters, digits and dashes, from a letter"
-        mistakes.append(Mistake("metadata.name", _brief(name), rule, "resnet50"))
+    if name is None and metadata.get("generateName"):
+        rule = (
+            f"must be given: generateName {_brief(metadata['generateName'])!r} makes another job each time,"
+            " and a study belongs to one"
+        )
+        yield Mistake(
+            "metadata.name", "", rule, f"{_brief(metadata['generateName']).rstrip('-') or 'resnet50'}"
+        )
+    elif not isinstance(name, str) or not _NAME.fullmatch(name):
+        rule = "must be at most 63 lower-case letters, digits and dashes, from a letter"
+        yield Mistake("metadata.name", _brief(name), rule, "resnet50")
     for key in ("annotations", "labels"):
         given = metadata.get(key) or {}
         if not isinstance(given, dict):
-            rule, example = "it must be a mapping of strings", f'{{{keys.TARGET}: "accuracy >= 0.9"}}'
-            mistakes.append(Mistake(f"metadata.{key}", _brief(given), rule, example))
+            rule, example = "must be a mapping of strings", f'{{{keys.TARGET}: "accuracy >= 0.9"}}'
+            yield Mistake(f"metadata.{key}", _brief(given), rule, example)
             continue
         for written, value in given.items():
             if not isinstance(value, str):
-                rule = f"Kubernetes takes only strings as {key}; put it in quotes"
-                mistakes.append(Mistake(written, _brief(value), rule, f'"{_brief(value)[:80]}"'))
+                rule = f"must be a string, as all {key} of Kubernetes; put it in quotes"
+                yield Mistake(written, _brief(value), rule, f'"{_brief(value)[:80]}"')
 
 
-def _check_spec(spec: object, mistakes: list[Mistake]) -> None:
+def _spec(spec: object) -> Iterator[Mistake]:
     replicas = spec.get("pytorchReplicaSpecs") if isinstance(spec, dict) else None
-    where = "spec.pytorchReplicaSpecs"
     if not isinstance(spec, dict) or not isinstance(replicas, dict) or not replicas:
-        rule = "the job must have replicas"
-        mistakes.append(Mistake(where, _brief(replicas), rule, "Master: {replicas: 1, template: ...}"))
+        yield Mistake(_WHERE, _brief(replicas), "must have replicas", "Master: {replicas: 1, template: ...}")
         return
     for kind, replica in replicas.items():
         if kind not in REPLICAS:
+            near = next((known for known in REPLICAS if known.lower() == kind.lower()), "Worker")
             rule = f"the training operator knows only {' and '.join(REPLICAS)}; write one of them"
-            mistakes.append(Mistake(where, kind, rule, "Worker"))
-            continue
-        _check_replica(f"{where}.{kind}", kind, replica, mistakes)
-    if not mistakes and not sum(map(replica_count, replicas.values())):
-        mistakes.append(Mistake(where, "0", "the job must have a process", "Worker: {replicas: 1, ...}"))
-    policy = spec.get("runPolicy")
-    if policy is not None and not isinstance(policy, dict):
-        mistakes.append(Mistake("spec.runPolicy", _brief(policy), "it must be a mapping", "{suspend: true}"))
+            yield Mistake(_WHERE, kind, rule, near)
+        else:
+            yield from _replica(f"{_WHERE}.{kind}", kind, replica)
 
 
-def _check_replica(where: str, kind: str, replica: object, mistakes: list[Mistake]) -> None:
+def _replica(where: str, kind: str, replica: object) -> Iterator[Mistake]:
     if not isinstance(replica, dict):
-        mistakes.append(
-            Mistake(where, _brief(replica), "it must be a mapping", "{replicas: 1, template: ...}")
-        )
+        yield Mistake(where, _brief(replica), "must be a mapping", "{replicas: 1, template: ...}")
         return
-    count = replica.get("replicas", 1)
-    if (
-        not isinstance(count, int)
-        or isinstance(count, bool)
-        or count < 0
-        or (kind == "Master" and count != 1)
-    ):
-        rule = "a Master has 1 replica" if kind == "Master" else "it must be a whole number"
-        mistakes.append(Mistake(f"{where}.replicas", _brief(count), rule, "1"))
-    try:
-        containers = replica["template"]["spec"]["containers"]
-        names = [container.get("name") for container in containers]
-        container = containers[names.index(CONTAINER)]
-        _check_container(f"{where} container {CONTAINER}", container, mistakes)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    count = replica.get("replicas")
+    is_whole = isinstance(count, int) and not isinstance(count, bool)
+    if kind == "Master" and (not is_whole or count != 1):
+        rule = "must be 1 for a Master, and be given: the operator's webhook refuses the job otherwise"
+        yield Mistake(f"{where}.replicas", _brief(count), rule, "replicas: 1")
+    elif count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        rule = "must be a whole number of at least 1: the operator's webhook refuses the job otherwise"
+        yield Mistake(f"{where}.replicas", _brief(count), rule, "replicas: 1")
+    containers = _containers(replica)
+    container = next((c for c in containers if isinstance(c, dict) and c.get("name") == CONTAINER), None)
+    if container is None or not all(isinstance(c, dict) for c in containers):
+        names = ", ".join(_brief(c.get("name")) for c in containers if isinstance(c, dict))
         rule = f"each replica must have a container named {CONTAINER}, where the training runs"
-        mistakes.append(Mistake(f"{where}.template.spec.containers", "", rule, f"- name: {CONTAINER}"))
+        yield Mistake(f"{where}.template.spec.containers", names, rule, f"- name: {CONTAINER}")
+        return
+    yield from _container(f"{where} container {CONTAINER}", container)
 
 
-def _check_container(where: str, container: Mapping[str, Any], mistakes: list[Mistake]) -> None:
+def _container(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
     for key in ("command", "args"):
         value = container.get(key) or []
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            rule = "it must be a list of strings; put numbers in quotes"
-            mistakes.append(Mistake(f"{where}.{key}", _brief(value), rule, '["python", "train.py"]'))
+            rule = "must be a list of strings; put numbers in quotes"
+            yield Mistake(f"{where}.{key}", _brief(value), rule, '["python", "train.py"]')
+            continue
+        if (katib := next((m for word in value if (m := _KATIB.search(word))), None)) is not None:
+            rule = "is a placeholder of Katib, which nothing fills in here: write the trial's own variable"
+            yield Mistake(f"{where}.{key}", katib[0], rule, f"$({keys.environment_name(katib[1])})")
     folder = container.get("workingDir")
     if folder is not None and not isinstance(folder, str):
-        mistakes.append(Mistake(f"{where}.workingDir", _brief(folder), "it must be a path", "/workspace"))
+        yield Mistake(f"{where}.workingDir", _brief(folder), "must be a path", "/workspace")
     env = container.get("env") or []
     if not isinstance(env, list) or not all(map(_is_variable, env)):
-        rule = "it must be a list of names, in ASCII and without =, and values"
-        mistakes.append(Mistake(f"{where}.env", _brief(env), rule, '- {name: LR, value: "0.1"}'))
+        rule = "must be a list of names, in ASCII and without =, and values"
+        yield Mistake(f"{where}.env", _brief(env), rule, '- {name: LR, value: "0.1"}')
         return
     for entry in env:
-        if not isinstance(entry.get("value", ""), str):
-            rule = "Kubernetes takes only strings as values; put it in quotes"
-            value = entry.get("value")
-            mistakes.append(Mistake(f"{where}.env {entry['name']}", _brief(value), rule, f'"{value}"'))
+        # Kubernetes takes `value:` with nothing behind it for an empty string.
+        value = entry.get("value")
+        if value is not None and not isinstance(value, str):
+            rule = "must be a string; put it in quotes"
+            yield Mistake(f"{where}.env {entry['name']}", _brief(value), rule, f'"{value}"')
+
+
+def _policies(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
+    spec = manifest["spec"]
+    elastic = spec.get("elasticPolicy")
+    if isinstance(elastic, dict):
+        if "Worker" not in spec["pytorchReplicaSpecs"]:
+            rule = "must stand beside a Worker: the operator's webhook refuses an elastic job without one"
+            yield Mistake("spec.elasticPolicy", _brief(elastic), rule, "Worker: {replicas: 2, template: ...}")
+        if elastic.get("nProcPerNode") is not None and spec.get("nprocPerNode") is not None:
+            rule = (
+                "must not stand beside spec.nprocPerNode: the operator's webhook refuses both; keep that one"
+            )
+            where, value = "spec.elasticPolicy.nProcPerNode", _brief(elastic["nProcPerNode"])
+            yield Mistake(where, value, rule, f'spec.nprocPerNode: "{value}"')
+    manager = (spec.get("runPolicy") or {}).get("managedBy")
+    if manager is not None and manager != _MANAGERS:
+        rule = (
+            "must be left to the training operator of this cluster: elsewhere there are no pods and no logs"
+        )
+        yield Mistake("spec.runPolicy.managedBy", manager, rule, _MANAGERS)
+
+
+def _images(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
+    for kind, replica in manifest["spec"]["pytorchReplicaSpecs"].items():
+        for container in _containers(replica):
+            if not container.get("image"):
+                where = f"{_WHERE}.{kind} container {_brief(container.get('name'))}.image"
+                rule = "must be given: the operator's webhook refuses a container without one"
+                yield Mistake(where, "", rule, "registry/resnet50:1")
+
+
+def _own_names(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield where the training names a pod of the job itself, which no trial has."""
+    name = re.escape(manifest["metadata"]["name"])
+    pod = re.compile(rf"(?<![-\w.]){name}-(?:master|worker)-\d+")
+    for kind, replica in manifest["spec"]["pytorchReplicaSpecs"].items():
+        container = next(c for c in _containers(replica) if c.get("name") == CONTAINER)
+        for key in ("command", "args"):
+            for word in container.get(key) or ():
+                if (match := pod.search(word)) is not None:
+                    rule = "must not name a pod of the job, for those of a trial have other names"
+                    where = f"{_WHERE}.{kind} container {CONTAINER}.{key}"
+                    yield Mistake(where, match[0], rule, "$(MASTER_ADDR), which the operator sets")
+
+
+def _containers(replica: object) -> list[Any]:
+    template = replica.get("template") if isinstance(replica, dict) else None
+    pod = template.get("spec") if isinstance(template, dict) else None
+    containers = pod.get("containers") if isinstance(pod, dict) else None
+    return containers if isinstance(containers, list) else []
 
 
 def _is_variable(entry: object) -> bool:

@@ -20,7 +20,6 @@ from autotuner import keys
 MAX_TEXT: Final = 65_536
 """Characters of a command line, and of a script, that are read."""
 
-ENV_OUTPUT_DIR: Final = keys.ENV_PREFIX + "OUTPUT_DIR"
 
 _CONTAINER: Final = "pytorch"
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
@@ -63,7 +62,7 @@ _CONFIG_FLAGS: Final = frozenset(
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
 _OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.@/-]{0,200})=(.*)", re.DOTALL)
 _REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
-_OWN: Final = (ENV_OUTPUT_DIR, keys.ENV_TRIAL)
+_OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +208,10 @@ def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Itera
                 "a trial that resumes continues another trial's training:"
                 " drop it, or resume from the trial's own folder alone"
             )
-            yield WiringWarning(option.where, option.written, rule, _replaced(option, ENV_OUTPUT_DIR))
+            yield WiringWarning(option.where, option.written, rule, _replaced(option, keys.ENV_OUTPUT_DIR))
         elif option.name in _PLACES and option.value and is_place and not is_off and not is_unseen:
             rule = "trials share this place, overwrite each other and may resume from it: give each its own"
-            yield WiringWarning(option.where, option.written, rule, _replaced(option, ENV_OUTPUT_DIR))
+            yield WiringWarning(option.where, option.written, rule, _replaced(option, keys.ENV_OUTPUT_DIR))
 
 
 # --- what stands in a manifest -------------------------------------------------------------------------

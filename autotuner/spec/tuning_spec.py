@@ -54,8 +54,13 @@ _DEFAULT_SPREAD: Final = 10.0
 """Without a search space, the learning rate is sought this far below its baseline, and above it as far
 beyond what linear scaling to the largest batch size asks for."""
 
-_MOST: Final = {"max_trials": 10_000, "parallel_trials": 256, "confirmations": 100}
-"""The largest counts: a stranger's annotation must not make one pass of the controller endless."""
+_MOST: Final = {
+    "max_trials": 10_000,
+    "parallel_trials": 256,
+    "confirmations": 100,
+    "processes_per_replica": 10_000,
+}
+"""The largest counts: a stranger's annotation must not make one pass of the daemon endless."""
 _MAX_RULE: Final = 500
 """Characters of a rule; some repeat what a parser of YAML or regular expressions said."""
 
@@ -104,6 +109,12 @@ class TuningSpec(Value):
     )
     workers: Range | None = _annotation(
         "Worker replicas, grown with the batch size", "as in the job", "1..8", None
+    )
+    processes_per_replica: Count | None = _annotation(
+        "processes that one pod starts, where the manifest does not say it",
+        "read from the manifest",
+        "8",
+        None,
     )
     run_length: Positive | None = _annotation(
         "the last step that the script reports, in its own unit of steps",
@@ -186,7 +197,7 @@ class TuningSpec(Value):
         if "workers" in given and not shape.can_grow:
             rule = "the job has no Worker replica to have more of; add one to pytorchReplicaSpecs"
             mistakes.append(
-                Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 0, template: ...}")
+                Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 1, template: ...}")
             )
         if mistakes:
             raise InvalidJob(mistakes)

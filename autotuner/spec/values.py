@@ -107,19 +107,22 @@ class Shape(Value):
     """How many processes the job runs, as its manifest says.
 
     `masters` is 0 for a job of workers only; `processes_per_replica` counts the processes that one pod
-    starts (its GPUs, under torchrun with `nproc_per_node: auto`). `can_grow` says whether the manifest has a
-    Worker replica, if only of 0 pods, of which a trial can have more.
+    starts (its GPUs, under torchrun with `nproc_per_node: auto`), and `processes_per_master` those of the
+    Master's pod where they are others. `can_grow` says whether the manifest has a Worker replica, of which a
+    trial can have more.
     """
 
     masters: int = 1
     workers: int = 0
     processes_per_replica: int = 1
+    processes_per_master: int | None = None
     can_grow: bool = True
 
     @property
     def processes(self) -> int:
         """The world size."""
-        return (self.masters + self.workers) * self.processes_per_replica
+        each = self.processes_per_replica if self.processes_per_master is None else self.processes_per_master
+        return self.masters * each + self.workers * self.processes_per_replica
 
 
 def environment_value(value: ParameterValue) -> str:

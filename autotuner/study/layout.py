@@ -1,12 +1,18 @@
 """How a batch size is realised: workers, samples a process takes at once, and accumulation steps.
 
     batch size = processes x accumulation x micro-batch
-    processes = (masters + workers) x processes a replica
+    processes = masters x processes of a master + workers x processes of a replica
 
 Pure: the same batch size under the same bounds has the same layout, whoever asks. Not every batch size has
 one: 1000 samples cannot be parted evenly among three processes, and a script that divides anyway trains at a
 batch size that nobody recorded. So `realisable` first moves a batch size to the nearest that has a layout,
-and that one is what the search proposes, the trial runs and the ledger records.
+and that one is what the search proposes, the trial runs and the ledger records. `largest_realisable` is the
+largest batch size that can be proposed at all: the end of the range that the search, the rules and the words
+of a status speak of.
+
+The cost of every function here is bounded by the root of a process's samples, whatever the annotations say:
+the batch sizes of a number of workers are multiples in an interval, and only with all workers at work does
+accumulation need a search, over micro-batches or over steps, whichever are fewer.
 
 Workers grow with the batch: there are as few of them as can take it without one process taking more than its
 `share`, and when all of them are at work, accumulation makes up the rest. So at a given batch size a process
@@ -22,12 +28,22 @@ model is sharded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from autotuner.errors import Unrealisable
+from autotuner.spec import IntegerRange
 
-__all__ = ["Bounds", "Layout", "largest", "lay_out", "memory_bound", "realisable"]
+__all__ = [
+    "Bounds",
+    "Layout",
+    "largest",
+    "largest_realisable",
+    "lay_out",
+    "memory_bound",
+    "realisable",
+    "smallest_realisable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +73,8 @@ class Bounds:
         share: Samples that one process takes before another worker is added. What fits the job: the
             largest micro-batch, or, without micro-batches, what a process takes at the job's own batch size.
         masters: Master replicas, 0 or 1.
-        processes_per_replica: Processes that one pod starts.
+        processes_per_replica: Processes that one pod of the Workers starts.
+        processes_per_master: Processes that the Master's pod starts; as many as a Worker's where None.
         micro_batch: Fewest and most samples that one process may take at once; None for a job that cannot
             accumulate.
         memory: Most samples at once that are not known to run out of memory (see `memory_bound`); None when
@@ -73,9 +90,10 @@ class Bounds:
     processes_per_replica: int = 1
     micro_batch: tuple[int, int] | None = None
     memory: int | None = None
+    processes_per_master: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.workers[0] <= self.workers[1] or self.masters < 0 or self.processes_per_replica < 1:
+        if not 0 <= self.workers[0] <= self.workers[1] or self._has_no_processes:
             raise Unrealisable(
                 f"workers {self.workers}, {self.masters} masters and {self.processes_per_replica} processes a"
                 " replica are no layout: counts must not be negative, nor a range end before it starts"
@@ -93,6 +111,11 @@ class Bounds:
             )
 
     @property
+    def _has_no_processes(self) -> bool:
+        of_master = self.processes_per_master
+        return self.masters < 0 or self.processes_per_replica < 1 or (of_master is not None and of_master < 1)
+
+    @property
     def fewest_at_once(self) -> int:
         """Fewest samples that a process may take at once."""
         return self.micro_batch[0] if self.micro_batch else 1
@@ -105,13 +128,23 @@ class Bounds:
 
     def processes(self, workers: int) -> int:
         """Return how many processes a number of Worker replicas makes, the Master's among them."""
-        return (self.masters + workers) * self.processes_per_replica
+        return self._of_masters + workers * self.processes_per_replica
+
+    @property
+    def at_most(self) -> int:
+        """Samples that a process takes before another worker is added, as far as memory allows."""
+        return int(min(self.share, self.most_at_once))
 
     def workers_for(self, batch_size: int) -> int:
         """Return the fewest workers that take the batch within each one's share, or the most there are."""
-        share = int(min(self.share, self.most_at_once))
-        replicas = -(-batch_size // (share * self.processes_per_replica))
-        return min(max(replicas - self.masters, self.workers[0]), self.workers[1])
+        processes = -(-batch_size // self.at_most)
+        workers = -(-(processes - self._of_masters) // self.processes_per_replica)
+        return min(max(workers, self.workers[0]), self.workers[1])
+
+    @property
+    def _of_masters(self) -> int:
+        each = self.processes_per_replica if self.processes_per_master is None else self.processes_per_master
+        return self.masters * each
 
 
 def lay_out(batch_size: int, bounds: Bounds) -> Layout:
@@ -137,9 +170,24 @@ def realisable(batch_size: int, bounds: Bounds) -> int:
     size by at most one sample per micro-batch or so, that is by a fraction of about 1/m, except where the
     bounds themselves leave a gap.
     """
-    # There is one: the largest has a layout, and where there is no largest, multiples have one for ever.
-    candidates = _outwards(batch_size, _smallest(bounds), largest(bounds))
-    return next(candidate for candidate in candidates if _layout(candidate, bounds) is not None)
+    found = [size for size in (_below(batch_size, bounds), _above(batch_size, bounds)) if size is not None]
+    # There is one: all workers with as much at once as there may be have a layout.
+    return min(found, key=lambda size: (abs(size - batch_size), size))
+
+
+def largest_realisable(bounds: Bounds, allowed: IntegerRange) -> int | None:
+    """Return the largest batch size allowed that has a layout, or None where none has.
+
+    It is the end of the search: no trial can be larger, so an answer of this size is the largest allowed.
+    """
+    size = _below(allowed.maximum, bounds)
+    return size if size is not None and size in allowed else None
+
+
+def smallest_realisable(bounds: Bounds, allowed: IntegerRange) -> int | None:
+    """Return the smallest batch size allowed that has a layout, or None where none has."""
+    size = _above(allowed.minimum, bounds)
+    return size if size is not None and size in allowed else None
 
 
 def largest(bounds: Bounds) -> int | None:
@@ -175,31 +223,91 @@ def _layout(batch_size: int, bounds: Bounds) -> Layout | None:
     share, rest = divmod(batch_size, processes)
     if rest or share < bounds.fewest_at_once:
         return None
-    if bounds.micro_batch is None:
-        return Layout(workers, processes, share, 1) if share <= bounds.most_at_once else None
-    most = int(bounds.most_at_once)
-    fewest_steps = -(-share // most)
-    # Halving the largest micro-batch is as far as an even split may go: 2 x 31 rather than 61 x 1 samples,
-    # for the latter has the right product and wastes the device.
-    small = max(bounds.fewest_at_once, most // 2, 1) if fewest_steps > 1 else bounds.fewest_at_once
-    for steps in range(fewest_steps, share // small + 1):
-        if share % steps == 0:
-            return Layout(workers, processes, share // steps, steps)
+    if share <= bounds.most_at_once:
+        return Layout(workers, processes, share, 1)
+    if bounds.micro_batch is None or _split_below(share, bounds) != share:
+        return None
+    micro = _largest_divisor(share, _crumb(bounds), int(bounds.most_at_once))
+    return Layout(workers, processes, micro, share // micro)
+
+
+def _below(batch_size: int, bounds: Bounds) -> int | None:
+    """Return the largest batch size up to this one that has a layout, or None where none has."""
+    if batch_size < 1:
+        return None
+    workers = bounds.workers_for(batch_size)
+    found = _in_group(workers, batch_size, bounds, downwards=True)
+    if found is None and workers > bounds.workers[0]:
+        # One worker fewer takes its whole share, or, where that is below the fewest, no fewer can take any.
+        found = _in_group(workers - 1, batch_size, bounds, downwards=True)
+    return found
+
+
+def _above(batch_size: int, bounds: Bounds) -> int | None:
+    """Return the smallest batch size from this one on that has a layout, or None where none has."""
+    for workers in dict.fromkeys((bounds.workers_for(max(batch_size, 1)), bounds.workers[1])):
+        found = _in_group(workers, batch_size, bounds, downwards=False)
+        if found is not None:
+            return found
     return None
 
 
-def _smallest(bounds: Bounds) -> int:
-    return bounds.processes(bounds.workers[0]) * bounds.fewest_at_once
+def _in_group(workers: int, batch_size: int, bounds: Bounds, *, downwards: bool) -> int | None:
+    """Return the batch size next to this one, in one direction, among those that this many workers take.
+
+    Those are multiples of the processes. Fewer workers than the most take no more than their share each;
+    the most workers take all that is larger, by accumulation where they can.
+    """
+    fewest, most = bounds.workers
+    processes = bounds.processes(workers)
+    low = bounds.fewest_at_once
+    if workers > fewest:
+        low = max(low, bounds.processes(workers - 1) * bounds.at_most // processes + 1)
+    high = bounds.at_most if workers < most else bounds.most_at_once
+    if downwards:
+        share = batch_size // processes
+        if workers == most and share > high:
+            share = int(high) if bounds.micro_batch is None else _split_below(share, bounds)
+        share = min(share, int(high)) if workers < most else share
+        return share * processes if share >= low else None
+    share = max(-(-batch_size // processes), low)
+    if share > high:
+        if workers < most or bounds.micro_batch is None:
+            return None
+        share = _split_above(share, bounds)
+    return share * processes
 
 
-def _outwards(start: int, low: int, high: int | None) -> Iterator[int]:
-    """Yield the integers from low to high, nearest to the start first and the smaller first of two."""
-    start = max(start, low) if high is None else min(max(start, low), high)
-    yield start
-    distance = 1
-    while start - distance >= low or high is None or start + distance <= high:
-        if start - distance >= low:
-            yield start - distance
-        if high is None or start + distance <= high:
-            yield start + distance
-        distance += 1
+def _crumb(bounds: Bounds) -> int:
+    """Return the fewest samples at once beside accumulation.
+
+    Halving the largest micro-batch is as far as an even split may go: 2 x 31 rather than 61 x 1 samples, for
+    the latter has the right product and wastes the device.
+    """
+    return max(bounds.fewest_at_once, int(bounds.most_at_once) // 2, 1)
+
+
+def _split_below(share: int, bounds: Bounds) -> int:
+    """Return the most samples up to `share`, above one micro-batch, that equal micro-batches make up."""
+    small, most = _crumb(bounds), int(bounds.most_at_once)
+    if most - small <= share // small - share // most:
+        return max(share - share % micro for micro in range(small, most + 1))
+    # Of fewer steps than share // most, none makes up more than those with whole micro-batches.
+    return max(steps * min(most, share // steps) for steps in range(share // most, share // small + 1))
+
+
+def _split_above(share: int, bounds: Bounds) -> int:
+    """Return the fewest samples from `share` on, above one micro-batch, that equal micro-batches make up."""
+    small, most = _crumb(bounds), int(bounds.most_at_once)
+    if most - small <= share // small - share // most:
+        return min(share + -share % micro for micro in range(small, most + 1))
+    steps_needed = range(-(-share // most), -(-share // small) + 1)
+    return min(steps * max(small, -(-share // steps)) for steps in steps_needed)
+
+
+def _largest_divisor(share: int, small: int, most: int) -> int:
+    """Return the largest micro-batch from `small` to `most` that parts `share` evenly; there is one."""
+    if most - small <= share // small - share // most:
+        return next(micro for micro in range(most, small - 1, -1) if share % micro == 0)
+    steps = next(steps for steps in range(-(-share // most), share // small + 1) if share % steps == 0)
+    return share // steps

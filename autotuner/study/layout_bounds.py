@@ -1,44 +1,46 @@
-"""How the trials of a job realise their batch sizes, in the light of what memory has held.
+"""How the trials of a job realise their batch sizes, given what memory has held.
 
-The arithmetic is `autotuner.layout`'s; here stands what of a spec and its trials goes into it. A job without
-a range of workers or micro-batches keeps its own layout at every batch size.
+The arithmetic is that of `autotuner.study.layout`; this module says what of a spec and its trials goes into
+it. A job without a range of workers or micro-batches keeps its own layout at every batch size: its batch
+sizes are multiples of its processes.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from autotuner.errors import Unrealisable
-from autotuner.spec import IntegerRange
+from autotuner.spec import IntegerRange, TuningSpec
 from autotuner.study.history import History, curve
-from autotuner.study.layout import Bounds, Layout, lay_out, memory_bound, realisable
+from autotuner.study.layout import (
+    Bounds,
+    Layout,
+    largest_realisable,
+    lay_out,
+    memory_bound,
+    realisable,
+    smallest_realisable,
+)
 from autotuner.study.setting import Setting
-from autotuner.trial import Outcome, Trial
+from autotuner.trial import Outcome, Suggestion, Trial
 
 
-def bounds(history: History) -> Bounds | None:
-    """Return what layouts may be; None where the job has but its own.
+def bounds(history: History) -> Bounds:
+    """Return what layouts may be.
 
     Without micro-batches, memory bounds the batch size, which is the search's affair.
 
     Raises:
-        Unrealisable: No batch size has a layout as the annotations have it.
+        Unrealisable: No batch size allowed has a layout as the annotations have it.
     """
-    spec, micro = history.spec, history.spec.micro_batch_size
-    if micro is None and spec.workers is None:
-        return None
-    workers = spec.workers or IntegerRange(minimum=spec.shape.workers, maximum=spec.shape.workers)
-    own = Bounds(
-        workers=(workers.minimum, workers.maximum),
-        share=_share(spec.baseline_batch_size, history) if micro is None else micro.maximum,
-        masters=spec.shape.masters,
-        processes_per_replica=spec.shape.processes_per_replica,
-        micro_batch=None if micro is None else (micro.minimum, micro.maximum),
-    )
+    own = bounds_of(history.spec)
+    micro = history.spec.micro_batch_size
     if micro is None:
         return own
     at_once = [
-        (t, t.suggestion.micro_batch_size or _share(t.suggestion.batch_size, history)) for t in history.trials
+        (t, t.suggestion.micro_batch_size or _share(t.suggestion.batch_size, history.spec))
+        for t in history.trials
     ]
     memory = memory_bound(
         fits=[size for t, size in at_once if t.outcome is not Outcome.OUT_OF_MEMORY and len(curve(t))],
@@ -47,27 +49,94 @@ def bounds(history: History) -> Bounds | None:
     return own if memory is None else replace(own, memory=max(memory, micro.minimum))
 
 
+def bounds_of(spec: TuningSpec) -> Bounds:
+    """Return what layouts may be before any trial has run.
+
+    Raises:
+        Unrealisable: No batch size allowed has a layout as the annotations have it.
+    """
+    micro, shape = spec.micro_batch_size, spec.shape
+    if micro is None and spec.workers is None:
+        # The script divides its batch by its processes. Where the job's own batch size is no multiple of
+        # them, the script can do without: what the two have in common is what is known to work.
+        common = math.gcd(spec.baseline_batch_size, shape.processes)
+        own = Bounds(workers=(0, 0), share=1, processes_per_replica=max(common, 1))
+    else:
+        workers = spec.workers or IntegerRange(minimum=shape.workers, maximum=shape.workers)
+        own = Bounds(
+            workers=(workers.minimum, workers.maximum),
+            share=_share(spec.baseline_batch_size, spec) if micro is None else micro.maximum,
+            masters=shape.masters,
+            processes_per_replica=shape.processes_per_replica,
+            processes_per_master=shape.processes_per_master,
+            micro_batch=None if micro is None else (micro.minimum, micro.maximum),
+        )
+    if largest_realisable(own, spec.batch_size) is None:
+        near = realisable(spec.batch_size.maximum, own)
+        raise Unrealisable(
+            f"no batch size from {spec.batch_size} can be parted evenly among the job's processes"
+            f" ({own.processes(own.workers[0])} with the fewest workers,"
+            f" {own.processes(own.workers[1])} with the most): the nearest that can is {near};"
+            " widen batch-size, workers or micro-batch-size"
+        )
+    return own
+
+
+def within_reach(spec: TuningSpec) -> TuningSpec:
+    """Return the spec with its batch sizes from the smallest to the largest that a trial can have.
+
+    Of 256..32768 the largest may have no layout, and a search that waits for it would not end. So whatever
+    is decided is decided by this spec: where the search ends, and which answer is the largest allowed. The
+    job's own batch size stays within. A spec without any layout is returned as it is: `bounds` tells.
+    """
+    try:
+        limits = bounds_of(spec)
+    except Unrealisable:
+        return spec
+    allowed, own = spec.batch_size, spec.baseline_batch_size
+    low, high = smallest_realisable(limits, allowed), largest_realisable(limits, allowed)
+    reach = IntegerRange(
+        minimum=min(own, own if low is None else low), maximum=max(own, own if high is None else high)
+    )
+    return spec if reach == allowed else spec.model_copy(update={"batch_size": reach})
+
+
 def nearest(history: History, tried: Setting) -> Setting:
     """Return the setting at the nearest batch size allowed that the job's processes can share evenly.
 
-    It is returned as it is where none is allowed; what it cannot share evenly is the script's affair then.
+    It is returned as it is where none is allowed any more, for what memory has held.
     """
-    limits, allowed = bounds(history), history.spec.batch_size
-    if limits is None:
-        return tried
-    for size in range(tried.batch_size, allowed.minimum - 1, -1):
-        found = realisable(size, limits)
-        if found in allowed:
-            return Setting(found, tried.items)
-    return tried
+    found = nearest_size(tried.batch_size, bounds(history), history.spec.batch_size)
+    return tried if found is None else Setting(found, tried.items)
+
+
+def nearest_size(batch_size: int, limits: Bounds, allowed: IntegerRange) -> int | None:
+    """Return the batch size nearest to this one that is allowed and has a layout; None where none has."""
+    low, high = smallest_realisable(limits, allowed), largest_realisable(limits, allowed)
+    if low is None or high is None:
+        return None
+    return realisable(min(max(batch_size, low), high), limits)
 
 
 def layout(history: History, batch_size: int) -> Layout | None:
-    """Return the layout of a batch size; None for the job's own."""
+    """Return the layout of a batch size; None where it has none, and the job's own stays."""
     limits = bounds(history)
-    if limits is None or realisable(batch_size, limits) != batch_size:
+    if realisable(batch_size, limits) != batch_size:
         return None
     return lay_out(batch_size, limits)
+
+
+def laid_out(suggestion: Suggestion, spec: TuningSpec, found: Layout | None) -> Suggestion:
+    """Return a suggestion with the parts of a layout that the spec lets vary; as it is without a layout."""
+    if found is None:
+        return suggestion
+    has_micro = spec.micro_batch_size is not None
+    return replace(
+        suggestion,
+        workers=found.workers if spec.workers is not None else None,
+        micro_batch_size=found.micro_batch if has_micro else None,
+        accumulation_steps=found.accumulation if has_micro else None,
+    )
 
 
 def can_shrink(history: History, trial: Trial) -> bool:
@@ -75,7 +144,7 @@ def can_shrink(history: History, trial: Trial) -> bool:
     micro = history.spec.micro_batch_size
     if micro is None:
         return False
-    used = trial.suggestion.micro_batch_size or _share(trial.suggestion.batch_size, history)
+    used = trial.suggestion.micro_batch_size or _share(trial.suggestion.batch_size, history.spec)
     try:
         smaller = layout(history, trial.suggestion.batch_size)
     except Unrealisable:
@@ -83,6 +152,6 @@ def can_shrink(history: History, trial: Trial) -> bool:
     return smaller is not None and smaller.micro_batch < used
 
 
-def _share(batch_size: int, history: History) -> int:
+def _share(batch_size: int, spec: TuningSpec) -> int:
     """Return what a process takes of a batch in the job's own layout."""
-    return -(-batch_size // history.spec.shape.processes)
+    return -(-batch_size // spec.shape.processes)

@@ -75,6 +75,7 @@ def test_validate_tells_every_mistake_at_once_for_people_and_machines(place: Pla
     assert place.run("validate", place.save(manifest()).name, "--json").json == {
         "valid": True,
         "mistakes": [],
+        "warnings": [],
     }
 
 

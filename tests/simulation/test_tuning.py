@@ -1,11 +1,14 @@
 """Whole tunings of synthetic learners: the right answer, whatever happens on the way."""
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from autotuner.decide.decision import Decision, Phase, Reason
-from autotuner.trial import Outcome, Purpose
+from autotuner.spec import Shape
+from autotuner.trial import Outcome, ParameterValue, Purpose
 from autotuner.wording import message
 from tests.simulation.learners import World, hill, largest, spec
 
@@ -28,11 +31,45 @@ def test_the_answer_is_confirmed_feasible_and_near_the_largest():
     assert best / math.sqrt(2) <= decision.answer.batch_size <= best * 1.05
 
 
+def test_a_script_that_asserts_an_even_share_tunes_to_its_end():
+    """As DeepSpeed does: the batch must be a multiple of all processes."""
+    good = hill()
+
+    def strict(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+        assert batch_size % 6 == 0, batch_size
+        return good(batch_size, parameters)
+
+    shape = Shape(masters=1, workers=2, processes_per_replica=2)
+    asked = spec({"batch_size": 36, "learning_rate": 0.1}).model_copy(update={"shape": shape})
+    decision = World(asked, strict).run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert decision.answer.batch_size % 6 == 0
+
+
 def test_everything_feasible_ends_at_the_largest_batch_allowed():
     decision = World(spec(), hill(critical=4096)).run()
     assert decision.answer is not None
     assert decision.answer.batch_size == 1024
     assert decision.reason is Reason.LARGEST_ALLOWED
+
+
+def test_a_search_ends_at_the_largest_batch_size_that_has_a_layout():
+    """32,768 is no multiple of nine processes; 32,760 is the largest that is."""
+    changed = {
+        "batch_size": "256..32768",
+        "workers": "1..8",
+        "micro_batch_size": "16..128",
+        "search_space": "learning_rate: {min: 0.01, max: 1000, log: true}",
+    }
+    asked = spec({"batch_size": 256, "learning_rate": 0.8}, **changed)
+    world = World(asked, hill(critical=1e6))
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.batch_size == 32_760
+    assert decision.answer.is_confirmed
+    assert decision.reason is Reason.LARGEST_ALLOWED
+    assert len(world.trials) < 20
 
 
 def test_a_baseline_that_misses_is_told_with_its_best_value():

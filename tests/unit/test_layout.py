@@ -1,11 +1,31 @@
 """From a batch size to workers, micro-batch and accumulation."""
 
+import math
+import sys
+from collections.abc import Callable
+from types import FrameType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.errors import Unrealisable
-from autotuner.study.layout import Bounds, Layout, largest, lay_out, memory_bound, realisable
+from autotuner.spec import IntegerRange, Shape
+from autotuner.study import layout
+from autotuner.study.history import History
+from autotuner.study.layout import (
+    Bounds,
+    Layout,
+    largest,
+    largest_realisable,
+    lay_out,
+    memory_bound,
+    realisable,
+    smallest_realisable,
+)
+from autotuner.study.layout_bounds import nearest, within_reach
+from autotuner.study.setting import Setting
+from tests.builders import spec
 
 ONE_PROCESS = Bounds(workers=(0, 0), share=256)
 ACCUMULATING = Bounds(workers=(0, 0), share=64, micro_batch=(1, 64))
@@ -122,13 +142,13 @@ def allowed(draw):
 @given(st.integers(1, 20_000), allowed())
 def test_a_realisable_batch_size_is_realised_exactly_and_within_every_bound(wanted, bounds):
     batch_size = realisable(wanted, bounds)
-    layout = lay_out(batch_size, bounds)
-    assert layout.batch_size == batch_size
+    found = lay_out(batch_size, bounds)
+    assert found.batch_size == batch_size
     assert realisable(batch_size, bounds) == batch_size
-    assert bounds.workers[0] <= layout.workers <= bounds.workers[1]
-    assert layout.processes == bounds.processes(layout.workers)
-    assert bounds.fewest_at_once <= layout.micro_batch <= bounds.most_at_once
-    assert layout.accumulation == 1 or bounds.micro_batch
+    assert bounds.workers[0] <= found.workers <= bounds.workers[1]
+    assert found.processes == bounds.processes(found.workers)
+    assert bounds.fewest_at_once <= found.micro_batch <= bounds.most_at_once
+    assert found.accumulation == 1 or bounds.micro_batch
 
 
 @given(st.integers(1, 5_000), st.integers(1, 5_000), allowed())
@@ -141,3 +161,141 @@ def test_workers_grow_with_the_batch(one, other, bounds):
 def test_with_micro_batches_rounding_is_small(wanted, workers, most):
     bounds = Bounds(workers=(0, workers), share=most, micro_batch=(1, most))
     assert abs(realisable(wanted, bounds) - wanted) <= 0.05 * wanted
+
+
+def test_the_masters_pod_may_start_other_processes_than_a_workers():
+    bounds = Bounds(workers=(0, 3), share=10, processes_per_replica=4, processes_per_master=1)
+    assert lay_out(10, bounds) == Layout(0, 1, 10, 1)
+    assert lay_out(50, bounds) == Layout(1, 5, 10, 1)
+    assert lay_out(90, bounds) == Layout(2, 9, 10, 1)
+
+
+# --- the largest batch size that can be realised ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "allowed", "smallest", "biggest"),
+    [
+        # 32,768 is no multiple of nine processes.
+        (Bounds((1, 8), 128, micro_batch=(16, 128)), (256, 32_768), 256, 32_760),
+        (ONE_PROCESS, (256, 32_768), 256, 32_768),
+        (Bounds((0, 0), 1, processes_per_replica=8), (250, 1001), 256, 1000),
+        (Bounds((0, 0), 1, processes_per_replica=8), (250, 255), None, None),
+        (Bounds((0, 0), 64, memory=100), (1, 1000), 1, 100),
+    ],
+)
+def test_the_largest_batch_size_is_the_largest_that_can_be_realised(bounds, allowed, smallest, biggest):
+    within = IntegerRange(minimum=allowed[0], maximum=allowed[1])
+    assert smallest_realisable(bounds, within) == smallest
+    assert largest_realisable(bounds, within) == biggest
+
+
+@given(allowed(), st.integers(1, 3_000), st.integers(0, 3_000))
+def test_what_can_be_realised_lies_between_the_smallest_and_the_largest(bounds, low, width):
+    within = IntegerRange(minimum=low, maximum=low + width)
+    sizes = [size for size in range(low, low + width + 1) if realisable(size, bounds) == size]
+    assert smallest_realisable(bounds, within) == min(sizes, default=None)
+    assert largest_realisable(bounds, within) == max(sizes, default=None)
+
+
+# --- bounded work -------------------------------------------------------------------------------------------
+
+
+def steps(function: Callable[[], object]) -> int:
+    """Return how many lines of the layout's arithmetic a call runs: work, whatever the machine."""
+    counted = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> object:
+        nonlocal counted
+        if frame.f_code.co_filename != layout.__file__:
+            return None
+        counted += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
+    return counted
+
+
+PRIMES = (20_000_003, 2_147_483_647)
+
+
+@pytest.mark.parametrize("prime", PRIMES)
+@pytest.mark.parametrize("micro", [(1, 3), (1, 1), (1, 46_341), (1, 1_000_000), (3, 2**31 - 1)])
+@pytest.mark.parametrize("workers", [(0, 0), (1, 8), (0, 2**31 - 1)])
+def test_no_batch_size_costs_more_than_the_root_of_its_samples(prime, micro, workers):
+    bounds = Bounds(workers=workers, share=micro[1], micro_batch=micro)
+    within = IntegerRange(minimum=256, maximum=prime)
+    most = 50 + 5 * math.isqrt(prime)
+    found = largest_realisable(bounds, within)
+    assert found is not None
+    assert steps(lambda: largest_realisable(bounds, within)) < most
+    assert steps(lambda: smallest_realisable(bounds, within)) < most
+    assert steps(lambda: realisable(prime, bounds)) < 2 * most
+    assert steps(lambda: lay_out(found, bounds)) < 2 * most
+
+
+def test_a_small_micro_batch_at_a_large_prime_is_laid_out_in_a_few_steps():
+    bounds = Bounds(workers=(0, 0), share=3, micro_batch=(1, 3))
+    assert realisable(PRIMES[1], bounds) == PRIMES[1]
+    assert lay_out(PRIMES[1], bounds) == Layout(0, 1, 1, PRIMES[1])
+    assert steps(lambda: lay_out(PRIMES[1], bounds)) < 100
+
+
+# --- a job's own layouts ------------------------------------------------------------------------------------
+
+
+def history(shape: Shape, batch_size: str, own: int, **changed: str) -> History:
+    asked = spec({"batch_size": str(own), "learning_rate": "0.1"}, shape, batch_size=batch_size, **changed)
+    return History.of(asked, ())
+
+
+@pytest.mark.parametrize(
+    ("processes", "own", "wanted", "expected"),
+    [
+        (8, 256, 1001, 1000),
+        (8, 256, 100_000, 4096),
+        (8, 256, 1, 256),
+        # The job's own batch size is no multiple of its processes: what they have in common counts.
+        (8, 260, 1001, 1000),
+        (8, 260, 1003, 1004),
+        (8, 257, 1003, 1003),
+        (1, 257, 1003, 1003),
+    ],
+)
+def test_batch_sizes_are_multiples_of_the_processes_without_micro_batches(processes, own, wanted, expected):
+    known = history(
+        Shape(masters=1, workers=1, processes_per_replica=processes // 2 or 1) if processes > 1 else Shape(),
+        "256..4099",
+        own,
+    )
+    assert nearest(known, Setting.of(wanted, {})).batch_size == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "allowed", "changed", "expected"),
+    [
+        (Shape(), "256..32768", {"workers": "1..8", "micro_batch_size": "16..128"}, (256, 32_760)),
+        (Shape(processes_per_replica=6), "250..4099", {"workers": "1..1"}, (252, 4092)),
+        (Shape(processes_per_replica=8), "250..4099", {}, (256, 4096)),
+        (Shape(), "250..4099", {}, (250, 4099)),
+        # The job's own batch size, 256, has no layout, and stays within.
+        (Shape(processes_per_replica=3), "256..4099", {"micro_batch_size": "1..64"}, (256, 4095)),
+        (Shape(masters=1, workers=6), "256..257", {"micro_batch_size": "1..64"}, (256, 257)),
+    ],
+)
+def test_the_reach_of_a_search_ends_at_what_can_be_realised(shape, allowed, changed, expected):
+    asked = history(shape, allowed, 256, **changed).spec
+    low, high = expected
+    assert within_reach(asked).batch_size == IntegerRange(minimum=low, maximum=high)
+    assert within_reach(asked).baseline_batch_size == 256
+
+
+def test_a_range_without_any_layout_is_refused_with_the_nearest_batch_size():
+    known = history(Shape(masters=1, workers=6), "256..257", 256, micro_batch_size="1..64")
+    with pytest.raises(Unrealisable, match=r"no batch size from 256\.\.257 .* nearest that can is 259"):
+        nearest(known, Setting.of(256, {}))

@@ -171,6 +171,7 @@ def test_a_target_is_met_at_its_threshold_and_never_by_what_a_diverged_run_repor
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 WRONG = {
+    "processes_per_replica": ["", "0", "-1", "1.5", "auto", "10001", "9999999999"],
     "target": [
         "",
         "accuracy",
@@ -263,6 +264,7 @@ WRONG = {
         "(" + "a" * 600 + ")",
     ],
     "queue": ["", "Team-A", "a/b", "-a", "a" * 64],
+    "retried_at": ["", "yesterday", "2026-11-25T20:00:00", "20:00"],
     "seed": ["", "-1", "1.5", "x"],
     "paused": ["", "True", "yes", "1"],
     "apply": ["", "False", "no", "0"],

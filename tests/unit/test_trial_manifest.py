@@ -48,7 +48,7 @@ def test_more_workers_than_none_need_a_worker_replica_to_make_them_from():
     asked = annotations(workers="1..4")
     with pytest.raises(InvalidJob, match="no Worker replica"):
         job(asked=asked).spec()
-    assert job(asked=asked, worker=replica(replicas=0)).spec().workers is not None
+    assert job(asked=asked, worker=replica(replicas=1)).spec().workers is not None
 
 
 def test_a_job_keeps_nothing_of_what_it_was_read_from():
@@ -90,7 +90,7 @@ WITHOUT_CONTAINER = {"template": {"spec": {"containers": [{"name": "main", "imag
         (manifest() | {"spec": {"pytorchReplicaSpecs": {"Chief": replica()}}}, "spec.pytorchReplicaSpecs"),
         (
             manifest() | {"spec": {"pytorchReplicaSpecs": {"Worker": replica(replicas=0)}}},
-            "pytorchReplicaSpecs",
+            "pytorchReplicaSpecs.Worker.replicas",
         ),
         (manifest(runPolicy="suspend"), "spec.runPolicy"),
         (manifest(master={"replicas": 2}), "spec.pytorchReplicaSpecs.Master.replicas"),

@@ -7,6 +7,7 @@ The same job file as on a cluster, the same trial manifests, the same reconcile 
       status.json         the status annotations
       retried-at          when `autotuner retry` was last asked for
       ledger/             a file a finished trial, written whole, never changed
+      output/N/           AUTOTUNER_OUTPUT_DIR of trial N
       trials/N/           pods.json, a log a process, ending.json: one trial's remains
 
 is all the state there is. A trial that was interrupted (a folder without an ending, and nobody who runs it)
@@ -125,11 +126,15 @@ class LocalBackend:
             return
         if self._processes_lock is None:
             raise BackendError(f"{self._folder} is not open: use the backend as a context manager")
-        manifest = trial_manifest(job, suggestion)
+        output = (self._folder / "output" / str(suggestion.number)).absolute()
+        manifest = trial_manifest(job, suggestion, str(output))
         folder = self._trial_folder(suggestion.number)
         planned = pods(manifest, self._surroundings, _free_port())
         with _unwritable(self._folder):
             shutil.rmtree(folder, ignore_errors=True)
+            # What an interrupted run of this number left must not be resumed.
+            shutil.rmtree(output, ignore_errors=True)
+            output.mkdir(parents=True)
             folder.mkdir(parents=True)
             supervisor.write_whole(
                 folder / supervisor.PODS,

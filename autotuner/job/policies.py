@@ -1,0 +1,77 @@
+"""Adapt the policies of a PyTorchJob to one trial: elastic bounds, rendezvous, gang scheduling, deadline.
+
+A trial runs with a fixed number of pods, from its start to its end, and by itself: an elastic job that shrank
+would train at another batch size, and two trials that share a rendezvous would train together. Labels and
+annotations of gang schedulers (Volcano, coscheduling, KAI) stay as they are, on the job and its pods.
+
+The functions change the `spec` that they are given, which is a trial's own copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+_SHARED_BACKENDS: Final = frozenset({"etcd", "etcd-v2"})
+"""Rendezvous on a server that the job only names; with c10d it is a pod of the job."""
+
+
+def fix_replicas(spec: dict[str, Any]) -> None:
+    """Make the policies say that exactly the pods of the replicas run.
+
+    An elastic policy gets them as both of its bounds, and loses the metrics by which an autoscaler would
+    change them. Gang scheduling waits for all pods; `minResources`, where given, is the scheduler's to sum
+    up again, for it was written for another number of pods.
+    """
+    replicas = _mapping(spec, "pytorchReplicaSpecs")
+    elastic = spec.get("elasticPolicy")
+    if isinstance(elastic, dict) and "Worker" in replicas:
+        workers = _count(replicas["Worker"])
+        spec["elasticPolicy"] = {
+            **{key: value for key, value in elastic.items() if key != "metrics"},
+            "minReplicas": workers,
+            "maxReplicas": workers,
+        }
+    policy = _mapping(spec, "runPolicy")
+    scheduling = _mapping(policy, "schedulingPolicy")
+    pods = sum(map(_count, replicas.values()))
+    if scheduling and "minAvailable" in scheduling and scheduling["minAvailable"] != pods:
+        kept = {key: value for key, value in scheduling.items() if key != "minResources"}
+        spec["runPolicy"] = {**policy, "schedulingPolicy": {**kept, "minAvailable": pods}}
+
+
+def isolate(spec: dict[str, Any], *, job: str, trial: str) -> None:
+    """Give an elastic trial a rendezvous of its own, and no restarts.
+
+    torchrun's default `rdzv_id` is the same for all, so on a shared etcd two trials would meet. With c10d the
+    host is the trial's first worker, as the operator has it where none is given; a host that names the job's
+    own pod would wait for ever. A restart is the search's to decide: `maxRestarts` is 0.
+    """
+    elastic = spec.get("elasticPolicy")
+    if not isinstance(elastic, dict):
+        return
+    changed = {**elastic, "maxRestarts": 0, "rdzvId": trial}
+    host = str(elastic.get("rdzvHost") or "")
+    if elastic.get("rdzvBackend") not in _SHARED_BACKENDS and host.startswith(f"{job}-"):
+        changed["rdzvHost"] = trial + host.removeprefix(job)
+    spec["elasticPolicy"] = changed
+
+
+def deadline(manifest: Mapping[str, Any]) -> timedelta | None:
+    """Return the job's own `activeDeadlineSeconds`: how long a trial may run where no annotation says it."""
+    policy = _mapping(_mapping(manifest, "spec"), "runPolicy")
+    seconds = policy.get("activeDeadlineSeconds")
+    if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 < seconds < 10**9:
+        return None
+    return timedelta(seconds=seconds)
+
+
+def _count(replica: object) -> int:
+    count = replica.get("replicas", 1) if isinstance(replica, dict) else 0
+    return count if isinstance(count, int) else 1
+
+
+def _mapping(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = mapping.get(key)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,89 @@
+"""Say what a job's owner should know before it is tuned: nothing here keeps a job from running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from autotuner import keys
+from autotuner.errors import Mistake
+
+_KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
+_POD_GROUPS: Final = (
+    "scheduling.x-k8s.io/pod-group",
+    "pod-group.scheduling.sigs.k8s.io",
+    "scheduling.k8s.io/group-name",
+)
+"""Labels and annotations of a pod that name a pod group which somebody else made."""
+
+
+def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield the warnings of a job that has no mistakes."""
+    metadata, spec = manifest["metadata"], manifest["spec"]
+    annotations = metadata.get("annotations") or {}
+    if keys.TARGET in annotations:
+        yield from _would_run(metadata, spec, annotations)
+        yield from _has_run(manifest.get("status"))
+    elastic = spec.get("elasticPolicy")
+    if isinstance(elastic, dict):
+        if elastic.get("nProcPerNode") is not None:
+            rule = "is deprecated by the operator: spec.nprocPerNode takes its place"
+            value = str(elastic["nProcPerNode"])
+            yield Mistake("spec.elasticPolicy.nProcPerNode", value, rule, f'spec.nprocPerNode: "{value}"')
+        if elastic.get("metrics"):
+            rule = "does not count in trials: each runs with a fixed number of workers, without an autoscaler"
+            yield Mistake("spec.elasticPolicy.metrics", "given", rule, "autotuner.dev/workers: 1..8")
+    yield from _pod_groups(spec)
+
+
+def _would_run(
+    metadata: Mapping[str, Any], spec: Mapping[str, Any], annotations: Mapping[str, str]
+) -> Iterator[Mistake]:
+    suspend = (spec.get("runPolicy") or {}).get("suspend")
+    queue = (metadata.get("labels") or {}).get(_KUEUE_QUEUE)
+    if suspend is not True and queue is None:
+        rule = "must be true, or the operator runs the registered job itself beside its trials"
+        shown = "" if suspend is None else str(suspend).lower()
+        yield Mistake("spec.runPolicy.suspend", shown, rule, "suspend: true")
+    if queue is not None:
+        rule = (
+            "lets Kueue run the registered job itself: remove the label, and name the queue of the trials in"
+            f" {keys.QUEUE}; Kueue sets it by itself where the namespace has a LocalQueue named default"
+        )
+        yield Mistake(f"label {_KUEUE_QUEUE}", str(queue), rule, f"{keys.QUEUE}: {queue}")
+    elif annotations.get(keys.QUEUE) == "default":
+        rule = (
+            "names the LocalQueue that Kueue gives every job of the namespace, the registered one too, which"
+            " it would then run: give the queue another name"
+        )
+        yield Mistake(keys.QUEUE, "default", rule, "team-a")
+
+
+def _has_run(status: object) -> Iterator[Mistake]:
+    conditions = status.get("conditions") if isinstance(status, dict) else None
+    for condition in conditions if isinstance(conditions, list) else ():
+        if not isinstance(condition, dict) or condition.get("status") != "True":
+            continue
+        if condition.get("type") in {"Succeeded", "Failed"}:
+            rule = (
+                "the job has already run to its end: it is tuned all the same, but cannot run again with the"
+                " answer; create it anew, suspended"
+            )
+            yield Mistake("status", str(condition["type"]), rule, "suspend: true")
+            return
+
+
+def _pod_groups(spec: Mapping[str, Any]) -> Iterator[Mistake]:
+    for kind, replica in spec["pytorchReplicaSpecs"].items():
+        given = replica["template"].get("metadata")
+        given = given if isinstance(given, dict) else {}
+        for place in ("labels", "annotations"):
+            held = given.get(place)
+            for key in _POD_GROUPS:
+                if isinstance(held, dict) and key in held:
+                    where = f"spec.pytorchReplicaSpecs.{kind}.template.metadata.{place}.{key}"
+                    rule = (
+                        "puts the pods of all trials into one pod group with a fixed number of members: leave"
+                        " the group to the operator, which makes one a trial"
+                    )
+                    yield Mistake(where, str(held[key]), rule, "runPolicy: {schedulingPolicy: {}}")

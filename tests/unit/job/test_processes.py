@@ -1,0 +1,296 @@
+"""How many processes a job runs, as its manifest says in many ways."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.job.processes import mistakes, read_processes, shape
+from autotuner.spec.values import Shape
+from tests.builders import annotations, container, manifest, replica
+
+GPUS = {"limits": {"nvidia.com/gpu": 8}}
+
+
+def job(
+    *command: str,
+    args: tuple[str, ...] = (),
+    resources: dict[str, Any] | None = None,
+    env: dict[str, str] | None = None,
+    workers: int = 0,
+    **spec: Any,
+) -> dict[str, Any]:
+    """Return a job whose replicas all run one command line."""
+    made = container(
+        command=command or None,
+        args=args,
+        env=[{"name": name, "value": value} for name, value in (env or {}).items()],
+        **({"resources": resources} if resources else {}),
+    )
+    return manifest(master=replica(made), worker=replica(made, replicas=workers) if workers else None, **spec)
+
+
+def shell(script: str, **more: Any) -> dict[str, Any]:
+    return job("bash", "-c", script, **more)
+
+
+MULTILINE = """
+set -ex
+pip install deepspeed accelerate   # torchrun --nproc_per_node=3
+export NPROC=4
+NCCL_DEBUG=INFO OMP_NUM_THREADS=1 exec torchrun \\
+    --nproc_per_node=$NPROC --nnodes=$PET_NNODES \\
+    train.py --nproc_per_node=7 'it''s' 2>&1 | tee /logs/out.txt
+"""
+MEGATRON = """
+GPUS_PER_NODE=8
+DISTRIBUTED_ARGS="--nproc_per_node $GPUS_PER_NODE --nnodes $WORLD_SIZE --node_rank $RANK"
+torchrun $DISTRIBUTED_ARGS pretrain.py
+"""
+ARRAY = """
+ARGS=(
+  --nproc_per_node 2
+  --nnodes ${PET_NNODES}
+)
+python -m torch.distributed.run "${ARGS[@]}" train.py
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "count"),
+    [
+        (job("python", "train.py"), 1),
+        (job("python", "train.py", resources=GPUS), 1),
+        (job("python", "-u", "-m", "package.train", resources=GPUS), 1),
+        (job(args=("--backend", "nccl"), resources={"limits": {"nvidia.com/gpu": 1}}), 1),
+        (job(), 1),
+        (job(args=("torchrun", "--nproc-per-node=2", "train.py"), resources=GPUS), 2),
+        # torchrun and its own option, in each of its forms.
+        (job("torchrun", "--nproc_per_node=4", "train.py"), 4),
+        (job("torchrun", "--nproc-per-node", "4", "train.py"), 4),
+        (job("torchrun", "--nproc", "4", "train.py"), 4),
+        (job("torchrun", "--standalone", "--nproc-per-node=4", "train.py"), 4),
+        (job("torchrun", "--standalone", "train.py", resources=GPUS), 8),
+        (job("torchrun", "--nproc_per_node=gpu", "train.py", resources=GPUS), 8),
+        (job("/opt/conda/bin/torchrun", "--nproc_per_node=4", "train.py", "--nproc_per_node=9"), 4),
+        (job("python", "-m", "torch.distributed.run", "--nproc_per_node=4", "train.py"), 4),
+        (job("python3.11", "-m", "torch.distributed.launch", "--use_env", "--nproc_per_node", "4", "a.py"),
+         4),
+        (job("torchrun", "--nproc_per_node=4", "train.py", nprocPerNode="4", resources=GPUS), 4),
+        # The operator's PET_NPROC_PER_NODE.
+        (job("torchrun", "train.py", nprocPerNode="4"), 4),
+        (job("torchrun", "train.py", resources=GPUS), 8),
+        (job("torchrun", "train.py", nprocPerNode="gpu", resources=GPUS), 8),
+        (job("torchrun", "train.py", workers=1, resources={"limits": {"amd.com/gpu": "4"}}), 4),
+        (job("torchrun", "a.py", resources={"limits": {"gpu.intel.com/i915": 2}}), 2),
+        (job("torchrun", "a.py", resources={"limits": {"habana.ai/gaudi": 8}}), 8),
+        (job("torchrun", "a.py", resources={"limits": {"nvidia.com/mig-1g.5gb": 1}}), 1),
+        (job("torchrun", "a.py", nprocPerNode="2", resources={"limits": {"aws.amazon.com/neuron": 1}}), 2),
+        (job("torchrun", "a.py", env={"PET_NPROC_PER_NODE": "8"}, resources=GPUS), 8),
+        # References.
+        (job("torchrun", "--nproc_per_node=$(NPROC)", "a.py", env={"NPROC": "2"}), 2),
+        (job("torchrun", "--nproc_per_node=$(B)", "a.py", env={"A": "2", "B": "$(A)"}), 2),
+        (shell("torchrun --nproc_per_node=$NPROC train.py", env={"NPROC": "2"}), 2),
+        (shell("torchrun --nproc_per_node=${NPROC} train.py", env={"NPROC": "2"}), 2),
+        (shell("torchrun --nproc_per_node=${NPROC:-2} train.py"), 2),
+        (shell("torchrun --nproc_per_node=${NPROC:-2} train.py", env={"NPROC": "6"}), 6),
+        (shell("torchrun --nproc_per_node=$(nvidia-smi -L | wc -l) train.py", resources=GPUS), 8),
+        (shell("torchrun --nproc_per_node=$((2 * N)) a.py", env={"N": "2"}), 4),
+        (shell("PET_NPROC_PER_NODE=4 torchrun a.py"), 4),
+        (shell("export PET_NPROC_PER_NODE=4 && torchrun a.py", resources=GPUS), 4),
+        # Shell strings.
+        (shell(MULTILINE), 4),
+        (shell(MEGATRON, workers=3), 8),
+        (shell(ARRAY, workers=1), 2),
+        (job("sh", "-lc", args=("cd /work && exec torchrun --nproc_per_node 2 train.py",)), 2),
+        (job("/bin/bash", "-c", "--", "torchrun --nproc_per_node 2 train.py"), 2),
+        (shell('bash -c "torchrun --nproc_per_node=2 train.py"'), 2),
+        (shell("if [ -d /data ]; then torchrun --nproc_per_node=2 a.py; else echo torchrun; fi"), 2),
+        (shell("cat > run.sh <<'EOF'\ntorchrun --nproc_per_node=2 a.py\nEOF\nbash run.sh", resources=GPUS),
+         2),
+        (shell("python - <<EOF\ntorchrun = 3\nEOF\ntorchrun --nproc_per_node=2 a.py"), 2),
+        (shell("nohup numactl -N 0 torchrun --nproc_per_node=2 a.py &"), 2),
+        (shell("$(which torchrun) --nproc_per_node=2 a.py"), 2),
+        (shell("python setup.py && bash prepare.sh; python train.py", resources=GPUS), 1),
+        (shell("python -c 'import torch; print(1)'", resources=GPUS), 1),
+        # Other launchers.
+        (job("accelerate", "launch", "--num_processes", "4", "train.py"), 4),
+        (job("accelerate", "launch", "--multi_gpu", "train.py", resources=GPUS), 8),
+        (job("accelerate", "launch", "train.py"), 1),
+        (job("accelerate", "launch", "--num_processes=16", "--num_machines=2", "a.py", workers=1), 8),
+        (job("python", "-m", "accelerate.commands.launch", "--num_processes=2", "a.py"), 2),
+        (shell("accelerate launch --num_machines $PET_NNODES --num_processes $((PET_NNODES * 8)) a.py",
+               workers=3), 8),
+        (job("deepspeed", "--num_gpus", "4", "train.py", "--deepspeed"), 4),
+        (job("deepspeed", "train.py", resources=GPUS), 8),
+        (job("deepspeed", "--include=localhost:0,2,3", "train.py", resources=GPUS), 3),
+        (job("mpirun", "-np", "4", "--allow-run-as-root", "-x", "PATH", "python", "train.py", "-n", "9"), 4),
+        (job("horovodrun", "-np", "4", "-H", "localhost:4", "python", "train.py"), 4),
+        # What the image starts is stated.
+        (job(nprocPerNode="4", resources=GPUS), 4),
+        (job("swift", "sft", env={"NPROC_PER_NODE": "4"}, resources=GPUS), 4),
+    ],
+)  # fmt: skip
+def test_processes_are_counted_as_they_will_run(made, count):
+    found = read_processes(made)
+    assert found.problem == ""
+    assert found.replica == count
+    assert all(each in {None, count} for each in (found.master, found.worker))
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        # Places that disagree.
+        (job("torchrun", "--nproc_per_node=4", "a.py", nprocPerNode="2"), "told 2 processes a pod, and 4"),
+        (job("python", "train.py", nprocPerNode="4"), "told 4 processes a pod, and 1"),
+        (job("torchrun", "--nproc_per_node=8", "a.py", resources={"limits": {"nvidia.com/gpu": 4}}),
+         "on 4 GPUs"),
+        (job("torchrun", "a.py", resources=GPUS, env={"PET_NPROC_PER_NODE": "4"}),
+         "replaces the container's 4"),
+        (job("torchrun", "--nproc_per_node=4", "a.py", env={"NPROC_PER_NODE": "2"}), "NPROC_PER_NODE is 2"),
+        (shell("torchrun --nproc_per_node=2 a.py; torchrun --nproc_per_node=4 b.py"), "start 2 and 4"),
+        (job("torchrun", "--nproc_per_node=2", "a.py", nprocPerNode="2", elasticPolicy={}, workers=2),
+         "Workers alone"),
+        # What cannot be known.
+        (job("torchrun", "train.py"), "one a CPU of the node"),
+        (job("torchrun", "--nproc_per_node=cpu", "train.py"), "a CPU of the node"),
+        (job("torchrun", "a.py", resources={"limits": {"nvidia.com/mig-1g.5gb": 2}}), "mig-1g.5gb: 2"),
+        (job("torchrun", "a.py", resources={"limits": {"aws.amazon.com/neuron": 2}}), "neuron: 2"),
+        (job("torchrun", "--nproc_per_node=$NPROC", "a.py"), r"write \$\(NAME\)"),
+        (shell("torchrun --nproc_per_node=$NPROC a.py"), r"\$NPROC .* cannot be known"),
+        (shell("torchrun --nproc_per_node=$(nproc) a.py"), "cannot be known"),
+        (shell("torchrun $ARGS a.py"), "options .* cannot be read"),
+        (shell("if x; then N=2; else N=4; fi; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
+        (job("bash", "train.sh", resources=GPUS), "cannot be seen"),
+        (job(resources=GPUS), "the image's entrypoint"),
+        (shell("for i in 0 1; do python train.py & done; wait", resources=GPUS), "cannot be seen"),
+        (job("accelerate", "launch", "--config_file", "c.yaml", "a.py", resources=GPUS), "cannot be read"),
+        (job("deepspeed", "--hostfile=/h", "a.py", workers=1, resources=GPUS), "cannot be read"),
+        (job("mpirun", "python", "a.py"), "does not say how many"),
+        # A group that is not the job.
+        (job("torchrun", "--standalone", "--nproc_per_node=2", "a.py", workers=1), "group of one pod"),
+        (job("torchrun", "--nnodes=1", "--nproc_per_node=2", "a.py", workers=1),
+         "--nnodes=1 is not the job's 2"),
+        (job("torchrun", "--nnodes=1:2", "--nproc_per_node=2", "a.py", workers=1), "--nnodes=1:2 is not"),
+        (job("accelerate", "launch", "--num_processes=2", "a.py", workers=1), "group of one pod"),
+        (job("accelerate", "launch", "--num_processes=3", "--num_machines=2", "a.py", workers=1),
+         "no multiple"),
+        (job("deepspeed", "--num_gpus=2", "a.py", workers=1), "group of one pod"),
+    ],
+)  # fmt: skip
+def test_processes_that_disagree_or_cannot_be_known_say_what_was_found(made, words):
+    found = read_processes(made)
+    assert found.problem
+    assert re.search(words, found.problem), found.problem
+    assert mistakes(made, annotations()) == []
+    for asked in (annotations(micro_batch_size="1..8"), annotations(workers="1..8")):
+        (mistake, *_) = mistakes(made, asked)
+        assert "processes-per-replica" in str(mistake)
+        stated = {**asked, "autotuner.dev/processes-per-replica": "3"}
+        assert not [m for m in mistakes(made, stated) if "in doubt" in m.rule]
+        assert shape(made, stated).processes_per_replica == 3
+
+
+def test_a_master_may_start_other_processes_than_its_workers():
+    one = container(command=("torchrun", "--nproc_per_node=1", "a.py"))
+    many = container(command=("torchrun", "--nproc_per_node=4", "a.py"))
+    made = manifest(master=replica(one), worker=replica(many, replicas=2))
+    assert shape(made, {}) == Shape(masters=1, workers=2, processes_per_replica=4, processes_per_master=1)
+    assert shape(made, {}).processes == 9
+
+
+def test_a_launcher_that_reaches_out_counts_for_all_pods():
+    launcher = container(command=("deepspeed", "--num_gpus=8", "--num_nodes=3", "a.py"), resources=GPUS)
+    waiting = container(command=("/usr/sbin/sshd", "-D"), resources=GPUS)
+    made = manifest(master=replica(launcher), worker=replica(waiting, replicas=2))
+    assert shape(made, {}).processes == 24
+    (mistake,) = mistakes(made, annotations(workers="1..4"))
+    assert mistake.value == "--num_nodes=3"
+
+
+def test_unknown_processes_are_taken_for_one_a_gpu_where_little_depends_on_it():
+    made = job("bash", "train.sh", resources=GPUS, workers=1)
+    assert read_processes(made).problem
+    assert shape(made, annotations()).processes == 16
+
+
+def test_workers_alone_are_counted_without_a_master():
+    made = job("torchrun", "a.py", workers=3, nprocPerNode="2")
+    del made["spec"]["pytorchReplicaSpecs"]["Master"]
+    assert shape(made, {}) == Shape(masters=0, workers=3, processes_per_replica=2)
+
+
+def test_an_elastic_jobs_own_number_of_processes_is_the_operators():
+    made = job("torchrun", "a.py", workers=2, elasticPolicy={"nProcPerNode": 4})
+    del made["spec"]["pytorchReplicaSpecs"]["Master"]
+    assert read_processes(made).worker == 4
+
+
+@pytest.mark.parametrize(
+    ("made", "value"),
+    [
+        (job("torchrun", "--nnodes=3", "--nproc_per_node=2", "a.py", workers=2), "--nnodes=3"),
+        (job("torchrun", "--nnodes", "$(NNODES)", "--nproc_per_node=2", "a.py", workers=2,
+         env={"NNODES": "3"}),
+         "--nnodes=3"),
+        (shell("torchrun --nnodes=$NNODES --nproc_per_node=2 a.py", workers=2, env={"NNODES": "3"}),
+         "--nnodes=3"),
+        (job("accelerate", "launch", "--num_machines=3", "--num_processes=6", "a.py", workers=2),
+         "--num_machines=3"),
+    ],
+)  # fmt: skip
+def test_a_number_of_nodes_that_does_not_follow_the_workers_is_a_mistake_beside_them(made, value):
+    assert read_processes(made).replica == 2
+    assert mistakes(made, annotations(micro_batch_size="1..8")) == []
+    first, *_ = mistakes(made, annotations(workers="1..4"))
+    assert first.value == value
+    assert "PET_NNODES" in str(first)
+
+
+@pytest.mark.parametrize("nodes", ["$PET_NNODES", "${PET_NNODES}", "$(PET_NNODES)", "$WORLD_SIZE"])
+def test_a_number_of_nodes_that_the_operator_sets_follows_the_workers(nodes):
+    made = shell(f"torchrun --nnodes={nodes} --nproc_per_node=2 a.py", workers=2)
+    assert mistakes(made, annotations(workers="1..4")) == []
+    assert shape(made, {}).processes == 6
+
+
+def test_stated_processes_must_not_contradict_a_launcher():
+    made = job("torchrun", "--nproc_per_node=4", "a.py")
+    asked = annotations(processes_per_replica="8")
+    (mistake,) = mistakes(made, asked)
+    assert mistake.value == "8"
+    assert mistakes(job("python", "spawns.py"), asked) == []
+
+
+@given(st.lists(st.text(alphabet="ab$(){}[]=\"'`\\;&|<>#\n -_:@*1torchrun", max_size=60), max_size=4))
+def test_whatever_a_command_says_its_processes_are_counted_or_not(words):
+    for made in (job(*words), shell(" ".join(words)), job("torchrun", *words)):
+        found = read_processes(made)
+        assert found.replica >= 1
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "script",
+    [
+        "$(" * 100_000,
+        "${" * 100_000,
+        '"' + "$" * 200_000,
+        "`" * 200_001,
+        "A=x\n" + "A=$A$A$A$A\n" * 5_000 + "torchrun $A",
+        "cat <<E\n" * 20_000,
+        "bash -c 'bash -c \"bash -c x\"'; " * 5_000,
+        "torchrun " * 30_000,
+        "\n".join(f"torchrun --nproc_per_node={n} a" for n in range(5_000)),
+        "A=(" * 60_000,
+        "((((" * 60_000,
+    ],
+    ids=range(11),
+)
+def test_a_hostile_script_is_read_in_linear_time(script):
+    assert read_processes(shell(script)).replica >= 1

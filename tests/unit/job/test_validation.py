@@ -1,0 +1,73 @@
+"""What the cluster would refuse, and what a job's owner should know."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from autotuner.job.validation import validate, wellformed
+from tests.builders import annotations, manifest, replica
+from tests.wrong_jobs import CONTAINERS, IMAGELESS, REFUSED, REPLICAS, UNFIT, changed
+
+
+@pytest.mark.parametrize(("made", "says"), [*REFUSED, *UNFIT])
+def test_what_the_cluster_would_refuse_is_a_mistake(made, says):
+    found = validate(made).mistakes
+    assert any(re.search(says, str(mistake)) for mistake in found), found
+    assert all(mistake.rule and mistake.example for mistake in found)
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (changed("spec/runPolicy", {}), "spec.runPolicy.suspend is ''.*suspend: true"),
+        (changed("spec/runPolicy/suspend", False), "spec.runPolicy.suspend is 'false'"),
+        (changed("metadata/labels", {"kueue.x-k8s.io/queue-name": "a"}), "autotuner.dev/queue: a"),
+        (manifest(asked=annotations(queue="default")), "gives every job of the namespace"),
+        (changed("status", {"conditions": [{"type": "Failed", "status": "True"}]}), "already run to its end"),
+        (changed("spec/cleanPodPolicy", "None"),
+         "spec.cleanPodPolicy.*drops it.*such as spec.runPolicy.cleanPodPolicy"),
+        (
+
+         changed(f"{REPLICAS}/Worker/template/metadata", {"labels": {"scheduling.x-k8s.io/pod-group": "g"}}),
+            "one pod group",
+        ),
+    ],
+)  # fmt: skip
+def test_what_runs_otherwise_than_its_owner_may_think_is_a_warning(made, says):
+    found = validate(made)
+    assert found.mistakes == ()
+    (warning,) = found.warnings
+    assert re.search(says, str(warning))
+
+
+def test_a_job_that_is_ready_has_neither_mistakes_nor_warnings():
+    found = validate(manifest(worker=replica()))
+    assert (found.mistakes, found.warnings) == ((), ())
+
+
+def test_a_job_that_is_not_registered_may_run():
+    assert validate(changed("metadata/annotations", {}) | {"spec": manifest()["spec"]}).warnings == ()
+    assert validate(manifest(asked={}, runPolicy={})).warnings == ()
+
+
+def test_on_a_laptop_a_missing_image_is_a_warning():
+    made = changed(f"{CONTAINERS}/0", IMAGELESS)
+    assert wellformed(made)
+    found = validate(made, needs_images=False)
+    assert found.mistakes == ()
+    assert [warning.key for warning in found.warnings] == [
+        "spec.pytorchReplicaSpecs.Worker container pytorch.image"
+    ]
+
+
+def test_thousands_of_unknown_fields_are_told_in_short():
+    made = manifest()
+    made["spec"] |= {f"x{index}": index for index in range(20_000)}
+    assert len(validate(made).warnings) <= 20
+
+
+@pytest.mark.parametrize("made", [None, [], "text", 3, {}, {"kind": "Pod"}, {"a": {1, 2}}])
+def test_what_is_no_job_at_all_is_one_more_mistake(made):
+    assert validate(made).mistakes

@@ -1,0 +1,67 @@
+"""Jobs with one mistake each: what the API server or the webhook refuses, and what only the tuner does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from tests.builders import container, manifest, replica
+
+IMAGELESS = {"name": "pytorch", "command": ["python", "train.py"]}
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """Return a job with a Master and a Worker, changed at one place; None removes what stands there."""
+    made = copy.deepcopy(manifest(worker=replica()))
+    *way, last = path.split("/")
+    node = made
+    for step in way:
+        node = node[int(step)] if isinstance(node, list) else node.setdefault(step, {})
+    key = int(last) if isinstance(node, list) else last
+    if value is None:
+        del node[key]
+    else:
+        node[key] = value
+    return made
+
+
+REPLICAS = "spec/pytorchReplicaSpecs"
+CONTAINERS = f"{REPLICAS}/Worker/template/spec/containers"
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (changed(f"{REPLICAS}/Master/replicas", None), "Master.replicas is ''.*must be 1.*be given"),
+    (changed(f"{REPLICAS}/Master/replicas", 2), "Master.replicas is '2'.*must be 1"),
+    (changed(f"{REPLICAS}/Worker/replicas", 0), "Worker.replicas is '0'.*at least 1"),
+    (changed(f"{REPLICAS}/Worker/replicas", "2"), "Worker.replicas is '2'.*whole number"),
+    (changed(f"{REPLICAS}/worker", replica()), "knows only Master and Worker.*such as Worker"),
+    (changed(f"{CONTAINERS}/0", IMAGELESS), "Worker container pytorch.image.*webhook"),
+    (changed(f"{CONTAINERS}/0/image", ""), "container pytorch.image"),
+    (changed("spec/nprocPerNode", 2), "spec.nprocPerNode is '2': must be a string, in quotes.*\"2\""),
+    (changed("spec/elasticPolicy", {"minReplicas": "1"}),
+         "elasticPolicy.minReplicas is '1': must be a whole"),
+    (changed("spec/elasticPolicy", []), "spec.elasticPolicy is .*must be a mapping"),
+    (changed("spec/runPolicy/suspend", "true"), "runPolicy.suspend is 'true'.*without quotes"),
+    (manifest(elasticPolicy={"rdzvBackend": "c10d"}), "elasticPolicy.*beside a Worker"),
+    (
+            manifest(worker=replica(), nprocPerNode="2", elasticPolicy={"nProcPerNode": 2}),
+            "must not stand beside spec.nprocPerNode",
+        ),
+    (changed(f"{REPLICAS}/Worker/replica", 4), "Worker.replica is '4': there is no such field.*replicas"),
+    (changed("spec/nProcPerNode", "2"), "spec.nProcPerNode is '2'.*nearest is nprocPerNode"),
+    (changed("spec/runpolicy", {}), "spec.runpolicy.*nearest is runPolicy"),
+    (changed(f"{CONTAINERS}/0/arg", []), r"containers\[0\].arg.*nearest is args"),
+]  # fmt: skip
+"""Jobs that the cluster refuses, with what `validate` says of them."""
+
+UNFIT: list[tuple[dict[str, Any], str]] = [
+    (changed("spec/runPolicy/managedBy", "kueue.x-k8s.io/multikueue"), "managedBy.*no pods and no logs"),
+    (changed("metadata", {"generateName": "resnet-"}),
+         "metadata.name.*generateName 'resnet-'.*such as resnet"),
+    (
+            manifest(master=replica(container(args=["--master_addr=toy-master-0"]))),
+            r"toy-master-0.*\$\(MASTER_ADDR\)",
+        ),
+    (manifest(master=replica(container(args=["--lr=${trialParameters.lr}"]))), "AUTOTUNER_LR"),
+]  # fmt: skip
+"""Jobs that the cluster takes, and that cannot be tuned."""
