@@ -18,10 +18,10 @@ from rich.table import Table
 
 from autotuner import keys
 from autotuner.backends.base import Study
-from autotuner.backends.local import backend as local
+from autotuner.backends.local import study_folder as local
 from autotuner.cli.exit_codes import Reported
 from autotuner.decide.decision import Answer
-from autotuner.errors import BackendError
+from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.job import Job
 from autotuner.spec.tuning_spec import annotation_schema, annotation_table
 
@@ -110,6 +110,7 @@ def trials(
                     "best": best_value(trial, spec),
                     "gpu_hours": round(trial.gpu_hours(now), 4),
                     "message": trial.message,
+                    "log": tuning.logs.get(trial.number),
                 }
                 for trial in tuning.trials
             ]
@@ -138,7 +139,12 @@ def trials(
                 str(trial.outcome),
                 cost(trial.gpu_hours(now)),
             )
-        _console().print(table)
+        console = _console()
+        console.print(table)
+        for trial in tuning.trials:
+            if trial.outcome in local.NAMES_LOG and trial.number in tuning.logs:
+                said = f"trial {trial.number} {trial.outcome}: see {tuning.logs[trial.number]}"
+                console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def report(
@@ -175,23 +181,33 @@ def export(
 
 
 def find(job: str, namespace: str | None, context: str | None) -> Study:
-    """Return a tuning by its folder or, on the cluster, by its name.
+    """Return a study by its folder or its job's name: from the folders here first, then from the cluster.
 
     Raises:
         BackendError: If there is none, or the cluster does not answer.
     """
-    if namespace is None and context is None:
-        for folder in (Path(job), Path(f"{job}-tuning")):
-            if folder.is_dir():
-                return local.read_study(folder)
+    folders = (Path(job), Path(f"{job}-tuning"))
+    if namespace is not None or context is not None:
+        return _cluster_study(job, namespace, context)
+    for folder in folders:
+        if (folder / local.JOB).exists():
+            return local.read_study(folder)
+    if "/" in job or folders[0].is_dir():
+        return local.read_study(folders[0])  # raises: says what is wrong with it
+    try:
+        return _cluster_study(job, namespace, context)
+    except (BackendError, InvalidConfiguration) as error:
+        raise BackendError(
+            f"there is no study {job!r}: no folder {folders[0]} or {folders[1]} in {Path.cwd()}; and on the"
+            f" cluster: {error}"
+        ) from error
+
+
+def _cluster_study(job: str, namespace: str | None, context: str | None) -> Study:
     from autotuner.backends.kubernetes import connect
     from autotuner.backends.kubernetes.api import current_namespace
     from autotuner.backends.kubernetes.readers import read_study
 
-    if "/" in job:
-        raise BackendError(
-            f"there is no folder {job}: name one that `autotuner tune` wrote, or a job by its name"
-        )
     return read_study(connect(context=context), namespace or current_namespace(context), job)
 
 

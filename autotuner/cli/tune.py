@@ -17,8 +17,9 @@ import typer
 from rich.console import Console
 
 from autotuner import keys
-from autotuner.backends.local.backend import LocalBackend, read_study
+from autotuner.backends.local.backend import LocalBackend
 from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported
 from autotuner.decide.decision import Answer, Phase
 from autotuner.errors import InvalidJob, Mistake
@@ -75,6 +76,8 @@ def tune(
             LiveView(screen, job.name, _now) if screen.is_terminal and not as_json else PlainView(screen)
         )
         signal.signal(signal.SIGTERM, _interrupt)
+        # Opening a folder clears what an interrupted study left: it must be this job's own.
+        check_owner(folder, job)
         with LocalBackend(folder, surroundings) as backend:
             backend.save_job(job)
             known = len(read_study(folder).trials)
