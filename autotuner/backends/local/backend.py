@@ -65,6 +65,7 @@ _CHUNK: Final = 1 << 20
 _TAIL_BYTES: Final = 16_384
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
 _POLL_SECONDS: Final = 0.05
+_NO_ENDING: Final = "the trial's supervisor ended without a record: it was killed, or the disk is full"
 
 
 @dataclass(slots=True)
@@ -267,7 +268,7 @@ class LocalBackend:
         if ending is None:
             if runs_on:
                 return trial
-            lost = Ending(exit_code=None, disruption="the trial's supervisor was killed")
+            lost = Ending(exit_code=None, disruption=_NO_ENDING)
             outcome, message = classify(lost, trial.measurements, spec.target)
             return replace(trial, outcome=outcome, message=message, ended_at=datetime.now(UTC))
         # A process that waits for one that ran out of memory may be seen to fail first: all logs are looked
