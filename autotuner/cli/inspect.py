@@ -24,6 +24,7 @@ from autotuner.decide.decision import Answer
 from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.job import Job
 from autotuner.spec.tuning_spec import annotation_schema, annotation_table
+from autotuner.study.setting import Setting
 
 # What is heavy (torch, matplotlib, the Kubernetes client) is imported where it is needed.
 # ruff: noqa: PLC0415
@@ -176,7 +177,21 @@ def export(
 
     with Reported():
         tuning = find(job, namespace, context)
-        count = export_study(tuning.job.spec(), tuning.trials, storage, tuning.job.name)
+        spec, told = tuning.job.spec(), tuning.job.annotations
+        answer = Answer.from_text(told.get(keys.ANSWER, ""))
+        count = export_study(
+            spec,
+            tuning.trials,
+            storage,
+            tuning.job.name,
+            answer=None if answer is None else Setting.of(answer.batch_size, answer.parameters),
+            attributes={
+                "target": str(spec.target),
+                "answer": None if answer is None else answer.as_json(),
+                "phase": told.get(keys.PHASE, ""),
+                "message": told.get(keys.MESSAGE, ""),
+            },
+        )
         typer.echo(f"added {count} trials to the study {tuning.job.name!r}: optuna-dashboard {storage}")
 
 

@@ -1,4 +1,4 @@
-"""The folder of a study: it belongs to one job, the commands find it by the job's name, and it keeps the logs."""
+"""The folder of a study belongs to one job, is found by the job's name, and keeps the logs."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def supervise(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=before,
+        preexec_fn=before,  # noqa: PLW1509 (the tests have one thread here)
     )
     reader.wait(30)  # before communicate, which closes the pipe and so tells it to end
     out, err = reader.communicate()

@@ -62,11 +62,14 @@ def main() -> int:
     finally:
         _end(processes)
     index, code = ended
+    ending = {
+        "exit_code": code,
+        "pod": pods[index]["name"],
+        "started_at": started_at,
+        "ended_at": time.time(),
+    }
     try:
-        write_whole(
-            folder / ENDING,
-            {"exit_code": code, "pod": pods[index]["name"], "started_at": started_at, "ended_at": time.time()},
-        )
+        write_whole(folder / ENDING, ending)
     except OSError:
         return 1  # Without an ending the trial is lost, which is this machine's fault and not the program's.
     return 0
