@@ -65,7 +65,8 @@ def tune(
     Interrupt it at any moment; the same command goes on where it stopped.
     """
     with Reported(as_json=as_json):
-        from autotuner.report.terminal import LiveView, PlainView
+        from autotuner.report.live_view import LiveView
+        from autotuner.report.terminal import PlainView
 
         job = load_job(file)
         folder = directory or Path(f"{job.name}-tuning")

@@ -13,6 +13,7 @@ is another.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -36,7 +37,7 @@ from autotuner.trial import Outcome, ParameterValue, Trial
 
 _NUMBER: Final = "autotuner:number"
 _CONTENT: Final = "autotuner:content"
-"""The study's attribute that says what its trials were judged by, and that the study is ours."""
+"""The study's attribute that says, as a hash, what its trials were judged by, and that it is ours."""
 _FAILURES: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 
 
@@ -65,13 +66,12 @@ def export(  # noqa: PLR0913 (two of them are optional)
     """
     finished = History.of(spec, (trial for trial in trials if not trial.is_running)).trials
     distributions = _distributions(spec, finished)
-    content = json.dumps(
-        [
-            str(spec.target),
-            None if answer is None else answer.key,
-            {key: distribution_to_json(held) for key, held in distributions.items()},
-        ]
-    )
+    judged_by = [
+        str(spec.target),
+        None if answer is None else answer.key,
+        {key: distribution_to_json(held) for key, held in distributions.items()},
+    ]
+    content = hashlib.sha256(json.dumps(judged_by).encode()).hexdigest()[:16]
     exported = [_exported(spec.target, distributions, trial, answer) for trial in finished]
     try:
         study = _opened(storage, name, content)
