@@ -46,7 +46,7 @@ def test_a_file_that_is_no_job_exits_with_2_and_says_what_to_write(place: Place,
     ran = place.run("validate", file.name)
     assert ran.code == 2
     assert said in ran.err
-    assert "such as" in ran.err
+    assert ", for example " in ran.err
     assert "Traceback" not in ran.err
 
 
