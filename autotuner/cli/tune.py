@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
@@ -21,6 +22,7 @@ from autotuner.backends.local.backend import LocalBackend
 from autotuner.backends.local.pods import Surroundings, pods
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported
+from autotuner.cli.trial_python import Tool, program, trial_path
 from autotuner.decide.decision import Answer, Phase
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
@@ -50,14 +52,22 @@ WorkingDirectory = Annotated[
     Path | None,
     typer.Option("--working-dir", help="Where the processes run. (default: the folder of FILE)"),
 ]
+Interpreter = Annotated[
+    Path | None,
+    typer.Option(
+        "--python",
+        help="The Python that trials run under. (default: that of the active environment, or of PATH)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
-def tune(
+def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     file: JobFile,
     directory: Folder = None,
     entrypoint: Entrypoint = "",
     working_dir: WorkingDirectory = None,
+    python: Interpreter = None,
     as_json: AsJson = False,
 ) -> None:
     """Tune a job on this machine: its trials run as processes, no cluster is needed.
@@ -70,7 +80,7 @@ def tune(
 
         job = load_job(file)
         folder = directory or Path(f"{job.name}-tuning")
-        surroundings = _surroundings(file, entrypoint, working_dir)
+        surroundings = _surroundings(file, entrypoint, working_dir, python)
         spec = _checked(job, surroundings)
         screen = Console(stderr=as_json)
         view: View = (
@@ -182,16 +192,17 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
         raise typer.Exit(EXIT_UNCONFIRMED)
 
 
-def _surroundings(file: Path, entrypoint: str, working_dir: Path | None) -> Surroundings:
+def _surroundings(file: Path, entrypoint: str, working_dir: Path | None, python: Path | None) -> Surroundings:
     # What a trial is told comes from its job alone, not from a shell that was once told the same.
     shell = {name: value for name, value in os.environ.items() if not name.startswith(_TOLD)}
-    # `python` and `torchrun` are those that run this program, as they would be those of the image.
-    shell["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), shell.get("PATH", os.defpath)])
+    tool = Tool(Path(sys.executable), sys.prefix != sys.base_prefix, find_spec("torch") is not None)
+    shell["PATH"] = trial_path(shell, tool, python)
     return Surroundings(
         folder=file.resolve().parent,
         shell=shell,
         entrypoint=tuple(shlex.split(entrypoint)),
         working_directory=None if working_dir is None else working_dir.resolve(),
+        python=str(python.absolute()) if python is not None else program(shell["PATH"]) or "python",
     )
 
 

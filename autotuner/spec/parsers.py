@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Final
 
 import re2
@@ -144,6 +145,11 @@ def parse_sampler(value: object) -> object:
     """Read a sampler's name."""
     if value not in {"frontier", "gp", "tpe", "random"}:
         raise ValueError("must be frontier, gp, tpe or random")
+    if value == "gp" and find_spec("torch") is None:
+        raise ValueError(
+            "must be frontier, tpe or random: gp needs PyTorch, which is not installed here"
+            " (pip install 'autotuner[train]')"
+        )
     return value
 
 

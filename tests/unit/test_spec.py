@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import timedelta
 
 import pytest
@@ -603,3 +604,9 @@ def test_table_and_schema_hold_every_annotation():
     assert list(annotation_schema()["properties"]) == expected
     assert annotation_schema()["required"] == ["autotuner.dev/target", "autotuner.dev/batch-size"]
     assert all(all(row.values()) for row in annotation_table())
+
+
+def test_the_sampler_gp_without_torch_is_a_mistake_that_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    assert "pip install 'autotuner[train]'" in only_mistake(sampler="gp").rule
+    assert spec(sampler="tpe").sampler == "tpe"

@@ -32,13 +32,14 @@ class Surroundings:
 
     `folder` is where relative paths start: that of the job's file. `entrypoint` stands for the image's own,
     for a container without `command`. `shell` is the environment of the user's shell, which the processes
-    inherit, for there is no image to bring PATH and HOME.
+    inherit, for there is no image to bring PATH and HOME. `python` is what a command `python` runs.
     """
 
     folder: Path
     shell: Mapping[str, str]
     entrypoint: tuple[str, ...] = ()
     working_directory: Path | None = None
+    python: str = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,8 @@ def _command(
         )
         mistakes.append(Mistake(f"container {CONTAINER}.command", "", rule, '["python", "train.py"]'))
         return ()
-    return tuple(expand(word, variables) for word in (*words, *(container.get("args") or ())))
+    program, *rest = (expand(word, variables) for word in (*words, *(container.get("args") or ())))
+    return (surroundings.python if program == "python" else program, *rest)
 
 
 def _folder(container: Mapping[str, Any], surroundings: Surroundings, mistakes: list[Mistake]) -> Path:
