@@ -120,21 +120,21 @@ def load_job(file: Path) -> Job:
         with file.open(encoding="utf-8") as opened:
             text = opened.read(_MAX_FILE + 1)
         if len(text) > _MAX_FILE:
-            rule = f"a job's file has at most {_MAX_FILE >> 20} MiB: name another"
+            rule = f"must have at most {_MAX_FILE >> 20} MiB"
             raise InvalidJob([Mistake("FILE", str(file), rule, example)])
         documents = load_documents(text)
     except OSError as error:
-        rule = f"it cannot be read ({error.strerror}): name a file"
+        rule = f"must be a file that can be read ({error.strerror})"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     except ValueError as error:
-        rule = f"{str(error)[:400]}; write a PyTorchJob"
+        rule = str(error)[:400]
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
     if len(jobs) > 1:
-        rule = f"it holds {len(jobs)} PyTorchJobs: give each a file of its own"
+        rule = f"must hold one job, and holds {len(jobs)} PyTorchJobs: give each a file of its own"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     if not jobs and len(documents) != 1:
-        rule = "it holds no PyTorchJob: name a file with one"
+        rule = "must hold a job, and holds no PyTorchJob"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     return Job.from_manifest((jobs or documents)[0])
 
@@ -186,7 +186,7 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
     if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
-        typer.echo(f"mend the program, remove {folder}, and run the same command again", err=True)
+        typer.echo(f"fix the program, remove {folder}, and run the same command again", err=True)
         raise typer.Exit(EXIT_FAILED)
     if answer is None or not answer.is_confirmed:
         raise typer.Exit(EXIT_UNCONFIRMED)

@@ -30,19 +30,19 @@ YAML_ERRORS: Final = (
     TypeError,
     ValueError,
 )
-"""All that loading a stranger's YAML may raise."""
+"""All that loading untrusted YAML may raise."""
 
 
 def load_documents(text: str) -> list[object]:
     """Return the documents of a YAML text as plain values, without the empty ones.
 
     Raises:
-        ValueError: If the text is no YAML, or more than plain values.
+        ValueError: If the text is not YAML, or more than plain values.
     """
     try:
         documents = list(yaml.safe_load_all(text))
     except YAML_ERRORS as error:
-        raise ValueError(f"it is no YAML ({str(error)[:300] or type(error).__name__})") from None
+        raise ValueError(f"must be YAML ({str(error)[:300] or type(error).__name__})") from None
     return [plain(document) for document in documents if document is not None]
 
 
@@ -121,8 +121,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 (what JSON holds has no better 
 def _plain(value: object, seen: Iterator[int], depth: int) -> object:
     if next(seen) > MAX_VALUES or depth > MAX_DEPTH:
         raise ValueError(
-            f"it holds more than {MAX_VALUES} values, or they nest deeper than {MAX_DEPTH}, once its aliases"
-            " are followed"
+            f"must hold at most {MAX_VALUES} values, nested at most {MAX_DEPTH} deep, with aliases followed"
         )
     if isinstance(value, dict):
         return {_key(key): _plain(held, seen, depth + 1) for key, held in value.items()}
@@ -133,7 +132,7 @@ def _plain(value: object, seen: Iterator[int], depth: int) -> object:
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise ValueError(f"the key {str(key)[:40]!r} is no string: put it in quotes")  # noqa: TRY004 (as documented)
+        raise ValueError(f"must have text as keys: put {str(key)[:40]!r} in quotes")  # noqa: TRY004 (as documented)
     return _text(key)
 
 
@@ -144,15 +143,17 @@ def _scalar(value: object) -> object:
         # YAML 1.1 reads an unquoted date as one; Kubernetes' own reader leaves it the text that it is.
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"it holds {value}, which is no number")
+        raise ValueError(f"must not hold {value}, which is not a number")
     if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
-        raise ValueError("it holds a whole number of more than 64 bits")
+        raise ValueError("must hold whole numbers of at most 64 bits")
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise ValueError(f"it holds a {type(value).__name__}, which Kubernetes does not know")
+    raise ValueError(f"must not hold a {type(value).__name__}, which Kubernetes does not know")
 
 
 def _text(text: str) -> str:
     if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
-        raise ValueError(f"the text {text[:40]!r} holds a character that no file can (NUL, or half a pair)")
+        raise ValueError(
+            f"must not hold the character NUL or half of a surrogate pair, as the text {text[:40]!r} does"
+        )
     return text
