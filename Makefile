@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: example test test-all test-lowest lint clean
 
 example: $(INSTALLED)
-	$(BIN)/autotuner tune deploy/examples/digits/job.yaml
+	$(BIN)/autotuner tune deploy/examples/digits/job.yaml --python $(BIN)/python
 	$(BIN)/autotuner report digits-tuning --output digits-tuning/report.html
 
 test: $(INSTALLED)

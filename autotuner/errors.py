@@ -9,7 +9,8 @@
         ├── Conflict        something that is not ours stands under a name that we need
         └── Unwritable      the ledger cannot be written (full disk, read-only directory, no permission)
 
-Messages give the value, the rule and the remedy, for they are what a user reads.
+Messages give the value, the rule and the remedy, for they are what a user reads. A mistake is worded
+`KEY is VALUE: must be RULE, for example EXAMPLE`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class AutotunerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing that a user must change: where, what stands there, the rule, and a valid example."""
+    """One thing that a user must change: the key, its value, the rule (`must be ...`), a valid example."""
 
     key: str
     value: str
@@ -33,7 +34,7 @@ class Mistake:
 
     def __str__(self) -> str:
         shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
-        return f"{self.key} is {shown!r}: {self.rule}, such as {self.example}"
+        return f"{self.key} is {shown!r}: {self.rule}, for example {self.example}"
 
 
 _SHOWN = 80

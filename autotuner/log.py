@@ -18,6 +18,10 @@ _NOISY: Final = {
     "kubernetes": logging.CRITICAL,
     "leaderelection": logging.WARNING,
     "urllib3": logging.ERROR,
+    # "A new study created in memory", for each proposal of one of Optuna's own samplers.
+    "optuna.storages": logging.WARNING,
+    # At its first question GPSampler warns that greenlet, which nothing here needs, would make it faster.
+    "optuna._gp.batched_lbfgsb": logging.ERROR,
 }
 
 _FRAMES: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -64,5 +68,10 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(severity)
+    quiet_libraries(severity)
+
+
+def quiet_libraries(severity: int = logging.INFO) -> None:
+    """Leave out the log lines of libraries that tell nothing; for our own commands, never at import."""
     for name, quietest in _NOISY.items():
         logging.getLogger(name).setLevel(max(severity, quietest))

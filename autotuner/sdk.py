@@ -9,7 +9,7 @@ without the tuner, and a line that carries more than one metric:
     hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1, epochs=30)
     for epoch in range(hp.epochs):
         ...
-        sdk.report(epoch, accuracy=accuracy, noise_scale=meter.noise_scale)
+        sdk.report(epoch, accuracy=accuracy, noise_scale=meter.value)
 
 It imports the standard library alone, talks to nobody, and writes nothing but lines to standard output,
 so it can stay in a script that runs elsewhere. The line is the whole protocol:

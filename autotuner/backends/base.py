@@ -10,7 +10,7 @@ that cannot be carried out now raises `BackendError`, and the caller comes again
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from autotuner.job.job import Job
@@ -69,8 +69,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A job with its status and its finished trials, as `status`, `trials`, `report` and `export` read it."""
+    """A job with its status and its finished trials, as `status`, `trials`, `report` and `export` read it.
+
+    `logs` names the log of a trial, by number, where it is kept.
+    """
 
     job: Job
     trials: Sequence[Trial]
     problems: Sequence[str] = ()
+    logs: Mapping[int, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from autotuner import __version__
+from autotuner import __version__, log
 from autotuner.cli import controller, inspect, render, retry, tune
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     """Find the largest batch size that still meets a target accuracy."""
+    log.quiet_libraries()
     if version:
         typer.echo(f"autotuner {__version__}")
         raise typer.Exit

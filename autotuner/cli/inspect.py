@@ -18,12 +18,13 @@ from rich.table import Table
 
 from autotuner import keys
 from autotuner.backends.base import Study
-from autotuner.backends.local import backend as local
+from autotuner.backends.local import study_folder as local
 from autotuner.cli.exit_codes import Reported
 from autotuner.decide.decision import Answer
-from autotuner.errors import BackendError
+from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.job import Job
 from autotuner.spec.tuning_spec import annotation_schema, annotation_table
+from autotuner.study.setting import Setting
 
 # What is heavy (torch, matplotlib, the Kubernetes client) is imported where it is needed.
 # ruff: noqa: PLC0415
@@ -110,6 +111,7 @@ def trials(
                     "best": best_value(trial, spec),
                     "gpu_hours": round(trial.gpu_hours(now), 4),
                     "message": trial.message,
+                    "log": tuning.logs.get(trial.number),
                 }
                 for trial in tuning.trials
             ]
@@ -138,7 +140,12 @@ def trials(
                 str(trial.outcome),
                 cost(trial.gpu_hours(now)),
             )
-        _console().print(table)
+        console = _console()
+        console.print(table)
+        for trial in tuning.trials:
+            if trial.outcome in local.NAMES_LOG and trial.number in tuning.logs:
+                said = f"trial {trial.number} {trial.outcome}: see {tuning.logs[trial.number]}"
+                console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def report(
@@ -170,12 +177,26 @@ def export(
 
     with Reported():
         tuning = find(job, namespace, context)
-        count = export_study(tuning.job.spec(), tuning.trials, storage, tuning.job.name)
+        spec, told = tuning.job.spec(), tuning.job.annotations
+        answer = Answer.from_text(told.get(keys.ANSWER, ""))
+        count = export_study(
+            spec,
+            tuning.trials,
+            storage,
+            tuning.job.name,
+            answer=None if answer is None else Setting.of(answer.batch_size, answer.parameters),
+            attributes={
+                "target": str(spec.target),
+                "answer": None if answer is None else answer.as_json(),
+                "phase": told.get(keys.PHASE, ""),
+                "message": told.get(keys.MESSAGE, ""),
+            },
+        )
         typer.echo(f"added {count} trials to the study {tuning.job.name!r}: optuna-dashboard {storage}")
 
 
 def find(job: str, namespace: str | None, context: str | None) -> Study:
-    """Return a tuning by its folder or, on the cluster, by its name.
+    """Return a study by its folder or its job's name: from the folders here first, then from the cluster.
 
     Raises:
         BackendError: If there is none, or the cluster does not answer.
@@ -183,22 +204,35 @@ def find(job: str, namespace: str | None, context: str | None) -> Study:
     folder = local_folder(job, namespace, context)
     if folder is not None:
         return local.read_study(folder)
+    try:
+        return _cluster_study(job, namespace, context)
+    except (BackendError, InvalidConfiguration) as error:
+        if namespace is not None or context is not None:
+            raise
+        raise BackendError(
+            f"there is no study {job!r}: no folder {job} or {job}-tuning in {Path.cwd()}; and on the"
+            f" cluster: {error}"
+        ) from error
+
+
+def _cluster_study(job: str, namespace: str | None, context: str | None) -> Study:
     from autotuner.backends.kubernetes import connect
     from autotuner.backends.kubernetes.api import current_namespace
     from autotuner.backends.kubernetes.readers import read_study
 
-    if "/" in job:
-        raise BackendError(
-            f"there is no folder {job}: name one that `autotuner tune` wrote, or a job by its name"
-        )
     return read_study(connect(context=context), namespace or current_namespace(context), job)
 
 
 def local_folder(job: str, namespace: str | None, context: str | None) -> Path | None:
-    """Return the folder of a local study that JOB names; None where it names a job of the cluster."""
+    """Return the folder of a local study that JOB names; None where it names a job of the cluster.
+
+    A folder that JOB names by itself is returned whatever it holds: reading it says what is wrong with it.
+    """
     if namespace is not None or context is not None:
         return None
-    return next((folder for folder in (Path(job), Path(f"{job}-tuning")) if folder.is_dir()), None)
+    named, by_job = Path(job), Path(f"{job}-tuning")
+    found = (folder for folder in (named, by_job) if (folder / local.JOB).exists())
+    return next(found, named if "/" in job or named.is_dir() else None)
 
 
 def _cluster_jobs(namespace: str | None, context: str | None, *, everywhere: bool) -> list[Job]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 
 from autotuner import keys
-from autotuner.backends.local.backend import read_study
-from autotuner.backends.local.backend import retry as retry_local
+from autotuner.backends.local import supervisor
+from autotuner.backends.local.study_folder import RETRIED_AT, read_study, unwritable
 from autotuner.cli.exit_codes import Reported
 from autotuner.cli.inspect import Context, JobName, Namespace, local_folder
 
@@ -30,7 +30,8 @@ def retry(job: JobName, namespace: Namespace = None, context: Context = None) ->
 
 def _retry_here(folder: Path, now: datetime) -> None:
     read_study(folder)  # BackendError where it is no study's folder
-    retry_local(folder, now)
+    with unwritable(folder):
+        supervisor.write_text_whole(folder / RETRIED_AT, now.isoformat())
     typer.echo(f"{folder}: failures so far no longer count; run `autotuner tune` with the same file again")
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
@@ -17,9 +18,11 @@ import typer
 from rich.console import Console
 
 from autotuner import keys
-from autotuner.backends.local.backend import LocalBackend, read_study
+from autotuner.backends.local.backend import LocalBackend
 from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
+from autotuner.cli.trial_python import Tool, program, trial_path
 from autotuner.decide.decision import Answer, Phase
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
@@ -50,14 +53,22 @@ WorkingDirectory = Annotated[
     Path | None,
     typer.Option("--working-dir", help="Where the processes run. (default: the folder of FILE)"),
 ]
+Interpreter = Annotated[
+    Path | None,
+    typer.Option(
+        "--python",
+        help="The Python that trials run under. (default: that of the active environment, or of PATH)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
-def tune(
+def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     file: JobFile,
     directory: Folder = None,
     entrypoint: Entrypoint = "",
     working_dir: WorkingDirectory = None,
+    python: Interpreter = None,
     as_json: AsJson = False,
 ) -> None:
     """Tune a job on this machine: its trials run as processes, no cluster is needed.
@@ -65,17 +76,20 @@ def tune(
     Interrupt it at any moment; the same command goes on where it stopped.
     """
     with Reported(as_json=as_json):
-        from autotuner.report.terminal import LiveView, PlainView
+        from autotuner.report.live_view import LiveView
+        from autotuner.report.terminal import PlainView
 
         job = load_job(file)
         folder = directory or Path(f"{job.name}-tuning")
-        surroundings = _surroundings(file, entrypoint, working_dir)
+        surroundings = _surroundings(file, entrypoint, working_dir, python)
         spec = _checked(job, surroundings)
         screen = Console(stderr=as_json)
         view: View = (
             LiveView(screen, job.name, _now) if screen.is_terminal and not as_json else PlainView(screen)
         )
         signal.signal(signal.SIGTERM, _interrupt)
+        # Opening a folder clears what an interrupted study left: it must be this job's own.
+        check_owner(folder, job)
         with LocalBackend(folder, surroundings) as backend:
             backend.save_job(job)
             known = len(read_study(folder).trials)
@@ -125,21 +139,21 @@ def _load_document(file: Path) -> object:
         with file.open(encoding="utf-8") as opened:
             text = opened.read(_MAX_FILE + 1)
         if len(text) > _MAX_FILE:
-            rule = f"a job's file has at most {_MAX_FILE >> 20} MiB: name another"
+            rule = f"must have at most {_MAX_FILE >> 20} MiB"
             raise InvalidJob([Mistake("FILE", str(file), rule, example)])
         documents = load_documents(text)
     except OSError as error:
-        rule = f"it cannot be read ({error.strerror}): name a file"
+        rule = f"must be a file that can be read ({error.strerror})"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     except ValueError as error:
-        rule = f"{str(error)[:400]}; write a PyTorchJob"
+        rule = str(error)[:400]
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
     if len(jobs) > 1:
-        rule = f"it holds {len(jobs)} PyTorchJobs: give each a file of its own"
+        rule = f"must hold one job, and holds {len(jobs)} PyTorchJobs: give each a file of its own"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     if not jobs and len(documents) != 1:
-        rule = "it holds no PyTorchJob: name a file with one"
+        rule = "must hold a job, and holds no PyTorchJob"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     return (jobs or documents)[0]
 
@@ -191,22 +205,23 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
     if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
-        typer.echo(f"mend the program, remove {folder}, and run the same command again", err=True)
+        typer.echo(f"fix the program, remove {folder}, and run the same command again", err=True)
         raise typer.Exit(EXIT_FAILED)
     if answer is None or not answer.is_confirmed:
         raise typer.Exit(EXIT_UNCONFIRMED)
 
 
-def _surroundings(file: Path, entrypoint: str, working_dir: Path | None) -> Surroundings:
+def _surroundings(file: Path, entrypoint: str, working_dir: Path | None, python: Path | None) -> Surroundings:
     # What a trial is told comes from its job alone, not from a shell that was once told the same.
     shell = {name: value for name, value in os.environ.items() if not name.startswith(_TOLD)}
-    # `python` and `torchrun` are those that run this program, as they would be those of the image.
-    shell["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), shell.get("PATH", os.defpath)])
+    tool = Tool(Path(sys.executable), sys.prefix != sys.base_prefix, find_spec("torch") is not None)
+    shell["PATH"] = trial_path(shell, tool, python)
     return Surroundings(
         folder=file.resolve().parent,
         shell=shell,
         entrypoint=tuple(shlex.split(entrypoint)),
         working_directory=None if working_dir is None else working_dir.resolve(),
+        python=str(python.absolute()) if python is not None else program(shell["PATH"]) or "python",
     )
 
 

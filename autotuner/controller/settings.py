@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from autotuner import keys
 from autotuner.errors import InvalidConfiguration, Mistake
+from autotuner.spec.pydantic_errors import rule_of
 
 __all__ = ["ControllerSettings", "SettingDoc", "settings"]
 
@@ -43,6 +44,7 @@ ENV_PREFIX: Final = keys.ENV_PREFIX + "CONTROLLER_"
 _SERVICE_LINK: Final = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_.*)")
 """What Kubernetes puts into a pod's environment for a Service that is named `autotuner-controller`."""
 
+_EXAMPLE_FILE: Final = "/etc/autotuner/config.yaml"
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
@@ -53,13 +55,13 @@ def _split(value: object) -> object:
 
 def _namespace(value: str) -> str:
     if not _LABEL.fullmatch(value):
-        raise ValueError("write a namespace's name: at most 63 lower-case letters, digits and '-'")
+        raise ValueError("must be the name of a namespace: at most 63 lower-case letters, digits and '-'")
     return value
 
 
 def _object_name(value: str) -> str:
     if not _SUBDOMAIN.fullmatch(value):
-        raise ValueError("write an object's name: at most 253 lower-case letters, digits, '-' and '.'")
+        raise ValueError("must be the name of an object: at most 253 lower-case letters, digits, '-' and '.'")
     return value
 
 
@@ -88,9 +90,7 @@ class ControllerSettings(BaseSettings):
         frozen=True, extra="forbid", validate_default=True, env_prefix=ENV_PREFIX, env_ignore_empty=True
     )
 
-    config_file: Path | None = _setting(
-        None, "YAML file with any of the settings below", "/etc/autotuner/config.yaml"
-    )
+    config_file: Path | None = _setting(None, "YAML file with any of the settings below", _EXAMPLE_FILE)
     namespaces: Namespaces = _setting(
         (), "namespaces to watch, a list or separated by commas; none: all of the cluster", "team-a,team-b"
     )
@@ -165,7 +165,7 @@ class ControllerSettings(BaseSettings):
     @classmethod
     def _the_lease_has_a_namespace(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("leader_election"):
-            raise ValueError("leader_election needs the namespace in which the Lease stands")
+            raise ValueError("must be the namespace of the Lease, which leader_election needs")
         return value
 
     @classmethod
@@ -255,17 +255,18 @@ def _read(path: object) -> dict[str, Any]:
         content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfiguration(
-            f"config_file is {str(path)!r}: it cannot be read ({error}); name a readable file"
+            f"config_file is {str(path)!r}: must be a file that can be read ({error}),"
+            f" for example {_EXAMPLE_FILE}"
         ) from error
     except yaml.YAMLError as error:
         raise InvalidConfiguration(
-            f"config_file is {str(path)!r}: it is not YAML; mend it: {error}"
+            f"config_file is {str(path)!r}: must be YAML ({error}), for example 'threads: 4'"
         ) from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InvalidConfiguration(
-            f"config_file is {str(path)!r}: it must hold settings by name, a line each, such as 'threads: 4'"
+            f"config_file is {str(path)!r}: must hold settings by name, a line each, for example 'threads: 4'"
         )
     return content
 
@@ -279,7 +280,7 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterator[Mistake]:
         yield Mistake(variable, value, _NO_SUCH_SETTING, environment_name(_nearest(rest.lower())))
 
 
-_NO_SUCH_SETTING: Final = "no setting has this name; use one that exists"
+_NO_SUCH_SETTING: Final = "the name must be that of a setting"
 
 
 def _nearest(name: str) -> str:
@@ -304,5 +305,4 @@ def _mistake(
     value = "none" if details["input"] is None else str(details["input"])
     if field is None:
         return Mistake(key, value, _NO_SUCH_SETTING, _nearest(name))
-    rule = details["msg"].removeprefix("Value error, ")
-    return Mistake(key, value, rule[:1].lower() + rule[1:], str((field.examples or [""])[0]))
+    return Mistake(key, value, rule_of(details), str((field.examples or [""])[0]))

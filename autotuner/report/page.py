@@ -18,7 +18,7 @@ from autotuner.backends.base import Study
 from autotuner.decide.decision import Answer
 from autotuner.report import figures
 from autotuner.report.terminal import answer_setting, best_value, cost, layout, parameters
-from autotuner.trial import Purpose, Trial
+from autotuner.trial import Outcome, Purpose, Trial
 from autotuner.wording import ending
 
 _TEMPLATES: Final = Environment(
@@ -74,6 +74,7 @@ def render(tuning: Study, now: datetime) -> str:
                 "colour": figures.LOOKS[trial.outcome][0] if trial.outcome else "",
                 "cost": cost(trial.gpu_hours(now)),
                 "message": trial.message,
+                "log": "" if trial.outcome is Outcome.REACHED else tuning.logs.get(trial.number, ""),
             }
             for trial in trials
         ],

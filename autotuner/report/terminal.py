@@ -1,37 +1,19 @@
-"""What a person sees while `autotuner tune` runs: a live table on a terminal, plain lines elsewhere."""
+"""What a person reads of a study as text: plain lines while it runs, and words for trials and answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
 from autotuner import wording
-from autotuner.decide.decision import Answer, Decision
+from autotuner.decide.decision import Answer
 from autotuner.reconcile import Reconciliation
 from autotuner.spec import TuningSpec
-from autotuner.trial import Outcome, ParameterValue, Suggestion, Trial
+from autotuner.trial import ParameterValue, Suggestion, Trial
 from autotuner.wording import message
-
-_SHOWN_TRIALS: Final = 14
-_STYLES: Final = {
-    Outcome.REACHED: "green",
-    Outcome.PROMISING: "green",
-    Outcome.MISSED: "yellow",
-    Outcome.HOPELESS: "yellow",
-    Outcome.DOMINATED: "dim",
-    Outcome.OUT_OF_MEMORY: "magenta",
-    Outcome.DIVERGED: "magenta",
-    Outcome.FAILED: "red",
-    Outcome.LOST: "red",
-}
 
 
 class View(Protocol):
@@ -46,30 +28,6 @@ class View(Protocol):
     def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
         """Show the newest pass."""
         ...
-
-
-class LiveView:
-    """A table that is redrawn in place: the newest trials, the incumbent and the cost."""
-
-    def __init__(self, console: Console, title: str, now: Callable[[], datetime]) -> None:
-        self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._title = title
-        self._now = now
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        del kind, error, trace
-        self._live.stop()
-
-    def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
-        """Redraw the table."""
-        if seen.decision is not None:
-            self._live.update(live_table(self._title, spec, seen.decision, seen.trials, self._now()))
 
 
 class PlainView:
@@ -105,51 +63,6 @@ class PlainView:
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def live_table(
-    title: str, spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...], now: datetime
-) -> RenderableType:
-    """Return the picture of a running tuning."""
-    hours = sum(trial.gpu_hours(now) for trial in trials)
-    head = Text.assemble(
-        (title, "bold"),
-        f"  {spec.target}  batch size {spec.batch_size}  ",
-        (str(decision.phase), "bold cyan"),
-        f"  {len(trials)} of at most {spec.max_trials} trials  {cost(hours)}",
-    )
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    laid_out = any(layout(trial) for trial in trials)
-    for column in (
-        "trial",
-        "purpose",
-        "batch size",
-        *(["layout"] if laid_out else []),
-        "hyperparameters",
-        "progress",
-        spec.target.metric,
-        "outcome",
-    ):
-        table.add_column(column, justify="right" if column in {"trial", "batch size"} else "left")
-    hidden = len(trials) - _SHOWN_TRIALS
-    if hidden > 0:
-        table.caption = f"{hidden} earlier trials are not shown"
-    for trial in trials[-_SHOWN_TRIALS:]:
-        table.add_row(
-            str(trial.number),
-            str(trial.suggestion.purpose),
-            str(trial.suggestion.batch_size),
-            *([layout(trial)] if laid_out else []),
-            Text(parameters(trial.suggestion.parameters)),
-            _progress(trial, spec, trials),
-            _metric(trial, spec),
-            _outcome(trial, now),
-        )
-    if decision.answer is None:
-        incumbent = Text("no batch size is known to meet the target yet", style="dim")
-    else:
-        incumbent = Text(answer_line(decision.answer), style="green")
-    return Group(head, table, incumbent, Text(message(decision, spec), style="dim"))
 
 
 def described(trial: Trial) -> str:
@@ -240,28 +153,3 @@ def best_value(trial: Trial, spec: TuningSpec) -> float | None:
     """Return the best value that a trial has shown so far, None before the first."""
     values = [m.value for m in trial.measurements if m.is_finite]
     return max(values, key=spec.target.margin) if values else None
-
-
-def _progress(trial: Trial, spec: TuningSpec, trials: tuple[Trial, ...]) -> RenderableType:
-    last = trial.measurements[-1].step if trial.measurements else 0.0
-    steps = [m.step for t in trials for m in t.measurements[-1:]]
-    length = spec.run_length or max(steps, default=0.0)
-    if length <= 0:
-        return Text("")
-    return ProgressBar(total=length, completed=min(last, length), width=12)
-
-
-def _metric(trial: Trial, spec: TuningSpec) -> Text:
-    best = best_value(trial, spec)
-    if best is None:
-        return Text("")
-    return Text(f"{best:.4g}", style="green" if spec.target.is_met(best) else "")
-
-
-def _outcome(trial: Trial, now: datetime) -> Text:
-    if trial.outcome is None:
-        if trial.started_at is None:
-            return Text("waits", style="dim")
-        seconds = (now - trial.started_at.astimezone(UTC)).total_seconds()
-        return Text(f"runs, {seconds:.0f} s", style="cyan")
-    return Text(str(trial.outcome), style=_STYLES[trial.outcome])

@@ -1,72 +1,178 @@
 """A ledger as an Optuna study in a storage, for optuna-dashboard and the like.
 
-An export only: nothing reads it back. Exporting again adds the trials that are not there yet, so it can be
-repeated while a tuning runs.
+An export only: nothing reads it back. The study maximises the batch size. A trial is COMPLETE where it met
+the target and the answer does not contradict it. It is PRUNED where it missed, or where its batch is larger
+than the answer's (or the same, with other hyperparameters): such a run was lucky, or is not confirmed. So the
+best trial is the answer's for every reader, also for those that do not know constraints: optuna-dashboard
+0.21 takes the largest value of all COMPLETE trials.
+
+Exporting again adds the trials that are not there yet, so it can be repeated while a study runs. Optuna does
+not let finished trials change, hence the study is replaced once the target, the answer or the search space
+is another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import optuna
-from optuna.trial import TrialState, create_trial
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autotuner.errors import BackendError
-from autotuner.search.optuna_study import tell
+from autotuner.errors import BackendError, Conflict
 from autotuner.search.space import BATCH_SIZE, Space
-from autotuner.spec import TuningSpec
-from autotuner.study.history import History
-from autotuner.study.setting import setting
-from autotuner.trial import Trial
+from autotuner.spec import Target, TuningSpec
+from autotuner.study.history import History, curve
+from autotuner.study.setting import Setting, setting
+from autotuner.trial import Outcome, ParameterValue, Trial
 
 _NUMBER: Final = "autotuner:number"
+_CONTENT: Final = "autotuner:content"
+"""The study's attribute that says, as a hash, what its trials were judged by, and that it is ours."""
+_FAILURES: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 
 
-def export(spec: TuningSpec, trials: Iterable[Trial], storage: str, name: str) -> int:
+def export(  # noqa: PLR0913 (two of them are optional)
+    spec: TuningSpec,
+    trials: Iterable[Trial],
+    storage: str,
+    name: str,
+    *,
+    answer: Setting | None = None,
+    attributes: Mapping[str, object] | None = None,
+) -> int:
     """Write the finished trials that the study does not hold yet, and return how many those were.
 
     Args:
         spec: What the job asks for.
         trials: The job's trials; running ones are passed over.
-        storage: A storage URL as Optuna takes it, such as `sqlite:///resnet50.db`.
+        storage: A storage URL as Optuna takes it, for example `sqlite:///resnet50.db`.
         name: The study's name.
+        answer: The batch size and hyperparameters of the answer, if there is one.
+        attributes: What to say of the study in the dashboard, as JSON values.
 
     Raises:
         BackendError: If the storage cannot be opened or written.
+        Conflict: If a study of that name in it is not an export.
     """
-    history = History.of(spec, (trial for trial in trials if not trial.is_running))
-    space = Space.of(spec)
+    finished = History.of(spec, (trial for trial in trials if not trial.is_running)).trials
+    distributions = _distributions(spec, finished)
+    judged_by = [
+        str(spec.target),
+        None if answer is None else answer.key,
+        {key: distribution_to_json(held) for key, held in distributions.items()},
+    ]
+    content = hashlib.sha256(json.dumps(judged_by).encode()).hexdigest()[:16]
+    exported = [_exported(spec.target, distributions, trial, answer) for trial in finished]
     try:
-        study = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
-        )
+        study = _opened(storage, name, content)
+        for key, value in (attributes or {}).items():
+            study.set_user_attr(key, value)
         known = {trial.user_attrs.get(_NUMBER) for trial in study.get_trials(deepcopy=False)}
-        fresh = [trial for trial in history.trials if trial.number not in known]
-        for trial in fresh:
-            study.add_trial(_exported(history, space, trial))
+        fresh = [trial for trial in exported if trial.user_attrs[_NUMBER] not in known]
+        study.add_trials(fresh)
+    except Conflict:
+        raise
     except Exception as error:  # each of Optuna's storages, and the drivers under them, has errors of its own
         raise BackendError(
-            f"the Optuna storage {storage!r} cannot be written: {error}; give a URL such as sqlite:///tuning.db"
+            f"the Optuna storage {storage!r} cannot be written: {error}; give a URL, for example"
+            " sqlite:///tuning.db"
         ) from error
     return len(fresh)
 
 
-def _exported(history: History, space: Space, trial: Trial) -> optuna.trial.FrozenTrial:
-    told = tell(history, space, trial)
-    if told is None:
-        tried = setting(trial)
-        told = create_trial(
-            state=TrialState.FAIL,
-            params={BATCH_SIZE: tried.batch_size, **space.complete(tried.parameters)},
-            distributions=space.distributions,
+def _opened(storage: str, name: str, content: str) -> optuna.Study:
+    """Return the study to add to: a new one where there is none, or where its trials are judged otherwise."""
+    study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+    held = study.get_trials(deepcopy=False)
+    if _CONTENT not in study.user_attrs and any(_NUMBER not in trial.user_attrs for trial in held):
+        raise Conflict(
+            f"the Optuna storage {storage!r} has a study {name!r} that is not an export of the autotuner:"
+            " name another storage"
         )
-    told.user_attrs = {
-        _NUMBER: trial.number,
-        "purpose": str(trial.suggestion.purpose),
-        "outcome": str(trial.outcome),
-        "seed": trial.suggestion.seed,
-        "message": trial.message,
-    }
+    if held and study.user_attrs.get(_CONTENT) != content:
+        optuna.delete_study(study_name=name, storage=storage)
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    study.set_user_attr(_CONTENT, content)
+    return study
+
+
+def _distributions(spec: TuningSpec, trials: Iterable[Trial]) -> dict[str, BaseDistribution]:
+    """Return the space that holds what every trial tried: today's, widened by trials of an earlier one."""
+    tried: dict[str, list[ParameterValue]] = {}
+    for trial in trials:
+        for key, value in _parameters(trial).items():
+            tried.setdefault(key, []).append(value)
+    today = Space.of(spec).distributions
+    return {name: _widened(today.get(name), tried.get(name, [])) for name in dict.fromkeys((*today, *tried))}
+
+
+def _widened(today: BaseDistribution | None, values: list[ParameterValue]) -> BaseDistribution:
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if isinstance(today, CategoricalDistribution) or len(numbers) < len(values):
+        choices = today.choices if isinstance(today, CategoricalDistribution) else ()
+        return CategoricalDistribution(tuple(dict.fromkeys((*choices, *values))))
+    if isinstance(today, IntDistribution) and all(isinstance(number, int) for number in numbers):
+        low, high = int(min(today.low, *numbers, today.high)), int(max(today.high, *numbers, today.low))
+        return IntDistribution(low, high, log=today.log and low >= 1)
+    bounds = [today.low, today.high] if isinstance(today, IntDistribution | FloatDistribution) else []
+    lowest, highest = float(min(bounds + numbers)), float(max(bounds + numbers))
+    log = isinstance(today, FloatDistribution) and today.log and lowest > 0
+    return FloatDistribution(lowest, highest, log=log)
+
+
+def _exported(
+    target: Target, distributions: Mapping[str, BaseDistribution], trial: Trial, answer: Setting | None
+) -> FrozenTrial:
+    tried, measured = setting(trial), curve(trial)
+    best = measured.best(target)
+    params = _parameters(trial)
+    shortfall = None if best is None else -target.margin(best)
+    if shortfall is not None and trial.outcome is Outcome.PROMISING:
+        shortfall = min(shortfall, 0.0)  # it was stopped because it meets the target almost surely
+    met = shortfall is not None and shortfall <= 0
+    if met:
+        state = TrialState.COMPLETE if _agrees(tried, answer) else TrialState.PRUNED
+    else:
+        state = TrialState.FAIL if trial.outcome in _FAILURES else TrialState.PRUNED
+    told = create_trial(
+        state=state,
+        value=float(tried.batch_size) if state is TrialState.COMPLETE else None,
+        params=params,
+        distributions={name: distributions[name] for name in params},
+        intermediate_values=dict(zip(map(int, measured.steps), map(float, measured.values), strict=True)),
+        constraints=None if shortfall is None else {"target": shortfall},  # as Optuna 5 writes them
+        # As optuna-dashboard 0.21 and Optuna before 5 read them.
+        system_attrs={} if shortfall is None else {"constraints": [shortfall]},
+        user_attrs={
+            _NUMBER: trial.number,
+            "purpose": str(trial.suggestion.purpose),
+            "outcome": str(trial.outcome),
+            "met_target": met,
+            target.metric: best,
+            "seed": trial.suggestion.seed,
+            "message": trial.message,
+        },
+    )
     told.datetime_start, told.datetime_complete = trial.started_at, trial.ended_at
     return told
+
+
+def _agrees(tried: Setting, answer: Setting | None) -> bool:
+    """Return whether a run that met the target may stand beside the answer."""
+    return answer is None or tried.batch_size < answer.batch_size or tried.key == answer.key
+
+
+def _parameters(trial: Trial) -> dict[str, Any]:
+    """Return what the trial set; a hyperparameter that it left to the script is not known, and absent."""
+    tried = setting(trial)
+    return {BATCH_SIZE: tried.batch_size, **tried.parameters}

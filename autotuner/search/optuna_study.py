@@ -7,7 +7,6 @@ trials out, and TPE ranks a pruned one without a constraint above completed ones
 
 from __future__ import annotations
 
-import logging
 import math
 
 import optuna
@@ -18,11 +17,6 @@ from autotuner.search.space import BATCH_SIZE, Space
 from autotuner.study.history import History, curve
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Trial
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-# At its first question GPSampler warns that greenlet, which we have no other use for, would make it faster;
-# that disturbs the live view of a tuning. The module logs nothing else.
-logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)
 
 
 def ask(history: History, space: Space, sampler: optuna.samplers.BaseSampler) -> Setting:

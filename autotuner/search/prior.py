@@ -21,7 +21,9 @@ from typing import Final
 
 from autotuner.spec import Choice, Dimension, FloatDimension
 
-_DECAY_NAMES: Final = frozenset({"wd", "l2"})
+_DECAY_NAMES: Final = frozenset({"wd", "l2", "weightdecay"})
+_OF_AVERAGES: Final = frozenset({"bn", "batchnorm", "norm", "ema", "swa", "polyak", "teacher"})
+"""Words of names such as `bn_momentum` and `ema_decay`: those of an average, not of a step."""
 _NEAREST_ONE: Final = 1e-3
 """A momentum's distance from 1 counts as at least so much."""
 
@@ -91,12 +93,13 @@ def role(name: str, dimension: Dimension, *, is_learning_rate: bool) -> Role:
         return Role.LEARNING_RATE
     if not isinstance(dimension, FloatDimension):
         return Role.OTHER
-    lowered = name.lower()
-    if lowered.endswith("momentum") and 0 <= dimension.minimum < dimension.maximum <= 1:
+    words = name.lower().split("_")
+    if _OF_AVERAGES.intersection(words):
+        return Role.OTHER
+    if words[-1] == "momentum" and 0 <= dimension.minimum < dimension.maximum <= 1:
         return Role.MOMENTUM
-    if (lowered.endswith("decay") or lowered in _DECAY_NAMES) and dimension.log:
-        return Role.WEIGHT_DECAY
-    return Role.OTHER
+    is_decay = words[-1] in _DECAY_NAMES or words == ["decay"] or words[-2:] == ["weight", "decay"]
+    return Role.WEIGHT_DECAY if is_decay and dimension.log else Role.OTHER
 
 
 def momentum_range(dimension: FloatDimension) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from typing import Final
 
 import re2
@@ -22,6 +23,10 @@ from autotuner.spec.values import (
 MAX_PATTERN: Final = 512
 SHOWN: Final = 80
 """Characters of the user's text that a rule repeats."""
+_BOOLEANS: Final = {
+    **dict.fromkeys(("true", "True", "TRUE", "1"), True),
+    **dict.fromkeys(("false", "False", "FALSE", "0"), False),
+}
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TARGET = re.compile(
     r"\s*(?P<metric>[A-Za-z_][\w./@-]{0,63})\s*(?P<comparison>>=|<=)\s*(?P<threshold>[^\s]+)\s*"
@@ -37,11 +42,13 @@ def parse_target(value: object) -> object:
         return value
     match = _TARGET.fullmatch(value)
     if match is None:
-        raise ValueError("write a metric, >= or <=, and a number")
+        raise ValueError("must be a metric, >= or <=, and a number")
     try:
         threshold = finite_number(match["threshold"])
     except ValueError as error:
-        raise ValueError(f"the threshold {match['threshold'][:SHOWN]!r} {error}") from None
+        raise ValueError(
+            f"must have a finite number as its threshold; {match['threshold'][:SHOWN]!r} {error}"
+        ) from None
     return Target.model_validate({**match.groupdict(), "threshold": threshold})
 
 
@@ -51,20 +58,21 @@ def parse_range(value: object) -> object:
         return value
     match = _RANGE.fullmatch(value)
     if match is None:
-        raise ValueError("write min..max, two whole numbers")
+        raise ValueError("must be min..max, two whole numbers")
     minimum, maximum = int(match[1]), int(match[2])
     if not 1 <= minimum <= maximum <= MAX_INTEGER:
-        raise ValueError(f"min must be at least 1 and at most max, and max at most {MAX_INTEGER}")
+        raise ValueError(f"must have a min of at least 1 and at most max, and a max of at most {MAX_INTEGER}")
     return IntegerRange(minimum=minimum, maximum=maximum)
 
 
 def parse_boolean(value: object) -> object:
-    """Read `true` or `false`."""
+    """Read `true` or `false`, also written as True, TRUE or 1: as templates and people write them."""
     if not isinstance(value, str):
         return value
-    if value.strip() not in {"true", "false"}:
-        raise ValueError("write true or false, in quotes, for annotations are strings")
-    return value.strip() == "true"
+    word = value.strip()
+    if word not in _BOOLEANS:
+        raise ValueError('must be "true" or "false", in quotes, because annotations are strings')
+    return _BOOLEANS[word]
 
 
 def parse_count(value: object) -> object:
@@ -72,7 +80,7 @@ def parse_count(value: object) -> object:
     if not isinstance(value, str):
         return value
     if not _COUNT.fullmatch(value.strip()):
-        raise ValueError("write a whole number")
+        raise ValueError("must be a whole number")
     return int(value)
 
 
@@ -80,9 +88,12 @@ def parse_positive(value: object) -> object:
     """Read a number above 0."""
     if not isinstance(value, str):
         return value
-    number = finite_number(value)
+    try:
+        number = finite_number(value)
+    except ValueError as error:
+        raise ValueError(f"must be a number above 0, and {error}") from None
     if number <= 0:
-        raise ValueError("write a number above 0")
+        raise ValueError("must be a number above 0")
     return number
 
 
@@ -93,7 +104,7 @@ def parse_duration(value: object) -> object:
     match = _DURATION.fullmatch(value)
     parts = [int(part or 0) for part in match.groups()] if match else []
     if not any(parts):
-        raise ValueError("write a duration above 0 in days, hours, minutes and seconds")
+        raise ValueError("must be a duration above 0 in days, hours, minutes and seconds")
     days, hours, minutes, seconds = parts
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
@@ -107,7 +118,7 @@ def parse_moment(value: object) -> object:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError("write a moment as RFC 3339 has it, with a time zone")
+        raise ValueError("must be a moment as RFC 3339 has it, with a time zone")
     return moment
 
 
@@ -116,7 +127,7 @@ def parse_pattern(value: object) -> object:
     if not isinstance(value, str):
         return value
     if len(value) > MAX_PATTERN:
-        raise ValueError(f"write at most {MAX_PATTERN} characters")
+        raise ValueError(f"must have at most {MAX_PATTERN} characters")
     options = re2.Options()
     options.log_errors = False
     try:
@@ -124,10 +135,10 @@ def parse_pattern(value: object) -> object:
     except re2.error as error:
         reason = error.args[0] if error.args else "it does not parse"
         text = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
-        raise ValueError(f"write a regular expression in RE2's syntax ({text})") from None
+        raise ValueError(f"must be a regular expression in RE2's syntax ({text})") from None
     groups = compiled.groupindex
     if "value" not in groups and compiled.groups != 1:
-        raise ValueError("write one group, or groups named value and step")
+        raise ValueError("must have one group, or groups named value and step")
     return value
 
 
@@ -139,14 +150,19 @@ def parse_name(value: object) -> object:
 def parse_queue(value: object) -> object:
     """Read the name of a Kueue LocalQueue."""
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
-        raise ValueError("write a LocalQueue's name: at most 63 lower-case letters, digits and '-'")
+        raise ValueError("must be the name of a LocalQueue: at most 63 lower-case letters, digits and '-'")
     return value
 
 
 def parse_sampler(value: object) -> object:
     """Read a sampler's name."""
     if value not in {"frontier", "gp", "tpe", "random"}:
-        raise ValueError("write frontier, gp, tpe or random")
+        raise ValueError("must be frontier, gp, tpe or random")
+    if value == "gp" and find_spec("torch") is None:
+        raise ValueError(
+            "must be frontier, tpe or random: gp needs PyTorch, which is not installed here"
+            " (pip install 'autotuner[train]')"
+        )
     return value
 
 
@@ -154,9 +170,11 @@ def parameter_name(name: object) -> str:
     """Return the name of a hyperparameter; ValueError says which rule it breaks."""
     if not isinstance(name, str) or not _PARAMETER.fullmatch(name):
         raise ValueError(
-            f"the name {str(name)[:SHOWN]!r} must be lower-case letters, digits and underscores,"
-            " from a letter"
+            "must name a hyperparameter in at most 40 lower-case letters, digits and underscores that start"
+            f" with a letter; {str(name)[:SHOWN]!r} does not"
         )
     if name in keys.RESERVED_PARAMETERS:
-        raise ValueError(f"the name {name!r} is taken by {keys.environment_name(name)}")
+        raise ValueError(
+            f"must use another name than {name!r}, which {keys.environment_name(name)} has already"
+        )
     return name

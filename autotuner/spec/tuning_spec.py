@@ -8,6 +8,7 @@ mistakes are reported at once, each with key, value, rule and example.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from pydantic.fields import FieldInfo
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.spec import parsers, search_space
+from autotuner.spec.pydantic_errors import rule_of
 from autotuner.spec.values import (
     MAX_INTEGER,
     Choice,
@@ -60,9 +62,11 @@ _MOST: Final = {
     "confirmations": 100,
     "processes_per_replica": 10_000,
 }
-"""The largest counts: a stranger's annotation must not make one pass of the daemon endless."""
+"""The largest counts: a stranger's annotation must not make one reconcile endless."""
 _MAX_RULE: Final = 500
 """Characters of a rule; some repeat what a parser of YAML or regular expressions said."""
+MAX_KEY: Final = 128
+"""Characters of an unknown key that are compared with the names that exist."""
 
 
 def _annotation(meaning: str, default_text: str, example: str, default: object = ...) -> Any:  # noqa: ANN401 (as pydantic.Field)
@@ -195,7 +199,7 @@ class TuningSpec(Value):
         _complete(values, baseline, given, mistakes)
         shape = shape or Shape()
         if "workers" in given and not shape.can_grow:
-            rule = "the job has no Worker replica to have more of; add one to pytorchReplicaSpecs"
+            rule = "must not be given where the job has no Worker replica: add one to pytorchReplicaSpecs"
             mistakes.append(
                 Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 1, template: ...}")
             )
@@ -276,16 +280,17 @@ def _known(annotations: Mapping[str, str], mistakes: list[Mistake]) -> dict[str,
             continue
         if key not in fields:
             names = ", ".join(known.removeprefix(keys.PREFIX) for known in fields)
-            rule = f"there is no such annotation; the names are {names}; write one of them"
-            mistakes.append(Mistake(key, str(value), rule, keys.TARGET))
+            nearest = difflib.get_close_matches(key[:MAX_KEY], list(fields), n=1, cutoff=0.0)
+            rule = f"the name of this annotation must be one of {names}"
+            mistakes.append(Mistake(key, str(value), rule, nearest[0]))
         elif len(value) > MAX_ANNOTATION:
-            rule = f"write at most {MAX_ANNOTATION} characters"
+            rule = f"must have at most {MAX_ANNOTATION} characters"
             mistakes.append(Mistake(key, value, rule, _example(fields[key][1])))
         else:
             given[key.removeprefix(keys.PREFIX).replace("-", "_")] = value
     for key, field in annotation_fields():
         if field.is_required() and key not in annotations:
-            mistakes.append(Mistake(key, "", "this annotation is required", _example(field)))
+            mistakes.append(Mistake(key, "", "must be given", _example(field)))
     return given
 
 
@@ -296,9 +301,8 @@ def _parse_each(given: Mapping[str, str], mistakes: list[Mistake]) -> dict[str, 
         try:
             values[name] = _parser(name).validate_python(text)
         except ValidationError as error:
-            rule = str(error.errors()[0]["msg"]).removeprefix("Value error, ")[:_MAX_RULE]
             example = _example(TuningSpec.model_fields[name])
-            mistakes.append(Mistake(_key(name), text, rule, example))
+            mistakes.append(Mistake(_key(name), text, rule_of(error.errors()[0]), example))
     return values
 
 
@@ -320,19 +324,19 @@ def _complete(
         _default_space(values, baseline, batch_size, mistakes)
     space: dict[str, Dimension] = values.get("search_space", {})
     if "learning_rate" in values and space and values["learning_rate"] not in space:
-        rule = f"the search space has no such hyperparameter; it has {', '.join(space)}; name one"
+        rule = f"must be a hyperparameter of the search space: {', '.join(space)}"
         mistakes.append(Mistake(_key("learning_rate"), values["learning_rate"], rule, next(iter(space))))
     if "learning_rate" not in given:
         values["learning_rate"] = next((n for n in ("learning_rate", "lr") if n in space), None)
     rate = space.get(values.get("learning_rate") or "")
     if isinstance(rate, Choice | IntegerDimension) or (rate is not None and rate.minimum <= 0):
-        rule = f"{values['learning_rate']} is the learning rate: write a range above 0 with log: true"
+        rule = f"{values['learning_rate']}, the learning rate, must be a range above 0 with log: true"
         example = _example(TuningSpec.model_fields["search_space"])
         mistakes.append(Mistake(_key("search_space"), given.get("search_space", ""), rule, example))
     values["baseline_parameters"] = _baseline_parameters(space, baseline, mistakes)
     for name, most in _MOST.items():
         if not 1 <= values.get(name, 1) <= most:
-            mistakes.append(Mistake(_key(name), given[name], f"write a number from 1 to {most}", "3"))
+            mistakes.append(Mistake(_key(name), given[name], f"must be a number from 1 to {most}", "3"))
 
 
 def _baseline_batch_size(
@@ -341,17 +345,17 @@ def _baseline_batch_size(
     """Return the job's own batch size; 1 beside a mistake where it has none."""
     where = f"env {keys.ENV_BATCH_SIZE}"
     if "batch_size" not in baseline:
-        rule = "the container `pytorch` must carry the batch size that the job uses today in this variable"
+        rule = "must be the batch size that the job uses today, in the environment of the container `pytorch`"
         mistakes.append(Mistake(where, "", rule, f'{{name: {keys.ENV_BATCH_SIZE}, value: "256"}}'))
         return 1
     text = str(baseline["batch_size"])
     try:
         size = IntegerDimension(minimum=1, maximum=MAX_INTEGER).parse(text)
     except ValueError as error:
-        mistakes.append(Mistake(where, text, f"the value {error}; write a whole number above 0", '"256"'))
+        mistakes.append(Mistake(where, text, f"must be a whole number above 0, and {error}", '"256"'))
         return 1
     if allowed is not None and size not in allowed:
-        rule = f"the job's own batch size must lie within {_key('batch_size')}, {allowed}; widen that"
+        rule = f"must lie within {_key('batch_size')} ({allowed}); widen that"
         example = f"{min(size, allowed.minimum)}..{max(size, allowed.maximum)}"
         mistakes.append(Mistake(where, text, rule, example))
     return size
@@ -372,8 +376,8 @@ def _default_space(
         rate = FloatDimension(minimum=1e-30, maximum=1e30).parse(text)
     except ValueError:
         rule = (
-            f"without {_key('search_space')} the learning rate is tuned around a value above 0 in this"
-            " variable; add it to the container `pytorch`, or add a search space"
+            "must be a learning rate above 0, in the environment of the container `pytorch`: without"
+            f" {_key('search_space')} the search starts from it; or add a search space"
         )
         mistakes.append(Mistake(f"env {variable}", text, rule, f'{{name: {variable}, value: "0.1"}}'))
         return
@@ -397,7 +401,7 @@ def _baseline_parameters(
             parameters[name] = dimension.parse(baseline[name])
         except ValueError as error:
             value = environment_value(baseline[name])
-            rule = f"the job's own value {error}, as {_key('search_space')} has it; make the two agree"
+            rule = f"must agree with {_key('search_space')}, and {error}"
             example = "a range or list that holds the value"
             mistakes.append(Mistake(f"env {keys.environment_name(name)}", value, rule, example))
     return parameters

@@ -1,4 +1,4 @@
-"""Strangers' documents as plain values: what JSON can hold, no value twice, and no more than a bound.
+"""Load untrusted YAML as JSON values, with limits on size and depth.
 
 A few lines of YAML with aliases can stand for gigabytes, or contain themselves; a date or a set is no JSON; a
 NUL ends a string in an environment, and half a surrogate pair is no UTF-8. What has passed here can be
@@ -8,7 +8,8 @@ copied, hashed, compared and written without a second thought.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Hashable, Iterator
 from datetime import date
 from itertools import count
 from typing import Any, Final
@@ -29,20 +30,83 @@ YAML_ERRORS: Final = (
     TypeError,
     ValueError,
 )
-"""All that loading a stranger's YAML may raise."""
+"""All that loading untrusted YAML may raise."""
 
 
 def load_documents(text: str) -> list[object]:
     """Return the documents of a YAML text as plain values, without the empty ones.
 
     Raises:
-        ValueError: If the text is no YAML, or more than plain values.
+        ValueError: If the text is not YAML, or more than plain values.
     """
     try:
         documents = list(yaml.safe_load_all(text))
     except YAML_ERRORS as error:
-        raise ValueError(f"it is no YAML ({str(error)[:300] or type(error).__name__})") from None
+        raise ValueError(f"must be YAML ({str(error)[:300] or type(error).__name__})") from None
     return [plain(document) for document in documents if document is not None]
+
+
+def load_strictly(text: str) -> object:
+    """Return the one document of a YAML text, read by the core schema of YAML 1.2.
+
+    `off`, `yes`, `1:2` and dates are the strings that they look like, `010` is ten, and neither aliases nor
+    the same key twice are allowed. https://yaml.org/spec/1.2.2/#103-core-schema
+
+    Raises:
+        ValueError: If the text is no such document.
+    """
+    try:
+        # A loader of plain values only.
+        return yaml.load(text, _StrictLoader)  # noqa: S506
+    except YAML_ERRORS as error:
+        raise ValueError(
+            str(getattr(error, "problem", None) or str(error) or type(error).__name__)[:300]
+        ) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader for YAML 1.2, without aliases, which let a few lines stand for gigabytes."""
+
+    # PyYAML's way: each loader class has its own; those of YAML 1.2 are added below.
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (as PyYAML declares it)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        written: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in written:
+                    raise yaml.YAMLError(f"{key.value[:80]!r} is there twice")
+                written.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """Return a whole number: decimal, `0o17` or `0x1f`."""
+        text = self.construct_scalar(node)
+        return int(text, 0) if text[:2] in {"0o", "0x"} else int(text)
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        """Return a number with a fraction or an exponent, also `.inf` and `.nan`."""
+        return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_integer)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_number)
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 (what JSON holds has no better name)
@@ -57,8 +121,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 (what JSON holds has no better 
 def _plain(value: object, seen: Iterator[int], depth: int) -> object:
     if next(seen) > MAX_VALUES or depth > MAX_DEPTH:
         raise ValueError(
-            f"it holds more than {MAX_VALUES} values, or they nest deeper than {MAX_DEPTH}, once its aliases"
-            " are followed"
+            f"must hold at most {MAX_VALUES} values, nested at most {MAX_DEPTH} deep, with aliases followed"
         )
     if isinstance(value, dict):
         return {_key(key): _plain(held, seen, depth + 1) for key, held in value.items()}
@@ -69,7 +132,7 @@ def _plain(value: object, seen: Iterator[int], depth: int) -> object:
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise ValueError(f"the key {str(key)[:40]!r} is no string: put it in quotes")  # noqa: TRY004 (as documented)
+        raise ValueError(f"must have text as keys: put {str(key)[:40]!r} in quotes")  # noqa: TRY004 (as documented)
     return _text(key)
 
 
@@ -80,15 +143,17 @@ def _scalar(value: object) -> object:
         # YAML 1.1 reads an unquoted date as one; Kubernetes' own reader leaves it the text that it is.
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"it holds {value}, which is no number")
+        raise ValueError(f"must not hold {value}, which is not a number")
     if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
-        raise ValueError("it holds a whole number of more than 64 bits")
+        raise ValueError("must hold whole numbers of at most 64 bits")
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise ValueError(f"it holds a {type(value).__name__}, which Kubernetes does not know")
+    raise ValueError(f"must not hold a {type(value).__name__}, which Kubernetes does not know")
 
 
 def _text(text: str) -> str:
     if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
-        raise ValueError(f"the text {text[:40]!r} holds a character that no file can (NUL, or half a pair)")
+        raise ValueError(
+            f"must not hold the character NUL or half of a surrogate pair, as the text {text[:40]!r} does"
+        )
     return text

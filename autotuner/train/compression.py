@@ -8,6 +8,7 @@ Compression (Lin et al. 2018, arXiv:1712.01887) torch has not, and is here.
 
 # No postponed annotations here: DDP looks at the types that its hooks are declared with.
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ COMPRESSIONS: Final = ("none", "bf16", "powersgd", "topk")
 _PARTIAL: Final[WeakSet[nn.Module]] = WeakSet()
 """Models whose exchange yields something else than the mean gradient: what is held back comes later."""
 
+_logger: Final = logging.getLogger(__name__)
+
 Hook: TypeAlias = Callable[[Any, GradBucket], Future[Tensor]]
 
 
@@ -53,8 +56,9 @@ def register_compression(
             PowerSGD's factors, 1 if absent); `compression_density` (the part of the gradient that the top k
             send, 0.001 if absent); `compression_warmup` (steps until they are in full effect, 100 if
             absent); for the top k also `optimizer` and `momentum`, see `hook_momentum`.
-        meter: Reads gradients before they are exchanged; not with the top k, after whose exchange there is
-            no mean gradient to compare with.
+        meter: Reads gradients before they are exchanged; not with PowerSGD and the top k, after whose
+            exchange there is no mean gradient to compare with: the first yields an approximation of low rank,
+            the other a part of it.
 
     Raises:
         ValueError: The name is unknown, or a value out of range.
@@ -84,15 +88,17 @@ def register_compression(
         raise ValueError(f"compression is {name!r}: it must be one of {', '.join(COMPRESSIONS)}")
     elif meter is None:
         return  # DDP's own exchange, without a detour through Python
-    if name == "topk":
+    if name in {"powersgd", "topk"}:
         _PARTIAL.add(model)
+        if meter is not None:
+            _logger.warning("there is no gradient noise scale with compression %s", name)
     elif meter is not None:
         hook = meter.before(hook)
     model.register_comm_hook(state, hook)
 
 
 def exchanges_gradients(model: nn.Module) -> bool:
-    """Return whether the exchange yields the mean gradient, be it rounded: the top k do not."""
+    """Return whether the exchange yields the mean gradient, rounded at most: PowerSGD and top k do not."""
     return model not in _PARTIAL
 
 

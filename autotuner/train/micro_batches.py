@@ -17,8 +17,8 @@ with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -94,7 +94,7 @@ class MicroBatches:
         count: What a mean is taken over, when that is not samples: the tokens of a share that count.
         meter: A gradient-noise meter, which is fed at the steps when it is due. Unless a hook reads local
             gradients for it (see `distribute`), those steps have two micro-batches at least. Under FSDP2 and
-            with top-k compression there is nothing to compare, and it stays without a value.
+            with PowerSGD or top-k compression there is nothing to compare, and it stays without a value.
     """
 
     def __init__(
@@ -195,7 +195,8 @@ class MicroBatches:
                 # over nothing is NaN, and so it stays when it weighs nothing.)
                 chunk = self._spare
             is_last = turn == plan.accumulation - 1
-            with self._exchanging(is_last and not plan.careful):
+            buffers = nullcontext() if weight else _unchanged_buffers(self.model)
+            with buffers, self._exchanging(is_last and not plan.careful):
                 loss = self._loss(self.model, chunk)
                 # DDP and FSDP take the mean over processes, whatever each has: the weight undoes that.
                 torch.autograd.backward(loss * (weight * self._processes / plan.weight))
@@ -206,7 +207,7 @@ class MicroBatches:
                     weight,
                     scale=plan.weight / (weight * self._processes),
                 )
-        return total / max(plan.own_weight, 1.0)
+        return total / plan.own_weight if plan.own_weight > 0 else total
 
     def _find_spare(self, share: Any, plan: _Plan) -> Any:  # noqa: ANN401
         """Return a few samples that count, copied: a view would keep the whole share in memory."""
@@ -228,7 +229,8 @@ class MicroBatches:
 
     def _exchange(self) -> None:
         """Average gradients that were accumulated without: a backward that adds nothing, with exchange."""
-        torch.autograd.backward(self._loss(self.model, self._spare) * 0.0)
+        with _unchanged_buffers(self.model):
+            torch.autograd.backward(self._loss(self.model, self._spare) * 0.0)
 
     def _may_start_over(self, plan: _Plan) -> bool:
         """Return whether the other processes are sure to hear that this one failed."""
@@ -273,9 +275,20 @@ class MicroBatches:
                 (parameter.grad for parameter in self.model.parameters()),
                 plan.weight,
                 part=plan.own_weight,
-                scale=plan.weight / (self._processes * max(plan.own_weight, 1.0)),
+                scale=plan.weight / (self._processes * plan.own_weight) if plan.own_weight > 0 else 1.0,
             )
         self._meter.next_step()
+
+
+@contextmanager
+def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Undo what forwards do to buffers: samples that do not count must not count in running statistics."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    yield
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in before:
+                buffer.copy_(before[name])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,6 +9,9 @@ and training has such pairs at hand: one process's gradient before it is average
 of the first micro-batch and of the whole batch. A single pair says next to nothing, so the two unknowns are
 averaged over steps; each by itself, because the mean of a ratio is biased. And since the mean moves slowly,
 measuring every tenth step loses nothing and costs a tenth.
+
+With PowerSGD or the top k (`autotuner.train.compression`) there is no noise scale: after their exchange no
+process has the mean gradient, and the norm of what it has instead says nothing of the noise.
 """
 
 # No postponed annotations here: DDP looks at the types that its hooks are declared with.

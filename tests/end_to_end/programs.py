@@ -104,6 +104,9 @@ class Place:
         """Start a command of the autotuner in this folder, and return at once."""
         environment = {
             **os.environ,
+            # As in the tests' own environment, activated: whatever else is active where they are started.
+            "VIRTUAL_ENV": sys.prefix,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "PLACE": str(self.folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -62,3 +63,18 @@ def test_the_report_is_one_page_that_a_parser_takes(place: Place):
     refused = place.run("report", "toy-tuning", "--output", "no/such/folder/page.html")
     assert refused.code == 1
     assert "choose another --output" in refused.err
+
+
+def test_trials_run_under_the_python_that_is_named(place: Place):
+    mine = place.folder / "mine"
+    mine.mkdir()
+    (mine / "python").write_text(f'#!/bin/sh\necho under mine\nexec {sys.executable} "$@"\n')
+    (mine / "python").chmod(0o755)
+    file = place.write()
+    ran = place.run("tune", file.name, "--python", "mine/python")
+    assert ran.code == 0, ran.err
+    (log,) = place.tuning.glob("logs/0/*.log")
+    assert log.read_text().startswith("under mine\n")
+    refused = place.run("tune", file.name, "--python", "none/python")
+    assert refused.code == 2
+    assert "--python is 'none/python': must be an interpreter" in refused.err

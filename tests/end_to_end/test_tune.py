@@ -132,11 +132,19 @@ pod = os.environ["POD"]
 with open(f"{pod}.draft", "w") as file:
     json.dump({"args": sys.argv[1:], "folder": os.getcwd(), **told}, file)
 os.rename(f"{pod}.draft", f"{pod}.json")
-while not all(os.path.exists(f"{pod[:-len('master-0')]}{other}.json") for other in ("worker-0", "worker-1")):
-    if pod.endswith("master-0"):
-        time.sleep(0.02)  # The master's end is the trial's: the workers may write first.
-        continue
-    break
+# The master's end is the trial's: it waits for the workers, at a pipe for each.
+def pipe(worker):
+    name = f"{pod[:-8]}{worker}.pipe"
+    try:
+        os.mkfifo(name)
+    except FileExistsError:
+        pass
+    return name
+if pod.endswith("master-0"):
+    for worker in ("worker-0", "worker-1"):
+        open(pipe(worker)).read()
+else:
+    open(pipe(pod[-8:]), "w").close()
 print("accuracy=1 epoch=5")
 """
     env = [

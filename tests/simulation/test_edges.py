@@ -69,8 +69,9 @@ def test_noise_ten_times_larger_still_ends_with_an_answer_that_is_not_far_off():
     curve = hill(top=0.95)
     decision = World(spec(), curve, run_noise=0.02, step_noise=0.01).run()
     assert decision.is_final
-    if decision.answer is not None and decision.answer.is_confirmed:
-        assert curve(decision.answer.batch_size, decision.answer.parameters).max() >= 0.9 - 0.02
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert curve(decision.answer.batch_size, decision.answer.parameters).max() >= 0.9 - 0.02
 
 
 @pytest.mark.parametrize("best", ["sgd", "lars"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -117,6 +118,13 @@ def test_lost_trials_are_run_again_with_their_seed_and_use_no_budget():
             second.batch_size,
             second.parameters,
         )
+    # Budgets that end the study: what was lost is not counted against them.
+    plain = World(spec(max_trials="6"), hill())
+    disturbed = World(spec(max_trials="6"), hill(), fate=fate)
+    lost.clear()
+    assert plain.run().reason is disturbed.run().reason is Reason.TRIALS_SPENT
+    assert lost
+    assert len(disturbed.trials) - len(lost) == len(plain.trials) == 6
 
 
 def test_a_trial_that_is_lost_again_and_again_ends_the_tuning_with_a_remedy():
@@ -166,6 +174,9 @@ def test_a_diverged_run_is_a_miss_at_no_further_cost():
     assert decision.answer is not None
     assert decision.answer.is_confirmed
     assert decision.answer.batch_size <= 100
+    diverged = [t for t in world.trials.values() if t.outcome is Outcome.DIVERGED]
+    assert not {t.suggestion.rerun_of for t in world.trials.values()} & {t.number for t in diverged}
+    assert all(t.ended_at - t.started_at == timedelta(minutes=1) for t in diverged)
 
 
 def test_every_running_trial_stands_in_stop_when_the_budget_is_spent():

@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
 import structlog
@@ -49,3 +51,13 @@ def test_what_libraries_log_is_json_too():
     configure("info", "json", stream)
     logging.getLogger("somebody").error("it broke")
     assert json.loads(stream.getvalue())["event"] == "it broke"
+
+
+def test_importing_the_search_leaves_the_logging_of_optuna_to_its_user():
+    program = (
+        "import logging, optuna\nbefore = optuna.logging.get_verbosity()\n"
+        "from autotuner.search.sampler import FrontierSampler\n"
+        "assert optuna.logging.get_verbosity() == before\n"
+        "assert logging.getLogger('optuna._gp.batched_lbfgsb').level == logging.NOTSET\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

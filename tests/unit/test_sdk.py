@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import re
 import subprocess
 import sys
 
@@ -111,3 +112,9 @@ def test_a_report_reaches_a_pipe_at_once_and_imports_only_the_standard_library()
     )
     first, modules, second = done.stdout.splitlines()
     assert [json.loads(first)["step"], modules, json.loads(second)["step"]] == [1, "[]", 2]
+
+
+def test_the_example_of_the_docstring_reads_what_the_meter_has():
+    train = pytest.importorskip("autotuner.train")
+    (attribute,) = re.findall(r"noise_scale=meter\.(\w+)", sdk.__doc__ or "")
+    assert hasattr(train.NoiseScale(), attribute)

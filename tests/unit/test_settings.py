@@ -80,21 +80,21 @@ def test_trial_environment_is_not_the_daemons(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("threads", "0", "greater than or equal to 1"),
-        ("threads", "many", "valid integer"),
-        ("poll_seconds", "0", "greater than 0"),
-        ("poll_seconds", "nan", ""),
-        ("poll_seconds", "inf", ""),
-        ("lease_seconds", "2.5", "valid integer"),
-        ("renew_seconds", "0.5", "greater than or equal to 1"),
-        ("retry_seconds", "0.5", "greater than or equal to 1"),
-        ("max_parallel_trials", "0", "greater than or equal to 1"),
-        ("max_log_bytes", "1", "greater than or equal to 65536"),
+        ("threads", "0", "must be at least 1"),
+        ("threads", "many", "must be a whole number"),
+        ("poll_seconds", "0", "must be above 0"),
+        ("poll_seconds", "nan", "must be a finite number"),
+        ("poll_seconds", "inf", "must be"),
+        ("lease_seconds", "2.5", "must be a whole number"),
+        ("renew_seconds", "0.5", "must be at least 1"),
+        ("retry_seconds", "0.5", "must be at least 1"),
+        ("max_parallel_trials", "0", "must be at least 1"),
+        ("max_log_bytes", "1", "must be at least 65536"),
         ("namespaces", "Team_A", "lower-case"),
         ("namespaces", "x" * 64, "63"),
         ("lease_name", "-", "lower-case"),
-        ("leader_election", "perhaps", "boolean"),
-        ("http_port", "65536", "less than or equal to 65535"),
+        ("leader_election", "perhaps", "must be true or false"),
+        ("http_port", "65536", "must be at most 65535"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "xml", "'auto', 'json' or 'console'"),
     ],
@@ -105,7 +105,7 @@ def test_wrong_value_is_named_with_its_source_rule_and_an_example(monkeypatch, n
     (message,) = mistakes_of()
     assert message.startswith(f"{variable} is {value!r}: ")
     assert rule in message
-    assert "such as" in message
+    assert ", for example " in message
 
 
 def test_every_mistake_is_told_at_once_each_with_its_source(tmp_path, monkeypatch):
@@ -122,13 +122,13 @@ def test_every_mistake_is_told_at_once_each_with_its_source(tmp_path, monkeypatc
 
 def test_misspelt_key_of_the_file_suggests_the_right_one(tmp_path):
     (message,) = mistakes_of(config_file=a_file(tmp_path, max_paralel_trials=3))
-    assert message.endswith("such as max_parallel_trials")
+    assert message.endswith(", for example max_parallel_trials")
 
 
 def test_misspelt_variable_is_a_mistake(monkeypatch):
     monkeypatch.setenv("AUTOTUNER_CONTROLLER_MAX_PARALEL_TRIALS", "3")
     (message,) = mistakes_of()
-    assert message.endswith("such as AUTOTUNER_CONTROLLER_MAX_PARALLEL_TRIALS")
+    assert message.endswith(", for example AUTOTUNER_CONTROLLER_MAX_PARALLEL_TRIALS")
 
 
 @pytest.mark.parametrize(
@@ -171,9 +171,9 @@ def test_leader_election_needs_a_namespace_for_its_lease():
         ("- threads", "a line each"),
         ("threads", "a line each"),
         ("1: 2", "a line each"),
-        ("threads: [", "not YAML"),
-        ("\x00", "not YAML"),
-        (b"\xff\xfe\xff", "cannot be read"),
+        ("threads: [", "must be YAML"),
+        ("\x00", "must be YAML"),
+        (b"\xff\xfe\xff", "must be a file that can be read"),
     ],
 )
 def test_file_that_holds_no_settings_is_told_by_its_name(tmp_path, text, rule):
@@ -185,7 +185,7 @@ def test_file_that_holds_no_settings_is_told_by_its_name(tmp_path, text, rule):
 
 
 def test_missing_file_is_a_mistake(tmp_path):
-    assert "cannot be read" in "\n".join(mistakes_of(config_file=tmp_path / "none.yaml"))
+    assert "must be a file that can be read" in "\n".join(mistakes_of(config_file=tmp_path / "none.yaml"))
 
 
 def test_empty_file_leaves_the_defaults(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import timedelta
 
 import pytest
@@ -266,8 +267,8 @@ WRONG = {
     "queue": ["", "Team-A", "a/b", "-a", "a" * 64],
     "retried_at": ["", "yesterday", "2026-11-25T20:00:00", "20:00"],
     "seed": ["", "-1", "1.5", "x"],
-    "paused": ["", "True", "yes", "1"],
-    "apply": ["", "False", "no", "0"],
+    "paused": ["", "yes", "on", "2", "tRUE", "01"],
+    "apply": ["", "no", "off", "-1", "true false"],
 }
 
 
@@ -304,6 +305,73 @@ def test_an_unknown_annotation_under_the_prefix_is_told_the_known_ones():
     assert "max-trials" in mistake.rule
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("max-trails", "max-trials"),
+        ("max_trials", "max-trials"),
+        ("serch-space", "search-space"),
+        ("target-metric", "target"),
+        ("batchsize", "batch-size"),
+        ("Paused", "paused"),
+        ("x" * 5000, ""),
+    ],
+)
+def test_an_unknown_annotation_suggests_the_nearest_name(written: str, meant: str):
+    with pytest.raises(InvalidJob) as caught:
+        TuningSpec.from_annotations({**annotations(), keys.PREFIX + written: "3"}, baseline=BASELINE)
+    (mistake,) = caught.value.mistakes
+    assert mistake.example.startswith(keys.PREFIX + meant)
+    assert str(mistake).endswith(f", for example {mistake.example}")
+
+
+@pytest.mark.parametrize("name", [name for name in WRONG if name != "search_space"])
+def test_a_message_has_key_value_rule_and_example_in_this_order(name: str):
+    text = WRONG[name][-1]
+    (mistake,) = [m for m in mistakes(**{name: text}) if m.key == keys.PREFIX + name.replace("_", "-")]
+    assert mistake.rule.startswith("must ")
+    shown = text if len(text) <= 80 else text[:80] + "…"
+    assert str(mistake) == f"{mistake.key} is {shown!r}: {mistake.rule}, for example {mistake.example}"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, True) for text in ("true", "True", "TRUE", "1", " true ")),
+        *((text, False) for text in ("false", "False", "FALSE", "0")),
+    ],
+)
+def test_booleans_are_read_as_people_and_templates_write_them(text: str, value: bool):
+    assert spec(paused=text).paused is value
+
+
+def test_a_search_space_tells_all_of_its_mistakes_at_once():
+    space = "LR: [1]\nmomentum: {min: 2, max: 1}\nlr: {min: 0, max: 1}\nopt: [a, a]\ndecay: 3"
+    rule = only_mistake(search_space=space).rule
+    for said in ("'LR'", "momentum: min must be less", "opt must have each choice once", "decay must be"):
+        assert said in rule
+
+
+@pytest.mark.parametrize(
+    ("choices", "values"),
+    [
+        ("[off, cosine]", ("off", "cosine")),
+        ("[yes, no, on]", ("yes", "no", "on")),
+        ("[1:2, 190:20:30]", ("1:2", "190:20:30")),
+        ("[010, 0o10]", (10, 8)),
+        ("[1_000]", ("1_000",)),
+        ("[2001-01-01]", ("2001-01-01",)),
+        ("[1e-3, .5, 1.]", (0.001, 0.5, 1.0)),
+        ("[true, False]", (True, False)),
+        ("['1', \"true\"]", ("1", "true")),
+    ],
+)
+def test_choices_are_read_by_yaml_1_2(choices: str, values: tuple[object, ...]):
+    parsed = spec(search_space=f"lr: {{min: 0.1, max: 1}}\nkind: {choices}").search_space["kind"]
+    assert isinstance(parsed, Choice)
+    assert list(map(repr, parsed.values)) == list(map(repr, values))
+
+
 def test_an_underscore_in_a_key_is_a_mistake_too():
     with pytest.raises(InvalidJob):
         TuningSpec.from_annotations({**annotations(), "autotuner.dev/max_trials": "3"}, baseline=BASELINE)
@@ -311,7 +379,7 @@ def test_an_underscore_in_a_key_is_a_mistake_too():
 
 @pytest.mark.parametrize("name", ["target", "batch_size"])
 def test_a_required_annotation_that_is_missing_is_told(name):
-    assert only_mistake(**{name: None}).rule == "this annotation is required"
+    assert only_mistake(**{name: None}).rule == "must be given"
 
 
 @pytest.mark.parametrize(
@@ -538,3 +606,9 @@ def test_table_and_schema_hold_every_annotation():
     assert list(annotation_schema()["properties"]) == expected
     assert annotation_schema()["required"] == ["autotuner.dev/target", "autotuner.dev/batch-size"]
     assert all(all(row.values()) for row in annotation_table())
+
+
+def test_the_sampler_gp_without_torch_is_a_mistake_that_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+    assert "pip install 'autotuner[train]'" in only_mistake(sampler="gp").rule
+    assert spec(sampler="tpe").sampler == "tpe"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 
+import pytest
 from rich.console import Console
 
-from autotuner.decide.decision import Decision, Facts, Phase, Reason
-from autotuner.report.terminal import described, live_table
+from autotuner.decide.decision import Answer, Decision, Facts, Phase, Reason
+from autotuner.report.live_view import LiveTable
+from autotuner.report.terminal import described
 from autotuner.trial import Trial
 from tests.builders import NOON, spec, suggestion, trial
 
@@ -15,7 +18,7 @@ from tests.builders import NOON, spec, suggestion, trial
 def shown(*trials: Trial) -> str:
     decision = Decision(Phase.SEARCHING, Reason.SEARCHING, Facts(batch_size=32))
     console = Console(file=io.StringIO(), width=160, record=True)
-    console.print(live_table("toy", spec(), decision, trials, NOON))
+    console.print(LiveTable("toy", spec(), decision, trials, NOON))
     return console.export_text()
 
 
@@ -35,3 +38,53 @@ def test_a_micro_batch_that_is_taken_once_says_no_more_than_its_size():
 
 def test_where_no_trial_has_a_layout_there_is_no_column_for_it():
     assert "layout" not in shown(trial(0), trial(1))
+
+
+def screen(
+    width: int, height: int, *trials: Trial, space: str = "learning_rate: {min: 0.01, max: 10}"
+) -> list[str]:
+    answer = Answer(73, {"learning_rate": 0.31, "momentum": 0.9}, 1, 3, 0.93)
+    decision = Decision(Phase.SEARCHING, Reason.SEARCHING, Facts(batch_size=73), answer=answer)
+    console = Console(file=io.StringIO(), width=width, height=height, record=True)
+    now = NOON + timedelta(seconds=41)
+    console.print(LiveTable("a-job-with-a-long-name", spec(search_space=space), decision, trials, now))
+    return console.export_text().splitlines()
+
+
+def many(count: int, running: int) -> list[Trial]:
+    tried = {"learning_rate": 0.1234567, "momentum": 0.91, "weight_decay": 0.0005, "optimizer": "lars"}
+    ended = [trial(n, tried=suggestion(n, parameters=tried)) for n in range(count - running)]
+    return [*ended, *(trial(n, outcome=None) for n in range(count - running, count))]
+
+
+@pytest.mark.parametrize("count", [2, 6, 14, 40, 100])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 16), (80, 10), (60, 24), (132, 43)])
+def test_running_trials_incumbent_and_message_stay_whatever_the_size(width: int, height: int, count: int):
+    lines = screen(width, height, *many(count, running=2))
+    assert len(lines) < height
+    assert all(len(line) <= width for line in lines)
+    text = "\n".join(lines)
+    for number in (count - 2, count - 1):
+        (row,) = [line for line in lines if line.startswith(f"{number:>5} ")]
+        assert "runs, 41 s" in row
+    assert "largest batch size 73" in text
+    assert "searches for a larger batch size" in text
+
+
+def test_the_history_shrinks_to_the_newest_trials_and_says_how_many_there_are():
+    lines = screen(80, 24, *many(40, running=1))
+    shown = [int(line.split()[0]) for line in lines if line.split()[0].isdecimal() and "more" not in line]
+    assert shown == list(range(40 - len(shown), 40))
+    assert len(shown) >= 10
+    assert f"{40 - len(shown)} more trials" in "\n".join(lines)
+
+
+def test_a_running_trial_that_is_older_than_the_history_stays():
+    lines = screen(80, 16, trial(0, outcome=None), *many(40, running=0)[1:])
+    assert any(line.split()[:1] == ["0"] and "runs" in line for line in lines)
+
+
+def test_a_terminal_of_four_lines_keeps_incumbent_and_message():
+    text = "\n".join(screen(80, 4, *many(9, running=1)))
+    assert "largest batch size 73" in text
+    assert "searches for a larger" in text

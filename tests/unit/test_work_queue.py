@@ -163,6 +163,18 @@ def test_threads_share_the_work_and_end_when_the_queue_is_closed():
 
 
 def test_a_key_for_later_wakes_a_thread_that_waits():
-    queue = WorkQueue()
-    queue.add("late", after=0.05)
-    assert queue.take() == "late"
+    waits, taken = threading.Event(), []
+    moments = iter([0.0, 0.0, 10.0])
+
+    def clock() -> float:
+        # Asked first by the thread that is about to wait, then by `add`, then by the thread that was woken.
+        waits.set()
+        return next(moments)
+
+    queue = WorkQueue(clock)
+    thread = threading.Thread(target=lambda: taken.append(queue.take()))
+    thread.start()
+    assert waits.wait(30)
+    queue.add("late", after=5)
+    thread.join(30)
+    assert taken == ["late"]

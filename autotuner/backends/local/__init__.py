@@ -1,5 +1,6 @@
 """Trials as processes of this machine, and the ledger as a folder of files."""
 
-from autotuner.backends.local.backend import LocalBackend, read_study
+from autotuner.backends.local.backend import LocalBackend
+from autotuner.backends.local.study_folder import read_study
 
 __all__ = ["LocalBackend", "read_study"]

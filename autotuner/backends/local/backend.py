@@ -9,6 +9,7 @@ The same job file as on a cluster, the same trial manifests, the same reconcile 
       ledger/             a file a finished trial, written whole, never changed
       output/N/           AUTOTUNER_OUTPUT_DIR of trial N
       trials/N/           pods.json, a log a process, ending.json: one trial's remains
+      logs/N/             the same, once the trial is in the ledger
 
 is all the state there is. A trial that was interrupted (a folder without an ending, and nobody who runs it)
 is removed when the folder is opened, and decided upon afresh. One tuner at a time holds the folder's lock;
@@ -27,7 +28,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,28 +37,37 @@ from typing import Any, Final, Self
 import yaml
 
 from autotuner import keys
-from autotuner.backends.base import Backend, Observation, Study
+from autotuner.backends.base import Backend, Observation
 from autotuner.backends.local import supervisor
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
-from autotuner.errors import BackendError, InvalidRecord, Unwritable
+from autotuner.backends.local.study_folder import (
+    NAMES_LOG,
+    check_owner,
+    kept_logs,
+    read_json,
+    read_ledger,
+    read_status,
+    unwritable,
+    with_status,
+)
+from autotuner.errors import BackendError, InvalidRecord
 from autotuner.job.job import Job
 from autotuner.job.pytorchjob import devices
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
-from autotuner.spec.untrusted_yaml import load_documents
 from autotuner.status import Event, Status
 from autotuner.study.cause import MAX_LOG, ProcessLog
-from autotuner.study.ledger import decode_ledger, encode_trial
+from autotuner.study.ledger import encode_trial
 from autotuner.study.log_parser import LogParser
 from autotuner.study.outcome import Ending, classify
 from autotuner.study.suggestions import decode_suggestion, encode_suggestion
 from autotuner.trial import Suggestion, Trial
 
 _SUGGESTION: Final = "suggestion.json"
-_RETRIED_AT: Final = "retried-at"
 _CHUNK: Final = 1 << 20
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
 _POLL_SECONDS: Final = 0.05
+_NO_ENDING: Final = "the trial's supervisor ended without a record: it was killed, or the disk is full"
 
 
 @dataclass(slots=True)
@@ -90,7 +100,7 @@ class LocalBackend:
             BackendError: If another tuner holds it.
         """
         try:
-            with _unwritable(self._folder):
+            with unwritable(self._folder):
                 self._open()
         except BaseException:
             self._release()
@@ -107,7 +117,7 @@ class LocalBackend:
 
     def job(self, job: Job) -> Job:
         """Return the job with the status that the folder holds, as a cluster's job carries its own."""
-        return _with_status(job, self._folder)
+        return with_status(job, self._folder)
 
     def observe(self, job: Job, spec: TuningSpec) -> Observation:
         """Read the ledger, and the logs and endings of the trials beside it."""
@@ -130,7 +140,7 @@ class LocalBackend:
         manifest = trial_manifest(job, suggestion, str(output))
         folder = self._trial_folder(suggestion.number)
         planned = pods(manifest, self._surroundings, _free_port())
-        with _unwritable(self._folder):
+        with unwritable(self._folder):
             shutil.rmtree(folder, ignore_errors=True)
             # What an interrupted run of this number left must not be resumed.
             shutil.rmtree(output, ignore_errors=True)
@@ -176,7 +186,7 @@ class LocalBackend:
     def record(self, job: Job, trial: Trial) -> None:
         """Write one file, whole and flushed to the disk before it has its name."""
         del job
-        with _unwritable(self._folder):
+        with unwritable(self._folder):
             entry = json.loads(encode_trial(trial))
             supervisor.write_whole(self._folder / "ledger" / f"{keys.ledger_key(trial.number)}.json", entry)
 
@@ -184,10 +194,10 @@ class LocalBackend:
         """End a trial's processes; its log stays until the next start of the same number."""
         del job
         self._end(number)
-        with _unwritable(self._folder):
+        with unwritable(self._folder):
             folder = self._trial_folder(number)
             if folder.exists():
-                kept = self._folder / "logs" / folder.name
+                kept = kept_logs(self._folder, number)
                 kept.parent.mkdir(exist_ok=True)
                 shutil.rmtree(kept, ignore_errors=True)
                 folder.replace(kept)
@@ -197,7 +207,7 @@ class LocalBackend:
     ) -> None:
         """Write the status, and with `spec` the job file that carries the answer."""
         del events  # The terminal has already told them.
-        with _unwritable(self._folder):
+        with unwritable(self._folder):
             if read_status(self._folder) != status.annotations:
                 supervisor.write_whole(self._folder / "status.json", dict(status.annotations))
             if spec is not None:
@@ -211,8 +221,13 @@ class LocalBackend:
         return [int(folder.name) for folder in self._trial_folders()]
 
     def save_job(self, job: Job) -> None:
-        """Keep a copy of the job's file, so that the folder alone is enough for a report."""
-        with _unwritable(self._folder):
+        """Keep a copy of the job's file, so that the folder alone is enough for a report.
+
+        Raises:
+            Conflict: If the folder holds the study of another job.
+        """
+        check_owner(self._folder, job)
+        with unwritable(self._folder):
             text = yaml.safe_dump(dict(job.manifest), sort_keys=False)
             supervisor.write_text_whole(self._folder / "job.yaml", text)
 
@@ -245,18 +260,18 @@ class LocalBackend:
             names = [pod["name"] for pod in json.loads((folder / supervisor.PODS).read_text())]
         except (OSError, ValueError, KeyError, InvalidRecord):
             return None  # Not whole: interrupted while it was being started.
-        ending = _read_json(folder / supervisor.ENDING)
+        ending = read_json(folder / supervisor.ENDING)
         runs_on = self._runs(suggestion.number)
         if ending is None and not runs_on:
             # The supervisor wrote its ending between our two looks, or it was killed.
-            ending = _read_json(folder / supervisor.ENDING)
+            ending = read_json(folder / supervisor.ENDING)
         log = self._read_log(
             spec, suggestion.number, folder / f"{names[0]}.log", has_ended=ending is not None
         )
         trial = Trial(
             suggestion=suggestion,
             measurements=log.measurements,
-            started_at=_moment(_read_json(folder / supervisor.STARTED) or ending),
+            started_at=_moment(read_json(folder / supervisor.STARTED) or ending),
             devices=int(about["devices"]),
             extras=log.extras,
             template=spec.attempt(str(about.get("template", ""))),
@@ -264,7 +279,7 @@ class LocalBackend:
         if ending is None:
             if runs_on:
                 return trial
-            lost = Ending(exit_code=None, disruption="the trial's supervisor was killed")
+            lost = Ending(exit_code=None, disruption=_NO_ENDING)
             outcome, message = classify(lost, trial.measurements, spec.target)
             return replace(
                 trial, outcome=outcome, message=message, ended_at=datetime.now(UTC), is_complete=False
@@ -279,6 +294,10 @@ class LocalBackend:
             logs = (ProcessLog(last, signalled), *others)
         failed = Ending(code, last, logs=logs)
         outcome, message = classify(failed, trial.measurements, spec.target)
+        if outcome in NAMES_LOG:
+            # The place that the log has once the trial is recorded: `stop` moves it there.
+            kept = kept_logs(self._folder, suggestion.number) / f"{ending['pod']}.log"
+            message = f"{message}\nthe whole log: {kept}"
         ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
         return replace(
             trial, outcome=outcome, message=message, ended_at=ended_at, is_complete=failed.is_complete
@@ -327,66 +346,6 @@ class LocalBackend:
         self._processes_lock = self._lock = None
 
 
-def read_study(folder: Path) -> Study:
-    """Return what a tuning's folder holds.
-
-    Raises:
-        BackendError: If it is no such folder.
-        InvalidJob: If the job's copy in it cannot be read.
-    """
-    try:
-        (manifest,) = load_documents((folder / "job.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BackendError(
-            f"{folder} is not the folder of a tuning ({error}): name the one that `autotuner tune` wrote,"
-            " such as resnet50-tuning"
-        ) from error
-    job = Job.from_manifest(manifest)
-    trials, problems = read_ledger(folder)
-    return Study(_with_status(job, folder), trials, problems)
-
-
-def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
-    """Return the finished trials of a folder by number, and what is wrong with files that do not read.
-
-    Raises:
-        BackendError: If a file is there and cannot be read: to go on would repeat its trial.
-    """
-    files = sorted((folder / "ledger").glob("trial-*.json"))
-    try:
-        entries = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in files}
-    except OSError as error:
-        raise BackendError(
-            f"cannot read {error.filename}: {error.strerror}; mend or remove it, and run the same command"
-            " again"
-        ) from error
-    return decode_ledger(entries)
-
-
-def read_status(folder: Path) -> dict[str, str]:
-    """Return the status annotations of a folder; none where nothing was published yet."""
-    status = _read_json(folder / "status.json") or {}
-    return {str(key): str(value) for key, value in status.items()}
-
-
-def _with_status(job: Job, folder: Path) -> Job:
-    # A file that was fetched from a cluster carries the status of the tuning there.
-    own = {key: value for key, value in job.annotations.items() if not key.startswith(keys.STATUS_PREFIX)}
-    retried_at = _read_text(folder / _RETRIED_AT)
-    retried = {keys.RETRIED_AT: retried_at} if retried_at else {}
-    return replace(job, annotations={**own, **retried, **read_status(folder)})
-
-
-def retry(folder: Path, now: datetime) -> None:
-    """Have failures and losses so far no longer count, when the study in a folder goes on.
-
-    Raises:
-        Unwritable: If the folder cannot be written.
-    """
-    with _unwritable(folder):
-        supervisor.write_text_whole(folder / _RETRIED_AT, now.isoformat())
-
-
 def _locked(path: Path) -> int | None:
     """Return a descriptor that locks the file, for as long as it or an inherited copy is open."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -406,21 +365,6 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def _moment(about: Mapping[str, Any] | None) -> datetime | None:
     return None if about is None else datetime.fromtimestamp(about["started_at"], UTC)
 
@@ -438,18 +382,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _unwritable(folder: Path) -> Iterator[None]:
-    """Translate the operating system's refusals: what cannot be written, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise Unwritable(
-            f"cannot write to {folder}: {error.strerror or error}; finished trials are safe."
-            " Make room or choose another folder with --directory, and run the same command again"
-        ) from error
 
 
 def _conforms(backend: LocalBackend) -> Backend:

@@ -32,13 +32,14 @@ class Surroundings:
 
     `folder` is where relative paths start: that of the job's file. `entrypoint` stands for the image's own,
     for a container without `command`. `shell` is the environment of the user's shell, which the processes
-    inherit, for there is no image to bring PATH and HOME.
+    inherit, for there is no image to bring PATH and HOME. `python` is what a command `python` runs.
     """
 
     folder: Path
     shell: Mapping[str, str]
     entrypoint: tuple[str, ...] = ()
     working_directory: Path | None = None
+    python: str = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def pods(manifest: Mapping[str, Any], surroundings: Surroundings, port: int) -> 
     counts = {kind: replica_count(replicas[kind]) for kind in REPLICAS if kind in replicas}
     mistakes: list[Mistake] = []
     if sum(counts.values()) > MAX_PROCESSES:
-        rule = f"one machine stands in for at most {MAX_PROCESSES} pods; write fewer, or tune on a cluster"
+        rule = f"must be at most {MAX_PROCESSES} pods on one machine; write fewer, or tune on a cluster"
         raise InvalidJob(
             [Mistake("spec.pytorchReplicaSpecs", f"{sum(counts.values())} replicas", rule, "replicas: 1")]
         )
@@ -126,7 +127,7 @@ def _own_environment(
         elif name in surroundings.shell:
             values[name] = surroundings.shell[name]
         else:
-            rule = "it comes from the cluster (valueFrom), which is not at hand here: export it in your shell"
+            rule = "must be exported in your shell: it comes from the cluster (valueFrom), and here is none"
             mistakes.append(Mistake(f"env {name}", "", rule, f"export {name}=..."))
     return values
 
@@ -174,13 +175,11 @@ def _command(
 ) -> tuple[str, ...]:
     words: Sequence[str] = container.get("command") or surroundings.entrypoint
     if not words:
-        rule = (
-            "without it the image's own entrypoint runs, and there are no images here:"
-            " add the command, or pass it with --entrypoint"
-        )
+        rule = "must be given, or passed with --entrypoint: there is no image here to have an entrypoint"
         mistakes.append(Mistake(f"container {CONTAINER}.command", "", rule, '["python", "train.py"]'))
         return ()
-    return tuple(expand(word, variables) for word in (*words, *(container.get("args") or ())))
+    program, *rest = (expand(word, variables) for word in (*words, *(container.get("args") or ())))
+    return (surroundings.python if program == "python" else program, *rest)
 
 
 def _folder(container: Mapping[str, Any], surroundings: Surroundings, mistakes: list[Mistake]) -> Path:
@@ -189,6 +188,6 @@ def _folder(container: Mapping[str, Any], surroundings: Surroundings, mistakes: 
     given = container.get("workingDir")
     folder = surroundings.folder / given if given else surroundings.folder
     if not folder.is_dir():
-        rule = "there is no such folder on this machine: create it, or name another with --working-dir"
+        rule = "must be a folder of this machine: create it, or name another with --working-dir"
         mistakes.append(Mistake(f"container {CONTAINER}.workingDir", str(given), rule, "--working-dir ."))
     return folder

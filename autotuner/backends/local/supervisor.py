@@ -51,25 +51,27 @@ def main() -> int:
     started_at = time.time()
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for pod in pods:
-            processes.append(_start(folder, pod, prctl))
-        write_whole(folder / STARTED, {"started_at": started_at})
-        ended = _wait(processes, told)
+        ended = _start_all(folder, pods, processes, prctl)
+        if ended is None:
+            # The ending says the same; on a full disk the trial only seems to wait until it has ended.
+            with contextlib.suppress(OSError):
+                write_whole(folder / STARTED, {"started_at": started_at})
+            ended = _wait(processes, told)
         if ended is None:
             return 1
-        index, code = ended
-        name = pods[index]["name"]
-    except OSError as error:
-        # The command does not exist, or may not be run: the user's to mend, like any failed program.
-        name, code = pods[len(processes)]["name"], 127
-        with contextlib.suppress(OSError), (folder / f"{name}.log").open("a") as log:
-            log.write(f"cannot start {pods[len(processes)]['command'][0]!r}: {error.strerror}\n")
     finally:
         _end(processes)
-    write_whole(
-        folder / ENDING,
-        {"exit_code": code, "pod": name, "started_at": started_at, "ended_at": time.time()},
-    )
+    index, code = ended
+    ending = {
+        "exit_code": code,
+        "pod": pods[index]["name"],
+        "started_at": started_at,
+        "ended_at": time.time(),
+    }
+    try:
+        write_whole(folder / ENDING, ending)
+    except OSError:
+        return 1  # Without an ending the trial is lost, which is this machine's fault and not the program's.
     return 0
 
 
@@ -86,6 +88,24 @@ def write_text_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _start_all(
+    folder: Path,
+    pods: Sequence[dict[str, Any]],
+    processes: list[subprocess.Popen[bytes]],
+    prctl: Callable[[int, int], None],
+) -> tuple[int, int] | None:
+    """Start a process for each pod; return which could not be started and its exit code, None if all were."""
+    for index, pod in enumerate(pods):
+        try:
+            processes.append(_start(folder, pod, prctl))
+        except OSError as error:
+            # The command does not exist, or may not be run: the user's to fix, like any failed program.
+            with contextlib.suppress(OSError), (folder / f"{pod['name']}.log").open("a") as log:
+                log.write(f"cannot start {pod['command'][0]!r}: {error.strerror}\n")
+            return index, 127
+    return None
 
 
 def _start(folder: Path, pod: dict[str, Any], prctl: Callable[[int, int], None]) -> subprocess.Popen[bytes]:

@@ -27,7 +27,7 @@ def test_what_the_cluster_would_refuse_is_a_mistake(made, says):
         (manifest(asked=annotations(queue="default")), "gives every job of the namespace"),
         (changed("status", {"conditions": [{"type": "Failed", "status": "True"}]}), "already run to its end"),
         (changed("spec/cleanPodPolicy", "None"),
-         "spec.cleanPodPolicy.*drops it.*such as spec.runPolicy.cleanPodPolicy"),
+         "spec.cleanPodPolicy.*drops it.*for example spec.runPolicy.cleanPodPolicy"),
         (
 
          changed(f"{REPLICAS}/Worker/template/metadata", {"labels": {"scheduling.x-k8s.io/pod-group": "g"}}),

@@ -162,7 +162,7 @@ def _register(_processes, hyperparameters):
     ("hyperparameters", "expected"),
     [
         ({}, (True, 0.0, 0.7)),
-        ({"compression": "powersgd"}, (True, 0.0, 0.7)),
+        ({"compression": "powersgd"}, (False, 0.0, 0.7)),
         ({"compression": "topk"}, (False, 0.7, 0.0)),
         ({"compression": "topk", "optimizer": "lars"}, (False, 0.0, 0.7)),
         ({"compression": "topk", "optimizer": "lamb"}, (False, 0.0, None)),

@@ -92,6 +92,21 @@ def test_a_loop_of_ones_own_measures_through_the_hook(two_processes):
     assert one == other == pytest.approx(TRUE_SCALE, rel=0.15)
 
 
+def _compressed(processes, compression):
+    meter = NoiseScale(every=1)
+    model = distribute(Noisy(), {"compression": compression}, processes, meter=meter)
+    micro_batches = MicroBatches(model, mean_output, meter=meter)
+    generator = torch.Generator().manual_seed(processes.rank)
+    for _ in range(6):
+        micro_batches.backward(samples(16, generator))
+    return meter.value
+
+
+@pytest.mark.parametrize("compression", ["powersgd", "topk"])
+def test_there_is_no_noise_scale_where_the_exchange_yields_no_mean_gradient(two_processes, compression):
+    assert two_processes.run(_compressed, compression) == [None, None]
+
+
 def test_there_is_no_noise_scale_before_a_measurement_or_without_noise():
     meter = NoiseScale(every=1)
     assert meter.value is None

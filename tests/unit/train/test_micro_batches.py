@@ -153,6 +153,27 @@ def test_what_counts_as_out_of_memory(error, expected):
     assert is_out_of_memory(error) == expected
 
 
+def weighted_loss(model, batch):
+    inputs, targets, weights = batch
+    losses = nn.functional.cross_entropy(model(inputs), targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_the_mean_loss_is_right_where_the_weights_sum_below_one(micro_batch):
+    weights = torch.tensor([0.1, 0.05, 0.2, 0.1], dtype=torch.float64)
+    weighted = (*batch(4), weights)
+    model = Network()
+    step = MicroBatches(model, weighted_loss, micro_batch, count=lambda b: float(b[2].sum())).backward(
+        weighted
+    )
+    expected = Network()
+    whole = weighted_loss(expected, weighted)
+    whole.backward()
+    assert_same(step.loss, whole.detach())
+    assert_same(gradient(model), gradient(expected))
+
+
 # --- two processes -------------------------------------------------------------------------------------
 
 
@@ -296,3 +317,41 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 def test_a_batch_smaller_than_the_number_of_processes_is_refused():
     with pytest.raises(ValueError, match="one at least for each process"):
         GlobalBatches(10, 3, Processes(0, 4, torch.device("cpu")))
+
+
+class Normalised(nn.Module):
+    """A network whose batch normalisation counts the forwards that changed its statistics."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.BatchNorm1d(5)
+        self.last = nn.Linear(5, 3)
+        self.double()
+
+    def forward(self, inputs):
+        return self.last(self.norm(inputs))
+
+
+def _statistics(processes, sizes, steps):
+    model = distribute(Normalised(), {}, processes)
+    micro_batches = MicroBatches(model, loss)
+    for seed in range(steps):
+        micro_batches.backward(_share(processes, sizes[seed], seed))
+    norm = model.module.norm
+    return int(norm.num_batches_tracked), norm.running_mean.tolist()
+
+
+def test_an_exchange_is_no_forward_to_batch_normalisation(two_processes):
+    sizes = [(4, 4)] * 3
+    (count, mean), _ = two_processes.run(_statistics, sizes, 3)
+    assert count == 3
+    expected = nn.BatchNorm1d(5).double()
+    for seed in range(3):
+        expected(batch(8, seed)[0][:4])
+    assert_same(torch.tensor(mean, dtype=torch.float64), expected.running_mean)
+
+
+def test_a_process_with_nothing_to_say_keeps_its_statistics(two_processes):
+    _, (count, _) = two_processes.run(_statistics, [(4, 4), (4, 0)], 2)
+    assert count == 1

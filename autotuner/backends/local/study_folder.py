@@ -1,0 +1,151 @@
+"""Read the folder of a local study: its job, its status, its ledger and its logs; nothing is written.
+
+`autotuner.backends.local.backend` describes what the folder holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from autotuner import keys
+from autotuner.backends.base import Study
+from autotuner.errors import BackendError, Conflict, Unwritable
+from autotuner.job.job import Job
+from autotuner.spec.untrusted_yaml import load_documents
+from autotuner.study.ledger import decode_ledger
+from autotuner.trial import Outcome, Trial
+
+JOB: Final = "job.yaml"
+RETRIED_AT: Final = "retried-at"
+"""The file with the moment at which `autotuner retry` was last asked for."""
+NAMES_LOG: Final = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY})
+"""Outcomes whose message ends with the path of the log: the user reads it to fix the program."""
+
+
+def read_study(folder: Path) -> Study:
+    """Return what a study's folder holds.
+
+    Raises:
+        BackendError: If it is no such folder.
+        InvalidJob: If the job's copy in it cannot be read.
+    """
+    try:
+        (manifest,) = load_documents((folder / JOB).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BackendError(
+            f"{folder} is not the folder of a study ({error}): name one that `autotuner tune` wrote,"
+            " for example resnet50-tuning"
+        ) from error
+    job = Job.from_manifest(manifest)
+    trials, problems = read_ledger(folder)
+    logs = {trial.number: str(log) for trial in trials if (log := log_of(folder, trial.number)) is not None}
+    return Study(with_status(job, folder), trials, problems, logs)
+
+
+def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
+    """Return the finished trials of a folder by number, and what is wrong with files that do not read.
+
+    Raises:
+        BackendError: If a file is there and cannot be read: to go on would repeat its trial.
+    """
+    files = sorted((folder / "ledger").glob("trial-*.json"))
+    try:
+        entries = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in files}
+    except OSError as error:
+        raise BackendError(
+            f"cannot read {error.filename}: {error.strerror}; fix or remove it, and run the same command"
+            " again"
+        ) from error
+    return decode_ledger(entries)
+
+
+def read_status(folder: Path) -> dict[str, str]:
+    """Return the status annotations of a folder; none where nothing was published yet."""
+    status = read_json(folder / "status.json") or {}
+    return {str(key): str(value) for key, value in status.items()}
+
+
+def with_status(job: Job, folder: Path) -> Job:
+    """Return the job with the folder's status in the place of its own, and the last retry."""
+    # A file that was fetched from a cluster carries the status of the study there.
+    own = {key: value for key, value in job.annotations.items() if not key.startswith(keys.STATUS_PREFIX)}
+    try:
+        retried_at = (folder / RETRIED_AT).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        retried_at = ""
+    retried = {keys.RETRIED_AT: retried_at} if retried_at else {}
+    return replace(job, annotations={**own, **retried, **read_status(folder)})
+
+
+def check_owner(folder: Path, job: Job) -> None:
+    """Check that a folder holds no other job's study; a folder without a job is anybody's.
+
+    A job is its kind, namespace and name: its annotations and its template may change.
+
+    Raises:
+        Conflict: If it holds another job's study, or one whose job cannot be told.
+    """
+    try:
+        documents = load_documents((folder / JOB).read_text(encoding="utf-8"))
+        (manifest,) = documents
+        metadata = manifest["metadata"]  # type: ignore[index]  # whatever it is, the errors below say so
+        owner = (manifest["kind"], metadata.get("namespace") or "default", metadata["name"])  # type: ignore[index]
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        return  # what opens the folder says so
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Conflict(
+            f"{folder} holds a study of an unknown job ({JOB} cannot be read: {error}): choose another folder"
+            f" with --directory, or remove {folder} to start over"
+        ) from error
+    own = (job.manifest["kind"], job.namespace, job.name)
+    if owner != own:
+        raise Conflict(
+            f"{folder} holds the study of {_shown(owner)}, not of {_shown(own)}: choose another folder with"
+            f" --directory, or remove {folder} to start over"
+        )
+
+
+def kept_logs(folder: Path, number: int) -> Path:
+    """Return where the logs of a recorded trial are kept."""
+    return folder / "logs" / str(number)
+
+
+def log_of(folder: Path, number: int) -> Path | None:
+    """Return the log of the process that decided a recorded trial; None where no log is kept."""
+    kept = kept_logs(folder, number)
+    ending = read_json(kept / "ending.json") or {}
+    logs = sorted(kept.glob("*.log"), key=lambda path: (path.stem != ending.get("pod"), path.name))
+    return logs[0] if logs else None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None where there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+@contextlib.contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """Translate the operating system's refusals: what cannot be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(
+            f"cannot write to {folder}: {error.strerror or error}; finished trials are safe."
+            " Make room or choose another folder with --directory, and run the same command again"
+        ) from error
+
+
+def _shown(identity: tuple[object, object, object]) -> str:
+    kind, namespace, name = (str(part)[:80] for part in identity)
+    return f"{kind} {namespace}/{name}"

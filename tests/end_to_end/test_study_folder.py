@@ -1,0 +1,89 @@
+"""The folder of a study belongs to one job, is found by the job's name, and keeps the logs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.end_to_end.programs import Place
+
+FAILS = "print('this machine has no such data set')\nraise SystemExit(3)\n"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def renamed(file: Path, **metadata: str) -> Path:
+    job = yaml.safe_load(file.read_text())
+    job["metadata"] |= metadata
+    file.write_text(yaml.safe_dump(job, sort_keys=False))
+    return file
+
+
+@pytest.mark.parametrize("metadata", [{"name": "other"}, {"namespace": "team-b"}])
+def test_another_jobs_folder_is_refused_and_left_as_it_is(place: Place, metadata):
+    file = place.write()
+    assert place.run("tune", file.name, "-d", "study").code == 0
+    (place.folder / "study" / "trials" / "7").mkdir()  # what an interrupted trial leaves
+    (place.folder / "study" / "trials" / "7" / "pods.json").write_text("[]")
+    before = content(place.folder / "study")
+    ran = place.run("tune", renamed(file, **metadata).name, "-d", "study")
+    assert ran.code == 1
+    assert "study holds the study of PyTorchJob default/toy, not of PyTorchJob " in ran.err
+    assert "{}/{}".format(metadata.get("namespace", "default"), metadata.get("name", "toy")) in ran.err
+    assert "--directory" in ran.err
+    assert content(place.folder / "study") == before
+
+
+def test_the_same_job_with_other_annotations_and_another_template_goes_on(place: Place):
+    assert place.run("tune", place.write().name, "-d", "study").code == 0
+    file = place.write(asked={"confirmations": "2"}, args=["--more"])
+    ran = place.run("tune", renamed(file, namespace="default").name, "-d", "study", "--json")
+    assert ran.code == 0, ran.err
+    assert "going on from 2 finished trials" in ran.err
+    assert ran.json["confirmations"] == 2
+
+
+def test_a_folder_whose_job_cannot_be_read_is_refused(place: Place):
+    file = place.write()
+    place.tuning.mkdir()
+    (place.tuning / "job.yaml").write_text("kind: [")
+    ran = place.run("tune", file.name)
+    assert ran.code == 1
+    assert "unknown job" in ran.err
+    assert (place.tuning / "job.yaml").read_text() == "kind: ["
+
+
+def test_a_study_is_found_by_its_jobs_name_where_a_folder_has_that_name_too(place: Place):
+    assert place.run("tune", place.write().name).code == 0
+    (place.folder / "toy").mkdir()
+    ran = place.run("status", "toy", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["phase"] == "Done"
+
+
+@pytest.mark.parametrize("command", ["status", "trials", "report"])
+def test_a_study_that_is_nowhere_is_told_with_the_places_looked_at(place: Place, command: str):
+    place.environment = {"KUBECONFIG": str(place.folder / "none"), "HOME": str(place.folder)}
+    ran = place.run(command, "nothing")
+    assert ran.code == 1
+    assert f"no folder nothing or nothing-tuning in {os.path.realpath(place.folder)}" in ran.err
+    assert "there is no cluster to talk to" in ran.err
+
+
+def test_the_log_of_a_failed_trial_is_named_wherever_the_failure_is_told(place: Place):
+    ran = place.run("tune", place.write(FAILS).name)
+    assert ran.code == 1
+    (log, *_) = sorted(place.tuning.glob("logs/0/*.log"))
+    assert log.read_text() == "this machine has no such data set\n"
+    shown = str(log.relative_to(place.folder))
+    assert shown in ran.out + ran.err
+    assert place.trials()[0]["log"] == shown
+    assert shown in place.trials()[0]["message"]
+    assert f"trial 0 failed: see {shown}" in place.run("trials", "toy").out
+    assert place.run("report", "toy").code == 0
+    assert shown in (place.folder / "report.html").read_text(encoding="utf-8")
