@@ -1,0 +1,1 @@
+"""A study: what the runs of a job have measured so far."""

@@ -1,0 +1,199 @@
+"""Free text and `key=value`: the metric's name, something that stands for "is", and a number.
+
+Most hand-written logs are of this format, and several others use its search for names within a line of their
+own. Words before a name change what it means: the best value so far, a target and a threshold are no
+measurements of this epoch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from autotuner.study.formats.line import NUMBER, Line, to_number
+from autotuner.study.formats.reading import (
+    AVERAGE,
+    VALUE,
+    Format,
+    Label,
+    Metric,
+    Position,
+    Reading,
+    digits_of,
+    label_in,
+    position_in,
+)
+
+_IS: Final = (
+    r"[\"'`*\])]{0,2}(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\))?"
+    r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
+    r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
+    r"|\s{1,4}(?:is|was|reached|at)\s{1,4}:?\s{0,4}"
+    r"|\s{1,4}(?:of|on|for|over)\s(?P<of_what>[A-Za-z][\w ,()-]{0,60}?)(?:\s?[:=]|\sis)\s{0,4}"
+    r"|(?P<blank>\s{1,12}))"
+)
+"""What stands between a name and its number."""
+_NOT_MEASURED: Final = re.compile(
+    r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
+    r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
+    r"|std|stddev|chance|random|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim)"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_BEFORE: Final = re.compile(r"(?:[A-Za-z_'-]{1,24}[ \t_(]{1,3}){1,4}$")
+_VARIANT: Final = re.compile(
+    r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local|last|final)(?![A-Za-z])", re.IGNORECASE
+)
+_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
+_AFTER: Final = re.compile(r"\s?%?\s{0,3}[(\[,]?\s?(?:on |for )?(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
+_WHOLE: Final = re.compile(r"\s{0,4}(?:$|[|,;)\]%(])")
+_DUMP: Final = re.compile(
+    r"[\W_]{0,8}(?:(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
+    r"|settings|options|parameters|flags|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
+    r"(?![\w])|--)",
+    re.IGNORECASE,
+)
+"""What a line starts with that repeats a configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The metric's name with a number, somewhere on a line."""
+
+    start: int
+    end: int
+    value: float
+    digits: int
+    is_percent: bool
+    average: float | None
+    label: Label
+    variant: str
+
+
+class Finder:
+    """Finds the metric's name with a number in free text."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._word = metric.first_word
+        self._named = re.compile(
+            rf"(?<![\w./@-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
+        )
+        self._sibling = re.compile(
+            rf"(?<![A-Za-z])(?:val(?:id(?:ation)?)?|eval|test|dev)[_/ .-]{metric.pattern}(?![\w@])", re.IGNORECASE
+        )
+
+    def mentions(self, text: str) -> bool:
+        """Return whether a line contains the metric's first word at all: a fast check."""
+        return self._word in text.lower()
+
+    def find(self, text: str) -> Iterator[Found]:
+        """Yield what a line says of the metric, from left to right."""
+        if not self.mentions(text):
+            return
+        for match in self._named.finditer(text):
+            number = VALUE.match(text, match.end())
+            if number is None:
+                continue
+            after = number.end()
+            if match["blank"] and not _is_number_after_blank(number, text):
+                continue
+            words = _BEFORE.search(text, max(0, match.start() - 80), match.start())
+            before = words[0] if words else ""
+            if _NOT_MEASURED.search(before) or _NOT_MEASURED.search(match["suffix"] or ""):
+                continue
+            average = AVERAGE.match(text, after)
+            value = to_number(number["value"])
+            is_percent = bool(number["percent"])
+            if number["of"]:
+                total = float(number["of"])
+                if total <= 0:
+                    continue
+                value, is_percent, average = 100 * value / total, True, None
+            variant = _VARIANT.search(before)
+            yield Found(
+                match.start("name"),
+                after,
+                value,
+                6 if number["of"] else digits_of(number["value"]),
+                is_percent,
+                to_number(average["average"]) if average else None,
+                self._label(text, match, after),
+                variant[0].lower() if variant else "",
+            )
+
+    def _label(self, text: str, match: re.Match[str], after: int) -> Label:
+        if self.metric.label is not Label.UNKNOWN:
+            return self.metric.label
+        for part in (match["suffix"], match["of_what"]):
+            if part and (label := label_in(part)):
+                return label
+        if (word := _AFTER.match(text, after)) and (label := label_in(word["word"])):
+            return label
+        for word in reversed(list(_GOVERNS.finditer(text, 0, match.start("name")))):
+            if label := label_in(word[0]):
+                return label
+        return Label.TRAIN if self._sibling.search(text) else Label.UNKNOWN
+
+
+def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
+    """Return whether a number that only a blank parts from the name is a value: `auc 0.79`, not `top 5 of`."""
+    text_of = number["value"]
+    return bool("." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end()))
+
+
+def is_key_value(text: str) -> bool:
+    """Return whether a line holds `key=value` pairs and nothing else."""
+    words = text.replace(",", " ").split()
+    return bool(words) and all(0 < word.find("=") < len(word) - 1 for word in words)
+
+
+class TextReader:
+    """Reads free text."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._finder = Finder(metric)
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return what the line says of the metric."""
+        text = line.text
+        if not self._finder.mentions(text) or _DUMP.match(text):
+            return None
+        found = list(self._finder.find(text))
+        if not found:
+            return None
+        position = position_in(text).or_else(context)
+        is_definite = is_key_value(text) and found[0].label is not Label.TRAIN
+        return [
+            Reading(
+                value=each.value,
+                position=position,
+                label=each.label,
+                line=line.raw,
+                is_percent=each.is_percent,
+                is_definite=is_definite,
+                progress=1.0 if line.is_redrawn else None,
+                variant=each.variant,
+                alternative=_alternative(each),
+                digits=each.digits,
+            )
+            for each in found
+        ]
+
+
+def _alternative(found: Found) -> float | None:
+    """Return the number in parentheses, if it may be an average that is meant as well."""
+    other = found.average
+    if other is None or other == found.value or abs(found.value + other - 100) < 0.1:  # noqa: PLR2004 (an error)
+        return None
+    return other
+
+
+FORMAT: Final = Format(
+    "text", "key=value, `name: value` and free text, such as `Epoch 3 | Val Acc: 0.91`", TextReader
+)
+
+__all__ = ["FORMAT", "Finder", "Found", "TextReader", "is_key_value"]
