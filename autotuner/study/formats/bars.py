@@ -38,7 +38,7 @@ class TqdmReader:
             return None
         found = list(self._finder.find(line.text))
         if not found:
-            return []
+            return None
         lead = line.text[: bar.start()]
         label = self._metric.label or label_in(lead) or found[-1].label
         count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")

@@ -15,8 +15,9 @@ NUMBER: Final = (
     r"(?:[eE][-+]?\d{1,4})?|nan|inf(?:inity)?)"
 )
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
-NUMBER_END: Final = r"(?![\w]|\.\d|,\d)"
-"""What ends a number: neither `1.2.3`, `0x10`, nor `0,93`, whose comma may separate decimals."""
+NUMBER_END: Final = r"(?![\w]|\.\d|,\d|\s?%\s?\|)"
+"""What ends a number: neither `1.2.3`, `0x10`, nor `0,93`, whose comma may separate decimals; nor a progress
+bar's own percentage."""
 
 _ESCAPE: Final = re.compile(
     r"\x1b(?:\[[0-9;?]{0,64}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[@-Z\\-_])"
@@ -92,6 +93,11 @@ def clean(line: str, *, is_redrawn: bool = False) -> Line:
 def to_number(text: str) -> float:
     """Return the value of what `NUMBER` matched."""
     return float(text.replace(",", ""))
+
+
+def percent(count: float, total: float) -> float:
+    """Return a count of a total in percent, without the digits that a division adds."""
+    return float(f"{100 * count / total:.12g}")
 
 
 def _without_prefixes(text: str) -> tuple[str, int | None]:

@@ -197,7 +197,7 @@ def position_in(text: str) -> Position:
 # --- values -------------------------------------------------------------------------------------------
 
 VALUE: Final = re.compile(
-    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%)?"
+    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%(?!\s?\|))?"
     rf"(?:\s?/\s?(?P<of>\d{{1,15}})(?![\w.]))?{NUMBER_END}(?(open)\s{{0,4}}\])",
     re.IGNORECASE,
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from autotuner.study.formats.line import NUMBER, Line, to_number
+from autotuner.study.formats.line import NUMBER, Line, percent, to_number
 from autotuner.study.formats.reading import (
     AVERAGE,
     VALUE,
@@ -44,7 +44,7 @@ _NOT_MEASURED: Final = re.compile(
 )
 _BEFORE: Final = re.compile(r"(?:[A-Za-z_'-]{1,24}[ \t_(]{1,3}){1,4}$")
 _VARIANT: Final = re.compile(
-    r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local|last|final)(?![A-Za-z])", re.IGNORECASE
+    r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])", re.IGNORECASE
 )
 _GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}[(\[,]?\s?(?:on |for )?(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
@@ -111,7 +111,7 @@ class Finder:
                 total = float(number["of"])
                 if total <= 0:
                     continue
-                value, is_percent, average = 100 * value / total, True, None
+                value, is_percent, average = percent(value, total), True, None
             variant = _VARIANT.search(before)
             yield Found(
                 match.start("name"),
