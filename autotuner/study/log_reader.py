@@ -35,7 +35,7 @@ _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
 _MAX_NAMES: Final = 100
 _SECTION_LINES: Final = 12
-_POSITIONED: Final = re.compile(r"epoch|step|iter|batch|update|(?<![a-z])ep(?![a-z])", re.IGNORECASE)
+_POSITIONED: Final = re.compile(r"epoch|step|iter|batch|update|train:|(?<![a-z])ep(?![a-z])", re.IGNORECASE)
 _SECTION: Final = re.compile(
     r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?)\w{0,5}\s{1,2}){0,3}"
     r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)(?:\s[A-Za-z]{1,16}){0,3}[\W_]{0,40}",

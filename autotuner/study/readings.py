@@ -306,7 +306,10 @@ class Readings:
     def _agrees(self, known: Reading, other: Reading) -> bool:
         if not math.isfinite(known.value) or not math.isfinite(other.value):
             return repr(known.value) == repr(other.value)
-        tolerance = 1.01 * 10.0 ** -min(known.digits, other.digits)
+        digits = min(known.digits, other.digits)
+        # Two formats round differently; one format prints the same value the same way.
+        is_rounded = known.format != other.format or (known.digits != other.digits and digits >= 2)  # noqa: PLR2004
+        tolerance = 0.51 * 10.0**-digits if is_rounded else 0.0
         # A fraction beside the same value in percent: the one that was read first has the target's unit.
         values = (other.value, other.value * 100, other.value / 100)
         return any(math.isclose(v, known.value, rel_tol=1e-9, abs_tol=tolerance) for v in values[:1]) or any(

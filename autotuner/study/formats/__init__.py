@@ -29,10 +29,10 @@ READERS: Final[tuple[Format, ...]] = (
     meters.MNIST,
     meters.METERS,
     tables.COCO,
+    tables.TABLE,
     bars.TQDM,
     bars.RICH,
     bars.KERAS,
-    tables.TABLE,
     text.FORMAT,
 )
 """The readers, in the order in which a line is offered to them."""

@@ -145,7 +145,7 @@ class OlmoReader:
 
 
 _LITGPT: Final = re.compile(r"\s{0,4}(?:Epoch \d{1,9} \| )?iter\s{1,4}(?P<step>\d{1,12})\b")
-_LOSSES: Final = re.compile(rf"loss train: (?P<train>{NUMBER}), val: (?P<val>{NUMBER}|n/a)")
+_LOSSES: Final = re.compile(rf"loss train: {NUMBER}, val: (?:{NUMBER}|n/a)")
 
 
 class LitGptReader:
@@ -163,11 +163,8 @@ class LitGptReader:
         if head is None:
             return None
         position = Position(None, float(head["step"]))
-        if (losses := _LOSSES.search(line.text)) and self._is_val:
-            if losses["val"] == "n/a":
-                return []
-            value, digits = to_number(losses["val"]), digits_of(losses["val"])
-            return [Reading(value, position, Label.VALIDATION, line.raw, digits=digits, uses_step=True)]
+        if self._is_val and _LOSSES.search(line.text):
+            return []  # it repeats the last validation's loss, which had a line of its own
         return [
             Reading(
                 f.value, position, self._metric.label or f.label, line.raw, is_percent=f.is_percent, digits=f.digits, uses_step=True

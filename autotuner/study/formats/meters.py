@@ -15,7 +15,7 @@ from autotuner.study.formats.reading import Format, Label, Metric, Position, Rea
 from autotuner.study.formats.text import Finder, Found
 
 _HEAD: Final = re.compile(
-    r"\s{0,4}(?P<head>(?:Epoch|Train|Test|Val|Valid|Validate|Validation|Eval|Evaluation)\b[^\[\d]{0,24}:)\s{0,4}(?:(?P<epoch>\d{1,9})\s)?"
+    r"\s{0,4}(?P<head>(?:Epoch|Train|Test|Val|Valid|Validate|Validation|Eval|Evaluation)\b[^\[\d]{0,24}:[^\[\d]{0,16})\s{0,4}(?:(?P<epoch>\d{1,9})\s)?"
     r"(?:\[\s{0,8}(?P<one>\d{1,9})\s{0,4}\])?\s{0,8}\[\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})",
     re.IGNORECASE,
 )

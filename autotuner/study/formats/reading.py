@@ -94,16 +94,16 @@ class Metric:
     @property
     def first_word(self) -> str:
         """A text that every line with the metric contains, in lower case."""
-        return self._words[0].lower()
+        return re.split(r"[@\d]", self._words[0])[0].lower()
 
     @property
     def _words(self) -> list[str]:
-        return [word for word in re.split(r"[\s_\-/.@]+", self.name) if word] or [self.name]
+        return [word for word in _JOINTS.split(self.name) if word] or [self.name]
 
     @cached_property
     def pattern(self) -> str:
         """A regular expression for the name within a line."""
-        return r"(?:[\s_/.@-]|(?<=\d)|(?=\d)){0,2}".join(re.escape(word) for word in self._words)
+        return r"[\s_/.-]{1,2}".join(_spelled(word) for word in self._words)
 
     @cached_property
     def is_share(self) -> bool:
@@ -114,6 +114,14 @@ class Metric:
     def is_error_rate(self) -> bool:
         """Whether the name is that of an error in percent or as a fraction."""
         return bool(_ERROR.search(self.name))
+
+
+def _spelled(word: str) -> str:
+    """Return an expression for a word whose number may be set off: `acc1`, `Acc@1`."""
+    parts = re.findall(r"@?\d+|@|[^\d@]+", word)
+    return "".join(
+        (r"[@_-]?" if part[0] in "@0123456789" and at else "") + re.escape(part.lstrip("@")) for at, part in enumerate(parts)
+    )
 
 
 def key(name: str) -> str:
@@ -163,17 +171,20 @@ _EPOCH: Final = re.compile(
 )
 _STEP: Final = re.compile(
     r"(?<![A-Za-z])(?:global[_ ]steps?|steps?|iter(?:ation)?s?|num_updates|updates?|batch)"
-    rf"(?:\([a-z]{{3,5}}\))?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE})(?![\w%]|\.\d)"
+    rf"(?:\(train\))?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE})(?![\w%]|\.\d)"
     r"(?:\s{0,8}(?:/|of)\s{0,8}(?P<total>\d{1,15}))?",
     re.IGNORECASE,
 )
 _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})[\s\])]")
-_CONFIGURED: Final = re.compile(r"(?:num|max|total|n|warmup|min|save|log|eval)[_ -]?$", re.IGNORECASE)
+_TIMM: Final = re.compile(r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s")
+_CONFIGURED: Final = re.compile(r"(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$", re.IGNORECASE)
 
 
 def position_in(text: str) -> Position:
     """Return the epoch and the step that a line names."""
     epoch = step = total = None
+    if head := _TIMM.match(text):
+        return Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
     for match in _EPOCH.finditer(text):
         if _CONFIGURED.search(text, max(0, match.start() - 12), match.start()):
             continue

@@ -54,8 +54,8 @@ class TableReader:
         if task := _TASK.search(text):
             self._task = task["task"].lower()
         kind, cells = _cells(_PROGRESS.sub("", text))
-        if kind == "bars" and _RULE.match(text.strip()):
-            return []
+        if _RULE.match(text.strip()):
+            return [] if kind == "bars" else None
         if len(cells) < 2 or len(cells) > _MAX_CELLS:  # noqa: PLR2004
             return None
         header = self._header
@@ -165,7 +165,7 @@ def _bare(name: str) -> str:
 
 
 _COCO: Final = re.compile(
-    r"\s{0,4}Average (?P<kind>Precision|Recall)\s{1,4}\(A[PR]\) @\[ IoU=(?P<iou>[\d.:]{3,9})\s{0,4}\| area=\s{0,8}(?P<area>\w{1,8})"
+    r"\s{0,4}Average (?P<kind>Precision|Recall)\s{1,4}\(A[PR]\) @\[ IoU=(?P<iou>[\d.:]{3,9})\s{0,12}\| area=\s{0,8}(?P<area>\w{1,8})"
     rf"\s{{0,4}}\| maxDets=\s{{0,4}}(?P<detections>\d{{1,6}})\s{{0,4}}\] = (?P<value>{NUMBER})"
 )
 _COCO_NAMES: Final = {

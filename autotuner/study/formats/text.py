@@ -47,7 +47,7 @@ _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])", re.IGNORECASE
 )
 _GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
-_AFTER: Final = re.compile(r"\s?%?\s{0,3}[(\[,]?\s?(?:on |for )?(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
+_AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
 _WHOLE: Final = re.compile(r"\s{0,4}(?:$|[|,;)\]%(])")
 _DUMP: Final = re.compile(
     r"[\W_]{0,8}(?:(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
