@@ -34,6 +34,8 @@ EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
 _MAX_NAMES: Final = 100
+_MAX_BLOCK: Final = 400
+"""Lines of one dictionary that is printed over several."""
 _SECTION_LINES: Final = 12
 _POSITIONED: Final = re.compile(r"epoch|step|iter|batch|update|train:|(?<![a-z])ep(?![a-z])", re.IGNORECASE)
 _SECTION: Final = re.compile(
@@ -84,7 +86,9 @@ class LogReader:
         self._extras: dict[str, float] = {}
         self._near: dict[str, None] = {}
         self._names: dict[str, str] = {}
-        self._lines = 0
+        self._block: list[Line] = []
+        self._block_length = 0
+        self._depth = 0
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -164,6 +168,7 @@ class LogReader:
         """Take the last line, which may lack its end: the run is over."""
         self._ended_with_return = False
         self._end_line(is_redrawn=False)
+        self._end_block(is_whole=False)
         self._readings.close()
 
     def _flush_return(self) -> None:
@@ -186,6 +191,34 @@ class LogReader:
             self._take(clean("".join(parts), is_redrawn=is_redrawn))
 
     def _take(self, line: Line) -> None:
+        """Take a line, or keep it until the dictionary that it opens or continues is whole."""
+        text = line.text.strip()
+        if self._block:
+            self._block.append(line)
+            self._depth += text.count("{") - text.count("}")
+            self._block_length += len(text)
+            is_item = text[:1] in {'"', "'", "}", "{", "[", "]", ""} or text[:1].isdigit()
+            if self._depth <= 0 and is_item:
+                self._end_block(is_whole=True)
+            elif not is_item or len(self._block) > _MAX_BLOCK or self._block_length > MAX_LINE:
+                self._end_block(is_whole=False)
+            return
+        opened = text.count("{") - text.count("}")
+        if opened > 0 and (text.endswith(("{", ",")) and (text[0] in "{" or text.endswith("{"))):
+            self._block, self._depth, self._block_length = [line], opened, len(text)
+            return
+        self._take_line(line)
+
+    def _end_block(self, *, is_whole: bool) -> None:
+        block, self._block = self._block, []
+        if is_whole and self._pattern is None:
+            joined = " ".join(each.text.strip() for each in block)
+            self._take_line(replace(block[0], text=joined, raw=bounded(joined)))
+            return
+        for line in block:
+            self._take_line(line)
+
+    def _take_line(self, line: Line) -> None:
         text = line.text
         if not text.strip():
             return

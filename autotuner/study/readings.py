@@ -269,6 +269,9 @@ class Readings:
             return None
         if reading.is_percent:
             if threshold <= 1:
+                if self.metric.is_share and value <= 1 and self._target.is_met(value):
+                    self._raise(f"{value:g}% may be meant as the fraction {value:g}", reading)
+                    return None
                 self._warn(f"{name} is printed in percent, and read as a fraction, as the target is one")
                 return float(f"{value / 100:.12g}")
             return value

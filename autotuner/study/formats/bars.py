@@ -23,13 +23,19 @@ _TORCHTUNE: Final = re.compile(r"\s{0,8}(?P<epoch>\d{1,9})\|(?P<step>\d{1,12})\|
 
 
 class TqdmReader:
-    """Reads tqdm's bars. One that names no epoch is at its own count, and the next bar goes on from there."""
+    """Reads tqdm's bars.
+
+    One that names no epoch counts when it is full, as one step; bars of several lengths, as of training and
+    validation, are kept apart. What names its data set itself, such as `val_acc`, counts when it changes.
+    """
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
         self._metric = metric
         self._count = 0.0
         self._before = 0.0
+        self._bars = 0.0
+        self._shown: float | None = None
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return what a bar shows of the metric."""
@@ -44,6 +50,7 @@ class TqdmReader:
         count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")
         position = position_in(lead)
         progress = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
+        variant = found[-1].variant
         if _TORCHTUNE.match(line.text):
             match = _TORCHTUNE.match(line.text)
             position = Position(float(match["epoch"]), float(match["step"])) if match else position
@@ -57,8 +64,16 @@ class TqdmReader:
         else:
             if count < self._count:
                 self._before += self._count
+                self._bars += 1
             self._count = count
-            position, progress = Position(None, self._before + count), 1.0
+            if self._metric.label or not total:
+                if self._metric.label and found[-1].value == self._shown:
+                    return []
+                self._shown = found[-1].value
+                position, progress = Position(None, self._before + count), 1.0
+            else:
+                position = Position(None, self._bars + 1)
+                variant = variant or ("" if label else f"bar of {total:g}")
         each = found[-1]
         return [
             Reading(
@@ -68,7 +83,7 @@ class TqdmReader:
                 line.raw,
                 is_percent=each.is_percent,
                 progress=progress,
-                variant=each.variant,
+                variant=variant,
                 digits=each.digits,
             )
         ]
@@ -116,7 +131,7 @@ class RichBarReader:
 
 
 _KERAS: Final = re.compile(
-    r"\s{0,4}(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}(?:\[[=>.\s]{1,80}\]|[\u2501 ]{1,80}|-)\s?(?=-|\d)"
+    r"\s{0,4}(?:step )?(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}(?:\[[=>.\s]{1,80}\]|[\u2501 ]{1,80}|-)\s?(?=-|\d)"
 )
 
 

@@ -48,6 +48,7 @@ _LOGGING: Final = re.compile(
     rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}})?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?(?:\s(?:stdout|stderr) [FP] )?"
     r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
     r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|:)?"
+    r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\):"
     r"|-\s(?!train|val|test|eval)[\w.-]{1,80}\s-(?=\s)"  # "- mmdet -" of the common logging layout
     r"|[-|](?=\s{0,4}\b(?:INFO|DEBUG|WARNING)\b)|-(?=\s)"
     r"|\[(?:[\w./-]{1,80}\.py(?::\d{1,6})?(?::[\w.<>]{1,80})?|__\w{1,40}__)\]:?(?=\s)"

@@ -209,7 +209,7 @@ def position_in(text: str) -> Position:
 
 VALUE: Final = re.compile(
     rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%(?!\s?\|))?"
-    rf"(?:\s?/\s?(?P<of>\d{{1,15}})(?![\w.]))?{NUMBER_END}(?(open)\s{{0,4}}\])",
+    rf"(?:\s?/\s?(?P<of>\d{{1,15}})(?![\w.]))?{NUMBER_END}(?!\s?/\s?\.?\d)(?(open)\s{{0,4}}\])",
     re.IGNORECASE,
 )
 """A value after its name: a number, perhaps in percent, perhaps a count of a total, perhaps in brackets."""

@@ -25,7 +25,7 @@ from autotuner.study.formats.reading import (
 )
 
 _ITEM: Final = re.compile(
-    rf"[\"'](?P<name>[^\"'{{}}\n]{{1,160}})[\"']\s{{0,4}}:\s{{0,4}}(?:[\"'](?P<text>[^\"'\n]{{0,160}})[\"']|(?P<bare>[^\s,{{}}\"']{{1,80}})"
+    rf"[\"'](?P<name>[^\"'{{}}\n]{{1,160}})[\"']\s{{0,4}}:\s{{0,4}}(?:[\"'](?P<text>[^\"'\n]{{0,160}})[\"']|(?P<bare>\[[^\]\n]{{0,400}}\]?|[^\s,{{}}\"']{{1,80}})"
     r"|(?P<opens>\{))",
 )
 """One item of a dictionary: an evaluator that cannot evaluate, and stays linear."""
@@ -33,7 +33,7 @@ _NUMBER: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORE
 _EPOCHS: Final = ("epoch", "epoch_num", "epochs", "current_epoch")
 _STEPS: Final = ("step", "global_step", "iteration", "iter", "steps", "num_updates", "trainer_global_step", "step_num")
 _DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
-_CONFIG: Final = re.compile(r"[\W_]{0,8}(?:\w{0,20}(?:config|args|hparams|hyper|param|setting|target)\w{0,20})", re.IGNORECASE)
+_CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 
 Items = list[tuple[str, str]]
 
@@ -76,7 +76,7 @@ class DictionaryReader:
         """Return the metric's values in the line's dictionaries."""
         text = line.text
         start = text.find("{")
-        if start < 0 or ":" not in text[start:] or _CONFIG.match(text[:start]):
+        if start < 0 or ":" not in text[start:] or _CONFIG.search(text[:start]):
             return None
         items = items_of(text[start:])
         if not items:
@@ -123,7 +123,7 @@ class NestedReader:
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's values with the label of the key above them."""
         start = line.text.find("{")
-        if start < 0 or line.text.count("{") < 2 or _CONFIG.match(line.text[:start]):  # noqa: PLR2004
+        if start < 0 or line.text.count("{") < 2 or _CONFIG.search(line.text[:start]):  # noqa: PLR2004
             return None
         record = _load(line.text[start:].strip())
         if record is None:

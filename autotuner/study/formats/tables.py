@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from autotuner.study.formats.line import NUMBER, Line, to_number
@@ -23,8 +23,8 @@ _TASK: Final = re.compile(
     re.IGNORECASE,
 )
 _COPY: Final = re.compile(r"\s{0,4}copypaste:\s{1,4}(?=[\w.-]{1,20},)")
-_EPOCHS: Final = frozenset({"epoch", "ep", "epochs"})
-_STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step"})
+_EPOCHS: Final = frozenset({"epoch", "ep", "epochs", "e"})
+_STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step", "#"})
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
 _MAX_CELLS: Final = 64
@@ -34,9 +34,8 @@ _MAX_CELLS: Final = 64
 class _Header:
     kind: str
     names: list[str]
-    rows: int = 0
+    wide: list[str]
     task: str = ""
-    labels: list[Label] = field(default_factory=list)
 
 
 class TableReader:
@@ -59,28 +58,33 @@ class TableReader:
         if len(cells) < 2 or len(cells) > _MAX_CELLS:  # noqa: PLR2004
             return None
         header = self._header
-        if header is not None and kind == header.kind and len(cells) == len(header.names) and _has_number(cells):
-            return self._row(header, cells, line, context)
+        if header is not None and kind == header.kind and _has_number(cells):
+            for names in (header.names, header.wide):
+                if len(cells) == len(names):
+                    return self._row(header, names, cells, line, context)
         if kind == "bars" and len(cells) == 2 and self._metric.is_named(cells[0]):  # noqa: PLR2004
             return self._pair(cells, line, context)
         if _is_header(cells):
-            self._take_header(kind, cells)
+            self._take_header(kind, cells, _PROGRESS.sub("", text))
             return [] if self._column(cells) or kind != "blanks" else None
         return None
 
-    def _take_header(self, kind: str, cells: list[str]) -> None:
+    def _take_header(self, kind: str, cells: list[str], text: str) -> None:
         has_metric = bool(self._column(cells))
         is_known = any(key(cell) in _EPOCHS for cell in cells)
         if has_metric or is_known:
-            self._header = _Header(kind, cells, task=self._task)
+            wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
+            self._header = _Header(kind, cells, wide, task=self._task)
         elif kind == (self._header.kind if self._header else None):
             self._header = None
 
     def _column(self, names: Sequence[str]) -> list[int]:
         return [i for i, name in enumerate(names) if self._metric.is_named(_bare(name))]
 
-    def _row(self, header: _Header, cells: list[str], line: Line, context: Position) -> list[Reading] | None:
-        named = {key(name): cell for name, cell in zip(header.names, cells, strict=True)}
+    def _row(  # noqa: PLR0913 (a row and all that it is read with)
+        self, header: _Header, names: list[str], cells: list[str], line: Line, context: Position
+    ) -> list[Reading] | None:
+        named = {key(name): cell for name, cell in zip(names, cells, strict=True)}
         epoch = _number(next((named[n] for n in named if n in _EPOCHS), "").split("/")[0])
         step = _number(next((named[n] for n in named if n in _STEPS), "").split("/")[0])
         self._epoch = epoch if epoch is not None else self._epoch
@@ -90,9 +94,9 @@ class TableReader:
         position = Position(epoch, step).or_else(context).or_else(Position(self._epoch))
         readings = []
         has_sibling = any(
-            key(n) == f"{word}_{key(self._metric.name)}" for n in header.names for word in ("val", "valid", "test", "eval")
+            key(n) == f"{word}_{key(self._metric.name)}" for n in names for word in ("val", "valid", "test", "eval")
         )
-        columns = self._column(header.names)
+        columns = self._column(names)
         for index in columns:
             cell = _CELL.fullmatch(cells[index].strip())
             if cell is None:

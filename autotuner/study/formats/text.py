@@ -31,7 +31,7 @@ _IS: Final = (
     r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
     r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
     r"|\s{1,4}(?:is|was|reached|at)\s{1,4}:?\s{0,4}"
-    r"|\s{1,4}(?:of|on|for|over)\s(?P<of_what>[A-Za-z][\w ,()-]{0,60}?)(?:\s?[:=]|\sis)\s{0,4}"
+    r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>[A-Za-z][\w ,()-]{0,60}?)(?:\s?[:=]|\sis)\s{0,4}"
     r"|(?P<blank>\s{1,12}))"
 )
 """What stands between a name and its number."""
@@ -48,10 +48,17 @@ _VARIANT: Final = re.compile(
 )
 _GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
+_WHOLE_SET: Final = re.compile(
+    r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
+    re.IGNORECASE,
+)
+_NEXT_CELL: Final = re.compile(rf"\s{{0,40}}[|\u2502\u2503]\s{{0,40}}{NUMBER}\s{{0,40}}(?:[|\u2502\u2503]|$)", re.IGNORECASE)
+_COUNTED: Final = re.compile(r"\s{0,4}\(\s{0,4}\d{1,15}\s?/\s?(?P<total>\d{1,15})\s{0,4}\)")
+_PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<count>\d{1,12})\s?/\s?(?P<total>\d{1,12})\s?[\])]")
 _WHOLE: Final = re.compile(r"\s{0,4}(?:$|[|,;)\]%(])")
 _DUMP: Final = re.compile(
     r"[\W_]{0,8}(?:(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
-    r"|settings|options|parameters|flags|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
+    r"|settings|options|parameters|flags|[\w.]{0,40}(?:Error|Exception|Warning)|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
     r"(?![\w])|--)",
     re.IGNORECASE,
 )
@@ -79,7 +86,7 @@ class Finder:
         self.metric = metric
         self._word = metric.first_word
         self._named = re.compile(
-            rf"(?<![\w./@-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
+            rf"(?<![\w./@?&-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
         )
         self._sibling = re.compile(
             rf"(?<![A-Za-z])(?:val(?:id(?:ation)?)?|eval|test|dev)[_/ .-]{metric.pattern}(?![\w@])", re.IGNORECASE
@@ -104,7 +111,12 @@ class Finder:
             before = words[0] if words else ""
             if _NOT_MEASURED.search(before) or _NOT_MEASURED.search(match["suffix"] or ""):
                 continue
+            if match["of_what"] and not _WHOLE_SET.search(match["of_what"]):
+                continue  # `Accuracy of plane: 60 %` speaks of a class
+            if _is_cell(match, text, after):
+                continue
             average = AVERAGE.match(text, after)
+            total_of = number["of"] or ((shown := _COUNTED.match(text, after)) and shown["total"])
             value = to_number(number["value"])
             is_percent = bool(number["percent"])
             if number["of"]:
@@ -112,7 +124,9 @@ class Finder:
                 if total <= 0:
                     continue
                 value, is_percent, average = percent(value, total), True, None
+            label = self._label(text, match, after)
             variant = _VARIANT.search(before)
+            what = variant[0].lower() if variant else f"of {total_of}" if total_of and not label else ""
             yield Found(
                 match.start("name"),
                 after,
@@ -120,8 +134,8 @@ class Finder:
                 6 if number["of"] else digits_of(number["value"]),
                 is_percent,
                 to_number(average["average"]) if average else None,
-                self._label(text, match, after),
-                variant[0].lower() if variant else "",
+                label,
+                what,
             )
 
     def _label(self, text: str, match: re.Match[str], after: int) -> Label:
@@ -142,6 +156,14 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     """Return whether a number that only a blank parts from the name is a value: `auc 0.79`, not `top 5 of`."""
     text_of = number["value"]
     return bool("." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end()))
+
+
+def _is_cell(match: re.Match[str], text: str, after: int) -> bool:
+    """Return whether a value is the first of several cells, whose header is not known."""
+    bars = "|\u2502\u2503"
+    if not any(bar in match[0][len(match["name"]) :] for bar in bars):
+        return False
+    return _NEXT_CELL.match(text, after) is not None
 
 
 def is_key_value(text: str) -> bool:
@@ -175,13 +197,21 @@ class TextReader:
                 line=line.raw,
                 is_percent=each.is_percent,
                 is_definite=is_definite,
-                progress=1.0 if line.is_redrawn else None,
+                progress=_progress(line, each),
                 variant=each.variant,
                 alternative=_alternative(each),
                 digits=each.digits,
             )
             for each in found
         ]
+
+
+def _progress(line: Line, found: Found) -> float | None:
+    """Return how far a running average is, or that the next line takes this one's place."""
+    if found.average is not None and (pair := _PAIR.search(line.text)):
+        count, total = float(pair["count"]), float(pair["total"])
+        return 1.0 if count >= total - 1 else count / total
+    return 1.0 if line.is_redrawn else None
 
 
 def _alternative(found: Found) -> float | None:
