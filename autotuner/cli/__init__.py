@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__
-from autotuner.cli import control, look, tune
+from autotuner.cli import control, look, metrics, tune
 
 app = typer.Typer(
     name="autotuner",
@@ -35,6 +35,7 @@ def main(
 for command in (
     tune.tune,
     tune.validate,
+    metrics.metrics,
     look.schema,
     look.status,
     look.trials,
