@@ -33,13 +33,14 @@ class Doubt:
         return f"the metric is in doubt: {self.reason}. Read {said}. Nothing is counted; add {remedy}"
 
 
-def doubt(metric: Metric, reason: str, *readings: Reading) -> Doubt:
-    """Return a doubt over a few readings, with a pattern for each line."""
-    remedies: list[str] = []
-    for reading in readings:
-        pattern = pattern_for(metric, reading.line, reading.value)
-        if pattern is not None and (remedy := _annotation("metric-pattern", pattern)) not in remedies:
-            remedies.append(remedy)
+def doubt(metric: Metric, reason: str, *readings: Reading, target: str = "") -> Doubt:
+    """Return a doubt over a few readings, with a pattern for each line, or with the target that fits them."""
+    remedies = [_annotation("target", target)] if target else []
+    for reading in readings if not target else ():
+        for value in (reading.value, reading.alternative):
+            pattern = None if value is None else pattern_for(metric, reading.line, value)
+            if pattern is not None and (remedy := _annotation("metric-pattern", pattern)) not in remedies:
+                remedies.append(remedy)
     if not remedies:
         remedies.append(
             _annotation("metric-pattern", re.escape(metric.name) + r"\D{1,20}" + _VALUE)
@@ -50,7 +51,7 @@ def doubt(metric: Metric, reason: str, *readings: Reading) -> Doubt:
 
 def pattern_for(metric: Metric, line: str, value: float) -> str | None:
     """Return an RE2 pattern that reads a value off a line and off those like it; None where none is found."""
-    found = next((f for f in Finder(metric).find(line) if value == f.value), None)
+    found = next((f for f in Finder(metric).find(line) if value in {f.value, f.average}), None)
     if found is None:
         return None
     start = max(0, found.start - 40)
@@ -61,6 +62,8 @@ def pattern_for(metric: Metric, line: str, value: float) -> str | None:
     if number is None:
         return None
     pattern = lead + _generalised(shown[: number.start()]) + _VALUE
+    if value != found.value:  # the average, in parentheses behind the value
+        pattern = lead + _generalised(shown[: number.start()]) + r"[-+.\deE]+%?\s*\(\s*" + _VALUE
     if len(pattern) > _MAX_PATTERN or not _reads(pattern, line):
         return None
     return pattern

@@ -34,6 +34,8 @@ EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
 _MAX_NAMES: Final = 100
+_MAX_SHARED: Final = 256
+"""Measurements of a rotated log that are compared with the earlier ones."""
 _MAX_BLOCK: Final = 400
 """Lines of one dictionary that is printed over several."""
 _SECTION_LINES: Final = 12
@@ -95,7 +97,9 @@ class LogReader:
         """What the log has said so far, in its order; empty while it is in doubt."""
         if self.doubt is not None:
             return ()
-        return _extended(self._earlier, self._readings.measurements)
+        return _extended(
+            self._earlier, self._readings.measurements, is_counted=self._readings.is_counted
+        )
 
     @property
     def doubt(self) -> Doubt | None:
@@ -323,9 +327,25 @@ def _proposal(metric: Metric, line: str) -> str | None:
     return None
 
 
-def _extended(earlier: tuple[Measurement, ...], new: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """Return earlier measurements, extended by what was read since; a log that was read again adds nothing."""
+def _extended(
+    earlier: tuple[Measurement, ...], new: Sequence[Measurement], *, is_counted: bool
+) -> tuple[Measurement, ...]:
+    """Return earlier measurements, extended by what was read since; a log that was read again adds nothing.
+
+    Where steps only count measurements, and the beginning of the log is gone, the values tell where it goes on.
+    """
     if not earlier or not new:
         return earlier or tuple(new)
-    kept = [m for m in earlier if m.step < new[0].step]
-    return (*kept, *new)
+    if not is_counted or _values(new[: len(earlier)]) == _values(earlier[: len(new)]):
+        kept = [m for m in earlier if m.step < new[0].step]
+        return (*kept, *new) if not is_counted or len(new) > len(earlier) else earlier
+    shared = next(
+        (n for n in range(min(len(earlier), len(new), _MAX_SHARED), 0, -1) if _values(earlier[-n:]) == _values(new[:n])), 0
+    )
+    last = earlier[-1].step
+    added = [Measurement(last + 1 + at, m.value) for at, m in enumerate(new[shared:])]
+    return (*earlier, *added)
+
+
+def _values(measurements: Sequence[Measurement]) -> list[str]:
+    return [repr(m.value) for m in measurements]

@@ -88,6 +88,11 @@ class Readings:
         return None
 
     @property
+    def is_counted(self) -> bool:
+        """Whether steps only count the measurements, as the log names no other unit."""
+        return self._unit is _Unit.COUNT
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the reading."""
         return tuple(self._warnings)
@@ -276,19 +281,19 @@ class Readings:
                 return float(f"{value / 100:.12g}")
             return value
         if self.metric.is_share and threshold <= 1 < value:
-            hint = "it looks like a percentage" if value <= 100 else "it looks like a count"  # noqa: PLR2004
-            scaled = f"; then the target is {name} {self._target.comparison} {100 * self._target.threshold:g}"
+            is_percentage = value <= 100  # noqa: PLR2004
+            hint = "it looks like a percentage" if is_percentage else "it looks like a count"
             self._raise(
-                f"{value:g} cannot be {name} where the target is {self._target.threshold:g}: {hint}"
-                + (scaled if value <= 100 else ""),  # noqa: PLR2004
+                f"{value:g} cannot be {name} where the target is {self._target.threshold:g}: {hint}",
                 reading,
+                target=self._scaled_target(100) if is_percentage else "",
             )
             return None
         if self.metric.is_share and (value > 100 or value < -1):  # noqa: PLR2004
             self._raise(f"{value:g} cannot be {name}, not even in percent", reading)
             return None
         if self.metric.is_error_rate and threshold > 1 and 0 < value <= 1 and self._target.comparison == "<=":
-            self._raise(f"{value:g} looks like a fraction, and the target {self._target} like percent", reading)
+            self._raise(f"{value:g} looks like a fraction, and the target {self._target} like percent", reading, target=self._scaled_target(0.01))
             return None
         return value
 
@@ -301,9 +306,9 @@ class Readings:
             return
         if len(self.measurements) >= _PERCENT_READINGS or self._is_closed:
             self._raise(
-                f"{self.metric.name} looks like a fraction, and the target {self._target} like a percentage; then the"
-                f" target is {self.metric.name} {self._target.comparison} {self._target.threshold / 100:g}",
+                f"{self.metric.name} looks like a fraction, and the target {self._target} like a percentage",
                 self._last,
+                target=self._scaled_target(0.01),
             )
 
     def _agrees(self, known: Reading, other: Reading) -> bool:
@@ -372,9 +377,12 @@ class Readings:
             return False
         return rank == self._rank
 
-    def _raise(self, reason: str, *readings: Reading) -> None:
+    def _scaled_target(self, factor: float) -> str:
+        return f"{self.metric.name} {self._target.comparison} {factor * self._target.threshold:g}"
+
+    def _raise(self, reason: str, *readings: Reading, target: str = "") -> None:
         if self._doubt is None:
-            self._doubt = doubt(self.metric, reason, *readings)
+            self._doubt = doubt(self.metric, reason, *readings, target=target)
 
     def _warn(self, text: str) -> None:
         if len(self._warnings) < _MAX_WARNINGS:

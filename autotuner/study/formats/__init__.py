@@ -46,6 +46,11 @@ FRAMEWORKS: Final[dict[str, tuple[str, tuple[Format, ...]]]] = {
         "Lightning and NeMo: bars of tqdm and rich, ModelCheckpoint's lines, tables of validate and test",
         (bars.CHECKPOINT, bars.TQDM, bars.RICH, tables.TABLE, text.FORMAT),
     ),
+    "nemo": ("NeMo: bars and ModelCheckpoint's lines", (bars.CHECKPOINT, bars.TQDM, bars.RICH, text.FORMAT)),
+    "timm": ("timm: `Test: [12/12]  Acc@1: 99.671 (53.050)`", (meters.METERS,)),
+    "torchvision": ("torchvision's references: meters, `Test:  Acc@1 76.1`, COCO", (meters.METERS, tables.COCO)),
+    "imagenet": ("PyTorch's ImageNet example: ` * Acc@1 76.130 Acc@5 92.862`", (meters.METERS,)),
+    "gpt-neox": ("GPT-NeoX: `validation results at iteration 10 | lm_loss value: 1.04E+01 |`", (language_models.MEGATRON,)),
     "ultralytics": ("Ultralytics YOLO: the validation table's row `all`", (tables.TABLE,)),
     "detectron2": ("detectron2: tables and `copypaste:` lines", (tables.TABLE,)),
     "mmengine": (

@@ -223,7 +223,7 @@ def _alternative(found: Found) -> float | None:
 
 
 FORMAT: Final = Format(
-    "text", "key=value, `name: value` and free text, such as `Epoch 3 | Val Acc: 0.91`", TextReader
+    "key-value", "key=value, `name: value` and free text, such as `Epoch 3 | Val Acc: 0.91`", TextReader
 )
 
 __all__ = ["FORMAT", "Finder", "Found", "TextReader", "is_key_value"]
