@@ -75,7 +75,11 @@ def plot(measurements: Sequence[Measurement], target: Target) -> list[str]:
     for m in finite:
         column = 0 if end == start else round((m.step - start) / (end - start) * (_COLUMNS - 1))
         grid[_row(m.value, low, high)][column] = "*"
-    labels = {0: f"{high:g}", _ROWS - 1: f"{low:g}", _row(target.threshold, low, high): f"{target.threshold:g}"}
+    labels = {
+        0: f"{high:g}",
+        _ROWS - 1: f"{low:g}",
+        _row(target.threshold, low, high): f"{target.threshold:g}",
+    }
     width = max(len(label) for label in labels.values())
     drawn = [f"{labels.get(i, ''):>{width}} |{''.join(cells).rstrip()}" for i, cells in enumerate(grid)]
     return [*drawn, f"{'':>{width}}  {start:g}{f'{end:g}':>{_COLUMNS - len(f'{start:g}')}}"]
@@ -86,7 +90,9 @@ def _row(value: float, low: float, high: float) -> int:
 
 
 def _table(measurements: Sequence[Measurement], target: Target) -> list[str]:
-    rows = [f"{m.step:>12g}  {m.value:<12g}{'  reached' if target.is_met(m.value) else ''}" for m in measurements]
+    rows = [
+        f"{m.step:>12g}  {m.value:<12g}{'  reached' if target.is_met(m.value) else ''}" for m in measurements
+    ]
     if len(rows) > 2 * _SHOWN:
         rows = [*rows[:_SHOWN], f"{'...':>12}  ({len(rows) - 2 * _SHOWN} more)", *rows[-_SHOWN:]]
     return [f"{'step':>12}  {target.metric}", *(row.rstrip() for row in rows)]

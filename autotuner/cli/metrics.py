@@ -27,7 +27,9 @@ _INVALID: Final = 2
 
 
 def metrics(  # noqa: PLR0913, PLR0917 (one argument an option)
-    log: Annotated[Path | None, typer.Argument(metavar="LOG", help="The log, or - for standard input.")] = None,
+    log: Annotated[
+        Path | None, typer.Argument(metavar="LOG", help="The log, or - for standard input.")
+    ] = None,
     target: Annotated[
         str | None, typer.Option("--target", help="As the annotation: 'val_acc >= 0.93'.")
     ] = None,
@@ -62,7 +64,9 @@ def metrics(  # noqa: PLR0913, PLR0917 (one argument an option)
         for text in _pieces(log):
             reader.feed(text)
     except OSError as error:
-        _refuse(f"LOG is {str(log)!r}: must be a log that can be read ({error.strerror}), for example train.log")
+        _refuse(
+            f"LOG is {str(log)!r}: must be a log that can be read ({error.strerror}), for example train.log"
+        )
     reader.close()
     if as_json:
         typer.echo(json.dumps(log_preview.record(reader, wanted)))

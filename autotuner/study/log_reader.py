@@ -20,7 +20,16 @@ from autotuner.annotations import Target
 from autotuner.study import formats
 from autotuner.study.doubt import MAX_SHOWN, Doubt, bounded, pattern_for
 from autotuner.study.formats.line import NUMBER, Line, clean
-from autotuner.study.formats.reading import Label, Metric, Position, Reader, Reading, key, label_in, position_in
+from autotuner.study.formats.reading import (
+    Label,
+    Metric,
+    Position,
+    Reader,
+    Reading,
+    key,
+    label_in,
+    position_in,
+)
 from autotuner.study.formats.records import value_of
 from autotuner.study.formats.text import Finder
 from autotuner.study.readings import Readings
@@ -46,7 +55,8 @@ _SECTION: Final = re.compile(
     re.IGNORECASE,
 )
 _NAMED: Final = re.compile(
-    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?{NUMBER}", re.IGNORECASE
+    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?{NUMBER}",
+    re.IGNORECASE,
 )
 
 
@@ -97,9 +107,7 @@ class LogReader:
         """What the log has said so far, in its order; empty while it is in doubt."""
         if self.doubt is not None:
             return ()
-        return _extended(
-            self._earlier, self._readings.measurements, is_counted=self._readings.is_counted
-        )
+        return _extended(self._earlier, self._readings.measurements, is_counted=self._readings.is_counted)
 
     @property
     def doubt(self) -> Doubt | None:
@@ -208,7 +216,7 @@ class LogReader:
                 self._end_block(is_whole=False)
             return
         opened = text.count("{") - text.count("}")
-        if opened > 0 and (text.endswith(("{", ",")) and (text[0] in "{" or text.endswith("{"))):
+        if opened > 0 and (text.endswith(("{", ",")) and (text[0] == "{" or text.endswith("{"))):
             self._block, self._depth, self._block_length = [line], opened, len(text)
             return
         self._take_line(line)
@@ -263,7 +271,13 @@ class LogReader:
         if step is not None and math.isfinite(step[0]):
             position, uses_step = Position(None, step[0]), True
         reading = Reading(
-            found[0], position, Label.UNKNOWN, line.raw, is_percent=found[1], uses_step=uses_step, digits=found[2]
+            found[0],
+            position,
+            Label.UNKNOWN,
+            line.raw,
+            is_percent=found[1],
+            uses_step=uses_step,
+            digits=found[2],
         )
         return [replace(reading, format="metric-pattern", rank=line.rank, is_definite=uses_step)]
 
@@ -295,7 +309,11 @@ class LogReader:
     def _note_near(self, line: Line) -> None:
         if self._readings.measurements:
             return
-        if len(self._near) < _MAX_NEAR and self._finder.mentions(line.text) and any(c.isdigit() for c in line.text):
+        if (
+            len(self._near) < _MAX_NEAR
+            and self._finder.mentions(line.text)
+            and any(c.isdigit() for c in line.text)
+        ):
             self._near.setdefault(bounded(line.raw))
         if len(self._names) < _MAX_NAMES:
             for match in _NAMED.finditer(line.text[:2000]):
@@ -311,7 +329,9 @@ class LogReader:
 
 @cache
 def _extra(name: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w./@-]){name}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?({NUMBER})(?!\w|\.\d)", re.IGNORECASE)
+    return re.compile(
+        rf"(?<![\w./@-]){name}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?({NUMBER})(?!\w|\.\d)", re.IGNORECASE
+    )
 
 
 @cache
@@ -340,7 +360,12 @@ def _extended(
         kept = [m for m in earlier if m.step < new[0].step]
         return (*kept, *new) if not is_counted or len(new) > len(earlier) else earlier
     shared = next(
-        (n for n in range(min(len(earlier), len(new), _MAX_SHARED), 0, -1) if _values(earlier[-n:]) == _values(new[:n])), 0
+        (
+            n
+            for n in range(min(len(earlier), len(new), _MAX_SHARED), 0, -1)
+            if _values(earlier[-n:]) == _values(new[:n])
+        ),
+        0,
     )
     last = earlier[-1].step
     added = [Measurement(last + 1 + at, m.value) for at, m in enumerate(new[shared:])]

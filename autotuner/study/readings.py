@@ -2,8 +2,8 @@
 
 A log may carry several numbers under the metric's name. Which of them is meant follows from what the log says:
 validation before test, and either before values without a label; values of the training are not taken for
-the metric. A choice is made before anything counts, so the measurements known at any time are the beginning
-of those known later; what contradicts the choice afterwards is a doubt, and then nothing counts.
+the metric. A choice is made before anything counts, so the measurements known at any time are the
+beginning of those known later; what contradicts the choice afterwards is a doubt, and then nothing counts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from autotuner.annotations import Target
 from autotuner.measure import MAX_MEASUREMENTS, thin
 from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.formats.reading import Label, Metric, Reading
+from autotuner.study.scale import Implausible, are_fractions, fitting, scaled
 from autotuner.trial import Measurement
 
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
@@ -30,6 +31,8 @@ _TRAINING_EPOCHS: Final = 3
 """Epochs of training values without any other after which that is a doubt."""
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
+_BARE: Final = 16
+"""Characters besides the name of a line that only repeats a setting."""
 
 Stream = tuple[Label, str]
 
@@ -110,7 +113,7 @@ class Readings:
             self._hold(stream, reading)
             return
         held = self._held.pop(stream, None)
-        if held is not None and (held.progress or 0) >= 1 and not _is_same_row(held, reading):
+        if held is not None and (held.progress or 0) >= 1 and held.position.epoch != reading.position.epoch:
             self._take(held)
         self._take(reading)
 
@@ -127,7 +130,7 @@ class Readings:
         self._is_closed = True
         if self._chosen is None and self._pending:
             self._choose()
-        self._check_percentages()
+        self._check_fractions()
 
     # --- what is held and what is chosen ---------------------------------------------------------------
 
@@ -165,7 +168,7 @@ class Readings:
             return True
         if all(self._is_echo(r) for r in readings):
             return False
-        is_certain = first.is_definite or first.label is Label.VALIDATION
+        is_certain = (first.is_definite or first.label is Label.VALIDATION) and not first.position.is_empty
         if is_certain and not _has_two_units(first):
             return True
         if first.label is Label.UNKNOWN and not first.is_definite and not self._is_pattern:
@@ -178,7 +181,7 @@ class Readings:
         pending, self._pending = self._pending, []
         best = max(_PRIORITY[r.label] for r in pending)
         readings = [r for r in pending if _PRIORITY[r.label] == best]
-        readings = self._without_echo(readings)
+        readings = self._without_echo(self._from_first_position(readings))
         if not readings:
             return
         first = readings[0]
@@ -189,6 +192,21 @@ class Readings:
                 self._warn_other(reading)
         for reading in readings:
             self._take(reading)
+
+    def _from_first_position(self, readings: list[Reading]) -> list[Reading]:
+        """Return the readings without those before the training, as of a configuration or a checkpoint."""
+        at = next((i for i, r in enumerate(readings) if not self._is_early(r)), 0)
+        if at and readings[at].position.is_empty:
+            at = 0
+        if at and not self._is_pattern:
+            self._warn(
+                f"{bounded(readings[0].line)!r} stands before the first epoch or step, and is not counted"
+            )
+        return readings if self._is_pattern else readings[at:]
+
+    def _is_early(self, reading: Reading) -> bool:
+        is_bare = len(reading.line) <= len(self.metric.name) + _BARE
+        return reading.position.is_empty and (is_bare or reading.label is Label.UNKNOWN)
 
     def _contradict(self, reading: Reading) -> None:
         label, _ = self._chosen or (Label.UNKNOWN, "")
@@ -205,7 +223,9 @@ class Readings:
     def _warn_other(self, reading: Reading) -> None:
         label = self._chosen[0] if self._chosen else Label.UNKNOWN
         what = reading.label or "unlabelled"
-        self._warn(f"{what} values of {self.metric.name} are not read, as there are {label or 'other'} values")
+        self._warn(
+            f"{what} values of {self.metric.name} are not read, as there are {label or 'other'} values"
+        )
 
     # --- steps and values ------------------------------------------------------------------------------
 
@@ -213,6 +233,10 @@ class Readings:
         value = self._scaled(reading)
         if value is None:
             return
+        has_steps = self._unit in {_Unit.STEP, _Unit.FRACTION}
+        if has_steps and reading.position.step is None and self._last is not None:  # noqa: SIM102
+            if self._agrees(self._last, replace(reading, value=value)):
+                return  # a bar or a summary repeats it
         step = self._step(reading)
         last = self.measurements[-1] if self.measurements else None
         known, scaled = self._last, replace(reading, value=value)
@@ -222,7 +246,9 @@ class Readings:
             self._raise(f"{self.metric.name} has several values at step {step:g}", known, reading)
             return
         if last is not None and step < last.step:
-            self._warn(f"steps went back from {last.step:g} to {step:g}: the run was restarted, or has several parts")
+            self._warn(
+                f"steps went back from {last.step:g} to {step:g}: the run was restarted, or has several parts"
+            )
         if not self.measurements:
             self.first_line, self.format = bounded(reading.line), reading.format
         self._last = scaled
@@ -231,7 +257,7 @@ class Readings:
         if len(self.measurements) > MAX_MEASUREMENTS:
             self.measurements = thin(self.measurements, MAX_MEASUREMENTS // 2)
         if len(self.measurements) == _PERCENT_READINGS:
-            self._check_percentages()
+            self._check_fractions()
 
     def _step(self, reading: Reading) -> float:
         position = reading.position
@@ -261,55 +287,25 @@ class Readings:
         return _Unit.EPOCH
 
     def _scaled(self, reading: Reading) -> float | None:
-        """Return the value in the threshold's unit; None where it cannot be the metric."""
-        value, threshold, name = reading.value, abs(self._target.threshold), self.metric.name
-        if not math.isfinite(value):
-            return value
-        if reading.alternative is not None and not self._is_pattern:
-            self._raise(
-                f"{name} is followed by another number in parentheses ({reading.alternative:g}), which may be an"
-                " average that is meant",
-                reading,
+        """Return the value in the threshold's unit; None where it is in doubt."""
+        value = scaled(reading, self.metric, self._target, is_pattern=self._is_pattern)
+        if isinstance(value, Implausible):
+            self._raise(value.reason, reading, target=value.target)
+            return None
+        if reading.is_percent and abs(self._target.threshold) <= 1:
+            self._warn(
+                f"{self.metric.name} is printed in percent, and read as a fraction, as the target is one"
             )
-            return None
-        if reading.is_percent:
-            if threshold <= 1:
-                if self.metric.is_share and value <= 1 and self._target.is_met(value):
-                    self._raise(f"{value:g}% may be meant as the fraction {value:g}", reading)
-                    return None
-                self._warn(f"{name} is printed in percent, and read as a fraction, as the target is one")
-                return float(f"{value / 100:.12g}")
-            return value
-        if self.metric.is_share and threshold <= 1 < value:
-            is_percentage = value <= 100  # noqa: PLR2004
-            hint = "it looks like a percentage" if is_percentage else "it looks like a count"
-            self._raise(
-                f"{value:g} cannot be {name} where the target is {self._target.threshold:g}: {hint}",
-                reading,
-                target=self._scaled_target(100) if is_percentage else "",
-            )
-            return None
-        if self.metric.is_share and (value > 100 or value < -1):  # noqa: PLR2004
-            self._raise(f"{value:g} cannot be {name}, not even in percent", reading)
-            return None
-        if self.metric.is_error_rate and threshold > 1 and 0 < value <= 1 and self._target.comparison == "<=":
-            self._raise(f"{value:g} looks like a fraction, and the target {self._target} like percent", reading, target=self._scaled_target(0.01))
-            return None
         return value
 
-    def _check_percentages(self) -> None:
-        """Doubt values that are all below 1 where the target is a percentage."""
-        if not self.metric.is_share or abs(self._target.threshold) <= 1 or not self._are_fractions:
+    def _check_fractions(self) -> None:
+        """Doubt values that are all fractions where the target is a percentage."""
+        is_due = self._is_closed or len(self.measurements) >= _PERCENT_READINGS
+        if not is_due or not self._are_fractions or self._last is None:
             return
-        values = {m.value for m in self.measurements if m.is_finite}
-        if not values or self._last is None or max(values) > 1 or max(values) <= 0.2 or values == {1.0}:  # noqa: PLR2004
-            return
-        if len(self.measurements) >= _PERCENT_READINGS or self._is_closed:
-            self._raise(
-                f"{self.metric.name} looks like a fraction, and the target {self._target} like a percentage",
-                self._last,
-                target=self._scaled_target(0.01),
-            )
+        if are_fractions(self.measurements, self.metric, self._target):
+            reason = f"{self.metric.name} looks like a fraction, and {self._target} like a percentage"
+            self._raise(reason, self._last, target=fitting(self._target, 0.01))
 
     def _agrees(self, known: Reading, other: Reading) -> bool:
         if not math.isfinite(known.value) or not math.isfinite(other.value):
@@ -326,7 +322,7 @@ class Readings:
 
     def _is_repeated(self, reading: Reading) -> bool:
         """Return whether a value was measured before: the best model, evaluated once more at the end."""
-        tolerance = 10.0 ** -reading.digits
+        tolerance = 10.0**-reading.digits
         return len(self.measurements) > 1 and any(
             math.isclose(m.value, reading.value, abs_tol=tolerance) for m in self.measurements[:-1]
         )
@@ -350,7 +346,9 @@ class Readings:
         if others and not others[0].position.is_empty:
             self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is no measurement")
             return others
-        self._raise(f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2])
+        self._raise(
+            f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2]
+        )
         return []
 
     def _is_of_rank(self, reading: Reading) -> bool:
@@ -376,9 +374,6 @@ class Readings:
             self._raise(f"ranks {known.rank} and {rank} disagree on {self.metric.name}", known, reading)
             return False
         return rank == self._rank
-
-    def _scaled_target(self, factor: float) -> str:
-        return f"{self.metric.name} {self._target.comparison} {factor * self._target.threshold:g}"
 
     def _raise(self, reason: str, *readings: Reading, target: str = "") -> None:
         if self._doubt is None:

@@ -14,7 +14,9 @@ RULE: Final = (
     " / @ . - _ ( ); what the log prints otherwise is read by autotuner.dev/metric-pattern, and the log's format"
     " is chosen by autotuner.dev/log-format)"
 )
-_TARGET: Final = re.compile(r"\s*(?P<metric>[^\s<>=][^<>=]*?)\s*(?P<comparison>>=|<=|\u2265|\u2264|=>|=<|==|=|>|<)\s*(?P<threshold>[^<>=]*?)\s*")
+_TARGET: Final = re.compile(
+    r"\s*(?P<metric>[^\s<>=][^<>=]*?)\s*(?P<comparison>>=|<=|\u2265|\u2264|=>|=<|==|=|>|<)\s*(?P<threshold>[^<>=]*?)\s*"
+)
 _NAME: Final = re.compile(r"[\w(][\w ./@\-()#:+%]*", re.UNICODE)
 _SIGNS: Final = {">=": ">=", "<=": "<=", "\u2265": ">=", "\u2264": "<="}
 _UNIT: Final = re.compile(r"(?P<number>\S+?)\s?(?P<unit>%|percent|pct)")

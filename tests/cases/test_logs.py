@@ -28,4 +28,6 @@ def test_a_log_is_read_as_a_careful_person_reads_it(case):
         wanted = 0.1135 if case["name"] == "L08" else value
         assert measured.value == pytest.approx(wanted, nan_ok=True)
     met = any(target.is_met(m.value) for m in reader.measurements)
-    assert met == case.get("reached", any(target.is_met(v) for _, v in case["measurements"] if math.isfinite(v)))
+    assert met == case.get(
+        "reached", any(target.is_met(v) for _, v in case["measurements"] if math.isfinite(v))
+    )

@@ -48,9 +48,15 @@ FRAMEWORKS: Final[dict[str, tuple[str, tuple[Format, ...]]]] = {
     ),
     "nemo": ("NeMo: bars and ModelCheckpoint's lines", (bars.CHECKPOINT, bars.TQDM, bars.RICH, text.FORMAT)),
     "timm": ("timm: `Test: [12/12]  Acc@1: 99.671 (53.050)`", (meters.METERS,)),
-    "torchvision": ("torchvision's references: meters, `Test:  Acc@1 76.1`, COCO", (meters.METERS, tables.COCO)),
+    "torchvision": (
+        "torchvision's references: meters, `Test:  Acc@1 76.1`, COCO",
+        (meters.METERS, tables.COCO),
+    ),
     "imagenet": ("PyTorch's ImageNet example: ` * Acc@1 76.130 Acc@5 92.862`", (meters.METERS,)),
-    "gpt-neox": ("GPT-NeoX: `validation results at iteration 10 | lm_loss value: 1.04E+01 |`", (language_models.MEGATRON,)),
+    "gpt-neox": (
+        "GPT-NeoX: `validation results at iteration 10 | lm_loss value: 1.04E+01 |`",
+        (language_models.MEGATRON,),
+    ),
     "ultralytics": ("Ultralytics YOLO: the validation table's row `all`", (tables.TABLE,)),
     "detectron2": ("detectron2: tables and `copypaste:` lines", (tables.TABLE,)),
     "mmengine": (
@@ -59,11 +65,17 @@ FRAMEWORKS: Final[dict[str, tuple[str, tuple[Format, ...]]]] = {
     ),
     "nanogpt": ("nanoGPT: `step 3000: train loss 4.0390, val loss 4.0427`", (text.FORMAT,)),
     "torchtune": ("torchtune: `1|25|Loss: 1.5: 10%|#` and `Step 25 | loss:1.5`", (bars.TQDM, text.FORMAT)),
-    "composer": ("Composer: `[epoch=1][batch=50/50]:`, then `Eval metrics/eval/Accuracy: 0.9`", (text.FORMAT,)),
+    "composer": (
+        "Composer: `[epoch=1][batch=50/50]:`, then `Eval metrics/eval/Accuracy: 0.9`",
+        (text.FORMAT,),
+    ),
     "nnunet": ("nnU-Net: `Epoch 195`, then `val_loss -0.771`, `Pseudo dice [0.84]`", (text.FORMAT,)),
     "fastai": ("fastai: columns `epoch train_loss valid_loss accuracy time`", (tables.TABLE,)),
     "csv": ("rows of comma-separated values below a header", (tables.TABLE,)),
-    "transfer-learning": ("PyTorch's transfer-learning tutorial: `val Loss: 0.3100 Acc: 0.9100`", (text.FORMAT,)),
+    "transfer-learning": (
+        "PyTorch's transfer-learning tutorial: `val Loss: 0.3100 Acc: 0.9100`",
+        (text.FORMAT,),
+    ),
 }
 
 NAMES: Final[dict[str, str]] = {
@@ -88,5 +100,7 @@ def readers(metric: Metric, log_format: str = AUTO) -> Sequence[tuple[str, Reade
         chosen = [known for known in READERS if known.name == log_format]
     if not chosen:
         raise ValueError(f"must be one of {', '.join(NAMES)}")
-    name: Callable[[Format], str] = (lambda known: known.name) if log_format == AUTO else (lambda _: log_format)
+    name: Callable[[Format], str] = (
+        (lambda known: known.name) if log_format == AUTO else (lambda _: log_format)
+    )
     return [(name(known), known.reader(metric)) for known in chosen]

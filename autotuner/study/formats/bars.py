@@ -35,6 +35,7 @@ class TqdmReader:
         self._count = 0.0
         self._before = 0.0
         self._bars = 0.0
+        self._is_within = False
         self._shown: float | None = None
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
@@ -49,12 +50,16 @@ class TqdmReader:
         label = self._metric.label or label_in(lead) or found[-1].label
         count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")
         position = position_in(lead)
-        progress = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
+        progress: float | None = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
         variant = found[-1].variant
         if _TORCHTUNE.match(line.text):
             match = _TORCHTUNE.match(line.text)
             position = Position(float(match["epoch"]), float(match["step"])) if match else position
             progress = 1.0
+        elif position.epoch is not None and self._metric.label not in {Label.UNKNOWN, Label.TRAIN}:
+            position, progress = self._validated(
+                Position(position.epoch, count, total or None), found[-1].value, progress
+            )
         elif position.epoch is not None:
             position = Position(position.epoch)
         elif _EPOCHS.search(lead[:80].rstrip()):
@@ -88,6 +93,14 @@ class TqdmReader:
             )
         ]
 
+    def _validated(self, at: Position, value: float, progress: float | None) -> tuple[Position, float | None]:
+        """Return where a validation's value belongs; one that changes within the epoch is a measurement."""
+        is_new, self._shown = value != self._shown, value
+        if is_new and progress is not None and progress < 1 and at.total:
+            self._is_within = True
+            return at, None
+        return (at if self._is_within else Position(at.epoch)), progress
+
 
 def _number(text: str) -> float:
     scale = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:], 1.0)
@@ -97,7 +110,9 @@ def _number(text: str) -> float:
         return 0.0
 
 
-_RICH: Final = re.compile(r"[\u2501\u2578\u257a\u2500]{2,400}\s{0,4}(?:\d{1,3}%\s{0,4})?(?P<count>\d{1,12})/(?P<total>\d{1,12})\s{1,4}[\d-]{1,4}:")
+_RICH: Final = re.compile(
+    r"[\u2501\u2578\u257a\u2500]{2,400}\s{0,4}(?:\d{1,3}%\s{0,4})?(?P<count>\d{1,12})/(?P<total>\d{1,12})\s{1,4}[\d-]{1,4}:"
+)
 
 
 class RichBarReader:
@@ -210,7 +225,15 @@ class CheckpointReader:
         return [Reading(value, position, label, line.raw, digits=digits)]
 
 
-TQDM: Final = Format("tqdm", "tqdm's progress bar: `Epoch 3: 100%|##| 16/16 [00:01<00:00, val_acc=0.93]`", TqdmReader)
-RICH: Final = Format("rich", "rich's progress bar: `Epoch 3/3 ━━━ 4/4 0:00:00 • 0:00:00 6.5it/s val_acc: 0.98`", RichBarReader)
+TQDM: Final = Format(
+    "tqdm", "tqdm's progress bar: `Epoch 3: 100%|##| 16/16 [00:01<00:00, val_acc=0.93]`", TqdmReader
+)
+RICH: Final = Format(
+    "rich", "rich's progress bar: `Epoch 3/3 ━━━ 4/4 0:00:00 • 0:00:00 6.5it/s val_acc: 0.98`", RichBarReader
+)
 KERAS: Final = Format("keras", "Keras: `469/469 - 3s - accuracy: 0.88 - val_accuracy: 0.91`", KerasReader)
-CHECKPOINT: Final = Format("model-checkpoint", "Lightning's ModelCheckpoint: `Epoch 2, global step 12: 'val_acc' reached 0.98 (best ...)`", CheckpointReader)
+CHECKPOINT: Final = Format(
+    "model-checkpoint",
+    "Lightning's ModelCheckpoint: `Epoch 2, global step 12: 'val_acc' reached 0.98 (best ...)`",
+    CheckpointReader,
+)

@@ -9,7 +9,17 @@ import re
 from typing import Final
 
 from autotuner.study.formats.line import NUMBER, Line, to_number
-from autotuner.study.formats.reading import Format, Label, Metric, Position, Reading, digits_of, key, label_in, position_in
+from autotuner.study.formats.reading import (
+    Format,
+    Label,
+    Metric,
+    Position,
+    Reading,
+    digits_of,
+    key,
+    label_in,
+    position_in,
+)
 from autotuner.study.formats.text import Finder
 
 _FAIRSEQ: Final = re.compile(
@@ -59,8 +69,13 @@ _VALIDATED: Final = re.compile(
     r"[\s-]{0,8}(?P<data>validation|valid|test|evaluation)\s(?:loss|results)\sat\s(?:iteration\s{1,8}(?P<step>\d{1,12})|(?:the\s)?end of training)(?P<rest>.*)",
     re.IGNORECASE,
 )
-_ITERATION: Final = re.compile(r"[\s]{0,8}(?:iteration|steps?:)\s{1,12}(?P<step>\d{1,12})(?:\s?/\s{0,12}\d{1,12}\s?\||\sloss:)")
-_FIELD: Final = re.compile(rf"\|\s{{0,4}}(?P<name>[^|:]{{1,80}}?)(?:\s{{1,4}}value)?:\s{{0,4}}(?P<value>{NUMBER})(?![\w.])", re.IGNORECASE)
+_ITERATION: Final = re.compile(
+    r"[\s]{0,8}(?:iteration|steps?:)\s{1,12}(?P<step>\d{1,12})(?:\s?/\s{0,12}\d{1,12}\s?\||\sloss:)"
+)
+_FIELD: Final = re.compile(
+    rf"\|\s{{0,4}}(?P<name>[^|:]{{1,80}}?)(?:\s{{1,4}}value)?:\s{{0,4}}(?P<value>{NUMBER})(?![\w.])",
+    re.IGNORECASE,
+)
 
 
 class MegatronReader:
@@ -80,7 +95,11 @@ class MegatronReader:
         """Return the metric of a line, labelled by its kind."""
         if head := _VALIDATED.match(line.text):
             step = float(head["step"]) if head["step"] else context.step
-            label = Label.TEST if label_in(f"{head['data']} {head['rest'].split('|')[0]}") is Label.TEST else Label.VALIDATION
+            label = (
+                Label.TEST
+                if label_in(f"{head['data']} {head['rest'].split('|')[0]}") is Label.TEST
+                else Label.VALIDATION
+            )
             return [
                 Reading(
                     to_number(field["value"]),
@@ -96,14 +115,25 @@ class MegatronReader:
         if head := _ITERATION.match(line.text):
             position = Position(None, float(head["step"]))
             return [
-                Reading(f.value, position, self._metric.label or Label.TRAIN, line.raw, digits=f.digits, uses_step=True)
+                Reading(
+                    f.value,
+                    position,
+                    self._metric.label or Label.TRAIN,
+                    line.raw,
+                    digits=f.digits,
+                    uses_step=True,
+                )
                 for f in self._finder.find(line.text)
             ]
         return None
 
 
-_OLMO: Final = re.compile(r"\s{0,8}\[(?:eval_)?step=(?P<step>\d{1,12})(?:/\d{1,12})?(?:,\s?epoch=\d{1,9})?(?:,[^\]]{0,80})?\]\s{0,4}$")
-_OLMO_ROW: Final = re.compile(rf"\s{{2,16}}(?P<name>[\w./@ -]{{1,120}})=(?P<value>{NUMBER})\s{{0,4}}$", re.IGNORECASE)
+_OLMO: Final = re.compile(
+    r"(?:[^\[]{0,80}\s|\s{0,8})\[(?:eval_)?step=(?P<step>\d{1,12})(?:/\d{1,12})?(?:,\s?epoch=\d{1,9})?(?:,[^\]]{0,80})?\]\s{0,4}$"
+)
+_OLMO_ROW: Final = re.compile(
+    rf"\s{{2,16}}(?P<name>[\w./@ -]{{1,120}})=(?P<value>{NUMBER})\s{{0,4}}$", re.IGNORECASE
+)
 
 
 class OlmoReader:
@@ -167,13 +197,25 @@ class LitGptReader:
             return []  # it repeats the last validation's loss, which had a line of its own
         return [
             Reading(
-                f.value, position, self._metric.label or f.label, line.raw, is_percent=f.is_percent, digits=f.digits, uses_step=True
+                f.value,
+                position,
+                self._metric.label or f.label,
+                line.raw,
+                is_percent=f.is_percent,
+                digits=f.digits,
+                uses_step=True,
             )
             for f in self._finder.find(line.text)
         ]
 
 
-FAIRSEQ: Final = Format("fairseq", "fairseq: `| epoch 001 | valid on 'valid' subset | loss 8.114 | ppl 118.06`", FairseqReader)
-MEGATRON: Final = Format("megatron", "Megatron-LM and GPT-NeoX: `validation loss at iteration 1000 | lm loss value: 2.5E+00 |`", MegatronReader)
+FAIRSEQ: Final = Format(
+    "fairseq", "fairseq: `| epoch 001 | valid on 'valid' subset | loss 8.114 | ppl 118.06`", FairseqReader
+)
+MEGATRON: Final = Format(
+    "megatron",
+    "Megatron-LM and GPT-NeoX: `validation loss at iteration 1000 | lm loss value: 2.5E+00 |`",
+    MegatronReader,
+)
 OLMO: Final = Format("olmo", "OLMo: `[step=1/739328,epoch=0]`, then `train/Perplexity=195,153`", OlmoReader)
 LITGPT: Final = Format("litgpt", "LitGPT: `Epoch 1 | iter 120 | val_loss: 2.10`", LitGptReader)

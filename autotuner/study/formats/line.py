@@ -15,7 +15,7 @@ NUMBER: Final = (
     r"(?:[eE][-+]?\d{1,4})?|nan|inf(?:inity)?)"
 )
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
-NUMBER_END: Final = r"(?![\w]|\.\d|,\d|\s?%\s?\|)"
+NUMBER_END: Final = r"(?![\w]|\.\d|,\d|\s?%\s?\|(?![A-Za-z]))"
 """What ends a number: neither `1.2.3`, `0x10`, nor `0,93`, whose comma may separate decimals; nor a progress
 bar's own percentage."""
 

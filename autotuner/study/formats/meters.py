@@ -74,7 +74,7 @@ class MeterReader:
         return Reading(
             value,
             position,
-            named if named else self._label,
+            named or self._label,
             line.raw,
             is_percent=found.is_percent,
             variant=self._variant,
@@ -102,7 +102,11 @@ class MnistReader:
             return None
         label = label_in(head["label"])
         label = Label.VALIDATION if label is Label.TEST else label
-        position = Position(float(head["epoch"]), float(head["step"]), float(head["total"])) if head["epoch"] else context
+        position = (
+            Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
+            if head["epoch"]
+            else context
+        )
         if label is Label.VALIDATION:
             position = Position(position.epoch)
         return [
@@ -119,6 +123,12 @@ class MnistReader:
 
 
 METERS: Final = Format(
-    "meters", "timm, torchvision and PyTorch's ImageNet example: `Test: [12/12] Acc@1: 99.6 (53.1)`, ` * Acc@1 76.1`", MeterReader
+    "meters",
+    "timm, torchvision and PyTorch's ImageNet example: `Test: [12/12] Acc@1: 99.6 (53.1)`, ` * Acc@1 76.1`",
+    MeterReader,
 )
-MNIST: Final = Format("mnist", "PyTorch's MNIST example: `Test set: Average loss: 0.04, Accuracy: 9906/10000 (99%)`", MnistReader)
+MNIST: Final = Format(
+    "mnist",
+    "PyTorch's MNIST example: `Test set: Average loss: 0.04, Accuracy: 9906/10000 (99%)`",
+    MnistReader,
+)

@@ -120,7 +120,8 @@ def _spelled(word: str) -> str:
     """Return an expression for a word whose number may be set off: `acc1`, `Acc@1`."""
     parts = re.findall(r"@?\d+|@|[^\d@]+", word)
     return "".join(
-        (r"[@_-]?" if part[0] in "@0123456789" and at else "") + re.escape(part.lstrip("@")) for at, part in enumerate(parts)
+        (r"[@_-]?" if part[0] in "@0123456789" and at else "") + re.escape(part.lstrip("@"))
+        for at, part in enumerate(parts)
     )
 
 
@@ -136,7 +137,9 @@ _SHARE: Final = re.compile(
     re.IGNORECASE,
 )
 _LOSS: Final = re.compile(r"loss|perplexity|ppl", re.IGNORECASE)
-_ERROR: Final = re.compile(r"(?<![a-z])(?:err(?:or)?(?:_?rate)?\d?|top.?[15]_?err(?:or)?)(?![a-z])", re.IGNORECASE)
+_ERROR: Final = re.compile(
+    r"(?<![a-z])(?:err(?:or)?(?:_?rate)?\d?|top.?[15]_?err(?:or)?)(?![a-z])", re.IGNORECASE
+)
 
 _LABEL: Final = re.compile(
     r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er)?|trn)|(?P<val>val(?:id(?:ation)?)?|validating|dev|eval(?:uat(?:ion|e|ing))?)"
@@ -149,13 +152,7 @@ def label_in(text: str) -> Label:
     """Return what the last word of a text that names a data set says."""
     found = Label.UNKNOWN
     for match in _LABEL.finditer(text):
-        found = (
-            Label.TRAIN
-            if match["train"]
-            else Label.VALIDATION
-            if match["val"]
-            else Label.TEST
-        )
+        found = Label.TRAIN if match["train"] else Label.VALIDATION if match["val"] else Label.TEST
     return found
 
 
@@ -176,8 +173,12 @@ _STEP: Final = re.compile(
     re.IGNORECASE,
 )
 _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})[\s\])]")
-_TIMM: Final = re.compile(r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s")
-_CONFIGURED: Final = re.compile(r"(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$", re.IGNORECASE)
+_TIMM: Final = re.compile(
+    r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s"
+)
+_CONFIGURED: Final = re.compile(
+    r"(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$", re.IGNORECASE
+)
 
 
 def position_in(text: str) -> Position:
@@ -195,7 +196,11 @@ def position_in(text: str) -> Position:
     if step is None:
         for pattern in (_STEP, _PAIR) if epoch is not None else (_STEP,):
             found = next(
-                (m for m in pattern.finditer(text) if not _CONFIGURED.search(text, max(0, m.start() - 12), m.start())),
+                (
+                    m
+                    for m in pattern.finditer(text)
+                    if not _CONFIGURED.search(text, max(0, m.start() - 12), m.start())
+                ),
                 None,
             )
             if found:
@@ -208,7 +213,7 @@ def position_in(text: str) -> Position:
 # --- values -------------------------------------------------------------------------------------------
 
 VALUE: Final = re.compile(
-    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%(?!\s?\|))?"
+    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%(?!\s?\|(?![A-Za-z])))?"
     rf"(?:\s?/\s?(?P<of>\d{{1,15}})(?![\w.]))?{NUMBER_END}(?!\s?/\s?\.?\d)(?(open)\s{{0,4}}\])",
     re.IGNORECASE,
 )

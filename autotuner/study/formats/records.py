@@ -25,13 +25,22 @@ from autotuner.study.formats.reading import (
 )
 
 _ITEM: Final = re.compile(
-    rf"[\"'](?P<name>[^\"'{{}}\n]{{1,160}})[\"']\s{{0,4}}:\s{{0,4}}(?:[\"'](?P<text>[^\"'\n]{{0,160}})[\"']|(?P<bare>\[[^\]\n]{{0,400}}\]?|[^\s,{{}}\"']{{1,80}})"
+    r"[\"'](?P<name>[^\"'{}\n]{1,160})[\"']\s{0,4}:\s{0,4}(?:[\"'](?P<text>[^\"'\n]{0,160})[\"']|(?P<bare>\[[^\]\n]{0,400}\]?|[^\s,{}\"']{1,80})"
     r"|(?P<opens>\{))",
 )
 """One item of a dictionary: an evaluator that cannot evaluate, and stays linear."""
 _NUMBER: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
 _EPOCHS: Final = ("epoch", "epoch_num", "epochs", "current_epoch")
-_STEPS: Final = ("step", "global_step", "iteration", "iter", "steps", "num_updates", "trainer_global_step", "step_num")
+_STEPS: Final = (
+    "step",
+    "global_step",
+    "iteration",
+    "iter",
+    "steps",
+    "num_updates",
+    "trainer_global_step",
+    "step_num",
+)
 _DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
 _CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 
@@ -88,7 +97,7 @@ class DictionaryReader:
             Reading(
                 value=number[0],
                 position=position,
-                label=self._label(items, lead, text),
+                label=self._label(items, lead),
                 line=line.raw,
                 is_percent=number[1],
                 is_definite=True,
@@ -99,7 +108,7 @@ class DictionaryReader:
             if self._metric.is_named(name) and (number := value_of(value)) is not None
         ]
 
-    def _label(self, items: Items, lead: str, text: str) -> Label:
+    def _label(self, items: Items, lead: str) -> Label:
         if self._metric.label is not Label.UNKNOWN:
             return self._metric.label
         for name, value in items:
@@ -195,13 +204,13 @@ class MLPerfReader:
             return []
         # A target quality is logged under names of its own; `metadata` holds the epoch.
         position = _position(items, self._metric).or_else(context)
-        return [
-            Reading(number[0], position, Label.VALIDATION, line.raw, is_definite=True, digits=number[2])
-        ]
+        return [Reading(number[0], position, Label.VALIDATION, line.raw, is_definite=True, digits=number[2])]
 
 
 _DLLL: Final = re.compile(r"\s{0,4}DLLL\s")
-_DLL_STEP: Final = re.compile(r"\"step\"\s?:\s?(?:\[(?P<list>[\d\s,]{0,60})\]|\"(?P<summary>[^\"]{0,40})\"|(?P<one>\d{1,15}))")
+_DLL_STEP: Final = re.compile(
+    r"\"step\"\s?:\s?(?:\[(?P<list>[\d\s,]{0,60})\]|\"(?P<summary>[^\"]{0,40})\"|(?P<one>\d{1,15}))"
+)
 
 
 class DLLoggerReader:
@@ -216,7 +225,9 @@ class DLLoggerReader:
             return None
         items = items_of(line.text)
         step = _DLL_STEP.search(line.text)
-        numbers = [float(n) for n in ((step["list"] or step["one"] or "") if step else "").split(",") if n.strip()]
+        numbers = [
+            float(n) for n in ((step["list"] or step["one"] or "") if step else "").split(",") if n.strip()
+        ]
         position = Position(numbers[0] if numbers else None, numbers[1] if len(numbers) > 1 else None)
         readings = [
             Reading(
@@ -266,10 +277,16 @@ class KatibReader:
         ]
 
 
-MLPERF: Final = Format("mlperf", 'MLPerf logging: `:::MLLOG {"key": "eval_accuracy", "value": 0.72, ...}`', MLPerfReader)
-DLLOGGER: Final = Format("dllogger", 'NVIDIA DLLogger: `DLLL {"step": [3, 100], "data": {...}}`', DLLoggerReader)
+MLPERF: Final = Format(
+    "mlperf", 'MLPerf logging: `:::MLLOG {"key": "eval_accuracy", "value": 0.72, ...}`', MLPerfReader
+)
+DLLOGGER: Final = Format(
+    "dllogger", 'NVIDIA DLLogger: `DLLL {"step": [3, 100], "data": {...}}`', DLLoggerReader
+)
 KATIB: Final = Format("katib", "Katib's examples: `{metricName: accuracy, metricValue: 0.93}`", KatibReader)
-NESTED: Final = Format("nested-json", 'JSON with a data set above the metrics: `{"val": {"accuracy": 0.9}}`', NestedReader)
+NESTED: Final = Format(
+    "nested-json", 'JSON with a data set above the metrics: `{"val": {"accuracy": 0.9}}`', NestedReader
+)
 DICTIONARY: Final = Format(
     "json",
     "JSON and Python dictionaries on a line, as the SDK, Hugging Face's Trainer and Accelerate print",

@@ -62,7 +62,7 @@ class TableReader:
             for names in (header.names, header.wide):
                 if len(cells) == len(names):
                     return self._row(header, names, cells, line, context)
-        if kind == "bars" and len(cells) == 2 and self._metric.is_named(cells[0]):  # noqa: PLR2004
+        if kind == "bars" and len(cells) == 2 and self._metric.is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
             return self._pair(cells, line, context)
         if _is_header(cells):
             self._take_header(kind, cells, _PROGRESS.sub("", text))
@@ -81,7 +81,7 @@ class TableReader:
     def _column(self, names: Sequence[str]) -> list[int]:
         return [i for i, name in enumerate(names) if self._metric.is_named(_bare(name))]
 
-    def _row(  # noqa: PLR0913 (a row and all that it is read with)
+    def _row(
         self, header: _Header, names: list[str], cells: list[str], line: Line, context: Position
     ) -> list[Reading] | None:
         named = {key(name): cell for name, cell in zip(names, cells, strict=True)}
@@ -94,7 +94,9 @@ class TableReader:
         position = Position(epoch, step).or_else(context).or_else(Position(self._epoch))
         readings = []
         has_sibling = any(
-            key(n) == f"{word}_{key(self._metric.name)}" for n in names for word in ("val", "valid", "test", "eval")
+            key(n) == f"{word}_{key(self._metric.name)}"
+            for n in names
+            for word in ("val", "valid", "test", "eval")
         )
         columns = self._column(names)
         for index in columns:
@@ -141,7 +143,7 @@ def _cells(text: str) -> tuple[str, list[str]]:
     for kind, mark in (("commas", ","), ("tabs", "\t"), ("semicolons", ";")):
         if stripped.count(mark) >= 1 and not re.search(r"[:=]\s?[\d'\"]", stripped):
             cells = [cell.strip().strip('"') for cell in stripped.split(mark)]
-            if all(cells) and all(len(cell) <= 64 and " " not in cell for cell in cells):  # noqa: PLR2004
+            if all(cells) and all(len(cell) <= 64 and (kind == "tabs" or " " not in cell) for cell in cells):  # noqa: PLR2004
                 return kind, cells
     wide = re.split(r"\s{2,}", stripped)
     words = stripped.split()
@@ -149,7 +151,9 @@ def _cells(text: str) -> tuple[str, list[str]]:
 
 
 def _is_header(cells: list[str]) -> bool:
-    return all(cell and not _CELL.fullmatch(cell) for cell in cells) and all(len(cell) <= 64 for cell in cells)  # noqa: PLR2004
+    return all(cell and not _CELL.fullmatch(cell) for cell in cells) and all(
+        len(cell) <= 64 for cell in cells
+    )
 
 
 def _has_number(cells: list[str]) -> bool:
@@ -173,7 +177,9 @@ _COCO: Final = re.compile(
     rf"\s{{0,4}}\| maxDets=\s{{0,4}}(?P<detections>\d{{1,6}})\s{{0,4}}\] = (?P<value>{NUMBER})"
 )
 _COCO_NAMES: Final = {
-    "0.50:0.95": frozenset({"ap", "map", "average_precision", "map50_95", "map_50_95", "ap50_95", "coco_ap", "coco_map"}),
+    "0.50:0.95": frozenset(
+        {"ap", "map", "average_precision", "map50_95", "map_50_95", "ap50_95", "coco_ap", "coco_map"}
+    ),
     "0.50": frozenset({"ap50", "ap_50", "map50", "map_50"}),
     "0.75": frozenset({"ap75", "ap_75", "map75", "map_75"}),
     "small": frozenset({"aps", "ap_s", "map_s", "ap_small"}),
@@ -216,10 +222,19 @@ class CocoReader:
 
     def _is_row(self, row: re.Match[str]) -> bool:
         if row["kind"] == "Recall":
-            return self._name in _RECALLS and row["iou"] == "0.50:0.95" and row["area"] == "all" and row["detections"] == "100"
+            return (
+                self._name in _RECALLS
+                and row["iou"] == "0.50:0.95"
+                and row["area"] == "all"
+                and row["detections"] == "100"
+            )
         name = row["iou"] if row["area"] == "all" else row["area"]
         return self._name in _COCO_NAMES.get(name, frozenset())
 
 
-TABLE: Final = Format("table", "tables with bars, blanks or commas: detectron2, Ultralytics, fastai, CSV", TableReader)
-COCO: Final = Format("coco", "the COCO tools' summary: `Average Precision  (AP) @[ IoU=0.50:0.95 | ...] = 0.364`", CocoReader)
+TABLE: Final = Format(
+    "table", "tables with bars, blanks or commas: detectron2, Ultralytics, fastai, CSV", TableReader
+)
+COCO: Final = Format(
+    "coco", "the COCO tools' summary: `Average Precision  (AP) @[ IoU=0.50:0.95 | ...] = 0.364`", CocoReader
+)

@@ -44,7 +44,8 @@ _NOT_MEASURED: Final = re.compile(
 )
 _BEFORE: Final = re.compile(r"(?:[A-Za-z_'-]{1,24}[ \t_(]{1,3}){1,4}$")
 _VARIANT: Final = re.compile(
-    r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])", re.IGNORECASE
+    r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
+    re.IGNORECASE,
 )
 _GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
@@ -52,17 +53,26 @@ _WHOLE_SET: Final = re.compile(
     r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
     re.IGNORECASE,
 )
-_NEXT_CELL: Final = re.compile(rf"\s{{0,40}}[|\u2502\u2503]\s{{0,40}}{NUMBER}\s{{0,40}}(?:[|\u2502\u2503]|$)", re.IGNORECASE)
+_NEXT_CELL: Final = re.compile(
+    rf"\s{{0,40}}[|\u2502\u2503]\s{{0,40}}{NUMBER}\s{{0,40}}(?:[|\u2502\u2503]|$)", re.IGNORECASE
+)
 _COUNTED: Final = re.compile(r"\s{0,4}\(\s{0,4}\d{1,15}\s?/\s?(?P<total>\d{1,15})\s{0,4}\)")
 _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<count>\d{1,12})\s?/\s?(?P<total>\d{1,12})\s?[\])]")
 _WHOLE: Final = re.compile(r"\s{0,4}(?:$|[|,;)\]%(])")
 _DUMP: Final = re.compile(
-    r"[\W_]{0,8}(?:(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
+    r"[\W_]{0,8}(?:DLL [\d:. -]{10,40})?(?:(?:PARAMETER|(?:re)?load\w{0,4}|resum\w{1,4}|restor\w{1,4}|sav(?:ed|ing)|continu\w{1,4})\s|(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
     r"|settings|options|parameters|flags|[\w.]{0,40}(?:Error|Exception|Warning)|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
     r"(?![\w])|--)",
     re.IGNORECASE,
 )
-"""What a line starts with that repeats a configuration."""
+"""What a line starts with that repeats a configuration, or what a checkpoint holds."""
+_OLD: Final = re.compile(
+    r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|checkpoint|ckpt)(?![a-z])", re.IGNORECASE
+)
+_BECOMES: Final = re.compile(
+    rf"\s{{0,4}}(?:-{{1,2}}>|=>|\u2192)\s{{0,4}}{NUMBER}|\s\d{{3}}(?![\d%/])", re.IGNORECASE
+)
+"""What makes a number only a part: `0.80 -> 0.95`, `1 234`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,8 @@ class Finder:
             rf"(?<![\w./@?&-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
         )
         self._sibling = re.compile(
-            rf"(?<![A-Za-z])(?:val(?:id(?:ation)?)?|eval|test|dev)[_/ .-]{metric.pattern}(?![\w@])", re.IGNORECASE
+            rf"(?<![A-Za-z])(?:val(?:id(?:ation)?)?|eval|test|dev)[_/ .-]{metric.pattern}(?![\w@])",
+            re.IGNORECASE,
         )
 
     def mentions(self, text: str) -> bool:
@@ -106,6 +117,11 @@ class Finder:
                 continue
             after = number.end()
             if match["blank"] and not _is_number_after_blank(number, text):
+                continue
+            change = _BECOMES.match(text, after)
+            if change and (not change[0].strip().isdigit() or "." not in number["value"]):
+                continue
+            if _OLD.search(text, 0, match.start()):
                 continue
             words = _BEFORE.search(text, max(0, match.start() - 80), match.start())
             before = words[0] if words else ""
@@ -155,7 +171,9 @@ class Finder:
 def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     """Return whether a number that only a blank parts from the name is a value: `auc 0.79`, not `top 5 of`."""
     text_of = number["value"]
-    return bool("." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end()))
+    return bool(
+        "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
+    )
 
 
 def _is_cell(match: re.Match[str], text: str, after: int) -> bool:

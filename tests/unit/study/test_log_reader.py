@@ -41,14 +41,65 @@ def seen(reader):
 
 WORDS = st.sampled_from(
     [
-        *("accuracy", "=", ": ", "0.93", "1e-3", "nan", "\n", "\r", "\r\n", " ", "epoch", "Epoch 3", "| 2/4 [0", "%"),
-        *("step", "3", '"', "{", "}", "'accuracy'", "val ", "train ", "[rank1]: ", "(0.9)", "/100", ",", "|", "best "),
-        *("\x1b[1m", "\x1b", "x" * 3000, "loss", "\0", "é", "\u2028", "٣", "-", ".", "noise_scale=2", "：", "0.5"),
-        *("Epoch 1: 100%|##| 4/4 [00:01<00:00, accuracy=0.7]", "epoch=2 accuracy=0.8", "* Acc@1 76.1", "np.float32(0.5)"),
+        *(
+            "accuracy",
+            "=",
+            ": ",
+            "0.93",
+            "1e-3",
+            "nan",
+            "\n",
+            "\r",
+            "\r\n",
+            " ",
+            "epoch",
+            "Epoch 3",
+            "| 2/4 [0",
+            "%",
+        ),
+        *(
+            "step",
+            "3",
+            '"',
+            "{",
+            "}",
+            "'accuracy'",
+            "val ",
+            "train ",
+            "[rank1]: ",
+            "(0.9)",
+            "/100",
+            ",",
+            "|",
+            "best ",
+        ),
+        *(
+            "\x1b[1m",
+            "\x1b",
+            "x" * 3000,
+            "loss",
+            "\0",
+            "é",
+            "\u2028",
+            "٣",
+            "-",
+            ".",
+            "noise_scale=2",
+            "：",
+            "0.5",
+        ),
+        *(
+            "Epoch 1: 100%|##| 4/4 [00:01<00:00, accuracy=0.7]",
+            "epoch=2 accuracy=0.8",
+            "* Acc@1 76.1",
+            "np.float32(0.5)",
+        ),
     ]
 )
 LOGS = st.lists(WORDS | st.text(max_size=5) | st.sampled_from(LINES), max_size=40).map("".join)
-TARGETS = st.sampled_from(["accuracy >= 0.9", "Acc@1 >= 75", "loss <= 0.5", "val_acc >= 0.5", "mAP50-95 >= 0.5"])
+TARGETS = st.sampled_from(
+    ["accuracy >= 0.9", "Acc@1 >= 75", "loss <= 0.5", "val_acc >= 0.5", "mAP50-95 >= 0.5"]
+)
 
 
 @given(LOGS, st.lists(st.integers(0, 6000), max_size=8), TARGETS)
@@ -137,13 +188,15 @@ def test_a_long_line_of_a_dictionary_is_read():
 
 
 def test_a_line_past_the_bound_is_passed_over_whole():
-    assert read("accuracy=0.93 " + "x" * MAX_LINE + " accuracy=0.95\nepoch=1 accuracy=0.5\n").measurements == (
-        Measurement(1, 0.5),
-    )
+    assert read(
+        "accuracy=0.93 " + "x" * MAX_LINE + " accuracy=0.95\nepoch=1 accuracy=0.5\n"
+    ).measurements == (Measurement(1, 0.5),)
 
 
 def test_a_long_run_is_thinned_and_keeps_its_records():
-    log = "".join(f"step={i} accuracy={0.5 + (0.3 if i == 77 else 0)}\n" for i in range(MAX_MEASUREMENTS + 500))
+    log = "".join(
+        f"step={i} accuracy={0.5 + (0.3 if i == 77 else 0)}\n" for i in range(MAX_MEASUREMENTS + 500)
+    )
     measurements = read(log).measurements
     assert len(measurements) <= MAX_MEASUREMENTS
     assert max(m.value for m in measurements) == 0.8
@@ -169,13 +222,17 @@ def test_a_doubt_shows_lines_readings_and_a_pattern_that_settles_it():
 
 def test_a_pattern_takes_the_place_of_the_formats():
     log = "epoch 1 accuracy: 0.99\nholdout -> 0.81 @ 4\n"
-    assert read(log, pattern=r"holdout -> (?P<value>\S+) @ (?P<step>\d+)").measurements == (Measurement(4, 0.81),)
+    assert read(log, pattern=r"holdout -> (?P<value>\S+) @ (?P<step>\d+)").measurements == (
+        Measurement(4, 0.81),
+    )
     assert read(log, pattern=r"holdout -> (\S+)").measurements == (Measurement(1, 0.81),)
 
 
 def test_a_pattern_reads_units_and_thousands():
     assert read("acc 93%\n", pattern=r"acc (\S+)").measurements == (Measurement(1, 0.93),)
-    assert read("ppl 1,234.5\n", target="ppl <= 9", pattern=r"ppl (\S+)").measurements == (Measurement(1, 1234.5),)
+    assert read("ppl 1,234.5\n", target="ppl <= 9", pattern=r"ppl (\S+)").measurements == (
+        Measurement(1, 1234.5),
+    )
 
 
 def test_a_format_by_name_reads_its_lines_alone():
