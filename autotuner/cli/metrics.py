@@ -50,16 +50,8 @@ def metrics(  # noqa: PLR0913, PLR0917 (one argument an option)
         return
     if log is None:
         _refuse("LOG is missing: must be the path of a log, for example train.log")
-    if target is None:
-        _refuse("--target is missing: must be a metric and a threshold, for example 'val_acc >= 0.93'")
     wanted = _target(target)
-    if log_format not in formats.NAMES:
-        _refuse(f"--log-format is {log_format[:80]!r}: must be one of {', '.join(formats.NAMES)}")
-    try:
-        parse_pattern(metric_pattern)
-    except ValueError as error:
-        _refuse(f"--metric-pattern is {str(metric_pattern)[:80]!r}: {error}")
-    reader = LogReader(wanted, log_format=log_format, pattern=metric_pattern)
+    reader = _reader(wanted, log_format, metric_pattern)
     try:
         for text in _pieces(log):
             reader.feed(text)
@@ -71,13 +63,25 @@ def metrics(  # noqa: PLR0913, PLR0917 (one argument an option)
     if as_json:
         typer.echo(json.dumps(log_preview.record(reader, wanted)))
     else:
-        for line in log_preview.lines(reader, wanted):
-            typer.echo(line)
+        typer.echo("\n".join(log_preview.lines(reader, wanted)))
     if not log_preview.is_read(reader):
         raise typer.Exit(_NOTHING_READ)
 
 
-def _target(text: str) -> Target:
+def _reader(target: Target, log_format: str, pattern: str | None) -> LogReader:
+    if log_format not in formats.NAMES:
+        known = ", ".join(formats.NAMES)
+        _refuse(f"--log-format is {log_format[:80]!r}: must be one of {known}, for example auto")
+    try:
+        parse_pattern(pattern)
+    except ValueError as error:
+        _refuse(f"--metric-pattern is {str(pattern)[:80]!r}: {error}, for example 'top1 (?P<value>[0-9.]+)'")
+    return LogReader(target, log_format=log_format, pattern=pattern)
+
+
+def _target(text: str | None) -> Target:
+    if text is None:
+        _refuse("--target is missing: must be a metric and a threshold, for example 'val_acc >= 0.93'")
     try:
         target = parse_target(text)
     except ValueError as error:

@@ -350,9 +350,9 @@ def _proposal(metric: Metric, line: str) -> str | None:
 def _extended(
     earlier: tuple[Measurement, ...], new: Sequence[Measurement], *, is_counted: bool
 ) -> tuple[Measurement, ...]:
-    """Return earlier measurements, extended by what was read since; a log that was read again adds nothing.
+    """Return earlier measurements, extended by what was read since; a log read again adds nothing.
 
-    Where steps only count measurements, and the beginning of the log is gone, the values tell where it goes on.
+    Where steps only count measurements, and the log's beginning is gone, the values tell where it goes on.
     """
     if not earlier or not new:
         return earlier or tuple(new)

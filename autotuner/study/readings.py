@@ -1,6 +1,6 @@
 """Turn readings into measurements, or into doubt.
 
-A log may carry several numbers under the metric's name. Which of them is meant follows from what the log says:
+A log may carry several numbers under the metric's name. Which is meant follows from what the log says:
 validation before test, and either before values without a label; values of the training are not taken for
 the metric. A choice is made before anything counts, so the measurements known at any time are the
 beginning of those known later; what contradicts the choice afterwards is a doubt, and then nothing counts.

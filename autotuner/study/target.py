@@ -11,8 +11,8 @@ from autotuner.annotations import Target
 MAX_NAME: Final = 100
 RULE: Final = (
     "must be a metric as the log prints it, >= or <=, and a number (a name may have blanks, capitals and"
-    " / @ . - _ ( ); what the log prints otherwise is read by autotuner.dev/metric-pattern, and the log's format"
-    " is chosen by autotuner.dev/log-format)"
+    " / @ . - _ ( ); what the log prints otherwise is read by autotuner.dev/metric-pattern, and the log's"
+    " format is chosen by autotuner.dev/log-format)"
 )
 _TARGET: Final = re.compile(
     r"\s*(?P<metric>[^\s<>=][^<>=]*?)\s*(?P<comparison>>=|<=|\u2265|\u2264|=>|=<|==|=|>|<)\s*(?P<threshold>[^<>=]*?)\s*"

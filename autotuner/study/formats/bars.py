@@ -47,39 +47,33 @@ class TqdmReader:
         if not found:
             return None
         lead = line.text[: bar.start()]
-        label = self._metric.label or label_in(lead) or found[-1].label
+        each = found[-1]
+        label = self._metric.label or label_in(lead) or each.label
         count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")
-        position = position_in(lead)
-        progress: float | None = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
-        variant = found[-1].variant
-        if _TORCHTUNE.match(line.text):
-            match = _TORCHTUNE.match(line.text)
-            position = Position(float(match["epoch"]), float(match["step"])) if match else position
-            progress = 1.0
-        elif position.epoch is not None and self._metric.label not in {Label.UNKNOWN, Label.TRAIN}:
-            position, progress = self._validated(
-                Position(position.epoch, count, total or None), found[-1].value, progress
-            )
-        elif position.epoch is not None:
-            position = Position(position.epoch)
+        share = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
+        progress: float | None = share
+        variant = each.variant
+        epoch = position_in(lead).epoch
+        if tuned := _TORCHTUNE.match(line.text):
+            position, progress = Position(float(tuned["epoch"]), float(tuned["step"])), 1.0
+        elif epoch is not None and self._names_its_data:
+            position, progress = self._validated(Position(epoch, count, total or None), each.value, share)
+        elif epoch is not None:
+            position = Position(epoch)
         elif _EPOCHS.search(lead[:80].rstrip()):
             position, progress = Position(count), 1.0
         elif context.epoch is not None:
             position = Position(context.epoch)
         else:
-            if count < self._count:
-                self._before += self._count
-                self._bars += 1
-            self._count = count
-            if self._metric.label or not total:
-                if self._metric.label and found[-1].value == self._shown:
+            step = self._advanced(count)
+            if self._names_its_data or not total:
+                is_shown, self._shown = each.value == self._shown and self._names_its_data, each.value
+                if is_shown:
                     return []
-                self._shown = found[-1].value
-                position, progress = Position(None, self._before + count), 1.0
+                position, progress = Position(None, step), 1.0
             else:
                 position = Position(None, self._bars + 1)
                 variant = variant or ("" if label else f"bar of {total:g}")
-        each = found[-1]
         return [
             Reading(
                 each.value,
@@ -93,10 +87,22 @@ class TqdmReader:
             )
         ]
 
-    def _validated(self, at: Position, value: float, progress: float | None) -> tuple[Position, float | None]:
+    @property
+    def _names_its_data(self) -> bool:
+        return self._metric.label not in {Label.UNKNOWN, Label.TRAIN}
+
+    def _advanced(self, count: float) -> float:
+        """Return the count of this bar and of those before it."""
+        if count < self._count:
+            self._before += self._count
+            self._bars += 1
+        self._count = count
+        return self._before + count
+
+    def _validated(self, at: Position, value: float, progress: float) -> tuple[Position, float | None]:
         """Return where a validation's value belongs; one that changes within the epoch is a measurement."""
         is_new, self._shown = value != self._shown, value
-        if is_new and progress is not None and progress < 1 and at.total:
+        if is_new and progress < 1 and at.total:
             self._is_within = True
             return at, None
         return (at if self._is_within else Position(at.epoch)), progress
@@ -116,7 +122,7 @@ _RICH: Final = re.compile(
 
 
 class RichBarReader:
-    """Reads rich's bars, as Lightning prints them: `Epoch 3/3 ━━━━ 4/4 0:00:00 • 0:00:00 6.5it/s val_acc: 0.9`."""
+    """Reads rich's bars, as Lightning prints them: `Epoch 3/3 ━━━━ 4/4 0:00:00 • 0:00:00 6.5it/s`."""
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
@@ -146,7 +152,8 @@ class RichBarReader:
 
 
 _KERAS: Final = re.compile(
-    r"\s{0,4}(?:step )?(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}(?:\[[=>.\s]{1,80}\]|[\u2501 ]{1,80}|-)\s?(?=-|\d)"
+    r"\s{0,4}(?:step )?(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}"
+    r"(?:\[[=>.\s]{1,80}\]|[\u2501 ]{1,80}|-)\s?(?=-|\d)"
 )
 
 
@@ -192,12 +199,13 @@ class KerasReader:
 
 
 _REACHED: Final = re.compile(
-    r"\s{0,4}Epoch (?P<epoch>\d{1,9}), global step (?P<step>\d{1,12}): ['\"]?(?P<name>[^'\"\n]{1,160}?)['\"]? reached (?P<value>\S{1,40}) \(best"
+    r"\s{0,4}Epoch (?P<epoch>\d{1,9}), global step (?P<step>\d{1,12}): "
+    r"['\"]?(?P<name>[^'\"\n]{1,160}?)['\"]? reached (?P<value>\S{1,40}) \(best"
 )
 
 
 class CheckpointReader:
-    """Reads what Lightning's ModelCheckpoint prints, `Epoch 2, global step 12: 'val_acc' reached 0.98 (best ...)`.
+    """Reads what Lightning's ModelCheckpoint prints, `Epoch 2, global step 12: 'val_acc' reached 0.98`.
 
     Its lines, and EarlyStopping's, speak of the best value as well, which is no measurement.
     """

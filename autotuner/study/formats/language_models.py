@@ -30,7 +30,7 @@ _SUBSET: Final = re.compile(r"\s{0,4}(?P<label>valid|test|train)\w{0,10} on '(?P
 
 
 class FairseqReader:
-    """Reads fairseq: training lines write `ppl=79.9`, validation lines `| ppl 118.06 |`; validation is meant."""
+    """Reads fairseq: training lines write `ppl=79.9`, validation lines `| ppl 118.06`; these are meant."""
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
@@ -66,7 +66,8 @@ class FairseqReader:
 
 
 _VALIDATED: Final = re.compile(
-    r"[\s-]{0,8}(?P<data>validation|valid|test|evaluation)\s(?:loss|results)\sat\s(?:iteration\s{1,8}(?P<step>\d{1,12})|(?:the\s)?end of training)(?P<rest>.*)",
+    r"[\s-]{0,8}(?P<data>validation|valid|test|evaluation)\s(?:loss|results)\sat\s"
+    r"(?:iteration\s{1,8}(?P<step>\d{1,12})|(?:the\s)?end of training)(?P<rest>.*)",
     re.IGNORECASE,
 )
 _ITERATION: Final = re.compile(

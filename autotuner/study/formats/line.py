@@ -45,7 +45,8 @@ _TIME: Final = (
 )
 _LOGGING: Final = re.compile(
     r"\s{0,4}(?:"
-    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}})?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?(?:\s(?:stdout|stderr) [FP] )?"
+    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}})?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?"
+    r"(?:\s(?:stdout|stderr) [FP] )?"
     r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
     r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|:)?"
     r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\):"

@@ -19,7 +19,8 @@ _RULE: Final = re.compile(r"[\s|:+\-=\u2500-\u257f]{3,}$")
 _CELL: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
 _PROGRESS: Final = re.compile(r":?\s{0,4}\d{1,3}%(?:\||\s[\u2501\u2578\u257a\u2500]).{0,400}$")
 _TASK: Final = re.compile(
-    r"(?:Evaluation results for|copypaste: Task:|IoU metric:|Evaluate annotation type|Evaluating)\s{1,4}\W?(?P<task>bbox|segm|keypoints|proposal)",
+    r"(?:Evaluation results for|copypaste: Task:|IoU metric:|Evaluate annotation type|Evaluating)"
+    r"\s{1,4}\W?(?P<task>bbox|segm|keypoints|proposal)",
     re.IGNORECASE,
 )
 _COPY: Final = re.compile(r"\s{0,4}copypaste:\s{1,4}(?=[\w.-]{1,20},)")
@@ -28,6 +29,7 @@ _STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
 _MAX_CELLS: Final = 64
+_MAX_CELL: Final = 64
 
 
 @dataclass(slots=True)
@@ -143,17 +145,15 @@ def _cells(text: str) -> tuple[str, list[str]]:
     for kind, mark in (("commas", ","), ("tabs", "\t"), ("semicolons", ";")):
         if stripped.count(mark) >= 1 and not re.search(r"[:=]\s?[\d'\"]", stripped):
             cells = [cell.strip().strip('"') for cell in stripped.split(mark)]
-            if all(cells) and all(len(cell) <= 64 and (kind == "tabs" or " " not in cell) for cell in cells):  # noqa: PLR2004
+            if all(cells) and all(
+                len(cell) <= _MAX_CELL and (kind == "tabs" or " " not in cell) for cell in cells
+            ):
                 return kind, cells
-    wide = re.split(r"\s{2,}", stripped)
-    words = stripped.split()
-    return "blanks", words if all(" " not in cell for cell in wide) or len(wide) < 3 else words  # noqa: PLR2004
+    return "blanks", stripped.split()
 
 
 def _is_header(cells: list[str]) -> bool:
-    return all(cell and not _CELL.fullmatch(cell) for cell in cells) and all(
-        len(cell) <= 64 for cell in cells
-    )
+    return all(cell and len(cell) <= _MAX_CELL and not _CELL.fullmatch(cell) for cell in cells)
 
 
 def _has_number(cells: list[str]) -> bool:
@@ -173,7 +173,8 @@ def _bare(name: str) -> str:
 
 
 _COCO: Final = re.compile(
-    r"\s{0,4}Average (?P<kind>Precision|Recall)\s{1,4}\(A[PR]\) @\[ IoU=(?P<iou>[\d.:]{3,9})\s{0,12}\| area=\s{0,8}(?P<area>\w{1,8})"
+    r"\s{0,4}Average (?P<kind>Precision|Recall)\s{1,4}\(A[PR]\) @\[ IoU=(?P<iou>[\d.:]{3,9})\s{0,12}"
+    r"\| area=\s{0,8}(?P<area>\w{1,8})"
     rf"\s{{0,4}}\| maxDets=\s{{0,4}}(?P<detections>\d{{1,6}})\s{{0,4}}\] = (?P<value>{NUMBER})"
 )
 _COCO_NAMES: Final = {

@@ -60,7 +60,9 @@ _COUNTED: Final = re.compile(r"\s{0,4}\(\s{0,4}\d{1,15}\s?/\s?(?P<total>\d{1,15}
 _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<count>\d{1,12})\s?/\s?(?P<total>\d{1,12})\s?[\])]")
 _WHOLE: Final = re.compile(r"\s{0,4}(?:$|[|,;)\]%(])")
 _DUMP: Final = re.compile(
-    r"[\W_]{0,8}(?:DLL [\d:. -]{10,40})?(?:(?:PARAMETER|(?:re)?load\w{0,4}|resum\w{1,4}|restor\w{1,4}|sav(?:ed|ing)|continu\w{1,4})\s|(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
+    r"[\W_]{0,8}(?:DLL [\d:. -]{10,40})?(?:"
+    r"(?:PARAMETER|(?:re)?load\w{0,4}|resum\w{1,4}|restor\w{1,4}|sav(?:ed|ing)"
+    r"|continu\w{1,4})\s|(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
     r"|settings|options|parameters|flags|[\w.]{0,40}(?:Error|Exception|Warning)|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
     r"(?![\w])|--)",
     re.IGNORECASE,
@@ -113,46 +115,46 @@ class Finder:
             return
         for match in self._named.finditer(text):
             number = VALUE.match(text, match.end())
-            if number is None:
-                continue
-            after = number.end()
-            if match["blank"] and not _is_number_after_blank(number, text):
-                continue
-            change = _BECOMES.match(text, after)
-            if change and (not change[0].strip().isdigit() or "." not in number["value"]):
-                continue
-            if _OLD.search(text, 0, match.start()):
-                continue
-            words = _BEFORE.search(text, max(0, match.start() - 80), match.start())
-            before = words[0] if words else ""
-            if _NOT_MEASURED.search(before) or _NOT_MEASURED.search(match["suffix"] or ""):
-                continue
-            if match["of_what"] and not _WHOLE_SET.search(match["of_what"]):
-                continue  # `Accuracy of plane: 60 %` speaks of a class
-            if _is_cell(match, text, after):
-                continue
-            average = AVERAGE.match(text, after)
-            total_of = number["of"] or ((shown := _COUNTED.match(text, after)) and shown["total"])
-            value = to_number(number["value"])
-            is_percent = bool(number["percent"])
-            if number["of"]:
-                total = float(number["of"])
-                if total <= 0:
-                    continue
-                value, is_percent, average = percent(value, total), True, None
-            label = self._label(text, match, after)
-            variant = _VARIANT.search(before)
-            what = variant[0].lower() if variant else f"of {total_of}" if total_of and not label else ""
-            yield Found(
-                match.start("name"),
-                after,
-                value,
-                6 if number["of"] else digits_of(number["value"]),
-                is_percent,
-                to_number(average["average"]) if average else None,
-                label,
-                what,
-            )
+            if number is not None and self._is_value(match, number, text):
+                found = self._found(match, number, text)
+                if found is not None:
+                    yield found
+
+    def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
+        """Return whether a number is the metric's value, and neither an old one nor a part of something."""
+        after = number.end()
+        if match["blank"] and not _is_number_after_blank(number, text):
+            return False
+        change = _BECOMES.match(text, after)
+        if change and (not change[0].strip().isdigit() or "." not in number["value"]):
+            return False
+        if _OLD.search(text, 0, match.start()) or _is_cell(match, text, after):
+            return False
+        if match["of_what"] and not _WHOLE_SET.search(match["of_what"]):
+            return False  # `Accuracy of plane: 60 %` speaks of a class
+        return not _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or ""))
+
+    def _found(self, match: re.Match[str], number: re.Match[str], text: str) -> Found | None:
+        after = number.end()
+        average = AVERAGE.match(text, after)
+        value, is_percent = to_number(number["value"]), bool(number["percent"])
+        total = number["of"] or ((shown := _COUNTED.match(text, after)) and shown["total"])
+        if number["of"]:
+            if float(number["of"]) <= 0:
+                return None
+            value, is_percent, average = percent(value, float(number["of"])), True, None
+        label = self._label(text, match, after)
+        variant = _VARIANT.search(_words_before(match, text))
+        return Found(
+            start=match.start("name"),
+            end=after,
+            value=value,
+            digits=6 if number["of"] else digits_of(number["value"]),
+            is_percent=is_percent,
+            average=to_number(average["average"]) if average else None,
+            label=label,
+            variant=variant[0].lower() if variant else f"of {total}" if total and not label else "",
+        )
 
     def _label(self, text: str, match: re.Match[str], after: int) -> Label:
         if self.metric.label is not Label.UNKNOWN:
@@ -169,11 +171,16 @@ class Finder:
 
 
 def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
-    """Return whether a number that only a blank parts from the name is a value: `auc 0.79`, not `top 5 of`."""
+    """Return whether a number behind a blank is a value: `auc 0.79`, not `top 5 of`."""
     text_of = number["value"]
     return bool(
         "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
     )
+
+
+def _words_before(match: re.Match[str], text: str) -> str:
+    words = _BEFORE.search(text, max(0, match.start() - 80), match.start())
+    return words[0] if words else ""
 
 
 def _is_cell(match: re.Match[str], text: str, after: int) -> bool:

@@ -85,7 +85,7 @@ WORDS = st.sampled_from(
             "-",
             ".",
             "noise_scale=2",
-            "：",
+            "\uff1a",
             "0.5",
         ),
         *(
