@@ -237,6 +237,8 @@ class LogReader:
         self._note_extras(text)
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
+        if self._pattern is None and (sibling := self._finder.sibling(text)):
+            self._readings.note_sibling(sibling)
         for reading in readings:
             self._readings.add(reading)
         if not readings:
@@ -256,6 +258,8 @@ class LogReader:
             return reading
         if self._section is Label.TRAIN and not line.indent:
             return reading
+        # One value a section: the lines of the training may look the same, and follow without a word.
+        self._section_lines = 0
         return replace(reading, label=self._section)
 
     def _match(self, line: Line) -> list[Reading]:

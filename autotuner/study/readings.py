@@ -26,9 +26,12 @@ _PENDING: Final = 64
 """Readings that wait for the choice at most."""
 _ENOUGH: Final = 20
 """Unlabelled readings after which no label is expected any more."""
+_RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
+"""Formats whose names are exact, as programs write them: `loss` is not `eval_loss`."""
 _PLACES: Final = 64
 _TRAINING_EPOCHS: Final = 3
 """Epochs of training values without any other after which that is a doubt."""
+_SHOWN: Final = 60
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
 _BARE: Final = 16
@@ -72,6 +75,7 @@ class Readings:
         self._of_rank: dict[int, int] = {}
         self._last: Reading | None = None
         self._is_closed = False
+        self._sibling = ""
         self._are_fractions = True
 
     @property
@@ -108,7 +112,7 @@ class Readings:
             if len(self._training) < _PENDING:
                 self._training.append(reading)
             return
-        stream = (reading.label, reading.variant)
+        stream = reading.stream
         if reading.progress is not None:
             self._hold(stream, reading)
             return
@@ -116,6 +120,23 @@ class Readings:
         if held is not None and (held.progress or 0) >= 1 and held.position.epoch != reading.position.epoch:
             self._take(held)
         self._take(reading)
+
+    def note_sibling(self, name: str) -> None:
+        """Take notice of a validation's metric of the same name, such as `val_acc` beside `acc`."""
+        self._sibling = self._sibling or name
+        if self._chosen is not None and self._last is not None:
+            self._check_sibling(self._last)
+
+    def _check_sibling(self, reading: Reading) -> None:
+        if not self._sibling or reading.label is not Label.UNKNOWN or self._is_pattern:
+            return
+        name = self.metric.name
+        if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
+            self._warn(f"{name} is read, and the log has {self._sibling} as well")
+            return
+        reason = f"{name} may be the training's, as the log has {self._sibling} as well"
+        target = f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
+        self._raise(reason, reading, target=target)
 
     def settle(self) -> None:
         """Take what was held of the epoch that has ended."""
@@ -150,7 +171,7 @@ class Readings:
     def _take(self, reading: Reading) -> None:
         if self._doubt is not None:
             return
-        stream = (reading.label, reading.variant)
+        stream = reading.stream
         if self._chosen is None:
             self._pending.append(reading)
             if self._can_choose():
@@ -168,10 +189,15 @@ class Readings:
             return True
         if all(self._is_echo(r) for r in readings):
             return False
-        is_certain = (first.is_definite or first.label is Label.VALIDATION) and not first.position.is_empty
+        if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
+            return False  # a bar that is not over may show what is meant
+        is_known = first.label is Label.VALIDATION or (
+            first.is_definite and (first.uses_step or self._is_pattern)
+        )
+        is_certain = is_known and not first.position.is_empty
         if is_certain and not _has_two_units(first):
             return True
-        if first.label is Label.UNKNOWN and not first.is_definite and not self._is_pattern:
+        if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
                 return first.position.epoch != last.position.epoch or len(readings) >= _ENOUGH
             return len(readings) >= 2 and not self._is_echo(first)  # noqa: PLR2004
@@ -185,8 +211,9 @@ class Readings:
         if not readings:
             return
         first = readings[0]
-        self._chosen = (first.label, first.variant)
+        self._chosen = first.stream
         self._unit = self._unit_of(readings)
+        self._check_sibling(first)
         for reading in pending:
             if _PRIORITY[reading.label] < best:
                 self._warn_other(reading)
@@ -196,7 +223,7 @@ class Readings:
     def _from_first_position(self, readings: list[Reading]) -> list[Reading]:
         """Return the readings without those before the training, as of a configuration or a checkpoint."""
         at = next((i for i, r in enumerate(readings) if not self._is_early(r)), 0)
-        if at and readings[at].position.is_empty:
+        if at != 1 or readings[at].position.is_empty:
             at = 0
         if at and not self._is_pattern:
             self._warn(
@@ -216,9 +243,8 @@ class Readings:
         known = self._last or reading
         if reading.label is label and known.position == reading.position and self._agrees(known, reading):
             return
-        what = f"{reading.label or 'unlabelled'} {reading.variant}".strip()
-        than = f"{label or 'unlabelled'} {known.variant}".strip()
-        self._raise(f"{self.metric.name} has {what} values and {than} values under one name", known, reading)
+        one, other = _described(known), _described(reading)
+        self._raise(f"{self.metric.name} has {one} and {other} under one name", known, reading)
 
     def _warn_other(self, reading: Reading) -> None:
         label = self._chosen[0] if self._chosen else Label.UNKNOWN
@@ -382,6 +408,11 @@ class Readings:
     def _warn(self, text: str) -> None:
         if len(self._warnings) < _MAX_WARNINGS:
             self._warnings.setdefault(text)
+
+
+def _described(reading: Reading) -> str:
+    of_what = f" ({bounded(reading.stream[1])[:_SHOWN]!r})" if reading.stream[1] else ""
+    return f"{reading.label or 'unlabelled'} values{of_what}"
 
 
 def _is_same_row(held: Reading, reading: Reading) -> bool:

@@ -23,6 +23,7 @@ from autotuner.study.formats.reading import (
     label_in,
     position_in,
 )
+from autotuner.study.formats.text import Finder
 
 _ITEM: Final = re.compile(
     r"[\"'](?P<name>[^\"'{}\n]{1,160})[\"']\s{0,4}:\s{0,4}(?:[\"'](?P<text>[^\"'\n]{0,160})[\"']|(?P<bare>\[[^\]\n]{0,400}\]?|[^\s,{}\"']{1,80})"
@@ -79,6 +80,7 @@ class DictionaryReader:
     """Reads `{...}` of JSON or Python wherever it stands on a line."""
 
     def __init__(self, metric: Metric) -> None:
+        self._finder = Finder(metric)
         self._metric = metric
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
@@ -88,7 +90,7 @@ class DictionaryReader:
         if start < 0 or ":" not in text[start:] or _CONFIG.search(text[:start]):
             return None
         items = items_of(text[start:])
-        if not items:
+        if not items or next(self._finder.find(text[text.rfind("}") + 1 :]), None) is not None:
             return None
         lead = text[:start]
         position = _position(items, self._metric).or_else(position_in(lead)).or_else(context)

@@ -68,6 +68,8 @@ _DUMP: Final = re.compile(
     re.IGNORECASE,
 )
 """What a line starts with that repeats a configuration, or what a checkpoint holds."""
+_MAX_LEAD: Final = 300
+_NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
 _OLD: Final = re.compile(
     r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|checkpoint|ckpt)(?![a-z])", re.IGNORECASE
 )
@@ -89,6 +91,7 @@ class Found:
     average: float | None
     label: Label
     variant: str
+    lead: str = ""
 
 
 class Finder:
@@ -101,7 +104,7 @@ class Finder:
             rf"(?<![\w./@?&-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
         )
         self._sibling = re.compile(
-            rf"(?<![A-Za-z])(?:val(?:id(?:ation)?)?|eval|test|dev)[_/ .-]{metric.pattern}(?![\w@])",
+            rf"(?<![A-Za-z])(?P<sibling>(?:val(?:id(?:ation)?)?|eval|test|dev)[_/.-]{metric.pattern})(?![\w@])",
             re.IGNORECASE,
         )
 
@@ -119,6 +122,13 @@ class Finder:
                 found = self._found(match, number, text)
                 if found is not None:
                     yield found
+
+    def sibling(self, text: str) -> str:
+        """Return the name of the validation's metric of this name, such as `val_acc` for `acc`; else nothing."""
+        match = (
+            self._sibling.search(text) if self.metric.label is Label.UNKNOWN and self.mentions(text) else None
+        )
+        return match["sibling"] if match else ""
 
     def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
         """Return whether a number is the metric's value, and neither an old one nor a part of something."""
@@ -154,6 +164,7 @@ class Finder:
             average=to_number(average["average"]) if average else None,
             label=label,
             variant=variant[0].lower() if variant else f"of {total}" if total and not label else "",
+            lead=_skeleton(text[: match.start()]) if not label else "",
         )
 
     def _label(self, text: str, match: re.Match[str], after: int) -> Label:
@@ -176,6 +187,13 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     return bool(
         "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
     )
+
+
+def _skeleton(lead: str) -> str:
+    """Return the words before a name, without numbers: what tells apart two kinds of lines."""
+    words = (word for word in lead[-_MAX_LEAD:].split() if not any(c.isdigit() for c in word))
+    letters = ("".join(c for c in word.lower() if c.isalpha()) for word in words)
+    return " ".join(word for word in letters if word and word not in _NO_WORDS)
 
 
 def _words_before(match: re.Match[str], text: str) -> str:
@@ -224,6 +242,7 @@ class TextReader:
                 is_definite=is_definite,
                 progress=_progress(line, each),
                 variant=each.variant,
+                lead=each.lead,
                 alternative=_alternative(each),
                 digits=each.digits,
             )
