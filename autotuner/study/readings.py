@@ -9,7 +9,6 @@ beginning of those known later; what contradicts the choice afterwards is a doub
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import replace
 from enum import Enum, auto
 from typing import Final
@@ -18,7 +17,8 @@ from autotuner.annotations import Target
 from autotuner.measure import MAX_MEASUREMENTS, thin
 from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.formats.reading import Label, Metric, Reading
-from autotuner.study.scale import Implausible, are_fractions, fitting, scaled
+from autotuner.study.ranks import Ranks
+from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.trial import Measurement
 
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
@@ -28,7 +28,6 @@ _ENOUGH: Final = 20
 """Unlabelled readings after which no label is expected any more."""
 _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
 """Formats whose names are exact, as programs write them: `loss` is not `eval_loss`."""
-_PLACES: Final = 64
 _TRAINING_EPOCHS: Final = 3
 """Epochs of training values without any other after which that is a doubt."""
 _SHOWN: Final = 60
@@ -70,9 +69,7 @@ class Readings:
         self._pending: list[Reading] = []
         self._held: dict[Stream, Reading] = {}
         self._training: list[Reading] = []
-        self._rank: int | None = None
-        self._places: OrderedDict[tuple[object, ...], Reading] = OrderedDict()
-        self._of_rank: dict[int, int] = {}
+        self._ranks = Ranks(metric)
         self._last: Reading | None = None
         self._is_closed = False
         self._sibling = ""
@@ -106,7 +103,14 @@ class Readings:
 
     def add(self, reading: Reading) -> None:
         """Take a reading."""
-        if self._doubt is not None or not self._is_of_rank(reading):
+        if self._doubt is not None:
+            return
+        is_followed = self._ranks.is_followed(reading)
+        if other := self._ranks.contradicted(reading):
+            reason = f"ranks {other.rank} and {reading.rank} disagree on {self.metric.name}"
+            self._raise(reason, other, reading)
+            return
+        if not is_followed:
             return
         if reading.label is Label.TRAIN and self.metric.label is not Label.TRAIN:
             if len(self._training) < _PENDING:
@@ -241,7 +245,11 @@ class Readings:
             self._warn_other(reading)
             return
         known = self._last or reading
-        if reading.label is label and known.position == reading.position and self._agrees(known, reading):
+        if (
+            reading.label is label
+            and known.position == reading.position
+            and agree(known, reading, self.metric)
+        ):
             return
         one, other = _described(known), _described(reading)
         self._raise(f"{self.metric.name} has {one} and {other} under one name", known, reading)
@@ -261,13 +269,13 @@ class Readings:
             return
         has_steps = self._unit in {_Unit.STEP, _Unit.FRACTION}
         if has_steps and reading.position.step is None and self._last is not None:  # noqa: SIM102
-            if self._agrees(self._last, replace(reading, value=value)):
+            if agree(self._last, replace(reading, value=value), self.metric):
                 return  # a bar or a summary repeats it
         step = self._step(reading)
         last = self.measurements[-1] if self.measurements else None
-        known, scaled = self._last, replace(reading, value=value)
+        known, as_read = self._last, replace(reading, value=value)
         if last is not None and known is not None and step == last.step:
-            if self._agrees(known, scaled) or self._is_repeated(scaled):
+            if agree(known, as_read, self.metric) or self._is_repeated(as_read):
                 return
             self._raise(f"{self.metric.name} has several values at step {step:g}", known, reading)
             return
@@ -277,7 +285,7 @@ class Readings:
             )
         if not self.measurements:
             self.first_line, self.format = bounded(reading.line), reading.format
-        self._last = scaled
+        self._last = as_read
         self._are_fractions = self._are_fractions and not reading.is_percent
         self.measurements.append(Measurement(step, value))
         if len(self.measurements) > MAX_MEASUREMENTS:
@@ -318,7 +326,7 @@ class Readings:
         if isinstance(value, Implausible):
             self._raise(value.reason, reading, target=value.target)
             return None
-        if reading.is_percent and abs(self._target.threshold) <= 1:
+        if reading.is_percent and abs(self._target.threshold) <= 1 and "%" in reading.line:
             self._warn(
                 f"{self.metric.name} is printed in percent, and read as a fraction, as the target is one"
             )
@@ -332,19 +340,6 @@ class Readings:
         if are_fractions(self.measurements, self.metric, self._target):
             reason = f"{self.metric.name} looks like a fraction, and {self._target} like a percentage"
             self._raise(reason, self._last, target=fitting(self._target, 0.01))
-
-    def _agrees(self, known: Reading, other: Reading) -> bool:
-        if not math.isfinite(known.value) or not math.isfinite(other.value):
-            return repr(known.value) == repr(other.value)
-        digits = min(known.digits, other.digits)
-        # Two formats round differently; one format prints the same value the same way.
-        is_rounded = known.format != other.format or (known.digits != other.digits and digits >= 2)  # noqa: PLR2004
-        tolerance = 0.51 * 10.0**-digits if is_rounded else 0.0
-        # A fraction beside the same value in percent: the one that was read first has the target's unit.
-        values = (other.value, other.value * 100, other.value / 100)
-        return any(math.isclose(v, known.value, rel_tol=1e-9, abs_tol=tolerance) for v in values[:1]) or any(
-            math.isclose(v, known.value, rel_tol=1e-3) and self.metric.is_share for v in values[1:]
-        )
 
     def _is_repeated(self, reading: Reading) -> bool:
         """Return whether a value was measured before: the best model, evaluated once more at the end."""
@@ -376,30 +371,6 @@ class Readings:
             f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2]
         )
         return []
-
-    def _is_of_rank(self, reading: Reading) -> bool:
-        """Return whether a reading is of the process that is read; doubt where processes disagree."""
-        rank = reading.rank
-        if rank is None:
-            return True
-        if self._rank is None:
-            self._rank = rank
-        if reading.progress is not None and reading.progress < 1:
-            return rank == self._rank
-        nth = self._of_rank[rank] = self._of_rank.get(rank, 0) + 1
-        if len(self._of_rank) > 4096:  # noqa: PLR2004
-            self._of_rank.popitem()
-        p = reading.position
-        place = (reading.label, reading.variant, p.epoch, p.step, nth if p.is_empty else 0)
-        known = self._places.get(place)
-        if known is None:
-            self._places[place] = reading
-            if len(self._places) > _PLACES:
-                self._places.popitem(last=False)
-        elif known.rank != rank and reading.label is not Label.TRAIN and not self._agrees(known, reading):
-            self._raise(f"ranks {known.rank} and {rank} disagree on {self.metric.name}", known, reading)
-            return False
-        return rank == self._rank
 
     def _raise(self, reason: str, *readings: Reading, target: str = "") -> None:
         if self._doubt is None:

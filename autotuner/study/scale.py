@@ -71,3 +71,17 @@ def are_fractions(measurements: Sequence[Measurement], metric: Metric, target: T
 def fitting(target: Target, factor: float) -> str:
     """Return a target with its threshold in the other unit."""
     return f"{target.metric} {target.comparison} {factor * target.threshold:g}"
+
+
+def agree(known: Reading, other: Reading, metric: Metric) -> bool:
+    """Return whether two readings are one value, up to rounding, or a fraction and the same in percent."""
+    if not math.isfinite(known.value) or not math.isfinite(other.value):
+        return repr(known.value) == repr(other.value)
+    digits = min(known.digits, other.digits)
+    # Two formats round differently; one format prints the same value the same way.
+    is_rounded = known.format != other.format or (known.digits != other.digits and digits >= 2)  # noqa: PLR2004
+    tolerance = 0.51 * 10.0**-digits if is_rounded else 0.0
+    if math.isclose(other.value, known.value, rel_tol=1e-9, abs_tol=tolerance):
+        return True
+    percentages = (other.value * _PERCENT, other.value / _PERCENT)
+    return metric.is_share and any(math.isclose(v, known.value, rel_tol=1e-3) for v in percentages)

@@ -175,7 +175,7 @@ class OlmoReader:
         ]
 
 
-_LITGPT: Final = re.compile(r"\s{0,4}(?:Epoch \d{1,9} \| )?iter\s{1,4}(?P<step>\d{1,12})\b")
+_LITGPT: Final = re.compile(r"\s{0,4}(?:Epoch \d{1,9} \| )?iter\s{1,4}(?P<step>\d{1,12})(?![\w.])")
 _LOSSES: Final = re.compile(rf"loss train: {NUMBER}, val: (?:{NUMBER}|n/a)")
 
 

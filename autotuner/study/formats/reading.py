@@ -54,8 +54,8 @@ class Reading:
     100 times the fraction). `is_definite`: the format leaves no question of what is meant, so it counts
     at once. `progress`, from 0 to 1, marks a value that the next line of the same kind replaces (a progress
     bar, a running average); it counts when complete. `variant` tells apart what has the same name and
-    label, such as an evaluation of averaged weights; where there is no label, the format and `lead`, the words
-    before the name, do. `alternative` is another number of the line that might be meant as well.
+    label, such as an evaluation of averaged weights; without a label, the format and `lead`, the words before
+    the name, do. `alternative` is another number of the line that might be meant as well.
     """
 
     value: float

@@ -24,6 +24,8 @@ _TASK: Final = re.compile(
     re.IGNORECASE,
 )
 _COPY: Final = re.compile(r"\s{0,4}copypaste:\s{1,4}(?=[\w.-]{1,20},)")
+_FIELDS: Final = re.compile(r"[:=]\s?[\d'\"]")
+"""What lines with names of their own have, and rows of a table have not."""
 _EPOCHS: Final = frozenset({"epoch", "ep", "epochs", "e"})
 _STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step", "#"})
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
@@ -142,8 +144,10 @@ def _cells(text: str) -> tuple[str, list[str]]:
         return "commas", text[copied.end() :].strip().split(",")
     if len(_BARS.findall(stripped)) >= 2 and _BARS.match(stripped) and _BARS.match(stripped[-1]):  # noqa: PLR2004
         return "bars", [cell.strip() for cell in _BARS.split(stripped)[1:-1]]
+    if len(_BARS.findall(stripped)) >= 2 and not _FIELDS.search(stripped):  # noqa: PLR2004
+        return "inner bars", [cell.strip() for cell in _BARS.split(stripped)]
     for kind, mark in (("commas", ","), ("tabs", "\t"), ("semicolons", ";")):
-        if stripped.count(mark) >= 1 and not re.search(r"[:=]\s?[\d'\"]", stripped):
+        if stripped.count(mark) >= 1 and not _FIELDS.search(stripped):
             cells = [cell.strip().strip('"') for cell in stripped.split(mark)]
             if all(cells) and all(
                 len(cell) <= _MAX_CELL and (kind == "tabs" or " " not in cell) for cell in cells
@@ -153,7 +157,10 @@ def _cells(text: str) -> tuple[str, list[str]]:
 
 
 def _is_header(cells: list[str]) -> bool:
-    return all(cell and len(cell) <= _MAX_CELL and not _CELL.fullmatch(cell) for cell in cells)
+    """Return whether cells are names: no word of theirs is a number."""
+    if not all(cell and len(cell) <= _MAX_CELL for cell in cells):
+        return False
+    return not any(_CELL.fullmatch(word) for cell in cells for word in cell.split())
 
 
 def _has_number(cells: list[str]) -> bool:

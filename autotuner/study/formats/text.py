@@ -124,10 +124,10 @@ class Finder:
                     yield found
 
     def sibling(self, text: str) -> str:
-        """Return the name of the validation's metric of this name, such as `val_acc` for `acc`; else nothing."""
-        match = (
-            self._sibling.search(text) if self.metric.label is Label.UNKNOWN and self.mentions(text) else None
-        )
+        """Return the validation's name of this metric, such as `val_acc` for `acc`; nothing without one."""
+        if self.metric.label is not Label.UNKNOWN or not self.mentions(text):
+            return ""
+        match = self._sibling.search(text)
         return match["sibling"] if match else ""
 
     def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
