@@ -43,6 +43,8 @@ EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
 _MAX_NAMES: Final = 100
+_MAX_KEPT: Final = 1000
+"""Characters of a line that are kept with a reading."""
 _MAX_SHARED: Final = 256
 """Measurements of a rotated log that are compared with the earlier ones."""
 _MAX_BLOCK: Final = 400
@@ -240,7 +242,7 @@ class LogReader:
         if self._pattern is None and (sibling := self._finder.sibling(text)):
             self._readings.note_sibling(sibling)
         for reading in readings:
-            self._readings.add(reading)
+            self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
         if not readings:
             self._note_section(text)
             self._note_near(line)

@@ -171,6 +171,8 @@ class Readings:
             if (held.progress or 0) >= 1:
                 self._take(held)
         self._held[stream] = reading
+        if len(self._held) > _PENDING:
+            self.settle()
 
     def _take(self, reading: Reading) -> None:
         if self._doubt is not None:

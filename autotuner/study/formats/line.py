@@ -24,16 +24,19 @@ _ESCAPE: Final = re.compile(
 )
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
 _WRAPPED: Final = re.compile(
-    rf"\b(?:(?:np|numpy|torch|jnp|jax)\.)?(?:float|float\d{{1,3}}|int\d{{1,3}}|bfloat16|tensor|array|Array"
-    rf"|DeviceArray|ArrayImpl)\(\s{{0,4}}\[{{0,3}}\s{{0,4}}({NUMBER})\s{{0,4}}\]{{0,3}}"
+    rf"\b(?:(?:np|numpy|torch|jnp|jax|tf)\.)?(?:Tensor|Decimal|float|float\d{{1,3}}|int\d{{1,3}}|bfloat16|tensor|array|Array"
+    rf"|DeviceArray|ArrayImpl)\(\s{{0,4}}['\[]{{0,3}}\s{{0,4}}({NUMBER})\s{{0,4}}['\]]{{0,3}}"
+    r"(?:, shape=\(\))?"
     r"(?:,\s{0,4}[a-z_]{1,20}=[^()]{0,60})?\)"
 )
 """`np.float64(0.17)`, `tensor(0.93, device='cuda:0')`, `tensor([0.93])`, `Array(0.5, dtype=float32)`."""
 _RANK: Final = re.compile(
     r"\s{0,4}(?:"
-    r"\[(?:rank|default|trainer|worker)[ _-]?(\d{1,6})\]:?"  # torch.distributed, torchrun's tee
+    # torch.distributed, torchrun's tee, and what people write
+    r"[\[(](?:rank|default|trainer|worker|gpu|process|proc|device)[ =:_#-]{0,2}(\d{1,6})(?:/\d{1,6})?"
+    r"\s?[\])]:?"
     r"|\[\d{1,4},(\d{1,6})\]\s?<std(?:out|err)>:?"  # mpirun --tag-output
-    r"|\[?rank[ =:_]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?(?:[:|]|-(?= ))"
+    r"|\[?(?:rank|worker|gpu|process)[ =:_#-]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?(?:[:|]|-(?= ))"
     r"|\(?\w{1,40} (?:rank=|pid=)(\d{1,9})(?:, ip=[\d.]{1,40})?\)"  # Ray
     r"|(\d{1,4}):(?= [^\d ])"  # srun --label
     r")\s?",

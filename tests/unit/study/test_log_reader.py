@@ -283,3 +283,15 @@ def test_memory_does_not_grow_with_a_line_that_never_ends():
     for _ in range(2000):
         reader.feed("x" * 10_000)
     assert sum(len(part) for part in reader._parts) <= MAX_LINE
+
+
+def test_memory_does_not_grow_with_the_kinds_of_lines():
+    reader = LogReader(parse_target("accuracy >= 0.9"))
+    for i in range(5000):
+        word = "".join("abcdefghij"[int(c)] for c in str(i))
+        reader.feed(
+            f"{word} accuracy 0.5\r{word} [rank{i}]: accuracy=0.5\n" + "y" * 3000 + f" {word} accuracy=0.5\n"
+        )
+    held = [*reader._readings._held.values(), *reader._readings._pending, *reader._readings._training]
+    assert len(held) <= 200
+    assert all(len(each.line) <= 1000 for each in held)
