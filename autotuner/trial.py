@@ -98,7 +98,8 @@ class Trial:
     `is_complete` says whether the run went to its own end: exit code 0, no disruption, no stop of ours. None
     where nobody has recorded it: then a run that missed is complete, and a baseline that met the target.
     `template` is the hash of what the trial was made from, empty where unknown. `doubt` says what is in doubt
-    about the reading of the log, in words; nothing of a run in doubt counts.
+    about the reading of the log, in words; nothing of a run in doubt counts. `reads` is the line of the log
+    that the first measurement was read from.
     """
 
     suggestion: Suggestion
@@ -112,6 +113,7 @@ class Trial:
     is_complete: bool | None = None
     template: str = ""
     doubt: str = ""
+    reads: str = ""
 
     @property
     def number(self) -> int:

@@ -34,7 +34,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (changed(f"{REPLICAS}/Master/replicas", 2), "Master.replicas is '2'.*must be 1"),
     (changed(f"{REPLICAS}/Worker/replicas", 0), "Worker.replicas is '0'.*at least 1"),
     (changed(f"{REPLICAS}/Worker/replicas", "2"), "Worker.replicas is '2'.*whole number"),
-    (changed(f"{REPLICAS}/worker", replica()), "knows only Master and Worker.*such as Worker"),
+    (changed(f"{REPLICAS}/worker", replica()), "knows only Master and Worker.*for example Worker"),
     (changed(f"{CONTAINERS}/0", IMAGELESS), "Worker container pytorch.image.*webhook"),
     (changed(f"{CONTAINERS}/0/image", ""), "container pytorch.image"),
     (changed("spec/nprocPerNode", 2), "spec.nprocPerNode is '2': must be a string, in quotes.*\"2\""),
@@ -57,7 +57,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 UNFIT: list[tuple[dict[str, Any], str]] = [
     (changed("spec/runPolicy/managedBy", "kueue.x-k8s.io/multikueue"), "managedBy.*no pods and no logs"),
     (changed("metadata", {"generateName": "resnet-"}),
-         "metadata.name.*generateName 'resnet-'.*such as resnet"),
+         "metadata.name.*generateName 'resnet-'.*for example resnet"),
     (
             manifest(master=replica(container(args=["--master_addr=toy-master-0"]))),
             r"toy-master-0.*\$\(MASTER_ADDR\)",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from autotuner import __version__, log
-from autotuner.cli import controller, inspect, render, retry, tune
+from autotuner.cli import controller, inspect, metrics, render, retry, tune
 
 app = typer.Typer(
     name="autotuner",
@@ -37,6 +37,7 @@ for command in (
     tune.tune,
     tune.validate,
     render.render,
+    metrics.metrics,
     inspect.schema,
     inspect.status,
     inspect.trials,

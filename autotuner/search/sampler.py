@@ -46,7 +46,7 @@ from autotuner.spec import (
     Target,
     TuningSpec,
 )
-from autotuner.spec.parsers import parse_target
+from autotuner.spec.target import parse_target
 from autotuner.study.history import History
 from autotuner.study.setting import Setting
 from autotuner.trial import Measurement, Outcome, Purpose, Suggestion, Trial

@@ -13,10 +13,10 @@ from typing import Final
 import re2
 
 from autotuner import keys
+from autotuner.spec.log_formats import LOG_FORMATS
 from autotuner.spec.values import (
     MAX_INTEGER,
     IntegerRange,
-    Target,
     finite_number,
 )
 
@@ -28,28 +28,9 @@ _BOOLEANS: Final = {
     **dict.fromkeys(("false", "False", "FALSE", "0"), False),
 }
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_TARGET = re.compile(
-    r"\s*(?P<metric>[A-Za-z_][\w./@-]{0,63})\s*(?P<comparison>>=|<=)\s*(?P<threshold>[^\s]+)\s*"
-)
 _COUNT = re.compile(r"\s*\d{1,9}\s*")
 _RANGE = re.compile(r"\s*(\d{1,10})\s*\.\.\s*(\d{1,10})\s*")
 _DURATION = re.compile(r"\s*(?=\d)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?\s*")
-
-
-def parse_target(value: object) -> object:
-    """Read `metric >= number`."""
-    if not isinstance(value, str):
-        return value
-    match = _TARGET.fullmatch(value)
-    if match is None:
-        raise ValueError("must be a metric, >= or <=, and a number")
-    try:
-        threshold = finite_number(match["threshold"])
-    except ValueError as error:
-        raise ValueError(
-            f"must have a finite number as its threshold; {match['threshold'][:SHOWN]!r} {error}"
-        ) from None
-    return Target.model_validate({**match.groupdict(), "threshold": threshold})
 
 
 def parse_range(value: object) -> object:
@@ -107,6 +88,13 @@ def parse_duration(value: object) -> object:
         raise ValueError("must be a duration above 0 in days, hours, minutes and seconds")
     days, hours, minutes, seconds = parts
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def parse_log_format(value: object) -> object:
+    """Read the name of a log format."""
+    if not isinstance(value, str) or value.strip() not in LOG_FORMATS:
+        raise ValueError("must be a format that `autotuner metrics --formats` lists")
+    return value.strip()
 
 
 def parse_moment(value: object) -> object:

@@ -23,6 +23,7 @@ from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.spec import parsers, search_space
 from autotuner.spec.pydantic_errors import rule_of
+from autotuner.spec.target import parse_target
 from autotuner.spec.values import (
     MAX_INTEGER,
     Choice,
@@ -88,7 +89,7 @@ Space = Annotated[dict[str, Dimension], BeforeValidator(search_space.parse_space
 class TuningSpec(Value):
     """What one job asks of the tuner. Frozen; made by `from_annotations`."""
 
-    target: Annotated[Target, BeforeValidator(parsers.parse_target)] = _annotation(
+    target: Annotated[Target, BeforeValidator(parse_target)] = _annotation(
         "the metric and the value that a run must reach; its presence registers the job",
         "required",
         "accuracy >= 0.93",
@@ -140,6 +141,12 @@ class TuningSpec(Value):
     confirmations: Count = _annotation("fresh-seed runs that must confirm the answer", "3", "3", 3)
     sampler: Annotated[Literal["frontier", "gp", "tpe", "random"], BeforeValidator(parsers.parse_sampler)] = (
         _annotation("how the search proposes trials", "frontier", "frontier", "frontier")
+    )
+    log_format: Annotated[str, BeforeValidator(parsers.parse_log_format)] = _annotation(
+        "how the log tells the metric: auto, or a format that `autotuner metrics --formats` lists",
+        "auto",
+        "huggingface",
+        "auto",
     )
     metric_pattern: Annotated[str | None, BeforeValidator(parsers.parse_pattern)] = _annotation(
         "regular expression (RE2) for a log line that carries the metric: one group, or groups named value"
@@ -212,7 +219,9 @@ class TuningSpec(Value):
 
         A failure counts only as long as both are what they were.
         """
-        reading = hashlib.sha256(repr((self.target.metric, self.metric_pattern)).encode()).hexdigest()[:8]
+        reading = hashlib.sha256(
+            repr((self.target.metric, self.metric_pattern, self.log_format)).encode()
+        ).hexdigest()[:8]
         return f"{template}/{reading}" if template else ""
 
 

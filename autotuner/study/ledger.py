@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidRecord
-from autotuner.study.log_parser import thin
 from autotuner.study.suggestions import decode_suggestion, encode_suggestion
+from autotuner.study.thinning import thin
 from autotuner.trial import Measurement, Outcome, Trial
 
 CAPACITY: Final = 1_000_000
@@ -45,6 +45,8 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         entry["complete"] = trial.is_complete
     if trial.template:
         entry["template"] = trial.template
+    if trial.reads:
+        entry["reads"] = trial.reads
     if trial.message:
         entry["message"] = trial.message[:_MAX_MESSAGE]
     if trial.extras:
@@ -71,6 +73,7 @@ def decode_trial(text: str) -> Trial:
             extras={str(name): float(value) for name, value in entry.get("extras", {}).items()},
             is_complete=_flag(entry.get("complete")),
             template=str(entry.get("template", "")),
+            reads=str(entry.get("reads", "")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error

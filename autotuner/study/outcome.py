@@ -14,7 +14,7 @@ from typing import Final
 
 from autotuner.spec import Target
 from autotuner.study.cause import Cause, ProcessLog, find_cause
-from autotuner.study.log_parser import ESCAPE
+from autotuner.study.formats.line import ESCAPE
 from autotuner.trial import Measurement, Outcome
 
 TAIL_LINES: Final = 8
@@ -32,7 +32,7 @@ class Ending:
     failed, the first to fail first; without them `log_tail` alone is read. `killed_for_memory` is the
     kernel's word (OOMKilled). `disruption` is the cluster's own reason where the end was its doing
     (preempted, evicted, node lost); `logs` then are of processes that failed no later. `never_started` names
-    pods that had not run yet.
+    pods that had not run yet. `near_misses` are lines that nearly carried the metric, where none did.
     """
 
     exit_code: int | None
@@ -41,6 +41,7 @@ class Ending:
     disruption: str = ""
     logs: tuple[ProcessLog, ...] = ()
     never_started: tuple[str, ...] = ()
+    near_misses: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -76,11 +77,16 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
         return Outcome.FAILED, f"exit code {ending.exit_code}: {_end(ending, cause) or 'the log is empty'}"
     if not measurements:
         return Outcome.FAILED, (
-            f"the run ended well, but no line of its log carries {target.metric}: print it from rank 0, such"
-            f' as "{target.metric}=0.5 epoch=1", or set the annotation metric-pattern;'
+            f"the run ended well, but no line of its log carries {target.metric}: print it from rank 0, for"
+            f' example "{target.metric}=0.5 epoch=1", or set the annotation metric-pattern;'
+            f"{_indented(ending.near_misses)}"
             f" the log ends: {tail(ending.log_tail) or '(empty)'}"
         )
     return Outcome.MISSED, ""
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "".join(f"\n  {line}" for line in lines) + "\n " * bool(lines)
 
 
 def _cause(ending: Ending) -> Cause | None:

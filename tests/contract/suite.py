@@ -24,7 +24,9 @@ from tests.controlplane.waiting import eventually
 REPORTS = "import os; print('accuracy=0.5 epoch=1'); print('accuracy=0.95 epoch=2', flush=True)"
 FAILS = "import sys; print('no such file: /data', flush=True); sys.exit(3)"
 SILENT = "print('nothing to say', flush=True)"
-RUNS_ON = "import time; print('accuracy=0.5 epoch=1', flush=True); time.sleep(600)"
+RUNS_ON = (
+    """import time; print('{"autotuner": 1, "step": 1, "accuracy": 0.5}', flush=True); time.sleep(600)"""
+)
 HOSTILE = (
     "import sys; sys.stdout.buffer.write(b'\\xff\\x00' * 500_000 + b'\\n');"
     "print('x' * 200_000); print('accuracy=' + '9' * 5000); print('accuracy=0.95 epoch=2', flush=True)"

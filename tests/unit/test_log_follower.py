@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotuner.backends.kubernetes.logs import LogFollower
-from autotuner.study.log_parser import LogParser
+from autotuner.spec.target import parse_target
+from autotuner.study.log_reader import LogReader
 from autotuner.trial import Measurement
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -35,7 +36,7 @@ class Node:
 
 
 def follower(limit=1 << 20):
-    return LogFollower(LogParser("accuracy"), limit)
+    return LogFollower(LogReader(parse_target("val_accuracy >= 0.9")), limit)
 
 
 def steps(following):
@@ -45,7 +46,7 @@ def steps(following):
 def test_each_line_is_taken_once_though_its_second_is_read_again():
     node, following = Node(), follower()
     for step in range(1, 6):
-        node.write(0.1 * step, f"accuracy=0.{step} epoch={step}")
+        node.write(0.1 * step, f"val_accuracy=0.{step} epoch={step}")
         following.look(node.read)
         following.look(node.read)
     assert steps(following) == [1, 2, 3, 4, 5]
@@ -55,18 +56,18 @@ def test_each_line_is_taken_once_though_its_second_is_read_again():
 def test_equal_lines_with_equal_timestamps_all_count():
     node, following = Node(), follower()
     for _ in range(3):
-        node.write(1, "accuracy=0.5")
+        node.write(1, "val_accuracy=0.5")
     following.look(node.read)
-    node.write(1, "accuracy=0.5")
+    node.write(1, "val_accuracy=0.5")
     following.look(node.read)
     assert steps(following) == [1, 2, 3, 4]
 
 
 def test_lines_that_overtake_each_other_are_not_lost():
     node, following = Node(), follower()
-    node.write(1.9, "accuracy=0.1 epoch=1")
+    node.write(1.9, "val_accuracy=0.1 epoch=1")
     following.look(node.read)
-    node.write(1.2, "accuracy=0.2 epoch=2")
+    node.write(1.2, "val_accuracy=0.2 epoch=2")
     following.look(node.read)
     assert steps(following) == [1, 2]
 
@@ -74,10 +75,10 @@ def test_lines_that_overtake_each_other_are_not_lost():
 def test_a_log_that_was_rotated_goes_on():
     node, following = Node(), follower()
     for step in (1, 2, 3):
-        node.write(1 + step / 10, f"accuracy=0.1 epoch={step}")
+        node.write(1 + step / 10, f"val_accuracy=0.1 epoch={step}")
     following.look(node.read)
     del node.lines[:2]
-    node.write(1.9, "accuracy=0.1 epoch=4")
+    node.write(1.9, "val_accuracy=0.1 epoch=4")
     following.look(node.read)
     assert steps(following) == [1, 2, 3, 4]
 
@@ -85,7 +86,7 @@ def test_a_log_that_was_rotated_goes_on():
 def test_a_long_log_is_read_in_pieces():
     node, following = Node(), follower(limit=2000)
     for step in range(1, 101):
-        node.write(step, f"accuracy=0.1 epoch={step} {'x' * 50}")
+        node.write(step, f"val_accuracy=0.1 epoch={step} {'x' * 50}")
     following.look(node.read)
     assert following.is_whole
     assert steps(following) == list(range(1, 101))
@@ -95,7 +96,7 @@ def test_a_long_log_is_read_in_pieces():
 def test_one_look_is_bounded_and_the_next_goes_on():
     node, following = Node(), follower(limit=500)
     for step in range(1, 1001):
-        node.write(step, f"accuracy=0.1 epoch={step}")
+        node.write(step, f"val_accuracy=0.1 epoch={step}")
     looks = 0
     while not following.is_whole:
         before = node.requests
@@ -108,10 +109,10 @@ def test_one_look_is_bounded_and_the_next_goes_on():
 
 def test_a_second_that_floods_does_not_hold_up_what_follows():
     node, following = Node(), follower(limit=1000)
-    node.write(0, "accuracy=0.1 epoch=1")
+    node.write(0, "val_accuracy=0.1 epoch=1")
     for _ in range(1000):
         node.write(1, "y" * 100)
-    node.write(2, "accuracy=0.2 epoch=2")
+    node.write(2, "val_accuracy=0.2 epoch=2")
     for _ in range(4):
         following.look(node.read)
     assert following.is_whole
@@ -121,7 +122,7 @@ def test_a_second_that_floods_does_not_hold_up_what_follows():
 def test_a_line_longer_than_a_piece_is_passed_over():
     node, following = Node(), follower(limit=1000)
     node.write(0, "z" * 5000)
-    node.write(1, "accuracy=0.2 epoch=2")
+    node.write(1, "val_accuracy=0.2 epoch=2")
     following.look(node.read)
     assert steps(following) == [2]
 
@@ -129,9 +130,9 @@ def test_a_line_longer_than_a_piece_is_passed_over():
 def test_an_unfinished_line_waits_for_its_end_until_the_log_is_closed():
     following = follower()
     stamp = "2026-01-01T12:00:00.5Z"
-    following.look(lambda _since, _limit: f"{stamp} accuracy=0.9")
+    following.look(lambda _since, _limit: f"{stamp} val_accuracy=0.9")
     assert not following.parser.measurements
-    following.look(lambda _since, _limit: f"{stamp} accuracy=0.93")
+    following.look(lambda _since, _limit: f"{stamp} val_accuracy=0.93")
     following.close()
     assert following.parser.measurements == (Measurement(1, 0.93),)
 
@@ -151,7 +152,7 @@ def test_whenever_one_looks_every_line_is_taken_exactly_once(gaps, looks, limit)
     node, following, now = Node(), follower(limit), 0.0
     for step, gap in enumerate(gaps, start=1):
         now += gap
-        node.write(now, f"accuracy=0.1 epoch={step}")
+        node.write(now, f"val_accuracy=0.1 epoch={step}")
         if step in looks:
             following.look(node.read)
     for _ in range(20):

@@ -16,7 +16,7 @@ from tests.unit.fake_api_server import FakeServer
 
 ENDED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 JOB = Job.from_manifest(manifest(REPORTS))
-LOG = b"2026-01-01T11:59:00Z accuracy=0.95 epoch=1\n"
+LOG = b'2026-01-01T11:59:00Z {"autotuner": 1, "step": 1, "accuracy": 0.95}\n'
 POD = PodStatus("p", "u", "master", is_rank_zero=True, started_at=ENDED - timedelta(minutes=5))
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from autotuner.study.log_parser import LogParser
+from autotuner.study.log_reader import LogReader
 
 PIECES: Final = 16
 """Pieces that one look reads at most."""
@@ -40,7 +40,7 @@ class LogFollower:
         limit: Bytes of one piece.
     """
 
-    def __init__(self, parser: LogParser, limit: int) -> None:
+    def __init__(self, parser: LogReader, limit: int) -> None:
         self.parser = parser
         self.is_whole = False
         self.tail = ""

@@ -30,7 +30,7 @@ from autotuner.job.pytorchjob import devices
 from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
-from autotuner.study.log_parser import LogParser
+from autotuner.study.log_reader import LogReader
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome, Trial
 
@@ -172,7 +172,7 @@ class TrialReader:
         # A pod of another UID is another run; another metric or pattern reads the log anew.
         key = (pod.uid, spec.target.metric, spec.metric_pattern)
         if key not in followers:
-            parser = LogParser(spec.target.metric, spec.metric_pattern)
+            parser = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)
             followers[key] = LogFollower(parser, self._max_log_bytes)
         return followers[key]
 

@@ -58,7 +58,7 @@ from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
 from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.ledger import encode_trial
-from autotuner.study.log_parser import LogParser
+from autotuner.study.log_reader import LogReader, with_reading
 from autotuner.study.outcome import Ending, classify
 from autotuner.study.suggestions import decode_suggestion, encode_suggestion
 from autotuner.trial import Suggestion, Trial
@@ -74,7 +74,7 @@ _NO_ENDING: Final = "the trial's supervisor ended without a record: it was kille
 class _Log:
     """How far a rank-0 log has been read; a cache, rebuilt from the file when it is lost."""
 
-    parser: LogParser
+    reader: LogReader
     decoder: codecs.IncrementalDecoder = field(
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
     )
@@ -88,7 +88,7 @@ class LocalBackend:
         self._folder = folder
         self._surroundings = surroundings
         self._supervisors: dict[int, subprocess.Popen[bytes]] = {}
-        self._logs: dict[tuple[int, str, str | None], _Log] = {}
+        self._logs: dict[tuple[object, ...], _Log] = {}
         self._lock: int | None = None
         self._processes_lock: int | None = None
 
@@ -268,14 +268,13 @@ class LocalBackend:
         log = self._read_log(
             spec, suggestion.number, folder / f"{names[0]}.log", has_ended=ending is not None
         )
-        trial = Trial(
+        unread = Trial(
             suggestion=suggestion,
-            measurements=log.measurements,
             started_at=_moment(read_json(folder / supervisor.STARTED) or ending),
             devices=int(about["devices"]),
-            extras=log.extras,
             template=spec.attempt(str(about.get("template", ""))),
         )
+        trial = with_reading(unread, log)
         if ending is None:
             if runs_on:
                 return trial
@@ -292,7 +291,7 @@ class LocalBackend:
             # Nobody deletes a pod here: a signal is the kernel's, or the user's.
             signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
             logs = (ProcessLog(last, signalled), *others)
-        failed = Ending(code, last, logs=logs)
+        failed = Ending(code, last, logs=logs, near_misses=log.near_misses)
         outcome, message = classify(failed, trial.measurements, spec.target)
         if outcome in NAMES_LOG:
             # The place that the log has once the trial is recorded: `stop` moves it there.
@@ -303,18 +302,21 @@ class LocalBackend:
             trial, outcome=outcome, message=message, ended_at=ended_at, is_complete=failed.is_complete
         )
 
-    def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogParser:
-        # Another metric or pattern reads the log anew.
-        key = (number, spec.target.metric, spec.metric_pattern)
-        log = self._logs.setdefault(key, _Log(LogParser(spec.target.metric, spec.metric_pattern)))
+    def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogReader:
+        # What is read depends on all of these: after an edit the log is read again from its start.
+        key = (number, spec.target, spec.log_format, spec.metric_pattern)
+        log = self._logs.get(key)
+        if log is None:
+            reader = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)
+            log = self._logs[key] = _Log(reader)
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(log.offset)
             while piece := file.read(_CHUNK):
                 log.offset += len(piece)
-                log.parser.feed(log.decoder.decode(piece))
+                log.reader.feed(log.decoder.decode(piece))
         if has_ended:
-            log.parser.close()
-        return log.parser
+            log.reader.close()
+        return log.reader
 
     def _runs(self, number: int) -> bool:
         process = self._supervisors.get(number)

@@ -11,7 +11,8 @@ from torch import nn
 pytest.importorskip("transformers")
 from transformers import Trainer, TrainingArguments
 
-from autotuner.study.log_parser import LogParser
+from autotuner.spec.target import parse_target
+from autotuner.study.log_reader import LogReader
 from autotuner.train.callbacks.huggingface import HuggingFaceCallback
 
 
@@ -156,7 +157,7 @@ def test_what_it_prints_by_itself_is_read(tmp_path, has_bar):
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         trainer.train()
     for metric in ("eval_accuracy", "eval_loss", "loss"):
-        parser = LogParser(metric)
+        parser = LogReader(parse_target(f"{metric} >= 0.5"))
         parser.feed(log.getvalue())
         parser.close()
         logged = [(entry["epoch"], entry[metric]) for entry in trainer.state.log_history if metric in entry]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from autotuner.study.log_parser import LogParser
+from autotuner.spec.target import parse_target
+from autotuner.study.log_reader import LogReader
 
 lightning = pytest.importorskip("lightning.pytorch")
 
@@ -169,11 +170,12 @@ def test_what_its_bar_and_its_table_show_is_read(tmp_path):
         trainer.fit(module, Data())
         fitted = log.getvalue()
         trainer.validate(module, Data())
-    parser = LogParser("val_accuracy")
+    parser = LogReader(parse_target("val_accuracy >= 0.5"))
     parser.feed(fitted)
     parser.close()
     read = [(m.step, pytest.approx(m.value, abs=1e-3)) for m in parser.measurements]
     assert list(enumerate(module.measured[:3])) == read
-    table = LogParser("val_accuracy")
+    table = LogReader(parse_target("val_accuracy >= 0.5"))
     table.feed(log.getvalue()[len(fitted) :])
+    table.close()
     assert [m.value for m in table.measurements] == [pytest.approx(module.measured[3])]

@@ -1,0 +1,47 @@
+"""The names of the log formats, which `autotuner.study.formats` reads; a test keeps the two alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+LOG_FORMATS: Final = frozenset(
+    {
+        "auto",
+        "katib",
+        "mlperf",
+        "dllogger",
+        "nested-json",
+        "json",
+        "model-checkpoint",
+        "olmo",
+        "fairseq",
+        "megatron",
+        "litgpt",
+        "mnist",
+        "meters",
+        "coco",
+        "table",
+        "tqdm",
+        "rich",
+        "keras",
+        "key-value",
+        "huggingface",
+        "lightning",
+        "nemo",
+        "timm",
+        "torchvision",
+        "imagenet",
+        "gpt-neox",
+        "ultralytics",
+        "detectron2",
+        "mmengine",
+        "nanogpt",
+        "torchtune",
+        "composer",
+        "nnunet",
+        "fastai",
+        "csv",
+        "transfer-learning",
+    }
+)
+"""What the annotation `log-format` may say."""

@@ -1,0 +1,95 @@
+"""Doubt about what a log says: which readings there are, and the annotation that settles it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import re2
+
+from autotuner.study.formats.reading import Metric, Reading
+from autotuner.study.formats.text import Finder
+
+MAX_SHOWN: Final = 200
+"""Characters of a line that a message repeats."""
+_VALUE: Final = r"(?P<value>[-+.\deE]+)"
+_MAX_PATTERN: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a log's readings are not taken, with the lines, the numbers read off them, and a remedy to copy."""
+
+    reason: str
+    lines: tuple[tuple[str, float], ...]
+    remedies: tuple[str, ...]
+
+    @property
+    def message(self) -> str:
+        """The doubt in words: reason, readings, remedy."""
+        said = "; ".join(f"{value:g} from {line!r}" for line, value in self.lines)
+        remedy = " or ".join(self.remedies)
+        return f"the metric is in doubt: {self.reason}. Read {said}. Nothing is counted; add {remedy}"
+
+
+def doubt(metric: Metric, reason: str, *readings: Reading, target: str = "") -> Doubt:
+    """Return a doubt over a few readings, with a pattern for each line, or with the target that fits them."""
+    remedies = [_annotation("target", target)] if target else []
+    for reading in readings if not target else ():
+        for value in (reading.value, reading.alternative):
+            pattern = None if value is None else pattern_for(metric, reading.line, value)
+            if pattern is not None and (remedy := _annotation("metric-pattern", pattern)) not in remedies:
+                remedies.append(remedy)
+    if not remedies:
+        remedies.append(
+            _annotation("metric-pattern", re.escape(metric.name) + r"\D{1,20}" + _VALUE)
+            + ", changed so that it matches the lines that are meant"
+        )
+    return Doubt(reason, tuple((bounded(r.line), r.value) for r in readings), tuple(remedies))
+
+
+def pattern_for(metric: Metric, line: str, value: float) -> str | None:
+    """Return an RE2 pattern that reads a value off a line and off those like it; None where none is found."""
+    found = next((f for f in Finder(metric).find(line) if value in {f.value, f.average}), None)
+    if found is None:
+        return None
+    start = max(0, found.start - 40)
+    start = line.rfind(" ", 0, start) + 1 if start else 0
+    lead = _generalised(line[start : found.start]).lstrip()
+    shown = line[found.start : found.end]
+    number = re.search(r"[-+.\d][-+.\deE,]*\s?%?\]?$", shown)
+    if number is None:
+        return None
+    pattern = lead + _generalised(shown[: number.start()]) + _VALUE
+    if value != found.value:  # the average, in parentheses behind the value
+        pattern = lead + _generalised(shown[: number.start()]) + r"[-+.\deE]+%?\s*\(\s*" + _VALUE
+    if len(pattern) > _MAX_PATTERN or not _reads(pattern, line):
+        return None
+    return pattern
+
+
+def bounded(line: str) -> str:
+    """Return a line as messages show it."""
+    text = "".join(c if c.isprintable() else " " for c in line).strip()
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def _generalised(text: str) -> str:
+    escaped = re.sub(r"([\\.^$*+?{}\[\]|()])", r"\\\1", text)
+    escaped = re.sub(r"\d+(?:\\\.\d+)?", r"[\\d.]+", escaped)
+    return re.sub(r"\s+", r"\\s+", escaped)
+
+
+def _reads(pattern: str, line: str) -> bool:
+    try:
+        options = re2.Options()
+        options.log_errors = False
+        return re2.compile(pattern, options).search(line) is not None
+    except re2.error:
+        return False
+
+
+def _annotation(name: str, value: str) -> str:
+    quoted = value.replace("'", "''")
+    return f"autotuner.dev/{name}: '{quoted}'"

@@ -1,0 +1,247 @@
+"""Progress bars: tqdm's (Lightning, NeMo, Accelerate), rich's (Lightning), Keras's.
+
+A bar prints the same values many times, and goes on showing what the epoch before has measured. So what it
+shows counts when its epoch is over: the last value of the full bar.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from autotuner.study.formats.line import Line
+from autotuner.study.formats.reading import Format, Label, Metric, Position, Reading, label_in, position_in
+from autotuner.study.formats.text import Finder
+
+_TQDM: Final = re.compile(
+    r"(?P<percent>\d{1,3})%\|(?P<bar>[^|]{0,400})\|\s{0,8}(?P<count>[\d.]{1,15}[kMG]?)/(?P<total>[\d.]{1,15}[kMG]?|\?)\s\[(?=\d|\?)"
+    r"|:\s{0,4}\|\s{0,400}\|\s{0,8}(?P<many>\d{1,15})/\?\s\[(?=\d)"
+)
+"""`30%|###   | 3/10 [00:01<00:03, 2.1it/s, accuracy=0.5]`."""
+_EPOCHS: Final = re.compile(r"(?:^|\s)epochs?\s{0,4}:?\s{0,4}$", re.IGNORECASE)
+_TORCHTUNE: Final = re.compile(r"\s{0,8}(?P<epoch>\d{1,9})\|(?P<step>\d{1,12})\|(?=[A-Za-z])")
+
+
+class TqdmReader:
+    """Reads tqdm's bars.
+
+    One that names no epoch counts when it is full, as one step; bars of several lengths, as of training and
+    validation, are kept apart. What names its data set itself, such as `val_acc`, counts when it changes.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self._finder = Finder(metric)
+        self._metric = metric
+        self._count = 0.0
+        self._before = 0.0
+        self._bars = 0.0
+        self._is_within = False
+        self._shown: float | None = None
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return what a bar shows of the metric."""
+        bar = _TQDM.search(line.text)
+        if bar is None:
+            return None
+        found = list(self._finder.find(line.text))
+        if not found:
+            return None
+        lead = line.text[: bar.start()]
+        each = found[-1]
+        label = self._metric.label or label_in(lead) or each.label
+        count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")
+        share = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
+        progress: float | None = share
+        variant = each.variant
+        epoch = position_in(lead).epoch
+        if tuned := _TORCHTUNE.match(line.text):
+            position, progress = Position(float(tuned["epoch"]), float(tuned["step"])), 1.0
+        elif epoch is not None and self._names_its_data:
+            position, progress = self._validated(Position(epoch, count, total or None), each.value, share)
+        elif epoch is not None:
+            position = Position(epoch)
+        elif _EPOCHS.search(lead[:80].rstrip()):
+            position, progress = Position(count), 1.0
+        elif context.epoch is not None:
+            position = Position(context.epoch)
+        else:
+            step = self._advanced(count)
+            if self._names_its_data or not total:
+                is_shown, self._shown = each.value == self._shown and self._names_its_data, each.value
+                if is_shown:
+                    return []
+                position, progress = Position(None, step), 1.0
+            else:
+                position = Position(None, self._bars + 1)
+                variant = variant or ("" if label else f"bar of {total:g}")
+        return [
+            Reading(
+                each.value,
+                position,
+                label,
+                line.raw,
+                is_percent=each.is_percent,
+                progress=progress,
+                variant=variant,
+                digits=each.digits,
+            )
+        ]
+
+    @property
+    def _names_its_data(self) -> bool:
+        return self._metric.label not in {Label.UNKNOWN, Label.TRAIN}
+
+    def _advanced(self, count: float) -> float:
+        """Return the count of this bar and of those before it."""
+        if count < self._count:
+            self._before += self._count
+            self._bars += 1
+        self._count = count
+        return self._before + count
+
+    def _validated(self, at: Position, value: float, progress: float) -> tuple[Position, float | None]:
+        """Return where a validation's value belongs; one that changes within the epoch is a measurement."""
+        is_new, self._shown = value != self._shown, value
+        if is_new and progress < 1 and at.total:
+            self._is_within = True
+            return at, None
+        return (at if self._is_within else Position(at.epoch)), progress
+
+
+def _number(text: str) -> float:
+    scale = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:], 1.0)
+    try:
+        return float(text.rstrip("kMG")) * scale
+    except ValueError:
+        return 0.0
+
+
+_RICH: Final = re.compile(
+    r"[\u2501\u2578\u257a\u2500]{2,400}\s{0,4}(?:\d{1,3}%\s{0,4})?(?P<count>\d{1,12})/(?P<total>\d{1,12})\s{1,4}[\d-]{1,4}:"
+)
+
+
+class RichBarReader:
+    """Reads rich's bars, as Lightning prints them: `Epoch 3/3 ━━━━ 4/4 0:00:00 • 0:00:00 6.5it/s`."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._finder = Finder(metric)
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return what a bar shows of the metric."""
+        bar = _RICH.search(line.text)
+        if bar is None:
+            return None
+        lead = line.text[: bar.start()]
+        position = Position(position_in(lead).or_else(context).epoch)
+        count, total = float(bar["count"]), float(bar["total"])
+        return [
+            Reading(
+                each.value,
+                position,
+                self._metric.label or label_in(lead) or each.label,
+                line.raw,
+                is_percent=each.is_percent,
+                progress=min(count / total, 1.0) if total else 1.0,
+                variant=each.variant,
+                digits=each.digits,
+            )
+            for each in list(self._finder.find(line.text))[-1:]
+        ]
+
+
+_KERAS: Final = re.compile(
+    r"\s{0,4}(?:step )?(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}"
+    r"(?:\[[=>.\s]{1,80}\]|[\u2501 ]{1,80}|-)\s?(?=-|\d)"
+)
+
+
+class KerasReader:
+    """Reads Keras's bar, `469/469 ━━━ 3s 5ms/step - accuracy: 0.88 - val_accuracy: 0.91`.
+
+    A bar under a line `Epoch 1/2` is of `fit`: without `val_`, its metrics are of the training. The next
+    bar without such a line is of `evaluate`.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self._finder = Finder(metric)
+        self._metric = metric
+        self._epoch: float | None = None
+        self._is_evaluated = False
+        self._count = 0.0
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return what a bar shows of the metric."""
+        bar = _KERAS.match(line.text)
+        if bar is None:
+            return None
+        count = float(bar["count"])
+        total = float(bar["total"]) if bar["total"] != "Unknown" else 0.0
+        if context.epoch is not None and context.epoch != self._epoch:
+            self._epoch, self._is_evaluated = context.epoch, False
+        elif count < self._count or context.epoch is None:
+            self._is_evaluated = True
+        self._count = count
+        label = self._metric.label or (Label.TEST if self._is_evaluated else Label.TRAIN)
+        return [
+            Reading(
+                each.value,
+                Position(context.epoch),
+                label,
+                line.raw,
+                is_percent=each.is_percent,
+                progress=count / total if total else 1.0,
+                digits=each.digits,
+            )
+            for each in self._finder.find(line.text)
+        ]
+
+
+_REACHED: Final = re.compile(
+    r"\s{0,4}Epoch (?P<epoch>\d{1,9}), global step (?P<step>\d{1,12}): "
+    r"['\"]?(?P<name>[^'\"\n]{1,160}?)['\"]? reached (?P<value>\S{1,40}) \(best"
+)
+
+
+class CheckpointReader:
+    """Reads what Lightning's ModelCheckpoint prints, `Epoch 2, global step 12: 'val_acc' reached 0.98`.
+
+    Its lines, and EarlyStopping's, speak of the best value as well, which is no measurement.
+    """
+
+    _SAYS = re.compile(r"\s{0,4}(?:Metric \S{1,160} improved|Epoch \d{1,9}, global step \d|Monitored metric)")
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the value that was reached."""
+        del context
+        if not self._SAYS.match(line.text):
+            return None
+        match = _REACHED.match(line.text)
+        if match is None or not self._metric.is_named(match["name"]):
+            return []
+        try:
+            value = float(match["value"])
+        except ValueError:
+            return []
+        digits = min(len(match["value"].partition(".")[2]), 12)
+        position = Position(float(match["epoch"]), float(match["step"]))
+        label = self._metric.label or Label.VALIDATION
+        return [Reading(value, position, label, line.raw, digits=digits)]
+
+
+TQDM: Final = Format(
+    "tqdm", "tqdm's progress bar: `Epoch 3: 100%|##| 16/16 [00:01<00:00, val_acc=0.93]`", TqdmReader
+)
+RICH: Final = Format(
+    "rich", "rich's progress bar: `Epoch 3/3 ━━━ 4/4 0:00:00 • 0:00:00 6.5it/s val_acc: 0.98`", RichBarReader
+)
+KERAS: Final = Format("keras", "Keras: `469/469 - 3s - accuracy: 0.88 - val_accuracy: 0.91`", KerasReader)
+CHECKPOINT: Final = Format(
+    "model-checkpoint",
+    "Lightning's ModelCheckpoint: `Epoch 2, global step 12: 'val_acc' reached 0.98 (best ...)`",
+    CheckpointReader,
+)

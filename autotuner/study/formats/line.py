@@ -1,0 +1,124 @@
+"""Clean one line of a log: colours, ranks, logging prefixes, full-width punctuation, array reprs.
+
+Every expression here has bounded repetition, so the cost is linear in the length of the line.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+NUMBER: Final = (
+    r"[-+]?(?:(?:\d{1,3}(?:,\d{3}){1,6}(?![\d,])(?:\.\d{1,40})?|\d{1,40}\.?\d{0,40}|\.\d{1,40})"
+    r"(?:[eE][-+]?\d{1,4})?|nan|inf(?:inity)?)"
+)
+"""A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
+NUMBER_END: Final = r"(?![\w]|\.\d|,\d|\s?%\s?\|(?![A-Za-z]))"
+"""What ends a number: neither `1.2.3`, `0x10`, nor `0,93`, whose comma may separate decimals; nor a progress
+bar's own percentage."""
+
+ESCAPE: Final = re.compile(
+    r"\x1b(?:\[[0-9;?]{0,64}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[@-Z\\-_])"
+)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
+_WRAPPED: Final = re.compile(
+    rf"\b(?:(?:np|numpy|torch|jnp|jax|tf)\.)?(?:Tensor|Decimal|float|float\d{{1,3}}|int\d{{1,3}}|bfloat16|tensor|array|Array"
+    rf"|DeviceArray|ArrayImpl)\(\s{{0,4}}['\[]{{0,3}}\s{{0,4}}({NUMBER})\s{{0,4}}['\]]{{0,3}}"
+    r"(?:, shape=\(\))?"
+    r"(?:,\s{0,4}[a-z_]{1,20}=[^()]{0,60})?\)"
+)
+"""`np.float64(0.17)`, `tensor(0.93, device='cuda:0')`, `tensor([0.93])`, `Array(0.5, dtype=float32)`."""
+_RANK: Final = re.compile(
+    r"\s{0,4}(?:"
+    # torch.distributed, torchrun's tee, and what people write
+    r"[\[(](?:rank|default|trainer|worker|gpu|process|proc|device)[ =:_#-]{0,2}(\d{1,6})(?:/\d{1,6})?"
+    r"\s?[\])]:?"
+    r"|\[\d{1,4},(\d{1,6})\]\s?<std(?:out|err)>:?"  # mpirun --tag-output
+    r"|\[?(?:rank|worker|gpu|process)[ =:_#-]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?(?:[:|]|-(?= ))"
+    r"|\(?\w{1,40} (?:rank=|pid=)(\d{1,9})(?:, ip=[\d.]{1,40})?\)"  # Ray
+    r"|(\d{1,4}):(?= [^\d ])"  # srun --label
+    r")\s?",
+    re.IGNORECASE,
+)
+_TIME: Final = (
+    r"\[?(?:\d{4}[-/]\d\d[-/]\d\d|\d\d[-/]\d\d(?:[-/]\d{2,4})?)[T _]{1,2}\d\d:\d\d:\d\d"
+    r"(?:[.,]\d{1,9})?(?:Z|\s?[+-]\d\d:?\d\d)?"
+)
+_LOGGING: Final = re.compile(
+    r"\s{0,4}(?:"
+    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}})?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?"
+    r"(?:\s(?:stdout|stderr) [FP] )?"
+    r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
+    r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|:)?"
+    r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\):"
+    r"|-\s(?!train|val|test|eval)[\w.-]{1,80}\s-(?=\s)"  # "- mmdet -" of the common logging layout
+    r"|[-|](?=\s{0,4}\b(?:INFO|DEBUG|WARNING)\b)|-(?=\s)"
+    r"|\[(?:[\w./-]{1,80}\.py(?::\d{1,6})?(?::[\w.<>]{1,80})?|__\w{1,40}__)\]:?(?=\s)"
+    r")"
+)
+_FULL_WIDTH: Final = re.compile(r"[\u00a0\u2000-\u200a\u202f\u2212\u3000-\u3002\uff01-\uff5e]")
+_TRANSLATED: Final = {"\u3001": ",", "\u3002": ".", "\u2212": "-"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line as the readers see it.
+
+    `text` is clean; `indent` counts its leading blanks; `rank` is the process that a prefix names; `raw` is
+    the line before logging prefixes were removed, for messages; `is_redrawn` says that the line ended with a
+    carriage return, so that the next one takes its place on a terminal.
+    """
+
+    text: str
+    raw: str
+    rank: int | None = None
+    is_redrawn: bool = False
+
+    @property
+    def indent(self) -> int:
+        """The number of blanks at the start."""
+        return len(self.text) - len(self.text.lstrip())
+
+
+def clean(line: str, *, is_redrawn: bool = False) -> Line:
+    """Return a line without what terminals, launchers and loggers add to it."""
+    text = ESCAPE.sub("", line)
+    if not text.isascii():
+        text = _FULL_WIDTH.sub(_narrow, text)
+    text = _CONTROL.sub("", text.rsplit("\b", 1)[-1])
+    if "(" in text:
+        text = _WRAPPED.sub(r"\1", text)
+    raw = text.rstrip()
+    text, rank = _without_prefixes(raw)
+    return Line(text, raw.strip(), rank, is_redrawn)
+
+
+def to_number(text: str) -> float:
+    """Return the value of what `NUMBER` matched."""
+    return float(text.replace(",", ""))
+
+
+def percent(count: float, total: float) -> float:
+    """Return a count of a total in percent, without the digits that a division adds."""
+    return float(f"{100 * count / total:.12g}")
+
+
+def _without_prefixes(text: str) -> tuple[str, int | None]:
+    rank = None
+    for _ in range(6):
+        if match := _RANK.match(text):
+            found = next((group for group in match.groups() if group is not None), None)
+            rank = rank if found is None else int(found)
+        elif not ((match := _LOGGING.match(text)) and match.end()):
+            break
+        rest = text[match.end() :]
+        if not rest.strip():
+            break
+        text = rest
+    return text, rank
+
+
+def _narrow(match: re.Match[str]) -> str:
+    return _TRANSLATED.get(match[0]) or unicodedata.normalize("NFKC", match[0])

@@ -1,0 +1,253 @@
+"""What a format reads off a line: values of the metric, and where in the run they belong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Final, Protocol
+
+from autotuner.study.formats.line import NUMBER, NUMBER_END, Line, to_number
+
+
+class Label(StrEnum):
+    """The data that a value was measured on, as far as the log says."""
+
+    TRAIN = "training"
+    VALIDATION = "validation"
+    TEST = "test"
+    UNKNOWN = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in the run a line stands: None for what it does not say.
+
+    `step` counts within the epoch where `total`, the steps of an epoch, is given.
+    """
+
+    epoch: float | None = None
+    step: float | None = None
+    total: float | None = None
+
+    def or_else(self, other: Position) -> Position:
+        """Return this position, completed from an earlier one of the same epoch."""
+        if self.epoch is None:
+            if self.step is None:
+                return other
+            return replace(self, epoch=other.epoch)
+        return self
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the line says nothing of where it stands."""
+        return self.epoch is None and self.step is None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value of the metric on one line.
+
+    `is_percent`: a percent sign follows, or the value was computed from a count and a total (then it is
+    100 times the fraction). `is_definite`: the format leaves no question of what is meant, so it counts
+    at once. `progress`, from 0 to 1, marks a value that the next line of the same kind replaces (a progress
+    bar, a running average); it counts when complete. `variant` tells apart what has the same name and
+    label, such as an evaluation of averaged weights; without a label, the format and `lead`, the words before
+    the name, do. `alternative` is another number of the line that might be meant as well.
+    """
+
+    value: float
+    position: Position
+    label: Label
+    line: str
+    format: str = ""
+    is_percent: bool = False
+    is_definite: bool = False
+    progress: float | None = None
+    variant: str = ""
+    alternative: float | None = None
+    uses_step: bool = False
+    digits: int = 4
+    rank: int | None = None
+    lead: str = ""
+
+    @property
+    def stream(self) -> tuple[Label, str]:
+        """What readings of one kind have in common."""
+        return self.label, self.variant or ("" if self.label else f"{self.format} {self.lead}".strip())
+
+
+class Metric:
+    """The metric's name, as it is compared with the names in a log.
+
+    Case is ignored, and so is which of blank, `_`, `-`, `/` and `.` joins words: `val_loss` is also printed
+    as `val loss`, and `Acc@1` as `acc1`. A word more or less is another metric.
+    """
+
+    def __init__(self, name: str, threshold: float) -> None:
+        self.name = name
+        self.threshold = threshold
+        self._key = key(name)
+        self.label = label_in(name)
+
+    def is_named(self, name: str) -> bool:
+        """Return whether a name is this metric's."""
+        return key(name) == self._key
+
+    @property
+    def first_word(self) -> str:
+        """A text that every line with the metric contains, in lower case."""
+        return re.split(r"[@\d]", self._words[0])[0].lower()
+
+    @property
+    def _words(self) -> list[str]:
+        return [word for word in _JOINTS.split(self.name) if word] or [self.name]
+
+    @cached_property
+    def pattern(self) -> str:
+        """A regular expression for the name within a line."""
+        return r"[\s_/.-]{1,2}".join(_spelled(word) for word in self._words)
+
+    @cached_property
+    def is_share(self) -> bool:
+        """Whether values are known to lie between 0 and 1, or 0 and 100."""
+        return bool(_SHARE.search(self.name)) and not _LOSS.search(self.name)
+
+    @cached_property
+    def is_error_rate(self) -> bool:
+        """Whether the name is that of an error in percent or as a fraction."""
+        return bool(_ERROR.search(self.name))
+
+
+def _spelled(word: str) -> str:
+    """Return an expression for a word whose number may be set off: `acc1`, `Acc@1`."""
+    parts = re.findall(r"@?\d+|@|[^\d@]+", word)
+    return "".join(
+        (r"[@_-]?" if part[0] in "@0123456789" and at else "") + re.escape(part.lstrip("@"))
+        for at, part in enumerate(parts)
+    )
+
+
+def key(name: str) -> str:
+    """Return a name as it is compared."""
+    return _JOINTS.sub("_", name.strip().strip("\"'`*:").casefold()).strip("_").replace("@", "")
+
+
+_JOINTS: Final = re.compile(r"[\s_\-/.]+")
+_SHARE: Final = re.compile(
+    r"(?<![a-z])(?:acc(?:uracy)?\d*|top.?[15]|auc|auroc|f1|f.?score|precision|recall|m?ap(?:\W?\d[\d-]*)?"
+    r"|m?iou|m?dice|ndcg|mrr|exact_match)(?![a-z])|accuracy",
+    re.IGNORECASE,
+)
+_LOSS: Final = re.compile(r"loss|perplexity|ppl", re.IGNORECASE)
+_ERROR: Final = re.compile(
+    r"(?<![a-z])(?:err(?:or)?(?:_?rate)?\d?|top.?[15]_?err(?:or)?)(?![a-z])", re.IGNORECASE
+)
+
+_LABEL: Final = re.compile(
+    r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er)?|trn)|(?P<val>val(?:id(?:ation)?)?|validating|dev|eval(?:uat(?:ion|e|ing))?)"
+    r"|(?P<test>test(?:ing|s)?|holdout))(?![A-Za-z])",
+    re.IGNORECASE,
+)
+
+
+def label_in(text: str) -> Label:
+    """Return what the last word of a text that names a data set says."""
+    found = Label.UNKNOWN
+    for match in _LABEL.finditer(text):
+        found = Label.TRAIN if match["train"] else Label.VALIDATION if match["val"] else Label.TEST
+    return found
+
+
+# --- positions ----------------------------------------------------------------------------------------
+
+_WHOLE: Final = r"(?:\d{1,3}(?:,\d{3}){1,5}(?!\d)|\d{1,15})"
+_EPOCH: Final = re.compile(
+    r"(?<![A-Za-z])(?:epoch|ep)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?"
+    rf"(?P<quote>[\"']?)\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<epoch>{_WHOLE}(?:\.\d{{1,20}})?)"
+    r"(?:\s?(?:/|of)\s?(?P<epochs>\d{1,9})\s?)?(?![\w%]|\.\d|\s?(?:s|sec|seconds|min|ms)\b)"
+    r"(?:\]\s?\[\s{0,8}(?P<inner>\d{1,12})\s?/\s?(?P<total>\d{1,12}))?",
+    re.IGNORECASE,
+)
+_STEP: Final = re.compile(
+    r"(?<![A-Za-z])(?:global[_ ]steps?|steps?|iter(?:ation)?s?|num_updates|updates?|batch)"
+    rf"(?:\(train\))?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE})(?![\w%]|\.\d)"
+    r"(?:\s{0,8}(?:/|of)\s{0,8}(?P<total>\d{1,15}))?",
+    re.IGNORECASE,
+)
+_PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})[\s\])]")
+_TIMM: Final = re.compile(
+    r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s"
+)
+_CONFIGURED: Final = re.compile(
+    r"(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$", re.IGNORECASE
+)
+
+
+def position_in(text: str) -> Position:
+    """Return the epoch and the step that a line names."""
+    epoch = step = total = None
+    if head := _TIMM.match(text):
+        return Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
+    for match in _EPOCH.finditer(text):
+        if _CONFIGURED.search(text, max(0, match.start() - 12), match.start()):
+            continue
+        epoch = to_number(match["epoch"])
+        if match["inner"]:
+            step, total = float(match["inner"]), float(match["total"])
+        break
+    if step is None:
+        for pattern in (_STEP, _PAIR) if epoch is not None else (_STEP,):
+            found = next(
+                (
+                    m
+                    for m in pattern.finditer(text)
+                    if not _CONFIGURED.search(text, max(0, m.start() - 12), m.start())
+                ),
+                None,
+            )
+            if found:
+                step = to_number(found["step"])
+                total = float(found["total"]) if found["total"] else None
+                break
+    return Position(epoch, step, total)
+
+
+# --- values -------------------------------------------------------------------------------------------
+
+VALUE: Final = re.compile(
+    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%(?!\s?\|(?![A-Za-z])))?"
+    rf"(?:\s?/\s?(?P<of>\d{{1,15}})(?![\w.]))?{NUMBER_END}(?!\s?/\s?\.?\d)(?(open)\s{{0,4}}\])",
+    re.IGNORECASE,
+)
+"""A value after its name: a number, perhaps in percent, perhaps a count of a total, perhaps in brackets."""
+AVERAGE: Final = re.compile(rf"\s{{0,4}}\(\s{{0,8}}(?P<average>{NUMBER})\s?%?\s{{0,4}}\)", re.IGNORECASE)
+"""What a meter writes after a value: its average, in parentheses."""
+
+
+def digits_of(text: str) -> int:
+    """Return the decimals of a number as it was printed, at most 12."""
+    mantissa = text.lower().split("e")[0]
+    return min(len(mantissa.partition(".")[2]), 12) if "e" not in text.lower() else 6
+
+
+# --- the protocol of a format -------------------------------------------------------------------------
+
+
+class Reader(Protocol):
+    """Reads one log's lines; may remember what a few lines before said, such as a table's header."""
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the metric's values on a line; None where the line is not of this format."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A log format: its name, what it is, and how a reader of it is made."""
+
+    name: str
+    description: str
+    reader: Callable[[Metric], Reader]

@@ -1,0 +1,296 @@
+"""Records on a line: JSON, Python's dictionaries, MLPerf's, DLLogger's and Katib's lines.
+
+Hugging Face's Trainer and Accelerate's examples print dictionaries, the SDK prints JSON.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from autotuner.study.formats.line import NUMBER, Line, to_number
+from autotuner.study.formats.reading import (
+    Format,
+    Label,
+    Metric,
+    Position,
+    Reading,
+    digits_of,
+    key,
+    label_in,
+    position_in,
+)
+from autotuner.study.formats.text import Finder
+
+_ITEM: Final = re.compile(
+    r"[\"'](?P<name>[^\"'{}\n]{1,160})[\"']\s{0,4}:\s{0,4}(?:[\"'](?P<text>[^\"'\n]{0,160})[\"']|(?P<bare>\[[^\]\n]{0,400}\]?|[^\s,{}\"']{1,80})"
+    r"|(?P<opens>\{))",
+)
+"""One item of a dictionary: an evaluator that cannot evaluate, and stays linear."""
+_NUMBER: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
+_EPOCHS: Final = ("epoch", "epoch_num", "epochs", "current_epoch")
+_STEPS: Final = (
+    "step",
+    "global_step",
+    "iteration",
+    "iter",
+    "steps",
+    "num_updates",
+    "trainer_global_step",
+    "step_num",
+)
+_DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
+_CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
+
+Items = list[tuple[str, str]]
+
+
+def items_of(text: str) -> Items:
+    """Return the innermost names and their values as text."""
+    return [
+        (match["name"], match["text"] if match["text"] is not None else match["bare"])
+        for match in _ITEM.finditer(text)
+        if match["opens"] is None
+    ]
+
+
+def value_of(text: str) -> tuple[float, bool, int] | None:
+    """Return a number, whether a percent sign follows, and its decimals."""
+    match = _NUMBER.fullmatch(text.strip().rstrip("]}").lstrip("["))
+    return (to_number(match["value"]), bool(match["percent"]), digits_of(match["value"])) if match else None
+
+
+def _position(items: Items, metric: Metric) -> Position:
+    named = {name.lower(): text for name, text in reversed(items) if not metric.is_named(name)}
+    return Position(_first(named, _EPOCHS), _first(named, _STEPS))
+
+
+def _first(named: Mapping[str, str], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        number = value_of(named.get(name, ""))
+        if number is not None and abs(number[0]) < 1e15:  # noqa: PLR2004 (no NaN either)
+            return number[0]
+    return None
+
+
+class DictionaryReader:
+    """Reads `{...}` of JSON or Python wherever it stands on a line."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._finder = Finder(metric)
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the metric's values in the line's dictionaries."""
+        text = line.text
+        start = text.find("{")
+        if start < 0 or ":" not in text[start:] or _CONFIG.search(text[:start]):
+            return None
+        items = items_of(text[start:])
+        if not items or next(self._finder.find(text[text.rfind("}") + 1 :]), None) is not None:
+            return None
+        lead = text[:start]
+        position = _position(items, self._metric).or_else(position_in(lead)).or_else(context)
+        uses_step = any(name == "autotuner" for name, _ in items)
+        return [
+            Reading(
+                value=number[0],
+                position=position,
+                label=self._label(items, lead),
+                line=line.raw,
+                is_percent=number[1],
+                is_definite=True,
+                uses_step=uses_step,
+                digits=number[2],
+            )
+            for name, value in items
+            if self._metric.is_named(name) and (number := value_of(value)) is not None
+        ]
+
+    def _label(self, items: Items, lead: str) -> Label:
+        if self._metric.label is not Label.UNKNOWN:
+            return self._metric.label
+        for name, value in items:
+            if name.lower() in _DATA and (label := label_in(value)):
+                return label
+        if label := label_in(lead):
+            return label
+        # {"train": {"accuracy": 0.9}, "val": {"accuracy": 0.8}} needs the nesting, which a label cannot say.
+        names = {key(name) for name, _ in items}
+        own = key(self._metric.name)
+        has_sibling = any(f"{word}_{own}" in names for word in ("val", "valid", "eval", "test", "validation"))
+        return Label.TRAIN if has_sibling else Label.UNKNOWN
+
+
+class NestedReader:
+    """Reads JSON whose metrics stand below the name of a data set, as `{"val": {"accuracy": 0.8}}`."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the metric's values with the label of the key above them."""
+        start = line.text.find("{")
+        if start < 0 or line.text.count("{") < 2 or _CONFIG.search(line.text[:start]):  # noqa: PLR2004
+            return None
+        record = _load(line.text[start:].strip())
+        if record is None:
+            return None
+        flat = list(_flatten(record, ""))
+        items = [(name, text) for _, name, text in flat]
+        position = _position(items, self._metric).or_else(context)
+        readings = []
+        for path, name, text in flat:
+            number = value_of(text)
+            if number is None or not (self._metric.is_named(name) or self._metric.is_named(f"{path}/{name}")):
+                continue
+            label = self._metric.label or label_in(path)
+            readings.append(
+                Reading(
+                    value=number[0],
+                    position=position,
+                    label=label,
+                    line=line.raw,
+                    is_percent=number[1],
+                    is_definite=True,
+                    digits=number[2],
+                    variant="" if label else path,
+                )
+            )
+        return readings or None
+
+
+def _load(text: str) -> object:
+    if len(text) > 16_384:  # noqa: PLR2004 (nested records are short; the parsers are recursive)
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return None
+
+
+def _flatten(record: object, path: str, depth: int = 0) -> Iterator[tuple[str, str, str]]:
+    if not isinstance(record, dict) or depth > 4:  # noqa: PLR2004
+        return
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{path}/{name}"[-200:] if path else str(name)[:200], depth + 1)
+        elif isinstance(value, int | float | str) and not isinstance(value, bool):
+            yield path, str(name), str(value)
+
+
+_MLLOG: Final = re.compile(r".{0,20}:::MLL(?:OG)?\b")
+
+
+class MLPerfReader:
+    """Reads MLPerf's `:::MLLOG {...}`: the record's `key` names the metric, `value` is its value."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the value of a record with the metric's key."""
+        if not _MLLOG.match(line.text):
+            return None
+        items = items_of(line.text)
+        named = dict(reversed(items))
+        number = value_of(named.get("value", ""))
+        if not self._metric.is_named(named.get("key", "")) or number is None:
+            return []
+        # A target quality is logged under names of its own; `metadata` holds the epoch.
+        position = _position(items, self._metric).or_else(context)
+        return [Reading(number[0], position, Label.VALIDATION, line.raw, is_definite=True, digits=number[2])]
+
+
+_DLLL: Final = re.compile(r"\s{0,4}DLLL\s")
+_DLL_STEP: Final = re.compile(
+    r"\"step\"\s?:\s?(?:\[(?P<list>[\d\s,]{0,60})\]|\"(?P<summary>[^\"]{0,40})\"|(?P<one>\d{1,15}))"
+)
+
+
+class DLLoggerReader:
+    """Reads NVIDIA DLLogger's `DLLL {"step": [epoch, iteration], "data": {...}}`."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the metric of the record's data."""
+        if not _DLLL.match(line.text):
+            return None
+        items = items_of(line.text)
+        step = _DLL_STEP.search(line.text)
+        numbers = [
+            float(n) for n in ((step["list"] or step["one"] or "") if step else "").split(",") if n.strip()
+        ]
+        position = Position(numbers[0] if numbers else None, numbers[1] if len(numbers) > 1 else None)
+        readings = [
+            Reading(
+                number[0],
+                position.or_else(context),
+                self._metric.label or label_in(name),
+                line.raw,
+                is_percent=number[1],
+                is_definite=True,
+                digits=number[2],
+            )
+            for name, value in items
+            if self._metric.is_named(name) and (number := value_of(value)) is not None
+        ]
+        # The summary at the end repeats the last epoch's, or its best: it stands at no step.
+        return [] if step and not numbers and not position.epoch else readings
+
+
+_KATIB: Final = re.compile(
+    rf"\{{\s{{0,4}}metricName:\s{{0,4}}(?P<name>[^;,{{}}]{{1,100}}),\s{{0,4}}metricValue:\s{{0,4}}(?P<value>{NUMBER})\s{{0,4}}\}}",
+    re.IGNORECASE,
+)
+
+
+class KatibReader:
+    """Reads `{metricName: accuracy, metricValue: 0.93}`, which Katib's examples print."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the metric's values."""
+        if "metricName" not in line.text:
+            return None
+        position = position_in(line.text[: line.text.find("{")]).or_else(context)
+        return [
+            Reading(
+                to_number(match["value"]),
+                position,
+                self._metric.label or Label.UNKNOWN,
+                line.raw,
+                is_definite=True,
+                digits=digits_of(match["value"]),
+            )
+            for match in _KATIB.finditer(line.text)
+            if self._metric.is_named(match["name"])
+        ]
+
+
+MLPERF: Final = Format(
+    "mlperf", 'MLPerf logging: `:::MLLOG {"key": "eval_accuracy", "value": 0.72, ...}`', MLPerfReader
+)
+DLLOGGER: Final = Format(
+    "dllogger", 'NVIDIA DLLogger: `DLLL {"step": [3, 100], "data": {...}}`', DLLoggerReader
+)
+KATIB: Final = Format("katib", "Katib's examples: `{metricName: accuracy, metricValue: 0.93}`", KatibReader)
+NESTED: Final = Format(
+    "nested-json", 'JSON with a data set above the metrics: `{"val": {"accuracy": 0.9}}`', NestedReader
+)
+DICTIONARY: Final = Format(
+    "json",
+    "JSON and Python dictionaries on a line, as the SDK, Hugging Face's Trainer and Accelerate print",
+    DictionaryReader,
+)

@@ -1,0 +1,248 @@
+"""Tables: a header with the metric's name, and rows of numbers below it.
+
+With bars (detectron2, PrettyTable, Lightning's box), with commas (CSV) or with blanks (fastai, skorch,
+Ultralytics). A row counts where it has as many cells as the header; of rows a class, only the one over all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from autotuner.study.formats.line import NUMBER, Line, to_number
+from autotuner.study.formats.reading import Format, Label, Metric, Position, Reading, digits_of, key, label_in
+
+_BARS: Final = re.compile(r"[|\u2502\u2503]")
+_RULE: Final = re.compile(r"[\s|:+\-=\u2500-\u257f]{3,}$")
+_CELL: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
+_PROGRESS: Final = re.compile(r":?\s{0,4}\d{1,3}%(?:\||\s[\u2501\u2578\u257a\u2500]).{0,400}$")
+_TASK: Final = re.compile(
+    r"(?:Evaluation results for|copypaste: Task:|IoU metric:|Evaluate annotation type|Evaluating)"
+    r"\s{1,4}\W?(?P<task>bbox|segm|keypoints|proposal)",
+    re.IGNORECASE,
+)
+_COPY: Final = re.compile(r"\s{0,4}copypaste:\s{1,4}(?=[\w.-]{1,20},)")
+_FIELDS: Final = re.compile(r"[:=]\s?[\d'\"]")
+"""What lines with names of their own have, and rows of a table have not."""
+_EPOCHS: Final = frozenset({"epoch", "ep", "epochs", "e"})
+_STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step", "#"})
+_CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
+_OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
+_MAX_CELLS: Final = 64
+_MAX_CELL: Final = 64
+
+
+@dataclass(slots=True)
+class _Header:
+    kind: str
+    names: list[str]
+    wide: list[str]
+    task: str = ""
+
+
+class TableReader:
+    """Reads rows below a header; remembers one header, and the last epoch that a row named."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._header: _Header | None = None
+        self._task = ""
+        self._epoch: float | None = None
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the metric's cell of a row; an empty list for the table's other lines."""
+        text = line.text
+        if task := _TASK.search(text):
+            self._task = task["task"].lower()
+        kind, cells = _cells(_PROGRESS.sub("", text))
+        if _RULE.match(text.strip()):
+            return [] if kind == "bars" else None
+        if len(cells) < 2 or len(cells) > _MAX_CELLS:  # noqa: PLR2004
+            return None
+        header = self._header
+        if header is not None and kind == header.kind and _has_number(cells):
+            for names in (header.names, header.wide):
+                if len(cells) == len(names):
+                    return self._row(header, names, cells, line, context)
+        if kind == "bars" and len(cells) == 2 and self._metric.is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
+            return self._pair(cells, line, context)
+        if _is_header(cells):
+            self._take_header(kind, cells, _PROGRESS.sub("", text))
+            return [] if self._column(cells) or kind != "blanks" else None
+        return None
+
+    def _take_header(self, kind: str, cells: list[str], text: str) -> None:
+        has_metric = bool(self._column(cells))
+        is_known = any(key(cell) in _EPOCHS for cell in cells)
+        if has_metric or is_known:
+            wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
+            self._header = _Header(kind, cells, wide, task=self._task)
+        elif kind == (self._header.kind if self._header else None):
+            self._header = None
+
+    def _column(self, names: Sequence[str]) -> list[int]:
+        return [i for i, name in enumerate(names) if self._metric.is_named(_bare(name))]
+
+    def _row(
+        self, header: _Header, names: list[str], cells: list[str], line: Line, context: Position
+    ) -> list[Reading] | None:
+        named = {key(name): cell for name, cell in zip(names, cells, strict=True)}
+        epoch = _number(next((named[n] for n in named if n in _EPOCHS), "").split("/")[0])
+        step = _number(next((named[n] for n in named if n in _STEPS), "").split("/")[0])
+        self._epoch = epoch if epoch is not None else self._epoch
+        classes = [named[n].strip().lower() for n in named if n in _CLASSES]
+        if classes and classes[0] not in _OVERALL:
+            return []
+        position = Position(epoch, step).or_else(context).or_else(Position(self._epoch))
+        readings = []
+        has_sibling = any(
+            key(n) == f"{word}_{key(self._metric.name)}"
+            for n in names
+            for word in ("val", "valid", "test", "eval")
+        )
+        columns = self._column(names)
+        for index in columns:
+            cell = _CELL.fullmatch(cells[index].strip())
+            if cell is None:
+                continue
+            label = Label.TRAIN if has_sibling and not self._metric.label else Label.UNKNOWN
+            readings.append(
+                Reading(
+                    to_number(cell["value"]),
+                    position,
+                    self._metric.label or label,
+                    line.raw,
+                    is_percent=bool(cell["percent"]),
+                    is_definite=len(columns) == 1 and not header.task,
+                    variant=header.task or (f"column {index + 1}" if len(columns) > 1 else ""),
+                    digits=digits_of(cell["value"]),
+                )
+            )
+        return readings or (None if header.kind == "blanks" else [])
+
+    def _pair(self, cells: list[str], line: Line, context: Position) -> list[Reading] | None:
+        cell = _CELL.fullmatch(cells[1].strip())
+        if cell is None:
+            return None
+        return [
+            Reading(
+                to_number(cell["value"]),
+                context,
+                self._metric.label or label_in(cells[0]),
+                line.raw,
+                is_percent=bool(cell["percent"]),
+                digits=digits_of(cell["value"]),
+            )
+        ]
+
+
+def _cells(text: str) -> tuple[str, list[str]]:
+    stripped = text.strip()
+    if copied := _COPY.match(text):
+        return "commas", text[copied.end() :].strip().split(",")
+    if len(_BARS.findall(stripped)) >= 2 and _BARS.match(stripped) and _BARS.match(stripped[-1]):  # noqa: PLR2004
+        return "bars", [cell.strip() for cell in _BARS.split(stripped)[1:-1]]
+    if len(_BARS.findall(stripped)) >= 2 and not _FIELDS.search(stripped):  # noqa: PLR2004
+        return "inner bars", [cell.strip() for cell in _BARS.split(stripped)]
+    for kind, mark in (("commas", ","), ("tabs", "\t"), ("semicolons", ";")):
+        if stripped.count(mark) >= 1 and not _FIELDS.search(stripped):
+            cells = [cell.strip().strip('"') for cell in stripped.split(mark)]
+            if all(cells) and all(
+                len(cell) <= _MAX_CELL and (kind == "tabs" or " " not in cell) for cell in cells
+            ):
+                return kind, cells
+    return "blanks", stripped.split()
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Return whether cells are names: no word of theirs is a number."""
+    if not all(cell and len(cell) <= _MAX_CELL for cell in cells):
+        return False
+    return not any(_CELL.fullmatch(word) for cell in cells for word in cell.split())
+
+
+def _has_number(cells: list[str]) -> bool:
+    return any(_CELL.fullmatch(cell) for cell in cells)
+
+
+def _number(text: str) -> float | None:
+    cell = _CELL.fullmatch(text.strip())
+    return to_number(cell["value"]) if cell and abs(to_number(cell["value"])) < 1e15 else None  # noqa: PLR2004
+
+
+def _bare(name: str) -> str:
+    """Return a column's name without the parentheses of a group: `Box(P`, `mAP50-95)`."""
+    if name.count("(") == name.count(")"):
+        return name
+    return name.rpartition("(")[2].rstrip(")")
+
+
+_COCO: Final = re.compile(
+    r"\s{0,4}Average (?P<kind>Precision|Recall)\s{1,4}\(A[PR]\) @\[ IoU=(?P<iou>[\d.:]{3,9})\s{0,12}"
+    r"\| area=\s{0,8}(?P<area>\w{1,8})"
+    rf"\s{{0,4}}\| maxDets=\s{{0,4}}(?P<detections>\d{{1,6}})\s{{0,4}}\] = (?P<value>{NUMBER})"
+)
+_COCO_NAMES: Final = {
+    "0.50:0.95": frozenset(
+        {"ap", "map", "average_precision", "map50_95", "map_50_95", "ap50_95", "coco_ap", "coco_map"}
+    ),
+    "0.50": frozenset({"ap50", "ap_50", "map50", "map_50"}),
+    "0.75": frozenset({"ap75", "ap_75", "map75", "map_75"}),
+    "small": frozenset({"aps", "ap_s", "map_s", "ap_small"}),
+    "medium": frozenset({"apm", "ap_m", "map_m", "ap_medium"}),
+    "large": frozenset({"apl", "ap_l", "map_l", "ap_large"}),
+}
+_RECALLS: Final = frozenset({"ar", "average_recall", "ar100", "mar", "ar_100"})
+_COCO_PREFIX: Final = re.compile(r"^(?:(?:coco|val|eval|test|bbox|segm|box|mask|metrics)_){1,4}")
+
+
+class CocoReader:
+    """Reads the summary of the COCO tools: fractions, however its names are written elsewhere."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._name = _COCO_PREFIX.sub("", key(metric.name))
+        self._wanted = next((t for t in ("bbox", "segm") if t in metric.name.lower()), "")
+        self._task = ""
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return the row that the metric names."""
+        if task := _TASK.search(line.text):
+            self._task = task["task"].lower()
+        row = _COCO.match(line.text)
+        if row is None:
+            return None
+        if not self._is_row(row) or (self._wanted and self._task and self._task != self._wanted):
+            return []
+        value = to_number(row["value"])
+        return [
+            Reading(
+                100 * value,
+                context,
+                Label.VALIDATION,
+                line.raw,
+                is_percent=True,
+                variant="" if self._wanted else self._task,
+                digits=1,
+            )
+        ]
+
+    def _is_row(self, row: re.Match[str]) -> bool:
+        if row["kind"] == "Recall":
+            return (
+                self._name in _RECALLS
+                and row["iou"] == "0.50:0.95"
+                and row["area"] == "all"
+                and row["detections"] == "100"
+            )
+        name = row["iou"] if row["area"] == "all" else row["area"]
+        return self._name in _COCO_NAMES.get(name, frozenset())
+
+
+TABLE: Final = Format(
+    "table", "tables with bars, blanks or commas: detectron2, Ultralytics, fastai, CSV", TableReader
+)
+COCO: Final = Format(
+    "coco", "the COCO tools' summary: `Average Precision  (AP) @[ IoU=0.50:0.95 | ...] = 0.364`", CocoReader
+)

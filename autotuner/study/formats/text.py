@@ -1,0 +1,273 @@
+"""Free text and `key=value`: the metric's name, something that stands for "is", and a number.
+
+Most hand-written logs are of this format, and several others use its search for names within a line of their
+own. Words before a name change what it means: the best value so far, a target and a threshold are no
+measurements of this epoch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from autotuner.study.formats.line import NUMBER, Line, percent, to_number
+from autotuner.study.formats.reading import (
+    AVERAGE,
+    VALUE,
+    Format,
+    Label,
+    Metric,
+    Position,
+    Reading,
+    digits_of,
+    label_in,
+    position_in,
+)
+
+_IS: Final = (
+    r"[\"'`*\])]{0,2}(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\))?"
+    r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
+    r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
+    r"|\s{1,4}(?:is|was|reached|at)\s{1,4}:?\s{0,4}"
+    r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>[A-Za-z][\w ,()-]{0,60}?)(?:\s?[:=]|\sis)\s{0,4}"
+    r"|(?P<blank>\s{1,12}))"
+)
+"""What stands between a name and its number."""
+_NOT_MEASURED: Final = re.compile(
+    r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
+    r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
+    r"|std|stddev|chance|random|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim)"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_BEFORE: Final = re.compile(r"(?:[A-Za-z_'-]{1,24}[ \t_(]{1,3}){1,4}$")
+_VARIANT: Final = re.compile(
+    r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
+_AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
+_WHOLE_SET: Final = re.compile(
+    r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
+    re.IGNORECASE,
+)
+_NEXT_CELL: Final = re.compile(
+    rf"\s{{0,40}}[|\u2502\u2503]\s{{0,40}}{NUMBER}\s{{0,40}}(?:[|\u2502\u2503]|$)", re.IGNORECASE
+)
+_COUNTED: Final = re.compile(r"\s{0,4}\(\s{0,4}\d{1,15}\s?/\s?(?P<total>\d{1,15})\s{0,4}\)")
+_PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<count>\d{1,12})\s?/\s?(?P<total>\d{1,12})\s?[\])]")
+_WHOLE: Final = re.compile(r"\s{0,4}(?:$|[|,;)\]%(])")
+_DUMP: Final = re.compile(
+    r"[\W_]{0,8}(?:DLL [\d:. -]{10,40})?(?:"
+    r"(?:PARAMETER|(?:re)?load\w{0,4}|resum\w{1,4}|restor\w{1,4}|sav(?:ed|ing)(?! dict for)"
+    r"|continu\w{1,4})\s|(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
+    r"|settings|options|parameters|flags|[\w.]{0,40}(?:Error|Exception|Warning)|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
+    r"(?![\w])|--)",
+    re.IGNORECASE,
+)
+"""What a line starts with that repeats a configuration, or what a checkpoint holds."""
+_MAX_LEAD: Final = 300
+_NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
+_OLD: Final = re.compile(
+    r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|checkpoint|ckpt)(?![a-z])", re.IGNORECASE
+)
+_BECOMES: Final = re.compile(
+    rf"\s{{0,4}}(?:-{{1,2}}>|=>|\u2192)\s{{0,4}}{NUMBER}|\s\d{{3}}(?![\d%/])", re.IGNORECASE
+)
+"""What makes a number only a part: `0.80 -> 0.95`, `1 234`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The metric's name with a number, somewhere on a line."""
+
+    start: int
+    end: int
+    value: float
+    digits: int
+    is_percent: bool
+    average: float | None
+    label: Label
+    variant: str
+    lead: str = ""
+
+
+class Finder:
+    """Finds the metric's name with a number in free text."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._word = metric.first_word
+        self._named = re.compile(
+            rf"(?<![\w./@?&-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
+        )
+        self._sibling = re.compile(
+            rf"(?<![A-Za-z])(?P<sibling>(?:val(?:id(?:ation)?)?|eval|test|dev)[_/.-]{metric.pattern})(?![\w@])",
+            re.IGNORECASE,
+        )
+
+    def mentions(self, text: str) -> bool:
+        """Return whether a line contains the metric's first word at all: a fast check."""
+        return self._word in text.lower()
+
+    def find(self, text: str) -> Iterator[Found]:
+        """Yield what a line says of the metric, from left to right."""
+        if not self.mentions(text):
+            return
+        for match in self._named.finditer(text):
+            number = VALUE.match(text, match.end())
+            if number is not None and self._is_value(match, number, text):
+                found = self._found(match, number, text)
+                if found is not None:
+                    yield found
+
+    def sibling(self, text: str) -> str:
+        """Return the validation's name of this metric, such as `val_acc` for `acc`; nothing without one."""
+        if self.metric.label is not Label.UNKNOWN or not self.mentions(text):
+            return ""
+        match = self._sibling.search(text)
+        return match["sibling"] if match else ""
+
+    def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
+        """Return whether a number is the metric's value, and neither an old one nor a part of something."""
+        after = number.end()
+        if match["blank"] and not _is_number_after_blank(number, text):
+            return False
+        change = _BECOMES.match(text, after)
+        if change and (not change[0].strip().isdigit() or "." not in number["value"]):
+            return False
+        if _OLD.search(text, 0, match.start()) or _is_cell(match, text, after):
+            return False
+        if match["of_what"] and not _WHOLE_SET.search(match["of_what"]):
+            return False  # `Accuracy of plane: 60 %` speaks of a class
+        return not _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or ""))
+
+    def _found(self, match: re.Match[str], number: re.Match[str], text: str) -> Found | None:
+        after = number.end()
+        average = AVERAGE.match(text, after)
+        value, is_percent = to_number(number["value"]), bool(number["percent"])
+        total = number["of"] or ((shown := _COUNTED.match(text, after)) and shown["total"])
+        if number["of"]:
+            if float(number["of"]) <= 0:
+                return None
+            value, is_percent, average = percent(value, float(number["of"])), True, None
+        label = self._label(text, match, after)
+        variant = _VARIANT.search(_words_before(match, text))
+        return Found(
+            start=match.start("name"),
+            end=after,
+            value=value,
+            digits=6 if number["of"] else digits_of(number["value"]),
+            is_percent=is_percent,
+            average=to_number(average["average"]) if average else None,
+            label=label,
+            variant=variant[0].lower() if variant else f"of {total}" if total and not label else "",
+            lead=_skeleton(text[: match.start()]) if not label else "",
+        )
+
+    def _label(self, text: str, match: re.Match[str], after: int) -> Label:
+        if self.metric.label is not Label.UNKNOWN:
+            return self.metric.label
+        for part in (match["suffix"], match["of_what"]):
+            if part and (label := label_in(part)):
+                return label
+        if (word := _AFTER.match(text, after)) and (label := label_in(word["word"])):
+            return label
+        for word in reversed(list(_GOVERNS.finditer(text, 0, match.start("name")))):
+            if label := label_in(word[0]):
+                return label
+        return Label.TRAIN if self._sibling.search(text) else Label.UNKNOWN
+
+
+def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
+    """Return whether a number behind a blank is a value: `auc 0.79`, not `top 5 of`."""
+    text_of = number["value"]
+    return bool(
+        "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
+    )
+
+
+def _skeleton(lead: str) -> str:
+    """Return the words before a name, without numbers: what tells apart two kinds of lines."""
+    words = (word for word in lead[-_MAX_LEAD:].split() if not any(c.isdigit() for c in word))
+    letters = ("".join(c for c in word.lower() if c.isalpha()) for word in words)
+    return " ".join(word for word in letters if word and word not in _NO_WORDS)
+
+
+def _words_before(match: re.Match[str], text: str) -> str:
+    words = _BEFORE.search(text, max(0, match.start() - 80), match.start())
+    return words[0] if words else ""
+
+
+def _is_cell(match: re.Match[str], text: str, after: int) -> bool:
+    """Return whether a value is the first of several cells, whose header is not known."""
+    bars = "|\u2502\u2503"
+    if not any(bar in match[0][len(match["name"]) :] for bar in bars):
+        return False
+    return _NEXT_CELL.match(text, after) is not None
+
+
+def is_key_value(text: str) -> bool:
+    """Return whether a line holds `key=value` pairs and nothing else."""
+    words = text.replace(",", " ").split()
+    return bool(words) and all(0 < word.find("=") < len(word) - 1 for word in words)
+
+
+class TextReader:
+    """Reads free text."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._finder = Finder(metric)
+        self._metric = metric
+
+    def read(self, line: Line, context: Position) -> list[Reading] | None:
+        """Return what the line says of the metric."""
+        text = line.text
+        if not self._finder.mentions(text) or _DUMP.match(text):
+            return None
+        found = list(self._finder.find(text))
+        if not found:
+            return None
+        position = position_in(text).or_else(context)
+        is_definite = is_key_value(text) and found[0].label is not Label.TRAIN
+        return [
+            Reading(
+                value=each.value,
+                position=position,
+                label=each.label,
+                line=line.raw,
+                is_percent=each.is_percent,
+                is_definite=is_definite,
+                progress=_progress(line, each),
+                variant=each.variant,
+                lead=each.lead,
+                alternative=_alternative(each),
+                digits=each.digits,
+            )
+            for each in found
+        ]
+
+
+def _progress(line: Line, found: Found) -> float | None:
+    """Return how far a running average is, or that the next line takes this one's place."""
+    if found.average is not None and (pair := _PAIR.search(line.text)):
+        count, total = float(pair["count"]), float(pair["total"])
+        return 1.0 if count >= total - 1 else count / total
+    return 1.0 if line.is_redrawn else None
+
+
+def _alternative(found: Found) -> float | None:
+    """Return the number in parentheses, if it may be an average that is meant as well."""
+    other = found.average
+    if other is None or other == found.value or abs(found.value + other - 100) < 0.1:  # noqa: PLR2004 (an error)
+        return None
+    return other
+
+
+FORMAT: Final = Format(
+    "key-value", "key=value, `name: value` and free text, such as `Epoch 3 | Val Acc: 0.91`", TextReader
+)
+
+__all__ = ["FORMAT", "Finder", "Found", "TextReader", "is_key_value"]

@@ -1,0 +1,395 @@
+"""Read a run's log as it grows into measurements of the target metric, or say that it is in doubt.
+
+The text comes in pieces of any size, and what is read does not depend on how it was cut. Every input is
+hostile: a line is bounded, the work is linear, and a run keeps a bounded number of measurements.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Final
+
+import re2
+
+from autotuner.spec.values import Target
+from autotuner.study import formats
+from autotuner.study.doubt import MAX_SHOWN, Doubt, bounded, pattern_for
+from autotuner.study.formats.line import NUMBER, Line, clean
+from autotuner.study.formats.reading import (
+    Label,
+    Metric,
+    Position,
+    Reader,
+    Reading,
+    key,
+    label_in,
+    position_in,
+)
+from autotuner.study.formats.records import value_of
+from autotuner.study.formats.text import Finder
+from autotuner.study.readings import Readings
+from autotuner.trial import Measurement, Trial
+
+MAX_LINE: Final = 65_536
+"""Characters of a line that are read; a longer line is a dump, and is passed over whole."""
+EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
+"""What `autotuner.sdk.report` carries besides the metric."""
+
+_LINE_END: Final = re.compile(r"\r\n|[\r\n]")
+_MAX_NEAR: Final = 5
+_MAX_NAMES: Final = 100
+_MAX_KEPT: Final = 1000
+"""Characters of a line that are kept with a reading."""
+_MAX_SHARED: Final = 256
+"""Measurements of a rotated log that are compared with the earlier ones."""
+_MAX_BLOCK: Final = 400
+"""Lines of one dictionary that is printed over several."""
+_SECTION_LINES: Final = 12
+_POSITIONED: Final = re.compile(r"epoch|step|iter|batch|update|train:|(?<![a-z])ep(?![a-z])", re.IGNORECASE)
+_SECTION: Final = re.compile(
+    r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?)\w{0,5}\s{1,2}){0,3}"
+    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)(?:\s[A-Za-z]{1,16}){0,3}[\W_]{0,40}",
+    re.IGNORECASE,
+)
+_NAMED: Final = re.compile(
+    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?{NUMBER}",
+    re.IGNORECASE,
+)
+
+
+class LogReader:
+    """Reads one run's log.
+
+    Args:
+        target: What the run has to reach; its threshold tells fractions from percentages.
+        log_format: One of `formats.NAMES`.
+        pattern: The user's own RE2 pattern, with one group or with groups `value` and, optionally, `step`; it
+            takes the place of the formats.
+        earlier: Measurements that an earlier reader took of the same run; what is read now extends them.
+
+    Raises:
+        ValueError: If the format is unknown.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        log_format: str = formats.AUTO,
+        pattern: str | None = None,
+        earlier: Sequence[Measurement] = (),
+    ) -> None:
+        self._metric = Metric(target.metric, target.threshold)
+        self._pattern = None if pattern is None else _compiled(pattern)
+        self._readers: Sequence[tuple[str, Reader]] = formats.readers(self._metric, log_format)
+        self._readings = Readings(self._metric, target, is_pattern=pattern is not None)
+        self._finder = Finder(self._metric)
+        self._earlier = tuple(earlier)
+        self._parts: list[str] = []
+        self._length = 0
+        self._is_cut = False
+        self._ended_with_return = False
+        self._context = Position()
+        self._section = Label.UNKNOWN
+        self._section_lines = 0
+        self._extras: dict[str, float] = {}
+        self._near: dict[str, None] = {}
+        self._names: dict[str, str] = {}
+        self._block: list[Line] = []
+        self._block_length = 0
+        self._depth = 0
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What the log has said so far, in its order; empty while it is in doubt."""
+        if self.doubt is not None:
+            return ()
+        return _extended(self._earlier, self._readings.measurements, is_counted=self._readings.is_counted)
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Why nothing counts, and what to do about it."""
+        return self._readings.doubt
+
+    @property
+    def format(self) -> str | None:
+        """The name of the format that the first measurement was read from."""
+        return self._readings.format
+
+    @property
+    def first_line(self) -> str:
+        """The line of the first measurement, for people."""
+        return self._readings.first_line
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the reading."""
+        return self._readings.warnings
+
+    @property
+    def extras(self) -> dict[str, float]:
+        """The last value of each of `EXTRA_NAMES`."""
+        return dict(self._extras)
+
+    @property
+    def near_misses(self) -> tuple[str, ...]:
+        """Where nothing was read: what the log has that comes near the metric, and a remedy; else empty."""
+        if self._readings.measurements or self.doubt is not None:
+            return ()
+        name = self._metric.name
+        misses = [f"nothing was read: no line has a value of {name!r} that is understood"]
+        misses += [f"this line names it: {line!r}" for line in self._near]
+        close = difflib.get_close_matches(key(name), self._names, n=3, cutoff=0.5)
+        misses += [f"the log has {self._names[found]!r}; the target may mean that" for found in close]
+        line = next(iter(self._near), None)
+        proposed = None if line is None else _proposal(self._metric, line)
+        pattern = proposed or re.escape(name) + r"\D{1,20}(?P<value>[-+.\deE]+)"
+        misses.append(
+            f"add autotuner.dev/metric-pattern: '{pattern}'"
+            + ("" if proposed else ", changed so that it matches the line,")
+            + f" or autotuner.dev/log-format (one of {', '.join(formats.NAMES)})"
+        )
+        return tuple(misses)
+
+    def feed(self, text: str) -> None:
+        """Take the next piece of the log, of any size."""
+        start = 0
+        for end in _LINE_END.finditer(text):
+            piece = text[start : end.start()]
+            if self._ended_with_return and not piece and end[0] == "\n" and not start:
+                # "\r" ended the last piece, and its "\n" comes only now.
+                self._ended_with_return = False
+                self._end_line(is_redrawn=False)
+                start = end.end()
+                continue
+            self._flush_return()
+            self._append(piece)
+            start = end.end()
+            if end[0] == "\r" and start == len(text):
+                self._ended_with_return = True
+            else:
+                self._end_line(is_redrawn=end[0] == "\r")
+        if start < len(text):
+            self._flush_return()
+            self._append(text[start:])
+
+    def close(self) -> None:
+        """Take the last line, which may lack its end: the run is over."""
+        self._ended_with_return = False
+        self._end_line(is_redrawn=False)
+        self._end_block(is_whole=False)
+        self._readings.close()
+
+    def _flush_return(self) -> None:
+        if self._ended_with_return:
+            self._ended_with_return = False
+            self._end_line(is_redrawn=True)
+
+    def _append(self, piece: str) -> None:
+        self._length += len(piece)
+        if self._length > MAX_LINE:
+            self._is_cut = True
+            self._parts.clear()
+        elif piece:
+            self._parts.append(piece)
+
+    def _end_line(self, *, is_redrawn: bool) -> None:
+        parts, self._parts = self._parts, []
+        is_cut, self._is_cut, self._length = self._is_cut, False, 0
+        if not is_cut and parts:
+            self._take(clean("".join(parts), is_redrawn=is_redrawn))
+
+    def _take(self, line: Line) -> None:
+        """Take a line, or keep it until the dictionary that it opens or continues is whole."""
+        text = line.text.strip()
+        if self._block:
+            self._block.append(line)
+            self._depth += text.count("{") - text.count("}")
+            self._block_length += len(text)
+            is_item = text[:1] in {'"', "'", "}", "{", "[", "]", ""} or text[:1].isdigit()
+            if self._depth <= 0 and is_item:
+                self._end_block(is_whole=True)
+            elif not is_item or len(self._block) > _MAX_BLOCK or self._block_length > MAX_LINE:
+                self._end_block(is_whole=False)
+            return
+        opened = text.count("{") - text.count("}")
+        if opened > 0 and (text.endswith(("{", ",")) and (text[0] == "{" or text.endswith("{"))):
+            self._block, self._depth, self._block_length = [line], opened, len(text)
+            return
+        self._take_line(line)
+
+    def _end_block(self, *, is_whole: bool) -> None:
+        block, self._block = self._block, []
+        if is_whole and self._pattern is None:
+            joined = " ".join(each.text.strip() for each in block)
+            self._take_line(replace(block[0], text=joined, raw=bounded(joined)))
+            return
+        for line in block:
+            self._take_line(line)
+
+    def _take_line(self, line: Line) -> None:
+        text = line.text
+        if not text.strip():
+            return
+        self._note_extras(text)
+        self._follow(line)
+        readings = self._match(line) if self._pattern is not None else self._read(line)
+        if self._pattern is None and (sibling := self._finder.sibling(text)):
+            self._readings.note_sibling(sibling)
+        for reading in readings:
+            self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
+        if not readings:
+            self._note_section(text)
+            self._note_near(line)
+
+    def _read(self, line: Line) -> list[Reading]:
+        for name, reader in self._readers:
+            found = reader.read(line, self._context)
+            if found is None:
+                continue
+            return [replace(self._labelled(each, line), format=name, rank=line.rank) for each in found]
+        return []
+
+    def _labelled(self, reading: Reading, line: Line) -> Reading:
+        if reading.label or reading.is_definite or not self._section_lines:
+            return reading
+        if self._section is Label.TRAIN and not line.indent:
+            return reading
+        # One value a section: the lines of the training may look the same, and follow without a word.
+        self._section_lines = 0
+        return replace(reading, label=self._section)
+
+    def _match(self, line: Line) -> list[Reading]:
+        match = self._pattern.search(line.text) if self._pattern is not None else None
+        if match is None:
+            return []
+        named = match.re.groupindex
+        found = value_of((match.group("value" if "value" in named else 1) or "").strip(" ,;:|'\""))
+        if found is None:
+            return []
+        position, uses_step = position_in(line.text).or_else(self._context), False
+        step = value_of((match.group("step") or "").strip(" ,;:|[]")) if "step" in named else None
+        if step is not None and math.isfinite(step[0]):
+            position, uses_step = Position(None, step[0]), True
+        reading = Reading(
+            found[0],
+            position,
+            Label.UNKNOWN,
+            line.raw,
+            is_percent=found[1],
+            uses_step=uses_step,
+            digits=found[2],
+        )
+        return [replace(reading, format="metric-pattern", rank=line.rank, is_definite=uses_step)]
+
+    def _follow(self, line: Line) -> None:
+        """Keep the epoch and the step that the log has come to."""
+        if self._section_lines:
+            self._section_lines -= 1
+        if not _POSITIONED.search(line.text):
+            return
+        position = position_in(line.text)
+        if position.is_empty:
+            return
+        known = self._context
+        if position.epoch is not None and position.epoch != known.epoch:
+            self._readings.settle()
+            self._section_lines = 0
+        elif position.step is not None and position.step != known.step:
+            self._section_lines = 0
+        if position.epoch is None:
+            position = replace(position, epoch=known.epoch)
+        elif position.step is None and position.epoch == known.epoch:
+            position = known
+        self._context = position
+
+    def _note_section(self, text: str) -> None:
+        if len(text) <= 80 and (section := _SECTION.fullmatch(text)):  # noqa: PLR2004
+            self._section, self._section_lines = label_in(section["word"]), _SECTION_LINES
+
+    def _note_near(self, line: Line) -> None:
+        if self._readings.measurements:
+            return
+        if (
+            len(self._near) < _MAX_NEAR
+            and self._finder.mentions(line.text)
+            and any(c.isdigit() for c in line.text)
+        ):
+            self._near.setdefault(bounded(line.raw))
+        if len(self._names) < _MAX_NAMES:
+            for match in _NAMED.finditer(line.text[:2000]):
+                self._names.setdefault(key(match["name"]), match["name"])
+
+    def _note_extras(self, text: str) -> None:
+        for name in EXTRA_NAMES:
+            if name in text and (match := _extra(name).search(text)):
+                value = value_of(match[1])
+                if value is not None and math.isfinite(value[0]):
+                    self._extras[name] = value[0]
+
+
+@cache
+def _extra(name: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?<![\w./@-]){name}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?({NUMBER})(?!\w|\.\d)", re.IGNORECASE
+    )
+
+
+@cache
+def _compiled(pattern: str) -> re2._Regexp:
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
+def _proposal(metric: Metric, line: str) -> str | None:
+    for found in Finder(metric).find(line[:MAX_SHOWN]):
+        return pattern_for(metric, line, found.value)
+    return None
+
+
+def _extended(
+    earlier: tuple[Measurement, ...], new: Sequence[Measurement], *, is_counted: bool
+) -> tuple[Measurement, ...]:
+    """Return earlier measurements, extended by what was read since; a log read again adds nothing.
+
+    Where steps only count measurements, and the log's beginning is gone, the values tell where it goes on.
+    """
+    if not earlier or not new:
+        return earlier or tuple(new)
+    if not is_counted or _values(new[: len(earlier)]) == _values(earlier[: len(new)]):
+        kept = [m for m in earlier if m.step < new[0].step]
+        return (*kept, *new) if not is_counted or len(new) > len(earlier) else earlier
+    shared = next(
+        (
+            n
+            for n in range(min(len(earlier), len(new), _MAX_SHARED), 0, -1)
+            if _values(earlier[-n:]) == _values(new[:n])
+        ),
+        0,
+    )
+    last = earlier[-1].step
+    added = [Measurement(last + 1 + at, m.value) for at, m in enumerate(new[shared:])]
+    return (*earlier, *added)
+
+
+def _values(measurements: Sequence[Measurement]) -> list[str]:
+    return [repr(m.value) for m in measurements]
+
+
+def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
+    """Return a trial with what its log says: measurements, extras, the line that is read, and doubt."""
+    if reader is None:
+        return trial
+    return replace(
+        trial,
+        measurements=reader.measurements,
+        extras=reader.extras,
+        doubt="" if reader.doubt is None else reader.doubt.message,
+        reads=reader.first_line,
+    )

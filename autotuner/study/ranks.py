@@ -1,0 +1,46 @@
+"""Read one process of several whose lines stand in one log, and notice where they disagree."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from autotuner.study.formats.reading import Label, Metric, Reading
+from autotuner.study.scale import agree
+
+_PLACES: Final = 64
+"""Readings that those of other processes are compared with."""
+_MAX_RANKS: Final = 4096
+
+
+class Ranks:
+    """Follows the process that prints the metric first; the others only confirm it, or contradict it."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._rank: int | None = None
+        self._places: OrderedDict[tuple[object, ...], Reading] = OrderedDict()
+        self._counts: dict[int, int] = {}
+
+    def is_followed(self, reading: Reading) -> bool:
+        """Return whether a reading is of the process that is read; one without a rank is."""
+        if reading.rank is None:
+            return True
+        if self._rank is None:
+            self._rank = reading.rank
+        return reading.rank == self._rank
+
+    def contradicted(self, reading: Reading) -> Reading | None:
+        """Return what another process said at the same place, where it said something else."""
+        rank, at = reading.rank, reading.position
+        is_partial = reading.progress is not None and reading.progress < 1
+        if rank is None or is_partial or reading.label is Label.TRAIN:
+            return None
+        if rank not in self._counts and len(self._counts) >= _MAX_RANKS:
+            return None
+        self._counts[rank] = self._counts.get(rank, 0) + 1
+        place = (reading.stream, at.epoch, at.step, self._counts[rank] if at.is_empty else 0)
+        known = self._places.setdefault(place, reading)
+        if len(self._places) > _PLACES:
+            self._places.popitem(last=False)
+        return known if known.rank != rank and not agree(known, reading, self._metric) else None

@@ -1,0 +1,397 @@
+"""Turn readings into measurements, or into doubt.
+
+A log may carry several numbers under the metric's name. Which is meant follows from what the log says:
+validation before test, and either before values without a label; values of the training are not taken for
+the metric. A choice is made before anything counts, so the measurements known at any time are the
+beginning of those known later; what contradicts the choice afterwards is a doubt, and then nothing counts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Final
+
+from autotuner.spec.values import Target
+from autotuner.study.doubt import Doubt, bounded, doubt
+from autotuner.study.formats.reading import Label, Metric, Reading
+from autotuner.study.ranks import Ranks
+from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
+from autotuner.study.thinning import MAX_MEASUREMENTS, thin
+from autotuner.trial import Measurement
+
+_PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
+_PENDING: Final = 64
+"""Readings that wait for the choice at most."""
+_ENOUGH: Final = 20
+"""Unlabelled readings after which no label is expected any more."""
+_RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
+"""Formats whose names are exact, as programs write them: `loss` is not `eval_loss`."""
+_TRAINING_EPOCHS: Final = 3
+"""Epochs of training values without any other after which that is a doubt."""
+_SHOWN: Final = 60
+_MAX_WARNINGS: Final = 10
+_PERCENT_READINGS: Final = 3
+_BARE: Final = 16
+"""Characters besides the name of a line that only repeats a setting."""
+
+Stream = tuple[Label, str]
+
+
+class _Unit(Enum):
+    EPOCH = auto()
+    STEP = auto()
+    FRACTION = auto()
+    COUNT = auto()
+
+
+class Readings:
+    """Takes readings in the order of the log; holds measurements, a doubt, and warnings.
+
+    Args:
+        metric: The metric's name.
+        target: The threshold, which tells a fraction from a percentage.
+        is_pattern: The readings come from the user's own pattern, which says what is meant.
+    """
+
+    def __init__(self, metric: Metric, target: Target, *, is_pattern: bool = False) -> None:
+        self.metric = metric
+        self.measurements: list[Measurement] = []
+        self.first_line = ""
+        self.format: str | None = None
+        self._target = target
+        self._is_pattern = is_pattern
+        self._doubt: Doubt | None = None
+        self._warnings: dict[str, None] = {}
+        self._chosen: Stream | None = None
+        self._unit = _Unit.COUNT
+        self._pending: list[Reading] = []
+        self._held: dict[Stream, Reading] = {}
+        self._training: list[Reading] = []
+        self._ranks = Ranks(metric)
+        self._last: Reading | None = None
+        self._is_closed = False
+        self._sibling = ""
+        self._are_fractions = True
+
+    @property
+    def doubt(self) -> Doubt | None:
+        """Why nothing counts; None where nothing is in doubt."""
+        if self._doubt is not None:
+            return self._doubt
+        if self._training and not self.measurements and not self._pending and not self._held:
+            epochs = {r.position.epoch for r in self._training}
+            if self._is_closed or len(epochs) >= _TRAINING_EPOCHS:
+                name = self.metric.name
+                reason = (
+                    f"{name} stands on training lines only; name the validation's metric, or say that the"
+                    " training's is meant"
+                )
+                return doubt(self.metric, reason, self._training[-1])
+        return None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether steps only count the measurements, as the log names no other unit."""
+        return self._unit is _Unit.COUNT
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the reading."""
+        return tuple(self._warnings)
+
+    def add(self, reading: Reading) -> None:
+        """Take a reading."""
+        if self._doubt is not None:
+            return
+        is_followed = self._ranks.is_followed(reading)
+        if other := self._ranks.contradicted(reading):
+            reason = f"ranks {other.rank} and {reading.rank} disagree on {self.metric.name}"
+            self._raise(reason, other, reading)
+            return
+        if not is_followed:
+            return
+        if reading.label is Label.TRAIN and self.metric.label is not Label.TRAIN:
+            if len(self._training) < _PENDING:
+                self._training.append(reading)
+            return
+        stream = reading.stream
+        if reading.progress is not None:
+            self._hold(stream, reading)
+            return
+        held = self._held.pop(stream, None)
+        if held is not None and (held.progress or 0) >= 1 and held.position.epoch != reading.position.epoch:
+            self._take(held)
+        self._take(reading)
+
+    def note_sibling(self, name: str) -> None:
+        """Take notice of a validation's metric of the same name, such as `val_acc` beside `acc`."""
+        self._sibling = self._sibling or name
+        if self._chosen is not None and self._last is not None:
+            self._check_sibling(self._last)
+
+    def _check_sibling(self, reading: Reading) -> None:
+        if not self._sibling or reading.label is not Label.UNKNOWN or self._is_pattern:
+            return
+        name = self.metric.name
+        if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
+            self._warn(f"{name} is read, and the log has {self._sibling} as well")
+            return
+        reason = f"{name} may be the training's, as the log has {self._sibling} as well"
+        target = f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
+        self._raise(reason, reading, target=target)
+
+    def settle(self) -> None:
+        """Take what was held of the epoch that has ended."""
+        held, self._held = self._held, {}
+        for reading in held.values():
+            if (reading.progress or 0) >= 1:
+                self._take(reading)
+
+    def close(self) -> None:
+        """Take what is left: the log has ended."""
+        self.settle()
+        self._is_closed = True
+        if self._chosen is None and self._pending:
+            self._choose()
+        self._check_fractions()
+
+    # --- what is held and what is chosen ---------------------------------------------------------------
+
+    def _hold(self, stream: Stream, reading: Reading) -> None:
+        held = self._held.get(stream)
+        if held is not None and not _is_same_row(held, reading):
+            self._held.pop(stream)
+            if (held.progress or 0) >= 1:
+                self._take(held)
+        elif held is not None and (reading.progress or 0) < (held.progress or 0):
+            if held.value == reading.value and reading.position.epoch is not None:
+                return  # a bar that starts the next epoch under the name of the last one
+            if (held.progress or 0) >= 1:
+                self._take(held)
+        self._held[stream] = reading
+        if len(self._held) > _PENDING:
+            self.settle()
+
+    def _take(self, reading: Reading) -> None:
+        if self._doubt is not None:
+            return
+        stream = reading.stream
+        if self._chosen is None:
+            self._pending.append(reading)
+            if self._can_choose():
+                self._choose()
+        elif stream == self._chosen:
+            self._measure(reading)
+        else:
+            self._contradict(reading)
+
+    def _can_choose(self) -> bool:
+        best = max(_PRIORITY[r.label] for r in self._pending)
+        readings = [r for r in self._pending if _PRIORITY[r.label] == best]
+        first, last = readings[0], readings[-1]
+        if len(self._pending) >= _PENDING:
+            return True
+        if all(self._is_echo(r) for r in readings):
+            return False
+        if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
+            return False  # a bar that is not over may show what is meant
+        is_known = first.label is Label.VALIDATION or (
+            first.is_definite and (first.uses_step or self._is_pattern)
+        )
+        is_certain = is_known and not first.position.is_empty
+        if is_certain and not _has_two_units(first):
+            return True
+        if first.label is Label.UNKNOWN and not self._is_pattern:
+            if first.position.epoch is not None:
+                return first.position.epoch != last.position.epoch or len(readings) >= _ENOUGH
+            return len(readings) >= 2 and not self._is_echo(first)  # noqa: PLR2004
+        return len(readings) >= 2  # noqa: PLR2004
+
+    def _choose(self) -> None:
+        pending, self._pending = self._pending, []
+        best = max(_PRIORITY[r.label] for r in pending)
+        readings = [r for r in pending if _PRIORITY[r.label] == best]
+        readings = self._without_echo(self._from_first_position(readings))
+        if not readings:
+            return
+        first = readings[0]
+        self._chosen = first.stream
+        self._unit = self._unit_of(readings)
+        self._check_sibling(first)
+        for reading in pending:
+            if _PRIORITY[reading.label] < best:
+                self._warn_other(reading)
+        for reading in readings:
+            self._take(reading)
+
+    def _from_first_position(self, readings: list[Reading]) -> list[Reading]:
+        """Return the readings without those before the training, as of a configuration or a checkpoint."""
+        at = next((i for i, r in enumerate(readings) if not self._is_early(r)), 0)
+        if at != 1 or readings[at].position.is_empty:
+            at = 0
+        if at and not self._is_pattern:
+            self._warn(
+                f"{bounded(readings[0].line)!r} stands before the first epoch or step, and is not counted"
+            )
+        return readings if self._is_pattern else readings[at:]
+
+    def _is_early(self, reading: Reading) -> bool:
+        is_bare = len(reading.line) <= len(self.metric.name) + _BARE
+        return reading.position.is_empty and (is_bare or reading.label is Label.UNKNOWN)
+
+    def _contradict(self, reading: Reading) -> None:
+        label, _ = self._chosen or (Label.UNKNOWN, "")
+        if _PRIORITY[reading.label] < _PRIORITY[label]:
+            self._warn_other(reading)
+            return
+        known = self._last or reading
+        if (
+            reading.label is label
+            and known.position == reading.position
+            and agree(known, reading, self.metric)
+        ):
+            return
+        one, other = _described(known), _described(reading)
+        self._raise(f"{self.metric.name} has {one} and {other} under one name", known, reading)
+
+    def _warn_other(self, reading: Reading) -> None:
+        label = self._chosen[0] if self._chosen else Label.UNKNOWN
+        what = reading.label or "unlabelled"
+        self._warn(
+            f"{what} values of {self.metric.name} are not read, as there are {label or 'other'} values"
+        )
+
+    # --- steps and values ------------------------------------------------------------------------------
+
+    def _measure(self, reading: Reading) -> None:
+        value = self._scaled(reading)
+        if value is None:
+            return
+        has_steps = self._unit in {_Unit.STEP, _Unit.FRACTION}
+        if has_steps and reading.position.step is None and self._last is not None:  # noqa: SIM102
+            if agree(self._last, replace(reading, value=value), self.metric):
+                return  # a bar or a summary repeats it
+        step = self._step(reading)
+        last = self.measurements[-1] if self.measurements else None
+        known, as_read = self._last, replace(reading, value=value)
+        if last is not None and known is not None and step == last.step:
+            if agree(known, as_read, self.metric) or self._is_repeated(as_read):
+                return
+            self._raise(f"{self.metric.name} has several values at step {step:g}", known, reading)
+            return
+        if last is not None and step < last.step:
+            self._warn(
+                f"steps went back from {last.step:g} to {step:g}: the run was restarted, or has several parts"
+            )
+        if not self.measurements:
+            self.first_line, self.format = bounded(reading.line), reading.format
+        self._last = as_read
+        self._are_fractions = self._are_fractions and not reading.is_percent
+        self.measurements.append(Measurement(step, value))
+        if len(self.measurements) > MAX_MEASUREMENTS:
+            self.measurements = thin(self.measurements, MAX_MEASUREMENTS // 2)
+        if len(self.measurements) == _PERCENT_READINGS:
+            self._check_fractions()
+
+    def _step(self, reading: Reading) -> float:
+        position = reading.position
+        last = self.measurements[-1].step if self.measurements else 0.0
+        if self._unit is _Unit.FRACTION and position.epoch is not None:
+            share = position.step / position.total if position.step is not None and position.total else 0.0
+            return round(position.epoch + share, 6)
+        if self._unit is _Unit.EPOCH and position.epoch is not None:
+            return position.epoch
+        if self._unit is _Unit.STEP and position.step is not None:
+            return position.step
+        return last + 1
+
+    def _unit_of(self, readings: list[Reading]) -> _Unit:
+        first = readings[0].position
+        if first.step is not None and (readings[0].uses_step or first.epoch is None):
+            return _Unit.STEP
+        if first.epoch is None:
+            return _Unit.COUNT
+        for reading in readings[1:]:
+            if reading.position.epoch == first.epoch and first.epoch == int(first.epoch):
+                if reading.position.step != first.step and None not in {reading.position.step, first.step}:
+                    return _Unit.FRACTION if first.total else _Unit.STEP
+                if self._is_pattern:
+                    return _Unit.COUNT
+            break
+        return _Unit.EPOCH
+
+    def _scaled(self, reading: Reading) -> float | None:
+        """Return the value in the threshold's unit; None where it is in doubt."""
+        value = scaled(reading, self.metric, self._target, is_pattern=self._is_pattern)
+        if isinstance(value, Implausible):
+            self._raise(value.reason, reading, target=value.target)
+            return None
+        if reading.is_percent and abs(self._target.threshold) <= 1 and "%" in reading.line:
+            self._warn(
+                f"{self.metric.name} is printed in percent, and read as a fraction, as the target is one"
+            )
+        return value
+
+    def _check_fractions(self) -> None:
+        """Doubt values that are all fractions where the target is a percentage."""
+        is_due = self._is_closed or len(self.measurements) >= _PERCENT_READINGS
+        if not is_due or not self._are_fractions or self._last is None:
+            return
+        if are_fractions(self.measurements, self.metric, self._target):
+            reason = f"{self.metric.name} looks like a fraction, and {self._target} like a percentage"
+            self._raise(reason, self._last, target=fitting(self._target, 0.01))
+
+    def _is_repeated(self, reading: Reading) -> bool:
+        """Return whether a value was measured before: the best model, evaluated once more at the end."""
+        tolerance = 10.0**-reading.digits
+        return len(self.measurements) > 1 and any(
+            math.isclose(m.value, reading.value, abs_tol=tolerance) for m in self.measurements[:-1]
+        )
+
+    # --- echoes and ranks ------------------------------------------------------------------------------
+
+    def _is_echo(self, reading: Reading) -> bool:
+        """Return whether a reading may be the target itself, printed before the training."""
+        return (
+            reading.label is Label.UNKNOWN
+            and reading.value == self._target.threshold
+            and reading.position.is_empty
+            and not self._is_pattern
+        )
+
+    def _without_echo(self, readings: list[Reading]) -> list[Reading]:
+        echoes = [r for r in readings if self._is_echo(r)]
+        others = [r for r in readings if not self._is_echo(r)]
+        if not echoes or not self._is_echo(readings[0]):
+            return readings
+        if others and not others[0].position.is_empty:
+            self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is no measurement")
+            return others
+        self._raise(
+            f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2]
+        )
+        return []
+
+    def _raise(self, reason: str, *readings: Reading, target: str = "") -> None:
+        if self._doubt is None:
+            self._doubt = doubt(self.metric, reason, *readings, target=target)
+
+    def _warn(self, text: str) -> None:
+        if len(self._warnings) < _MAX_WARNINGS:
+            self._warnings.setdefault(text)
+
+
+def _described(reading: Reading) -> str:
+    of_what = f" ({bounded(reading.stream[1])[:_SHOWN]!r})" if reading.stream[1] else ""
+    return f"{reading.label or 'unlabelled'} values{of_what}"
+
+
+def _is_same_row(held: Reading, reading: Reading) -> bool:
+    return held.position.epoch == reading.position.epoch and held.position.step == reading.position.step
+
+
+def _has_two_units(reading: Reading) -> bool:
+    p = reading.position
+    return p.epoch is not None and p.step is not None and p.epoch == int(p.epoch) and not reading.uses_step

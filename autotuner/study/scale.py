@@ -1,0 +1,87 @@
+"""Bring a reading to the unit of the target's threshold, or say why it cannot be the metric.
+
+Accuracies are printed as fractions and in percent, and confusing the two makes a run reach its target, or
+never reach it, whatever it learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from autotuner.spec.values import Target
+from autotuner.study.formats.reading import Metric, Reading
+from autotuner.trial import Measurement
+
+_PERCENT: Final = 100
+_SMALL: Final = 0.2
+"""Values that stay below may be percentages of a run that learns nothing: chance of 1,000 classes is 0.1%."""
+
+
+@dataclass(frozen=True, slots=True)
+class Implausible:
+    """Why a value cannot be the metric; `target` is one that would fit it, if there is."""
+
+    reason: str
+    target: str = ""
+
+
+def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool) -> float | Implausible:
+    """Return a reading's value in the unit of the threshold."""
+    value, threshold, name = reading.value, abs(target.threshold), metric.name
+    if not math.isfinite(value):
+        return value
+    if reading.alternative is not None and not is_pattern:
+        other = f"{reading.alternative:g}"
+        return Implausible(
+            f"{name} is followed by {other} in parentheses, which may be an average that is meant"
+        )
+    if reading.is_percent:
+        if threshold > 1:
+            return value
+        if metric.is_share and value <= 1 and target.is_met(value):
+            return Implausible(f"{value:g}% may be meant as the fraction {value:g}")
+        return float(f"{value / _PERCENT:.12g}")
+    if metric.is_share and threshold <= 1 < value:
+        is_percentage = value <= _PERCENT
+        hint = "it looks like a percentage" if is_percentage else "it looks like a count"
+        return Implausible(
+            f"{value:g} cannot be {name} where the target is {target.threshold:g}: {hint}",
+            fitting(target, _PERCENT) if is_percentage else "",
+        )
+    if metric.is_share and not -1 <= value <= _PERCENT:
+        return Implausible(f"{value:g} cannot be {name}, not even in percent")
+    if metric.is_error_rate and threshold > 1 and 0 < value <= 1 and target.comparison == "<=":
+        return Implausible(
+            f"{value:g} looks like a fraction, and {target} like percent", fitting(target, 0.01)
+        )
+    return value
+
+
+def are_fractions(measurements: Sequence[Measurement], metric: Metric, target: Target) -> bool:
+    """Return whether values look like fractions where the target is a percentage."""
+    values = {m.value for m in measurements if m.is_finite}
+    if not metric.is_share or abs(target.threshold) <= 1 or not values or values == {1.0}:
+        return False
+    return _SMALL < max(values) <= 1
+
+
+def fitting(target: Target, factor: float) -> str:
+    """Return a target with its threshold in the other unit."""
+    return f"{target.metric} {target.comparison} {factor * target.threshold:g}"
+
+
+def agree(known: Reading, other: Reading, metric: Metric) -> bool:
+    """Return whether two readings are one value, up to rounding, or a fraction and the same in percent."""
+    if not math.isfinite(known.value) or not math.isfinite(other.value):
+        return repr(known.value) == repr(other.value)
+    digits = min(known.digits, other.digits)
+    # Two formats round differently; one format prints the same value the same way.
+    is_rounded = known.format != other.format or (known.digits != other.digits and digits >= 2)  # noqa: PLR2004
+    tolerance = 0.51 * 10.0**-digits if is_rounded else 0.0
+    if math.isclose(other.value, known.value, rel_tol=1e-9, abs_tol=tolerance):
+        return True
+    percentages = (other.value * _PERCENT, other.value / _PERCENT)
+    return metric.is_share and any(math.isclose(v, known.value, rel_tol=1e-3) for v in percentages)

@@ -1,0 +1,297 @@
+"""A log is read in whatever pieces it comes, at bounded cost, and nothing is made of nothing."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autotuner.spec.target import parse_target
+from autotuner.study import formats
+from autotuner.study.log_reader import MAX_LINE, LogReader
+from autotuner.study.thinning import MAX_MEASUREMENTS
+from autotuner.trial import Measurement
+
+LINES = [
+    line
+    for path in sorted((Path(__file__).parent / "samples").glob("*.yaml"))
+    for sample in yaml.safe_load(path.read_text())
+    for line in sample["log"].splitlines(keepends=True)
+]
+
+
+def read(*pieces, target="accuracy >= 0.9", **options):
+    reader = LogReader(parse_target(target), **options)
+    for piece in pieces:
+        reader.feed(piece)
+    reader.close()
+    return reader
+
+
+def seen(reader):
+    return repr(
+        (reader.measurements, reader.extras, reader.format, reader.doubt, reader.warnings, reader.near_misses)
+    )
+
+
+WORDS = st.sampled_from(
+    [
+        *(
+            "accuracy",
+            "=",
+            ": ",
+            "0.93",
+            "1e-3",
+            "nan",
+            "\n",
+            "\r",
+            "\r\n",
+            " ",
+            "epoch",
+            "Epoch 3",
+            "| 2/4 [0",
+            "%",
+        ),
+        *(
+            "step",
+            "3",
+            '"',
+            "{",
+            "}",
+            "'accuracy'",
+            "val ",
+            "train ",
+            "[rank1]: ",
+            "(0.9)",
+            "/100",
+            ",",
+            "|",
+            "best ",
+        ),
+        *(
+            "\x1b[1m",
+            "\x1b",
+            "x" * 3000,
+            "loss",
+            "\0",
+            "é",
+            "\u2028",
+            "٣",
+            "-",
+            ".",
+            "noise_scale=2",
+            "\uff1a",
+            "0.5",
+        ),
+        *(
+            "Epoch 1: 100%|##| 4/4 [00:01<00:00, accuracy=0.7]",
+            "epoch=2 accuracy=0.8",
+            "* Acc@1 76.1",
+            "np.float32(0.5)",
+        ),
+    ]
+)
+LOGS = st.lists(WORDS | st.text(max_size=5) | st.sampled_from(LINES), max_size=40).map("".join)
+TARGETS = st.sampled_from(
+    ["accuracy >= 0.9", "Acc@1 >= 75", "loss <= 0.5", "val_acc >= 0.5", "mAP50-95 >= 0.5"]
+)
+
+
+@given(LOGS, st.lists(st.integers(0, 6000), max_size=8), TARGETS)
+def test_any_split_of_the_log_is_read_the_same(log, cuts, target):
+    places = sorted({0, len(log), *(cut for cut in cuts if cut < len(log))})
+    pieces = [log[start:end] for start, end in pairwise(places)]
+    assert seen(read(*pieces, target=target)) == seen(read(log, target=target))
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=8).map("".join), TARGETS)
+def test_a_log_fed_a_character_at_a_time_is_read_the_same(log, target):
+    assert seen(read(*log, target=target)) == seen(read(log, target=target))
+
+
+@given(LOGS, TARGETS)
+def test_what_is_measured_does_not_change_later(log, target):
+    reader, polled = LogReader(parse_target(target)), []
+    for line in log.splitlines(keepends=True):
+        reader.feed(line)
+        polled.append(reader.measurements)
+    reader.close()
+    if reader.doubt is None:
+        for known in polled:
+            assert repr(reader.measurements[: len(known)]) == repr(known)
+
+
+@given(LOGS)
+def test_a_log_without_the_name_gives_no_number(log):
+    reader = read(log, target="Kappa_xyz >= 0.5")
+    assert reader.measurements == ()
+    assert reader.near_misses
+
+
+@given(LOGS, st.sampled_from(sorted(formats.NAMES)))
+def test_every_format_takes_every_log(log, name):
+    reader = read(log, log_format=name)
+    assert all(m.step == m.step for m in reader.measurements)
+    assert reader.doubt is None or reader.measurements == ()
+
+
+HOSTILE = [
+    "accuracy" * 8000,
+    "accuracy " * 7000,
+    "accuracy=" * 7000,
+    "accuracy:" + " " * 60_000,
+    "epoch " * 10_000,
+    "(" * 60_000,
+    "{" * 60_000,
+    '{"accuracy":' * 5000,
+    "[" * 60_000,
+    "tensor(" * 9000,
+    "| accuracy " * 5000,
+    "accuracy,accuracy " * 3500,
+    "1," * 30_000,
+    "1" * 60_000,
+    "accuracy=" + "1," * 29_000,
+    "\x1b[" * 30_000,
+    "a " * 30_000,
+    " " * 60_000,
+    "train " * 10_000 + "accuracy=1",
+    "-" * 60_000,
+    "━" * 60_000,
+    "100%|" * 12_000,
+    "epoch 1 | " * 6000,
+    "accuracy of the model " * 2900,
+]
+
+
+@pytest.mark.parametrize("line", HOSTILE, ids=lambda line: line[:20])
+def test_a_hostile_line_costs_linear_time(line):
+    def cost(text):
+        start = time.process_time()
+        read((text + "\n") * 2)
+        return time.process_time() - start
+
+    # A quadratic reader would take 16 times as long for 4 times the text.
+    short = min(cost(line[: len(line) // 4]) for _ in range(2))
+    assert min(cost(line) for _ in range(2)) < 10 * max(short, 0.01)
+
+
+def test_a_long_line_of_a_dictionary_is_read():
+    items = ", ".join(f"'eval_metric_{i}': 0.{i}" for i in range(1500))
+    log = f"{{{items}, 'eval_accuracy': 0.5, 'epoch': 1.0}}\n"
+    assert len(log) > 30_000
+    assert read(log, target="eval_accuracy >= 0.9").measurements == (Measurement(1, 0.5),)
+
+
+def test_a_line_past_the_bound_is_passed_over_whole():
+    assert read(
+        "accuracy=0.93 " + "x" * MAX_LINE + " accuracy=0.95\nepoch=1 accuracy=0.5\n"
+    ).measurements == (Measurement(1, 0.5),)
+
+
+def test_a_long_run_is_thinned_and_keeps_its_records():
+    log = "".join(
+        f"step={i} accuracy={0.5 + (0.3 if i == 77 else 0)}\n" for i in range(MAX_MEASUREMENTS + 500)
+    )
+    measurements = read(log).measurements
+    assert len(measurements) <= MAX_MEASUREMENTS
+    assert max(m.value for m in measurements) == 0.8
+    assert measurements[-1].step == MAX_MEASUREMENTS + 499
+
+
+def test_nothing_in_doubt_counts():
+    reader = read("Epoch 1 accuracy: 95.1\nEpoch 2 accuracy: 96.1\n")
+    assert reader.measurements == ()
+    assert "95.1" in reader.doubt.message
+    assert "autotuner.dev/target: 'accuracy >= 90'" in reader.doubt.message
+
+
+def test_a_doubt_shows_lines_readings_and_a_pattern_that_settles_it():
+    log = "step 1 acc 0.94\nstep 2 acc 0.96\nvalidation acc 0.91\nstep 3 acc 0.97\nvalidation acc 0.92\n"
+    reader = read(log, target="acc >= 0.95")
+    assert reader.measurements == ()
+    assert [value for _, value in reader.doubt.lines] == [0.96, 0.91]
+    remedy = reader.doubt.remedies[1]
+    pattern = remedy.removeprefix("autotuner.dev/metric-pattern: '").removesuffix("'")
+    assert [m.value for m in read(log, target="acc >= 0.95", pattern=pattern).measurements] == [0.91, 0.92]
+
+
+def test_a_pattern_takes_the_place_of_the_formats():
+    log = "epoch 1 accuracy: 0.99\nholdout -> 0.81 @ 4\n"
+    assert read(log, pattern=r"holdout -> (?P<value>\S+) @ (?P<step>\d+)").measurements == (
+        Measurement(4, 0.81),
+    )
+    assert read(log, pattern=r"holdout -> (\S+)").measurements == (Measurement(1, 0.81),)
+
+
+def test_a_pattern_reads_units_and_thousands():
+    assert read("acc 93%\n", pattern=r"acc (\S+)").measurements == (Measurement(1, 0.93),)
+    assert read("ppl 1,234.5\n", target="ppl <= 9", pattern=r"ppl (\S+)").measurements == (
+        Measurement(1, 1234.5),
+    )
+
+
+def test_a_format_by_name_reads_its_lines_alone():
+    log = "epoch 1 accuracy: 0.99\n{'accuracy': 0.81, 'epoch': 1}\n"
+    assert read(log, log_format="json").measurements == (Measurement(1, 0.81),)
+
+
+def test_an_unknown_format_is_refused():
+    with pytest.raises(ValueError, match="must be one of auto, "):
+        read("", log_format="xml")
+
+
+def test_the_first_line_is_kept_for_people():
+    reader = read("\x1b[1mepoch=1\x1b[0m accuracy=0.41 " + "y" * 500 + "\n")
+    assert reader.first_line.startswith("epoch=1 accuracy=0.41 y")
+    assert len(reader.first_line) == 200
+
+
+def test_where_nothing_is_read_the_closest_names_and_a_remedy_are_said():
+    misses = "\n".join(read("epoch 1 acuracy: 0.5\naccuracy high 5\n").near_misses)
+    assert "'acuracy'" in misses
+    assert "'accuracy high 5'" in misses
+    assert "autotuner.dev/metric-pattern" in misses
+
+
+def test_what_was_measured_before_a_restart_stays():
+    earlier = [Measurement(1, 0.1), Measurement(2, 0.95), Measurement(3, 0.2)]
+    again = read("epoch=3 accuracy=0.2\nepoch=4 accuracy=0.3\n", earlier=earlier)
+    assert again.measurements == (*earlier, Measurement(4, 0.3))
+    assert read("", earlier=earlier).measurements == tuple(earlier)
+
+
+def test_counted_measurements_of_a_rotated_log_go_on_after_the_earlier_ones():
+    earlier = [Measurement(float(i), v) for i, v in enumerate((0.1, 0.2, 0.3, 0.4), 1)]
+    rotated = read("accuracy=0.3\naccuracy=0.4\naccuracy=0.5\n", earlier=earlier)
+    assert rotated.measurements == (*earlier, Measurement(5, 0.5))
+    whole = read("accuracy=0.1\naccuracy=0.2\naccuracy=0.3\naccuracy=0.4\naccuracy=0.5\n", earlier=earlier)
+    assert whole.measurements == (*earlier, Measurement(5, 0.5))
+
+
+def test_the_extras_of_the_sdk_keep_their_last_finite_value():
+    reader = read("accuracy=1 noise_scale=10 samples_per_second=5\nnoise_scale=20\nnoise_scale=nan\n")
+    assert reader.extras == {"noise_scale": 20, "samples_per_second": 5}
+
+
+def test_memory_does_not_grow_with_a_line_that_never_ends():
+    reader = LogReader(parse_target("accuracy >= 0.9"))
+    for _ in range(2000):
+        reader.feed("x" * 10_000)
+    assert sum(len(part) for part in reader._parts) <= MAX_LINE
+
+
+def test_memory_does_not_grow_with_the_kinds_of_lines():
+    reader = LogReader(parse_target("accuracy >= 0.9"))
+    for i in range(5000):
+        word = "".join("abcdefghij"[int(c)] for c in str(i))
+        reader.feed(
+            f"{word} accuracy 0.5\r{word} [rank{i}]: accuracy=0.5\n" + "y" * 3000 + f" {word} accuracy=0.5\n"
+        )
+    held = [*reader._readings._held.values(), *reader._readings._pending, *reader._readings._training]
+    assert len(held) <= 200
+    assert all(len(each.line) <= 1000 for each in held)
