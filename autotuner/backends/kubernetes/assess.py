@@ -90,7 +90,7 @@ def assess(job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: 
         patience: How long a pod may be held up before the user is told.
     """
     starts = [pod.started_at for pod in pods if pod.started_at is not None]
-    started_at = max(starts) if len(starts) >= job.replicas else None
+    started_at = max(starts) if starts and len(starts) >= job.replicas else None
     if job.has_succeeded or job.has_failed:
         finishes = [pod.finished_at for pod in pods if pod.finished_at is not None]
         ended_at = job.ended_at or max(finishes, default=now)
