@@ -23,7 +23,7 @@ from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
 from autotuner.backends.kubernetes.assess import PodStatus
 from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
-from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of
+from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of, uid_of
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
 from autotuner.job.job import Job
@@ -116,7 +116,8 @@ class KubernetesBackend:
             live.append(trial)
             notices += [f"trial {number} waits: {notice}"] if notice else []
         names = {name_of(manifest) for manifest in unfinished}
-        self._reader.forget_others(job, [pod for name in names for pod in view.pods.get(name, ())])
+        pods = [pod for name in names for pod in view.pods.get(name, ())]
+        self._reader.forget_others(job, {uid_of(manifest) for manifest in unfinished}, pods)
         return Observation(recorded, live, (*notices, *problems))
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
@@ -149,7 +150,7 @@ class KubernetesBackend:
         name = keys.trial_name(job.name, job.uid, number)
         found = (view.trials.get(number) if view is not None else None) or self._find(job, name)
         if found is not None and _is_ours(found, job):
-            self._delete(job, name, str(mapping(found.get("metadata")).get("uid")))
+            self._delete(job, name, uid_of(found))
         if view is not None:
             view.trials.pop(number, None)
 

@@ -1,19 +1,26 @@
 """One trial as the cluster shows it: its conditions, its pods, and the log of its rank 0.
 
-What remains in here between two looks are the followers of logs, a cache: a pod of another UID is another
-run, and a follower that is lost reads its log from the start.
+What is kept between two polls is a cache: the followers of logs (a pod of another UID is another run, and a
+follower that is lost reads its log from the start), and which pods a run was first seen with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
-from autotuner.backends.kubernetes.assess import PodStatus, TrialStanding, assess
+from autotuner.backends.kubernetes.assess import (
+    NOTHING_SEEN,
+    Conditions,
+    PodStatus,
+    TrialStanding,
+    assess,
+    is_late,
+)
 from autotuner.backends.kubernetes.logs import LogFollower
 from autotuner.backends.kubernetes.pods import (
     JOB_NAME_LABEL,
@@ -24,6 +31,7 @@ from autotuner.backends.kubernetes.pods import (
     read_conditions,
     read_pod,
     suggestion_of,
+    uid_of,
 )
 from autotuner.job.job import Job
 from autotuner.job.pytorchjob import devices
@@ -36,6 +44,14 @@ from autotuner.trial import Measurement, Outcome, Trial
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
 """How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""
 _TAIL_LINES: Final = 60
+
+
+@dataclass(slots=True)
+class _Run:
+    """A trial's run since its master began: its pods' UIDs as first seen, by name."""
+
+    since: datetime
+    pods: dict[str, str] = field(default_factory=dict)
 
 
 class TrialReader:
@@ -56,16 +72,21 @@ class TrialReader:
         self._start_patience = start_patience
         self._max_log_bytes = max_log_bytes
         self._followers: dict[str, dict[tuple[str, str, str | None], LogFollower]] = {}
+        self._runs: dict[str, dict[str, _Run]] = {}
 
     def forget(self, uid: str) -> None:
-        """Drop the followers of a job's trials."""
+        """Drop all that is remembered of a job's trials."""
         self._followers.pop(uid, None)
+        self._runs.pop(uid, None)
 
-    def forget_others(self, job: Job, pods: Collection[PodStatus]) -> None:
-        """Drop the followers of pods of a job that are gone."""
+    def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
+        """Drop what is remembered of a job's trials and pods that are gone; `trials` are UIDs."""
         followers, uids = self._followers.get(job.uid, {}), {pod.uid for pod in pods}
         for key in [key for key in followers if key[0] not in uids]:
             del followers[key]
+        runs = self._runs.get(job.uid, {})
+        for uid in [uid for uid in runs if uid not in trials]:
+            del runs[uid]
 
     def read_pods(
         self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
@@ -76,7 +97,7 @@ class TrialReader:
             conditions, pods = read_conditions(manifest), known.get(name_of(manifest))
             all_run = pods is not None and sum(p.started_at is not None for p in pods) >= conditions.replicas
             if not conditions.is_suspended and not all_run:
-                wanted[name_of(manifest)] = str(mapping(manifest.get("metadata")).get("uid"))
+                wanted[name_of(manifest)] = uid_of(manifest)
         if not wanted:
             return {}
         selector = f"{JOB_NAME_LABEL} in ({','.join(sorted(wanted))})"
@@ -98,7 +119,8 @@ class TrialReader:
             BackendError: If the log of an ended trial cannot be read now; its end is not known before.
         """
         conditions, now = read_conditions(manifest), self._clock()
-        standing = assess(conditions, pods, now, self._start_patience)
+        first_seen = self._first_seen(job, uid_of(manifest), conditions, pods)
+        standing = assess(conditions, pods, now, self._start_patience, first_seen)
         trial = Trial(
             suggestion_of(manifest),
             started_at=standing.started_at,
@@ -164,6 +186,22 @@ class TrialReader:
             message=message,
             extras=extras,
         )
+
+    def _first_seen(
+        self, job: Job, trial: str, conditions: Conditions, pods: Sequence[PodStatus]
+    ) -> Mapping[str, str]:
+        """Return the UIDs of a run's pods as first seen, by name; a run that is resumed has new pods."""
+        if conditions.running_since is None:
+            return NOTHING_SEEN
+        runs = self._runs.setdefault(job.uid, {})
+        if trial not in runs or runs[trial].since != conditions.running_since:
+            runs[trial] = _Run(conditions.running_since)
+        first_seen = runs[trial].pods
+        for pod in pods:
+            # One that was made late is a replacement already, and no witness.
+            if not is_late(conditions, pod):
+                first_seen.setdefault(pod.name, pod.uid)
+        return first_seen
 
     def _follower(self, job: Job, spec: TuningSpec, pod: PodStatus) -> LogFollower:
         followers = self._followers.setdefault(job.uid, {})
