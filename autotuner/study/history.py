@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Final
 
 from autotuner.spec import TuningSpec
-from autotuner.study.curve import Curve, clean
+from autotuner.study.curve import CURVES, Curve
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -118,7 +118,7 @@ class History:
 
 def curve(trial: Trial) -> Curve:
     """Return what the trial has measured."""
-    return clean(trial.measurements)
+    return CURVES.of(trial)
 
 
 def _weight(trial: Trial) -> tuple[bool, int, str]:
