@@ -30,6 +30,9 @@ TRIALS: Final = STATUS_PREFIX + "trials"
 ANSWER: Final = STATUS_PREFIX + "answer"
 OBSERVED: Final = STATUS_PREFIX + "observed"
 
+LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
+"""Annotation of a ledger ConfigMap: the name of the next one, for it is full."""
+
 TRIAL_PREFIX: Final = "trial.autotuner.dev/"
 """Annotations and labels of a trial PyTorchJob."""
 
@@ -78,9 +81,9 @@ def trial_name(job: str, uid: str, number: int) -> str:
     return job[: MAX_TRIAL_NAME - len(suffix)].rstrip("-.") + suffix
 
 
-def ledger_name(job: str) -> str:
-    """Return the name of the ConfigMap that records a job's finished trials."""
-    return f"{job}-tuning"
+def ledger_name(job: str, shard: int = 0) -> str:
+    """Return the name of a ConfigMap with a job's finished trials; a full one has a successor."""
+    return f"{job}-tuning" if shard == 0 else f"{job}-tuning-{shard}"
 
 
 def ledger_key(number: int) -> str:

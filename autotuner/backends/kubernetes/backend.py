@@ -1,7 +1,7 @@
 """Trials as PyTorchJobs: the backend of the controller.
 
-The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger
-ConfigMap (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
+The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger's
+ConfigMaps (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
 What this object remembers is a cache, and losing it costs requests: the followers of logs, and, where
 `keeps_views` is set, what the last poll of a job saw. The controller sets that, because its informers tell
 it when a view is out of date (`forget_view`); a poll in between then reads logs alone.
