@@ -86,6 +86,22 @@ def ledger_name(job: str, shard: int = 0) -> str:
     return f"{job}-tuning" if shard == 0 else f"{job}-tuning-{shard}"
 
 
+def running_name(job: str) -> str:
+    """Return the name of the ConfigMap with what was measured of a job's running trials."""
+    return f"{job}-tuning-running"
+
+
+def running_key(number: int) -> str:
+    """Return the key of a running trial in it."""
+    return f"running-{number:05d}"
+
+
+def running_number(key: str) -> int | None:
+    """Return the number of the trial that such a key names, or None where it names none."""
+    match = re.fullmatch(r"running-(\d{1,9})", key)
+    return int(match[1]) if match else None
+
+
 def ledger_key(number: int) -> str:
     """Return the ledger's key for a trial; zero-padded, so that keys sort as numbers do."""
     return f"trial-{number:05d}"

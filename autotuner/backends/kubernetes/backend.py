@@ -21,8 +21,10 @@ from autotuner import keys
 from autotuner.backends.base import Backend, Observation
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
 from autotuner.backends.kubernetes.assess import PodStatus
+from autotuner.backends.kubernetes.checkpoints import Checkpoints
 from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
+from autotuner.backends.kubernetes.logs import LogFollower
 from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of, uid_of
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
@@ -66,6 +68,7 @@ class KubernetesBackend:
         self._api = api
         self._clock = clock
         self._reader = TrialReader(api, clock, start_patience=start_patience, max_log_bytes=max_log_bytes)
+        self._checkpoints = Checkpoints(api)
         self._keeps_views = keeps_views
         self._views: dict[str, _View] = {}
         self._removed: set[str] = set()
@@ -84,6 +87,7 @@ class KubernetesBackend:
         """Drop all that is remembered of a job, which is gone or done."""
         self._views.pop(uid, None)
         self._reader.forget(uid)
+        self._checkpoints.forget(uid)
 
     def has_removed(self, uid: str) -> bool:
         """Return whether the trial object of this UID was deleted by us; the answer is given once."""
@@ -106,15 +110,23 @@ class KubernetesBackend:
         finished = {trial.number: trial for trial in recorded}
         unfinished = [manifest for number, manifest in view.trials.items() if number not in finished]
         view.pods.update(self._reader.read_pods(job, unfinished, view.pods))
+        checkpoints = self._checkpoints.of(job) if unfinished else {}
         live: list[Trial] = []
         notices: list[str] = []
+        running: dict[int, LogFollower] = {}
         for number, manifest in sorted(view.trials.items()):
             if number in finished:
                 live.append(finished[number])
                 continue
-            trial, notice = self._reader.read(job, spec, manifest, view.pods.get(name_of(manifest), []))
+            pods = view.pods.get(name_of(manifest), [])
+            trial, notice = self._reader.read(job, spec, manifest, pods, checkpoints.get(number))
             live.append(trial)
+            follower = self._reader.follower(job, spec, pods)
+            if trial.is_running and follower is not None:
+                running[number] = follower
             notices += [f"trial {number} waits: {notice}"] if notice else []
+        if running:
+            self._checkpoints.keep(job, running, self._clock())
         names = {name_of(manifest) for manifest in unfinished}
         pods = [pod for name in names for pod in view.pods.get(name, ())]
         self._reader.forget_others(job, {uid_of(manifest) for manifest in unfinished}, pods)

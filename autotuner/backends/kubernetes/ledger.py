@@ -108,7 +108,7 @@ class _Shard:
 
     @classmethod
     def read(cls, api: Api, job: Job, number: int) -> Self:
-        return cls(api, job, number, _found(api, job, keys.ledger_name(job.name, number)))
+        return cls(api, job, number, find(api, job, keys.ledger_name(job.name, number)))
 
     def successor(self) -> _Shard:
         """Name the next ConfigMap in this one, and return it as it is: seldom there already."""
@@ -127,7 +127,7 @@ class _Shard:
                 if not error.is_conflict:
                     raise
                 # Made since it was read: it must be ours before anything is written into it.
-                self._take(_found(self._api, self._job, self._name))
+                self._take(find(self._api, self._job, self._name))
             else:
                 self._note(changes)
                 return
@@ -157,19 +157,25 @@ class _Shard:
 
     def _create(self, data: Mapping[str, str]) -> None:
         job = self._job
-        metadata: dict[str, Any] = {
-            "name": self._name,
-            "namespace": job.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "autotuner"},
-            "ownerReferences": [job.owner_reference],
-        }
+        manifest = config_map(job, self._name, data)
         if self.is_continued:
-            metadata["annotations"] = {keys.LEDGER_SUCCESSOR: keys.ledger_name(job.name, self.number + 1)}
-        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
+            successor = keys.ledger_name(job.name, self.number + 1)
+            manifest["metadata"]["annotations"] = {keys.LEDGER_SUCCESSOR: successor}
         self._api.create(core_path(job.namespace, "configmaps"), manifest)
 
 
-def _found(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
+def config_map(job: Job, name: str, data: Mapping[str, str]) -> dict[str, Any]:
+    """Return a ConfigMap that goes with the job."""
+    metadata = {
+        "name": name,
+        "namespace": job.namespace,
+        "labels": {"app.kubernetes.io/managed-by": "autotuner"},
+        "ownerReferences": [job.owner_reference],
+    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
+
+
+def find(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
     """Return a ConfigMap of the job, None where there is none.
 
     Raises:

@@ -21,7 +21,7 @@ from autotuner.backends.kubernetes.assess import (
     assess,
     is_late,
 )
-from autotuner.backends.kubernetes.logs import LogFollower
+from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
     JOB_NAME_LABEL,
     entries,
@@ -71,7 +71,7 @@ class TrialReader:
         self._clock = clock
         self._start_patience = start_patience
         self._max_log_bytes = max_log_bytes
-        self._followers: dict[str, dict[tuple[str, str, str | None], LogFollower]] = {}
+        self._followers: dict[str, dict[tuple[str | None, ...], LogFollower]] = {}
         self._runs: dict[str, dict[str, _Run]] = {}
 
     def forget(self, uid: str) -> None:
@@ -110,10 +110,22 @@ class TrialReader:
                 pods_of[name].append(read_pod(item))
         return pods_of
 
+    def follower(self, job: Job, spec: TuningSpec, pods: Sequence[PodStatus]) -> LogFollower | None:
+        """Return the follower of the log of a trial that runs."""
+        key = next((_reading(pod, spec) for pod in pods if pod.is_rank_zero), ())
+        return self._followers.get(job.uid, {}).get(key)
+
     def read(
-        self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[PodStatus]
+        self,
+        job: Job,
+        spec: TuningSpec,
+        manifest: Mapping[str, Any],
+        pods: Sequence[PodStatus],
+        checkpoint: Checkpoint | None = None,
     ) -> tuple[Trial, str]:
         """Return a trial as it stands, and what holds it up.
+
+        A log that is not followed yet, and lacks its start, is read from the checkpoint on.
 
         Raises:
             BackendError: If the log of an ended trial cannot be read now; its end is not known before.
@@ -133,7 +145,7 @@ class TrialReader:
         follower, is_whole = None, True
         try:
             if rank_zero is not None and rank_zero.started_at is not None:
-                follower = self._follower(job, spec, rank_zero)
+                follower = self._follower(job, spec, rank_zero, checkpoint)
                 is_whole = self._follow(job, rank_zero, follower)
             if standing.ending is not None:
                 ended = self._ended(
@@ -177,6 +189,9 @@ class TrialReader:
             ending = replace(ending, log_tail=self._tail(job, ending, pods, follower))
         measurements = _measurements(follower)
         outcome, message = classify(ending, measurements, spec.target)
+        if outcome is Outcome.MISSED and follower is not None and follower.has_gap:
+            outcome = Outcome.LOST
+            message = "its node cut its log while no controller read it: whether it met the target is unknown"
         extras = follower.parser.extras if follower is not None else {}
         return replace(
             trial,
@@ -203,13 +218,15 @@ class TrialReader:
                 first_seen.setdefault(pod.name, pod.uid)
         return first_seen
 
-    def _follower(self, job: Job, spec: TuningSpec, pod: PodStatus) -> LogFollower:
+    def _follower(
+        self, job: Job, spec: TuningSpec, pod: PodStatus, checkpoint: Checkpoint | None
+    ) -> LogFollower:
         followers = self._followers.setdefault(job.uid, {})
-        # A pod of another UID is another run; another metric or pattern reads the log anew.
-        key = (pod.uid, spec.target.metric, spec.metric_pattern)
+        key = _reading(pod, spec)
         if key not in followers:
             parser = LogParser(spec.target.metric, spec.metric_pattern)
-            followers[key] = LogFollower(parser, self._max_log_bytes)
+            resumed = checkpoint if checkpoint is not None and checkpoint.reading == key else None
+            followers[key] = LogFollower(parser, self._max_log_bytes, key, resumed)
         return followers[key]
 
     def _follow(self, job: Job, pod: PodStatus, follower: LogFollower) -> bool:
@@ -253,5 +270,10 @@ def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
     return made_from is not None and made_from != job.template
 
 
+def _reading(pod: PodStatus, spec: TuningSpec) -> tuple[str | None, ...]:
+    # A pod of another UID is another run; another metric or pattern reads the log from its start.
+    return (pod.uid, spec.target.metric, spec.metric_pattern)
+
+
 def _measurements(follower: LogFollower | None) -> tuple[Measurement, ...]:
-    return follower.parser.measurements if follower is not None else ()
+    return follower.measurements if follower is not None else ()
