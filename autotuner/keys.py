@@ -35,6 +35,9 @@ CANDIDATE: Final = STATUS_PREFIX + "candidate"
 """A larger setting than the answer's that is being confirmed; the answer stays until it is."""
 OBSERVED: Final = STATUS_PREFIX + "observed"
 
+LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
+"""Annotation of a ledger ConfigMap: the name of the next one, for it is full."""
+
 TRIAL_PREFIX: Final = "trial.autotuner.dev/"
 """Annotations and labels of a trial PyTorchJob."""
 
@@ -85,9 +88,25 @@ def trial_name(job: str, uid: str, number: int) -> str:
     return job[: MAX_TRIAL_NAME - len(suffix)].rstrip("-.") + suffix
 
 
-def ledger_name(job: str) -> str:
-    """Return the name of the ConfigMap that records a job's finished trials."""
-    return f"{job}-tuning"
+def ledger_name(job: str, shard: int = 0) -> str:
+    """Return the name of a ConfigMap with a job's finished trials; a full one has a successor."""
+    return f"{job}-tuning" if shard == 0 else f"{job}-tuning-{shard}"
+
+
+def running_name(job: str) -> str:
+    """Return the name of the ConfigMap with what was measured of a job's running trials."""
+    return f"{job}-tuning-running"
+
+
+def running_key(number: int) -> str:
+    """Return the key of a running trial in it."""
+    return f"running-{number:05d}"
+
+
+def running_number(key: str) -> int | None:
+    """Return the number of the trial that such a key names, or None where it names none."""
+    match = re.fullmatch(r"running-(\d{1,9})", key)
+    return int(match[1]) if match else None
 
 
 def ledger_key(number: int) -> str:

@@ -86,7 +86,7 @@ class Suggestion:
     rerun_of: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Trial:
     """A suggestion and what has been seen of it.
 

@@ -192,6 +192,7 @@ class Controller:
             self._metrics.reconcile_errors.inc()
             with self._lock:
                 self._changed_jobs.add(key)
+            self._slots.pass_over(key)
             at_least = error.retry_after if isinstance(error, RequestFailed) else 0.0
             count, delay = self.queue.fail(key, at_least)
             is_ordinary = isinstance(error, BackendError)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Final, Self
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -18,7 +20,10 @@ Answer = tuple[bool, str]
 
 
 class Server:
-    """A small HTTP server on a thread of its own. A context manager."""
+    """A small HTTP server on a thread of its own. A context manager.
+
+    The address `::` is every address of the machine, IPv4 and IPv6.
+    """
 
     def __init__(
         self,
@@ -59,8 +64,7 @@ class Server:
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (as the base class)
                 """Keep probes, every few seconds, out of the log."""
 
-        self._server = ThreadingHTTPServer(address, Handler)
-        self._server.daemon_threads = True
+        self._server = _listener(address, Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     @property
@@ -77,3 +81,24 @@ class Server:
         """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # The base class asks DNS for the name of the address; a slow one would delay the start.
+        TCPServer.server_bind(self)
+
+
+class _ListenerOnIPv6(_Listener):
+    address_family = socket.AF_INET6
+
+
+def _listener(address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    host, port = address
+    if host == "::" and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"  # noqa: S104 (the kernel has no IPv6)
+    return (_ListenerOnIPv6 if ":" in host else _Listener)((host, port), handler)

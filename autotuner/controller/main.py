@@ -83,6 +83,7 @@ class ControllerProcess:
 
     def run(self) -> int:
         """Work until a signal, or until the lease is lost."""
+        # From here on there is something to finish; until here `autotuner.__main__` ends the process.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())
         settings = self._settings

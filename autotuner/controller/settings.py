@@ -135,8 +135,8 @@ class ControllerSettings(BaseSettings):
         "5 where renewal gives up after 20",
     )
     http_host: str = _setting(
-        "0.0.0.0",  # noqa: S104 (a pod's probes come from outside the pod)
-        "address on which /healthz, /readyz and /metrics are served",
+        "::",
+        "address on which /healthz, /readyz and /metrics are served; ::: every address, IPv4 and IPv6",
         "127.0.0.1",
         min_length=1,
     )

@@ -1,8 +1,9 @@
 """The cap on trials over all jobs.
 
-`decide` knows one job. A start that the cap does not allow is put off, and its job asked again when a place
-is free, first come, first served: a job whose trial just ended does not get the place before those that wait.
-Who holds a place is learned from the watch of trials, and from a list when the controller begins.
+`decide` knows one job. A start that the cap does not allow is put off, and its job asks again when a slot is
+free, first come, first served: a job whose trial just ended does not get the slot before those that wait. A
+job whose reconcile failed cannot use a slot now, so those behind it go first; it keeps its position.
+Which trials hold a slot is learned from the watch of trials, and from a list when the controller begins.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class TrialSlots:
         self._lock = threading.Lock()
         self._taken: set[str] = set()
         self._waiting: dict[str, None] = {}
+        self._passed_over: set[str] = set()
 
     def occupy(self, trial: str) -> None:
         """Note a trial that exists, whoever started it."""
@@ -37,8 +39,10 @@ class TrialSlots:
             if self._limit is None or trial in self._taken:
                 self._taken.add(trial)
                 return True
+            self._passed_over.discard(job)
             free = self._limit - len(self._taken)
-            ahead = next((i for i, other in enumerate(self._waiting) if other == job), len(self._waiting))
+            line = self._line()
+            ahead = next((i for i, other in enumerate(line) if other == job), len(line))
             if ahead < free:
                 self._waiting.pop(job, None)
                 self._taken.add(trial)
@@ -47,7 +51,7 @@ class TrialSlots:
             return False
 
     def release(self, trial: str) -> None:
-        """Free a trial's place; a trial that holds none is passed over."""
+        """Free a trial's slot; a trial that holds none is ignored."""
         with self._lock:
             if trial not in self._taken:
                 return
@@ -62,10 +66,24 @@ class TrialSlots:
             if job not in self._waiting:
                 return
             del self._waiting[job]
+            self._passed_over.discard(job)
             woken = self._first_waiting()
         for other in woken:
             self._wake(other)
 
+    def pass_over(self, job: str) -> None:
+        """Let the others go first until this job, which keeps its position, asks again."""
+        with self._lock:
+            if job not in self._waiting:
+                return
+            self._passed_over.add(job)
+            woken = self._first_waiting()
+        for other in woken:
+            self._wake(other)
+
+    def _line(self) -> list[str]:
+        return [job for job in self._waiting if job not in self._passed_over]
+
     def _first_waiting(self) -> list[str]:
         free = 0 if self._limit is None else self._limit - len(self._taken)
-        return list(self._waiting)[: max(0, free)]
+        return self._line()[: max(0, free)]

@@ -1,34 +1,42 @@
-"""What a trial has measured, cleaned: finite values in order of step.
+"""Clean what a trial has measured: finite values in order of step.
 
-Logs are strangers' input. A step may be reported twice (the script restarted from a checkpoint), out of
+Logs are untrusted input. A step may be reported twice (the script restarted from a checkpoint), out of
 order, or with NaN; a script may report nothing at all. Everything behind this module sees increasing steps
 and finite values only.
 """
 
 from __future__ import annotations
 
+import hashlib
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from autotuner.spec import Target
-from autotuner.trial import Measurement
+from autotuner.trial import Measurement, Trial
 
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Curve:
     """A learning curve: `steps` increase strictly, `values` are finite and as long.
 
-    Of two values at one step the one reported last counts: it is what the script says now.
+    Of two values at one step the one reported last counts: it is what the script says now. Curves of the same
+    points are equal, and cheap to compare and to hash.
     """
 
-    steps: Array
-    values: Array
+    steps: Array = field(compare=False)
+    values: Array = field(compare=False)
+    digest: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        content = hashlib.blake2b(self.steps.tobytes(), digest_size=16)
+        content.update(self.values.tobytes())
+        object.__setattr__(self, "digest", content.digest())
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -50,43 +58,43 @@ class Curve:
         return best is not None and target.is_met(best)
 
 
-class _Same:
-    """A key that is equal to itself alone: to hash a thousand measurements costs more than to read them."""
-
-    __slots__ = ("measurements",)
-
-    def __init__(self, measurements: tuple[Measurement, ...]) -> None:
-        self.measurements = measurements
-
-    def __hash__(self) -> int:
-        return id(self.measurements)
-
-    def __eq__(self, other: object) -> bool:
-        # The cache holds the key, hence the tuple, so its identity is not given to another meanwhile.
-        return isinstance(other, _Same) and self.measurements is other.measurements
-
-
-def clean(measurements: tuple[Measurement, ...]) -> Curve:
+def clean(measurements: Sequence[Measurement]) -> Curve:
     """Return the curve that measurements draw; those without a finite step and value are left out."""
-    return _clean(_Same(measurements))
-
-
-@lru_cache(maxsize=4096)
-def _clean(key: _Same) -> Curve:
-    return _by_content(key.measurements)
-
-
-@lru_cache(maxsize=4096)
-def _by_content(measurements: tuple[Measurement, ...]) -> Curve:
-    # A caller that reads its ledger afresh each time has equal tuples, not the same: they share a curve.
-    return _curve([(m.step, m.value) for m in measurements])
-
-
-def _curve(points: Sequence[tuple[float, float]]) -> Curve:
-    raw = np.array(points, dtype=np.float64).reshape(-1, 2)
-    raw = raw[np.isfinite(raw).all(axis=1) & (raw[:, 0] >= 0)]
-    if not len(raw):
-        return Curve(np.empty(0), np.empty(0))
+    count = len(measurements)
+    steps = np.fromiter((m.step for m in measurements), np.float64, count)
+    values = np.fromiter((m.value for m in measurements), np.float64, count)
+    usable = np.isfinite(steps) & np.isfinite(values) & (steps >= 0)
     # np.unique keeps the first of equals, so the last reported comes first.
-    steps, kept = np.unique(raw[::-1, 0], return_index=True)
-    return Curve(steps, raw[::-1, 1][kept])
+    steps, values = steps[usable][::-1], values[usable][::-1]
+    steps, kept = np.unique(steps, return_index=True)
+    return Curve(steps, values[kept])
+
+
+class _Curves:
+    """The curves of the trials that exist: each is computed once, and dropped with its trial.
+
+    No bound is needed, so there is none beyond which every call computes; and a trial that is read again and
+    again leaves nothing behind. A trial is found by its identity: hashing its measurements would cost as much
+    as reading them.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Trial], Curve]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, trial: Trial) -> Curve:
+        """Return a trial's curve."""
+        key = id(trial)
+        known = self._known.get(key)
+        if known is not None and known[0]() is trial:
+            return known[1]
+        drawn = clean(trial.measurements)
+        # The callback runs before the memory, and with it the identity, can become another trial's.
+        self._known[key] = (weakref.ref(trial, lambda _: self._known.pop(key, None)), drawn)
+        return drawn
+
+
+CURVES = _Curves()
+"""Of every trial of the process."""

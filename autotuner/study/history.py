@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Final
 
 from autotuner.spec import TuningSpec
-from autotuner.study.curve import Curve, clean
+from autotuner.study.curve import CURVES, Curve
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -152,7 +152,7 @@ def is_complete(trial: Trial) -> bool:
 
 def curve(trial: Trial) -> Curve:
     """Return what the trial has measured."""
-    return clean(trial.measurements)
+    return CURVES.of(trial)
 
 
 def _weight(trial: Trial) -> tuple[bool, int, str]:

@@ -2,7 +2,7 @@
 
 The ledger is a mapping from `keys.ledger_key(number)` to such a line: the `data` of a ConfigMap on a
 cluster, a directory of files on a laptop. An entry is written once, whole, and never changed, so recording
-twice is harmless. A ConfigMap holds at most 1 MiB: `encode_trial` bounds an entry by thinning its curve.
+twice is harmless. `encode_trial` bounds an entry by thinning its curve.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autotuner.study.thinning import thin
 from autotuner.trial import Measurement, Outcome, Trial
 
 CAPACITY: Final = 1_000_000
-"""Bytes that the entries of one ledger may take together: 1 MiB less what a ConfigMap wraps around them."""
+"""Bytes that the entries of one ConfigMap may take together: 1 MiB less what it wraps around them."""
 MAX_POINTS: Final = 200
 """Measurements of one entry at most: more than the search looks at, and enough for a plot."""
 _MAX_MESSAGE: Final = 2000
@@ -101,31 +101,8 @@ def decode_ledger(entries: Mapping[str, str]) -> tuple[list[Trial], list[str]]:
     return trials, problems
 
 
-def thinned(entries: Mapping[str, str], capacity: int = CAPACITY) -> dict[str, str]:
-    """Return the entries that must be rewritten, with shorter curves, for the ledger to fit its capacity.
-
-    Results stay; curves lose points, all alike, and as few as need be. Empty where the ledger fits.
-    """
-    changed: dict[str, str] = {}
-    points = MAX_POINTS
-    while points > 1 and _size({**entries, **changed}) > capacity:
-        points //= 2
-        for key, text in entries.items():
-            if keys.ledger_number(key) is not None:
-                trial = _readable(text)
-                if trial is not None and len(trial.measurements) > points:
-                    changed[key] = encode_trial(trial, points=points)
-    return changed
-
-
-def _readable(text: str) -> Trial | None:
-    try:
-        return decode_trial(text)
-    except InvalidRecord:
-        return None
-
-
-def _size(entries: Mapping[str, str]) -> int:
+def size(entries: Mapping[str, str]) -> int:
+    """Return the bytes that entries take with their keys."""
     return sum(len(key) + len(text.encode()) for key, text in entries.items())
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -128,7 +129,7 @@ def test_every_value_has_a_row_of_its_own_in_the_schema():
 
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     compare(values, schema["properties"], "")
-    assert set(schema["properties"]) - set(values) == {"global"}
+    assert set(schema["properties"]) - set(values) == {"global", "enabled"}
 
 
 def test_every_object_of_the_schema_is_closed():
@@ -139,6 +140,18 @@ def test_every_object_of_the_schema_is_closed():
         if "properties" in prop and prop.get("additionalProperties") is not False
     ]
     assert open_ones == []
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_parent_chart_switches_it_by_its_condition(tmp_path, is_enabled):
+    dependency = {"name": "autotuner", "version": __version__, "condition": "autotuner.enabled"}
+    parent = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(parent))
+    shutil.copytree(CHART, tmp_path / "charts" / "autotuner")
+    values = {"global": {"imageRegistry": "registry.example"}, "autotuner": {"enabled": is_enabled}}
+    done = helm("template", "r", str(tmp_path), "-f", "-", stdin=json.dumps(values))
+    assert done.returncode == 0, done.stderr
+    assert ("kind: Deployment" in done.stdout) is is_enabled
 
 
 def test_every_value_is_used_by_a_template():

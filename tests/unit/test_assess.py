@@ -90,7 +90,7 @@ ROWS = {
     ),
     "all pods gone": ([], Outcome.LOST, "its pods are gone"),
     "a worker replaced silently, the master failing of it": (
-        [died(MASTER, log_tail="NCCL error"), replace(WORKER, created_at=RUNNING + timedelta(seconds=30))],
+        [died(MASTER, log_tail="NCCL error"), replace(WORKER, created_at=RUNNING + timedelta(seconds=90))],
         Outcome.LOST,
         "replaced by a new one",
     ),
@@ -170,11 +170,35 @@ def test_a_finished_trial_whose_pods_are_gone_still_says_when_it_ran():
     assert (standing.started_at, standing.ended_at) == (RUNNING, ENDED)
 
 
-def test_a_rank_zero_pod_made_after_the_run_began_is_another_run():
-    anew = replace(MASTER, created_at=RUNNING + timedelta(seconds=1), started_at=None)
-    standing = assess(GOES_ON, [anew, WORKER], NOW, PATIENCE)
+@pytest.mark.parametrize(
+    ("after", "first_seen"),
+    [(timedelta(seconds=1), {"t-master-0": "earlier"}), (timedelta(seconds=90), {})],
+    ids=["another UID", "made much later"],
+)
+def test_a_rank_zero_pod_that_replaces_another_is_another_run(after, first_seen):
+    replacement = replace(MASTER, created_at=RUNNING + after, started_at=None)
+    standing = assess(GOES_ON, [replacement, WORKER], NOW, PATIENCE, first_seen)
     assert standing.ending is not None
     assert "replaced by a new one" in standing.ending.disruption
+
+
+def test_a_worker_of_another_uid_explains_why_the_master_failed():
+    pods = [died(MASTER, log_tail="NCCL error"), WORKER]
+    standing = assess(FAILED, pods, NOW, PATIENCE, {MASTER.name: MASTER.uid, WORKER.name: "earlier"})
+    assert classify(standing.ending, (), TARGET)[0] is Outcome.LOST
+
+
+@pytest.mark.parametrize("seconds", [3, 50])
+def test_an_operator_whose_clock_is_behind_loses_no_trial(seconds):
+    """The pods seem to be made after the run began."""
+    behind = replace(GOES_ON, running_since=CREATED - timedelta(seconds=seconds))
+    assert assess(behind, [MASTER, WORKER], NOW, PATIENCE).ending is None
+
+
+def test_an_operator_whose_clock_is_known_to_be_far_behind_loses_no_trial():
+    hour = timedelta(hours=1)
+    behind = replace(GOES_ON, running_since=RUNNING - hour, clock_behind=hour)
+    assert assess(behind, [MASTER, WORKER], NOW, PATIENCE).ending is None
 
 
 def test_a_suspended_trial_waits_and_is_not_lost():

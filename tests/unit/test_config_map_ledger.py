@@ -8,7 +8,7 @@ from autotuner import keys
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.errors import Conflict, Unwritable
 from autotuner.job.job import Job
-from autotuner.study.ledger import decode_trial
+from autotuner.study.ledger import encode_trial
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
 from tests.unit.fake_api_server import FakeServer
 
@@ -16,30 +16,44 @@ JOB = Job("digits", "ns", "uid-1", {}, {})
 
 
 class ConfigMaps:
-    """Keeps one ConfigMap as an API server does; `refuse` answers in its place where it returns something."""
+    """Keeps ConfigMaps as an API server does; `refuse` answers in its place where it returns something."""
 
     def __init__(self, data=None, owner="uid-1", refuse=lambda _method, _size: None):
-        self.data = data
-        self.owner = owner
+        self.kept = {}
+        if data is not None:
+            self.put("digits-tuning", data, owner)
         self.refuse = refuse
         self.server = FakeServer(self.answer)
 
-    def answer(self, method, _path, _query):
+    def put(self, name, data, owner="uid-1"):
+        self.kept[name] = {"metadata": {"name": name, "ownerReferences": [{"uid": owner}]}, "data": data}
+
+    def answer(self, method, path, _query):
         body = self.server.requests[-1][4]
         refused = self.refuse(method, len(body))
         if refused is not None:
             return refused, {}, b'{"message": "refused"}'
+        sent = json.loads(body or "{}")
+        name = sent["metadata"]["name"] if method == "POST" else path.rpartition("/")[2]
         if method == "POST":
-            if self.data is not None:
+            if name in self.kept:
                 return 409, {}, b'{"message": "exists"}'
-            sent = json.loads(body)
-            self.data, self.owner = sent["data"], sent["metadata"]["ownerReferences"][0]["uid"]
-        elif self.data is None:
+            self.kept[name] = sent
+        elif name not in self.kept:
             return 404, {}, b'{"message": "not found"}'
         elif method == "PATCH":
-            self.data |= json.loads(body)["data"]
-        shown = {"metadata": {"ownerReferences": [{"uid": self.owner}]}, "data": self.data}
-        return 200, {}, json.dumps(shown).encode()
+            found = self.kept[name]
+            merged = {**found["data"], **sent.get("data", {})}
+            found["data"] = {key: value for key, value in merged.items() if value is not None}
+            annotations = sent.get("metadata", {}).get("annotations", {})
+            found["metadata"]["annotations"] = {**found["metadata"].get("annotations", {}), **annotations}
+            if sum(map(len, found["data"].values())) > 1_048_576:
+                return 422, {}, b'{"message": "too long"}'
+        return 200, {}, json.dumps(self.kept[name]).encode()
+
+    @property
+    def data(self):
+        return self.kept["digits-tuning"]["data"]
 
     @property
     def methods(self):
@@ -70,7 +84,7 @@ def test_the_first_trial_makes_the_ledger_and_the_next_adds_one_key(config_maps)
     ledger.write(trial(0))
     ledger.write(trial(1))
     assert world.methods == ["GET", "POST", "PATCH"]
-    assert world.owner == "uid-1"
+    assert world.kept["digits-tuning"]["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
     assert list(json.loads(world.server.requests[-1][4])["data"]) == [keys.ledger_key(1)]
     assert [t.number for t in ledger.trials()[0]] == [0, 1]
 
@@ -94,7 +108,7 @@ def test_a_ledger_that_was_made_meanwhile_is_added_to(config_maps):
 def test_a_ledger_that_a_stranger_made_meanwhile_is_left_alone(config_maps):
     world = config_maps()
     ledger = Ledger.read(world.server.api(), JOB)
-    world.data, world.owner = {"theirs": "x"}, "uid-2"
+    world.put("digits-tuning", {"theirs": "x"}, "uid-2")
     with pytest.raises(Conflict, match="does not belong to this job"):
         ledger.write(trial(0))
     assert world.data == {"theirs": "x"}
@@ -104,7 +118,7 @@ def test_a_ledger_that_was_deleted_by_hand_is_written_again_whole(config_maps):
     world = config_maps()
     ledger = Ledger.read(world.server.api(), JOB)
     ledger.write(trial(0))
-    world.data = None
+    del world.kept["digits-tuning"]
     ledger.write(trial(1))
     assert set(world.data) == {keys.ledger_key(0), keys.ledger_key(1)}
 
@@ -114,15 +128,66 @@ def test_a_ledger_of_an_earlier_job_of_this_name_is_not_taken_for_ours(config_ma
         Ledger.read(config_maps({}, owner="uid-0").server.api(), JOB)
 
 
-def test_a_full_ledger_loses_points_and_no_results(config_maps):
-    world = config_maps(refuse=lambda method, size: 422 if method == "PATCH" and size > 3000 else None)
+def wide(number):
+    """Return a trial with as many hyperparameters as a search space may have."""
+    parameters = {f"hyperparameter_number_{n}": 0.123456789012345 + n for n in range(32)}
+    curve = tuple(Measurement(step, 0.123456789 + step) for step in range(300))
+    return Trial(Suggestion(number, 256, parameters, 1), curve, Outcome.MISSED)
+
+
+def test_a_full_ledger_goes_on_in_the_next_config_map_and_loses_nothing(config_maps):
+    world = config_maps()
     ledger = Ledger.read(world.server.api(), JOB)
-    ledger.write(trial(0, points=4))
-    ledger._data |= {f"theirs-{n}": "x" * 60_000 for n in range(8)}
-    ledger.write(trial(1, points=2000))
-    recorded = decode_trial(world.data[keys.ledger_key(1)])
-    assert len(recorded.measurements) < 200
-    assert recorded.measurements[-1] == trial(1, points=2000).measurements[-1]
+    for number in range(650):
+        ledger.write(wide(number))
+    first, second, third = (world.kept[name] for name in sorted(world.kept))
+    assert [each["metadata"]["name"] for each in (first, second, third)] == [
+        "digits-tuning",
+        "digits-tuning-1",
+        "digits-tuning-2",
+    ]
+    for each in (ledger, Ledger.read(world.server.api(), JOB)):
+        trials, problems = each.trials()
+        assert not problems
+        assert [t.suggestion for t in trials] == [wide(n).suggestion for n in range(650)]
+        assert all(t.measurements[-1] == wide(0).measurements[-1] for t in trials)
+
+
+def test_a_ledger_that_others_keys_have_filled_goes_on_in_the_next(config_maps):
+    world = config_maps({"theirs": "x" * 1_048_000})
+    Ledger.read(world.server.api(), JOB).write(trial(0, points=200))
+    assert list(world.kept["digits-tuning-1"]["data"]) == [keys.ledger_key(0)]
+    assert [t.number for t in Ledger.read(world.server.api(), JOB).trials()[0]] == [0]
+
+
+def test_a_successor_that_was_never_made_is_an_empty_one(config_maps):
+    """As after a crash between naming it and making it."""
+    world = config_maps({keys.ledger_key(0): encode_trial(trial(0))})
+    world.kept["digits-tuning"]["metadata"]["annotations"] = {keys.LEDGER_SUCCESSOR: "digits-tuning-1"}
+    ledger = Ledger.read(world.server.api(), JOB)
+    assert [t.number for t in ledger.trials()[0]] == [0]
+    ledger.write(trial(1))
+    assert list(world.kept["digits-tuning-1"]["data"]) == [keys.ledger_key(1)]
+    assert [t.number for t in Ledger.read(world.server.api(), JOB).trials()[0]] == [0, 1]
+
+
+def test_a_successor_that_belongs_to_somebody_else_is_left_alone(config_maps):
+    world = config_maps({"theirs": "x" * 999_999})
+    world.put("digits-tuning-1", {"a": "b"}, "uid-2")
+    with pytest.raises(Conflict):
+        Ledger.read(world.server.api(), JOB).write(trial(0))
+    assert world.kept["digits-tuning-1"]["data"] == {"a": "b"}
+
+
+def test_a_ledger_of_which_the_first_config_map_was_deleted_by_hand_is_written_again_with_its_successor(
+    config_maps,
+):
+    world = config_maps({"theirs": "x" * 999_999})
+    ledger = Ledger.read(world.server.api(), JOB)
+    ledger.write(trial(0))
+    del world.kept["digits-tuning-1"]
+    ledger.write(trial(1))
+    assert [t.number for t in Ledger.read(world.server.api(), JOB).trials()[0]] == [0, 1]
 
 
 def test_a_ledger_that_takes_nothing_says_so(config_maps):

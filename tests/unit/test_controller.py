@@ -1,6 +1,7 @@
 """What the controller makes of changes: which are news, and which are only its own echo."""
 
 import json
+from copy import deepcopy
 
 import pytest
 
@@ -8,6 +9,7 @@ from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
 from autotuner.controller.controller import Controller
 from autotuner.controller.metrics import Metrics
+from tests.contract.suite import REPORTS, manifest
 from tests.unit.fake_api_server import FakeServer
 
 
@@ -118,3 +120,64 @@ def test_a_job_that_cannot_be_read_is_told_so(world):
     patches = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
     assert patches[0]["metadata"]["annotations"][keys.PHASE] == "Invalid"
     assert "pytorchReplicaSpecs" in patches[0]["metadata"]["annotations"][keys.MESSAGE]
+
+
+class Cluster:
+    """Two registered jobs, `first` and `second`; the trials of those in `broken` cannot be listed."""
+
+    def __init__(self):
+        self.jobs = {}
+        for name in ("first", "second"):
+            self.jobs[name] = deepcopy(manifest(REPORTS))
+            self.jobs[name]["metadata"] |= {"name": name, "namespace": "ns", "uid": f"uid-{name}"}
+        self.broken = set()
+        self.server = FakeServer(self.answer)
+        api = self.server.api()
+        self.controller = Controller(
+            api,
+            KubernetesBackend(api, keeps_views=True),
+            Metrics(),
+            max_parallel_trials=1,
+            poll_seconds=15,
+            resync_seconds=300,
+        )
+
+    def answer(self, method, path, query):
+        name = path.rpartition("/")[2]
+        if method == "GET" and name in self.jobs:
+            return 200, {}, json.dumps(self.jobs[name]).encode()
+        if method == "GET" and "configmaps" in path:
+            return 404, {}, b'{"message": "none"}'
+        if any(f"uid-{broken}" in query.get("labelSelector", "") for broken in self.broken):
+            return 500, {}, b'{"message": "broken"}'
+        if method == "POST":
+            return 201, {}, self.server.requests[-1][4]
+        return 200, {}, b'{"items": []}'
+
+    def started(self):
+        sent = [json.loads(body) for method, path, *_, body in self.server.requests if method == "POST"]
+        return [each["metadata"]["name"].partition("-")[0] for each in sent if each["kind"] == "PyTorchJob"]
+
+
+@pytest.fixture
+def cluster():
+    cluster = Cluster()
+    yield cluster
+    cluster.server.close()
+
+
+def test_a_job_that_fails_at_the_head_of_the_line_does_not_hold_up_the_others(cluster):
+    controller = cluster.controller
+    controller.on_trial("ADDED", trial())
+    for name in ("first", "second"):
+        controller.on_job("ADDED", cluster.jobs[name])
+        controller.work_once()
+    assert cluster.started() == []
+
+    cluster.broken = {"first"}
+    cluster.jobs["first"]["metadata"]["generation"] = 2
+    controller.on_job("MODIFIED", cluster.jobs["first"])
+    controller.on_trial("DELETED", trial())
+    while len(controller.queue):
+        controller.work_once()
+    assert cluster.started() == ["second"]

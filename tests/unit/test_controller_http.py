@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import socket
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,48 @@ def test_probes_say_what_is_wrong():
         assert get(server.port, "/healthz?verbose") == (200, "ok\n")
         assert get(server.port, "/readyz") == (503, "the watches have not listed\n")
         assert get(server.port, "/secret")[0] == 404
+
+
+def has_ipv6_loopback():
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+on_ipv6 = pytest.mark.skipif(not has_ipv6_loopback(), reason="this machine has no IPv6 loopback")
+
+
+@on_ipv6
+@pytest.mark.parametrize(
+    ("host", "client"),
+    [
+        ("::", "127.0.0.1"),
+        ("::", "[::1]"),
+        ("::1", "[::1]"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_the_default_address_serves_both_families_and_any_other_its_own(host, client):
+    well = (True, "ok")
+    with (
+        Server((host, 0), is_healthy=lambda: well, is_ready=lambda: well, metrics=lambda: b"") as server,
+        urllib.request.urlopen(f"http://{client}:{server.port}/healthz", timeout=10) as answer,
+    ):
+        assert answer.status == 200
+
+
+@on_ipv6
+def test_an_address_of_one_family_is_closed_to_the_other():
+    well = (True, "ok")
+    with (
+        Server(("0.0.0.0", 0), is_healthy=lambda: well, is_ready=lambda: well, metrics=lambda: b"") as server,
+        pytest.raises(urllib.error.URLError),
+    ):
+        urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=10)
 
 
 def test_metrics_follow_prometheus_names_and_units():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autotuner import keys
 from autotuner.errors import InvalidRecord
-from autotuner.study.ledger import MAX_POINTS, decode_ledger, decode_trial, encode_trial, thinned
+from autotuner.study.ledger import MAX_POINTS, decode_ledger, decode_trial, encode_trial
 from autotuner.trial import Measurement, Outcome, Trial
 from tests.builders import NOON, suggestion, trial
 
@@ -118,20 +118,6 @@ def test_an_entry_under_anothers_key_is_no_second_trial():
     trials, problems = decode_ledger(entries)
     assert [finished.number for finished in trials] == [0]
     assert problems == ["trial-00005: it is the record of trial 0"]
-
-
-def test_a_ledger_that_fits_is_left_alone():
-    assert thinned(ledger(*(trial(n) for n in range(9)))) == {}
-
-
-@pytest.mark.parametrize(("count", "capacity"), [(10, 60_000), (40, 20_000), (40, 60_000)])
-def test_a_full_ledger_keeps_every_result_and_thins_curves(count, capacity):
-    entries = ledger(*(trial(n, values=[0.1, 0.9, *([0.5] * 300)]) for n in range(count)))
-    slim = {**entries, **thinned(entries, capacity)}
-    assert sum(len(key) + len(text) for key, text in slim.items()) <= capacity
-    before, after = decode_ledger(entries)[0], decode_ledger(slim)[0]
-    assert [(t.suggestion, t.outcome) for t in before] == [(t.suggestion, t.outcome) for t in after]
-    assert {max(m.value for m in t.measurements) for t in after} == {0.9}
 
 
 # --- cost ---------------------------------------------------------------------------------------------------

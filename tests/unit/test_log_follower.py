@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.backends.kubernetes.logs import LogFollower
+from autotuner.backends.kubernetes.logs import LogFollower, continued
 from autotuner.spec.target import parse_target
 from autotuner.study.log_reader import LogReader
 from autotuner.trial import Measurement
@@ -141,6 +142,58 @@ def test_what_carries_no_timestamp_is_passed_over():
     following = follower()
     following.look(lambda _since, _limit: "unable to retrieve container logs\naccuracy=0.9\n")
     assert not following.parser.measurements
+
+
+def restarted(following, limit=1 << 20):
+    return LogFollower(
+        LogReader(parse_target("val_accuracy >= 0.9")), limit, resumed=following.checkpoint(20)
+    )
+
+
+def test_after_a_restart_a_log_that_is_whole_is_read_whole():
+    node, following = Node(), follower()
+    for step in range(1, 101):
+        node.write(step, f"val_accuracy=0.1 epoch={step}")
+    following.look(node.read)
+    again = restarted(following)
+    again.look(node.read)
+    assert again.measurements == following.measurements
+
+
+@pytest.mark.parametrize(
+    "line", ["val_accuracy=0.{0} epoch={0}", "val_accuracy=0.{0}"], ids=["steps", "no steps"]
+)
+@pytest.mark.parametrize("kept", [0, 3, 10])
+def test_after_a_restart_a_log_that_was_rotated_goes_on_where_it_was_left(line, kept):
+    node, following = Node(), follower()
+    for step in range(1, 21):
+        node.write(step / 4, line.format(step))
+    following.look(node.read)
+    node.lines = node.lines[len(node.lines) - kept :]
+    again = restarted(following)
+    again.look(node.read)
+    assert again.measurements == following.measurements
+    for step in range(21, 41):
+        node.write(step / 4, line.format(step))
+    again.look(node.read)
+    assert [m.step for m in again.measurements] == list(range(1, 41))
+    twice = restarted(again)
+    twice.look(node.read)
+    assert twice.measurements[-1] == again.measurements[-1]
+
+
+def test_after_a_restart_what_was_measured_counts_while_the_log_does_not_answer():
+    node, following = Node(), follower()
+    node.write(1, "val_accuracy=0.9 epoch=1")
+    following.look(node.read)
+    assert restarted(following).measurements == (Measurement(1, 0.9),)
+
+
+def test_a_step_that_is_read_again_is_not_doubled():
+    earlier = [Measurement(1, 0.1), Measurement(2, 0.2)]
+    assert continued(earlier, [Measurement(2, 0.3)]) == (Measurement(1, 0.1), Measurement(2, 0.3))
+    assert continued(earlier, [Measurement(1, 0.3)])[-1] == Measurement(3, 0.3)
+    assert continued((), earlier) == continued(earlier, ()) == tuple(earlier)
 
 
 @given(

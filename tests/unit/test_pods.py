@@ -1,6 +1,6 @@
 """Pods and jobs as the API server shows them, absent fields and strangers' values included."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -176,3 +176,22 @@ JSON = st.recursive(
 def test_whatever_stands_in_an_object_it_is_read(anything):
     read_pod(anything)
     read_conditions(anything)
+
+
+@pytest.mark.parametrize(("noted", "behind"), [("11:59:20", 40), ("12:00:00", 0), ("12:00:03", 0)])
+def test_an_operator_that_dates_a_job_before_its_creation_has_a_clock_behind(noted, behind):
+    read = read_conditions(
+        {
+            "metadata": {"creationTimestamp": "2026-01-01T12:00:00Z"},
+            "status": {
+                "conditions": [
+                    {"type": "Created", "status": "True", "lastTransitionTime": f"2026-01-01T{noted}Z"}
+                ]
+            },
+        }
+    )
+    assert read.clock_behind == timedelta(seconds=behind)
+
+
+def test_a_time_without_a_zone_counts_as_absent():
+    assert pod(container(running={"startedAt": "2026-01-01T12:00:00"})).started_at is None

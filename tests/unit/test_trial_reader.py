@@ -1,5 +1,6 @@
 """One trial as the cluster shows it, where its log does not answer."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -92,3 +93,25 @@ def test_a_trial_that_waits_is_run_anew_once_its_job_was_changed(world):
     running, _ = world._reader.read(JOB, JOB.spec(), trial, (POD,))
     assert waiting.outcome is Outcome.LOST
     assert running.is_running
+
+
+def running(uid, since):
+    manifest = trial_manifest(JOB, Suggestion(0, 256, {"learning_rate": 0.1}, 1))
+    manifest["metadata"]["uid"] = "t"
+    condition = {"type": "Running", "status": "True", "lastTransitionTime": since.isoformat()}
+    manifest["status"] = {"conditions": [condition]}
+    return manifest, replace(POD, uid=uid, created_at=since + timedelta(seconds=5))
+
+
+def test_a_pod_that_is_replaced_within_seconds_is_noticed_by_its_uid(world):
+    world.log = (200, {}, b"")
+
+    def look(uid, since=ENDED):
+        manifest, pod = running(uid, since)
+        return world._reader.read(JOB, JOB.spec(), manifest, (pod,))[0]
+
+    assert look("first").is_running
+    assert look("second").outcome is Outcome.LOST
+    resumed = ENDED + timedelta(hours=1)
+    assert look("third", resumed).is_running
+    assert look("fourth", resumed).outcome is Outcome.LOST

@@ -54,3 +54,33 @@ def test_releasing_twice_frees_one_place():
     slots.release("a-0")
     assert slots.ask("a", "a-2")
     assert not slots.ask("a", "a-3")
+
+
+def test_a_job_that_cannot_use_its_turn_lets_the_others_go_first_and_keeps_its_position():
+    woken = []
+    slots = TrialSlots(1, woken.append)
+    slots.ask("a", "a-0")
+    for job in ("fails", "b", "c"):
+        assert not slots.ask(job, f"{job}-0")
+    slots.release("a-0")
+    assert woken == ["fails"]
+    slots.pass_over("fails")
+    assert woken == ["fails", "b"]
+    assert slots.ask("b", "b-0")
+    assert not slots.ask("fails", "fails-0")
+    slots.release("b-0")
+    assert not slots.ask("c", "c-0")
+    assert slots.ask("fails", "fails-0")
+
+
+def test_a_job_that_is_passed_over_and_leaves_is_forgotten():
+    slots = TrialSlots(1, lambda _job: None)
+    slots.ask("a", "a-0")
+    slots.ask("b", "b-0")
+    slots.pass_over("b")
+    slots.leave("b")
+    slots.pass_over("b")
+    assert not slots.ask("b", "b-0")
+    slots.release("a-0")
+    assert not slots.ask("c", "c-0")
+    assert slots.ask("b", "b-0")

@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from autotuner.study.cause import ProcessLog
 from autotuner.study.outcome import Ending
 
+CLOCK_ALLOWANCE: Final = timedelta(minutes=1)
+"""Beyond `Conditions.clock_behind`, by how much two clocks may differ."""
 OOM_KILLED: Final = "OOMKilled"
 """A container's reason where the kernel killed it for its memory."""
 _OOM_EXIT_CODE: Final = 137
 """128 + SIGKILL."""
+NOTHING_SEEN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,8 @@ class Conditions:
 
     `running_since` is when its master began to run, None while it does not (or waits in a queue); Running
     says nothing about workers. `replicas` is how many pods it is to have, and `failed` how many of each role
-    had failed when it ended.
+    had failed when it ended. `clock_behind` is by how much the operator's clock, which dates the conditions,
+    is at least behind the API server's, which dates pods.
     """
 
     replicas: int
@@ -62,6 +67,7 @@ class Conditions:
     is_suspended: bool = False
     running_since: datetime | None = None
     ended_at: datetime | None = None
+    clock_behind: timedelta = timedelta(0)
     message: str = ""
 
 
@@ -79,7 +85,13 @@ class TrialStanding:
     hold_up: str = ""
 
 
-def assess(job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: timedelta) -> TrialStanding:
+def assess(
+    job: Conditions,
+    pods: Sequence[PodStatus],
+    now: datetime,
+    patience: timedelta,
+    first_seen: Mapping[str, str] = NOTHING_SEEN,
+) -> TrialStanding:
     """Return where a trial stands.
 
     The job's conditions say *that* it ended, and only its pods say *why*: the job's own message is always
@@ -90,16 +102,17 @@ def assess(job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: 
         pods: Its pods, those that still exist.
         now: The present.
         patience: How long a pod may be held up before the user is told.
+        first_seen: The UIDs that this run's pods had when they were first seen, by name.
     """
     starts = [pod.started_at for pod in pods if pod.started_at is not None]
-    started_at = max(starts) if len(starts) >= job.replicas else None
+    started_at = max(starts) if starts and len(starts) >= job.replicas else None
     if job.has_succeeded or job.has_failed:
         finishes = [pod.finished_at for pod in pods if pod.finished_at is not None]
         ended_at = job.ended_at or max(finishes, default=now)
-        ending = _success(pods) if job.has_succeeded else _failure(job, pods)
+        ending = _success(pods) if job.has_succeeded else _failure(job, pods, first_seen)
         # Without its pods a job still says when its master began.
         return TrialStanding(started_at or job.running_since, ended_at, ending)
-    if not job.is_suspended and (replaced := _replaced(job, pods)):
+    if not job.is_suspended and (replaced := _replaced(job, pods, first_seen)):
         return TrialStanding(job.running_since, now, Ending(None, disruption=replaced))
     return TrialStanding(started_at, hold_up=_hold_up(pods, now, patience))
 
@@ -119,7 +132,14 @@ def _success(pods: Sequence[PodStatus]) -> Ending:
     return Ending(exit_code=0)
 
 
-def _failure(job: Conditions, pods: Sequence[PodStatus]) -> Ending:
+def is_late(job: Conditions, pod: PodStatus) -> bool:
+    """Return whether a pod was made after the master began to run, for certain."""
+    if job.running_since is None or pod.created_at is None:
+        return False
+    return pod.created_at > job.running_since + job.clock_behind + CLOCK_ALLOWANCE
+
+
+def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str, str]) -> Ending:
     """Say why a trial failed: the cluster first, then the process that failed first.
 
     When one process goes, the others fail of its absence a moment later; their exit codes say nothing. Within
@@ -143,7 +163,7 @@ def _failure(job: Conditions, pods: Sequence[PodStatus]) -> Ending:
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
     if failed and failed[0].is_deleted_first:
         return Ending(None, disruption=f"pod {failed[0].name} was deleted while it ran")
-    if vanished := _replaced(job, pods) or _vanished(job, failed):
+    if vanished := _replaced(job, pods, first_seen) or _vanished(job, failed):
         return Ending(None, disruption=vanished)
     if failed:
         waiting = tuple(pod.name for pod in pods if pod.started_at is None and pod.exit_code is None)
@@ -164,16 +184,16 @@ def _is_no_later(pod: PodStatus, other: PodStatus) -> bool:
     return other.finished_at is None or (pod.finished_at is not None and pod.finished_at <= other.finished_at)
 
 
-def _replaced(job: Conditions, pods: Sequence[PodStatus]) -> str:
-    """Return which pod the operator has silently created anew, or nothing.
+def _replaced(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str, str]) -> str:
+    """Return which pod the operator has silently created again, or nothing.
 
-    A pod that was made after the master began to run stands in for one that was deleted before the
-    operator saw it: the run starts again from nothing, under the same name.
+    A pod that was deleted before the operator saw its end is replaced under the same name: the run starts
+    again from nothing. Another UID than the one seen first shows that for certain. Of a pod that was not seen
+    before, the time of creation must do, and two clocks are compared.
     """
-    since = job.running_since
     for pod in pods:
-        is_newer = since is not None and pod.created_at is not None and pod.created_at > since
-        if is_newer and (pod.is_rank_zero or job.has_failed):
+        is_other = first_seen[pod.name] != pod.uid if pod.name in first_seen else is_late(job, pod)
+        if is_other and (pod.is_rank_zero or job.has_failed):
             return f"pod {pod.name} was deleted, and replaced by a new one"
     return ""
 

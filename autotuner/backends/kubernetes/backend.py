@@ -1,7 +1,7 @@
 """Trials as PyTorchJobs: the backend of the controller.
 
-The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger
-ConfigMap (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
+The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger's
+ConfigMaps (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
 What this object remembers is a cache, and losing it costs requests: the followers of logs, and, where
 `keeps_views` is set, what the last poll of a job saw. The controller sets that, because its informers tell
 it when a view is out of date (`forget_view`); a poll in between then reads logs alone.
@@ -21,9 +21,11 @@ from autotuner import keys
 from autotuner.backends.base import Backend, Observation
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
 from autotuner.backends.kubernetes.assess import PodStatus
+from autotuner.backends.kubernetes.checkpoints import Checkpoints
 from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
-from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of
+from autotuner.backends.kubernetes.logs import LogFollower
+from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of, uid_of
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
 from autotuner.job.job import Job
@@ -66,6 +68,7 @@ class KubernetesBackend:
         self._api = api
         self._clock = clock
         self._reader = TrialReader(api, clock, start_patience=start_patience, max_log_bytes=max_log_bytes)
+        self._checkpoints = Checkpoints(api)
         self._keeps_views = keeps_views
         self._views: dict[str, _View] = {}
         self._removed: set[str] = set()
@@ -84,6 +87,7 @@ class KubernetesBackend:
         """Drop all that is remembered of a job, which is gone or done."""
         self._views.pop(uid, None)
         self._reader.forget(uid)
+        self._checkpoints.forget(uid)
 
     def has_removed(self, uid: str) -> bool:
         """Return whether the trial object of this UID was deleted by us; the answer is given once."""
@@ -106,17 +110,26 @@ class KubernetesBackend:
         finished = {trial.number: trial for trial in recorded}
         unfinished = [manifest for number, manifest in view.trials.items() if number not in finished]
         view.pods.update(self._reader.read_pods(job, unfinished, view.pods))
+        checkpoints = self._checkpoints.of(job) if unfinished else {}
         live: list[Trial] = []
         notices: list[str] = []
+        running: dict[int, LogFollower] = {}
         for number, manifest in sorted(view.trials.items()):
             if number in finished:
                 live.append(finished[number])
                 continue
-            trial, notice = self._reader.read(job, spec, manifest, view.pods.get(name_of(manifest), []))
+            pods = view.pods.get(name_of(manifest), [])
+            trial, notice = self._reader.read(job, spec, manifest, pods, checkpoints.get(number))
             live.append(trial)
+            follower = self._reader.follower(job, spec, pods)
+            if trial.is_running and follower is not None:
+                running[number] = follower
             notices += [f"trial {number} waits: {notice}"] if notice else []
+        if running:
+            self._checkpoints.keep(job, running, self._clock())
         names = {name_of(manifest) for manifest in unfinished}
-        self._reader.forget_others(job, [pod for name in names for pod in view.pods.get(name, ())])
+        pods = [pod for name in names for pod in view.pods.get(name, ())]
+        self._reader.forget_others(job, {uid_of(manifest) for manifest in unfinished}, pods)
         return Observation(recorded, live, (*notices, *problems))
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
@@ -149,7 +162,7 @@ class KubernetesBackend:
         name = keys.trial_name(job.name, job.uid, number)
         found = (view.trials.get(number) if view is not None else None) or self._find(job, name)
         if found is not None and _is_ours(found, job):
-            self._delete(job, name, str(mapping(found.get("metadata")).get("uid")))
+            self._delete(job, name, uid_of(found))
         if view is not None:
             view.trials.pop(number, None)
 

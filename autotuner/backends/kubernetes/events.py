@@ -1,7 +1,8 @@
 """Events on a job: `kubectl describe` shows them.
 
-An Event's name is a hash of what it says, so that saying it twice (after a crash between the status and its
-event, say) counts up one Event and does not make a second.
+An Event's name is a hash of what it says, so that emitting it twice (after a crash between the status and its
+event, for example) counts up one Event and does not make a second. Our role may not read Events: how often it
+was emitted is in the answer to a patch.
 """
 
 from __future__ import annotations
@@ -49,4 +50,6 @@ def emit(api: Api, job: Job, event: Event, now: datetime) -> None:
     except RequestFailed as error:
         if not error.is_conflict:
             raise
-        api.patch(core_path(job.namespace, "events", name), {"lastTimestamp": stamp})
+        path = core_path(job.namespace, "events", name)
+        count = api.patch(path, {"lastTimestamp": stamp}).get("count")
+        api.patch(path, {"count": count + 1 if isinstance(count, int) else 2})

@@ -1,8 +1,11 @@
-"""The ledger ConfigMap of one job.
+"""The ledger of one job: ConfigMaps with a key a trial.
 
-A key a trial, written by a merge patch of that key alone: twice does no harm, and nothing is read to be
-written back. The ConfigMap belongs to its job by ownerReference, and goes with it. It holds at most 1 MiB:
-before it is full, curves lose points and results stay (`autotuner.ledger.thinned`).
+A key is written by a merge patch of that key alone: twice does no harm, and nothing is read to be written
+back. The ConfigMaps belong to the job by ownerReference, and go with it.
+
+A ConfigMap holds at most 1 MiB. A full one, `<job>-tuning`, is continued in `<job>-tuning-1`, and so on. Our
+role may not list ConfigMaps, so each names its successor in an annotation, which is written before the
+successor is made: after a crash between the two, a successor that does not exist is an empty one.
 """
 
 from __future__ import annotations
@@ -15,20 +18,20 @@ from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
 from autotuner.backends.kubernetes.pods import is_owned_by, mapping
 from autotuner.errors import Conflict, Unwritable
 from autotuner.job.job import Job
-from autotuner.study.ledger import CAPACITY, decode_ledger, encode_trial, thinned
+from autotuner.study.ledger import CAPACITY, MAX_POINTS, decode_ledger, encode_trial, size
 from autotuner.trial import Trial
 
+FEWER_POINTS: Final = 50
+"""Measurements of an entry beyond the first ConfigMap: a ledger of thousands of trials must not fill etcd."""
+_MAX_SHARDS: Final = 256
 _TOO_LARGE: Final = frozenset({413, 422})
 
 
 class Ledger:
     """A job's ledger as it was last read; `write` keeps it up to date."""
 
-    def __init__(self, api: Api, job: Job, data: Mapping[str, str] | None) -> None:
-        self._api = api
-        self._job = job
-        self._exists = data is not None
-        self._data = dict(data or {})
+    def __init__(self, shards: list[_Shard]) -> None:
+        self._shards = shards
         self._trials: tuple[list[Trial], list[str]] | None = None
 
     @classmethod
@@ -36,88 +39,157 @@ class Ledger:
         """Read a job's ledger; one that does not exist yet is empty.
 
         Raises:
-            Conflict: If the ConfigMap of that name belongs to somebody else.
+            Conflict: If a ConfigMap of its names belongs to somebody else.
         """
-        name = keys.ledger_name(job.name)
-        try:
-            found = api.get(core_path(job.namespace, "configmaps", name))
-        except RequestFailed as error:
-            if error.is_not_found:
-                return cls(api, job, None)
-            raise
-        if not is_owned_by(found, job.uid):
-            raise Conflict(
-                f"ConfigMap {job.namespace}/{name} exists, and does not belong to this job (UID {job.uid}):"
-                " remove or rename it, for the results need its name"
-            )
-        return cls(api, job, {str(key): str(value) for key, value in mapping(found.get("data")).items()})
+        shards = [_Shard.read(api, job, 0)]
+        while shards[-1].is_continued and len(shards) < _MAX_SHARDS:
+            shards.append(_Shard.read(api, job, len(shards)))
+        return cls(shards)
 
     def trials(self) -> tuple[list[Trial], list[str]]:
         """Return the finished trials by number, and what is wrong with entries that cannot be read."""
         if self._trials is None:
-            self._trials = decode_ledger(self._data)
+            entries = {key: text for shard in reversed(self._shards) for key, text in shard.data.items()}
+            self._trials = decode_ledger(entries)
         return self._trials
 
     def write(self, trial: Trial) -> None:
         """Record a finished trial; one that is recorded already stays as it is.
 
         Raises:
-            Unwritable: If the ledger stays too large, however short its curves.
+            Unwritable: If the cluster refuses the entry as too large, however short its curve.
         """
         key = keys.ledger_key(trial.number)
-        if key in self._data:
+        if any(key in shard.data for shard in self._shards):
             return
-        entry = {key: encode_trial(trial)}
-        capacity = CAPACITY
+        refused: RequestFailed | None = None
         while True:
-            changes = {**entry, **thinned({**self._data, **entry}, capacity)}
+            shard = self._shards[-1]
+            points = MAX_POINTS if shard.number == 0 else FEWER_POINTS
+            entry = {key: encode_trial(trial, points=points)}
+            if size(shard.data) + size(entry) <= CAPACITY:
+                try:
+                    shard.write(entry)
+                except RequestFailed as error:
+                    # What somebody else has put into it leaves no room.
+                    if error.status not in _TOO_LARGE:
+                        raise
+                    refused = error
+                else:
+                    self._note(entry)
+                    return
+            if not shard.exists or len(self._shards) == _MAX_SHARDS:
+                raise Unwritable(f"the ledger cannot take trial {trial.number}: {refused}") from refused
             try:
-                self._patch(changes)
+                self._shards.append(shard.successor())
             except RequestFailed as error:
                 if error.status not in _TOO_LARGE:
                     raise
-                # Somebody else's keys may stand in it too: make room for them.
-                capacity //= 2
-                if capacity < CAPACITY // 16:
-                    raise Unwritable(f"the ledger cannot take trial {trial.number}: {error}") from error
-                continue
-            self._data |= changes
-            self._exists = True
-            self._trials = None
-            return
+                raise Unwritable(f"the ledger cannot take trial {trial.number}: {error}") from error
 
-    def _patch(self, changes: Mapping[str, str]) -> None:
-        name = keys.ledger_name(self._job.name)
-        path = core_path(self._job.namespace, "configmaps", name)
-        if not self._exists:
+    def _note(self, entry: Mapping[str, str]) -> None:
+        if self._trials is not None:
+            (trials, problems), (new, wrong) = self._trials, decode_ledger(entry)
+            self._trials = sorted([*trials, *new], key=lambda trial: trial.number), [*problems, *wrong]
+
+
+class _Shard:
+    """One ConfigMap."""
+
+    def __init__(self, api: Api, job: Job, number: int, found: Mapping[str, Any] | None) -> None:
+        self._api = api
+        self._job = job
+        self.number = number
+        self._name = keys.ledger_name(job.name, number)
+        self.data: dict[str, str] = {}
+        self.exists = False
+        self.is_continued = False
+        self._take(found)
+
+    @classmethod
+    def read(cls, api: Api, job: Job, number: int) -> Self:
+        return cls(api, job, number, find(api, job, keys.ledger_name(job.name, number)))
+
+    def successor(self) -> _Shard:
+        """Name the next ConfigMap in this one, and return it as it is: seldom there already."""
+        annotations = {keys.LEDGER_SUCCESSOR: keys.ledger_name(self._job.name, self.number + 1)}
+        if not self.is_continued:
+            self._api.patch(self._path, {"metadata": {"annotations": annotations}})
+            self.is_continued = True
+        return _Shard.read(self._api, self._job, self.number + 1)
+
+    def write(self, changes: Mapping[str, str]) -> None:
+        """Write keys; RequestFailed tells of those that are too large."""
+        if not self.exists:
             try:
-                self._api.create(core_path(self._job.namespace, "configmaps"), self._manifest(name, changes))
+                self._create(changes)
             except RequestFailed as error:
                 if not error.is_conflict:
                     raise
-                # Made since it was looked for: it must be ours before anything is written into it.
-                Ledger.read(self._api, self._job)
+                # Made since it was read: it must be ours before anything is written into it.
+                self._take(find(self._api, self._job, self._name))
             else:
+                self._note(changes)
                 return
         try:
-            self._api.patch(path, {"data": dict(changes)})
+            self._api.patch(self._path, {"data": dict(changes)})
         except RequestFailed as error:
             if not error.is_not_found:
                 raise
             # Deleted by hand: what is known of it is written again, whole.
-            whole = {**self._data, **changes}
-            self._api.create(core_path(self._job.namespace, "configmaps"), self._manifest(name, whole))
+            self._create({**self.data, **changes})
+        self._note(changes)
 
-    def _manifest(self, name: str, data: Mapping[str, str]) -> dict[str, Any]:
+    def _note(self, changes: Mapping[str, str]) -> None:
+        self.data |= changes
+        self.exists = True
+
+    def _take(self, found: Mapping[str, Any] | None) -> None:
+        self.exists = found is not None
+        content = found or {}
+        self.data = {str(key): str(value) for key, value in mapping(content.get("data")).items()}
+        annotations = mapping(mapping(content.get("metadata")).get("annotations"))
+        self.is_continued = keys.LEDGER_SUCCESSOR in annotations
+
+    @property
+    def _path(self) -> str:
+        return core_path(self._job.namespace, "configmaps", self._name)
+
+    def _create(self, data: Mapping[str, str]) -> None:
         job = self._job
-        return {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": name,
-                "namespace": job.namespace,
-                "labels": {"app.kubernetes.io/managed-by": "autotuner"},
-                "ownerReferences": [job.owner_reference],
-            },
-            "data": dict(data),
-        }
+        manifest = config_map(job, self._name, data)
+        if self.is_continued:
+            successor = keys.ledger_name(job.name, self.number + 1)
+            manifest["metadata"]["annotations"] = {keys.LEDGER_SUCCESSOR: successor}
+        self._api.create(core_path(job.namespace, "configmaps"), manifest)
+
+
+def config_map(job: Job, name: str, data: Mapping[str, str]) -> dict[str, Any]:
+    """Return a ConfigMap that goes with the job."""
+    metadata = {
+        "name": name,
+        "namespace": job.namespace,
+        "labels": {"app.kubernetes.io/managed-by": "autotuner"},
+        "ownerReferences": [job.owner_reference],
+    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
+
+
+def find(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
+    """Return a ConfigMap of the job, None where there is none.
+
+    Raises:
+        Conflict: If it belongs to somebody else.
+    """
+    try:
+        found = api.get(core_path(job.namespace, "configmaps", name))
+    except RequestFailed as error:
+        if error.is_not_found:
+            return None
+        raise
+    if not is_owned_by(found, job.uid):
+        raise Conflict(
+            f"ConfigMap {job.namespace}/{name} exists, and does not belong to this job (UID {job.uid}):"
+            " remove or rename it, for the results need its name"
+        )
+    return found

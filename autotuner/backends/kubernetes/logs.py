@@ -4,19 +4,22 @@ Each look asks for what came since the newest line that is known, with timestamp
 already: `sinceTime` counts whole seconds, so a second's lines come again. A look reads a bounded number of
 bytes; what is left waits for the next one, and `is_whole` says whether anything is.
 
-A follower is only a cache. After a restart the log is read from its start again, and what the ledger says is
-the truth.
+A follower is only a cache. After a restart the log is read from its start again. Where the node has cut that
+off since, the follower goes on from a `Checkpoint` of its predecessor.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from autotuner.study.log_reader import LogReader
+from autotuner.study.thinning import thin
+from autotuner.trial import Measurement
 
 PIECES: Final = 16
 """Pieces that one look reads at most."""
@@ -32,17 +35,65 @@ ReadLog = Callable[[str | None, int], str]
 """Reads a log from a moment on (RFC 3339, None: from the start), at most so many bytes of it."""
 
 
+_MAX_TAKEN: Final = 200
+"""Timestamps of the newest second that a checkpoint repeats; of a busier second some lines are read twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a log was read, and what was measured until there.
+
+    `reading` tells what was read, and how. `first` is the timestamp of the log's first line, `second` the
+    newest second; `taken` counts the lines taken of it, by timestamp. `measurements` may be thinned.
+    """
+
+    reading: tuple[str | None, ...]
+    first: str
+    second: str
+    taken: Mapping[str, int]
+    measurements: tuple[Measurement, ...]
+
+
+def continued(earlier: Sequence[Measurement], later: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """Return what two readings of one log have measured, the second of which began where the first ended.
+
+    A reading that counts lines, because they name no step, starts at 1 again: its steps are shifted. A step
+    that the later one repeats is the later one's.
+    """
+    if not earlier or not later:
+        return tuple(earlier or later)
+    last, first = earlier[-1].step, later[0].step
+    shift = last + 1 - first if first < last else 0.0
+    kept = earlier[:-1] if first + shift == last else earlier
+    return (*kept, *(replace(m, step=m.step + shift) if shift else m for m in later))
+
+
 class LogFollower:
     """Reads one pod's log as it grows into measurements.
 
     Args:
         parser: What the lines are given to.
         limit: Bytes of one piece.
+        reading: What is read, and how, for a checkpoint.
+        resumed: The checkpoint of an earlier reading of this log.
     """
 
-    def __init__(self, parser: LogReader, limit: int) -> None:
+    def __init__(
+        self,
+        parser: LogReader,
+        limit: int,
+        reading: tuple[str | None, ...] = (),
+        resumed: Checkpoint | None = None,
+    ) -> None:
         self.parser = parser
         self.is_whole = False
+        self.has_gap = False
+        self.read_bytes = 0
+        self._reading = reading
+        self._first: str | None = None
+        # Until the log shows whether its start is still there, what was measured before counts.
+        self._earlier = resumed.measurements if resumed is not None else ()
+        self._resumed = resumed
         self.tail = ""
         self._limit = limit
         self._rest = ""
@@ -57,6 +108,10 @@ class LogFollower:
         self.is_whole = False
         for _ in range(PIECES):
             text = read(self._second, self._limit * width)
+            if self._resumed is not None:
+                resumed, self._resumed = self._resumed, None
+                if self._goes_on_from(resumed, text):
+                    continue
             is_cut = len(text.encode()) >= self._limit * width
             has_advanced = self._take(text)
             if not is_cut:
@@ -69,6 +124,36 @@ class LogFollower:
             else:
                 self._skip_second(text)
                 width = 1
+
+    @property
+    def measurements(self) -> tuple[Measurement, ...]:
+        """What the log has said so far, in its order; nothing while it is in doubt."""
+        if self.parser.doubt is not None:
+            return ()
+        return continued(self._earlier, self.parser.measurements)
+
+    def checkpoint(self, points: int) -> Checkpoint:
+        """Return how far the log was read, with at most about so many measurements."""
+        return Checkpoint(
+            self._reading,
+            self._first or "",
+            self._second or "",
+            dict(self._taken.most_common(_MAX_TAKEN)),
+            tuple(thin(self.measurements, points)),
+        )
+
+    def _goes_on_from(self, resumed: Checkpoint, text: str) -> bool:
+        """Go on where an earlier reading ended, if the log's start is gone; return whether it is.
+
+        If what is left begins later than that reading ended, lines may be missing in between.
+        """
+        stamp = _STAMP.match(text)
+        if stamp is not None and stamp[0] == resumed.first:
+            self._earlier = ()
+            return False
+        self.has_gap = stamp is None or stamp[1][:19] > resumed.second[:19]
+        self._first, self._second, self._taken = resumed.first, resumed.second, Counter(resumed.taken)
+        return True
 
     def close(self) -> None:
         """Take the last line, which may lack its newline, once the process has ended."""
@@ -89,6 +174,7 @@ class LogFollower:
                 known[stamp[0]] -= 1
                 continue
             self._taken[stamp[0]] += 1
+            self._first = self._first or stamp[0]
             self._feed(line[stamp.end() :] + "\n")
             second = stamp[1] + stamp[3]
             newest = second if newest is None else max(newest, second)
@@ -109,4 +195,5 @@ class LogFollower:
 
     def _feed(self, line: str) -> None:
         self.parser.feed(line)
+        self.read_bytes += len(line)
         self.tail = (self.tail + line)[-TAIL:]

@@ -45,6 +45,9 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     if failed or succeeded:
         # At the end the operator turns Running to False, and leaves its time as it was.
         running = moment(mapping(conditions.get("Running")).get("lastTransitionTime"))
+    # The operator notes `Created` after the API server has made the object: an earlier time shows its clock.
+    made, noted = moment(mapping(job.get("metadata")).get("creationTimestamp")), since("Created")
+    behind = max(made - noted, timedelta(0)) if made and noted else timedelta(0)
     spec = mapping(job.get("spec"))
     replicas = mapping(spec.get("pytorchReplicaSpecs")).values()
     return Conditions(
@@ -59,6 +62,7 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
         is_suspended=mapping(spec.get("runPolicy")).get("suspend") is True,
         running_since=running,
         ended_at=moment(status.get("completionTime")) or succeeded or failed,
+        clock_behind=behind,
         message=str(mapping(conditions.get("Failed")).get("message", "")),
     )
 
@@ -111,6 +115,11 @@ def name_of(item: Mapping[str, Any]) -> str:
     return str(mapping(item.get("metadata")).get("name"))
 
 
+def uid_of(item: Mapping[str, Any]) -> str:
+    """Return an object's UID."""
+    return str(mapping(item.get("metadata")).get("uid"))
+
+
 def suggestion_of(trial: Mapping[str, Any]) -> Suggestion:
     """Return what a trial's PyTorchJob tries.
 
@@ -126,11 +135,12 @@ def suggestion_of(trial: Mapping[str, Any]) -> Suggestion:
 
 
 def moment(text: object) -> datetime | None:
-    """Read a timestamp of the API, RFC 3339 in UTC."""
+    """Read a timestamp of the API, RFC 3339 in UTC; one without a time zone counts as absent."""
     try:
-        return datetime.fromisoformat(str(text)) if text else None
+        read = datetime.fromisoformat(str(text)) if text else None
     except ValueError:
         return None
+    return read if read is not None and read.tzinfo is not None else None
 
 
 def mapping(value: object) -> Mapping[str, Any]:

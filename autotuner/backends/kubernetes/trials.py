@@ -1,20 +1,27 @@
 """One trial as the cluster shows it: its conditions, its pods, and the log of its rank 0.
 
-What remains in here between two looks are the followers of logs, a cache: a pod of another UID is another
-run, and a follower that is lost reads its log from the start.
+What is kept between two polls is a cache: the followers of logs (a pod of another UID is another run, and a
+follower that is lost reads its log from the start), and which pods a run was first seen with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
-from autotuner.backends.kubernetes.assess import PodStatus, TrialStanding, assess
-from autotuner.backends.kubernetes.logs import LogFollower
+from autotuner.backends.kubernetes.assess import (
+    NOTHING_SEEN,
+    Conditions,
+    PodStatus,
+    TrialStanding,
+    assess,
+    is_late,
+)
+from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
     JOB_NAME_LABEL,
     entries,
@@ -24,21 +31,30 @@ from autotuner.backends.kubernetes.pods import (
     read_conditions,
     read_pod,
     suggestion_of,
+    uid_of,
 )
 from autotuner.job.job import Job
 from autotuner.job.pytorchjob import devices
 from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
-from autotuner.study.log_reader import LogReader
+from autotuner.study.log_reader import LogReader, with_reading
 from autotuner.study.outcome import Ending, classify
-from autotuner.trial import Measurement, Outcome, Trial
+from autotuner.trial import Outcome, Trial
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
 """How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""
 _TAIL_LINES: Final = 1000
 _LOGS_READ: Final = 16
 """Failed pods of a trial whose logs are read, those that failed first."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """A trial's run since its master began: its pods' UIDs as first seen, by name."""
+
+    since: datetime
+    pods: dict[str, str] = field(default_factory=dict)
 
 
 class TrialReader:
@@ -58,17 +74,22 @@ class TrialReader:
         self._clock = clock
         self._start_patience = start_patience
         self._max_log_bytes = max_log_bytes
-        self._followers: dict[str, dict[tuple[str, str, str | None], LogFollower]] = {}
+        self._followers: dict[str, dict[tuple[str | None, ...], LogFollower]] = {}
+        self._runs: dict[str, dict[str, _Run]] = {}
 
     def forget(self, uid: str) -> None:
-        """Drop the followers of a job's trials."""
+        """Drop all that is remembered of a job's trials."""
         self._followers.pop(uid, None)
+        self._runs.pop(uid, None)
 
-    def forget_others(self, job: Job, pods: Collection[PodStatus]) -> None:
-        """Drop the followers of pods of a job that are gone."""
+    def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
+        """Drop what is remembered of a job's trials and pods that are gone; `trials` are UIDs."""
         followers, uids = self._followers.get(job.uid, {}), {pod.uid for pod in pods}
         for key in [key for key in followers if key[0] not in uids]:
             del followers[key]
+        runs = self._runs.get(job.uid, {})
+        for uid in [uid for uid in runs if uid not in trials]:
+            del runs[uid]
 
     def read_pods(
         self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
@@ -79,7 +100,7 @@ class TrialReader:
             conditions, pods = read_conditions(manifest), known.get(name_of(manifest))
             all_run = pods is not None and sum(p.started_at is not None for p in pods) >= conditions.replicas
             if not conditions.is_suspended and not all_run:
-                wanted[name_of(manifest)] = str(mapping(manifest.get("metadata")).get("uid"))
+                wanted[name_of(manifest)] = uid_of(manifest)
         if not wanted:
             return {}
         selector = f"{JOB_NAME_LABEL} in ({','.join(sorted(wanted))})"
@@ -92,16 +113,29 @@ class TrialReader:
                 pods_of[name].append(read_pod(item))
         return pods_of
 
+    def follower(self, job: Job, spec: TuningSpec, pods: Sequence[PodStatus]) -> LogFollower | None:
+        """Return the follower of the log of a trial that runs."""
+        key = next((_reading(pod, spec) for pod in pods if pod.is_rank_zero), ())
+        return self._followers.get(job.uid, {}).get(key)
+
     def read(
-        self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[PodStatus]
+        self,
+        job: Job,
+        spec: TuningSpec,
+        manifest: Mapping[str, Any],
+        pods: Sequence[PodStatus],
+        checkpoint: Checkpoint | None = None,
     ) -> tuple[Trial, str]:
         """Return a trial as it stands, and what holds it up.
+
+        A log that is not followed yet, and lacks its start, is read from the checkpoint on.
 
         Raises:
             BackendError: If the log of an ended trial cannot be read now; its end is not known before.
         """
         conditions, now = read_conditions(manifest), self._clock()
-        standing = assess(conditions, pods, now, self._start_patience)
+        first_seen = self._first_seen(job, uid_of(manifest), conditions, pods)
+        standing = assess(conditions, pods, now, self._start_patience, first_seen)
         trial = Trial(
             suggestion_of(manifest),
             started_at=standing.started_at,
@@ -115,7 +149,7 @@ class TrialReader:
         follower, is_whole = None, True
         try:
             if rank_zero is not None and rank_zero.started_at is not None:
-                follower = self._follower(job, spec, rank_zero)
+                follower = self._follower(job, spec, rank_zero, checkpoint)
                 is_whole = self._follow(job, rank_zero, follower)
             if standing.ending is not None:
                 ended = self._ended(job, spec, trial, standing=standing, follower=follower, is_whole=is_whole)
@@ -123,16 +157,15 @@ class TrialReader:
         except RequestFailed as error:
             # What is measured does not change because a node does not answer for a while.
             if standing.ending is None:
-                return replace(trial, measurements=_measurements(follower)), ""
+                return _with_log(trial, follower), ""
             if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
                 raise
             unread = Ending(None, disruption=standing.ending.disruption or f"its log cannot be read: {error}")
-            known = _measurements(follower)
-            outcome, message = classify(unread, known, spec.target)
-            ended = replace(trial, measurements=known, outcome=outcome, message=message)
+            read = _with_log(trial, follower)
+            outcome, message = classify(unread, read.measurements, spec.target)
+            ended = replace(read, outcome=outcome, message=message)
             return replace(ended, ended_at=standing.ended_at, is_complete=False), ""
-        extras = follower.parser.extras if follower is not None else {}
-        return replace(trial, measurements=_measurements(follower), extras=extras), standing.hold_up
+        return _with_log(trial, follower), standing.hold_up
 
     def _ended(  # noqa: PLR0913 (all that is known of an end)
         self,
@@ -146,7 +179,7 @@ class TrialReader:
     ) -> Trial:
         """Return an ended trial with its outcome; one whose log is longer than a look goes on for now."""
         if not is_whole:
-            return replace(trial, measurements=_measurements(follower))
+            return _with_log(trial, follower)
         if follower is not None:
             follower.close()
         ending = standing.ending or Ending(None)
@@ -154,26 +187,46 @@ class TrialReader:
             ending = Ending(None, disruption="its pods, and their logs, were gone before they could be read")
         elif ending.exit_code not in {None, 0}:
             ending = self._with_logs(job, ending, follower)
-        measurements = _measurements(follower)
-        outcome, message = classify(ending, measurements, spec.target)
-        extras = follower.parser.extras if follower is not None else {}
+        if follower is not None:
+            ending = replace(ending, near_misses=follower.parser.near_misses)
+        read = _with_log(trial, follower)
+        outcome, message = classify(ending, read.measurements, spec.target)
+        if outcome is Outcome.MISSED and follower is not None and follower.has_gap:
+            outcome = Outcome.LOST
+            message = "its node cut its log while no controller read it: whether it met the target is unknown"
         return replace(
-            trial,
-            measurements=measurements,
+            read,
             outcome=outcome,
             ended_at=standing.ended_at,
             message=message,
-            extras=extras,
             is_complete=ending.is_complete,
         )
 
-    def _follower(self, job: Job, spec: TuningSpec, pod: PodStatus) -> LogFollower:
+    def _first_seen(
+        self, job: Job, trial: str, conditions: Conditions, pods: Sequence[PodStatus]
+    ) -> Mapping[str, str]:
+        """Return the UIDs of a run's pods as first seen, by name; a run that is resumed has new pods."""
+        if conditions.running_since is None:
+            return NOTHING_SEEN
+        runs = self._runs.setdefault(job.uid, {})
+        if trial not in runs or runs[trial].since != conditions.running_since:
+            runs[trial] = _Run(conditions.running_since)
+        first_seen = runs[trial].pods
+        for pod in pods:
+            # One that was made late is a replacement already, and no witness.
+            if not is_late(conditions, pod):
+                first_seen.setdefault(pod.name, pod.uid)
+        return first_seen
+
+    def _follower(
+        self, job: Job, spec: TuningSpec, pod: PodStatus, checkpoint: Checkpoint | None
+    ) -> LogFollower:
         followers = self._followers.setdefault(job.uid, {})
-        # A pod of another UID is another run; another metric or pattern reads the log anew.
-        key = (pod.uid, spec.target.metric, spec.metric_pattern)
+        key = _reading(pod, spec)
         if key not in followers:
-            parser = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)
-            followers[key] = LogFollower(parser, self._max_log_bytes)
+            reader = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)
+            resumed = checkpoint if checkpoint is not None and checkpoint.reading == key else None
+            followers[key] = LogFollower(reader, self._max_log_bytes, key, resumed)
         return followers[key]
 
     def _follow(self, job: Job, pod: PodStatus, follower: LogFollower) -> bool:
@@ -228,5 +281,13 @@ def _template(manifest: Mapping[str, Any]) -> str | None:
     return None if made_from is None else str(made_from)
 
 
-def _measurements(follower: LogFollower | None) -> tuple[Measurement, ...]:
-    return follower.parser.measurements if follower is not None else ()
+def _reading(pod: PodStatus, spec: TuningSpec) -> tuple[str | None, ...]:
+    # A pod of another UID is another run; another target, format or pattern reads the log from its start.
+    return (pod.uid, str(spec.target), spec.log_format, spec.metric_pattern)
+
+
+def _with_log(trial: Trial, follower: LogFollower | None) -> Trial:
+    """Return a trial with what its log says, before a restart of the controller too."""
+    if follower is None:
+        return trial
+    return replace(with_reading(trial, follower.parser), measurements=follower.measurements)
