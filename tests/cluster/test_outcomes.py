@@ -220,7 +220,7 @@ def test_a_trial_that_no_node_takes_costs_no_deadline(admin, namespace, nodes, n
 
 def test_a_run_that_takes_too_long_is_stopped(admin, namespace, nodes, new_controller):
     def slow(_invocation):
-        yield 0.1, "accuracy=0.1 epoch=1"
+        yield 0.1, '{"autotuner": 1, "step": 1, "accuracy": 0.1}'
         yield 3600, "never"
 
     nodes.add_image("example/training", image_of(slow))

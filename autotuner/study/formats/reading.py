@@ -182,7 +182,8 @@ _TIMM: Final = re.compile(
     r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s"
 )
 _CONFIGURED: Final = re.compile(
-    r"(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$", re.IGNORECASE
+    r"(?<![A-Za-z])(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$",
+    re.IGNORECASE,
 )
 
 

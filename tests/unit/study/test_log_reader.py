@@ -295,3 +295,15 @@ def test_memory_does_not_grow_with_the_kinds_of_lines():
     held = [*reader._readings._held.values(), *reader._readings._pending, *reader._readings._training]
     assert len(held) <= 200
     assert all(len(each.line) <= 1000 for each in held)
+
+
+@pytest.mark.parametrize("word", ["nan", "train", "begin", "in"])
+def test_a_word_that_ends_like_a_settings_prefix_does_not_hide_the_epoch(word):
+    text = f"accuracy=0.2 epoch=1\naccuracy=0.3 {word} epoch=2\n"
+    if word == "nan":
+        text = "accuracy=0.2 epoch=1\naccuracy=nan epoch=2\n"
+    reader = LogReader(parse_target("accuracy >= 0.9"))
+    reader.feed(text)
+    reader.close()
+    assert reader.doubt is None
+    assert [m.step for m in reader.measurements] == [1, 2]
