@@ -111,13 +111,13 @@ def _rendezvous(spec: Mapping[str, Any]) -> Iterator[Mistake]:
                 if "restarts" in option["name"]:
                     if option["value"].isdecimal() and int(option["value"]) > 0:
                         rule = (
-                            "makes torchrun start a failed run over inside its trial, and overrides the 0 that"
-                            " trials set: leave it out, for whether a trial is run again is decided here"
+                            "makes torchrun start a failed run over inside its trial, and overrides the 0"
+                            " that trials set: leave it out, for whether a trial is run again is decided here"
                         )
                         yield Mistake(where, option["value"], rule, f"--{option['name']}=0")
                 elif "$" not in option["value"]:
                     rule = (
-                        "is the same in every trial, and overrides the one that each trial sets: two that share"
-                        " a rendezvous train together"
+                        "is the same in every trial, and overrides the one that each trial sets: two that"
+                        " share a rendezvous train together"
                     )
                     yield Mistake(where, option["value"], rule, f"--{option['name']}=$(PET_RDZV_ID)")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from autotuner.backends.kubernetes.assess import Conditions, PodStatus, assess
+from autotuner.backends.kubernetes.assess import SIDECAR_GRACE, Conditions, PodStatus, assess
 from autotuner.spec.values import Target
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome
@@ -246,3 +246,51 @@ def test_a_memory_error_outranks_an_earlier_death_of_another_pod():
     pods = [died(MASTER, log_tail="KeyError: 'label'"), died(WORKER, after=2, log_tail=OOM)]
     standing = assess(FAILED, pods, NOW, PATIENCE)
     assert classify(standing.ending, (), TARGET)[0] is Outcome.OUT_OF_MEMORY
+
+
+ALONE = replace(WORKER, name="t-worker-1", uid="w1")
+AFTER_GRACE = ENDED + SIDECAR_GRACE
+
+
+@pytest.mark.parametrize(
+    ("pods", "outcome", "said"),
+    [
+        ([died(MASTER, 0), WORKER], Outcome.MISSED, ""),
+        ([died(MASTER, 0), died(WORKER, 0)], Outcome.MISSED, ""),
+        (
+            [died(MASTER, 3, log_tail="ValueError: bad"), WORKER],
+            Outcome.FAILED,
+            "exit code 3: ValueError: bad",
+        ),
+        ([MASTER, died(WORKER, log_tail=OOM)], Outcome.OUT_OF_MEMORY, "CUDA out of memory"),
+        ([replace(died(MASTER, 137), reason="OOMKilled"), WORKER], Outcome.OUT_OF_MEMORY, "OOMKilled"),
+        (
+            [replace(WORKER, is_rank_zero=True, exit_code=0, finished_at=ENDED), died(ALONE, 0)],
+            Outcome.MISSED,
+            "",
+        ),
+    ],
+    ids=["master", "all", "failed", "worker out of memory", "killed for memory", "without a master"],
+)
+def test_the_end_of_the_training_container_ends_a_trial_whose_sidecars_run_on(pods, outcome, said):
+    assert assess(GOES_ON, pods, AFTER_GRACE - timedelta(seconds=1), PATIENCE).ending is None
+    standing = assess(GOES_ON, pods, AFTER_GRACE, PATIENCE)
+    assert standing.ended_at == ENDED
+    assert standing.started_at == WORKER.started_at
+    found, message = classify(standing.ending, [Measurement(1, 0.5)], TARGET)
+    assert found is outcome
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [[MASTER, died(WORKER, 0)], [died(WORKER, 0), ALONE], [died(WORKER, 0)], []],
+    ids=["the master runs", "another worker runs", "a worker is missing", "nothing"],
+)
+def test_a_trial_goes_on_while_a_training_container_that_decides_does(pods):
+    assert assess(GOES_ON, pods, AFTER_GRACE + timedelta(hours=1), PATIENCE).ending is None
+
+
+def test_a_suspended_trial_is_not_ended_by_what_its_last_pods_did():
+    waiting = replace(GOES_ON, is_suspended=True)
+    assert assess(waiting, [died(MASTER, 143)], AFTER_GRACE, PATIENCE).ending is None

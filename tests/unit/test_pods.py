@@ -108,6 +108,25 @@ def test_an_init_container_that_failed_is_the_pods_failure():
     assert read.started_at is None
 
 
+def test_an_init_container_that_is_a_sidecar_fails_no_pod():
+    status = {
+        "phase": "Running",
+        "initContainerStatuses": [{"name": "proxy", "state": {"terminated": {"exitCode": 137}}}],
+        **container(running={"startedAt": "2026-01-01T12:00:00Z"}),
+    }
+    proxy = {"name": "proxy", "restartPolicy": "Always"}
+    read = read_pod({"metadata": {}, "spec": {"initContainers": [proxy]}, "status": status})
+    assert read.exit_code is None
+    assert read.has_sidecars
+
+
+@pytest.mark.parametrize(
+    ("names", "has_sidecars"), [(["pytorch"], False), (["istio-proxy", "pytorch"], True)]
+)
+def test_a_container_beside_the_training_is_a_sidecar(names, has_sidecars):
+    assert pod({"containerStatuses": [{"name": name} for name in names]}).has_sidecars is has_sidecars
+
+
 @pytest.mark.parametrize(("finished", "is_first"), [("12:00:40", True), ("12:00:10", False), (None, True)])
 def test_a_deletion_counts_from_when_it_was_asked_for(finished, is_first):
     ended = {"exitCode": 143, "finishedAt": f"2026-01-01T{finished}Z"}
@@ -146,6 +165,9 @@ FIELDS = [
     "spec",
     "conditions",
     "containerStatuses",
+    "initContainerStatuses",
+    "initContainers",
+    "restartPolicy",
     "state",
     "terminated",
     "waiting",

@@ -6,7 +6,7 @@ The job's conditions say that it ended, and only its pods say why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
@@ -16,6 +16,8 @@ from autotuner.study.outcome import Ending
 
 CLOCK_ALLOWANCE: Final = timedelta(minutes=1)
 """Beyond `Conditions.clock_behind`, by how much two clocks may differ."""
+SIDECAR_GRACE: Final = timedelta(seconds=30)
+"""After the end of the training container, for the pod's other containers to end, and with them the job."""
 OOM_KILLED: Final = "OOMKilled"
 """A container's reason where the kernel killed it for its memory."""
 _OOM_EXIT_CODE: Final = 137
@@ -31,7 +33,8 @@ class PodStatus:
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
     outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
     node lost. `is_deleted_first` says that the pod was told to go before its process ended. `hold_up` says
-    what keeps a pod from starting, since `created_at`.
+    what keeps a pod from starting, since `created_at`. `has_sidecars` says that other containers run beside
+    the training container, and may go on after its end.
     """
 
     name: str
@@ -48,6 +51,7 @@ class PodStatus:
     disruption: str = ""
     is_deleted_first: bool = False
     hold_up: str = ""
+    has_sidecars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,36 @@ def assess(
         return TrialStanding(started_at or job.running_since, ended_at, ending)
     if not job.is_suspended and (replaced := _replaced(job, pods, first_seen)):
         return TrialStanding(job.running_since, now, Ending(None, disruption=replaced))
+    if not job.is_suspended and (ended := _ended_beside_sidecars(job, pods, now, first_seen)) is not None:
+        return replace(ended, started_at=started_at or job.running_since)
     return TrialStanding(started_at, hold_up=_hold_up(pods, now, patience))
+
+
+def _ended_beside_sidecars(
+    job: Conditions, pods: Sequence[PodStatus], now: datetime, first_seen: Mapping[str, str]
+) -> TrialStanding | None:
+    """Return the end of a trial whose job runs on for the sake of a sidecar (a mesh proxy, a log shipper).
+
+    The operator looks at a pod's phase, which is Running as long as any container runs. So the training
+    containers tell, as the pods would: one that failed fails the trial; the Master's success is the trial's,
+    and without a Master all must succeed.
+    """
+    failed = [
+        pod.finished_at for pod in pods if pod.exit_code not in {None, 0} and pod.finished_at is not None
+    ]
+    if failed:
+        ended_at = min(failed)
+        ending = _failure(job, pods, first_seen)
+    else:
+        deciding = [pod for pod in pods if pod.role == "master"] or list(pods)
+        finishes = [pod.finished_at for pod in deciding if pod.exit_code == 0 and pod.finished_at is not None]
+        is_whole = len(deciding) >= (1 if deciding and deciding[0].role == "master" else job.replicas)
+        if not finishes or len(finishes) < len(deciding) or not is_whole:
+            return None
+        ended_at, ending = max(finishes), _success(pods)
+    if now - ended_at < SIDECAR_GRACE:
+        return None
+    return TrialStanding(ended_at=ended_at, ending=ending)
 
 
 def _success(pods: Sequence[PodStatus]) -> Ending:

@@ -6,7 +6,7 @@ scheduled has almost no status at all. What cannot be read counts as absent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -81,8 +81,10 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
     terminated = mapping(state.get("terminated")) or mapping(
         mapping(container.get("lastState")).get("terminated")
     )
+    spec = mapping(pod.get("spec"))
+    restartable = _restartable(spec)
     if not terminated:
-        terminated = _failed_init(status)
+        terminated = _failed_init(status, restartable)
     started_at = moment(mapping(state.get("running")).get("startedAt")) or moment(terminated.get("startedAt"))
     finished_at = moment(terminated.get("finishedAt"))
     exit_code = terminated.get("exitCode")
@@ -90,7 +92,7 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
         name=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
         role=str(labels.get(_TYPE_LABEL, "")),
-        node=str(mapping(pod.get("spec")).get("nodeName") or ""),
+        node=str(spec.get("nodeName") or ""),
         is_rank_zero=_is_rank_zero(labels),
         created_at=moment(metadata.get("creationTimestamp")),
         started_at=started_at,
@@ -101,6 +103,7 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
         disruption=_disruption(status),
         is_deleted_first=_is_deleted_first(metadata, finished_at),
         hold_up=_hold_up(status)[:_MAX_HOLD_UP],
+        has_sidecars=bool(restartable) or sum(1 for _ in entries(status.get("containerStatuses"))) > 1,
     )
 
 
@@ -167,9 +170,24 @@ def _training_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(named, {})
 
 
-def _failed_init(status: Mapping[str, Any]) -> Mapping[str, Any]:
+def _restartable(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the init containers that are sidecars: they run beside the training container.
+
+    The kubelet starts them again whatever their exit code, and ends them after the pod's other containers
+    (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/).
+    """
+    return frozenset(
+        str(container.get("name"))
+        for container in entries(spec.get("initContainers"))
+        if container.get("restartPolicy") == "Always"
+    )
+
+
+def _failed_init(status: Mapping[str, Any], restartable: Collection[str]) -> Mapping[str, Any]:
     """Return the end of an init container that failed: then the training container never starts."""
     for container in entries(status.get("initContainerStatuses")):
+        if str(container.get("name")) in restartable:
+            continue
         terminated = mapping(mapping(container.get("state")).get("terminated"))
         if terminated.get("exitCode", 0) != 0:
             return {key: value for key, value in terminated.items() if key != "startedAt"}

@@ -98,7 +98,12 @@ class TrialReader:
         wanted: dict[str, str] = {}
         for manifest in trials:
             conditions, pods = read_conditions(manifest), known.get(name_of(manifest))
-            all_run = pods is not None and sum(p.started_at is not None for p in pods) >= conditions.replicas
+            # A sidecar keeps its pod, and the job, as they are when the training container ends.
+            all_run = (
+                pods is not None
+                and sum(p.started_at is not None for p in pods) >= conditions.replicas
+                and not any(p.has_sidecars for p in pods)
+            )
             if not conditions.is_suspended and not all_run:
                 wanted[name_of(manifest)] = uid_of(manifest)
         if not wanted:
