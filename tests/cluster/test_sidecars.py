@@ -1,5 +1,6 @@
 """A trial ends with its training container, whatever the other containers of its pods do."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -23,7 +24,8 @@ def failing(_):
 
 
 def create(admin, namespace, job):
-    manifest = job.manifest()
+    # A copy: the replicas share their containers.
+    manifest = json.loads(json.dumps(job.manifest()))
     for replica in manifest["spec"]["pytorchReplicaSpecs"].values():
         containers = replica["template"]["spec"]["containers"]
         containers.insert(0, {"name": "istio-proxy", "image": "example/proxy", "command": ["proxy"]})
@@ -60,4 +62,5 @@ def test_a_failed_trial_beside_a_sidecar_tells_its_exit_code(admin, namespace, n
         trial = trial_zero(made)
 
     assert trial.outcome is Outcome.FAILED
-    assert "exit code 3: ValueError: no such column" in trial.message
+    assert trial.message.startswith("exit code 3:")
+    assert "ValueError: no such column" in trial.message

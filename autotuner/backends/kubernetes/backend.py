@@ -121,7 +121,7 @@ class KubernetesBackend:
             pods = view.pods.get(name_of(manifest), [])
             trial, notice = self._reader.read(job, spec, manifest, pods, checkpoints.get(number))
             live.append(trial)
-            follower = self._reader.follower(job, spec, pods)
+            follower = self._reader.follower(job, spec, manifest, pods)
             if trial.is_running and follower is not None:
                 running[number] = follower
             notices += [f"trial {number} waits: {notice}"] if notice else []
