@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from autotuner.backends.kubernetes.assess import SIDECAR_GRACE, Conditions, PodStatus, assess
+from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.spec.values import Target
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome
 
@@ -206,13 +208,42 @@ def test_a_suspended_trial_waits_and_is_not_lost():
     assert assess(waiting, [], NOW, PATIENCE).ending is None
 
 
-@pytest.mark.parametrize("patience", [timedelta(seconds=100), timedelta(seconds=300)])
-def test_what_holds_a_pod_up_is_told_once_patience_has_run_out(patience):
-    stuck = replace(MASTER, started_at=None, hold_up="ImagePullBackOff: no such image")
-    told = assess(Conditions(replicas=1), [stuck], NOW, patience).hold_up
-    assert told == (
-        "pod t-master-0 cannot start: ImagePullBackOff: no such image" if patience.seconds == 100 else ""
-    )
+PULL = Stuck(HoldUpReason.IMAGE, "ImagePullBackOff: no such image", CREATED)
+ROOM = Stuck(HoldUpReason.UNSCHEDULABLE, "0/2 nodes", CREATED)
+INIT = Stuck(HoldUpReason.INITIALIZING, "its init container init-pytorch still runs", CREATED)
+MADE = Conditions(replicas=2, waiting_since=CREATED)
+
+
+def waits(pod, stuck):
+    return replace(pod, started_at=None, stuck=stuck)
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "reason", "said"),
+    [
+        (MADE, [], "NoPod", "0 of 2 pods have been created"),
+        (MADE, [waits(MASTER, ROOM)], "NoPod", "1 of 2 pods have been created"),
+        (
+            MADE,
+            [waits(MASTER, PULL), waits(WORKER, INIT)],
+            "Image",
+            "pod t-master-0 cannot start: ImagePullBackOff: no such image",
+        ),
+        (MADE, [MASTER, waits(WORKER, ROOM)], "Unschedulable", "pod t-worker-0 cannot start: 0/2 nodes"),
+        (MADE, [MASTER, waits(WORKER, INIT)], "Initializing", f"pod t-worker-0 cannot start: {INIT.text}"),
+        (replace(MADE, is_suspended=True, queue="team-a"), [], "Queued", "it waits in queue team-a"),
+        (replace(MADE, is_suspended=True), [], "Queued", "it is suspended, and in no queue"),
+    ],
+)
+def test_what_holds_a_trial_up_is_told_once_patience_has_run_out(job, pods, reason, said):
+    waited = NOW - CREATED
+    assert assess(job, pods, NOW, waited + timedelta(seconds=1)).hold_up is None
+    held = assess(job, pods, NOW, waited).hold_up
+    assert (held.reason, held.text) == (reason, said)
+
+
+def test_a_trial_whose_pods_all_run_is_not_held_up():
+    assert assess(replace(MADE, running_since=RUNNING), [MASTER, WORKER], NOW, timedelta(0)).hold_up is None
 
 
 def test_a_preempted_master_that_exits_well_is_lost():
@@ -229,7 +260,7 @@ def test_a_worker_preempted_after_success_changes_nothing():
 
 
 def test_a_master_that_fails_while_a_worker_waits_for_its_node_is_lost():
-    pending = replace(WORKER, started_at=None, hold_up="Unschedulable: 0/3 nodes are available")
+    pending = waits(WORKER, ROOM)
     standing = assess(FAILED, [died(MASTER, log_tail="RendezvousTimeoutError"), pending], NOW, PATIENCE)
     outcome, message = classify(standing.ending, (), TARGET)
     assert outcome is Outcome.LOST

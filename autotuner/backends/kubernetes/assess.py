@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from autotuner.backends.kubernetes.hold_ups import Stuck, Waiting, first, is_over
 from autotuner.study.cause import ProcessLog
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.outcome import Ending
 
 CLOCK_ALLOWANCE: Final = timedelta(minutes=1)
@@ -32,8 +34,8 @@ class PodStatus:
     `role` is `master` or `worker`, `node` is where it runs. `started_at`, `finished_at`, `exit_code`,
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
     outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
-    node lost. `is_deleted_first` says that the pod was told to go before its process ended. `hold_up` says
-    what keeps a pod from starting, since `created_at`. `has_sidecars` says that other containers run beside
+    node lost. `is_deleted_first` says that the pod was told to go before its process ended. `stuck` says
+    what keeps a pod from starting. `has_sidecars` says that other containers run beside
     the training container, and may go on after its end.
     """
 
@@ -50,7 +52,7 @@ class PodStatus:
     log_tail: str = ""
     disruption: str = ""
     is_deleted_first: bool = False
-    hold_up: str = ""
+    stuck: Stuck | None = None
     has_sidecars: bool = False
 
 
@@ -61,7 +63,8 @@ class Conditions:
     `running_since` is when its master began to run, None while it does not (or waits in a queue); Running
     says nothing about workers. `replicas` is how many pods it is to have, and `failed` how many of each role
     had failed when it ended. `clock_behind` is by how much the operator's clock, which dates the conditions,
-    is at least behind the API server's, which dates pods.
+    is at least behind the API server's, which dates pods. `waiting_since` is when the job was created, or was
+    suspended or admitted last. `queue` is the queue that admits it.
     """
 
     replicas: int
@@ -73,6 +76,8 @@ class Conditions:
     ended_at: datetime | None = None
     clock_behind: timedelta = timedelta(0)
     message: str = ""
+    waiting_since: datetime | None = None
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class TrialStanding:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     ending: Ending | None = None
-    hold_up: str = ""
+    hold_up: Waiting | None = None
 
 
 def assess(
@@ -120,7 +125,8 @@ def assess(
         return TrialStanding(job.running_since, now, Ending(None, disruption=replaced))
     if not job.is_suspended and (ended := _ended_beside_sidecars(job, pods, now, first_seen)) is not None:
         return replace(ended, started_at=started_at or job.running_since)
-    return TrialStanding(started_at, hold_up=_hold_up(pods, now, patience))
+    held = None if started_at is not None else _hold_up(job, pods, now, patience)
+    return TrialStanding(started_at, hold_up=held)
 
 
 def _ended_beside_sidecars(
@@ -242,8 +248,15 @@ def _vanished(job: Conditions, failed: Sequence[PodStatus]) -> str:
     return ""
 
 
-def _hold_up(pods: Sequence[PodStatus], now: datetime, patience: timedelta) -> str:
-    for pod in pods:
-        if pod.hold_up and pod.created_at is not None and now - pod.created_at >= patience:
-            return f"pod {pod.name} cannot start: {pod.hold_up}"
-    return ""
+def _hold_up(
+    job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: timedelta
+) -> Waiting | None:
+    """Return what keeps a trial from starting, once patience has run out."""
+    is_late = is_over(job.waiting_since, now, patience)
+    if job.is_suspended:
+        queue = f"it waits in queue {job.queue}" if job.queue else "it is suspended, and in no queue"
+        return Waiting(HoldUpReason.QUEUED, queue) if is_late else None
+    if len(pods) < job.replicas and is_late:
+        return Waiting(HoldUpReason.NO_POD, f"{len(pods)} of {job.replicas} pods have been created")
+    stuck = [(p.name, p.uid, p.stuck) for p in pods if p.stuck is not None]
+    return first([each for each in stuck if is_over(each[2].since, now, patience)])

@@ -21,6 +21,7 @@ from autotuner.backends.kubernetes.assess import (
     assess,
     is_late,
 )
+from autotuner.backends.kubernetes.cluster_words import ClusterWords
 from autotuner.backends.kubernetes.followers import Followed, LogFollowers
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
@@ -39,6 +40,7 @@ from autotuner.job.pytorchjob import devices
 from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
+from autotuner.study.hold_up import HoldUp, HoldUpReason
 from autotuner.study.log_reader import with_reading
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Outcome, Trial
@@ -76,6 +78,7 @@ class TrialReader:
         self._start_patience = start_patience
         self._max_log_bytes = max_log_bytes
         self._logs = LogFollowers(api, max_log_bytes)
+        self._words = ClusterWords(api, clock)
         self._runs: dict[str, dict[str, _Run]] = {}
 
     def forget(self, uid: str) -> None:
@@ -130,7 +133,7 @@ class TrialReader:
         manifest: Mapping[str, Any],
         pods: Sequence[PodStatus],
         checkpoint: Checkpoint | None = None,
-    ) -> tuple[Trial, str]:
+    ) -> tuple[Trial, HoldUp | None]:
         """Return a trial as it stands, and what holds it up.
 
         A log that is not followed yet, and lacks its start, is read from the checkpoint on.
@@ -149,7 +152,7 @@ class TrialReader:
         )
         if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
             lost = "the job was changed before the trial had started"
-            return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), ""
+            return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), None
         followed = Followed(None)
         try:
             followed = self._logs.follow(
@@ -162,20 +165,36 @@ class TrialReader:
                 has_ended=standing.ending is not None,
             )
             if standing.ending is not None:
-                return self._ended(job, spec, manifest, trial, standing, followed, pods, checkpoint), ""
+                return self._ended(job, spec, manifest, trial, standing, followed, pods, checkpoint), None
         except RequestFailed as error:
             follower = self._logs.of(job, spec, uid_of(manifest), pods)
             # What is measured does not change because a node does not answer for a while.
             if standing.ending is None:
-                return _with_log(trial, follower), ""
+                return _with_log(trial, follower), None
             if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
                 raise
             unread = Ending(None, disruption=standing.ending.disruption or f"its log cannot be read: {error}")
             read = _with_log(trial, follower)
             outcome, message = classify(unread, read.measurements, spec.target)
             ended = replace(read, outcome=outcome, message=message)
-            return replace(ended, ended_at=standing.ended_at, is_complete=False), ""
-        return _with_log(trial, followed.follower), standing.hold_up
+            return replace(ended, ended_at=standing.ended_at, is_complete=False), None
+        return _with_log(trial, followed.follower), self._held_up(job, manifest, trial, standing)
+
+    def _held_up(
+        self, job: Job, manifest: Mapping[str, Any], trial: Trial, standing: TrialStanding
+    ) -> HoldUp | None:
+        """Return what holds a trial up, with what the cluster says of it."""
+        held = standing.hold_up
+        if held is None:
+            return None
+        said = ""
+        if held.reason is HoldUpReason.NO_POD:
+            said = self._words.warning(job.namespace, uid_of(manifest))
+        elif held.reason in {HoldUpReason.STARTING, HoldUpReason.INITIALIZING}:
+            said = self._words.warning(job.namespace, held.subject)
+        elif held.reason is HoldUpReason.QUEUED:
+            said = self._words.admission(job.namespace, uid_of(manifest))
+        return HoldUp(trial.number, held.reason, f"{held.text}; {said}" if said else held.text)
 
     def _ended(  # noqa: PLR0913, PLR0917 (all that is known of an end)
         self,
