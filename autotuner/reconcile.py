@@ -28,6 +28,7 @@ from autotuner.status import (
     events,
     has_running,
     held_up_events,
+    warning_events,
 )
 from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Suggestion, Trial
@@ -92,8 +93,13 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
         notices.append(f"waits for a place for {len(put_off)} more trials: other jobs' trials take them all")
     answered = _answered(job, spec, decision, trials)
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
-    status = describe(decision, spec, trials, observed, notices)
-    happened = [*events(job.annotations, status), *held_up_events(job.annotations, seen.held_up)]
+    told = replace(decision, warnings=(*decision.warnings, *seen.warnings))
+    status = describe(told, spec, trials, observed, notices)
+    happened = [
+        *events(job.annotations, status),
+        *held_up_events(job.annotations, seen.held_up),
+        *warning_events(job.annotations, status, seen.warnings),
+    ]
     backend.publish(job, status, happened, answered)
     recorded = (*finished, *stopped.values())
     return Reconciliation(

@@ -135,6 +135,19 @@ def held_up_events(before: Mapping[str, str], held_up: Sequence[HoldUp]) -> list
     return [Event("Warning", "TrialHeldUp", str(held)[:1024]) for held in new]
 
 
+def warning_events(before: Mapping[str, str], status: Status, warnings: Sequence[str]) -> list[Event]:
+    """Return an event for each warning about the job that the status tells for the first time.
+
+    Args:
+        before: The job's annotations as they stood.
+        status: The status about to be written.
+        warnings: What the job's owner should know.
+    """
+    said, says = before.get(keys.MESSAGE, ""), status.annotations[keys.MESSAGE]
+    new = [warning for warning in warnings if warning not in said and warning in says]
+    return [Event("Warning", "JobWarning", warning[:1024]) for warning in new]
+
+
 _REASONS: Final[Mapping[Phase, str]] = {
     Phase.WAITING: "TuningWaiting",
     Phase.SEARCHING: "TuningStarted",

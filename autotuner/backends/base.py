@@ -28,13 +28,14 @@ class Observation:
     ones (outcome None), and ended ones whose end is classified but not yet recorded. A trial whose record
     is written and whose remains still stand appears in both. `notices` tell the user of what is wrong with
     the ledger. `held_up` are the trials that do not start: an image that cannot be pulled, a pod that no node
-    takes, a queue that does not admit.
+    takes, a queue that does not admit. `warnings` are what the job's owner should know about running it here.
     """
 
     recorded: Sequence[Trial]
     live: Sequence[Trial]
     notices: Sequence[str] = ()
     held_up: Sequence[HoldUp] = ()
+    warnings: Sequence[str] = ()
 
 
 class Backend(Protocol):

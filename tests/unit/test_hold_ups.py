@@ -1,14 +1,16 @@
 """How hold-ups are told: once as an Event, as long as they last in status and metrics."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from autotuner import keys
 from autotuner.controller.metrics import Metrics
+from autotuner.errors import Mistake
 from autotuner.reconcile import reconcile
-from autotuner.status import MAX_HELD_UP, held_up_events
+from autotuner.status import MAX_HELD_UP, Status, held_up_events, warning_events
 from autotuner.study.hold_up import HoldUp, HoldUpReason
 from tests.unit.running_trial import JOB, START, Cluster
 
@@ -89,3 +91,23 @@ def test_a_reconcile_tells_a_hold_up_once_patience_has_run_out(cluster):
     said = "trial 0 is held up (Unschedulable): pod p cannot start: Unschedulable: 0/2 nodes"
     assert status[keys.MESSAGE].startswith(said)
     assert said in written("events")[-1][4].decode()
+
+
+def test_a_job_that_would_run_by_itself_is_told_last_and_as_one_event(cluster):
+    would_run = replace(
+        JOB, warnings=(Mistake("spec.runPolicy.suspend", "", "must be true", "suspend: true"),)
+    )
+    reconcile(cluster.backend, would_run, cluster.now)
+    patches = [json.loads(r[4]) for r in cluster.server.requests if r[0] == "PATCH" and "pytorchjobs" in r[1]]
+    message = patches[-1]["metadata"]["annotations"][keys.MESSAGE]
+    assert message.endswith(str(would_run.warnings[0]))
+    (event,) = [
+        sent for r in cluster.server.requests if "JobWarning" in (sent := r[4].decode()) and r[0] == "POST"
+    ]
+    assert "must be true" in event
+
+
+def test_a_warning_that_the_status_tells_already_or_has_no_room_for_is_no_event():
+    status = Status({keys.MESSAGE: "searches; first; second"})
+    events = warning_events({keys.MESSAGE: "waits; first"}, status, ["first", "second", "third"])
+    assert [(event.reason, event.message) for event in events] == [("JobWarning", "second")]

@@ -131,7 +131,7 @@ class KubernetesBackend:
         names = {name_of(manifest) for manifest in unfinished}
         pods = [pod for name in names for pod in view.pods.get(name, ())]
         self._reader.forget_others(job, {uid_of(manifest) for manifest in unfinished}, pods)
-        return Observation(recorded, live, problems, held_up)
+        return Observation(recorded, live, problems, held_up, [*map(str, job.warnings)])
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
         """Create the trial's PyTorchJob.
