@@ -20,7 +20,17 @@ from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.trial_manifest import answered_spec
 from autotuner.spec import TuningSpec
-from autotuner.status import Status, describe, describe_invalid, events, has_running
+from autotuner.status import (
+    MAX_HELD_UP,
+    Status,
+    describe,
+    describe_invalid,
+    events,
+    has_running,
+    held_up_events,
+    warning_events,
+)
+from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Suggestion, Trial
 from autotuner.wording import stop_message
 
@@ -32,7 +42,8 @@ class Reconciliation:
     """What one pass saw and did.
 
     `decision` is None where the job is settled or cannot be tuned as it is written. `finished` are the
-    trials that this pass recorded, `started` and `put_off` what the decision wanted started.
+    trials that this pass recorded, `started` and `put_off` what the decision wanted started; `held_up`
+    says which trials do not start, and why.
     """
 
     job: Job
@@ -42,6 +53,7 @@ class Reconciliation:
     finished: tuple[Trial, ...] = ()
     started: tuple[Suggestion, ...] = ()
     put_off: tuple[Suggestion, ...] = ()
+    held_up: tuple[HoldUp, ...] = ()
 
 
 Admit = Callable[[Suggestion], bool]
@@ -76,14 +88,23 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
         *(stopped.get(trial.number, trial) for trial in trials),
         *(Trial(suggestion) for suggestion in started),
     )
-    notices = [*seen.notices]
+    notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices]
     if put_off:
         notices.append(f"waits for a place for {len(put_off)} more trials: other jobs' trials take them all")
     answered = _answered(job, spec, decision, trials)
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
-    status = describe(decision, spec, trials, observed, notices)
-    backend.publish(job, status, events(job.annotations, status), answered)
-    return Reconciliation(job, status, decision, trials, (*finished, *stopped.values()), started, put_off)
+    told = replace(decision, warnings=(*decision.warnings, *seen.warnings))
+    status = describe(told, spec, trials, observed, notices)
+    happened = [
+        *events(job.annotations, status),
+        *held_up_events(job.annotations, seen.held_up),
+        *warning_events(job.annotations, status, seen.warnings),
+    ]
+    backend.publish(job, status, happened, answered)
+    recorded = (*finished, *stopped.values())
+    return Reconciliation(
+        job, status, decision, trials, recorded, started, put_off, held_up=tuple(seen.held_up)
+    )
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:

@@ -110,7 +110,9 @@ def report(step: float, **metrics: SupportsFloat | None) -> None:
     Args:
         step: How far the run is, such as the epoch; increasing.
         metrics: Numbers, or anything `float()` takes, such as a tensor with one element. `noise_scale` and
-            `samples_per_second` are kept by the tuner beside its target metric.
+            `samples_per_second` are kept by the tuner beside its target metric. So are `samples_per_epoch`
+            (of all processes together) and `steps_per_epoch` (of the optimizer): no batch larger than the
+            data set is confirmed.
     """
     if not is_reporting_process():
         return

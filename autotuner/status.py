@@ -11,11 +11,15 @@ from autotuner import keys
 from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.spec import TuningSpec
+from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Trial
 from autotuner.wording import message
 
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
+
+MAX_HELD_UP: Final = 5
+"""Trials whose hold-ups are told; the others of a study mostly have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,31 @@ def events(before: Mapping[str, str], status: Status) -> list[Event]:
         return []
     warning = status.phase in {Phase.INVALID, Phase.FAILED}
     return [Event("Warning" if warning else "Normal", _REASONS[status.phase], after[keys.MESSAGE][:1024])]
+
+
+def held_up_events(before: Mapping[str, str], held_up: Sequence[HoldUp]) -> list[Event]:
+    """Return an event for each hold-up that the status does not tell yet.
+
+    Args:
+        before: The job's annotations as they stood.
+        held_up: What holds trials up now.
+    """
+    said = before.get(keys.MESSAGE, "")
+    new = [held for held in held_up[:MAX_HELD_UP] if held.subject not in said]
+    return [Event("Warning", "TrialHeldUp", str(held)[:1024]) for held in new]
+
+
+def warning_events(before: Mapping[str, str], status: Status, warnings: Sequence[str]) -> list[Event]:
+    """Return an event for each warning about the job that the status tells for the first time.
+
+    Args:
+        before: The job's annotations as they stood.
+        status: The status about to be written.
+        warnings: What the job's owner should know.
+    """
+    said, says = before.get(keys.MESSAGE, ""), status.annotations[keys.MESSAGE]
+    new = [warning for warning in warnings if warning not in said and warning in says]
+    return [Event("Warning", "JobWarning", warning[:1024]) for warning in new]
 
 
 _REASONS: Final[Mapping[Phase, str]] = {

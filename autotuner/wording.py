@@ -146,6 +146,7 @@ _ENDINGS: Final[Mapping[Reason, str]] = {
 _STOPS: Final[Mapping[StopReason, Callable[[Facts, TuningSpec], str]]] = {
     StopReason.REACHED: lambda _, spec: f"has reached {spec.target}",
     StopReason.RESUMED: lambda facts, _: facts.detail,
+    StopReason.LARGER_THAN_DATA: lambda facts, _: facts.detail,
     StopReason.DIVERGED: lambda facts, spec: f"{spec.target.metric} became {facts.value}",
     StopReason.TIMEOUT: lambda _, spec: (
         f"did not reach the target within trial-timeout ({spec.trial_timeout})"

@@ -91,7 +91,7 @@ class Controller:
         self._changed_jobs: set[str] = set()
         self._changed_trials: set[str] = set()
         self._job_marks: dict[str, object] = {}
-        self._trial_marks: dict[str, object] = {}
+        self._trial_marks: dict[str, tuple[bool, bool, bool]] = {}
         self._known: dict[str, _Known] = {}
 
     # --- triggers --------------------------------------------------------------------------------------
@@ -118,9 +118,10 @@ class Controller:
             self._note(key, self._changed_jobs)
 
     def on_trial(self, kind: str, trial: Mapping[str, Any]) -> None:
-        """Take note of a change of a trial: its run's begin and end, and its removal.
+        """Take note of a change of a trial: its admission, its run's begin and end, and its removal.
 
-        The begin is no hurry: the first look at the log, a poll later, finds in the pods when it was.
+        Admission and begin are no hurry: the first look at the log, a poll later, finds in the pods when it
+        was.
         """
         metadata = mapping(trial.get("metadata"))
         name = f"{metadata.get('namespace')}/{metadata.get('name')}"
@@ -137,16 +138,18 @@ class Controller:
             return
         conditions = read_conditions(trial)
         has_ended = conditions.has_succeeded or conditions.has_failed
-        mark = (has_ended, conditions.running_since is not None)
-        before = self._trial_marks.get(name, (False, False))
+        mark = (has_ended, conditions.running_since is not None, conditions.is_suspended)
+        before = self._trial_marks.get(name, (False, False, conditions.is_suspended))
         self._trial_marks[name] = mark
         if has_ended:
             self._slots.release(name)
         else:
             self._slots.occupy(name)
         if mark != before:
-            has_begun = mark == (False, True)
-            self._note(key, self._changed_trials, after=self._poll_seconds if has_begun else 0.0)
+            has_begun = mark[:2] == (False, True)
+            is_admitted = before[2] and not conditions.is_suspended
+            can_wait = has_begun or (is_admitted and not has_ended)
+            self._note(key, self._changed_trials, after=self._poll_seconds if can_wait else 0.0)
 
     def _note(self, key: str, changed: set[str], after: float = 0.0) -> None:
         with self._lock:
@@ -235,6 +238,7 @@ class Controller:
         for trial in seen.finished:
             self._metrics.count_trial(trial, now)
         self._metrics.note_phase(key, str(seen.status.phase))
+        self._metrics.note_held_up(key, [str(held.reason) for held in seen.held_up])
         if not seen.put_off:
             self._slots.leave(key)
         self._plan(key, known, seen)
@@ -291,6 +295,7 @@ class Controller:
         if known is not None:
             self._backend.forget(known.job.uid)
         self._metrics.note_phase(key, None)
+        self._metrics.note_held_up(key, ())
         self._slots.leave(key)
 
     def _admit(self, key: str, job: Job, suggestion: Suggestion, admitted: list[str]) -> bool:

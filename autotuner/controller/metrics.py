@@ -6,6 +6,7 @@ One registry a controller and none that is global, so that two of them in one pr
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +16,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from autotuner.decide.decision import Phase
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.trial import Outcome, Trial
 
 _SECONDS_AN_HOUR: Final = 3600
@@ -33,6 +35,12 @@ class Metrics:
         )
         self._trials = Counter(
             "autotuner_trials", "Trials that have ended, by outcome.", ["outcome"], registry=self.registry
+        )
+        self._held_up = Gauge(
+            "autotuner_trials_held_up",
+            "Trials that have not started for longer than start_patience_seconds, by reason.",
+            ["reason"],
+            registry=self.registry,
         )
         self._gpu_seconds = Counter(
             "autotuner_gpu_seconds",
@@ -65,7 +73,10 @@ class Metrics:
             self._tunings.labels(phase=str(phase))
         for outcome in Outcome:
             self._trials.labels(outcome=str(outcome))
+        for reason in HoldUpReason:
+            self._held_up.labels(reason=str(reason))
         self._phases: dict[str, str] = {}
+        self._reasons: dict[str, list[str]] = {}
         self._lock = threading.Lock()
 
     def count_request(self, verb: str, code: str) -> None:
@@ -89,6 +100,16 @@ class Metrics:
             if phase is not None:
                 self._tunings.labels(phase=phase).inc()
                 self._phases[job] = phase
+
+    def note_held_up(self, job: str, reasons: Sequence[str]) -> None:
+        """Note why a job's trials do not start, a reason a trial; nothing where none is held up."""
+        with self._lock:
+            for reason in self._reasons.pop(job, ()):
+                self._held_up.labels(reason=reason).dec()
+            for reason in reasons:
+                self._held_up.labels(reason=reason).inc()
+            if reasons:
+                self._reasons[job] = list(reasons)
 
     def exposition(self) -> bytes:
         """Return all of it in Prometheus' text format."""

@@ -106,7 +106,8 @@ class ControllerSettings(BaseSettings):
     )
     start_patience_seconds: Seconds = _setting(
         600.0,
-        "how long a trial's pods may be unschedulable or without their image before the job's status says so",
+        "how long a trial may wait for its pods, a node, an image, a volume or its queue before the job's"
+        " status says so",
         "600",
     )
     max_log_bytes: int = _setting(

@@ -76,6 +76,7 @@ class StopReason(StrEnum):
     REACHED = "reached"
     DIVERGED = "diverged"
     RESUMED = "resumed"
+    LARGER_THAN_DATA = "larger_than_data"
     TIMEOUT = "timeout"
     TIMEOUT_WITHOUT_METRIC = "timeout_without_metric"
     LARGER_CONFIRMED = "larger_confirmed"

@@ -11,6 +11,7 @@ end the study. What the search believes is computed by `autotuner.search`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -19,12 +20,13 @@ from autotuner.decide.rules import Finish, Start, Step, next_step
 from autotuner.decide.standing import Standing
 from autotuner.decide.stops import next_stop
 from autotuner.spec import TuningSpec
+from autotuner.study.data_size import largest_batch
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
 from autotuner.study.proof import Reason as Doubt
 from autotuner.trial import Outcome, Suggestion, Trial
 
-WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED})
+WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED, Doubt.LARGER_THAN_DATA})
 """Doubts that the user is told of, and that do not end the study."""
 
 
@@ -36,7 +38,9 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         trials: Every trial of the job, in any order, ended or running.
         now: The present, for deadlines and costs; aware where the trials' own times are.
     """
-    standing = Standing.of(History.of(within_reach(spec), trials), now)
+    history = History.of(spec, trials)
+    reach = within_reach(spec, largest_batch(history.trials, spec))
+    standing = Standing.of(replace(history, spec=reach), now)
     stops: dict[int, Stop] = {}
     # One after the other, each in the light of those before: so it makes no difference whether the process
     # dies between two of them.

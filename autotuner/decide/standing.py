@@ -20,6 +20,7 @@ from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.study import proof
+from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout
 from autotuner.study.proof import Finding, findings
@@ -54,10 +55,16 @@ class Standing:
 
     @classmethod
     def of(cls, history: History, now: datetime) -> Standing:
-        """Return the standing of a history; runs that resumed another's training are left out of it."""
-        found = findings(history.trials, history.spec.target.sign)
+        """Return the standing of a history.
+
+        Left out of it are runs that resumed another's training, and those whose batch holds the whole data
+        set. The latter are no failures of the program.
+        """
+        whole = batches_larger_than_data(history.trials, history.spec)
+        found = (*findings(history.trials, history.spec.target.sign), *whole)
         resumed = {f.trials[0]: f.message for f in found if f.reason is proof.Reason.RESUMED}
         kept = history.without_measurements(resumed)
+        kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
         return cls(kept, now, history.spec.parallel_trials - len(history.running), found)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:

@@ -68,6 +68,16 @@ def resumed(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.FAILED, StopReason.RESUMED, facts)
 
 
+def holds_all_data(standing: Standing, trial: Trial) -> Stop | None:
+    """Stop a trial whose batch holds the whole data set: it would not count."""
+    found = (f for f in standing.findings if f.reason is Reason.LARGER_THAN_DATA and trial.number in f.trials)
+    finding = next(found, None)
+    if finding is None:
+        return None
+    facts = Facts(batch_size=trial.suggestion.batch_size, detail=finding.message)
+    return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_THAN_DATA, facts)
+
+
 def diverged(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial whose metric has become NaN or infinite.
 
@@ -124,6 +134,7 @@ def promising(standing: Standing, trial: Trial) -> Stop | None:
 
 STOP_RULES: Final[tuple[StopRule, ...]] = (
     resumed,
+    holds_all_data,
     timed_out,
     reached,
     diverged,

@@ -62,6 +62,7 @@ _MOST: Final = {
     "parallel_trials": 256,
     "confirmations": 100,
     "processes_per_replica": 10_000,
+    "samples": MAX_INTEGER,
 }
 """The largest counts: a stranger's annotation must not make one reconcile endless."""
 _MAX_RULE: Final = 500
@@ -126,6 +127,9 @@ class TuningSpec(Value):
         "learned from the baseline run",
         "90",
         None,
+    )
+    samples: Count | None = _annotation(
+        "samples of an epoch, on all processes together: no batch is larger", "no limit", "1281167", None
     )
     max_trials: Count = _annotation("trials to start at most", "100", "100", 100)
     max_gpu_hours: Positive | None = _annotation(
@@ -327,6 +331,7 @@ def _complete(
     mistakes: list[Mistake],
 ) -> None:
     """Add to the parsed values what the baseline says, and what follows from several of them."""
+    _keep_within_samples(values, mistakes)
     batch_size = _baseline_batch_size(values.get("batch_size"), baseline, mistakes)
     values["baseline_batch_size"] = batch_size
     if "search_space" not in given:
@@ -346,6 +351,18 @@ def _complete(
     for name, most in _MOST.items():
         if not 1 <= values.get(name, 1) <= most:
             mistakes.append(Mistake(_key(name), given[name], f"must be a number from 1 to {most}", "3"))
+
+
+def _keep_within_samples(values: dict[str, Any], mistakes: list[Mistake]) -> None:
+    """Bound the batch sizes by the samples of an epoch, where they are given."""
+    allowed, samples = values.get("batch_size"), values.get("samples")
+    if allowed is None or samples is None or samples < 1:
+        return
+    if samples < allowed.minimum:
+        rule = f"must be at least the smallest batch size of {_key('batch_size')} ({allowed}); lower that"
+        mistakes.append(Mistake(_key("samples"), str(samples), rule, str(allowed.minimum)))
+        return
+    values["batch_size"] = IntegerRange(minimum=allowed.minimum, maximum=min(allowed.maximum, samples))
 
 
 def _baseline_batch_size(

@@ -55,11 +55,11 @@ class History:
             ),
         )
 
-    def without_measurements(self, reasons: Mapping[int, str]) -> History:
-        """Return the history in which these trials have measured nothing, and failed where they ended."""
+    def without_measurements(self, reasons: Mapping[int, str], outcome: Outcome = Outcome.FAILED) -> History:
+        """Return the history in which these trials have measured nothing, with the outcome of those ended."""
         if not reasons:
             return self
-        return replace(self, trials=tuple(_discounted(trial, reasons) for trial in self.trials))
+        return replace(self, trials=tuple(_discounted(trial, reasons, outcome) for trial in self.trials))
 
     @cached_property
     def running(self) -> tuple[Trial, ...]:
@@ -131,11 +131,11 @@ class History:
         return trial.outcome in RAN_OUT and not self.has_reached(trial)
 
 
-def _discounted(trial: Trial, reasons: Mapping[int, str]) -> Trial:
+def _discounted(trial: Trial, reasons: Mapping[int, str], outcome: Outcome) -> Trial:
     if trial.number not in reasons:
         return trial
-    outcome = None if trial.is_running else Outcome.FAILED
-    return replace(trial, measurements=(), outcome=outcome, message=reasons[trial.number], is_complete=False)
+    ended = None if trial.is_running else outcome
+    return replace(trial, measurements=(), outcome=ended, message=reasons[trial.number], is_complete=False)
 
 
 def is_complete(trial: Trial) -> bool:

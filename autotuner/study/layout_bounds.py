@@ -82,13 +82,19 @@ def bounds_of(spec: TuningSpec) -> Bounds:
     return own
 
 
-def within_reach(spec: TuningSpec) -> TuningSpec:
+def within_reach(spec: TuningSpec, most: int | None = None) -> TuningSpec:
     """Return the spec with its batch sizes from the smallest to the largest that a trial can have.
+
+    `most` is the largest batch that the data set fills, where runs have told it.
 
     Of 256..32768 the largest may have no layout, and a search that waits for it would not end. So whatever
     is decided is decided by this spec: where the search ends, and which answer is the largest allowed. The
     job's own batch size stays within. A spec without any layout is returned as it is: `bounds` tells.
     """
+    if most is not None and most < spec.batch_size.maximum:
+        most = max(most, spec.baseline_batch_size)
+        capped = IntegerRange(minimum=min(spec.batch_size.minimum, most), maximum=most)
+        spec = spec.model_copy(update={"batch_size": capped})
     try:
         limits = bounds_of(spec)
     except Unrealisable:

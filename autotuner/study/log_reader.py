@@ -39,6 +39,8 @@ MAX_LINE: Final = 65_536
 """Characters of a line that are read; a longer line is a dump, and is passed over whole."""
 EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
 """What `autotuner.sdk.report` carries besides the metric."""
+SDK_NAMES: Final = ("samples_per_epoch", "steps_per_epoch")
+"""What counts in a line of the SDK alone: a configuration that is printed may have such a name too."""
 
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
@@ -133,7 +135,7 @@ class LogReader:
 
     @property
     def extras(self) -> dict[str, float]:
-        """The last value of each of `EXTRA_NAMES`."""
+        """The last value of each of `EXTRA_NAMES` and `SDK_NAMES`."""
         return dict(self._extras)
 
     @property
@@ -326,7 +328,7 @@ class LogReader:
                 self._names.setdefault(key(match["name"]), match["name"])
 
     def _note_extras(self, text: str) -> None:
-        for name in EXTRA_NAMES:
+        for name in (*EXTRA_NAMES, *(SDK_NAMES if '"autotuner"' in text else ())):
             if name in text and (match := _extra(name).search(text)):
                 value = value_of(match[1])
                 if value is not None and math.isfinite(value[0]):

@@ -73,6 +73,8 @@ class Reason(StrEnum):
     """A run continues another's training: it does not count."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """What is reported does not follow the batch size."""
+    LARGER_THAN_DATA = "LargerThanData"
+    """A batch holds the whole data set: a run of it does not count."""
 
 
 @dataclass(frozen=True, slots=True)

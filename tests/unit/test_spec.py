@@ -172,6 +172,7 @@ def test_a_target_is_met_at_its_threshold_and_never_by_what_a_diverged_run_repor
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 WRONG = {
+    "samples": ["", "0", "-1", "1.5", "1e6", "99999999999999999999", "7"],
     "processes_per_replica": ["", "0", "-1", "1.5", "auto", "10001", "9999999999"],
     "target": [
         "",

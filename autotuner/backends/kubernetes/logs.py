@@ -89,7 +89,7 @@ class LogFollower:
         self.is_whole = False
         self.has_gap = False
         self.read_bytes = 0
-        self._reading = reading
+        self.reading = reading
         self._first: str | None = None
         # Until the log shows whether its start is still there, what was measured before counts.
         self._earlier = resumed.measurements if resumed is not None else ()
@@ -135,7 +135,7 @@ class LogFollower:
     def checkpoint(self, points: int) -> Checkpoint:
         """Return how far the log was read, with at most about so many measurements."""
         return Checkpoint(
-            self._reading,
+            self.reading,
             self._first or "",
             self._second or "",
             dict(self._taken.most_common(_MAX_TAKEN)),

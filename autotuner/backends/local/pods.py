@@ -136,7 +136,10 @@ def _operator_environment(
     spec: Mapping[str, Any], counts: Mapping[str, int], kind: str, index: int, port: int
 ) -> dict[str, str]:
     nodes = sum(counts.values())
-    per_node = str(spec.get("nprocPerNode") or "auto")
+    elastic = spec.get("elasticPolicy")
+    # The operator's webhook refuses a job that has both.
+    own = elastic.get("nProcPerNode") if isinstance(elastic, dict) else None
+    per_node = str(spec.get("nprocPerNode") or own or "auto")
     environment = {
         "PYTHONUNBUFFERED": "1",
         "PET_NPROC_PER_NODE": per_node,
@@ -154,7 +157,6 @@ def _operator_environment(
             "PET_MASTER_PORT": str(port),
             "PET_NODE_RANK": str(rank),
         }
-    elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict):
         environment |= {
             "PET_RDZV_BACKEND": str(elastic.get("rdzvBackend") or "c10d"),

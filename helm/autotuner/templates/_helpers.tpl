@@ -101,10 +101,11 @@ annotations:
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch]
-# What the controller tells a job's user.
+# What the controller tells a job's user; and why a trial's pods are not created or do not start, which stands
+# in Events alone. Without `list`, hold-ups are told without these words.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, list, patch]
 {{- with .Values.rbac.extraRules }}
 {{ toYaml . }}
 {{- end }}
