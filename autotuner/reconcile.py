@@ -19,6 +19,7 @@ from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.trial_manifest import answered_spec
+from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.status import Status, describe, describe_invalid, events, has_running
 from autotuner.trial import Suggestion, Trial
@@ -48,10 +49,17 @@ Admit = Callable[[Suggestion], bool]
 """Returns whether a trial may start now: the say of whoever has several jobs to care for."""
 
 
-def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _: True) -> Reconciliation:
+def reconcile(
+    backend: Backend,
+    job: Job,
+    now: datetime,
+    admit: Admit = lambda _: True,
+    script: str | None = None,
+) -> Reconciliation:
     """Drive one registered job one step further.
 
-    A start that `admit` refuses is put off: whoever refused has the job come again.
+    A start that `admit` refuses is put off: whoever refused has the job come again. `script` is the text of
+    the training script, where it can be read.
 
     Raises:
         BackendError: If the cluster or the machine did not do as asked; come again.
@@ -81,7 +89,8 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
         notices.append(f"waits for a place for {len(put_off)} more trials: other jobs' trials take them all")
     answered = _answered(job, spec, decision, trials)
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
-    status = describe(decision, spec, trials, observed, notices)
+    doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
+    status = describe(decision, spec, trials, observed, notices, doubts=doubts)
     backend.publish(job, status, events(job.annotations, status), answered)
     return Reconciliation(job, status, decision, trials, (*finished, *stopped.values()), started, put_off)
 

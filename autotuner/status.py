@@ -39,12 +39,14 @@ class Event:
     message: str
 
 
-def describe(
+def describe(  # noqa: PLR0913 (all that a status says)
     decision: Decision,
     spec: TuningSpec,
     trials: Sequence[Trial],
     observed: str,
     notices: Sequence[str] = (),
+    *,
+    doubts: Sequence[str] = (),
 ) -> Status:
     """Return the status that a decision amounts to.
 
@@ -53,9 +55,10 @@ def describe(
         spec: What the user asks for.
         trials: All trials, running ones included.
         observed: The fingerprint of the spec that the decision was made for.
-        notices: What holds trials up, in the cluster's own words; told before all else.
+        notices: What holds trials up, in the cluster's own words; said before all else.
+        doubts: What makes it doubtful that trials train what they are asked to; said last.
     """
-    said = "; ".join([*notices, message(decision, spec), *decision.warnings])
+    said = "; ".join([*notices, message(decision, spec), *decision.warnings, *doubts])
     annotations = {
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),

@@ -1,0 +1,40 @@
+"""Whether a user's script trains what a trial asks: what is said before the first trial, and after."""
+
+from __future__ import annotations
+
+from tests.end_to_end.programs import LEARNS, Place
+
+PASSED = ["--batch-size=$(AUTOTUNER_BATCH_SIZE)", "--lr=$(AUTOTUNER_LEARNING_RATE)"]
+
+
+def test_validate_and_tune_warn_of_what_the_script_never_reads(place: Place):
+    file = place.write(LEARNS, args=["--lr", "0.1", "--output-dir", "/mnt/out"]).name
+    checked = place.run("validate", file, "--json")
+    assert (checked.code, checked.json["valid"], checked.json["mistakes"]) == (0, True, [])
+    rules = " ".join(warning["rule"] for warning in checked.json["warnings"])
+    # The script reads its batch size by itself.
+    assert "AUTOTUNER_BATCH_SIZE" not in rules
+    assert (
+        "AUTOTUNER_LEARNING_RATE is referenced nowhere in command, args or env, nor does the script" in rules
+    )
+    assert "a fixed value is trained" in rules
+    assert "trials share this place" in rules
+    assert all(set(warning) == {"key", "value", "rule", "example"} for warning in checked.json["warnings"])
+
+    shown = place.run("validate", file)
+    assert shown.err.count("warning: ") == len(checked.json["warnings"])
+    ran = place.run("tune", file)
+    assert ran.code == 0, ran.err
+    assert ran.err.count("warning: ") == len(checked.json["warnings"])
+    assert "a fixed value is trained" in place.run("status", "toy-tuning", "--json").json["message"]
+
+
+def test_a_job_that_passes_everything_on_is_not_warned_of(place: Place):
+    ran = place.run("validate", place.write(LEARNS, args=PASSED).name)
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_mistakes_do_not_hide_warnings(place: Place):
+    ran = place.run("validate", place.write(asked={"max_trials": "many"}, args=["--lr=1"]).name, "--json")
+    assert ran.code == 2
+    assert any("a fixed value" in warning["rule"] for warning in ran.json["warnings"])
