@@ -12,10 +12,12 @@ from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import message
+from autotuner.wording import message, reads
 
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
+MAX_READS: Final = 512
+"""Characters of the annotation that shows the line of the first measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ def describe(  # noqa: PLR0913 (all that a status says)
         keys.TRIALS: _count(trials),
         keys.OBSERVED: observed,
     }
+    if first := reads(trials, spec):
+        annotations[keys.READS] = first[:MAX_READS]
     if decision.answer is not None:
         annotations[keys.ANSWER] = json.dumps(decision.answer.as_json(), separators=(",", ":"))
     if decision.candidate is not None:
@@ -80,12 +84,12 @@ def describe_invalid(
 
     Args:
         error: The mistakes.
-        before: The job's annotations as they stood; the answer and the count of trials stay.
+        before: The job's annotations as they stood; the answer, the count of trials and what was read stay.
         observed: The fingerprint of the spec that has the mistakes.
         trials: All trials; None where they cannot be read.
     """
     said = f"invalid configuration, no trial starts until it is fixed: {error}"
-    kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS) if key in before}
+    kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS, keys.READS) if key in before}
     counted = {} if trials is None else {keys.TRIALS: _count(trials)}
     return Status(
         {
@@ -116,10 +120,15 @@ def events(before: Mapping[str, str], status: Status) -> list[Event]:
         status: The status about to be written.
     """
     after = status.annotations
-    if after[keys.PHASE] == before.get(keys.PHASE):
-        return []
-    warning = status.phase in {Phase.INVALID, Phase.FAILED}
-    return [Event("Warning" if warning else "Normal", _REASONS[status.phase], after[keys.MESSAGE][:1024])]
+    found: list[Event] = []
+    if keys.READS in after and keys.READS not in before:
+        found.append(Event("Normal", "MetricRead", f"reads {after[keys.READS]}"))
+    if after[keys.PHASE] != before.get(keys.PHASE):
+        kind: Literal["Normal", "Warning"] = (
+            "Warning" if status.phase in {Phase.INVALID, Phase.FAILED} else "Normal"
+        )
+        found.append(Event(kind, _REASONS[status.phase], after[keys.MESSAGE][:1024]))
+    return found
 
 
 _REASONS: Final[Mapping[Phase, str]] = {

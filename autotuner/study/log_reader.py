@@ -84,6 +84,7 @@ class LogReader:
         pattern: str | None = None,
         earlier: Sequence[Measurement] = (),
     ) -> None:
+        self._target = target
         self._metric = Metric(target.metric, target.threshold)
         self._pattern = None if pattern is None else _compiled(pattern)
         self._readers: Sequence[tuple[str, Reader]] = formats.readers(self._metric, log_format)
@@ -145,7 +146,12 @@ class LogReader:
         misses = [f"nothing was read: no line has a value of {name!r} that is understood"]
         misses += [f"this line names it: {line!r}" for line in self._near]
         close = difflib.get_close_matches(key(name), self._names, n=3, cutoff=0.5)
-        misses += [f"the log has {self._names[found]!r}; the target may mean that" for found in close]
+        bound = f"{self._target.comparison} {self._target.threshold:g}"
+        misses += [
+            f"the log has {self._names[found]!r}; where the target means that, write"
+            f' autotuner.dev/target: "{self._names[found]} {bound}"'
+            for found in close
+        ]
         line = next(iter(self._near), None)
         proposed = None if line is None else _proposal(self._metric, line)
         pattern = proposed or re.escape(name) + r"\D{1,20}(?P<value>[-+.\deE]+)"

@@ -38,3 +38,14 @@ def test_mistakes_do_not_hide_warnings(place: Place):
     ran = place.run("validate", place.write(asked={"max_trials": "many"}, args=["--lr=1"]).name, "--json")
     assert ran.code == 2
     assert any("a fixed value" in warning["rule"] for warning in ran.json["warnings"])
+
+
+def test_the_line_that_the_metric_is_read_from_is_shown(place: Place):
+    script = LEARNS.replace("accuracy=", "val_accuracy=")
+    ran = place.run("tune", place.write(script, asked={"target": "val_accuracy >= 0.9"}, args=PASSED).name)
+    assert ran.code == 0, ran.out + ran.err
+    first = "val_accuracy=0.2 at step 1 from: val_accuracy=0.200 epoch=1"
+    assert ran.out.count(f"reads {first}\n") == 1
+    assert place.run("status", "toy-tuning", "--json").json["reads"] == first
+    assert first in place.run("status", "toy-tuning").out
+    assert all('"reads":' in entry for entry in place.ledger().values())
