@@ -22,7 +22,7 @@ from autotuner.job.trial_manifest import answered_spec
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.status import Status, describe, describe_invalid, events, has_running
-from autotuner.trial import Suggestion, Trial
+from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
@@ -71,7 +71,7 @@ def reconcile(
     except InvalidJob as error:
         return _reconcile_invalid(backend, job, error)
 
-    seen = backend.observe(job, spec)
+    seen = _without_past_doubts(spec, backend.observe(job, spec), now)
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
     decision = decide(spec, trials, now)
@@ -134,6 +134,26 @@ def merge(seen: Observation) -> tuple[Trial, ...]:
     """Return every trial once, by number; the ledger's word counts where both have one."""
     by_number = {trial.number: trial for trial in (*seen.live, *seen.recorded)}
     return tuple(by_number[number] for number in sorted(by_number))
+
+
+def _without_past_doubts(spec: TuningSpec, seen: Observation, now: datetime) -> Observation:
+    """Return what was seen, with trials given up whose logs are in doubt and of no more use.
+
+    Their owner has changed the job since, or has asked for a retry: they are run again.
+    """
+    today = spec.attempt(spec.template)
+
+    def settled(trial: Trial) -> Trial:
+        is_of_old = bool(trial.template and today and trial.template != today)
+        began = trial.started_at or now
+        is_retried = spec.retried_at is not None and began <= spec.retried_at
+        if not trial.doubt or not (is_of_old or is_retried):
+            return trial
+        said = "its metric was in doubt when the job was changed or retried"
+        ended = trial.ended_at or now
+        return replace(trial, outcome=Outcome.LOST, doubt="", message=said, ended_at=ended, is_complete=False)
+
+    return replace(seen, live=[settled(trial) for trial in seen.live])
 
 
 def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:

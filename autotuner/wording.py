@@ -113,7 +113,7 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.PROGRAM_FAILS: _program_fails,
     Reason.METRIC_NOT_FOUND: lambda decision, spec: _fault(decision.facts, spec),
     Reason.METRIC_IN_DOUBT: lambda decision, _: (
-        f"trial {decision.facts.number} runs on, and nothing new starts: {decision.facts.detail}"
+        f"no trial starts until this is settled: in trial {decision.facts.number} {decision.facts.detail}"
     ),
     Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,

@@ -25,7 +25,7 @@ from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.cli.trial_python import Tool, program, trial_path
-from autotuner.decide.decision import Answer, Phase
+from autotuner.decide.decision import Answer, Phase, Reason
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
 from autotuner.job.validation import validate as check
@@ -97,6 +97,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         check_owner(folder, job)
         with LocalBackend(folder, surroundings) as backend:
             backend.save_job(job)
+            backend.discard_doubtful(job, spec)
             known = len(read_study(folder).trials)
             if known:
                 screen.print(f"going on from {known} finished trials in {folder}", style="dim")
@@ -200,6 +201,9 @@ def _drive(
             view.show(seen, spec)
             if seen.decision is None or seen.decision.is_final:
                 return seen
+            if seen.decision.reason is Reason.METRIC_IN_DOUBT:
+                # Nobody answers while this waits: what runs is interrupted, and starts again then.
+                return seen
             if seen.decision.phase is Phase.PAUSED and not any(t.is_running for t in seen.trials):
                 return seen
             time.sleep(_POLL_SECONDS)
@@ -210,6 +214,12 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
     from autotuner.report.terminal import answer_lines
 
     tuning = read_study(folder)
+    if last.status.annotations.get(keys.REASON) == Reason.METRIC_IN_DOUBT:
+        if as_json:
+            typer.echo("null")
+        typer.echo(last.status.annotations.get(keys.MESSAGE, ""), err=as_json)
+        typer.echo("add the annotation, or change the script, and run the same command again", err=True)
+        raise typer.Exit(EXIT_UNCONFIRMED)
     answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
     if as_json:
         typer.echo(json.dumps(answer and answer.as_json()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.end_to_end.programs import LEARNS, Place
 
 PASSED = ["--batch-size=$(AUTOTUNER_BATCH_SIZE)", "--lr=$(AUTOTUNER_LEARNING_RATE)"]
@@ -49,3 +51,44 @@ def test_the_line_that_the_metric_is_read_from_is_shown(place: Place):
     assert place.run("status", "toy-tuning", "--json").json["reads"] == first
     assert first in place.run("status", "toy-tuning").out
     assert all('"reads":' in entry for entry in place.ledger().values())
+
+
+TWICE = """
+import os, time
+for epoch in range(1, 6):
+    print(f"model accuracy={0.1 * epoch:.3f} epoch={epoch}", flush=True)
+    print(f"ema accuracy={min(1.0, 0.2 * epoch):.3f} epoch={epoch}", flush=True)
+time.sleep(float(os.environ.get("PACE", "0")))
+"""
+"""Prints two values of its metric, and does not say which is meant."""
+
+
+@pytest.mark.parametrize("pace", ["0", "600"], ids=["ended", "running"])
+def test_a_log_in_doubt_ends_the_command_until_the_annotation_is_there(place: Place, pace: str):
+    place.environment = {"PACE": pace}
+    file = place.write(TWICE, args=PASSED).name
+    held = place.run("tune", file)
+    assert held.code == 3, held.out + held.err
+    assert "the metric is in doubt" in held.out
+    assert "ema accuracy=0.200 epoch=1" in held.out
+    assert "add autotuner.dev/metric-pattern" in held.out
+    assert "run the same command again" in held.err
+    assert place.ledger() == {}
+    assert not place.processes()
+    shown = place.run("status", "toy-tuning", "--json").json
+    assert (shown["phase"], shown["reason"]) == ("Invalid", "MetricInDoubt")
+    assert place.run("tune", file, "--json").json is None
+
+    place.environment = {}
+    pattern = r"ema accuracy=(?P<value>\S+) epoch=(?P<step>\d+)"
+    asked = {"metric_pattern": pattern}
+    ran = place.run("tune", place.write(TWICE, asked=asked, args=PASSED).name)
+    assert ran.code == 0, ran.out + ran.err
+    assert "reads accuracy=0.2 at step 1 from: ema accuracy=0.200 epoch=1" in ran.out
+
+
+def test_a_script_that_was_changed_instead_is_run_again(place: Place):
+    file = place.write(TWICE, args=PASSED).name
+    assert place.run("tune", file).code == 3
+    (place.folder / "train.py").write_text(LEARNS)
+    assert place.run("tune", file).code == 0
