@@ -131,7 +131,9 @@ def wiring_warnings(
     """
     text = None if script is None else script[:MAX_TEXT]
     searched = ["batch_size", *(name for name in names if name != "batch_size")]
-    known = {name for name in searched if text is not None and _reads(text, name)} | set(read or ())
+    # Once runs have said what they read through the SDK, its mention in the script proves nothing more.
+    reads = _names if read is not None else _reads
+    known = {name for name in searched if text is not None and reads(text, name)} | set(read or ())
     if keys.parameter_name(keys.ENV_MICRO_BATCH_SIZE) in known:
         known.add("batch_size")
     unread = [name for name in searched if name not in known]
@@ -351,12 +353,17 @@ def _refers(value: str | None, name: str) -> bool:
 
 def _reads(script: str, name: str) -> bool:
     """Return whether a script reads a variable, by its name or through the SDK, as far as its text tells."""
-    if any(_mentions(variable, script) for variable in _variables(name)):
-        return True
-    # Our callbacks apply what their framework has, and a name that is put together may be any.
-    if _CALLBACKS.search(script) or re.search(rf"{keys.ENV_PREFIX}(?:\{{|[\"']\s*\+|%s)", script):
+    # Our callbacks apply what their framework has.
+    if _names(script, name) or _CALLBACKS.search(script):
         return True
     return "hyperparameters" in script and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", script) is not None
+
+
+def _names(script: str, name: str) -> bool:
+    """Return whether a script names a variable; one that it puts together (f"AUTOTUNER_{x}") may be any."""
+    if any(_mentions(variable, script) for variable in _variables(name)):
+        return True
+    return re.search(rf"{keys.ENV_PREFIX}(?:\{{|[\"']\s*\+|%s)", script) is not None
 
 
 def _is_literal(value: str | None) -> bool:

@@ -19,6 +19,7 @@ import re2
 from autotuner.spec.values import Target
 from autotuner.study import formats
 from autotuner.study.doubt import MAX_SHOWN, Doubt, bounded, pattern_for
+from autotuner.study.extras import Extras
 from autotuner.study.formats.line import NUMBER, Line, clean
 from autotuner.study.formats.reading import (
     Label,
@@ -37,8 +38,6 @@ from autotuner.trial import Measurement, Trial
 
 MAX_LINE: Final = 65_536
 """Characters of a line that are read; a longer line is a dump, and is passed over whole."""
-EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
-"""What `autotuner.sdk.report` carries besides the metric."""
 
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
@@ -98,7 +97,7 @@ class LogReader:
         self._context = Position()
         self._section = Label.UNKNOWN
         self._section_lines = 0
-        self._extras: dict[str, float] = {}
+        self._extras = Extras()
         self._near: dict[str, None] = {}
         self._names: dict[str, str] = {}
         self._block: list[Line] = []
@@ -134,8 +133,13 @@ class LogReader:
 
     @property
     def extras(self) -> dict[str, float]:
-        """The last value of each of `EXTRA_NAMES`."""
-        return dict(self._extras)
+        """The last value of each other thing that the log says; see `autotuner.study.extras`."""
+        return dict(self._extras.values)
+
+    @property
+    def variables(self) -> tuple[str, ...] | None:
+        """The hyperparameters that the script has read through the SDK; None where it has not said."""
+        return self._extras.variables
 
     @property
     def near_misses(self) -> tuple[str, ...]:
@@ -242,7 +246,8 @@ class LogReader:
         text = line.text
         if not text.strip():
             return
-        self._note_extras(text)
+        if self._extras.note(text):
+            return
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
@@ -331,20 +336,6 @@ class LogReader:
             for match in _NAMED.finditer(line.text[:2000]):
                 self._names.setdefault(key(match["name"]), match["name"])
 
-    def _note_extras(self, text: str) -> None:
-        for name in EXTRA_NAMES:
-            if name in text and (match := _extra(name).search(text)):
-                value = value_of(match[1])
-                if value is not None and math.isfinite(value[0]):
-                    self._extras[name] = value[0]
-
-
-@cache
-def _extra(name: str) -> re.Pattern[str]:
-    return re.compile(
-        rf"(?<![\w./@-]){name}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?({NUMBER})(?!\w|\.\d)", re.IGNORECASE
-    )
-
 
 @cache
 def _compiled(pattern: str) -> re2._Regexp:
@@ -398,4 +389,5 @@ def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
         extras=reader.extras,
         doubt="" if reader.doubt is None else reader.doubt.message,
         reads=reader.first_line,
+        variables=reader.variables,
     )

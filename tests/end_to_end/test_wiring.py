@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.end_to_end.programs import LEARNS, Place
@@ -92,3 +94,22 @@ def test_a_script_that_was_changed_instead_is_run_again(place: Place):
     assert place.run("tune", file).code == 3
     (place.folder / "train.py").write_text(LEARNS)
     assert place.run("tune", file).code == 0
+
+
+def test_a_variable_that_the_sdk_never_read_is_warned_of_by_name(place: Place):
+    script = """
+from autotuner import sdk
+hp = sdk.hyperparameters(batch_size=32, learning_rate=0.1)
+for epoch in range(1, 6):
+    sdk.report(epoch, accuracy=0.2 * epoch - hp.batch_size * 1e-4, batch_size=hp.batch_size)
+"""
+    ran = place.run("tune", place.write(script).name, "--json")
+    assert ran.code == 0, ran.err
+    # The script names the learning rate, so nothing is amiss before it runs.
+    assert "warning" not in ran.err
+    message = place.run("status", "toy-tuning", "--json").json["message"]
+    assert "AUTOTUNER_LEARNING_RATE is referenced nowhere in command, args or env, nor has a run" in message
+    assert "AUTOTUNER_BATCH_SIZE is" not in message
+    entries = [json.loads(entry) for entry in place.ledger().values()]
+    assert all(entry["variables"] == ["batch_size"] for entry in entries)
+    assert {entry["extras"]["batch_size"] for entry in entries} == {32.0}
