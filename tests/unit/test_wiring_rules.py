@@ -34,6 +34,7 @@ def test_a_script_that_ignores_its_variables_gets_no_answer():
     decision = decide(spec(), trials, NOON)
     assert (decision.phase, decision.reason, decision.is_final) == (Phase.FAILED, Reason.NOT_WIRED, True)
     assert "AUTOTUNER_BATCH_SIZE" in message(decision, spec())
+    assert (decision.answer, decision.candidate) == (None, None)
 
 
 def test_the_first_trial_after_the_baseline_repeats_its_seed():
@@ -60,6 +61,7 @@ def test_a_run_that_resumes_another_counts_for_nothing_and_is_stopped():
         spec(), [*fresh, trial(2, (), Outcome.REACHED, tried, measurements=started, started_at=LATER)], NOON
     )
     assert ended.answer is None or ended.answer.batch_size < 128
+    assert any("trial 2 begins at step 13" in warning for warning in ended.warnings)
 
 
 def test_a_batch_that_is_reported_as_another_than_asked_gets_no_answer():
