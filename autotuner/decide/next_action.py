@@ -19,9 +19,9 @@ from autotuner.decide.rules import Finish, Start, Step, next_step
 from autotuner.decide.standing import Standing
 from autotuner.decide.stops import next_stop
 from autotuner.spec import TuningSpec
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
-from autotuner.study.proof import Reason as Doubt
 from autotuner.trial import Outcome, Suggestion, Trial
 
 WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED})
@@ -85,9 +85,7 @@ def _decision(
 
 
 def _warnings(standing: Standing) -> tuple[str, ...]:
-    """Return the doubts that hold nothing up; a resumed run that was stopped for it says so by itself."""
-    silent = {t.number for t in standing.history.trials if t.outcome not in {None, Outcome.FAILED}}
-    resumed = [f for f in standing.findings if f.reason is Doubt.RESUMED and f.trials[0] in silent]
-    return tuple(
-        f.message for f in (*(f for f in standing.findings if f.reason in WARNINGS), *resumed[:MAX_RESUMED])
-    )
+    """Return the doubts that hold nothing up, and which runs do not count."""
+    resumed = [f for f in standing.findings if f.reason is Doubt.RESUMED][-MAX_RESUMED:]
+    others = [f for f in standing.findings if f.reason in WARNINGS]
+    return tuple(finding.message for finding in (*others, *resumed))

@@ -19,10 +19,12 @@ from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
-from autotuner.study import proof
+from autotuner.study.finding import Finding
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout
-from autotuner.study.proof import Finding, findings
+from autotuner.study.proof import findings
+from autotuner.study.resumed import unsettled_runs
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
@@ -56,8 +58,10 @@ class Standing:
     def of(cls, history: History, now: datetime) -> Standing:
         """Return the standing of a history; runs that resumed another's training are left out of it."""
         found = findings(history.trials, history.spec.target.sign)
-        resumed = {f.trials[0]: f.message for f in found if f.reason is proof.Reason.RESUMED}
-        kept = history.without_measurements(resumed)
+        resumed = {f.trials[0]: f.message for f in found if f.reason is Doubt.RESUMED}
+        waits = "it began where other runs end, and is to show whether it resumed one of them"
+        unsettled = dict.fromkeys(unsettled_runs(history.trials, history.spec.target.sign), waits)
+        kept = history.without_measurements({**unsettled, **resumed})
         return cls(kept, now, history.spec.parallel_trials - len(history.running), found)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:

@@ -8,9 +8,10 @@ import pytest
 
 from autotuner.spec.target import parse_target
 from autotuner.study.extras import MAX_VARIABLES
+from autotuner.study.finding import Reason
 from autotuner.study.ledger import decode_trial, encode_trial
 from autotuner.study.log_reader import LogReader, with_reading
-from autotuner.study.proof import Reason, batch_doubts
+from autotuner.study.proof import batch_doubts
 from autotuner.trial import Measurement
 from tests.builders import suggestion, trial
 
