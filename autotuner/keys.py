@@ -31,6 +31,8 @@ REASON: Final = STATUS_PREFIX + "reason"
 MESSAGE: Final = STATUS_PREFIX + "message"
 TRIALS: Final = STATUS_PREFIX + "trials"
 ANSWER: Final = STATUS_PREFIX + "answer"
+READS: Final = STATUS_PREFIX + "reads"
+"""The first measurement, and the line of the log that it was read from."""
 CANDIDATE: Final = STATUS_PREFIX + "candidate"
 """A larger setting than the answer's that is being confirmed; the answer stays until it is."""
 OBSERVED: Final = STATUS_PREFIX + "observed"
@@ -76,6 +78,11 @@ _UID_DIGITS: Final = 6
 def environment_name(parameter: str) -> str:
     """Return the environment variable that carries a hyperparameter into a trial."""
     return ENV_PREFIX + parameter.upper()
+
+
+def parameter_name(variable: str) -> str:
+    """Return the hyperparameter that a trial's environment variable carries."""
+    return variable.removeprefix(ENV_PREFIX).lower()
 
 
 def trial_name(job: str, uid: str, number: int) -> str:

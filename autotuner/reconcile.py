@@ -19,6 +19,7 @@ from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.trial_manifest import answered_spec
+from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.status import (
     MAX_HELD_UP,
@@ -31,7 +32,7 @@ from autotuner.status import (
     warning_events,
 )
 from autotuner.study.hold_up import HoldUp
-from autotuner.trial import Suggestion, Trial
+from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
@@ -60,10 +61,17 @@ Admit = Callable[[Suggestion], bool]
 """Returns whether a trial may start now: the say of whoever has several jobs to care for."""
 
 
-def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _: True) -> Reconciliation:
+def reconcile(
+    backend: Backend,
+    job: Job,
+    now: datetime,
+    admit: Admit = lambda _: True,
+    script: str | None = None,
+) -> Reconciliation:
     """Drive one registered job one step further.
 
-    A start that `admit` refuses is put off: whoever refused has the job come again.
+    A start that `admit` refuses is put off: whoever refused has the job come again. `script` is the text of
+    the training script, where it can be read.
 
     Raises:
         BackendError: If the cluster or the machine did not do as asked; come again.
@@ -75,7 +83,7 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
     except InvalidJob as error:
         return _reconcile_invalid(backend, job, error)
 
-    seen = backend.observe(job, spec)
+    seen = _without_past_doubts(spec, backend.observe(job, spec), now)
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
     decision = decide(spec, trials, now)
@@ -93,8 +101,9 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
         notices.append(f"waits for a place for {len(put_off)} more trials: other jobs' trials take them all")
     answered = _answered(job, spec, decision, trials)
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
+    doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
     told = replace(decision, warnings=(*decision.warnings, *seen.warnings))
-    status = describe(told, spec, trials, observed, notices)
+    status = describe(told, spec, trials, observed, notices, doubts=doubts)
     happened = [
         *events(job.annotations, status),
         *held_up_events(job.annotations, seen.held_up),
@@ -146,6 +155,26 @@ def merge(seen: Observation) -> tuple[Trial, ...]:
     """Return every trial once, by number; the ledger's word counts where both have one."""
     by_number = {trial.number: trial for trial in (*seen.live, *seen.recorded)}
     return tuple(by_number[number] for number in sorted(by_number))
+
+
+def _without_past_doubts(spec: TuningSpec, seen: Observation, now: datetime) -> Observation:
+    """Return what was seen, with trials given up whose logs are in doubt and of no more use.
+
+    Their owner has changed the job since, or has asked for a retry: they are run again.
+    """
+    today = spec.attempt(spec.template)
+
+    def settled(trial: Trial) -> Trial:
+        is_of_old = bool(trial.template and today and trial.template != today)
+        began = trial.started_at or now
+        is_retried = spec.retried_at is not None and began <= spec.retried_at
+        if not trial.doubt or not (is_of_old or is_retried):
+            return trial
+        said = "its metric was in doubt when the job was changed or retried"
+        ended = trial.ended_at or now
+        return replace(trial, outcome=Outcome.LOST, doubt="", message=said, ended_at=ended, is_complete=False)
+
+    return replace(seen, live=[settled(trial) for trial in seen.live])
 
 
 def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:

@@ -13,10 +13,12 @@ from autotuner.errors import InvalidJob
 from autotuner.spec import TuningSpec
 from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import message
+from autotuner.wording import message, reads
 
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
+MAX_READS: Final = 512
+"""Characters of the annotation that shows the line of the first measurement."""
 
 MAX_HELD_UP: Final = 5
 """Trials whose hold-ups are told; the others of a study mostly have the same."""
@@ -43,12 +45,14 @@ class Event:
     message: str
 
 
-def describe(
+def describe(  # noqa: PLR0913 (all that a status says)
     decision: Decision,
     spec: TuningSpec,
     trials: Sequence[Trial],
     observed: str,
     notices: Sequence[str] = (),
+    *,
+    doubts: Sequence[str] = (),
 ) -> Status:
     """Return the status that a decision amounts to.
 
@@ -57,9 +61,10 @@ def describe(
         spec: What the user asks for.
         trials: All trials, running ones included.
         observed: The fingerprint of the spec that the decision was made for.
-        notices: What holds trials up, in the cluster's own words; told before all else.
+        notices: What holds trials up, in the cluster's own words; said before all else.
+        doubts: What makes it doubtful that trials train what they are asked to; said last.
     """
-    said = "; ".join([*notices, message(decision, spec), *decision.warnings])
+    said = "; ".join([*notices, message(decision, spec), *decision.warnings, *doubts])
     annotations = {
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),
@@ -67,6 +72,8 @@ def describe(
         keys.TRIALS: _count(trials),
         keys.OBSERVED: observed,
     }
+    if first := reads(trials, spec):
+        annotations[keys.READS] = first[:MAX_READS]
     if decision.answer is not None:
         annotations[keys.ANSWER] = json.dumps(decision.answer.as_json(), separators=(",", ":"))
     if decision.candidate is not None:
@@ -81,12 +88,12 @@ def describe_invalid(
 
     Args:
         error: The mistakes.
-        before: The job's annotations as they stood; the answer and the count of trials stay.
+        before: The job's annotations as they stood; the answer, the count of trials and what was read stay.
         observed: The fingerprint of the spec that has the mistakes.
         trials: All trials; None where they cannot be read.
     """
     said = f"invalid configuration, no trial starts until it is fixed: {error}"
-    kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS) if key in before}
+    kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS, keys.READS) if key in before}
     counted = {} if trials is None else {keys.TRIALS: _count(trials)}
     return Status(
         {
@@ -117,10 +124,15 @@ def events(before: Mapping[str, str], status: Status) -> list[Event]:
         status: The status about to be written.
     """
     after = status.annotations
-    if after[keys.PHASE] == before.get(keys.PHASE):
-        return []
-    warning = status.phase in {Phase.INVALID, Phase.FAILED}
-    return [Event("Warning" if warning else "Normal", _REASONS[status.phase], after[keys.MESSAGE][:1024])]
+    found: list[Event] = []
+    if keys.READS in after and keys.READS not in before:
+        found.append(Event("Normal", "MetricRead", f"reads {after[keys.READS]}"))
+    if after[keys.PHASE] != before.get(keys.PHASE):
+        kind: Literal["Normal", "Warning"] = (
+            "Warning" if status.phase in {Phase.INVALID, Phase.FAILED} else "Normal"
+        )
+        found.append(Event(kind, _REASONS[status.phase], after[keys.MESSAGE][:1024]))
+    return found
 
 
 def held_up_events(before: Mapping[str, str], held_up: Sequence[HoldUp]) -> list[Event]:

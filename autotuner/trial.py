@@ -99,7 +99,8 @@ class Trial:
     where nobody has recorded it: then a run that missed is complete, and a baseline that met the target.
     `template` is the hash of what the trial was made from, empty where unknown. `doubt` says what is in doubt
     about the reading of the log, in words; nothing of a run in doubt counts. `reads` is the line of the log
-    that the first measurement was read from.
+    that the first measurement was read from. `variables` are what the script has read through the SDK, by
+    name; None where it has not said.
     """
 
     suggestion: Suggestion
@@ -114,6 +115,7 @@ class Trial:
     template: str = ""
     doubt: str = ""
     reads: str = ""
+    variables: tuple[str, ...] | None = None
 
     @property
     def number(self) -> int:

@@ -5,12 +5,12 @@ The logic returns stable reasons and facts (`autotuner.decide.decision`); the se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from autotuner.decide.decision import Answer, Decision, Facts, Reason, Stop, StopReason
 from autotuner.spec import TuningSpec
-from autotuner.trial import Outcome
+from autotuner.trial import Outcome, Trial
 
 
 def message(decision: Decision, spec: TuningSpec) -> str:
@@ -26,6 +26,15 @@ def ending(reason: Reason) -> str:
 def stop_message(stop: Stop, spec: TuningSpec) -> str:
     """Return why a trial was stopped."""
     return _STOPS[stop.reason](stop.facts, spec)
+
+
+def reads(trials: Sequence[Trial], spec: TuningSpec) -> str:
+    """Return the study's first measurement and the line that it was read from; empty before there is one."""
+    first = next((t for t in sorted(trials, key=lambda t: t.number) if t.reads and t.measurements), None)
+    if first is None:
+        return ""
+    measured = first.measurements[0]
+    return f"{spec.target.metric}={measured.value:g} at step {measured.step:g} from: {first.reads}"
 
 
 def _program_fails(decision: Decision, spec: TuningSpec) -> str:
@@ -104,7 +113,7 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.PROGRAM_FAILS: _program_fails,
     Reason.METRIC_NOT_FOUND: lambda decision, spec: _fault(decision.facts, spec),
     Reason.METRIC_IN_DOUBT: lambda decision, _: (
-        f"trial {decision.facts.number} runs on, and nothing new starts: {decision.facts.detail}"
+        f"no trial starts until this is settled: in trial {decision.facts.number} {decision.facts.detail}"
     ),
     Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,

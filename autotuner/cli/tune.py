@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +21,15 @@ from rich.console import Console
 from autotuner import keys
 from autotuner.backends.local.backend import LocalBackend
 from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.cli.trial_python import Tool, program, trial_path
-from autotuner.decide.decision import Answer, Phase
+from autotuner.decide.decision import Answer, Phase, Reason
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
 from autotuner.job.validation import validate as check
+from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.spec.untrusted_yaml import load_documents
 
@@ -83,6 +86,8 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         folder = directory or Path(f"{job.name}-tuning")
         surroundings = _surroundings(file, entrypoint, working_dir, python)
         spec = _checked(job, surroundings)
+        script = script_text(job.manifest, surroundings)
+        _warn([warning.mistake for warning in wiring_notices(job, spec, script=script)])
         screen = Console(stderr=as_json)
         view: View = (
             LiveView(screen, job.name, _now) if screen.is_terminal and not as_json else PlainView(screen)
@@ -92,10 +97,11 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         check_owner(folder, job)
         with LocalBackend(folder, surroundings) as backend:
             backend.save_job(job)
+            backend.discard_doubtful(job, spec)
             known = len(read_study(folder).trials)
             if known:
                 screen.print(f"going on from {known} finished trials in {folder}", style="dim")
-            last = _drive(backend, job, spec, view)
+            last = _drive(backend, job, spec, view, script)
         _finish(last, spec, folder, as_json=as_json)
 
 
@@ -111,17 +117,26 @@ def validate(file: JobFile, as_json: AsJson = False) -> None:
             job.spec()
         except InvalidJob as error:
             mistakes += error.mistakes
-        warnings = [as_mapping(warning) for warning in found.warnings]
+        warnings = list(found.warnings)
+        spec = None if job is None else job.readable_spec()
+        if job is not None and spec is not None:
+            script = script_text(job.manifest, _surroundings(file, "", None, None))
+            warnings += [warning.mistake for warning in wiring_notices(job, spec, script=script)]
         if not as_json:
-            for warning in found.warnings:
-                typer.echo(f"warning: {warning}", err=True)
+            _warn(warnings)
         if mistakes or job is None:
-            raise InvalidJob(list(dict.fromkeys(mistakes)), found.warnings)
+            raise InvalidJob(list(dict.fromkeys(mistakes)), warnings)
         spec = job.spec()
         if as_json:
-            typer.echo(json.dumps({"valid": True, "mistakes": [], "warnings": warnings}))
+            shown = [as_mapping(warning) for warning in warnings]
+            typer.echo(json.dumps({"valid": True, "mistakes": [], "warnings": shown}))
         else:
             typer.echo(f"{file} is valid: {job.name}, {spec.target}, batch size {spec.batch_size}")
+
+
+def _warn(warnings: Sequence[Mistake]) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def load_job(file: Path) -> Job:
@@ -175,14 +190,19 @@ def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
     return spec
 
 
-def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Reconciliation:
+def _drive(
+    backend: LocalBackend, job: Job, spec: TuningSpec, view: View, script: str | None
+) -> Reconciliation:
     from autotuner.reconcile import reconcile
 
     with view:
         while True:
-            seen = reconcile(backend, backend.job(job), _now())
+            seen = reconcile(backend, backend.job(job), _now(), script=script)
             view.show(seen, spec)
             if seen.decision is None or seen.decision.is_final:
+                return seen
+            if seen.decision.reason is Reason.METRIC_IN_DOUBT:
+                # Nobody answers while this waits: what runs is interrupted, and starts again then.
                 return seen
             if seen.decision.phase is Phase.PAUSED and not any(t.is_running for t in seen.trials):
                 return seen
@@ -194,6 +214,12 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
     from autotuner.report.terminal import answer_lines
 
     tuning = read_study(folder)
+    if last.status.annotations.get(keys.REASON) == Reason.METRIC_IN_DOUBT:
+        if as_json:
+            typer.echo("null")
+        typer.echo(last.status.annotations.get(keys.MESSAGE, ""), err=as_json)
+        typer.echo("add the annotation, or change the script, and run the same command again", err=True)
+        raise typer.Exit(EXIT_UNCONFIRMED)
     answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
     if as_json:
         typer.echo(json.dumps(answer and answer.as_json()))

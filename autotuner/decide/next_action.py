@@ -15,19 +15,21 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from autotuner.decide.decision import Decision, Stop, StopReason
+from autotuner.decide.decision import Decision, Reason, Stop, StopReason
 from autotuner.decide.rules import Finish, Start, Step, next_step
 from autotuner.decide.standing import Standing
 from autotuner.decide.stops import next_stop
 from autotuner.spec import TuningSpec
 from autotuner.study.data_size import largest_batch
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
-from autotuner.study.proof import Reason as Doubt
 from autotuner.trial import Outcome, Suggestion, Trial
 
 WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED, Doubt.LARGER_THAN_DATA})
 """Doubts that the user is told of, and that do not end the study."""
+MAX_RESUMED: Final = 2
+"""Resumed runs that a status names."""
 
 
 def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
@@ -71,14 +73,23 @@ def _decision(
     *,
     is_final: bool,
 ) -> Decision:
+    # Where settings have no effect, what was confirmed before this was seen is as false as the rest.
+    is_false = step.reason is Reason.NOT_WIRED
     return Decision(
         phase=step.phase,
         reason=step.reason,
         facts=step.facts,
         start=tuple(starts),
         stop=tuple(stops[number] for number in sorted(stops)),
-        answer=standing.answer(step.reason if is_final else None),
+        answer=None if is_false else standing.answer(step.reason if is_final else None),
         candidate=None if is_final else standing.candidate(),
-        warnings=tuple(f.message for f in standing.findings if f.reason in WARNINGS),
+        warnings=_warnings(standing),
         is_final=is_final,
     )
+
+
+def _warnings(standing: Standing) -> tuple[str, ...]:
+    """Return the doubts that hold nothing up, and which runs do not count."""
+    resumed = [f for f in standing.findings if f.reason is Doubt.RESUMED][-MAX_RESUMED:]
+    others = [f for f in standing.findings if f.reason in WARNINGS]
+    return tuple(finding.message for finding in (*others, *resumed))

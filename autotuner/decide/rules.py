@@ -16,7 +16,7 @@ from autotuner.decide.failures import Fault, failure, is_programs_fault, to_run_
 from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
 from autotuner.search.sampler import propose as proposal
-from autotuner.study import proof
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import curve
 from autotuner.study.layout_bounds import bounds, nearest
 from autotuner.study.setting import Setting, setting
@@ -94,7 +94,7 @@ _REASONS: Final[Mapping[Fault, Reason]] = {
 def stop_without_effect(standing: Standing) -> Step | None:
     """End a study whose settings have no effect: whatever it found would be false."""
     for finding in standing.findings:
-        if finding.reason is proof.Reason.NOT_WIRED:
+        if finding.reason is Doubt.NOT_WIRED:
             return Finish(Phase.FAILED, Reason.NOT_WIRED, Facts(detail=finding.message))
     return None
 

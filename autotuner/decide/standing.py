@@ -19,11 +19,13 @@ from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
-from autotuner.study import proof
 from autotuner.study.data_size import batches_larger_than_data
+from autotuner.study.finding import Finding
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout
-from autotuner.study.proof import Finding, findings
+from autotuner.study.proof import findings
+from autotuner.study.resumed import unsettled_runs
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
@@ -60,10 +62,13 @@ class Standing:
         Left out of it are runs that resumed another's training, and those whose batch holds the whole data
         set. The latter are no failures of the program.
         """
+        sign = history.spec.target.sign
         whole = batches_larger_than_data(history.trials, history.spec)
-        found = (*findings(history.trials, history.spec.target.sign), *whole)
-        resumed = {f.trials[0]: f.message for f in found if f.reason is proof.Reason.RESUMED}
-        kept = history.without_measurements(resumed)
+        found = (*findings(history.trials, sign), *whole)
+        resumed = {f.trials[0]: f.message for f in found if f.reason is Doubt.RESUMED}
+        waits = "it began where other runs end, and is to show whether it resumed one of them"
+        unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
+        kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
         return cls(kept, now, history.spec.parallel_trials - len(history.running), found)
 

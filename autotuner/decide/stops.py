@@ -7,8 +7,8 @@ from typing import Final
 
 from autotuner.decide.decision import Facts, Stop, StopReason
 from autotuner.decide.standing import Standing
+from autotuner.study.finding import Reason
 from autotuner.study.history import History, curve
-from autotuner.study.proof import Reason
 from autotuner.trial import Outcome, Purpose, Trial
 
 HOPELESS: Final = 0.05

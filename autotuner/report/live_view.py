@@ -23,7 +23,7 @@ from autotuner.reconcile import Reconciliation
 from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import message
+from autotuner.wording import message, reads
 
 _MOST_ROWS: Final = 14
 """Trials shown on a terminal of any height."""
@@ -82,22 +82,24 @@ class LiveTable:
     now: datetime
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield head, table, incumbent and message, together at most as high as the terminal."""
+        """Yield head, table, incumbent, what is read, and message, at most as high as the terminal."""
         width, height = options.max_width, console.size.height
         most = 1 if height < _LOW else 3
         head = _cropped(console, self._head(), width, min(most, 2))
         incumbent = _cropped(console, self._incumbent(), width, min(most, 2))
         said = _cropped(console, Text(message(self.decision, self.spec), style="dim"), width, most)
-        texts = (head, incumbent, said)
+        first = reads(self.trials, self.spec) if height >= _LOW else ""
+        read = _cropped(console, Text(f"reads {first}", style="dim"), width, 1) if first else []
+        texts = (head, incumbent, read, said)
         # One line for the table's own head, one for what is not shown, one for the cursor.
         rows = self._rows(min(_MOST_ROWS, max(1, height - sum(map(len, texts)) - 3)))
         lines: list[RenderableType] = [*head, self._table(rows, width)]
         hidden = len(self.trials) - len(rows)
         if hidden:
             lines.append(Text(f"{hidden} more trials: autotuner trials", style="dim italic"))
-        lines += [*incumbent, *said]
+        lines += [*incumbent, *read, *said]
         # Only a terminal of some six lines has no room for all of these: what is last says the most.
-        yield from lines if height > len(texts) + 3 else lines[-max(1, height - 1) :]
+        yield from lines if height > sum(map(bool, texts)) + 3 else lines[-max(1, height - 1) :]
 
     def _rows(self, count: int) -> list[Trial]:
         """Return the trials to show, by number: all that run, then those that ended last."""

@@ -38,6 +38,7 @@ class PlainView:
         self._started: set[int] = set()
         self._ended: set[int] = set()
         self._message = ""
+        self._reads = ""
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +57,10 @@ class PlainView:
             if not trial.is_running and trial.number not in self._ended:
                 self._ended.add(trial.number)
                 self._print(f"trial {trial.number} {ending(trial, spec)}: {described(trial)}")
+        first = wording.reads(seen.trials, spec)
+        if first and not self._reads:
+            self._reads = first
+            self._print(f"reads {first}")
         said = None if seen.decision is None else message(seen.decision, spec)
         if seen.decision is not None and said is not None and said != self._message:
             self._message = said

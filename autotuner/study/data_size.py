@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from autotuner.spec import TuningSpec
-from autotuner.study.proof import Finding, Reason
+from autotuner.study.finding import Finding, Reason
 from autotuner.trial import Trial
 
 FEWEST_STEPS: Final = 2

@@ -47,6 +47,8 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         entry["template"] = trial.template
     if trial.reads:
         entry["reads"] = trial.reads
+    if trial.variables is not None:
+        entry["variables"] = list(trial.variables)
     if trial.message:
         entry["message"] = trial.message[:_MAX_MESSAGE]
     if trial.extras:
@@ -74,6 +76,7 @@ def decode_trial(text: str) -> Trial:
             is_complete=_flag(entry.get("complete")),
             template=str(entry.get("template", "")),
             reads=str(entry.get("reads", "")),
+            variables=_names(entry.get("variables")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error
@@ -129,6 +132,12 @@ def _flag(value: object) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise TypeError(f"{str(value)[:40]!r} is neither true nor false")
     return value
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    if value is not None and not isinstance(value, list):
+        raise TypeError(f"{str(value)[:40]!r} is no list of names")
+    return None if value is None else tuple(map(str, value))
 
 
 def _count(value: object) -> int:

@@ -19,6 +19,7 @@ import re2
 from autotuner.spec.values import Target
 from autotuner.study import formats
 from autotuner.study.doubt import MAX_SHOWN, Doubt, bounded, pattern_for
+from autotuner.study.extras import Extras
 from autotuner.study.formats.line import NUMBER, Line, clean
 from autotuner.study.formats.reading import (
     Label,
@@ -37,10 +38,6 @@ from autotuner.trial import Measurement, Trial
 
 MAX_LINE: Final = 65_536
 """Characters of a line that are read; a longer line is a dump, and is passed over whole."""
-EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
-"""What `autotuner.sdk.report` carries besides the metric."""
-SDK_NAMES: Final = ("samples_per_epoch", "steps_per_epoch")
-"""What counts in a line of the SDK alone: a configuration that is printed may have such a name too."""
 
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
@@ -86,6 +83,7 @@ class LogReader:
         pattern: str | None = None,
         earlier: Sequence[Measurement] = (),
     ) -> None:
+        self._target = target
         self._metric = Metric(target.metric, target.threshold)
         self._pattern = None if pattern is None else _compiled(pattern)
         self._readers: Sequence[tuple[str, Reader]] = formats.readers(self._metric, log_format)
@@ -99,7 +97,7 @@ class LogReader:
         self._context = Position()
         self._section = Label.UNKNOWN
         self._section_lines = 0
-        self._extras: dict[str, float] = {}
+        self._extras = Extras()
         self._near: dict[str, None] = {}
         self._names: dict[str, str] = {}
         self._block: list[Line] = []
@@ -135,8 +133,13 @@ class LogReader:
 
     @property
     def extras(self) -> dict[str, float]:
-        """The last value of each of `EXTRA_NAMES` and `SDK_NAMES`."""
-        return dict(self._extras)
+        """The last value of each other thing that the log says; see `autotuner.study.extras`."""
+        return dict(self._extras.values)
+
+    @property
+    def variables(self) -> tuple[str, ...] | None:
+        """The hyperparameters that the script has read through the SDK; None where it has not said."""
+        return self._extras.variables
 
     @property
     def near_misses(self) -> tuple[str, ...]:
@@ -147,7 +150,12 @@ class LogReader:
         misses = [f"nothing was read: no line has a value of {name!r} that is understood"]
         misses += [f"this line names it: {line!r}" for line in self._near]
         close = difflib.get_close_matches(key(name), self._names, n=3, cutoff=0.5)
-        misses += [f"the log has {self._names[found]!r}; the target may mean that" for found in close]
+        bound = f"{self._target.comparison} {self._target.threshold:g}"
+        misses += [
+            f"the log has {self._names[found]!r}; where the target means that, write"
+            f' autotuner.dev/target: "{self._names[found]} {bound}"'
+            for found in close
+        ]
         line = next(iter(self._near), None)
         proposed = None if line is None else _proposal(self._metric, line)
         pattern = proposed or re.escape(name) + r"\D{1,20}(?P<value>[-+.\deE]+)"
@@ -238,7 +246,8 @@ class LogReader:
         text = line.text
         if not text.strip():
             return
-        self._note_extras(text)
+        if self._extras.note(text):
+            return
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
@@ -327,20 +336,6 @@ class LogReader:
             for match in _NAMED.finditer(line.text[:2000]):
                 self._names.setdefault(key(match["name"]), match["name"])
 
-    def _note_extras(self, text: str) -> None:
-        for name in (*EXTRA_NAMES, *(SDK_NAMES if '"autotuner"' in text else ())):
-            if name in text and (match := _extra(name).search(text)):
-                value = value_of(match[1])
-                if value is not None and math.isfinite(value[0]):
-                    self._extras[name] = value[0]
-
-
-@cache
-def _extra(name: str) -> re.Pattern[str]:
-    return re.compile(
-        rf"(?<![\w./@-]){name}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?({NUMBER})(?!\w|\.\d)", re.IGNORECASE
-    )
-
 
 @cache
 def _compiled(pattern: str) -> re2._Regexp:
@@ -394,4 +389,5 @@ def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
         extras=reader.extras,
         doubt="" if reader.doubt is None else reader.doubt.message,
         reads=reader.first_line,
+        variables=reader.variables,
     )

@@ -17,30 +17,23 @@ a chance of 1e-12, no study has pairs enough for a false alarm.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
 
+from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
+from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
 
 ENOUGH: Final = 40.0
 """Bits of coincidence that are no chance any more."""
 ENOUGH_SINGLE: Final = 30.0
 """The same for runs with fewer than `FEWEST_VALUES` values, of which several settings must agree."""
-FEWEST_VALUES: Final = 3
-"""Different values of a curve that are a curve."""
-FEWEST_SINGLE: Final = 4
-"""Settings that must agree where a run has but one or two values; the baseline, which learns, is one."""
 FEWEST_BATCHES: Final = 3
 """Batch sizes that must agree where the digits alone do not tell."""
 MOST_POINTS: Final = 200
 """Points of a curve that are compared."""
-MOST_RUNS: Final = 200
-"""Earlier runs with which a run is compared."""
 MOST_GROUPS: Final = 20
 """Groups of identical runs that are looked for."""
 
@@ -58,37 +51,7 @@ _REPORTED: Final = "batch_size"
 _STEPS: Final = "steps_per_epoch"
 _SAMPLES, _RATE = "samples_per_second", "steps_per_second"
 
-Point = tuple[float, float]
 SettingKey = tuple[int, tuple[tuple[str, ParameterValue], ...]]
-
-
-class Reason(StrEnum):
-    """What a finding says of the runs that it names."""
-
-    NOT_WIRED = "NotWired"
-    """Settings have no effect: no answer of this study can be true."""
-    SEED_NOT_USED = "SeedNotUsed"
-    """Seeds have no effect: confirmations are one run, repeated."""
-    RESUMED = "Resumed"
-    """A run continues another's training: it does not count."""
-    BATCH_NOT_FOLLOWED = "BatchNotFollowed"
-    """What is reported does not follow the batch size."""
-    LARGER_THAN_DATA = "LargerThanData"
-    """A batch holds the whole data set: a run of it does not count."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A doubt about runs: the reason, the numbers of the trials, words for the user.
-
-    `names` are the settings without effect. `continues` is the trial that a resumed run goes on with.
-    """
-
-    reason: Reason
-    trials: tuple[int, ...]
-    message: str
-    names: tuple[str, ...] = ()
-    continues: int | None = None
 
 
 def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
@@ -107,37 +70,6 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
                 found.append(_not_wired(group))
         elif _bits_by(group, lambda trial: trial.suggestion.seed, _FINE) >= ENOUGH:
             found.append(_seed_not_used(group))
-    return found
-
-
-def resumed_runs(trials: Sequence[Trial], sign: int) -> list[Finding]:
-    """Return runs that go on where an earlier one ended, by their steps or by their values.
-
-    Runs that were found to resume are no measure of where a run begins; another may continue them in turn.
-    """
-    found: list[Finding] = []
-    fresh: list[Member] = []
-    known: list[Member] = []
-    for trial in sorted(trials, key=lambda t: t.number):
-        points = _points(trial)
-        if len(points) < 2:  # noqa: PLR2004 (one point has no interval)
-            continue
-        member = (trial, points)
-        earlier = [other for other in known[-MOST_RUNS:] if _ended_before(other[0], trial)]
-        norm = fresh[-MOST_RUNS:]
-        source = _continued_steps(member, earlier, norm, sign)
-        source = source or _continued_values(member, earlier, norm, sign)
-        known.append(member)
-        if source is None:
-            fresh.append(member)
-            continue
-        step, value = points[0]
-        message = (
-            f"trial {trial.number} begins at step {step:g} with {value:g}, where trial {source.number} ended:"
-            " it seems to have resumed that trial's checkpoint, and is not counted; give each trial a folder"
-            " of its own, such as $(AUTOTUNER_OUTPUT_DIR)"
-        )
-        found.append(Finding(Reason.RESUMED, (trial.number,), message, continues=source.number))
     return found
 
 
@@ -168,12 +100,10 @@ def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
 
 # --- identical curves ----------------------------------------------------------------------------------
 
-Member = tuple[Trial, tuple[Point, ...]]
-
 
 def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
     """Yield groups of runs of which each is identical to the longest as far as it goes, that one first."""
-    left = [(trial, points) for trial in trials if (points := _points(trial))]
+    left = [(trial, points) for trial in trials if (points := points_of(trial))]
     # One run of a setting and seed is enough: a retry of a lost trial repeats it by right.
     seen: dict[tuple[SettingKey, int], Member] = {}
     for trial, points in left:
@@ -307,71 +237,6 @@ def _seed_not_used(group: Sequence[Member]) -> Finding:
     return Finding(Reason.SEED_NOT_USED, numbers, message, ("seed",))
 
 
-# --- resumed runs --------------------------------------------------------------------------------------
-
-
-def _continued_steps(
-    member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
-) -> Trial | None:
-    """Return the trial whose steps a run goes on counting, where all fresh runs begin at the beginning."""
-    points = member[1]
-    if not _begins_late(points) or not fresh or any(_begins_late(p) for _, p in fresh):
-        return None
-    first, interval = points[0][0], points[1][0] - points[0][0]
-    for trial, before in reversed(earlier):
-        gap = first - before[-1][0]
-        start = fresh[0][1][0][1]
-        is_as_good = sign * (points[0][1] - start) >= 0.5 * sign * (before[-1][1] - start)
-        if 0 <= gap <= 1.5 * interval and is_as_good:
-            return trial
-    return None
-
-
-def _continued_values(
-    member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
-) -> Trial | None:
-    """Return the trial whose last value a run begins with, where all fresh runs begin far below their last.
-
-    A fast learner may begin high too. So the run must also have nothing left to learn; and either several
-    fresh runs agree on where a run begins, or the run has a batch no smaller than the one that it continues,
-    hence no more updates in its first interval than that one had, which needed `FEWEST_VALUES` of them.
-    """
-    trial, points = member
-    if not fresh or len(points) < FEWEST_VALUES:
-        return None
-    firsts = [sign * p[0][1] for _, p in fresh]
-    lasts = [sign * p[-1][1] for _, p in fresh]
-    gain = statistics.median(lasts) - statistics.median(firsts)
-    own = [sign * value for _, value in points]
-    is_low = all(last - first > 0.5 * gain for first, last in zip(firsts, lasts, strict=True))
-    if gain <= 0 or not is_low or own[0] - max(firsts) < 0.7 * gain or max(own) - own[0] > 0.1 * gain:
-        return None
-    agree = len(fresh) >= FEWEST_SINGLE and max(firsts) - min(firsts) <= 0.2 * gain
-    for other, before in reversed(earlier):
-        values = [sign * value for _, value in before]
-        is_slower = (
-            trial.suggestion.batch_size >= other.suggestion.batch_size
-            and len(values) > FEWEST_VALUES
-            and max(values[:FEWEST_VALUES]) < own[0] - 0.1 * gain
-        )
-        if abs(own[0] - values[-1]) <= 0.05 * gain and (agree or is_slower):
-            return other
-    return None
-
-
-def _begins_late(points: Sequence[Point]) -> bool:
-    interval = points[1][0] - points[0][0]
-    return interval > 0 and points[0][0] > 2.5 * interval
-
-
-def _ended_before(other: Trial, trial: Trial) -> bool:
-    if other.is_running:
-        return False
-    if other.ended_at is not None and trial.started_at is not None:
-        return other.ended_at <= trial.started_at
-    return other.number < trial.number
-
-
 # --- what is reported beside the metric ----------------------------------------------------------------
 
 
@@ -389,12 +254,6 @@ def _reported_doubt(trial: Trial) -> Finding | None:
         " AUTOTUNER_BATCH_SIZE, which counts all processes and accumulation steps together"
     )
     return Finding(reason, (trial.number,), message, ("batch_size",))
-
-
-def _points(trial: Trial) -> tuple[Point, ...]:
-    """Return the finite measurements in order of step, the last word on each step."""
-    values = {m.step: m.value for m in trial.measurements if math.isfinite(m.step) and m.is_finite}
-    return tuple(sorted(values.items()))
 
 
 def _setting(trial: Trial) -> SettingKey:

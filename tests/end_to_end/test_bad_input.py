@@ -72,7 +72,9 @@ def test_validate_tells_every_mistake_at_once_for_people_and_machines(place: Pla
     for mistake in ran.json["mistakes"]:
         assert set(mistake) == {"key", "value", "rule", "example"}
         assert mistake["rule"] in ran.err
-    assert place.run("validate", place.save(manifest()).name, "--json").json == {
+    passed = ["--batch-size=$(AUTOTUNER_BATCH_SIZE)", "--lr=$(AUTOTUNER_LEARNING_RATE)"]
+    wired = manifest(master=replica(container(args=passed)))
+    assert place.run("validate", place.save(wired).name, "--json").json == {
         "valid": True,
         "mistakes": [],
         "warnings": [],

@@ -300,4 +300,5 @@ def _with_log(trial: Trial, follower: LogFollower | None) -> Trial:
     """Return a trial with what its log says, before a restart of the controller too."""
     if follower is None:
         return trial
-    return replace(with_reading(trial, follower.parser), measurements=follower.measurements)
+    read = with_reading(trial, follower.parser)
+    return replace(read, measurements=follower.measurements, reads=follower.reads)

@@ -231,6 +231,14 @@ class LocalBackend:
             text = yaml.safe_dump(dict(job.manifest), sort_keys=False)
             supervisor.write_text_whole(self._folder / "job.yaml", text)
 
+    def discard_doubtful(self, job: Job, spec: TuningSpec) -> None:
+        """Remove ended trials whose logs are still in doubt: a script that has changed runs them again."""
+        for trial in self.observe(job, spec).live:
+            if trial.doubt:
+                self._end(trial.number)
+                with unwritable(self._folder):
+                    shutil.rmtree(self._trial_folder(trial.number))
+
     def _open(self) -> None:
         for part in ("ledger", "trials"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
