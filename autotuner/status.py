@@ -1,4 +1,4 @@
-"""What the user is told: a decision as status annotations and events."""
+"""Convert a decision to the status annotations and Events of a job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autotuner.trial import Outcome, Trial
 from autotuner.wording import message
 
 MAX_MESSAGE: Final = 4096
-"""Characters of the message annotation; a log's tail is in it when the user's program fails."""
+"""Characters of the message annotation; it holds the end of a log when the user's program fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Status:
 
     @property
     def phase(self) -> Phase:
-        """Where the tuning stands."""
+        """The phase of the study."""
         return Phase(self.annotations[keys.PHASE])
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event on the job: what happened, once."""
+    """A Kubernetes Event on the job."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -46,20 +46,20 @@ def describe(
     observed: str,
     notices: Sequence[str] = (),
 ) -> Status:
-    """Return the status that a decision amounts to.
+    """Return the status for a decision.
 
     Args:
         decision: The newest decision.
-        spec: What the user asks for.
+        spec: The parsed annotations.
         trials: All trials, running ones included.
-        observed: The fingerprint of the spec that the decision was made for.
-        notices: What holds trials up, in the cluster's own words; told before all else.
+        observed: The hash of the spec that the decision was made for.
+        notices: What delays trials, in the cluster's own words; they come first in the message.
     """
-    said = "; ".join([*notices, message(decision, spec), *decision.warnings])
+    text = "; ".join([*notices, message(decision, spec), *decision.warnings])
     annotations = {
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),
-        keys.MESSAGE: said[:MAX_MESSAGE],
+        keys.MESSAGE: text[:MAX_MESSAGE],
         keys.TRIALS: _count(trials),
         keys.OBSERVED: observed,
     }
@@ -77,11 +77,11 @@ def describe_invalid(
 
     Args:
         error: The mistakes.
-        before: The job's annotations as they stood; the answer and the count of trials stay.
-        observed: The fingerprint of the spec that has the mistakes.
-        trials: All trials; None where they cannot be read.
+        before: The job's previous annotations; the answer and the count of trials are kept.
+        observed: The hash of the spec that has the mistakes.
+        trials: All trials; None if they cannot be read.
     """
-    said = f"invalid configuration, no trial starts until it is fixed: {error}"
+    text = f"invalid configuration, no trial starts until it is fixed: {error}"
     kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS) if key in before}
     counted = {} if trials is None else {keys.TRIALS: _count(trials)}
     return Status(
@@ -90,14 +90,14 @@ def describe_invalid(
             **counted,
             keys.PHASE: str(Phase.INVALID),
             keys.REASON: str(Reason.INVALID_CONFIGURATION),
-            keys.MESSAGE: said[:MAX_MESSAGE],
+            keys.MESSAGE: text[:MAX_MESSAGE],
             keys.OBSERVED: observed,
         }
     )
 
 
 def has_running(annotations: Mapping[str, str]) -> bool:
-    """Return whether a status counts trials that still run."""
+    """Return whether a status counts running trials."""
     try:
         counts = json.loads(annotations.get(keys.TRIALS, "{}"))
     except (ValueError, RecursionError):
@@ -106,11 +106,11 @@ def has_running(annotations: Mapping[str, str]) -> bool:
 
 
 def events(before: Mapping[str, str], status: Status) -> list[Event]:
-    """Return the events that a change of status amounts to.
+    """Return the Events for a change of status.
 
     Args:
-        before: The job's annotations as they stood.
-        status: The status about to be written.
+        before: The job's previous annotations.
+        status: The new status.
     """
     after = status.annotations
     if after[keys.PHASE] == before.get(keys.PHASE):
@@ -120,18 +120,18 @@ def events(before: Mapping[str, str], status: Status) -> list[Event]:
 
 
 _REASONS: Final[Mapping[Phase, str]] = {
-    Phase.WAITING: "TuningWaiting",
-    Phase.SEARCHING: "TuningStarted",
-    Phase.CONFIRMING: "TuningConfirming",
-    Phase.DONE: "TuningDone",
-    Phase.PAUSED: "TuningPaused",
-    Phase.INVALID: "TuningInvalid",
-    Phase.FAILED: "TuningFailed",
+    Phase.WAITING: "StudyWaiting",
+    Phase.SEARCHING: "StudyStarted",
+    Phase.CONFIRMING: "StudyConfirming",
+    Phase.DONE: "StudyDone",
+    Phase.PAUSED: "StudyPaused",
+    Phase.INVALID: "StudyInvalid",
+    Phase.FAILED: "StudyFailed",
 }
 
 
 def _count(trials: Sequence[Trial]) -> str:
-    """Return the trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
+    """Return the number of trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
     counts = {"total": len(trials)}
     running = sum(trial.is_running for trial in trials)
     if running:
