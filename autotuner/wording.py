@@ -1,6 +1,6 @@
-"""Word decisions for people: the one place where their sentences are made.
+"""Write messages for people from decisions: the only place where these sentences are made.
 
-The logic returns stable reasons and facts (`autotuner.decide.decision`); the sentences are free to change.
+The logic returns stable reasons and facts (`autotuner.decide.decision`); the sentences may change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autotuner.trial import Outcome
 
 
 def message(decision: Decision, spec: TuningSpec) -> str:
-    """Return where a study stands, in one or two sentences."""
+    """Return the state of a study, in one or two sentences."""
     return _MESSAGES[decision.reason](decision, spec)
 
 
@@ -39,14 +39,14 @@ def _fault(facts: Facts, spec: TuningSpec) -> str:
     if facts.outcome is Outcome.OUT_OF_MEMORY:
         return f"out of memory at the job's own batch size {facts.batch_size}"
     if facts.outcome is Outcome.FAILED:
-        return "it left no message; see its log"
+        return "it printed no message; see its log"
     metric = spec.target.metric
     return f"it reported no {metric}: print lines such as {metric}=0.93, or set metric-pattern"
 
 
 def _cluster_loses_trials(decision: Decision, _spec: TuningSpec) -> str:
-    said = f" ({decision.facts.detail})" if decision.facts.detail else ""
-    return f"the cluster lost one trial {decision.facts.count} times{said}: check its nodes and quotas"
+    detail = f" ({decision.facts.detail})" if decision.facts.detail else ""
+    return f"the cluster lost one trial {decision.facts.count} times{detail}: check its nodes and quotas"
 
 
 def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:
@@ -104,7 +104,7 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.PROGRAM_FAILS: _program_fails,
     Reason.METRIC_NOT_FOUND: lambda decision, spec: _fault(decision.facts, spec),
     Reason.METRIC_IN_DOUBT: lambda decision, _: (
-        f"trial {decision.facts.number} runs on, and nothing new starts: {decision.facts.detail}"
+        f"trial {decision.facts.number} continues, and no trial starts: {decision.facts.detail}"
     ),
     Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,
