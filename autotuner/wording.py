@@ -19,7 +19,7 @@ def message(decision: Decision, spec: TuningSpec) -> str:
 
 
 def ending(reason: Reason) -> str:
-    """Return why a study ended, as the rest of a sentence that starts with "it ended because"."""
+    """Return why a study ended, as the rest of a line that starts with "stopped: "."""
     return _ENDINGS.get(reason, str(reason))
 
 

@@ -132,7 +132,7 @@ def _plain(value: object, seen: Iterator[int], depth: int) -> object:
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise ValueError(f"must have strings as keys: put {str(key)[:40]!r} in quotes")  # noqa: TRY004 (as documented)
+        raise ValueError(f"must have text as keys: put {str(key)[:40]!r} in quotes")  # noqa: TRY004 (as documented)
     return _text(key)
 
 
