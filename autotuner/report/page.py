@@ -30,13 +30,13 @@ _TEMPLATES: Final = Environment(
 )
 
 
-def render(tuning: Study, now: datetime) -> str:
+def render(study: Study, now: datetime) -> str:
     """Return the page as HTML.
 
     Raises:
         InvalidJob: If the job's annotations do not parse.
     """
-    job, trials = tuning.job, tuning.trials
+    job, trials = study.job, study.trials
     spec = job.spec()
     answer = Answer.from_text(job.annotations.get(keys.ANSWER, ""))
     pictures = [
@@ -54,7 +54,7 @@ def render(tuning: Study, now: datetime) -> str:
         phase=job.annotations.get(keys.PHASE, "not started"),
         message=job.annotations.get(keys.MESSAGE, ""),
         cost=cost(sum(trial.gpu_hours(now) for trial in trials)),
-        confirmations=_confirmations(trials, answer, tuning),
+        confirmations=_confirmations(trials, answer, study),
         pictures=[
             # Only matplotlib's SVG is not escaped here; matplotlib escapes text itself.
             (title, Markup(figures.svg(figure, title)))  # noqa: S704
@@ -74,7 +74,7 @@ def render(tuning: Study, now: datetime) -> str:
                 "colour": figures.LOOKS[trial.outcome][0] if trial.outcome else "",
                 "cost": cost(trial.gpu_hours(now)),
                 "message": trial.message,
-                "log": "" if trial.outcome is Outcome.REACHED else tuning.logs.get(trial.number, ""),
+                "log": "" if trial.outcome is Outcome.REACHED else study.logs.get(trial.number, ""),
             }
             for trial in trials
         ],
@@ -83,10 +83,10 @@ def render(tuning: Study, now: datetime) -> str:
     )
 
 
-def _confirmations(trials: Sequence[Trial], answer: Answer | None, tuning: Study) -> list[dict[str, object]]:
+def _confirmations(trials: Sequence[Trial], answer: Answer | None, study: Study) -> list[dict[str, object]]:
     if answer is None:
         return []
-    spec = tuning.job.spec()
+    spec = study.job.spec()
     return [
         {
             "number": t.number,

@@ -96,7 +96,7 @@ class Bounds:
         if not 0 <= self.workers[0] <= self.workers[1] or self._has_no_processes:
             raise Unrealisable(
                 f"workers {self.workers}, {self.masters} masters and {self.processes_per_replica} processes a"
-                " replica are no layout: counts must not be negative, nor a range end before it starts"
+                " replica are not a layout: counts must not be negative, nor a range end before it starts"
             )
         if self.processes(self.workers[0]) < 1:
             raise Unrealisable(

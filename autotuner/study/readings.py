@@ -367,7 +367,7 @@ class Readings:
         if not echoes or not self._is_echo(readings[0]):
             return readings
         if others and not others[0].position.is_empty:
-            self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is no measurement")
+            self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is not a measurement")
             return others
         self._raise(
             f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2]

@@ -364,7 +364,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Close the pipe, which tells the supervisor to end its processes."""
+    """Close the pipe, on which the supervisor ends its processes."""
     if process.stdin is not None:
         process.stdin.close()
 

@@ -43,9 +43,9 @@ def main() -> int:
     # SIGINT reaches the whole foreground group, and the tuner decides what to do. On other signals we end,
     # together with all processes that we started.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: told.append(number))
+        signal.signal(number, lambda number, _frame: signals.append(number))
     prctl = _prctl()
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     started_at = time.time()
@@ -56,7 +56,7 @@ def main() -> int:
             # The ending has the same time; on a full disk the trial only appears to wait until it has ended.
             with contextlib.suppress(OSError):
                 write_whole(folder / STARTED, {"started_at": started_at})
-            ended = _wait(processes, told)
+            ended = _wait(processes, signals)
         if ended is None:
             return 1
     finally:
@@ -125,7 +125,7 @@ def _start(folder: Path, pod: dict[str, Any], prctl: Callable[[int, int], None])
         )
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> tuple[int, int] | None:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]) -> tuple[int, int] | None:
     """Return the process that decided the trial and its exit code; None if we must end the trial.
 
     We must end it when the tuner has ended, or on a signal.
@@ -140,7 +140,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> 
                 # Python reports signal n as -n; a shell and the kubelet report 128 + n.
                 return index, code if code >= 0 else 128 - code
         readable, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
-        if told or (readable and not os.read(sys.stdin.fileno(), 1)):
+        if signals or (readable and not os.read(sys.stdin.fileno(), 1)):
             return None
 
 

@@ -79,7 +79,7 @@ FRAMEWORKS: Final[dict[str, tuple[str, tuple[Format, ...]]]] = {
 }
 
 NAMES: Final[dict[str, str]] = {
-    AUTO: "told by the lines themselves (default)",
+    AUTO: "detected from the lines (default)",
     **{known.name: known.description for known in READERS},
     **{name: description for name, (description, _) in FRAMEWORKS.items()},
 }

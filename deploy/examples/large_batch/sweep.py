@@ -159,7 +159,7 @@ def draw(source: Path, trials: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Sweep, unless told not to, and draw."""
+    """Sweep, unless an option says otherwise, and draw."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
