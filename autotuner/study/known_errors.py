@@ -3,8 +3,7 @@
 A text means one of four things: memory did not suffice (a smaller micro-batch may help), the infrastructure
 failed (another node, or a later time, may help), the values diverged, or the program is wrong (it fails the
 same way everywhere). A *primary* text names a cause. A *secondary* text may be a consequence of another
-process's
-end: it decides only if there is no primary text.
+process's end: it decides only if there is no primary text.
 
 The patterns are RE2, so each line costs linear time whatever it contains.
 """

@@ -20,8 +20,8 @@ and GPUs are not allocated before they are needed.
 Running out of memory says something about the micro-batch, never about accuracy: it becomes `memory` here,
 and the same batch size gets smaller micro-batches and more accumulation steps. Only for a job without
 micro-batches does it bound the batch size itself (`largest`). The bound is assumed to hold for every number
-of workers and all
-hyperparameters: this is true of data-parallel training, and conservative where the model is sharded.
+of workers and all hyperparameters: this is true of data-parallel training, and conservative where the model
+is sharded.
 """
 
 from __future__ import annotations
