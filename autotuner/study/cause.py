@@ -145,9 +145,8 @@ def find_cause(logs: Sequence[ProcessLog]) -> Cause:
     """Return why the processes failed, according to their logs and exit codes.
 
     Args:
-        logs: The logs of the failed processes, in the order of their failure. At most `MAX_LOGS` are read,
-        and
-            of each the last `MAX_LOG` characters.
+        logs: The logs of the failed processes, in the order of their failure. At most `MAX_LOGS` are read, of
+            each the last `MAX_LOG` characters.
     """
     read = [(log, _last_errors(log)) for log in logs[:MAX_LOGS]]
     said = [(log, error) for log, errors in read for error in errors]

@@ -39,8 +39,7 @@ class Lars(BlockOptimizer):
         lr: Learning rate; with the usual trust coefficient, around 1 to 30.
         momentum: Decay of the velocity.
         weight_decay: The paper's beta, an L2 penalty.
-        trust_coefficient: The paper's eta: the fraction of its norm by which a block changes in a step at lr
-        1.
+        trust_coefficient: The paper's eta: the fraction of its norm by which a block changes at lr 1.
 
     Raises:
         ValueError: A hyperparameter is out of range.
