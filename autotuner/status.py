@@ -1,4 +1,4 @@
-"""What the user is told: a decision as status annotations and events."""
+"""Convert a decision to the status annotations and Events of a job."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Status:
 
     @property
     def phase(self) -> Phase:
-        """Where the tuning stands."""
+        """The phase of the study."""
         return Phase(self.annotations[keys.PHASE])
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event on the job: what happened, once."""
+    """A Kubernetes Event on the job."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -54,11 +54,11 @@ def describe(  # noqa: PLR0913 (all that a status says)
     *,
     doubts: Sequence[str] = (),
 ) -> Status:
-    """Return the status that a decision amounts to.
+    """Return the status for a decision.
 
     Args:
         decision: The newest decision.
-        spec: What the user asks for.
+        spec: The parsed annotations.
         trials: All trials, running ones included.
         observed: The fingerprint of the spec that the decision was made for.
         notices: What holds trials up, in the cluster's own words; said before all else.
@@ -108,7 +108,7 @@ def describe_invalid(
 
 
 def has_running(annotations: Mapping[str, str]) -> bool:
-    """Return whether a status counts trials that still run."""
+    """Return whether a status counts running trials."""
     try:
         counts = json.loads(annotations.get(keys.TRIALS, "{}"))
     except (ValueError, RecursionError):
@@ -117,11 +117,11 @@ def has_running(annotations: Mapping[str, str]) -> bool:
 
 
 def events(before: Mapping[str, str], status: Status) -> list[Event]:
-    """Return the events that a change of status amounts to.
+    """Return the Events for a change of status.
 
     Args:
-        before: The job's annotations as they stood.
-        status: The status about to be written.
+        before: The job's previous annotations.
+        status: The new status.
     """
     after = status.annotations
     found: list[Event] = []
@@ -161,18 +161,18 @@ def warning_events(before: Mapping[str, str], status: Status, warnings: Sequence
 
 
 _REASONS: Final[Mapping[Phase, str]] = {
-    Phase.WAITING: "TuningWaiting",
-    Phase.SEARCHING: "TuningStarted",
-    Phase.CONFIRMING: "TuningConfirming",
-    Phase.DONE: "TuningDone",
-    Phase.PAUSED: "TuningPaused",
-    Phase.INVALID: "TuningInvalid",
-    Phase.FAILED: "TuningFailed",
+    Phase.WAITING: "StudyWaiting",
+    Phase.SEARCHING: "StudyStarted",
+    Phase.CONFIRMING: "StudyConfirming",
+    Phase.DONE: "StudyDone",
+    Phase.PAUSED: "StudyPaused",
+    Phase.INVALID: "StudyInvalid",
+    Phase.FAILED: "StudyFailed",
 }
 
 
 def _count(trials: Sequence[Trial]) -> str:
-    """Return the trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
+    """Return the number of trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
     counts = {"total": len(trials)}
     running = sum(trial.is_running for trial in trials)
     if running:

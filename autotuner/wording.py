@@ -1,6 +1,6 @@
-"""Word decisions for people: the one place where their sentences are made.
+"""Write messages for people from decisions: the only place where these sentences are made.
 
-The logic returns stable reasons and facts (`autotuner.decide.decision`); the sentences are free to change.
+The logic returns stable reasons and facts (`autotuner.decide.decision`); the sentences may change.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from autotuner.trial import Outcome, Trial
 
 
 def message(decision: Decision, spec: TuningSpec) -> str:
-    """Return where a study stands, in one or two sentences."""
+    """Return the state of a study, in one or two sentences."""
     return _MESSAGES[decision.reason](decision, spec)
 
 
 def ending(reason: Reason) -> str:
-    """Return why a study ended, as the rest of a sentence that starts with "it ended because"."""
+    """Return why a study ended, as the rest of a line that starts with "stopped: "."""
     return _ENDINGS.get(reason, str(reason))
 
 
@@ -48,14 +48,14 @@ def _fault(facts: Facts, spec: TuningSpec) -> str:
     if facts.outcome is Outcome.OUT_OF_MEMORY:
         return f"out of memory at the job's own batch size {facts.batch_size}"
     if facts.outcome is Outcome.FAILED:
-        return "it left no message; see its log"
+        return "it printed no message; see its log"
     metric = spec.target.metric
     return f"it reported no {metric}: print lines such as {metric}=0.93, or set metric-pattern"
 
 
 def _cluster_loses_trials(decision: Decision, _spec: TuningSpec) -> str:
-    said = f" ({decision.facts.detail})" if decision.facts.detail else ""
-    return f"the cluster lost one trial {decision.facts.count} times{said}: check its nodes and quotas"
+    detail = f" ({decision.facts.detail})" if decision.facts.detail else ""
+    return f"the cluster lost one trial {decision.facts.count} times{detail}: check its nodes and quotas"
 
 
 def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:

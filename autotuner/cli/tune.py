@@ -1,4 +1,4 @@
-"""`autotuner tune` and `autotuner validate`: a job's file, on this machine."""
+"""`autotuner tune` and `autotuner validate`: commands on the file of a job, on this machine."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from autotuner.reconcile import Reconciliation
     from autotuner.report.terminal import View
 
-# What is heavy (torch) is imported where it is needed, so `validate` answers at once.
+# Slow imports are made where they are needed, so that `validate` answers at once.
 # ruff: noqa: PLC0415
 
 _POLL_SECONDS: Final = 0.25
 _MAX_FILE: Final = 4 << 20
-_TOLD: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+_FROM_JOB: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 JobFile = Annotated[Path, typer.Argument(help="An annotated PyTorchJob, as YAML.", metavar="FILE")]
 Folder = Annotated[
@@ -50,7 +50,7 @@ Folder = Annotated[
     typer.Option("--directory", "-d", help="Where the ledger and the logs are kept. (default: NAME-tuning)"),
 ]
 Entrypoint = Annotated[
-    str, typer.Option(help="What stands for the image's entrypoint, for a container without `command`.")
+    str, typer.Option(help="Replacement for the image's entrypoint, for a container without `command`.")
 ]
 WorkingDirectory = Annotated[
     Path | None,
@@ -74,9 +74,9 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     python: Interpreter = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tune a job on this machine: its trials run as processes, no cluster is needed.
+    """Tune a job on this machine: trials run as processes, no cluster is needed.
 
-    Interrupt it at any moment; the same command goes on where it stopped.
+    You can interrupt it at any moment; the same command continues where it stopped.
     """
     with Reported(as_json=as_json):
         from autotuner.report.live_view import LiveView
@@ -93,7 +93,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
             LiveView(screen, job.name, _now) if screen.is_terminal and not as_json else PlainView(screen)
         )
         signal.signal(signal.SIGTERM, _interrupt)
-        # Opening a folder clears what an interrupted study left: it must be this job's own.
+        # Opening a folder removes the remains of an interrupted study, so the folder must be this job's own.
         check_owner(folder, job)
         with LocalBackend(folder, surroundings) as backend:
             backend.save_job(job)
@@ -106,7 +106,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
 
 
 def validate(file: JobFile, as_json: AsJson = False) -> None:
-    """Check a job as its cluster would, and its annotations, and report every mistake and warning at once."""
+    """Check a job and its annotations as the cluster would; report all mistakes and warnings at once."""
     with Reported(as_json=as_json):
         document = _load_document(file)
         found = check(document)
@@ -140,7 +140,7 @@ def _warn(warnings: Sequence[Mistake]) -> None:
 
 
 def load_job(file: Path) -> Job:
-    """Read the one registered PyTorchJob of a YAML file, which may hold other objects beside it.
+    """Read the one registered PyTorchJob of a YAML file, which may hold other objects, too.
 
     Raises:
         InvalidJob: If there is no such job, or more than one.
@@ -165,10 +165,10 @@ def _load_document(file: Path) -> object:
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
     if len(jobs) > 1:
-        rule = f"must hold one job, and holds {len(jobs)} PyTorchJobs: give each a file of its own"
+        rule = f"must hold one job, but holds {len(jobs)} PyTorchJobs: write each to its own file"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     if not jobs and len(documents) != 1:
-        rule = "must hold a job, and holds no PyTorchJob"
+        rule = "must hold a PyTorchJob"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     return (jobs or documents)[0]
 
@@ -210,10 +210,10 @@ def _drive(
 
 
 def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
-    """Print the answer, and exit with the code that says what kind of end it is."""
+    """Print the answer, and exit with the code for the kind of end."""
     from autotuner.report.terminal import answer_lines
 
-    tuning = read_study(folder)
+    study = read_study(folder)
     if last.status.annotations.get(keys.REASON) == Reason.METRIC_IN_DOUBT:
         if as_json:
             typer.echo("null")
@@ -224,10 +224,10 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
     if as_json:
         typer.echo(json.dumps(answer and answer.as_json()))
     elif answer is not None:
-        hours = sum(trial.gpu_hours(_now()) for trial in tuning.trials)
-        for line in answer_lines(answer, spec, tuning.trials, hours):
+        hours = sum(trial.gpu_hours(_now()) for trial in study.trials)
+        for line in answer_lines(answer, spec, study.trials, hours):
             typer.echo(line)
-        typer.echo(f"pictures: autotuner report {folder}")
+        typer.echo(f"figures: autotuner report {folder}")
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
     if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
@@ -238,8 +238,8 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
 
 
 def _surroundings(file: Path, entrypoint: str, working_dir: Path | None, python: Path | None) -> Surroundings:
-    # What a trial is told comes from its job alone, not from a shell that was once told the same.
-    shell = {name: value for name, value in os.environ.items() if not name.startswith(_TOLD)}
+    # A trial gets these variables from its job only, never from the user's shell.
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(_FROM_JOB)}
     tool = Tool(Path(sys.executable), sys.prefix != sys.base_prefix, find_spec("torch") is not None)
     shell["PATH"] = trial_path(shell, tool, python)
     return Surroundings(

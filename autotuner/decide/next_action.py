@@ -1,11 +1,11 @@
-"""What to do now: one pure function of the spec, the trials and the time.
+"""Decide what to do now: one pure function of the spec, the trials and the time.
 
-`decide` is asked again after every change in the world, on a cluster, on a laptop and in simulated time. It
-keeps nothing between two calls: whatever it starts or stops, it can be killed right after, and the next call
-reads the same trials and goes on to the same answer.
+`decide` is called after every change, on a cluster, on a laptop and in simulated time. It keeps no state
+between calls: the process can be killed at any moment, and the next call reads the same trials and reaches
+the same answer.
 
 `autotuner.decide.stops` holds the rules that stop trials, `autotuner.decide.rules` those that start them and
-end the study. What the search believes is computed by `autotuner.search`.
+end the study. `autotuner.search` computes the model of the search.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
     """Return what to start, what to stop and what to publish.
 
     Args:
-        spec: What the user asks for.
+        spec: The parsed annotations of the job.
         trials: Every trial of the job, in any order, ended or running.
-        now: The present, for deadlines and costs; aware where the trials' own times are.
+        now: The current time, for deadlines and costs; timezone-aware if the trials' own times are.
     """
     history = History.of(spec, trials)
     reach = within_reach(spec, largest_batch(history.trials, spec))
     standing = Standing.of(replace(history, spec=reach), now)
     stops: dict[int, Stop] = {}
-    # One after the other, each in the light of those before: so it makes no difference whether the process
+    # One after the other, each based on those before: so it makes no difference whether the process
     # dies between two of them.
     while (stop := next_stop(standing)) is not None:
         stops[stop.number] = stop
@@ -56,7 +56,7 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         standing = standing.starting(step.suggestion)
         following = next_step(standing)
         if isinstance(following, Finish):
-            break  # What has just been started is still to be seen.
+            break  # The results of a trial that was just started are not known yet.
         step = following
     is_final = isinstance(step, Finish)
     if is_final:

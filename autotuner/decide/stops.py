@@ -1,4 +1,4 @@
-"""The rules by which a running trial is stopped, in their order: the first that applies decides."""
+"""The rules that stop a running trial, in order: the first that applies decides."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from autotuner.study.history import History, curve
 from autotuner.trial import Outcome, Purpose, Trial
 
 HOPELESS: Final = 0.05
-"""A run is stopped when its chance to reach the target is smaller."""
+"""A run is stopped when its probability of reaching the target falls below this."""
 PROMISING: Final = 0.9
-"""A run of the search is stopped when its chance to reach the target is larger."""
+"""A run of the search is stopped when its probability of reaching the target exceeds this."""
 FEWEST_SEEN: Final = 0.15
-"""Fraction of a run that must have been seen before it counts as promising, or a confirmation or a leap as
-hopeless: a prediction is no evidence."""
+"""Fraction of a run that must be observed before it counts as promising, or a confirmation or a leap as
+hopeless: a prediction is not evidence."""
 LEAP: Final = 2
-"""Times the largest batch size run so far beyond which a trial is a leap."""
+"""A trial is a leap if its batch size is more than this many times the largest one run so far."""
 
 NAN_AT_FIRST: Final = 3
-"""Measurements without a number after which a run that never showed one has diverged."""
+"""Number of non-finite measurements after which a run without any finite one has diverged."""
 
 StopRule = Callable[[Standing, Trial], Stop | None]
 
 
 def next_stop(standing: Standing) -> Stop | None:
-    """Return the running trial of the lowest number that is to end now."""
+    """Return the running trial with the lowest number that must stop now."""
     for trial in standing.history.running:
         for rule in STOP_RULES:
             stop = rule(standing, trial)
@@ -38,7 +38,7 @@ def next_stop(standing: Standing) -> Stop | None:
 
 
 def timed_out(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has run longer than `trial-timeout`; the wait for its pods does not count."""
+    """Stop a trial that has run longer than `trial-timeout`; waiting for its pods does not count."""
     timeout = standing.spec.trial_timeout
     if timeout is None or trial.started_at is None or standing.now - trial.started_at < timeout:
         return None
@@ -50,7 +50,7 @@ def timed_out(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def reached(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has met the target, unless it has to show how long a run is."""
+    """Stop a trial that has met the target, unless its run length is still needed."""
     history = standing.history
     is_needed_whole = trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
     if not history.has_reached(trial) or is_needed_whole:
@@ -59,7 +59,7 @@ def reached(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def resumed(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that goes on with another's training: nothing that it measures counts."""
+    """Stop a trial that continues another trial's training: its measurements do not count."""
     found = (f for f in standing.findings if f.reason is Reason.RESUMED and trial.number in f.trials)
     finding = next(found, None)
     if finding is None:
@@ -81,7 +81,7 @@ def holds_all_data(standing: Standing, trial: Trial) -> Stop | None:
 def diverged(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial whose metric has become NaN or infinite.
 
-    Some scripts print NaN before their first evaluation, so a run that has shown no number yet is given
+    Some scripts print NaN before their first evaluation, so a run without a finite value so far is allowed
     `NAN_AT_FIRST` measurements.
     """
     del standing
@@ -94,7 +94,7 @@ def diverged(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def dominated(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that can no longer change the answer: a batch as large as its own is confirmed."""
+    """Stop a trial that can no longer change the answer, because a batch at least as large is confirmed."""
     confirmed = standing.confirmed
     if confirmed is None or trial.suggestion.batch_size > confirmed.batch_size:
         return None
@@ -103,7 +103,7 @@ def dominated(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def ran_whole_length(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has run as long as a whole run and missed the target."""
+    """Stop a trial that has run for the length of a whole run and missed the target."""
     length, last = standing.history.run_length or 0.0, curve(trial).last_step
     if not _is_judged(standing.history, trial) or last < length:
         return None
@@ -111,7 +111,7 @@ def ran_whole_length(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def hopeless(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that will hardly reach the target."""
+    """Stop a trial that is unlikely to reach the target."""
     if not _is_judged(standing.history, trial):
         return None
     chance = standing.beliefs.chance(trial)
@@ -122,7 +122,7 @@ def hopeless(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def promising(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial of the search that will almost surely reach the target; a confirmation must reach it."""
+    """Stop a trial of the search that will almost surely reach the target; a confirmation runs on."""
     if not _is_judged(standing.history, trial) or trial.suggestion.purpose is Purpose.CONFIRM:
         return None
     if not _has_begun(standing.history, trial) or standing.beliefs.chance(trial) <= PROMISING:
@@ -146,7 +146,7 @@ STOP_RULES: Final[tuple[StopRule, ...]] = (
 
 
 def _is_judged(history: History, trial: Trial) -> bool:
-    """Return whether the model judges the run: of a known length, with measurements, and no baseline."""
+    """Return whether the model can judge the run: known length, has measurements, not a baseline."""
     is_baseline = trial.suggestion.purpose is Purpose.BASELINE
     return history.is_length_known and not is_baseline and len(curve(trial)) > 0
 
@@ -156,6 +156,6 @@ def _has_begun(history: History, trial: Trial) -> bool:
 
 
 def _leaps(history: History, trial: Trial) -> bool:
-    """Return whether the trial has gone far beyond all others, to where the model only extrapolates."""
+    """Return whether the trial's batch is far larger than all others, where the model only extrapolates."""
     others = (t.suggestion.batch_size for t in history.trials if t.number != trial.number and len(curve(t)))
     return trial.suggestion.batch_size > LEAP * max(others, default=0)

@@ -1,6 +1,6 @@
 """The live table of `autotuner tune` on a terminal: redrawn in place, and never larger than the terminal.
 
-On a terminal that is too low the history of ended trials shrinks first. Running trials, the incumbent and the
+On a terminal with few lines, the list of ended trials shrinks first. Running trials, the incumbent and the
 message stay.
 """
 
@@ -73,7 +73,7 @@ class LiveView:
 
 @dataclass(frozen=True)
 class LiveTable:
-    """The picture of a running study, laid out for the size of the terminal that it is drawn on."""
+    """The view of a running study, laid out for the size of the terminal."""
 
     title: str
     spec: TuningSpec
@@ -102,7 +102,7 @@ class LiveTable:
         yield from lines if height > sum(map(bool, texts)) + 3 else lines[-max(1, height - 1) :]
 
     def _rows(self, count: int) -> list[Trial]:
-        """Return the trials to show, by number: all that run, then those that ended last."""
+        """Return the trials to show, by number: all running ones, then those that ended last."""
         by_need = sorted(self.trials, key=lambda trial: (not trial.is_running, -trial.number))
         return sorted(by_need[:count], key=lambda trial: trial.number)
 
@@ -121,7 +121,7 @@ class LiveTable:
         return Text(answer_line(self.decision.answer), style="green")
 
     def _table(self, rows: list[Trial], width: int) -> Table:
-        """Return a line for each row; the hyperparameters have the columns that the others leave."""
+        """Return one line per row; the hyperparameters get the columns that the others leave."""
         laid_out = max(len(layout(trial)) for trial in rows) if width >= _WIDE else 0
         is_wide = width >= _NARROW
         columns: dict[str, tuple[int, Callable[[Trial], RenderableType]]] = {
@@ -158,7 +158,7 @@ class LiveTable:
 
 
 def _cropped(console: Console, text: Text, width: int, most: int) -> list[Text]:
-    """Return a text in lines of the terminal's width; of more than `most` lines the last says so."""
+    """Wrap a text to the terminal's width; beyond `most` lines it is cut, and the last line shows that."""
     lines = list(text.wrap(console, width))
     if len(lines) > most:
         lines = lines[:most]

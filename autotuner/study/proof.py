@@ -1,17 +1,17 @@
-"""Seek proof, in the runs themselves, that trials trained what they were asked to.
+"""Check from the measurements that trials trained what they were asked to.
 
-Three doubts, each a rule on what was measured. Runs of different settings with the same curve to the last
-digit: the script ignores its variables. A run that goes on where another ended: it resumed a checkpoint. A
-reported batch, step count or throughput that does not follow the batch size.
+There are three checks, each a rule on the measurements. If runs of different settings have the same curve to
+the last digit, the script ignores its variables. If a run continues where another one ended, it resumed a
+checkpoint. The reported batch, step count or throughput must follow the batch size.
 
-How many digits are enough? Curves coincide by chance where the metric is coarse (350 of 360 samples right),
-so a value counts by the number of levels that it is one of: `log2(3.5 x levels / spread)` bits, where
-`levels` are those between the curve's extremes and 3.5 is for the overlap of two normal noises. `spread` is
-1,000: the noise between runs is taken to be at least a thousandth of the curve's extent; it is 200 where
-three batch sizes agree, for their curves differ by more than noise. A metric of fewer than 200 levels
-proves nothing. Each value counts once, values at an end of the scale (0, 1, 100) never, so that two runs
-that both saturate or both learn nothing prove nothing. `ENOUGH` bits over all settings are a finding: with
-a chance of 1e-12, no study has pairs enough for a false alarm.
+How many equal digits are enough? Curves coincide by chance if the metric is coarse (350 of 360 samples
+right). So a value counts by the number of levels that it can take: `log2(3.5 x levels / spread)` bits, where
+`levels` are those between the curve's extremes, and 3.5 accounts for the overlap of two normal noises.
+`spread` is 1,000: the noise between runs is assumed to be at least a thousandth of the curve's extent. It is
+200 if three batch sizes agree, because their curves differ by more than noise. A metric with fewer than 200
+levels proves nothing. Each value counts once, and values at an end of the scale (0, 1, 100) never count, so
+that two runs that both saturate or both learn nothing prove nothing. `ENOUGH` bits over all settings are a
+finding: at a probability of 1e-12, no study has enough pairs for a false alarm.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
 
 ENOUGH: Final = 40.0
-"""Bits of coincidence that are no chance any more."""
+"""Bits of coincidence that rule out chance."""
 ENOUGH_SINGLE: Final = 30.0
 """The same for runs with fewer than `FEWEST_VALUES` values, of which several settings must agree."""
 FEWEST_BATCHES: Final = 3
-"""Batch sizes that must agree where the digits alone do not tell."""
+"""Batch sizes that must agree if the digits alone do not decide."""
 MOST_POINTS: Final = 200
 """Points of a curve that are compared."""
 MOST_GROUPS: Final = 20
-"""Groups of identical runs that are looked for."""
+"""Maximum number of groups of identical runs."""
 
 _LARGEST_LATTICE: Final = 100_000
 """Samples of a validation set up to which values are recognised as its fractions."""
@@ -44,7 +44,7 @@ _SINGLE_PRECISION: Final = 6e-8
 """Rounding of a metric that was computed in 32 bits, and printed as if in 64."""
 _ENDS: Final = frozenset({0.0, 1.0, 100.0})
 _FEWEST_LEVELS: Final = 200
-"""Levels of a metric below which equal values are common: a validation set of so many samples."""
+"""Levels of a metric below which equal values are common: a validation set with this many samples."""
 _NORMAL: Final = 3.5
 _COARSE, _FINE = 200.0, 1000.0
 _REPORTED: Final = "batch_size"
@@ -55,13 +55,13 @@ SettingKey = tuple[int, tuple[tuple[str, ParameterValue], ...]]
 
 
 def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
-    """Return every doubt about the trials; `sign` is 1 where a larger value is better, else -1."""
+    """Return every doubt about the trials; `sign` is 1 if larger values are better, else -1."""
     known = tuple(sorted(trials, key=lambda trial: trial.number))
     return (*identical_runs(known), *resumed_runs(known, sign), *batch_doubts(known))
 
 
 def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
-    """Return groups of runs whose curves are identical to the last digit as far as both go."""
+    """Return groups of runs whose curves are identical to the last digit over their common length."""
     found: list[Finding] = []
     for group in _groups(trials):
         settings = {_setting(trial) for trial, _ in group}
@@ -76,8 +76,9 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
 def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
     """Return runs whose reported batch, steps or throughput do not follow the batch size.
 
-    Read from `extras`: `batch_size` must be the one asked for, or the study is not wired; `steps_per_epoch`
-    must fall as the batch grows; `samples_per_second` over `steps_per_second` is the batch that is trained.
+    Read from `extras`: `batch_size` must be the requested one, or the script ignores its variables;
+    `steps_per_epoch` must decrease as the batch grows; `samples_per_second` / `steps_per_second` is the batch
+    that is trained.
     """
     found = [finding for trial in trials if (finding := _reported_doubt(trial)) is not None]
     counted = [trial for trial in trials if trial.extras.get(_STEPS, 0.0) > 0]
@@ -128,7 +129,7 @@ def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
 
 
 def _shared(points: Sequence[Point], longest: Mapping[float, float]) -> tuple[Point, ...]:
-    """Return the points at steps that both curves have, if all of them are equal, else none.
+    """Return the points at the common steps of two curves if all of them are equal; else none.
 
     The curves of a ledger are thinned, and two of different lengths keep different steps.
     """
@@ -148,7 +149,7 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
     has_baseline = any(trial.suggestion.purpose is Purpose.BASELINE for trial, _ in group)
     if len(settings) < FEWEST_SINGLE or not has_baseline:
         return False
-    # A run of several points that has one value learns nothing; a run of one point may well.
+    # A run of several points with a single value learns nothing; a run of one point may learn.
     single = [(trial, points) for trial, points in group if len(points) < FEWEST_VALUES]
     return _bits_by(single, _setting, _FINE, fewest=1) >= ENOUGH_SINGLE
 
@@ -156,7 +157,7 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
 def _bits_by(
     group: Sequence[Member], key: Callable[[Trial], Hashable], spread: float, fewest: int = FEWEST_VALUES
 ) -> float:
-    """Return the bits of coincidence between the longest run and one run of every other key."""
+    """Return the bits of coincidence between the longest run and one run of each other key."""
     if not group:
         return 0.0
     best: dict[Hashable, float] = {}
@@ -180,20 +181,21 @@ def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int) -
 
 
 def _quantum(values: Sequence[float]) -> float:
-    """Return the distance of two neighbouring values that the metric can take.
+    """Return the distance between two neighbouring values of the metric.
 
-    The last decimal written, or one sample of the validation set where all values are fractions of one.
+    This is one unit of the last decimal, or one sample of the validation set if all values are fractions of
+    it.
     """
     distinct = np.array(sorted(set(values))[:50])
     decimals = max(_decimals(float(value)) for value in distinct)
     written = 10.0**-decimals
-    # A fraction is written as such or in percent.
+    # A fraction is printed as such or in percent.
     scale = 100.0 if distinct.max() > 1.5 else 1.0  # noqa: PLR2004
     return max(written, _lattice(distinct / scale, written / scale) * scale)
 
 
 def _decimals(value: float) -> int:
-    """Return the decimals that a value is written with, but for the rounding of its last operation."""
+    """Return the number of decimals of a value, ignoring the rounding of its last operation."""
     slack = 1e-12 * max(1.0, abs(value))
     written = (n for n in range(_MOST_DECIMALS) if abs(value - round(value, n)) <= slack)
     return next(written, _MOST_DECIMALS)
@@ -245,7 +247,7 @@ def _reported_doubt(trial: Trial) -> Finding | None:
     extras: Mapping[str, float] = trial.extras
     reason, trained = Reason.NOT_WIRED, extras.get(_REPORTED)
     if trained is None and extras.get(_RATE, 0.0) > 0 and _SAMPLES in extras:
-        # Rates may be of one process only.
+        # Rates may be those of one process only.
         reason, trained = Reason.BATCH_NOT_FOLLOWED, extras[_SAMPLES] / extras[_RATE]
     if trained is None or abs(trained - asked) <= 0.2 * asked:
         return None

@@ -40,7 +40,7 @@ def test_a_paused_search_starts_nothing_until_it_is_resumed(admin, namespace, no
 
     with running(new_controller()) as controller:
         eventually(job.is_in("Paused"))
-        eventually(lambda: controller.metrics()['autotuner_tunings{phase="Paused"}'] == 1)
+        eventually(lambda: controller.metrics()['autotuner_studies{phase="Paused"}'] == 1)
         assert not job.trial_jobs()
         assert not job.ledger()
         job.annotate(paused=None)
@@ -65,7 +65,7 @@ def test_removing_the_target_stops_the_trials_and_keeps_the_ledger(admin, namesp
         job.annotate(target=None)
         eventually(lambda: not job.trial_jobs())
         eventually(lambda: not job.status)
-        eventually(lambda: sum(v for k, v in controller.metrics().items() if "autotuner_tunings" in k) == 0)
+        eventually(lambda: sum(v for k, v in controller.metrics().items() if "autotuner_studies" in k) == 0)
         kept = job.ledger()
         assert kept
         job.annotate(target="accuracy >= 0.9")
@@ -140,7 +140,7 @@ def test_apply_gives_the_job_its_answer_and_unsuspends_it_once(admin, namespace,
         controller.terminate()
         controller.start()
         controller.wait_until_ready()
-        eventually(lambda: controller.metrics().get('autotuner_tunings{phase="Done"}') == 1)
+        eventually(lambda: controller.metrics().get('autotuner_studies{phase="Done"}') == 1)
 
     assert job.read().manifest["spec"]["runPolicy"]["suspend"] is True
     assert Counter(start for start in starts if start.startswith("digits-")).most_common(1)[0][1] == 1

@@ -17,12 +17,12 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 FILES = {
-    "empty": ("", "holds no PyTorchJob"),
+    "empty": ("", "must hold a PyTorchJob"),
     "no YAML": ("a: b: c", "must be YAML"),
     "no text": (b"\xff\xfe\x00", "FILE"),
     "a list": ("- 1\n- 2\n", "must hold one object"),
     "another kind": ("apiVersion: v1\nkind: Pod\n", "only a PyTorchJob"),
-    "two objects": ("kind: Pod\n---\nkind: Service\n", "holds no PyTorchJob"),
+    "two objects": ("kind: Pod\n---\nkind: Service\n", "must hold a PyTorchJob"),
     "two jobs": ("kind: PyTorchJob\n---\nkind: PyTorchJob\n", "holds 2 PyTorchJobs"),
     "a billion laughs": (LAUGHS, "at most 100000 values"),
     "a job within itself": ("kind: PyTorchJob\nspec: &s {a: *s}\n", "nested at most 100 deep"),
