@@ -47,7 +47,7 @@ def test_an_event_tells_it_once():
     now = status(read())
     assert events(before, now) == [Event("Normal", "MetricRead", f"reads {FIRST}")]
     assert events(now.annotations, now) == []
-    assert [event.reason for event in events({}, now)] == ["MetricRead", "TuningStarted"]
+    assert [event.reason for event in events({}, now)] == ["MetricRead", "StudyStarted"]
 
 
 def test_both_views_show_it():
