@@ -56,7 +56,8 @@ def main() -> int:
             # The ending says the same; on a full disk the trial only seems to wait until it has ended.
             with contextlib.suppress(OSError):
                 write_whole(folder / STARTED, {"started_at": started_at})
-            ended = _wait(processes, told)
+            # The operator sets RANK beside a Master alone.
+            ended = _wait(processes, told, is_first_enough="RANK" in pods[0]["environment"])
         if ended is None:
             return 1
     finally:
@@ -125,20 +126,25 @@ def _start(folder: Path, pod: dict[str, Any], prctl: Callable[[int, int], None])
         )
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> tuple[int, int] | None:
+def _wait(
+    processes: Sequence[subprocess.Popen[bytes]], told: Sequence[int], *, is_first_enough: bool
+) -> tuple[int, int] | None:
     """Return which process decided the trial and its exit code; None where we are to end it.
 
     That is where the tuner is gone, or a signal has told us.
 
-    As in the training operator: the first process's success (the master's) ends the job well, and any
-    failure ends it badly.
+    As in the training operator: any failure ends the job badly, and the success of the first process, the
+    Master's, ends it well. Without a Master all must succeed.
     """
     while True:
-        for index, process in enumerate(processes):
-            code = process.poll()
-            if code is not None and (code != 0 or index == 0):
-                # A signal's number is negative here; a shell, and a kubelet, say 128 + n.
-                return index, code if code >= 0 else 128 - code
+        codes = [process.poll() for process in processes]
+        failed = next((index for index, code in enumerate(codes) if code), None)
+        if failed is not None:
+            # A signal's number is negative here; a shell, and a kubelet, say 128 + n.
+            code = codes[failed] or 0
+            return failed, code if code >= 0 else 128 - code
+        if codes[0] == 0 and (is_first_enough or not any(code is None for code in codes)):
+            return 0, 0
         readable, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
         if told or (readable and not os.read(sys.stdin.fileno(), 1)):
             return None
