@@ -9,7 +9,7 @@ from all trials, running ones included.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
@@ -18,7 +18,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from autotuner.search.curve import Array
-from autotuner.search.data import Points, Seen, points
+from autotuner.search.data import Seen, over, points
+from autotuner.search.ensemble import Ends, Ensemble, draw
 from autotuner.search.frontier import (
     DRAWS,
     HELD,
@@ -26,7 +27,6 @@ from autotuner.search.frontier import (
     Frontier,
     Worth,
     candidates,
-    confirmable,
     expectation_alone,
     gain_over,
     generator,
@@ -43,6 +43,10 @@ AHEAD: Final = 9
 """Steps at which the rest of a running trial's curve is drawn."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
+WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
+"""Ends of runs that could come no further."""
+LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
+"""Fractions of a run at which its best value is sought."""
 LOOK_AFTER: Final = 4
 """Proposals after which the largest batch allowed is tried once: the model extrapolates to where nobody has
 been, and a frontier need not fall all the way. A look is cheap, for a hopeless run is soon stopped."""
@@ -73,6 +77,18 @@ class Beliefs:
         return tuple(t for t in self.history.running if len(curve(t)))
 
     @cached_property
+    def settled(self) -> Posterior | None:
+        """What the curves of ended trials say; None before the first has ended."""
+        if not any(t.outcome not in SILENT for t in self._ended):
+            return None
+        return _posterior(self._curves)
+
+    @property
+    def _curves(self) -> _Curves:
+        runs = tuple(map(_seen, self._ended))
+        return _Curves(self.space, self.history.spec.target, self.history.run_length or 1.0, runs)
+
+    @cached_property
     def frontier(self) -> Frontier | None:
         """What the ended trials say; None before the first has ended."""
         if not any(t.outcome not in SILENT for t in self._ended):
@@ -80,12 +96,9 @@ class Beliefs:
         spec = self.history.spec
         return _frontier(
             _Ended(
-                runs=tuple(map(_seen, self._ended)),
+                curves=self._curves,
                 is_silent=tuple(t.outcome in SILENT for t in self._ended),
-                is_proposed=tuple(t.suggestion.purpose is Purpose.SEARCH for t in self._ended),
-                space=self.space,
-                target=spec.target,
-                length=self.history.run_length or 1.0,
+                is_whole=tuple(t.outcome in WHOLE for t in self._ended),
                 limits=self._limits,
                 seed=spec.seed,
                 confirmations=spec.confirmations,
@@ -95,15 +108,29 @@ class Beliefs:
 
     @cached_property
     def posterior(self) -> Posterior | None:
-        """What all trials say, running ones included; None before the first has ended."""
-        if self.frontier is None:
-            return None
-        settled = self.frontier.posterior
-        if not self._running:
+        """What all curves say, those of running trials included; None before the first has ended."""
+        settled = self.settled
+        if settled is None or not self._running:
             return settled
         worst, length = float(settled.data.margin.min()), self.history.run_length or 1.0
         running = [_seen(trial) for trial in self._running]
         return settled.joined(points(self.space, self.history.spec.target, length, running, worst=worst))
+
+    @cached_property
+    def ensemble(self) -> Ensemble | None:
+        """What all trials say of where settings end, running ones included as they are predicted to."""
+        if self.frontier is None:
+            return None
+        if not self._running:
+            return self.frontier.ensemble
+        posterior = self.posterior
+        assert posterior is not None  # noqa: S101 (a frontier has one)
+        runs = [_seen(trial) for trial in self._running]
+        first, length = len(posterior.data.place) - len(runs), self.history.run_length or 1.0
+        target = self.history.spec.target
+        return self.frontier.ensemble.given(
+            predicted(posterior, target, length, runs, [first + i for i in range(len(runs))])
+        )
 
     @property
     def _limits(self) -> tuple[int, int]:
@@ -145,11 +172,11 @@ class Beliefs:
 
     def is_held(self, trial: Trial) -> bool:
         """Return whether a running trial's setting would be held for the answer, were it stopped now."""
-        if self.posterior is None:
+        if self.ensemble is None:
             return False
         place = self.space.coordinates(setting(trial))[None]
         owed = np.array([[self.history.spec.confirmations, TOLERATED_MISSES]])
-        return bool(confirmable(self.posterior, place, owed)[0] >= HELD)
+        return bool(self.ensemble.confirmable(place, owed)[0] >= HELD)
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting that stands as the answer, confirmed or not."""
@@ -165,35 +192,31 @@ class Beliefs:
         Runs under way are believed to end as predicted (the Kriging believer of Ginsbourger et al. 2010,
         section 4.2), so that several at once look at different places.
         """
-        if self.frontier is None or self.posterior is None:
+        if self.frontier is None or self.ensemble is None:
             rng = generator(self.history.spec.seed, number)
             return self.space.setting(self.space.scattered(rng.random((1, self.space.size)))[0])
         low, high = self.frontier.limits
-        posterior, best = self.posterior, 0 if incumbent is None else incumbent.batch_size
+        ensemble, best = self.ensemble, 0 if incumbent is None else incumbent.batch_size
         under_way = [t for t in self.history.running if t.suggestion.purpose is not Purpose.CONFIRM]
         if under_way:
             places = np.array([self.space.coordinates(setting(t)) for t in under_way])
-            ends, _ = posterior.ends(places)
-            posterior = posterior.joined(believed(posterior, places, ends))
+            silent = [i for i, t in enumerate(under_way) if not len(curve(t))]
+            if silent:
+                ensemble = ensemble.given(ensemble.believed(places[silent]))
+            ends = ensemble.chance(places)[1]
             sizes = [t.suggestion.batch_size for t, end in zip(under_way, ends, strict=True) if end >= 0]
             best = max([best, *(size for size in sizes if size < high)])
         worth: Worth = gain_over(math.log2(best) if best else math.log2(low) - 1)
         smallest = max(low, best + 1)
         if self._has_to_look(best, high):
             worth, smallest = expectation_alone, high
-        return self.space.setting(candidates(self.frontier, posterior, worth, smallest, number)[0][0])
+        return self.space.setting(candidates(self.frontier, ensemble, worth, smallest, number)[0][0])
 
     def _has_to_look(self, best: int, high: int) -> bool:
         """Return whether the largest batch allowed is to be tried next, for nobody has been near it."""
         proposals = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
         is_seen = any(t.suggestion.batch_size >= FAR * high for t in self.history.trials)
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
-
-
-def believed(posterior: Posterior, places: Array, ends: Array) -> Points:
-    """Return points that say of places (n, d) that their curves end at these log-shortfalls."""
-    count, margin = len(places), margin_of(ends, posterior.kernel.headroom)
-    return Points(places, np.arange(count), np.ones(count), margin, np.ones(count))
 
 
 def _refit_count(ended: int) -> int:
@@ -209,15 +232,22 @@ def _seen(trial: Trial) -> Seen:
 
 
 @dataclass(frozen=True)
-class _Ended:
-    """All that a frontier is a function of; curves are the same objects where their content is."""
+class _Curves:
+    """All that a posterior is a function of; curves are the same objects where their content is."""
 
-    runs: tuple[Seen, ...]
-    is_silent: tuple[bool, ...]
-    is_proposed: tuple[bool, ...]
     space: Space
     target: Target
     length: float
+    runs: tuple[Seen, ...]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """All that a frontier is a function of."""
+
+    curves: _Curves
+    is_silent: tuple[bool, ...]
+    is_whole: tuple[bool, ...]
     limits: tuple[int, int]
     seed: int
     confirmations: int
@@ -226,23 +256,59 @@ class _Ended:
 
 
 @lru_cache(maxsize=16)
+def _posterior(seen: _Curves) -> Posterior:
+    data = points(seen.space, seen.target, seen.length, seen.runs)
+    learnt = seen.runs[: _refit_count(len(seen.runs))]
+    return Posterior(seen.space, _fitted(seen.space, seen.target, seen.length, learnt), data)
+
+
+@lru_cache(maxsize=16)
 def _frontier(ended: _Ended) -> Frontier:
-    data = points(ended.space, ended.target, ended.length, ended.runs)
-    learnt = ended.runs[: _refit_count(len(ended.runs))]
-    theta = _fitted(ended.space, ended.target, ended.length, learnt)
-    heard = {run.setting for run, silent in zip(ended.runs, ended.is_silent, strict=True) if not silent}
+    curves, space = ended.curves, ended.curves.space
+    heard = {run.setting for run, silent in zip(curves.runs, ended.is_silent, strict=True) if not silent}
     tried = sorted(heard, key=lambda s: (s.batch_size, s.key))
     tally = {s: (reached, missed) for s, reached, missed in ended.confirming}
     seen = [tally.get(s, (0, 0)) for s in tried]
+    ends = _ends(curves, ended.is_whole)
     return Frontier(
-        space=ended.space,
-        posterior=Posterior(ended.space, theta, data),
+        space=space,
+        ensemble=Ensemble(space, draw(space, ends), ends),
         tried=tried,
         limits=ended.limits,
         seed=ended.seed,
         owed=[(ended.confirmations - reached, TOLERATED_MISSES - missed) for reached, missed in seen],
-        proposed=[i for i, proposed in enumerate(ended.is_proposed) if proposed and i],
     )
+
+
+def _ends(curves: _Curves, is_whole: tuple[bool, ...]) -> Ends:
+    """Return where runs ended, and where those that were stopped would have."""
+    space, target, length = curves.space, curves.target, curves.length
+    done = [whole or run.curve.last_step >= length for run, whole in zip(curves.runs, is_whole, strict=True)]
+    seen = [run for run, whole in zip(curves.runs, done, strict=True) if whole]
+    best = [float(over(target, run.curve.values).max()) for run in seen]
+    places = np.array([space.coordinates(run.setting) for run in seen]).reshape(-1, space.size)
+    ends = Ends(places, np.array(best), np.zeros(len(seen)))
+    stopped = [i for i, whole in enumerate(done) if not whole]
+    if not stopped:
+        return ends
+    runs = [curves.runs[i] for i in stopped]
+    return ends.joined(predicted(_posterior(curves), target, length, runs, stopped))
+
+
+def predicted(
+    posterior: Posterior, target: Target, length: float, runs: Sequence[Seen], columns: Sequence[int]
+) -> Ends:
+    """Return where runs of the posterior, its numbers `columns`, would end: their best value at last."""
+    places = posterior.data.place[list(columns)]
+    mean, covariance = posterior.curves(places, LATE, list(columns))
+    normal = ndtri(uniform(DRAWS, len(LATE)))
+    kernel = posterior.kernel
+    paths = mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1) + kernel.value_noise
+    last = np.array([run.curve.last_step / length for run in runs])
+    paths = np.where(last[:, None, None] >= LATE, -np.inf, paths).max(axis=2)
+    best = np.array([float(over(target, run.curve.values).max()) for run in runs])
+    margin = np.maximum(margin_of(paths, kernel.headroom), best[:, None])
+    return Ends(places, np.median(margin, axis=1), margin.var(axis=1))
 
 
 @lru_cache(maxsize=64)

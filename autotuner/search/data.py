@@ -74,7 +74,7 @@ def points(
     read: list[tuple[Array, Array, Array, Array, bool]] = []
     for seen in runs:
         time, value, count = windows(seen.curve, length)
-        margin = _over(target, value)
+        margin = over(target, value)
         read.append((space.coordinates(seen.setting), time, margin, count, seen.has_diverged))
     if worst is None:
         worst = min((float(margin.min()) for _, _, margin, _, _ in read), default=0.0)
@@ -102,7 +102,7 @@ def points(
     )
 
 
-def _over(target: Target, value: Array) -> Array:
+def over(target: Target, value: Array) -> Array:
     """Return by how much values beat the target: a loss by its logarithm, anything else by its difference.
 
     A loss falls by a hundred times and more in a run, and it is the last few percent that decide.

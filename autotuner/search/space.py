@@ -240,14 +240,14 @@ class Space:
 
     def doublings(self, places: Array) -> Array:
         """Return the doublings of the batch size over the origin, (n,)."""
-        return np.asarray((places[:, 0] - self._origin_place[0]) * self._octaves)
+        return np.asarray((places[:, 0] - self.origin_place[0]) * self._octaves)
 
     def displacements(self, places: Array) -> Array:
         """Return how far the hyperparameters lie from the origin, (n, d - 1), in reference ranges.
 
         The learning rate is carried along by the usual power laws.
         """
-        gap = self.differences(places, self._origin_place[None], self._usual_exponents)[1:, :, 0]
+        gap = self.differences(places, self.origin_place[None], self._usual_exponents)[1:, :, 0]
         gap[self._is_choice[1:]] = 0.0  # another optimizer is no distance from a good one
         return gap.T
 
@@ -256,7 +256,7 @@ class Space:
         return np.array([SCALING_EXPONENT, *(EXPECTED[found].exponent.mean for found in self.roles[1:])])
 
     @cached_property
-    def _origin_place(self) -> Array:
+    def origin_place(self) -> Array:
         if self.origin is None:
             return np.where(self._is_choice, 0.0, 0.5)
         return self.coordinates(self.origin)
@@ -267,6 +267,15 @@ class Space:
         moved[:, 0] = batch
         if self.rate_index is not None:
             moved[:, self.rate_index] += exponent * self.exchange[0] * (batch - places[:, 0])
+        return self.clipped(moved)
+
+    def shifted(self, places: Array, factor: float) -> Array:
+        """Return places at learning rates so many times as large; the same where there is none."""
+        moved = places.copy()
+        if self.rate_index is not None:
+            _, dimension = self.dimensions[self.rate_index - 1]
+            assert isinstance(dimension, FloatDimension)  # noqa: S101 (as `rate_index` says)
+            moved[:, self.rate_index] += math.log(factor) / math.log(dimension.maximum / dimension.minimum)
         return self.clipped(moved)
 
 
