@@ -19,9 +19,9 @@ from scipy.special import ndtri
 
 from autotuner.search.curve import Array
 from autotuner.search.data import Seen, over, points
-from autotuner.search.ensemble import Ends, Ensemble, draw
+from autotuner.search.curves import Curves, OfCurves, log_evidence, model_of, predicted
+from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
-    DRAWS,
     HELD,
     TOLERATED_MISSES,
     Frontier,
@@ -29,24 +29,21 @@ from autotuner.search.frontier import (
     candidates,
     expectation_alone,
     gain_over,
-    generator,
-    square_root,
-    uniform,
 )
 from autotuner.search.history import History, Setting, curve, setting
-from autotuner.search.model import Posterior, fit, margin_of
+from autotuner.search.model import Posterior
+from autotuner.search.quasi import generator, square_root, uniform
 from autotuner.search.space import Space
 from autotuner.spec import Target
 from autotuner.trial import Outcome, Purpose, Trial
 
+DRAWS: Final = 512
 AHEAD: Final = 9
 """Steps at which the rest of a running trial's curve is drawn."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
 """Ends of runs that could come no further."""
-LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
-"""Fractions of a run at which its best value is sought."""
 LOOK_AFTER: Final = 4
 """Proposals after which the largest batch allowed is tried once: the model extrapolates to where nobody has
 been, and a frontier need not fall all the way. A look is cheap, for a hopeless run is soon stopped."""
@@ -81,12 +78,12 @@ class Beliefs:
         """What the curves of ended trials say; None before the first has ended."""
         if not any(t.outcome not in SILENT for t in self._ended):
             return None
-        return _posterior(self._curves)
+        return model_of(self._curves)
 
     @property
-    def _curves(self) -> _Curves:
+    def _curves(self) -> Curves:
         runs = tuple(map(_seen, self._ended))
-        return _Curves(self.space, self.history.spec.target, self.history.run_length or 1.0, runs)
+        return Curves(self.space, self.history.spec.target, self.history.run_length or 1.0, runs)
 
     @cached_property
     def frontier(self) -> Frontier | None:
@@ -126,10 +123,9 @@ class Beliefs:
         posterior = self.posterior
         assert posterior is not None  # noqa: S101 (a frontier has one)
         runs = [_seen(trial) for trial in self._running]
-        first, length = len(posterior.data.place) - len(runs), self.history.run_length or 1.0
-        target = self.history.spec.target
+        first = len(posterior.data.place) - len(runs)
         return self.frontier.ensemble.given(
-            predicted(posterior, target, length, runs, [first + i for i in range(len(runs))])
+            predicted(posterior, self._curves, runs, [first + i for i in range(len(runs))])
         )
 
     @property
@@ -219,33 +215,15 @@ class Beliefs:
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
 
 
-def _refit_count(ended: int) -> int:
-    """Return the largest count of the schedule 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, ... that has been reached."""
-    count = 1
-    while (following := count + max(1, count // 5)) <= ended:
-        count = following
-    return count
-
-
 def _seen(trial: Trial) -> Seen:
     return Seen(setting(trial), curve(trial), trial.outcome is Outcome.DIVERGED)
-
-
-@dataclass(frozen=True)
-class _Curves:
-    """All that a posterior is a function of; curves are the same objects where their content is."""
-
-    space: Space
-    target: Target
-    length: float
-    runs: tuple[Seen, ...]
 
 
 @dataclass(frozen=True)
 class _Ended:
     """All that a frontier is a function of."""
 
-    curves: _Curves
+    curves: Curves
     is_silent: tuple[bool, ...]
     is_whole: tuple[bool, ...]
     limits: tuple[int, int]
@@ -256,23 +234,15 @@ class _Ended:
 
 
 @lru_cache(maxsize=16)
-def _posterior(seen: _Curves) -> Posterior:
-    data = points(seen.space, seen.target, seen.length, seen.runs)
-    learnt = seen.runs[: _refit_count(len(seen.runs))]
-    return Posterior(seen.space, _fitted(seen.space, seen.target, seen.length, learnt), data)
-
-
-@lru_cache(maxsize=16)
 def _frontier(ended: _Ended) -> Frontier:
     curves, space = ended.curves, ended.curves.space
     heard = {run.setting for run, silent in zip(curves.runs, ended.is_silent, strict=True) if not silent}
     tried = sorted(heard, key=lambda s: (s.batch_size, s.key))
     tally = {s: (reached, missed) for s, reached, missed in ended.confirming}
     seen = [tally.get(s, (0, 0)) for s in tried]
-    ends = _ends(curves, ended.is_whole)
     return Frontier(
         space=space,
-        ensemble=Ensemble(space, draw(space, ends), ends),
+        ensemble=_ensemble(curves, ended.is_whole),
         tried=tried,
         limits=ended.limits,
         seed=ended.seed,
@@ -280,37 +250,22 @@ def _frontier(ended: _Ended) -> Frontier:
     )
 
 
-def _ends(curves: _Curves, is_whole: tuple[bool, ...]) -> Ends:
-    """Return where runs ended, and where those that were stopped would have."""
+def _ensemble(curves: Curves, is_whole: tuple[bool, ...]) -> Ensemble:
+    """Return the rivals' judgement by where runs ended, and where those that were stopped would have."""
     space, target, length = curves.space, curves.target, curves.length
     done = [whole or run.curve.last_step >= length for run, whole in zip(curves.runs, is_whole, strict=True)]
     seen = [run for run, whole in zip(curves.runs, done, strict=True) if whole]
     best = [float(over(target, run.curve.values).max()) for run in seen]
     places = np.array([space.coordinates(run.setting) for run in seen]).reshape(-1, space.size)
     ends = Ends(places, np.array(best), np.zeros(len(seen)))
+    columns = [i for i, whole in enumerate(done) if whole]
     stopped = [i for i, whole in enumerate(done) if not whole]
-    if not stopped:
-        return ends
-    runs = [curves.runs[i] for i in stopped]
-    return ends.joined(predicted(_posterior(curves), target, length, runs, stopped))
-
-
-def predicted(
-    posterior: Posterior, target: Target, length: float, runs: Sequence[Seen], columns: Sequence[int]
-) -> Ends:
-    """Return where runs of the posterior, its numbers `columns`, would end: their best value at last."""
-    places = posterior.data.place[list(columns)]
-    mean, covariance = posterior.curves(places, LATE, list(columns))
-    normal = ndtri(uniform(DRAWS, len(LATE)))
-    kernel = posterior.kernel
-    paths = mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1) + kernel.value_noise
-    last = np.array([run.curve.last_step / length for run in runs])
-    paths = np.where(last[:, None, None] >= LATE, -np.inf, paths).max(axis=2)
-    best = np.array([float(over(target, run.curve.values).max()) for run in runs])
-    margin = np.maximum(margin_of(paths, kernel.headroom), best[:, None])
-    return Ends(places, np.median(margin, axis=1), margin.var(axis=1))
-
-
-@lru_cache(maxsize=64)
-def _fitted(space: Space, target: Target, length: float, runs: tuple[Seen, ...]) -> Array:
-    return fit(space, points(space, target, length, runs))
+    if stopped:
+        runs = [curves.runs[i] for i in stopped]
+        ends = ends.joined(predicted(model_of(curves), curves, runs, stopped))
+        columns += stopped
+    members, evidence = rivals(space, ends)
+    if any(len(run.curve) > 1 for run in curves.runs):
+        members.append(OfCurves(model_of(curves)))
+        evidence.append(log_evidence(curves, ends, columns))
+    return Ensemble(members, evidence, unit(ends))

@@ -8,9 +8,10 @@ every answer is an average over draws from the posterior of these parameters (`m
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Final, Protocol
 
 import numpy as np
 from scipy.special import nbdtr, ndtr, ndtri
@@ -23,6 +24,8 @@ from autotuner.search.space import Space
 DRAWS: Final = 64
 """Draws of each rival's parameters."""
 JITTER: Final = 1e-6
+_JOINT: Final = 16
+"""Draws of many places together, for each draw of the parameters."""
 NEGLIGIBLE: Final = 0.01
 """A rival of less weight is left out of the predictions."""
 _LEVELS: Final = ndtri((np.arange(24) + 0.5) / 24)
@@ -86,7 +89,9 @@ class _Fit:
         return mean, self.rival.covariance(self.p, x, x) - solved.transpose(0, 2, 1) @ solved
 
 
-def _system(rival: Rival, p, size: float, x: Features, ends: Ends) -> tuple[Array, Array, Array]:  # type: ignore[no-untyped-def]
+def _system(
+    rival: Rival, p: Mapping[str, Array], size: float, x: Features, ends: Ends
+) -> tuple[Array, Array, Array]:
     scale = size * np.exp(p["scale"])
     steep = scale**2 + ends.margin**2
     level = np.arcsinh(ends.margin / scale)
@@ -119,106 +124,139 @@ def _alone(rival: Rival, size: float, x: Features, ends: Ends, values: Array) ->
     return float((jacobian - 0.5 * (white**2).sum() - np.log(np.diagonal(factor[0])).sum()).item())
 
 
-@dataclass(frozen=True, eq=False)
-class Drawn:
-    """Draws of every rival's parameters, and the log evidence of each."""
-
-    size: float
-    values: tuple[Array, ...]
-    log_evidence: tuple[float, ...]
-
-
 RIVALS: Final[tuple[type[Rival], ...]] = (Hump, Plain)
 
 
-def draw(space: Space, ends: Ends) -> Drawn:
-    """Return draws of the rivals' parameters given the runs."""
+def rivals(space: Space, ends: Ends) -> tuple[list[Member], list[float]]:
+    """Return the rivals of `shape` given the ends of runs, and the log of each one's evidence."""
     frame, size = Frame(space), unit(ends)
     x = frame.features(ends.place)
-    found = []
+    members: list[Member] = []
+    evidence = []
     for kind in RIVALS:
         rival = kind(frame)
-        found.append(
-            sample(
-                lambda values, rival=rival: _log_likelihood(rival, size, x, ends, values),
-                DRAWS,
-                rival.size,
-                np.random.default_rng(len(ends)),
-            )
+        drawn = sample(
+            lambda values, rival=rival: _log_likelihood(rival, size, x, ends, values),
+            DRAWS,
+            rival.size,
+            np.random.default_rng(len(ends)),
         )
-    return Drawn(size, tuple(f.values for f in found), tuple(f.log_evidence for f in found))
+        members.append(OfEnds(rival, drawn.values, size, ends))
+        evidence.append(drawn.log_evidence)
+    return members, evidence
+
+
+class Member(Protocol):
+    """One rival's answers: averages over its own draws."""
+
+    def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
+        """See `Ensemble.chance`."""
+
+    def confirmable(self, places: Array, owed: np.ndarray) -> Array:
+        """See `Ensemble.confirmable`."""
+
+    def any_feasible(self, places: Array) -> float:
+        """See `Ensemble.any_feasible`."""
+
+    def given(self, more: Ends) -> Member:
+        """See `Ensemble.given`."""
+
+
+@dataclass(frozen=True, eq=False)
+class OfEnds:
+    """A rival of `shape`, at draws of its parameters."""
+
+    rival: Rival
+    values: Array
+    size: float
+    ends: Ends
+
+    @cached_property
+    def _fit(self) -> _Fit:
+        return _Fit(self.rival, self.values, self.size, self.ends)
+
+    def given(self, more: Ends) -> OfEnds:
+        """Return the rival given further ends too, at the same parameters."""
+        return OfEnds(self.rival, self.values, self.size, self.ends.joined(more))
+
+    def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
+        """See `Ensemble.chance`."""
+        fit = self._fit
+        mean, variance = fit.marginals(self.rival.frame.features(places))
+        chance = ndtr((mean - spare * fit.noise[:, None]) / np.sqrt(variance))
+        return chance.mean(axis=0), mean.mean(axis=0)
+
+    def confirmable(self, places: Array, owed: np.ndarray) -> Array:
+        """See `Ensemble.confirmable`."""
+        fit = self._fit
+        mean, variance = fit.marginals(self.rival.frame.features(places))
+        ends = mean[:, :, None] + np.sqrt(variance)[:, :, None] * _LEVELS
+        reaches = np.clip(ndtr(ends / fit.noise[:, None, None]), 1e-12, 1.0)
+        return passes(reaches, owed[:, :, None]).mean(axis=(0, 2))
+
+    def any_feasible(self, places: Array) -> float:
+        """See `Ensemble.any_feasible`."""
+        mean, covariance = self._fit.joint(self.rival.frame.features(places))
+        index = np.arange(len(places))
+        covariance[:, index, index] += 1e-5 + 1e-6 * covariance[:, index, index]
+        normal = np.random.default_rng(0).normal(size=(len(places), _JOINT))
+        drawn = mean[:, :, None] + np.linalg.cholesky(covariance) @ normal
+        return float((drawn.max(axis=1) >= 0).mean())
+
+
+def passes(reaches: Array, owed: np.ndarray) -> Array:
+    """Return the chance that fresh runs confirm, each of which reaches the target with chance `reaches` (..., m, k).
+
+    Of each of m, `owed` (m, 2, 1) says how many more runs must reach the target, and how many may miss it until
+    then: the number of misses is negative binomial.
+    """
+    reach, miss = owed[:, 0], owed[:, 1]
+    found = nbdtr(np.maximum(miss, 0), np.maximum(reach, 1), reaches)
+    return np.asarray(np.where(miss < 0, 0.0, np.where(reach <= 0, 1.0, found)))
 
 
 class Ensemble:
-    """What the runs say of where any setting ends, averaged over rivals and parameters."""
+    """What the runs say of where any setting ends, averaged over rivals by weight, and over their parameters."""
 
-    def __init__(self, space: Space, drawn: Drawn, ends: Ends) -> None:
-        self.space, self.drawn, self.ends = space, drawn, ends
-        self.frame = Frame(space)
-        evidence = np.array(drawn.log_evidence)
+    def __init__(self, members: Sequence[Member], log_evidence: Sequence[float], size: float) -> None:
+        evidence = np.array(log_evidence)
         share = np.exp(evidence - evidence.max())
-        share /= share.sum()
-        self.shares = share
-        self.fits: list[_Fit] = []
-        self.weights: list[Array] = []
-        for kind, values, part in zip(RIVALS, drawn.values, share, strict=True):
-            if part < NEGLIGIBLE:
-                continue
-            fit = _Fit(kind(self.frame), values, drawn.size, ends)
-            self.fits.append(fit)
-            self.weights.append(np.full(len(values), part / len(values)))
-        total = sum(float(w.sum()) for w in self.weights)
-        self.weights = [w / total for w in self.weights]
+        share = np.where(share < NEGLIGIBLE * share.sum(), 0.0, share)
+        self.shares = share / share.sum()
+        self.log_evidence, self.size = tuple(log_evidence), size
+        self._members = tuple(members)
+
+    @property
+    def _weighed(self) -> list[tuple[Member, float]]:
+        return [(m, float(w)) for m, w in zip(self._members, self.shares, strict=True) if w > 0]
 
     def given(self, more: Ends) -> Ensemble:
-        """Return the ensemble given further ends too, at the same parameters."""
-        return self if not len(more) else Ensemble(self.space, self.drawn, self.ends.joined(more))
+        """Return the ensemble given further ends too, at the same parameters and weights."""
+        return Ensemble([m.given(more) for m in self._members], self.log_evidence, self.size)
 
     def chance(self, places: Array, spare: float = 0.0) -> tuple[Array, Array]:
-        """Return the probability that places' noise-free ends beat the target by `spare` deviations of the
+        """Return the probability that places' noise-free ends beat the target by `spare` deviations of a run's
         noise, and their expected levels, (m,) each."""
-        x = self.frame.features(places)
         chance, expected = np.zeros(len(places)), np.zeros(len(places))
-        for fit, weight in zip(self.fits, self.weights, strict=True):
-            mean, variance = fit.marginals(x)
-            chance += weight @ ndtr((mean - spare * fit.noise[:, None]) / np.sqrt(variance))
-            expected += weight @ mean
+        for member, weight in self._weighed:
+            found = member.chance(places, spare)
+            chance += weight * found[0]
+            expected += weight * found[1]
         return chance, expected
 
     def confirmable(self, places: Array, owed: np.ndarray) -> Array:
-        """Return the probability that each place is confirmed by fresh runs: see `frontier.confirmable`."""
-        x = self.frame.features(places)
-        reach, miss = owed[:, :1], owed[:, 1:]
-        found = np.zeros(len(places))
-        for fit, weight in zip(self.fits, self.weights, strict=True):
-            mean, variance = fit.marginals(x)
-            ends = mean[:, :, None] + np.sqrt(variance)[:, :, None] * _LEVELS
-            reaches = np.clip(ndtr(ends / fit.noise[:, None, None]), 1e-12, 1.0)
-            passes = nbdtr(np.maximum(miss, 0), np.maximum(reach, 1), reaches)
-            found += weight @ np.where(miss < 0, 0.0, np.where(reach <= 0, 1.0, passes)).mean(axis=2)
-        return found
+        """Return the probability that each place (m, d) is confirmed by fresh runs.
+
+        Of each, `owed` (m, 2) says how many more must reach the target, and how many may miss it until then.
+        """
+        found = sum(weight * member.confirmable(places, owed) for member, weight in self._weighed)
+        return np.asarray(found)
+
+    def any_feasible(self, places: Array) -> float:
+        """Return the probability that any of the places meets the target, noise aside."""
+        return sum(weight * member.any_feasible(places) for member, weight in self._weighed)
 
     def believed(self, places: Array) -> Ends:
         """Return ends that say of places that they end as expected (the Kriging believer, Ginsbourger et al. 2010)."""
         level = self.chance(places)[1]
-        scale = self.drawn.size
-        return Ends(places, scale * np.sinh(level), np.zeros(len(places)))
-
-    def any_feasible(self, places: Array, count: int = 16) -> float:
-        """Return the probability that any of the places meets the target, noise aside."""
-        x = self.frame.features(places)
-        found = 0.0
-        normal = np.random.default_rng(0).normal(size=(len(places), count))
-        for fit, weight in zip(self.fits, self.weights, strict=True):
-            mean, covariance = fit.joint(x)
-            index = np.arange(len(places))
-            covariance[:, index, index] += 1e-5 + 1e-6 * covariance[:, index, index]
-            root = np.linalg.cholesky(covariance)
-            drawn = mean[:, :, None] + root @ normal
-            found += float(weight @ (drawn.max(axis=1) >= 0).mean(axis=1))
-        return found
-
-
-def ends_of(places: Sequence[Array], margins: Sequence[float], variances: Sequence[float]) -> Ends:
-    """Return the ends of runs."""
-    return Ends(np.array(places), np.array(margins), np.array(variances))
+        return Ends(places, self.size * np.sinh(np.clip(level, -3, 3)), np.zeros(len(places)))

@@ -8,21 +8,18 @@ fewer candidates than the acquisition ends too soon.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from scipy.stats import qmc
 
 from autotuner.search.curve import Array
 from autotuner.search.history import Setting
+from autotuner.search.quasi import generator
 from autotuner.search.ensemble import Ensemble
 from autotuner.search.space import Space
 
-DRAWS: Final = 512
 HALF_A_DOUBLING: Final = 0.5
 BEST: Final = 96
 THINNED: Final = 15
@@ -48,13 +45,6 @@ POWERS: Final = (0.0, 0.5, 1.0)
 """with the learning rate unchanged, by the square-root rule or by the linear rule,"""
 FACTORS: Final = (0.71, 1.0, 1.41)
 """and times these."""
-
-
-@lru_cache(maxsize=32)
-def uniform(count: int, size: int, seed: int = 0) -> Array:
-    """Return scrambled Sobol points in 0..1, (count, size): the same at every call."""
-    drawn = qmc.Sobol(size, rng=np.random.default_rng(seed)).random(count)
-    return np.clip(drawn, 1e-6, 1 - 1e-6)
 
 
 class Frontier:
@@ -195,15 +185,3 @@ def moves(frontier: Frontier, low: float, high: float) -> Array:
         for power in POWERS
     ]
     return np.concatenate([space.shifted(places, factor) for places in found for factor in FACTORS])
-
-
-def generator(seed: int, number: int) -> np.random.Generator:
-    """Return the source of chance of one trial: the same in every process."""
-    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
-
-
-def square_root(covariance: Array) -> Array:
-    """Return a square root of covariance matrices that rounding may have left short of definite."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
