@@ -32,20 +32,12 @@ from autotuner.realise import bounds, layout, nearest
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.history import History, Setting, curve, setting
+from autotuner.search.replay import replayed
 from autotuner.search.sampler import propose
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
-HOPELESS: Final = 0.05
-"""A run is stopped when its chance to reach the target is smaller."""
-PROMISING: Final = 0.9
-"""A run of the search is stopped when its chance to reach the target is larger."""
-FEWEST_SEEN: Final = 0.15
-"""Fraction of a run that must have been seen before it counts as promising, or a confirmation or a leap as
-hopeless: a prediction is no evidence."""
-LEAP: Final = 2
-"""Times the largest batch size run so far beyond which a trial is a leap."""
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
 PATIENCE: Final = 25.0
@@ -69,9 +61,16 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         trials: Every trial of the job, in any order, ended or running.
         now: The present, for deadlines and costs; aware where the trials' own times are.
     """
-    history = History.of(spec, trials)
-    state = _State(history, now)
-    ending: dict[int, Stop] = {}
+    observed = History.of(spec, trials)
+    late = [stop for trial in observed.running if (stop := _deadline(observed, trial, now)) is not None]
+    ending = {stop.number: stop for stop in late}
+    # From here on every run counts as far as it has been judged: see autotuner.search.replay.
+    seen = replayed(observed.ending({stop.number: stop.outcome for stop in late}))
+    for trial in seen.history.running:
+        verdict = seen.verdicts.get(trial.number)
+        if verdict is not None:
+            ending[trial.number] = Stop(trial.number, verdict.outcome, verdict.reason)
+    state = _State(seen.history.ending({number: stop.outcome for number, stop in ending.items()}), now)
     # One after the other, each in the light of those before: so it makes no difference whether the process
     # dies between two of them.
     while (stop := _first_stop(state)) is not None:
@@ -99,48 +98,13 @@ def seed_of(spec: TuningSpec, number: int) -> int:
 
 
 def _first_stop(state: _State) -> Stop | None:
-    """Return the running trial of the lowest number that is to end now."""
+    """Return the running trial of the lowest number that no longer matters."""
+    confirmed = state.confirmed
     for trial in state.history.running:
-        stop = _deadline(state.history, trial, state.now) or _verdict(state, trial)
-        if stop is not None:
-            return stop
+        if confirmed is not None and trial.suggestion.batch_size <= confirmed.batch_size:
+            reason = f"no longer matters: batch size {confirmed.batch_size} is confirmed"
+            return Stop(trial.number, Outcome.DOMINATED, reason)
     return None
-
-
-def _verdict(state: _State, trial: Trial) -> Stop | None:
-    history, beliefs, confirmed = state.history, state.beliefs, state.confirmed
-    if history.has_reached(trial) and not _is_needed_whole(history, trial):
-        return Stop(trial.number, Outcome.REACHED, f"has reached {history.spec.target}")
-    if confirmed is not None and trial.suggestion.batch_size <= confirmed.batch_size:
-        reason = f"no longer matters: batch size {confirmed.batch_size} is confirmed"
-        return Stop(trial.number, Outcome.DOMINATED, reason)
-    if trial.suggestion.purpose is Purpose.BASELINE or not len(curve(trial)):
-        return None
-    length, last = history.run_length or 0.0, curve(trial).last_step
-    if history.is_length_known and last >= length:
-        return Stop(
-            trial.number, Outcome.MISSED, f"has run its {length:g} steps and misses {history.spec.target}"
-        )
-    chance = beliefs.chance(trial)
-    confirms = trial.suggestion.purpose is Purpose.CONFIRM
-    begun = last >= FEWEST_SEEN * length
-    if chance < HOPELESS and (begun or not (confirms or _leaps(history, trial))):
-        reason = f"reaches {history.spec.target} with probability {chance:.2f} only"
-        return Stop(trial.number, Outcome.HOPELESS, reason)
-    if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):
-        return Stop(trial.number, Outcome.PROMISING, f"reaches {history.spec.target} almost surely")
-    return None
-
-
-def _leaps(history: History, trial: Trial) -> bool:
-    """Return whether the trial has gone far beyond all others, to where the model only extrapolates."""
-    others = (t.suggestion.batch_size for t in history.trials if t.number != trial.number and len(curve(t)))
-    return trial.suggestion.batch_size > LEAP * max(others, default=0)
-
-
-def _is_needed_whole(history: History, trial: Trial) -> bool:
-    """Return whether the run must go to its own end, for nobody has said yet how long a run is."""
-    return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
 
 
 def _deadline(history: History, trial: Trial, now: datetime) -> Stop | None:

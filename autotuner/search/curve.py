@@ -71,6 +71,17 @@ def clean(measurements: tuple[Measurement, ...]) -> Curve:
     return _clean(_Same(measurements))
 
 
+def until(measurements: tuple[Measurement, ...], step: float) -> tuple[Measurement, ...]:
+    """Return what was measured up to a step; of the same measurements the same tuple."""
+    return _until(_Same(measurements), step)
+
+
+@lru_cache(maxsize=4096)
+def _until(key: _Same, step: float) -> tuple[Measurement, ...]:
+    kept = tuple(m for m in key.measurements if not m.step > step)
+    return key.measurements if len(kept) == len(key.measurements) else kept
+
+
 @lru_cache(maxsize=4096)
 def _clean(key: _Same) -> Curve:
     return _by_content(key.measurements)
