@@ -327,9 +327,11 @@ class _State:
     @property
     def _effort(self) -> float:
         """What the search has trained, in whole runs; what still runs counts as one, which it may become."""
-        length = self.history.run_length or math.inf
+        def length(trial: Trial) -> float:
+            return self.history.length_of(trial.suggestion.batch_size) or math.inf
+
         searched = [t for t in self.history.trials if t.suggestion.purpose is Purpose.SEARCH]
-        trained = (1.0 if t.is_running else curve(t).last_step / length for t in searched)
+        trained = (1.0 if t.is_running else curve(t).last_step / length(t) for t in searched)
         return sum(max(part, LEAST_EFFORT) for part in trained)
 
     def _settled(self, best: Setting) -> Ended:

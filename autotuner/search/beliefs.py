@@ -44,6 +44,8 @@ SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
 """Ends of runs that could come no further."""
+ROUNDED: Final = 0.3
+"""By how much a run's own end may differ from what was expected of it, and be its end all the same."""
 LOOK_AFTER: Final = 4
 """Proposals after which the largest batch allowed is tried once: the model extrapolates to where nobody has
 been, and a frontier need not fall all the way. A look is cheap, for a hopeless run is soon stopped."""
@@ -73,6 +75,14 @@ class Beliefs:
     def _running(self) -> tuple[Trial, ...]:
         return tuple(t for t in self.history.running if len(curve(t)))
 
+    def _seen(self, trial: Trial) -> Seen:
+        found = self.history.length_of(trial.suggestion.batch_size)
+        last = curve(trial).last_step
+        if found is not None and trial.outcome is Outcome.MISSED and abs(last / found - 1) < ROUNDED:
+            found = last  # epochs of whole batches are rounded
+        length = None if found == self.history.run_length else found
+        return Seen(setting(trial), curve(trial), trial.outcome is Outcome.DIVERGED, length)
+
     @cached_property
     def settled(self) -> Posterior | None:
         """What the curves of ended trials say; None before the first has ended."""
@@ -82,7 +92,7 @@ class Beliefs:
 
     @property
     def _curves(self) -> Curves:
-        runs = tuple(map(_seen, self._ended))
+        runs = tuple(map(self._seen, self._ended))
         return Curves(self.space, self.history.spec.target, self.history.run_length or 1.0, runs)
 
     @cached_property
@@ -110,7 +120,7 @@ class Beliefs:
         if settled is None or not self._running:
             return settled
         worst, length = float(settled.data.margin.min()), self.history.run_length or 1.0
-        running = [_seen(trial) for trial in self._running]
+        running = [self._seen(trial) for trial in self._running]
         return settled.joined(points(self.space, self.history.spec.target, length, running, worst=worst))
 
     @cached_property
@@ -122,7 +132,7 @@ class Beliefs:
             return self.frontier.ensemble
         posterior = self.posterior
         assert posterior is not None  # noqa: S101 (a frontier has one)
-        runs = [_seen(trial) for trial in self._running]
+        runs = [self._seen(trial) for trial in self._running]
         first = len(posterior.data.place) - len(runs)
         return self.frontier.ensemble.given(
             predicted(posterior, self._curves, runs, [first + i for i in range(len(runs))])
@@ -147,7 +157,7 @@ class Beliefs:
         The rest of its own curve is drawn from the posterior. Of the measurements ahead the luckiest
         decides: of k measurements with noise e, the largest lies at e * ndtri(u ** (1 / k)).
         """
-        posterior, length = self.posterior, self.history.run_length
+        posterior, length = self.posterior, self.history.length_of(trial.suggestion.batch_size)
         seen = curve(trial)
         if posterior is None or length is None or not len(seen):
             return 0.5
@@ -215,10 +225,6 @@ class Beliefs:
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
 
 
-def _seen(trial: Trial) -> Seen:
-    return Seen(setting(trial), curve(trial), trial.outcome is Outcome.DIVERGED)
-
-
 @dataclass(frozen=True)
 class _Ended:
     """All that a frontier is a function of."""
@@ -253,7 +259,7 @@ def _frontier(ended: _Ended) -> Frontier:
 def _ensemble(curves: Curves, is_whole: tuple[bool, ...]) -> Ensemble:
     """Return the rivals' judgement by where runs ended, and where those that were stopped would have."""
     space, target, length = curves.space, curves.target, curves.length
-    done = [whole or run.curve.last_step >= length for run, whole in zip(curves.runs, is_whole, strict=True)]
+    done = [whole or run.curve.last_step >= (run.length or length) for run, whole in zip(curves.runs, is_whole, strict=True)]
     seen = [run for run, whole in zip(curves.runs, done, strict=True) if whole]
     best = [float(over(target, run.curve.values).max()) for run in seen]
     places = np.array([space.coordinates(run.setting) for run in seen]).reshape(-1, space.size)

@@ -119,7 +119,7 @@ def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: S
     normal = ndtri(uniform(DRAWS, len(LATE)))
     kernel = found.kernel
     paths = mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1) + kernel.value_noise
-    last = np.array([run.curve.last_step / curves.length for run in runs])
+    last = np.array([run.curve.last_step / (run.length or curves.length) for run in runs])
     paths = np.where(last[:, None, None] >= LATE, -np.inf, paths).max(axis=2)
     best = np.array([float(over(curves.target, run.curve.values).max()) for run in runs])
     margin = np.maximum(margin_of(paths, kernel.headroom), best[:, None])

@@ -57,11 +57,15 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the model is told of a trial: what it tried, what it measured, and whether it diverged."""
+    """What the model is told of a trial: what it tried, what it measured, and whether it diverged.
+
+    `length` is the last step of a whole run like it; None where all runs are as long.
+    """
 
     setting: Setting
     curve: Curve
     has_diverged: bool = False
+    length: float | None = None
 
 
 def points(
@@ -73,7 +77,7 @@ def points(
     """
     read: list[tuple[Array, Array, Array, Array, bool]] = []
     for seen in runs:
-        time, value, count = windows(seen.curve, length)
+        time, value, count = windows(seen.curve, seen.length or length)
         margin = over(target, value)
         read.append((space.coordinates(seen.setting), time, margin, count, seen.has_diverged))
     if worst is None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.curve import Curve, until
-from autotuner.search.history import History, curve, setting
+from autotuner.search.history import History, Unit, curve, setting
 from autotuner.search.space import Space
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -67,13 +67,13 @@ def replayed(history: History) -> Replayed:
     verdicts: dict[int, Verdict] = {}
     for trial in history.trials:
         counted = trial
-        if trial.outcome in JUDGED and len(curve(trial)) and history.run_length is not None:
+        if trial.outcome in JUDGED and len(curve(trial)) and history.run_length:
             found = _judged(_Case.of(history, space, before, trial))
             if found is not None:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
             elif trial.is_running and not _is_needed_whole(history, trial):
-                counted = _cut(trial, max(_points(curve(trial), history.run_length), default=0.0))
+                counted = _cut(trial, max(_points(curve(trial), _length(history, trial)), default=0.0))
         seen.append(replace(counted, outcome=trial.outcome) if trial.is_running else counted)
         if not counted.is_running:
             before.append(counted)
@@ -87,6 +87,10 @@ def _cut(trial: Trial, step: float) -> Trial:
 def _is_needed_whole(history: History, trial: Trial) -> bool:
     """Return whether the run must go to its own end, for nobody has said yet how long a run is."""
     return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
+
+
+def _length(history: History, trial: Trial) -> float:
+    return history.length_of(trial.suggestion.batch_size) or math.inf
 
 
 def _points(seen: Curve, length: float) -> list[float]:
@@ -111,6 +115,7 @@ class _Case:
         key = (
             history.run_length,
             history.is_length_known,
+            history.unit,
             history.spec.target,
             history.spec.confirmations,
             space,
@@ -134,7 +139,7 @@ def _identity(trial: Trial) -> tuple[Hashable, ...]:
 def _judged(case: _Case) -> Verdict | None:
     """Return the first verdict on a run, at one of its points."""
     history, trial, seen = case.history, case.trial, curve(case.trial)
-    target, length = history.spec.target, history.run_length or 0.0
+    target, length = history.spec.target, _length(history, trial)
     if _is_needed_whole(history, trial):
         return None
     margins = target.sign * (seen.values - target.threshold)
@@ -142,7 +147,7 @@ def _judged(case: _Case) -> Verdict | None:
     for step in (*_points(seen, length), math.inf):
         if met <= step:
             return None if met == math.inf else Verdict(met, Outcome.REACHED, f"has reached {target}")
-        if history.is_length_known and step >= length and trial.is_running:
+        if history.unit is not Unit.UNKNOWN and history.is_length_known and step >= length and trial.is_running:
             reason = f"has run its {length:g} steps and misses {target}"
             return Verdict(step, Outcome.MISSED, reason)
         if step < length and trial.suggestion.purpose is not Purpose.BASELINE:
@@ -158,10 +163,12 @@ def _stopped(case: _Case) -> Verdict | None:
     history, trial = case.history, case.trial
     target, step = history.spec.target, curve(trial).last_step
     beliefs = Beliefs(replace(history, trials=(*case.before, trial)), case.space)
-    begun = step >= FEWEST_SEEN * (history.run_length or 0.0)
+    begun = step >= FEWEST_SEEN * _length(history, trial)
     chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
-    if chance < HOPELESS and (begun or not (confirms or _leaps(case))):
+    # Where the length of a run may go by the batch size, little progress is no ground to end it.
+    is_measured = history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
+    if is_measured and chance < HOPELESS and (begun or not (confirms or _leaps(case))):
         return Verdict(step, Outcome.HOPELESS, f"reaches {target} with probability {chance:.2f} only")
     if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):
         return Verdict(step, Outcome.PROMISING, f"reaches {target} almost surely")
