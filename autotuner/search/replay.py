@@ -9,7 +9,7 @@ print the same curves, one after the other, decide the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
@@ -63,7 +63,7 @@ def replayed(history: History) -> Replayed:
     """Return the trials as far as they count, each judged by those of a smaller number that have ended."""
     space = Space.of(history.spec)
     seen: list[Trial] = []
-    before: list[Trial] = []
+    before = _Before((), None)
     verdicts: dict[int, Verdict] = {}
     for trial in history.trials:
         counted = trial
@@ -76,7 +76,7 @@ def replayed(history: History) -> Replayed:
                 counted = _cut(trial, max(_points(curve(trial), _length(history, trial)), default=0.0))
         seen.append(replace(counted, outcome=trial.outcome) if trial.is_running else counted)
         if not counted.is_running:
-            before.append(counted)
+            before = before.and_then(counted)
     return Replayed(replace(history, trials=tuple(seen)), verdicts)
 
 
@@ -99,6 +99,27 @@ def _points(seen: Curve, length: float) -> list[float]:
     return [float(step) for step in seen.steps[np.diff(passed, prepend=0.0) > 0]]
 
 
+class _Link:
+    """A run after others: equal to itself alone, so that a long chain of runs costs no more to compare."""
+
+
+@lru_cache(maxsize=4096)
+def _link(_before: _Link | None, _identity: tuple[Hashable, ...]) -> _Link:
+    return _Link()
+
+
+@dataclass(frozen=True)
+class _Before:
+    """Runs that have ended, as far as they count; `link` is the same object where they are."""
+
+    trials: tuple[Trial, ...]
+    link: _Link | None
+
+    def and_then(self, trial: Trial) -> _Before:
+        """Return these runs and one more."""
+        return _Before((*self.trials, trial), _link(self.link, _identity(trial)))
+
+
 @dataclass(frozen=True)
 class _Case:
     """A run and the ended ones before it, equal where a verdict must be."""
@@ -106,11 +127,11 @@ class _Case:
     key: tuple[Hashable, ...]
     history: History = field(compare=False)
     space: Space = field(compare=False)
-    before: tuple[Trial, ...] = field(compare=False)
+    before: _Before = field(compare=False)
     trial: Trial = field(compare=False)
 
     @classmethod
-    def of(cls, history: History, space: Space, before: Sequence[Trial], trial: Trial) -> _Case:
+    def of(cls, history: History, space: Space, before: _Before, trial: Trial) -> _Case:
         """Return the case of a run."""
         key = (
             history.run_length,
@@ -120,9 +141,10 @@ class _Case:
             history.spec.confirmations,
             space,
             trial.is_running,
-            *(_identity(t) for t in (*before, trial)),
+            before.link,
+            _identity(trial),
         )
-        return cls(key, history, space, tuple(before), trial)
+        return cls(key, history, space, before, trial)
 
     def at(self, step: float) -> _Case:
         """Return the case as it was when the run had come to a step."""
@@ -162,7 +184,7 @@ def _stopped(case: _Case) -> Verdict | None:
     """Return the verdict on a run by what it promises as far as it has come."""
     history, trial = case.history, case.trial
     target, step = history.spec.target, curve(trial).last_step
-    beliefs = Beliefs(replace(history, trials=(*case.before, trial)), case.space)
+    beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space)
     begun = step >= FEWEST_SEEN * _length(history, trial)
     chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
@@ -177,5 +199,5 @@ def _stopped(case: _Case) -> Verdict | None:
 
 def _leaps(case: _Case) -> bool:
     """Return whether the run has gone far beyond all others, to where the model only extrapolates."""
-    others = (t.suggestion.batch_size for t in case.before if len(curve(t)))
+    others = (t.suggestion.batch_size for t in case.before.trials if len(curve(t)))
     return case.trial.suggestion.batch_size > LEAP * max(others, default=0)

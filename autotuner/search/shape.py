@@ -209,7 +209,7 @@ class Hump(Rival):
         }
         if self.frame.space.rate_index is not None:
             found |= {
-                "top": Parameter(0.0, 0.8),
+                "top": Parameter(0.0, 1.2),
                 "narrow": Parameter(math.log(1.0), 1.0),
                 "steep": Parameter(math.log(1.5), 0.4),
                 "power": Parameter(0.5, 0.25),
