@@ -32,6 +32,7 @@ from autotuner.realise import bounds, layout, nearest
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.history import History, Setting, curve, setting
+from autotuner.search.known_good import known_good
 from autotuner.search.replay import replayed
 from autotuner.search.sampler import propose
 from autotuner.search.space import Space
@@ -49,8 +50,6 @@ LIKELY: Final = 0.9
 """But never while a larger batch is likelier than this: nobody would believe the answer."""
 STILL: Final = 2.0
 """A confirmation that has begun is finished as long as the probability is below so many times these."""
-BASELINE_RUNS: Final = 2
-"""Runs of the unchanged job before the search looks elsewhere for a setting that meets the target."""
 
 
 def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
@@ -274,7 +273,7 @@ class _State:
             if self._is_enough(best) or left <= owed:
                 return self._confirm(best)
         elif not history.running and self._is_enough(None):
-            text = f"no batch size meets {self.spec.target}"
+            text = f"no batch size meets {self.spec.target}; {known_good(history).text(self.spec.target)}"
             return self._final(Phase.DONE, text, Ended.NOTHING_FEASIBLE)
         if left <= 0:
             if history.running:
@@ -304,16 +303,20 @@ class _State:
             and t.outcome is not Outcome.LOST
             and not is_programs_fault(self.history, t)
         ]
-        if any(map(self.history.has_reached, runs)):
+        reached = any(map(self.history.has_reached, runs))
+        if reached and any(t.suggestion.purpose is not Purpose.BASELINE for t in self.history.trials):
             return None
         message = f"runs the job unchanged, at batch size {self.baseline.batch_size}"
         if any(t.is_running for t in runs):
-            return Phase.SEARCHING, message, None
-        if len(runs) < BASELINE_RUNS:
+            return None if reached else (Phase.SEARCHING, message, None)
+        shown = known_good(self.history)
+        if len(runs) <= shown.runs and shown.needs_run:
             return Phase.SEARCHING, message, self._suggest(self.baseline, Purpose.BASELINE)
+        if reached and not shown.is_met_by_chance:
+            return None
         bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
-        shown = f"its best is {max(bests, key=self.spec.target.margin):g}" if bests else "it measured nothing"
-        text = f"the job unchanged misses {self.spec.target}: {shown}; lower the target or mend the job"
+        best = f"its best is {max(bests, key=self.spec.target.margin):g}" if bests else "it measured nothing"
+        text = f"the job unchanged misses {self.spec.target}: {best}; {shown.text(self.spec.target)}"
         return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
 
     def _is_enough(self, best: Setting | None) -> bool:
