@@ -19,7 +19,7 @@ from scipy.special import ndtri
 
 from autotuner.search.curve import Array
 from autotuner.search.data import Seen, over, points
-from autotuner.search.curves import Curves, OfCurves, log_evidence, model_of, predicted
+from autotuner.search.curves import Curves, OfCurves, log_evidence, model_of, others_of, predicted
 from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
     HELD,
@@ -275,6 +275,6 @@ def _ensemble(curves: Curves, is_whole: tuple[bool, ...]) -> Ensemble:
         columns += stopped
     members, evidence = rivals(space, ends)
     if any(len(run.curve) > 1 for run in curves.runs):
-        members.append(OfCurves(model_of(curves)))
+        members.append(OfCurves(model_of(curves), others_of(curves)))
         evidence.append(log_evidence(curves, ends, columns) + CURVES_AHEAD)
     return Ensemble(members, evidence, unit(ends))

@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 from autotuner.search.curve import Array
 from autotuner.search.data import Points, Seen, over, points
 from autotuner.search.ensemble import Ends, passes, unit
-from autotuner.search.model import Posterior, fit, level, margin_of, slope
+from autotuner.search.model import Posterior, fit, level, likely, margin_of, slope
 from autotuner.search.quasi import square_root, uniform
 from autotuner.search.space import Space
 from autotuner.spec import Target
@@ -23,6 +23,8 @@ LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
 """Fractions of a run at which a curve is sought above the target: some peak early and fall. Where the best
 value so far was seen comes beside them: a run of few steps has its peak at one of these, not between."""
 DRAWS: Final = 512
+RIVALS: Final = 4
+"""Other hyperparameters of the model, as likely, at which probabilities are averaged."""
 REMEMBERED: Final = 30
 """Runs, the last ones, by whose prediction the model of curves is weighed."""
 
@@ -54,6 +56,25 @@ def _fitted(curves: Curves) -> Array:
     return fit(curves.space, points(curves.space, curves.target, curves.length, curves.runs))
 
 
+@lru_cache(maxsize=64)
+def _likely(curves: Curves) -> tuple[Array, ...]:
+    data = points(curves.space, curves.target, curves.length, curves.runs)
+    return tuple(likely(curves.space, data, _fitted(curves), RIVALS))
+
+
+@lru_cache(maxsize=16)
+def others_of(curves: Curves) -> tuple[Posterior, ...]:
+    """Return the model of curves at other hyperparameters as likely as the fitted ones."""
+    data = points(curves.space, curves.target, curves.length, curves.runs)
+    found = []
+    for theta in _likely(curves.first(refit_count(len(curves.runs))))[1:]:
+        try:
+            found.append(Posterior(curves.space, theta, data))
+        except np.linalg.LinAlgError:
+            continue
+    return tuple(found)
+
+
 @lru_cache(maxsize=16)
 def model_of(curves: Curves) -> Posterior:
     """Return the model of curves; its hyperparameters are fitted at the counts of `refit_count`."""
@@ -80,12 +101,18 @@ class OfCurves:
     """The model of curves as a member of the ensemble."""
 
     posterior: Posterior
+    others: tuple[Posterior, ...] = ()
+    """At other hyperparameters, as likely: what is said of probabilities is an average over them too."""
+
+    @property
+    def _all(self) -> tuple[Posterior, ...]:
+        return self.posterior, *self.others
 
     def given(self, more: Ends) -> OfCurves:
         """Return the model given further ends too."""
         count = len(more)
         ends = Points(more.place, np.arange(count), np.ones(count), more.margin, np.ones(count))
-        return OfCurves(self.posterior.joined(ends))
+        return OfCurves(self.posterior.joined(ends), tuple(one.joined(ends) for one in self.others))
 
     def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
         """See `Ensemble.chance`."""
@@ -99,17 +126,23 @@ class OfCurves:
 
         A run is off the curve by an offset of its own and, at its luckiest, by one deviation of a measurement.
         """
-        kernel = self.posterior.kernel
-        bests = _bests(self.posterior, places)
-        reaches = np.clip(ndtr((bests + kernel.value_noise) / kernel.run_noise), 1e-12, 1.0)
-        return passes(reaches, owed[:, :, None]).mean(axis=1)
+        found = []
+        for posterior in self._all:
+            kernel, bests = posterior.kernel, _bests(posterior, places)
+            reaches = np.clip(ndtr((bests + kernel.value_noise) / kernel.run_noise), 1e-12, 1.0)
+            found.append(passes(reaches, owed[:, :, None]).mean(axis=1))
+        return np.asarray(np.mean(found, axis=0))
 
     def any_feasible(self, places: Array) -> float:
         """See `Ensemble.any_feasible`."""
-        mean, covariance = self.posterior.joint_ends(places)
-        ends = mean + ndtri(uniform(DRAWS, len(places))) @ square_root(covariance).T
-        best = _bests(self.posterior, places[:16])
-        return max(float((ends.max(axis=1) >= 0).mean()), float((best >= 0).mean(axis=1).max()))
+        return float(np.mean([_any_feasible(posterior, places) for posterior in self._all]))
+
+
+def _any_feasible(found: Posterior, places: Array) -> float:
+    mean, covariance = found.joint_ends(places)
+    ends = mean + ndtri(uniform(DRAWS, len(places))) @ square_root(covariance).T
+    best = _bests(found, places[:16])
+    return max(float((ends.max(axis=1) >= 0).mean()), float((best >= 0).mean(axis=1).max()))
 
 
 def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Sequence[int]) -> Ends:

@@ -310,6 +310,30 @@ def fit(space: Space, data: Points) -> Array:
     return np.asarray(prior.mean + prior.deviation * found.x)
 
 
+def likely(space: Space, data: Points, theta: Array, count: int) -> list[Array]:
+    """Return fitted hyperparameters and others as likely: draws from the Laplace approximation about them.
+
+    The curvature of the objective is taken from its gradients, in deviations of the prior; there the prior alone
+    has curvature 1, and a direction in which the runs say nothing keeps it.
+    """
+    prior = Prior.of(space, data)
+    size, step = len(theta), 0.1
+    try:
+        here = objective(space, prior, data, theta)[1] * prior.deviation
+        rows = [
+            (objective(space, prior, data, theta + step * unit * prior.deviation)[1] * prior.deviation - here) / step
+            for unit in np.eye(size)
+        ]
+    except np.linalg.LinAlgError:
+        return [theta]
+    curvature = np.array(rows)
+    values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+    root = vectors / np.sqrt(np.maximum(values, 1.0))
+    normal = np.random.default_rng(0).normal(size=((count + 1) // 2, size))
+    moved = np.concatenate([normal, -normal])[:count] @ root.T
+    return [theta, *(theta + prior.deviation * np.clip(one, -_BOUND, _BOUND) for one in moved)]
+
+
 class Posterior:
     """What the runs say of every curve.
 
