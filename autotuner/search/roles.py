@@ -22,6 +22,9 @@ from typing import Final
 from autotuner.spec import Choice, Dimension, FloatDimension
 
 _DECAY_NAMES: Final = frozenset({"wd", "l2"})
+_OPTIMIZERS: Final = frozenset(
+    {"sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam", "lars", "lamb", "lans", "lion", "adafactor", "muon"}
+)
 _NEAREST_ONE: Final = 1e-3
 """A momentum's distance from 1 counts as at least so much."""
 
@@ -97,6 +100,14 @@ def role(name: str, dimension: Dimension, *, is_learning_rate: bool) -> Role:
     if (lowered.endswith("decay") or lowered in _DECAY_NAMES) and dimension.log:
         return Role.WEIGHT_DECAY
     return Role.OTHER
+
+
+def is_optimizer(name: str, dimension: Dimension) -> bool:
+    """Return whether a choice is one of optimizers: good learning rates lie up to a hundred times apart."""
+    if not isinstance(dimension, Choice):
+        return False
+    known = {str(value).lower() for value in dimension.values} & _OPTIMIZERS
+    return "optim" in name.lower() or len(known) > 1
 
 
 def momentum_range(dimension: FloatDimension) -> float:

@@ -21,6 +21,10 @@ from autotuner.search.roles import Role
 from autotuner.search.space import Space
 from autotuner.spec import Choice, FloatDimension, IntegerDimension
 
+OTHER_OPTIMIZER: Final = 2.3
+"""E-folds by which the best learning rate of another optimizer may differ: a factor of ten, or a hundred."""
+OTHER_CHOICE: Final = 0.5
+"""And under another value of any other choice, such as a schedule: a factor of 1.6."""
 _NEAREST_ONE: Final = 1e-3
 
 
@@ -227,10 +231,20 @@ class Hump(Rival):
             columns += [x.choice[:, at] == value for value in range(count) if value != known][: count - 1]
         return np.array(columns, dtype=float).T.reshape(len(x.doublings), len(columns))
 
+    @cached_property
+    def _shifts(self) -> Array:
+        """Deviation of where the top of the hump lies under another value of a choice, in e-folds, (values,)."""
+        found = [
+            OTHER_OPTIMIZER if index in self.frame.space.optimizers else OTHER_CHOICE
+            for index, count in zip(self.frame.choices, self.frame.values, strict=True)
+            for _ in range(count - 1)
+        ]
+        return np.array(found)
+
     def _off(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return by how much the learning rate is off the top of the hump, in e-folds, (draws, n)."""
         wanted = p["power"] * math.log(2) * x.doublings - p["memory"] * x.memory + p["top"]
-        return x.rate - wanted - p["shift"] @ self._values(x).T
+        return x.rate - wanted - (p["shift"] * self._shifts) @ self._values(x).T
 
     def mean(self, p: Mapping[str, Array], x: Features) -> Array:
         found = p["level"] + p["growth"] * x.doublings - np.exp(p["bend"]) * x.doublings**2 * (x.doublings > 0)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import optuna
 
 from autotuner.search.history import Setting
-from autotuner.search.roles import EXPECTED, Role, momentum_range, reference_ranges, role
+from autotuner.search.roles import EXPECTED, Role, is_optimizer, momentum_range, reference_ranges, role
 from autotuner.spec import Choice, Dimension, FloatDimension, IntegerDimension, TuningSpec
 from autotuner.trial import ParameterValue
 
@@ -249,7 +249,18 @@ class Space:
         """
         gap = self.differences(places, self.origin_place[None], self._usual_exponents)[1:, :, 0]
         gap[self._is_choice[1:]] = 0.0  # another optimizer is no distance from a good one
+        if self.rate_index is not None:
+            # A learning rate of another optimizer is neither high nor low by what is good for this one.
+            for index in self.optimizers:
+                gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] = 0.0
         return gap.T
+
+    @cached_property
+    def optimizers(self) -> tuple[int, ...]:
+        """Coordinates that are choices of optimizers."""
+        return tuple(
+            index for index, (name, dimension) in enumerate(self.dimensions, start=1) if is_optimizer(name, dimension)
+        )
 
     @cached_property
     def _usual_exponents(self) -> Array:
