@@ -52,29 +52,32 @@ STILL: Final = 2.0
 """A confirmation that has begun is finished as long as the probability is below so many times these."""
 
 
-def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
+def decide(
+    spec: TuningSpec, trials: Iterable[Trial], now: datetime, earlier: tuple[History, ...] = ()
+) -> Decision:
     """Return what to start, what to stop and what to publish.
 
     Args:
         spec: What the user asks for.
         trials: Every trial of the job, in any order, ended or running.
         now: The present, for deadlines and costs; aware where the trials' own times are.
+        earlier: Studies whose trials are told to the search as prior data of other tasks.
     """
     observed = History.of(spec, trials)
     late = [stop for trial in observed.running if (stop := _deadline(observed, trial, now)) is not None]
     ending = {stop.number: stop for stop in late}
     # From here on every run counts as far as it has been judged: see autotuner.search.replay.
-    seen = replayed(observed.ending({stop.number: stop.outcome for stop in late}))
+    seen = replayed(observed.ending({stop.number: stop.outcome for stop in late}), earlier)
     for trial in seen.history.running:
         verdict = seen.verdicts.get(trial.number)
         if verdict is not None:
             ending[trial.number] = Stop(trial.number, verdict.outcome, verdict.reason)
-    state = _State(seen.history.ending({number: stop.outcome for number, stop in ending.items()}), now)
+    state = _State(seen.history.ending({number: stop.outcome for number, stop in ending.items()}), now, earlier)
     # One after the other, each in the light of those before: so it makes no difference whether the process
     # dies between two of them.
     while (stop := _first_stop(state)) is not None:
         ending[stop.number] = stop
-        state = _State(state.history.ending({stop.number: stop.outcome}), now)
+        state = _State(state.history.ending({stop.number: stop.outcome}), now, earlier)
     decision = state.decision()
     if decision.is_final:
         for trial in state.history.running:
@@ -125,6 +128,7 @@ class _State:
 
     history: History
     now: datetime
+    earlier: tuple[History, ...] = ()
 
     @property
     def spec(self) -> TuningSpec:
@@ -136,7 +140,7 @@ class _State:
 
     @cached_property
     def beliefs(self) -> Beliefs:
-        return Beliefs(self.history, self.space)
+        return Beliefs(self.history, self.space, self.earlier)
 
     @cached_property
     def gpu_hours(self) -> float:
@@ -252,7 +256,7 @@ class _State:
                 break
             starts.append(suggestion)
             history = History.of(self.spec, (*history.trials, Trial(suggestion)))
-            state = _State(history, self.now)
+            state = _State(history, self.now, self.earlier)
         if final is not None and not starts:
             return final
         return Decision(phase, message, tuple(starts), answer=self.answer())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Final
 
@@ -64,6 +64,8 @@ class Beliefs:
 
     history: History
     space: Space
+    earlier: tuple[History, ...] = ()
+    """Earlier studies whose runs may tell something of this one: prior data of other tasks, never its trials."""
 
     @cached_property
     def _ended(self) -> tuple[Trial, ...]:
@@ -98,6 +100,10 @@ class Beliefs:
         runs = tuple(map(self._seen, self._ended))
         return Curves(self.space, self.history.spec.target, self.history.run_length or 1.0, runs)
 
+    @property
+    def _is_whole(self) -> tuple[bool, ...]:
+        return tuple(t.outcome in WHOLE for t in self._ended)
+
     @cached_property
     def frontier(self) -> Frontier | None:
         """What the ended trials say; None before the first has ended."""
@@ -108,7 +114,12 @@ class Beliefs:
             _Ended(
                 curves=self._curves,
                 is_silent=tuple(t.outcome in SILENT for t in self._ended),
-                is_whole=tuple(t.outcome in WHOLE for t in self._ended),
+                is_whole=self._is_whole,
+                earlier=tuple(
+                    (found._curves, found._is_whole)  # noqa: SLF001 (another of its own kind)
+                    for found in (Beliefs(h, Space.of(h.spec)) for h in self.earlier)
+                    if found._ended  # noqa: SLF001
+                ),
                 limits=self._limits,
                 seed=spec.seed,
                 confirmations=spec.confirmations,
@@ -235,6 +246,7 @@ class _Ended:
     curves: Curves
     is_silent: tuple[bool, ...]
     is_whole: tuple[bool, ...]
+    earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
     limits: tuple[int, int]
     seed: int
     confirmations: int
@@ -251,7 +263,7 @@ def _frontier(ended: _Ended) -> Frontier:
     seen = [tally.get(s, (0, 0)) for s in tried]
     return Frontier(
         space=space,
-        ensemble=_ensemble(curves, ended.is_whole),
+        ensemble=_ensemble(curves, ended.is_whole, ended.earlier),
         tried=tried,
         limits=ended.limits,
         seed=ended.seed,
@@ -259,22 +271,37 @@ def _frontier(ended: _Ended) -> Frontier:
     )
 
 
-def _ensemble(curves: Curves, is_whole: tuple[bool, ...]) -> Ensemble:
+def _ensemble(
+    curves: Curves, is_whole: tuple[bool, ...], earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
+) -> Ensemble:
     """Return the rivals' judgement by where runs ended, and where those that were stopped would have."""
-    space, target, length = curves.space, curves.target, curves.length
-    done = [whole or run.curve.last_step >= (run.length or length) for run, whole in zip(curves.runs, is_whole, strict=True)]
-    seen = [run for run, whole in zip(curves.runs, done, strict=True) if whole]
-    best = [float(over(target, run.curve.values).max()) for run in seen]
-    places = np.array([space.coordinates(run.setting) for run in seen]).reshape(-1, space.size)
-    ends = Ends(places, np.array(best), np.zeros(len(seen)))
-    columns = [i for i, whole in enumerate(done) if whole]
-    stopped = [i for i, whole in enumerate(done) if not whole]
-    if stopped:
-        runs = [curves.runs[i] for i in stopped]
-        ends = ends.joined(predicted(model_of(curves), curves, runs, stopped))
-        columns += stopped
-    members, evidence = rivals(space, ends)
+    ends, columns = _ends(curves, is_whole)
+    others = []
+    for study, ended in earlier:
+        told, runs = _ends(study, ended)
+        places = np.array([curves.space.coordinates(study.runs[i].setting) for i in runs])
+        others.append(replace(told, place=places))
+    members, evidence = rivals(curves.space, ends, others)
     if any(len(run.curve) > 1 for run in curves.runs):
         members.append(OfCurves(model_of(curves), others_of(curves)))
         evidence.append(log_evidence(curves, ends, columns) + CURVES_AHEAD)
     return Ensemble(members, evidence, unit(ends))
+
+
+@lru_cache(maxsize=64)
+def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
+    """Return where runs ended or would have, and the number of the run that each end is of."""
+    space, target, length = curves.space, curves.target, curves.length
+    done = [
+        whole or run.curve.last_step >= (run.length or length)
+        for run, whole in zip(curves.runs, is_whole, strict=True)
+    ]
+    columns = [i for i, whole in enumerate(done) if whole]
+    best = [float(over(target, curves.runs[i].curve.values).max()) for i in columns]
+    places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
+    ends = Ends.own(places, np.array(best), np.zeros(len(columns)))
+    stopped = [i for i, whole in enumerate(done) if not whole]
+    if not stopped:
+        return ends, columns
+    more = predicted(model_of(curves), curves, [curves.runs[i] for i in stopped], stopped)
+    return ends.joined(more), columns + stopped

@@ -156,7 +156,7 @@ def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: S
     paths = np.where(last[:, None, None] >= LATE, -np.inf, paths).max(axis=2)
     best = np.array([float(over(curves.target, run.curve.values).max()) for run in runs])
     margin = np.maximum(margin_of(paths, kernel.headroom), best[:, None])
-    return Ends(places, np.median(margin, axis=1), margin.var(axis=1))
+    return Ends.own(places, np.median(margin, axis=1), margin.var(axis=1))
 
 
 @lru_cache(maxsize=1024)

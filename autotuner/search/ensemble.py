@@ -21,6 +21,8 @@ from autotuner.search.monte_carlo import sample
 from autotuner.search.shape import Features, Frame, Hump, Plain, Rival
 from autotuner.search.space import Space
 
+SAID_ALIKE: Final = 4.0
+"""Nats for the rival that is told of earlier studies: the user has named them for they are alike."""
 DRAWS: Final = 64
 """Draws of each rival's parameters."""
 JITTER: Final = 1e-6
@@ -34,14 +36,28 @@ _LEVELS: Final = ndtri((np.arange(24) + 0.5) / 24)
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Where runs ended, or would have: of setting `place[i]`, the best margin and its variance."""
+    """Where runs ended, or would have: of setting `place[i]`, the best margin and its variance.
+
+    `task[i]` is 0 for the study's own runs, and 1, 2, ... for those of earlier studies.
+    """
 
     place: Array
     margin: Array
     variance: Array
+    task: np.ndarray
+
+    @classmethod
+    def own(cls, place: Array, margin: Array, variance: Array) -> Ends:
+        """Return ends of the study's own runs."""
+        return cls(place, margin, variance, np.zeros(len(margin), dtype=int))
 
     def __len__(self) -> int:
         return len(self.margin)
+
+    def scaled(self, unit: float, task: int | None = None) -> Ends:
+        """Return the ends in another unit, and as of another task where one is given."""
+        tasks = self.task if task is None else np.full(len(self), task)
+        return Ends(self.place, self.margin / unit, self.variance / unit**2, tasks)
 
     def joined(self, more: Ends) -> Ends:
         """Return these and more."""
@@ -49,6 +65,7 @@ class Ends:
             np.concatenate([self.place, more.place]),
             np.concatenate([self.margin, more.margin]),
             np.concatenate([self.variance, more.variance]),
+            np.concatenate([self.task, more.task]),
         )
 
 
@@ -63,7 +80,7 @@ class _Fit:
     def __init__(self, rival: Rival, values: Array, size: float, ends: Ends) -> None:
         self.rival, self.values, self.size = rival, values, size
         self.p = rival.read(values)
-        self.x = rival.frame.features(ends.place)
+        self.x = rival.frame.features(ends.place, ends.task)
         self.noise = np.exp(self.p["noise"][:, 0])
         covariance, residual, jacobian = _system(rival, self.p, size, self.x, ends)
         factor = np.linalg.cholesky(covariance)
@@ -127,23 +144,48 @@ def _alone(rival: Rival, size: float, x: Features, ends: Ends, values: Array) ->
 RIVALS: Final[tuple[type[Rival], ...]] = (Hump, Plain)
 
 
-def rivals(space: Space, ends: Ends) -> tuple[list[Member], list[float]]:
-    """Return the rivals of `shape` given the ends of runs, and the log of each one's evidence."""
+def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list[Member], list[float]]:
+    """Return the rivals of `shape` given the ends of runs, and the log of each one's evidence.
+
+    Args:
+        space: The search space.
+        ends: Where the study's own runs ended.
+        earlier: Where runs of earlier studies ended, each in its own margin over its own target. One rival more
+            is told of them; how alike it holds the studies to be, it learns.
+    """
     frame, size = Frame(space), unit(ends)
-    x = frame.features(ends.place)
     members: list[Member] = []
     evidence = []
     for kind in RIVALS:
-        rival = kind(frame)
-        drawn = sample(
-            lambda values, rival=rival: _log_likelihood(rival, size, x, ends, values),
-            DRAWS,
-            rival.size,
-            np.random.default_rng(len(ends)),
-        )
-        members.append(OfEnds(rival, drawn.values, size, ends))
-        evidence.append(drawn.log_evidence)
+        found = _drawn(kind(frame), ends.scaled(size))
+        members.append(found[0].in_unit(size))
+        evidence.append(found[1] - len(ends) * math.log(size))
+    if earlier:
+        informed, other = Hump(frame, len(earlier)), _stacked(earlier)
+        alone = _drawn(informed, other)[1]
+        found = _drawn(informed, ends.scaled(size).joined(other))
+        members.append(found[0].in_unit(size))
+        evidence.append(found[1] - alone - len(ends) * math.log(size) + SAID_ALIKE)
     return members, evidence
+
+
+def _stacked(earlier: Sequence[Ends]) -> Ends:
+    """Return the ends of earlier studies together, each measured by its own usual margin."""
+    first, *rest = (ends.scaled(unit(ends), task) for task, ends in enumerate(earlier, start=1))
+    for more in rest:
+        first = first.joined(more)
+    return first
+
+
+def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
+    x = rival.frame.features(ends.place, ends.task)
+    drawn = sample(
+        lambda values: _log_likelihood(rival, 1.0, x, ends, values),
+        DRAWS,
+        rival.size,
+        np.random.default_rng(len(ends)),
+    )
+    return OfEnds(rival, drawn.values, 1.0, ends), drawn.log_evidence
 
 
 class Member(Protocol):
@@ -168,16 +210,21 @@ class OfEnds:
 
     rival: Rival
     values: Array
-    size: float
+    unit: float
+    """The unit of margins outside; within, they are measured by it."""
     ends: Ends
+
+    def in_unit(self, unit: float) -> OfEnds:
+        """Return the rival with margins in this unit."""
+        return OfEnds(self.rival, self.values, unit, self.ends)
 
     @cached_property
     def _fit(self) -> _Fit:
-        return _Fit(self.rival, self.values, self.size, self.ends)
+        return _Fit(self.rival, self.values, 1.0, self.ends)
 
     def given(self, more: Ends) -> OfEnds:
         """Return the rival given further ends too, at the same parameters."""
-        return OfEnds(self.rival, self.values, self.size, self.ends.joined(more))
+        return OfEnds(self.rival, self.values, self.unit, self.ends.joined(more.scaled(self.unit)))
 
     def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
         """See `Ensemble.chance`."""
@@ -259,4 +306,4 @@ class Ensemble:
     def believed(self, places: Array) -> Ends:
         """Return ends that say of places that they end as expected (the Kriging believer, Ginsbourger et al. 2010)."""
         level = self.chance(places)[1]
-        return Ends(places, self.size * np.sinh(np.clip(level, -3, 3)), np.zeros(len(places)))
+        return Ends.own(places, self.size * np.sinh(np.clip(level, -3, 3)), np.zeros(len(places)))

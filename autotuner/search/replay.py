@@ -59,7 +59,7 @@ class Replayed:
     verdicts: Mapping[int, Verdict]
 
 
-def replayed(history: History) -> Replayed:
+def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
     """Return the trials as far as they count, each judged by those of a smaller number that have ended."""
     space = Space.of(history.spec)
     seen: list[Trial] = []
@@ -68,7 +68,7 @@ def replayed(history: History) -> Replayed:
     for trial in history.trials:
         counted = trial
         if trial.outcome in JUDGED and len(curve(trial)) and history.run_length:
-            found = _judged(_Case.of(history, space, before, trial))
+            found = _judged(_Case.of(history, earlier, space, before, trial))
             if found is not None:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
@@ -126,17 +126,21 @@ class _Case:
 
     key: tuple[Hashable, ...]
     history: History = field(compare=False)
+    earlier: tuple[History, ...] = field(compare=False)
     space: Space = field(compare=False)
     before: _Before = field(compare=False)
     trial: Trial = field(compare=False)
 
     @classmethod
-    def of(cls, history: History, space: Space, before: _Before, trial: Trial) -> _Case:
+    def of(
+        cls, history: History, earlier: tuple[History, ...], space: Space, before: _Before, trial: Trial
+    ) -> _Case:
         """Return the case of a run."""
         key = (
             history.run_length,
             history.is_length_known,
             history.unit,
+            tuple(map(_identity, (t for h in earlier for t in h.trials))),
             history.spec.target,
             history.spec.confirmations,
             space,
@@ -144,12 +148,12 @@ class _Case:
             before.link,
             _identity(trial),
         )
-        return cls(key, history, space, before, trial)
+        return cls(key, history, earlier, space, before, trial)
 
     def at(self, step: float) -> _Case:
         """Return the case as it was when the run had come to a step."""
         trial = replace(_cut(self.trial, step), outcome=None)
-        return _Case.of(self.history, self.space, self.before, trial)
+        return _Case.of(self.history, self.earlier, self.space, self.before, trial)
 
 
 def _identity(trial: Trial) -> tuple[Hashable, ...]:
@@ -184,7 +188,7 @@ def _stopped(case: _Case) -> Verdict | None:
     """Return the verdict on a run by what it promises as far as it has come."""
     history, trial = case.history, case.trial
     target, step = history.spec.target, curve(trial).last_step
-    beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space)
+    beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)
     begun = step >= FEWEST_SEEN * _length(history, trial)
     chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM

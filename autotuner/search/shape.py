@@ -39,6 +39,7 @@ class Features:
         other: Way of the other numeric hyperparameters from the known-good value, in ranges, (n, k).
         choice: Number of the value of each choice, (n, c).
         unit: All coordinates in 0..1, (n, d).
+        task: 0 for settings of the study itself, 1, 2, ... for those of earlier studies, (n,).
     """
 
     doublings: Array
@@ -47,6 +48,7 @@ class Features:
     other: Array
     choice: np.ndarray
     unit: Array
+    task: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class Frame:
     def origin(self) -> Array:
         return self.space.origin_place
 
-    def features(self, places: Array) -> Features:
-        """Return the features of places (n, d)."""
+    def features(self, places: Array, task: np.ndarray | None = None) -> Features:
+        """Return the features of places (n, d), of the study itself where no `task` (n,) is given."""
         space, index = self.space, self.space.rate_index
         rate, memory = np.zeros(len(places)), np.zeros(len(places))
         if index is not None:
@@ -104,6 +106,7 @@ class Frame:
             other=places[:, self.others] - self.origin[list(self.others)],
             choice=places[:, self.choices].astype(int),
             unit=places[:, self.numeric],
+            task=np.zeros(len(places), dtype=int) if task is None else task,
         )
 
 
@@ -119,8 +122,8 @@ class Parameter:
 class Rival:
     """A prior over settings: named parameters, and the mean and covariance that they give."""
 
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
+    def __init__(self, frame: Frame, earlier: int = 0) -> None:
+        self.frame, self.earlier = frame, earlier
         self.parameters: dict[str, Parameter] = {
             "scale": Parameter(0.0, 0.7),
             "noise": Parameter(math.log(0.15), 0.8),
@@ -210,6 +213,10 @@ class Hump(Rival):
             "best": Parameter(0.0, 0.4, others),
             "loss": Parameter(math.log(1.0), 1.2, others),
             "value": Parameter(0.0, 0.7, values),
+            "alike": Parameter(1.0, 1.0, min(self.earlier, 1)),
+            "other level": Parameter(0.0, 0.7, self.earlier),
+            "other size": Parameter(0.0, 1.0, self.earlier),
+            "other top": Parameter(0.0, 0.7, self.earlier),
         }
         if self.frame.space.rate_index is not None:
             found |= {
@@ -244,20 +251,30 @@ class Hump(Rival):
     def _off(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return by how much the learning rate is off the top of the hump, in e-folds, (draws, n)."""
         wanted = p["power"] * math.log(2) * x.doublings - p["memory"] * x.memory + p["top"]
+        wanted = wanted + p["other top"] @ self._tasks(x).T
         return x.rate - wanted - (p["shift"] * self._shifts) @ self._values(x).T
 
     def mean(self, p: Mapping[str, Array], x: Features) -> Array:
-        found = p["level"] + p["growth"] * x.doublings - np.exp(p["bend"]) * x.doublings**2 * (x.doublings > 0)
-        found = found + p["value"] @ self._values(x).T
+        doublings = self._doublings(p, x)
+        found = p["level"] + p["growth"] * doublings - np.exp(p["bend"]) * np.maximum(doublings, 0) ** 2
+        found = found + p["value"] @ self._values(x).T + p["other level"] @ self._tasks(x).T
         if "top" in p:
             off = self._off(p, x)
             found = found - np.arcsinh(np.exp(p["narrow"] + p["steep"] * np.where(off > 0, 0.5, -0.5)) * off**2)
         away = x.other[None] - p["best"][:, None]
         return found - np.arcsinh(np.exp(p["loss"])[:, None] * away**2).sum(axis=2)
 
+    def _tasks(self, x: Features) -> Array:
+        """Return which earlier study a setting is of, (n, earlier)."""
+        return (x.task[:, None] == np.arange(1, self.earlier + 1)).astype(float)
+
+    def _doublings(self, p: Mapping[str, Array], x: Features) -> Array:
+        """Return doublings of the batch, earlier studies' moved to where they bear on this one, (draws, n)."""
+        return np.asarray(x.doublings + p["other size"] @ self._tasks(x).T)
+
     def _inputs(self, p: Mapping[str, Array], x: Features) -> tuple[Array, Array]:
         """Return what the residual depends on, (draws, n, k), divided by its length scales."""
-        parts = [np.broadcast_to(x.doublings / np.exp(p["doubling"]), (len(p["level"]), len(x.doublings)))[:, :, None]]
+        parts = [(self._doublings(p, x) / np.exp(p["doubling"]))[:, :, None]]
         if "top" in p:
             parts.append((self._off(p, x) / np.exp(p["efold"]))[:, :, None])
         if self.frame.others:
@@ -268,7 +285,12 @@ class Hump(Rival):
         left, right = self._inputs(p, x), self._inputs(p, y)
         squared = (left**2).sum(axis=2)[:, :, None] + (right**2).sum(axis=2)[:, None]
         squared = squared - 2 * left @ right.transpose(0, 2, 1) + self._apart(p, x, y)
-        return np.exp(2 * p["height"])[:, :, None] * matern(squared)
+        found = np.exp(2 * p["height"])[:, :, None] * matern(squared)
+        if self.earlier:
+            # Of what is left, studies share a part.
+            differs = x.task[:, None] != y.task[None]
+            found = np.where(differs, found / (1 + np.exp(-p["alike"][:, :, None])), found)
+        return found
 
     def variance(self, p: Mapping[str, Array], x: Features) -> Array:
         return np.repeat(np.exp(2 * p["height"]), len(x.doublings), axis=1)
