@@ -72,7 +72,9 @@ def decide(
         verdict = seen.verdicts.get(trial.number)
         if verdict is not None:
             ending[trial.number] = Stop(trial.number, verdict.outcome, verdict.reason)
-    state = _State(seen.history.ending({number: stop.outcome for number, stop in ending.items()}), now, earlier)
+    state = _State(
+        seen.history.ending({number: stop.outcome for number, stop in ending.items()}), now, earlier
+    )
     # One after the other, each in the light of those before: so it makes no difference whether the process
     # dies between two of them.
     while (stop := _first_stop(state)) is not None:
@@ -319,8 +321,8 @@ class _State:
         if reached and not shown.is_met_by_chance:
             return None
         bests = [best for t in runs if (best := curve(t).best(self.spec.target)) is not None]
-        best = f"its best is {max(bests, key=self.spec.target.margin):g}" if bests else "it measured nothing"
-        text = f"the job unchanged misses {self.spec.target}: {best}; {shown.text(self.spec.target)}"
+        shows = f"its best is {max(bests, key=self.spec.target.margin):g}" if bests else "it measured nothing"
+        text = f"the job unchanged misses {self.spec.target}: {shows}; {shown.text(self.spec.target)}"
         return self._final(Phase.DONE, text, Ended.BASELINE_MISSES)
 
     def _is_enough(self, best: Setting | None) -> bool:
@@ -334,6 +336,7 @@ class _State:
     @property
     def _effort(self) -> float:
         """What the search has trained, in whole runs; what still runs counts as one, which it may become."""
+
         def length(trial: Trial) -> float:
             return self.history.length_of(trial.suggestion.batch_size) or math.inf
 

@@ -180,8 +180,6 @@ def moves(frontier: Frontier, low: float, high: float) -> Array:
     octave = space.batch_coordinate(2 * space.batch_sizes[0])
     batches = np.unique(np.clip([*(low + octave * np.array(STEPS)), *(anchors[:, 0] + octave)], low, high))
     found = [
-        space.carried(anchors, np.full(len(anchors), batch), power)
-        for batch in batches
-        for power in POWERS
+        space.carried(anchors, np.full(len(anchors), batch), power) for batch in batches for power in POWERS
     ]
     return np.concatenate([space.shifted(places, factor) for places in found for factor in FACTORS])

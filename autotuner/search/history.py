@@ -180,7 +180,11 @@ class History:
 
 def _unit(history: History) -> Unit:
     length, usual = history.run_length, history.spec.baseline_batch_size
-    others = [t for t in history.trials if max(t.suggestion.batch_size / usual, usual / t.suggestion.batch_size) >= TOLD]
+    others = [
+        t
+        for t in history.trials
+        if max(t.suggestion.batch_size / usual, usual / t.suggestion.batch_size) >= TOLD
+    ]
     if length is None:
         return Unit.UNKNOWN
     for trial in others:

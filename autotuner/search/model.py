@@ -321,7 +321,8 @@ def likely(space: Space, data: Points, theta: Array, count: int) -> list[Array]:
     try:
         here = objective(space, prior, data, theta)[1] * prior.deviation
         rows = [
-            (objective(space, prior, data, theta + step * unit * prior.deviation)[1] * prior.deviation - here) / step
+            (objective(space, prior, data, theta + step * unit * prior.deviation)[1] * prior.deviation - here)
+            / step
             for unit in np.eye(size)
         ]
     except np.linalg.LinAlgError:

@@ -173,7 +173,12 @@ def _judged(case: _Case) -> Verdict | None:
     for step in (*_points(seen, length), math.inf):
         if met <= step:
             return None if met == math.inf else Verdict(met, Outcome.REACHED, f"has reached {target}")
-        if history.unit is not Unit.UNKNOWN and history.is_length_known and step >= length and trial.is_running:
+        if (
+            history.unit is not Unit.UNKNOWN
+            and history.is_length_known
+            and step >= length
+            and trial.is_running
+        ):
             reason = f"has run its {length:g} steps and misses {target}"
             return Verdict(step, Outcome.MISSED, reason)
         if step < length and trial.suggestion.purpose is not Purpose.BASELINE:
@@ -193,7 +198,9 @@ def _stopped(case: _Case) -> Verdict | None:
     chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
     # Where the length of a run may go by the batch size, little progress is no ground to end it.
-    is_measured = history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
+    is_measured = (
+        history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
+    )
     if is_measured and chance < HOPELESS and (begun or not (confirms or _leaps(case))):
         return Verdict(step, Outcome.HOPELESS, f"reaches {target} with probability {chance:.2f} only")
     if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):

@@ -23,7 +23,21 @@ from autotuner.spec import Choice, Dimension, FloatDimension
 
 _DECAY_NAMES: Final = frozenset({"wd", "l2"})
 _OPTIMIZERS: Final = frozenset(
-    {"sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta", "nadam", "lars", "lamb", "lans", "lion", "adafactor", "muon"}
+    {
+        "sgd",
+        "adam",
+        "adamw",
+        "rmsprop",
+        "adagrad",
+        "adadelta",
+        "nadam",
+        "lars",
+        "lamb",
+        "lans",
+        "lion",
+        "adafactor",
+        "muon",
+    }
 )
 _NEAREST_ONE: Final = 1e-3
 """A momentum's distance from 1 counts as at least so much."""

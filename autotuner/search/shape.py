@@ -19,7 +19,7 @@ import numpy as np
 from autotuner.search.curve import Array
 from autotuner.search.roles import Role
 from autotuner.search.space import Space
-from autotuner.spec import Choice, FloatDimension, IntegerDimension
+from autotuner.spec import Choice, FloatDimension
 
 OTHER_OPTIMIZER: Final = 2.3
 """E-folds by which the best learning rate of another optimizer may differ: a factor of ten, or a hundred."""
@@ -97,7 +97,9 @@ class Frame:
                 dimension = space.dimensions[i - 1][1]
                 assert isinstance(dimension, FloatDimension)  # noqa: S101 (as the role says)
                 low, width = dimension.minimum, dimension.maximum - dimension.minimum
-                here, there = (np.maximum(1 - low - width * at, _NEAREST_ONE) for at in (self.origin[i], places[:, i]))
+                here, there = (
+                    np.maximum(1 - low - width * at, _NEAREST_ONE) for at in (self.origin[i], places[:, i])
+                )
                 memory = memory + np.log(here / there)
         return Features(
             doublings=space.doublings(places),
@@ -160,20 +162,20 @@ class Rival:
         if not self.frame.choices:
             return 0.0
         differs = (x.choice[:, None] != y.choice[None]).astype(float)
-        return np.einsum("nmc,pc->pnm", differs, np.exp(-2 * p["equal"]))
+        return np.asarray(np.einsum("nmc,pc->pnm", differs, np.exp(-2 * p["equal"])))
 
 
 def matern(squared: Array) -> Array:
     """Return the Matern 5/2 kernel of a squared distance."""
     scaled = np.sqrt(5 * np.maximum(squared, 0))
-    return (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+    return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
 
 
 def _squared(x: Array, y: Array, scale: Array) -> Array:
     """Return squared distances (draws, n, m) of x (n, k) and y (m, k), scales (draws, k)."""
     left, right = x[None] / scale[:, None], y[None] / scale[:, None]
     product = left @ right.transpose(0, 2, 1)
-    return (left**2).sum(axis=2)[:, :, None] + (right**2).sum(axis=2)[:, None] - 2 * product
+    return np.asarray((left**2).sum(axis=2)[:, :, None] + (right**2).sum(axis=2)[:, None] - 2 * product)
 
 
 class Plain(Rival):
@@ -260,7 +262,9 @@ class Hump(Rival):
         found = found + p["value"] @ self._values(x).T + p["other level"] @ self._tasks(x).T
         if "top" in p:
             off = self._off(p, x)
-            found = found - np.arcsinh(np.exp(p["narrow"] + p["steep"] * np.where(off > 0, 0.5, -0.5)) * off**2)
+            found = found - np.arcsinh(
+                np.exp(p["narrow"] + p["steep"] * np.where(off > 0, 0.5, -0.5)) * off**2
+            )
         away = x.other[None] - p["best"][:, None]
         return found - np.arcsinh(np.exp(p["loss"])[:, None] * away**2).sum(axis=2)
 
@@ -272,7 +276,7 @@ class Hump(Rival):
         """Return doublings of the batch, earlier studies' moved to where they bear on this one, (draws, n)."""
         return np.asarray(x.doublings + p["other size"] @ self._tasks(x).T)
 
-    def _inputs(self, p: Mapping[str, Array], x: Features) -> tuple[Array, Array]:
+    def _inputs(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return what the residual depends on, (draws, n, k), divided by its length scales."""
         parts = [(self._doublings(p, x) / np.exp(p["doubling"]))[:, :, None]]
         if "top" in p:

@@ -259,7 +259,9 @@ class Space:
     def optimizers(self) -> tuple[int, ...]:
         """Coordinates that are choices of optimizers."""
         return tuple(
-            index for index, (name, dimension) in enumerate(self.dimensions, start=1) if is_optimizer(name, dimension)
+            index
+            for index, (name, dimension) in enumerate(self.dimensions, start=1)
+            if is_optimizer(name, dimension)
         )
 
     @cached_property

@@ -51,7 +51,12 @@ def test_the_proposal_is_one_that_its_runs_meet_and_of_few_digits():
 def test_a_loss_is_proposed_larger():
     asked = spec(target="loss <= 2", run_length="2")
     told = [
-        trial(n, (3.0, best), Outcome.MISSED if best > 2 else Outcome.REACHED, suggestion(n, purpose=Purpose.BASELINE))
+        trial(
+            n,
+            (3.0, best),
+            Outcome.MISSED if best > 2 else Outcome.REACHED,
+            suggestion(n, purpose=Purpose.BASELINE),
+        )
         for n, best in enumerate((1.9, 2.1, 2.1, 1.9))
     ]
     proposal = known_good(History.of(asked, told)).proposal
