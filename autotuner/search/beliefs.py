@@ -9,7 +9,7 @@ from all trials, running ones included.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Final
@@ -17,9 +17,8 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtri
 
-from autotuner.search.curve import Array
-from autotuner.search.data import Seen, over, points
 from autotuner.search.curves import Curves, OfCurves, log_evidence, model_of, others_of, predicted
+from autotuner.search.data import Seen, over, points
 from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
     HELD,
@@ -34,7 +33,6 @@ from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.model import Posterior
 from autotuner.search.quasi import generator, square_root, uniform
 from autotuner.search.space import Space
-from autotuner.spec import Target
 from autotuner.trial import Outcome, Purpose, Trial
 
 DRAWS: Final = 512

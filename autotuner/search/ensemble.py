@@ -1,8 +1,8 @@
-"""Predict where runs end by rival priors, each at many draws of its parameters, weighed by their evidence.
+"""Predict where runs end by rival priors, at draws of their parameters, weighed by their evidence.
 
-With a dozen runs nobody knows how noisy a run is, or how steep the hump in the learning rate is. So nothing is fitted:
-every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over the rivals of
-`shape`, by the probability that each gave to the runs that were seen.
+A dozen runs do not tell how noisy a run is, or how steep the hump in the learning rate is. So nothing is fitted:
+every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over the
+rivals, by the probability that each gave to the runs that were seen.
 """
 
 from __future__ import annotations
@@ -252,10 +252,10 @@ class OfEnds:
 
 
 def passes(reaches: Array, owed: np.ndarray) -> Array:
-    """Return the chance that fresh runs confirm, each of which reaches the target with chance `reaches` (..., m, k).
+    """Return the chance that fresh runs confirm, if each reaches the target with chance `reaches` (..., m, k).
 
-    Of each of m, `owed` (m, 2, 1) says how many more runs must reach the target, and how many may miss it until
-    then: the number of misses is negative binomial.
+    Of each of m, `owed` (m, 2, 1) says how many more runs must reach the target, and how many may miss it
+    until then: the number of misses is negative binomial.
     """
     reach, miss = owed[:, 0], owed[:, 1]
     found = nbdtr(np.maximum(miss, 0), np.maximum(reach, 1), reaches)
@@ -263,7 +263,7 @@ def passes(reaches: Array, owed: np.ndarray) -> Array:
 
 
 class Ensemble:
-    """What the runs say of where any setting ends, averaged over rivals by weight, and over their parameters."""
+    """What the runs say of where any setting ends, averaged over the rivals by weight."""
 
     def __init__(self, members: Sequence[Member], log_evidence: Sequence[float], size: float) -> None:
         evidence = np.array(log_evidence)
@@ -282,8 +282,10 @@ class Ensemble:
         return Ensemble([m.given(more) for m in self._members], self.log_evidence, self.size)
 
     def chance(self, places: Array, spare: float = 0.0) -> tuple[Array, Array]:
-        """Return the probability that places' noise-free ends beat the target by `spare` deviations of a run's
-        noise, and their expected levels, (m,) each."""
+        """Return the probability that places meet the target, noise aside, and their expected levels.
+
+        (m,) each; to meet it with something to spare, by `spare` deviations of a run's noise.
+        """
         chance, expected = np.zeros(len(places)), np.zeros(len(places))
         for member, weight in self._weighed:
             found = member.chance(places, spare)
@@ -304,6 +306,6 @@ class Ensemble:
         return sum(weight * member.any_feasible(places) for member, weight in self._weighed)
 
     def believed(self, places: Array) -> Ends:
-        """Return ends that say of places that they end as expected (the Kriging believer, Ginsbourger et al. 2010)."""
+        """Return ends that say of places that they end as expected (Kriging believer, Ginsbourger 2010)."""
         level = self.chance(places)[1]
         return Ends.own(places, self.size * np.sinh(np.clip(level, -3, 3)), np.zeros(len(places)))

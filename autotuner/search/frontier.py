@@ -15,9 +15,9 @@ from typing import Final
 import numpy as np
 
 from autotuner.search.curve import Array
+from autotuner.search.ensemble import Ensemble
 from autotuner.search.history import Setting
 from autotuner.search.quasi import generator
-from autotuner.search.ensemble import Ensemble
 from autotuner.search.space import Space
 
 HALF_A_DOUBLING: Final = 0.5
@@ -53,7 +53,7 @@ class Frontier:
     A function of the ensemble and the settings tried; each answer is computed once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (all that it is a function of)
         self,
         *,
         space: Space,

@@ -1,8 +1,7 @@
-"""What the known-good setting's own runs say of the target: whether it can be confirmed at all, and which one can.
+"""Judge by the known-good setting's own runs whether the target can be confirmed at all, and which one can.
 
-A target that the unchanged job meets in two runs of four is met by chance. No larger batch can be confirmed against
-it, and a search that goes on all the same chases noise. One run that meets the target says nothing against it, so
-there are further runs only after a miss.
+A target that the unchanged job meets in two runs of four is met by chance: no larger batch can be confirmed
+against it. One run that meets the target says nothing against it, so there are more only after a miss.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from autotuner.trial import Trial
 RUNS: Final = 4
 """Runs of the unchanged job at most."""
 ENOUGH_MET: Final = 0.75
-"""Part of its runs that must meet the target: of a setting that meets it so often, three of four fresh runs do with
-probability 0.74; of one that meets it in every second run, 0.31."""
+"""Part of its runs that must meet the target. A setting that meets it so often is confirmed by three of at most
+four fresh runs with probability 0.74; one that meets it in every second run, with 0.31."""
 SPARE: Final = 1.3
 """Deviations between runs by which a setting should beat its target: nine of ten runs then meet it."""
 DIGITS: Final = 3

@@ -1,8 +1,8 @@
 """Draw parameters from a posterior by sequential Monte Carlo, with its evidence.
 
-The likelihood is let in by steps (likelihood tempering, Del Moral, Doucet and Jasra 2006, section 2.3.1): at each
-step the draws are weighed, resampled, and moved by elliptical slice sampling (Murray, Adams and MacKay 2010), which
-needs a standard normal prior and nothing to tune. The same arguments give the same draws.
+The likelihood is tempered (Del Moral, Doucet and Jasra 2006, section 2.3.1): at each step the draws are
+weighed, resampled, and moved by elliptical slice sampling (Murray, Adams and MacKay 2010), which needs a
+standard normal prior and has nothing to tune. The same arguments give the same draws.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Expectation:
 
 EXPECTED: Final = {
     Role.BATCH_SIZE: Expectation(Normal(0.5, 0.4), exponent=Normal(0.5, 0.25)),
-    Role.LEARNING_RATE: Expectation(Normal(-0.75, 0.35), Normal(0.0, 0.5), Normal(-3.0, 2.0)),
+    Role.LEARNING_RATE: Expectation(Normal(-1.6, 0.5), Normal(0.0, 0.5), Normal(-3.0, 2.0)),
     Role.MOMENTUM: Expectation(Normal(0.0, 0.45), Normal(0.0, 0.4), Normal(0.0, 0.4), Normal(0.9, 0.25)),
     Role.WEIGHT_DECAY: Expectation(Normal(-0.3, 0.45), Normal(0.0, 0.3), Normal(-0.3, 0.3)),
     Role.OTHER: Expectation(Normal(-0.15, 0.45), Normal(0.0, 0.15), Normal(-0.25, 0.2)),

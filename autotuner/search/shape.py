@@ -1,9 +1,10 @@
-"""What a run's end is expected to be before it has run: the rival priors over settings.
+"""Priors over settings: where a run is expected to end before it has run.
 
-Each is a Gaussian process of where runs end, `z = asinh(margin / s)`, whose parameters are drawn and not fitted.
-`Hump` knows what holds for trainings of every kind: one hump in the logarithm of the learning rate, steep above and
-gentle below, whose top follows the batch by a power between 0 and 1 and `1 - momentum`; every other numeric
-hyperparameter has a best value somewhere. `Plain` knows nothing but that near settings end alike.
+Each is a Gaussian process of where runs end, `z = asinh(margin / s)`, whose parameters are drawn, not fitted.
+`Hump` knows what holds for trainings of every kind: one hump in the logarithm of the learning rate, steep above
+and gentle below, whose top follows the batch by a power between 0 and 1 and `1 - momentum`; every other numeric
+hyperparameter has a best value somewhere. `Plain` knows only that near settings end alike. The README of this
+package has a table of the priors with their reasons.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Frame:
 
     @cached_property
     def origin(self) -> Array:
+        """The known-good setting."""
         return self.space.origin_place
 
     def features(self, places: Array, task: np.ndarray | None = None) -> Features:
@@ -135,6 +137,7 @@ class Rival:
         self.size = sum(p.count for p in self.parameters.values())
 
     def own(self) -> dict[str, Parameter]:
+        """Return the parameters that the others do not have."""
         raise NotImplementedError
 
     def read(self, values: Array) -> Mapping[str, Array]:
@@ -182,6 +185,7 @@ class Plain(Rival):
     """A Matern 5/2 process with dimension-scaled length scales (Hvarfner, Hellsten and Nardi 2024)."""
 
     def own(self) -> dict[str, Parameter]:
+        """Return a level, a height and the length scales."""
         size = len(self.frame.numeric)
         return {
             "level": Parameter(-0.5, 1.0),
@@ -190,13 +194,16 @@ class Plain(Rival):
         }
 
     def mean(self, p: Mapping[str, Array], x: Features) -> Array:
+        """Return the mean of settings, (draws, n)."""
         return np.repeat(p["level"], len(x.doublings), axis=1)
 
     def covariance(self, p: Mapping[str, Array], x: Features, y: Features) -> Array:
+        """Return the covariance of settings, (draws, n, m)."""
         squared = _squared(x.unit, y.unit, np.exp(p["length"])) + self._apart(p, x, y)
         return np.exp(2 * p["height"])[:, :, None] * matern(squared)
 
     def variance(self, p: Mapping[str, Array], x: Features) -> Array:
+        """Return the variance of settings, (draws, n)."""
         return np.repeat(np.exp(2 * p["height"]), len(x.doublings), axis=1)
 
 
@@ -204,6 +211,7 @@ class Hump(Rival):
     """What is known of trainings of every kind, and a Matern 5/2 process for the rest."""
 
     def own(self) -> dict[str, Parameter]:
+        """Return what the README's table lists."""
         others, values = len(self.frame.others), sum(n - 1 for n in self.frame.values)
         found = {
             "level": Parameter(0.7, 0.7),
@@ -242,7 +250,7 @@ class Hump(Rival):
 
     @cached_property
     def _shifts(self) -> Array:
-        """Deviation of where the top of the hump lies under another value of a choice, in e-folds, (values,)."""
+        """E-folds by which the hump may lie elsewhere under another value of a choice, (values,)."""
         found = [
             OTHER_OPTIMIZER if index in self.frame.space.optimizers else OTHER_CHOICE
             for index, count in zip(self.frame.choices, self.frame.values, strict=True)
@@ -257,6 +265,7 @@ class Hump(Rival):
         return x.rate - wanted - (p["shift"] * self._shifts) @ self._values(x).T
 
     def mean(self, p: Mapping[str, Array], x: Features) -> Array:
+        """Return the mean of settings, (draws, n)."""
         doublings = self._doublings(p, x)
         found = p["level"] + p["growth"] * doublings - np.exp(p["bend"]) * np.maximum(doublings, 0) ** 2
         found = found + p["value"] @ self._values(x).T + p["other level"] @ self._tasks(x).T
@@ -273,7 +282,7 @@ class Hump(Rival):
         return (x.task[:, None] == np.arange(1, self.earlier + 1)).astype(float)
 
     def _doublings(self, p: Mapping[str, Array], x: Features) -> Array:
-        """Return doublings of the batch, earlier studies' moved to where they bear on this one, (draws, n)."""
+        """Return doublings of the batch, in an earlier study from another size on, (draws, n)."""
         return np.asarray(x.doublings + p["other size"] @ self._tasks(x).T)
 
     def _inputs(self, p: Mapping[str, Array], x: Features) -> Array:
@@ -286,6 +295,7 @@ class Hump(Rival):
         return np.concatenate(parts, axis=2)
 
     def covariance(self, p: Mapping[str, Array], x: Features, y: Features) -> Array:
+        """Return the covariance of settings, (draws, n, m)."""
         left, right = self._inputs(p, x), self._inputs(p, y)
         squared = (left**2).sum(axis=2)[:, :, None] + (right**2).sum(axis=2)[:, None]
         squared = squared - 2 * left @ right.transpose(0, 2, 1) + self._apart(p, x, y)
@@ -297,4 +307,5 @@ class Hump(Rival):
         return found
 
     def variance(self, p: Mapping[str, Array], x: Features) -> Array:
+        """Return the variance of settings, (draws, n)."""
         return np.repeat(np.exp(2 * p["height"]), len(x.doublings), axis=1)

@@ -270,6 +270,7 @@ class Space:
 
     @cached_property
     def origin_place(self) -> Array:
+        """The coordinates of the known-good setting, (d,)."""
         if self.origin is None:
             return np.where(self._is_choice, 0.0, 0.5)
         return self.coordinates(self.origin)
