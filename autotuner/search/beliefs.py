@@ -28,6 +28,7 @@ from autotuner.search.frontier import (
     candidates,
     expectation_alone,
     gain_over,
+    reach,
 )
 from autotuner.search.history import History, Setting, curve, setting
 from autotuner.search.model import Posterior
@@ -224,7 +225,12 @@ class Beliefs:
             ends = ensemble.chance(places)[1]
             sizes = [t.suggestion.batch_size for t, end in zip(under_way, ends, strict=True) if end >= 0]
             best = max([best, *(size for size in sizes if size < high)])
-        worth: Worth = gain_over(math.log2(best) if best else math.log2(low) - 1)
+        met = [
+            t.outcome is Outcome.PROMISING or self.history.has_reached(t)
+            for t in self._ended
+            if t.suggestion.purpose is Purpose.SEARCH
+        ]
+        worth: Worth = gain_over(math.log2(best) if best else math.log2(low) - 1, reach(met))
         smallest = max(low, best + 1)
         if self._has_to_look(best, high):
             worth, smallest = expectation_alone, high

@@ -9,7 +9,7 @@ fewer candidates than the acquisition ends too soon.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -31,8 +31,10 @@ TOLERATED_MISSES: Final = 1
 WORTHY: Final = 0.05
 """A setting is not worth a trial below this probability."""
 FURTHEST: Final = 1.0
-"""Doublings beyond which a gain counts no more: of proposals that leapt further (on the development problems)
-one in seventeen met the target, where the model had said one in four."""
+NEAREST: Final = 0.25
+"""Doublings beyond which a gain counts no more: at most, and at least."""
+MISSES: Final = 2
+"""Proposals in a row that miss before a gain counts half as far: who doubles by hand halves the step then."""
 MARGIN: Final = 0.5
 """How far above the target, in standard deviations of a run's noise, a proposed setting should come."""
 
@@ -115,13 +117,28 @@ def expectation_alone(_octaves: Array, _chance: Array, expected: Array) -> Array
     return expected
 
 
-def gain_over(octaves: float) -> Worth:
-    """Return the expected gain over a batch size of 2 ** octaves, in doublings and at most `FURTHEST`."""
+def reach(met: Iterable[bool]) -> float:
+    """Return up to how many doublings a gain counts, after proposals that met the target or missed it, in order.
+
+    The largest batches are where the model knows least, so its errors look like hope there.
+    """
+    furthest, misses = FURTHEST, 0
+    for one in met:
+        misses = 0 if one else misses + 1
+        if one:
+            furthest = min(2 * furthest, FURTHEST)
+        elif misses == MISSES:
+            furthest, misses = max(furthest / 2, NEAREST), 0
+    return furthest
+
+
+def gain_over(octaves: float, furthest: float = FURTHEST) -> Worth:
+    """Return the expected gain over a batch size of 2 ** octaves, in doublings and at most `furthest`."""
 
     def gain(reached: Array, chance: Array, _expected: Array) -> Array:
         # A run that would be stopped as hopeless at once teaches nothing; it only breaks ties.
         worthy = np.where(chance >= WORTHY, chance, 1e-3 * chance)
-        return np.asarray(np.clip(reached - octaves, 0.0, FURTHEST) * worthy)
+        return np.asarray(np.clip(reached - octaves, 0.0, furthest) * worthy)
 
     return gain
 
