@@ -25,6 +25,9 @@ SAID_ALIKE: Final = 4.0
 """Nats for the rival that is told of earlier studies: the user has named them for they are alike."""
 DRAWS: Final = 64
 """Draws of each rival's parameters."""
+FEWEST_DRAWS: Final = 16
+WORK: Final = 2000
+"""Draws times runs at most: with many runs the parameters are known better, and each draw costs more."""
 JITTER: Final = 1e-6
 _JOINT: Final = 16
 """Draws of many places together, for each draw of the parameters."""
@@ -181,7 +184,7 @@ def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
     x = rival.frame.features(ends.place, ends.task)
     drawn = sample(
         lambda values: _log_likelihood(rival, 1.0, x, ends, values),
-        DRAWS,
+        int(np.clip(WORK / max(len(ends), 1), FEWEST_DRAWS, DRAWS)),
         rival.size,
         np.random.default_rng(len(ends)),
     )
