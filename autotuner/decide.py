@@ -41,7 +41,7 @@ from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 ENOUGH: Final = 0.1
 """The search ends when the probability of a batch half a doubling larger is smaller."""
-PATIENCE: Final = 30.0
+PATIENCE: Final = 25.0
 """Or than the square of its effort over this, in whole runs: early, one more trial still teaches much; late,
 what the model has hoped for so long is not there."""
 LEAST_EFFORT: Final = 0.25
