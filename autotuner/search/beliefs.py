@@ -44,8 +44,8 @@ SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
 """Ends of runs that could come no further."""
 CURVES_AHEAD: Final = 3.0
-"""Nats that the model of curves is believed more than the others beforehand, where runs have curves: it sees all that
-they measured, the others one number a run."""
+"""Nats by which the model of curves is believed more than the others beforehand, where runs have curves: it
+sees all that they measured, the others one number a run."""
 ROUNDED: Final = 0.3
 """By how much a run's own end may differ from what was expected of it, and be its end all the same."""
 LOOK_AFTER: Final = 4
@@ -64,7 +64,7 @@ class Beliefs:
     history: History
     space: Space
     earlier: tuple[History, ...] = ()
-    """Earlier studies whose runs may tell something of this one: prior data of other tasks, never its trials."""
+    """Earlier studies: prior data of other tasks, never trials of this one."""
 
     @cached_property
     def _ended(self) -> tuple[Trial, ...]:

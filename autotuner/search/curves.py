@@ -1,4 +1,4 @@
-"""The model of curves as a rival: it judges settings by all that was measured, not by the ends of runs alone."""
+"""Use the model of curves as a rival: it judges by all that was measured, not by the ends of runs alone."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class OfCurves:
     def confirmable(self, places: Array, owed: np.ndarray) -> Array:
         """See `Ensemble.confirmable`.
 
-        A run is off the curve by an offset of its own and, at its luckiest, by one deviation of a measurement.
+        A run is off the curve by its own offset and, at its luckiest, by one deviation of a measurement.
         """
         found = []
         for posterior in self._all:
@@ -161,7 +161,7 @@ def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: S
 
 @lru_cache(maxsize=1024)
 def _foreseen(before: Curves, place: tuple[float, ...]) -> tuple[float, float, float]:
-    """Return mean and variance of the best level of a fresh run there, as the runs before it say; and the headroom."""
+    """Return mean and variance of the best level of a fresh run, by the runs before it; and the headroom."""
     found = model_of(before)
     best = _bests(found, np.array([place]))[0] + found.kernel.value_noise
     return float(best.mean()), float(best.var()) + found.kernel.run_noise**2, found.kernel.headroom

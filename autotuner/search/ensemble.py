@@ -1,7 +1,7 @@
 """Predict where runs end by rival priors, at draws of their parameters, weighed by their evidence.
 
-A dozen runs do not tell how noisy a run is, or how steep the hump in the learning rate is. So nothing is fitted:
-every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over the
+A dozen runs do not tell how noisy a run is, or how steep the hump in the learning rate is. So nothing is
+fitted: every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over the
 rivals, by the probability that each gave to the runs that were seen.
 """
 
@@ -153,8 +153,8 @@ def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list
     Args:
         space: The search space.
         ends: Where the study's own runs ended.
-        earlier: Where runs of earlier studies ended, each in its own margin over its own target. One rival more
-            is told of them; how alike it holds the studies to be, it learns.
+        earlier: Where runs of earlier studies ended, each by its own target. One rival more is told of them,
+            and learns how alike the studies are.
     """
     frame, size = Frame(space), unit(ends)
     members: list[Member] = []
@@ -255,7 +255,7 @@ class OfEnds:
 
 
 def passes(reaches: Array, owed: np.ndarray) -> Array:
-    """Return the chance that fresh runs confirm, if each reaches the target with chance `reaches` (..., m, k).
+    """Return the chance that fresh runs confirm; each reaches the target with chance `reaches` (..., m, k).
 
     Of each of m, `owed` (m, 2, 1) says how many more runs must reach the target, and how many may miss it
     until then: the number of misses is negative binomial.

@@ -118,7 +118,7 @@ def expectation_alone(_octaves: Array, _chance: Array, expected: Array) -> Array
 
 
 def reach(met: Iterable[bool]) -> float:
-    """Return up to how many doublings a gain counts, after proposals that met the target or missed it, in order.
+    """Return up to how many doublings a gain counts, after proposals that met the target or missed it.
 
     The largest batches are where the model knows least, so its errors look like hope there.
     """
@@ -190,7 +190,7 @@ def candidates(
 
 
 def moves(frontier: Frontier, low: float, high: float) -> Array:
-    """Return what an engineer would try by hand, (n, d): larger batches at learning rates scaled with them."""
+    """Return what an engineer tries by hand, (n, d): larger batches at learning rates scaled with them."""
     space = frontier.space
     best = np.argsort(-frontier.chances, kind="stable")[:4]
     anchors = space.clipped(np.array([space.coordinates(frontier.tried[i]) for i in best]))

@@ -18,8 +18,8 @@ from autotuner.trial import Trial
 RUNS: Final = 4
 """Runs of the unchanged job at most."""
 ENOUGH_MET: Final = 0.75
-"""Part of its runs that must meet the target. A setting that meets it so often is confirmed by three of at most
-four fresh runs with probability 0.74; one that meets it in every second run, with 0.31."""
+"""Part of its runs that must meet the target. A setting that meets it so often is confirmed by three of at
+most four fresh runs with probability 0.74; one that meets it in every second run, with 0.31."""
 SPARE: Final = 1.3
 """Deviations between runs by which a setting should beat its target: nine of ten runs then meet it."""
 DIGITS: Final = 3

@@ -313,8 +313,8 @@ def fit(space: Space, data: Points) -> Array:
 def likely(space: Space, data: Points, theta: Array, count: int) -> list[Array]:
     """Return fitted hyperparameters and others as likely: draws from the Laplace approximation about them.
 
-    The curvature of the objective is taken from its gradients, in deviations of the prior; there the prior alone
-    has curvature 1, and a direction in which the runs say nothing keeps it.
+    The curvature of the objective is taken from its gradients, in deviations of the prior; there the prior
+    alone has curvature 1, and a direction in which the runs say nothing keeps it.
     """
     prior = Prior.of(space, data)
     size, step = len(theta), 0.1

@@ -1,9 +1,9 @@
 """Decide at fixed points of a run's curve whether to stop it, whenever its measurements arrive.
 
-A run is judged after each fiftieth of its length, by what the trials of smaller numbers have shown, and at the
-first measurement that meets the target. What it measures between two such points, or after the one that stops
-it, does not count: a slow reader of logs would know more than a quick one, and decide otherwise. So two studies
-whose trials, one after the other, print the same curves decide the same.
+A run is judged after each fiftieth of its length, by what the trials of smaller numbers have shown, and at
+the first measurement that meets the target. What it measures between two such points, or after the one that
+stops it, does not count: a slow reader of logs would know more than a quick one, and decide otherwise. So two
+studies whose trials, one after the other, print the same curves decide the same.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Priors over settings: where a run is expected to end before it has run.
 
 Each is a Gaussian process of where runs end, `z = asinh(margin / s)`, whose parameters are drawn, not fitted.
-`Hump` knows what holds for trainings of every kind: one hump in the logarithm of the learning rate, steep above
-and gentle below, whose top follows the batch by a power between 0 and 1 and `1 - momentum`; every other numeric
-hyperparameter has a best value somewhere. `Plain` knows only that near settings end alike. The README of this
-package has a table of the priors with their reasons.
+`Hump` knows what holds for trainings of every kind: one hump in the logarithm of the learning rate, steep
+above and gentle below, whose top follows the batch by a power between 0 and 1 and `1 - momentum`; every other
+numeric hyperparameter has a best value somewhere. `Plain` knows only that near settings end alike. The README
+of this package has a table of the priors with their reasons.
 """
 
 from __future__ import annotations

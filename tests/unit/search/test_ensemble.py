@@ -21,7 +21,9 @@ def ends(found: Space, runs: list[tuple[int, dict[str, float | str], float]]) ->
     return Ends.own(places, np.array([margin for _, _, margin in runs]), np.zeros(len(runs)))
 
 
-def chances(found: Space, told: Ends, asked: list[tuple[int, dict]], earlier: tuple[Ends, ...] = ()) -> np.ndarray:
+def chances(
+    found: Space, told: Ends, asked: list[tuple[int, dict]], earlier: tuple[Ends, ...] = ()
+) -> np.ndarray:
     members, evidence = rivals(found, told, earlier)
     places = np.array([found.coordinates(Setting.of(size, values)) for size, values in asked])
     return Ensemble(members, evidence, unit(told)).chance(places)[0]
@@ -79,7 +81,11 @@ def test_an_optimizer_is_not_given_up_for_its_learning_rate():
 def test_an_earlier_study_that_is_alike_tells_and_one_that_is_not_is_not_believed():
     def study(top: float) -> list[tuple[int, dict[str, float | str], float]]:
         return [
-            rated(size, rate, 0.02 - 0.01 * np.log2(size / 32) - 0.02 * np.log(rate / (top * (size / 32) ** 0.5)) ** 2)
+            rated(
+                size,
+                rate,
+                0.02 - 0.01 * np.log2(size / 32) - 0.02 * np.log(rate / (top * (size / 32) ** 0.5)) ** 2,
+            )
             for size in (32, 64, 128)
             for rate in (0.03, 0.1, 0.3, 1.0)
         ]

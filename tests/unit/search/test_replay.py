@@ -90,7 +90,9 @@ def test_a_run_is_not_hopeless_for_little_progress_while_nobody_knows_what_a_ste
     running = Trial(suggestion(1, batch_size=64), slow, None)
     assert not replayed(History.of(asked, [known, running])).verdicts
     shown = Trial(
-        suggestion(1, batch_size=64), tuple(Measurement(50.0 * (i + 1), 0.3) for i in range(20)), Outcome.MISSED
+        suggestion(1, batch_size=64),
+        tuple(Measurement(50.0 * (i + 1), 0.3) for i in range(20)),
+        Outcome.MISSED,
     )
     again = Trial(suggestion(2, batch_size=64), slow, None)
     assert replayed(History.of(asked, [known, shown, again])).verdicts[2].outcome is Outcome.HOPELESS
