@@ -1,8 +1,8 @@
 """Predict where runs end by rival priors, at draws of their parameters, weighed by their evidence.
 
 A dozen runs do not tell how noisy a run is, or how steep the hump in the learning rate is. So nothing is
-fitted: every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over the
-rivals, by the probability that each gave to the runs that were seen.
+fitted: every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over
+the rivals, by the probability that each gave to the runs that were seen.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _log_likelihood(rival: Rival, size: float, x: Features, ends: Ends, values: 
         return np.array([_alone(rival, size, x, ends, one[None]) for one in values])
     white = np.linalg.solve(factor, residual[:, :, None])[:, :, 0]
     log = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
-    return jacobian - 0.5 * (white**2).sum(axis=1) - log - 0.5 * len(ends) * math.log(2 * math.pi)
+    return np.asarray(jacobian - 0.5 * (white**2).sum(axis=1) - log - 0.5 * len(ends) * math.log(2 * math.pi))
 
 
 def _alone(rival: Rival, size: float, x: Features, ends: Ends, values: Array) -> float:
@@ -242,7 +242,7 @@ class OfEnds:
         mean, variance = fit.marginals(self.rival.frame.features(places))
         ends = mean[:, :, None] + np.sqrt(variance)[:, :, None] * _LEVELS
         reaches = np.clip(ndtr(ends / fit.noise[:, None, None]), 1e-12, 1.0)
-        return passes(reaches, owed[:, :, None]).mean(axis=(0, 2))
+        return np.asarray(passes(reaches, owed[:, :, None]).mean(axis=(0, 2)))
 
     def any_feasible(self, places: Array) -> float:
         """See `Ensemble.any_feasible`."""

@@ -31,8 +31,9 @@ TOLERATED_MISSES: Final = 1
 WORTHY: Final = 0.05
 """A setting is not worth a trial below this probability."""
 FURTHEST: Final = 1.0
-NEAREST: Final = 0.25
-"""Doublings beyond which a gain counts no more: at most, and at least."""
+NEAREST: Final = HALF_A_DOUBLING
+"""Doublings beyond which a gain counts no more: at most, and at least. Smaller steps would never settle
+whether a batch half a doubling larger is feasible."""
 MISSES: Final = 2
 """Proposals in a row that miss before a gain counts half as far: who doubles by hand halves the step then."""
 MARGIN: Final = 0.5

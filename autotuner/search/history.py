@@ -144,8 +144,8 @@ class History:
         """What a step of the script is, as far as the runs at other batch sizes have shown it.
 
         With optimizer steps a run of as many epochs is shorter, the larger the batch. A script that reports
-        steps 1, 2, 3 is believed to count epochs until a whole run shows otherwise. One whose first reports lie
-        half as far apart at twice the batch reports once an epoch, in optimizer steps.
+        steps 1, 2, 3 is believed to count epochs until a whole run shows otherwise. One whose first reports
+        lie half as far apart at twice the batch reports once an epoch, in optimizer steps.
         """
         return _unit(self)
 

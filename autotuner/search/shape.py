@@ -275,11 +275,11 @@ class Hump(Rival):
                 np.exp(p["narrow"] + p["steep"] * np.where(off > 0, 0.5, -0.5)) * off**2
             )
         away = x.other[None] - p["best"][:, None]
-        return found - np.arcsinh(np.exp(p["loss"])[:, None] * away**2).sum(axis=2)
+        return np.asarray(found - np.arcsinh(np.exp(p["loss"])[:, None] * away**2).sum(axis=2))
 
     def _tasks(self, x: Features) -> Array:
         """Return which earlier study a setting is of, (n, earlier)."""
-        return (x.task[:, None] == np.arange(1, self.earlier + 1)).astype(float)
+        return np.asarray((x.task[:, None] == np.arange(1, self.earlier + 1)).astype(float))
 
     def _doublings(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return doublings of the batch, in an earlier study from another size on, (draws, n)."""
