@@ -56,6 +56,8 @@ WIDENING: Final = 3.0
 """Predicted variances grow by the first, and by the second over the number of runs: fitted hyperparameters
 are not known ones, and a prediction that takes them for known is too sure of itself (its errors, on the
 development problems, had 1.26 times the deviation that it claimed)."""
+OTHER_OPTIMIZER: Final = -1.0
+"""Logarithm of the length scale between optimizers: one tells next to nothing of another beforehand."""
 _ITERATIONS: Final = 30
 _BOUND: Final = 4.0
 """Standard deviations of the prior beyond which no hyperparameter is sought."""
@@ -122,6 +124,8 @@ class Prior:
             (e.scale.mean + (0.0 if found in narrow else wide), e.scale.deviation)
             for found, e in zip(space.roles, expected, strict=True)
         ]
+        for index in space.optimizers:
+            scales[index] = (OTHER_OPTIMIZER, scales[index][1])
         pairs = [
             (-1.4, 0.8),  # mean
             (-0.8, 0.25),  # length scale of log step

@@ -28,6 +28,9 @@ Array = npt.NDArray[np.float64]
 BATCH_SIZE: Final = "batch_size"
 SCALING_EXPONENT: Final = 0.5
 """How the learning rate grows with the batch before anything is known: Adam-type 0.5, SGD 0.75 to 1."""
+OTHER_OPTIMIZER: Final = 0.3
+"""Part of the distance to the known-good learning rate that counts under another optimizer: a factor of a
+hundred counts as one of four."""
 _DIGITS: Final = 4
 
 
@@ -250,9 +253,9 @@ class Space:
         gap = self.differences(places, self.origin_place[None], self._usual_exponents)[1:, :, 0]
         gap[self._is_choice[1:]] = 0.0  # another optimizer is no distance from a good one
         if self.rate_index is not None:
-            # A learning rate of another optimizer is neither high nor low by what is good for this one.
+            # A learning rate of another optimizer is hardly high or low by what is good for this one.
             for index in self.optimizers:
-                gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] = 0.0
+                gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] *= OTHER_OPTIMIZER
         return gap.T
 
     @cached_property
