@@ -11,13 +11,15 @@ end the study. What the search believes is computed by `autotuner.search`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from autotuner.decide.decision import Decision, Stop, StopReason
 from autotuner.decide.rules import Finish, Start, Step, next_step
 from autotuner.decide.standing import Standing
-from autotuner.decide.stops import next_stop
+from autotuner.decide.stops import AS_JUDGED, AS_SEEN, StopRule, next_stop, verdict_stop
+from autotuner.search.replay import replayed
 from autotuner.spec import TuningSpec
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
@@ -28,21 +30,30 @@ WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED})
 """Doubts that the user is told of, and that do not end the study."""
 
 
-def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
+def decide(
+    spec: TuningSpec, trials: Iterable[Trial], now: datetime, earlier: tuple[History, ...] = ()
+) -> Decision:
     """Return what to start, what to stop and what to publish.
 
     Args:
         spec: What the user asks for.
         trials: Every trial of the job, in any order, ended or running.
         now: The present, for deadlines and costs; aware where the trials' own times are.
+        earlier: Studies whose trials inform the search as prior data of other tasks.
     """
-    standing = Standing.of(History.of(within_reach(spec), trials), now)
+    standing = Standing.of(History.of(within_reach(spec), trials), now, earlier)
     stops: dict[int, Stop] = {}
     # One after the other, each in the light of those before: so it makes no difference whether the process
     # dies between two of them.
-    while (stop := next_stop(standing)) is not None:
-        stops[stop.number] = stop
-        standing = standing.ending(stop.number, stop.outcome)
+    standing = _stopping(standing, AS_SEEN, stops)
+    judged = replayed(standing.history, earlier)
+    standing = replace(standing, history=judged.history)
+    for trial in standing.history.running:
+        verdict = judged.verdicts.get(trial.number)
+        if verdict is not None:
+            stops[trial.number] = verdict_stop(trial.number, verdict)
+            standing = standing.ending(trial.number, verdict.outcome)
+    standing = _stopping(standing, AS_JUDGED, stops)
     starts: list[Suggestion] = []
     step = next_step(standing)
     while isinstance(step, Start) and standing.free_slots > 0:
@@ -57,6 +68,14 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         for trial in standing.history.running:
             stops[trial.number] = Stop(trial.number, Outcome.DOMINATED, StopReason.STUDY_ENDED)
     return _decision(step, standing, starts, stops, is_final=is_final)
+
+
+def _stopping(standing: Standing, rules: tuple[StopRule, ...], stops: dict[int, Stop]) -> Standing:
+    """Return the standing after every stop that the rules ask for, and add them to `stops`."""
+    while (stop := next_stop(standing, rules)) is not None:
+        stops[stop.number] = stop
+        standing = standing.ending(stop.number, stop.outcome)
+    return standing
 
 
 def _decision(

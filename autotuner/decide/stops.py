@@ -1,25 +1,21 @@
-"""The rules by which a running trial is stopped, in their order: the first that applies decides."""
+"""The rules by which a running trial is stopped.
+
+First what a run itself shows: it resumed another's training, ran too long, diverged. Then the verdicts of the
+search, at fixed points of the curve (`autotuner.search.replay`): reached, ran its length, hopeless,
+promising. Then what no longer matters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from autotuner.decide.decision import Facts, Stop, StopReason
 from autotuner.decide.standing import Standing
-from autotuner.study.history import History, curve
+from autotuner.search.replay import Verdict
+from autotuner.study.history import curve
 from autotuner.study.proof import Reason
-from autotuner.trial import Outcome, Purpose, Trial
-
-HOPELESS: Final = 0.05
-"""A run is stopped when its chance to reach the target is smaller."""
-PROMISING: Final = 0.9
-"""A run of the search is stopped when its chance to reach the target is larger."""
-FEWEST_SEEN: Final = 0.15
-"""Fraction of a run that must have been seen before it counts as promising, or a confirmation or a leap as
-hopeless: a prediction is no evidence."""
-LEAP: Final = 2
-"""Times the largest batch size run so far beyond which a trial is a leap."""
+from autotuner.trial import Outcome, Trial
 
 NAN_AT_FIRST: Final = 3
 """Measurements without a number after which a run that never showed one has diverged."""
@@ -27,10 +23,10 @@ NAN_AT_FIRST: Final = 3
 StopRule = Callable[[Standing, Trial], Stop | None]
 
 
-def next_stop(standing: Standing) -> Stop | None:
-    """Return the running trial of the lowest number that is to end now."""
+def next_stop(standing: Standing, rules: tuple[StopRule, ...]) -> Stop | None:
+    """Return the running trial of the lowest number that ends now by one of the rules."""
     for trial in standing.history.running:
-        for rule in STOP_RULES:
+        for rule in rules:
             stop = rule(standing, trial)
             if stop is not None:
                 return stop
@@ -47,15 +43,6 @@ def timed_out(standing: Standing, trial: Trial) -> Stop | None:
     if not len(curve(trial)):
         return Stop(trial.number, Outcome.FAILED, StopReason.TIMEOUT_WITHOUT_METRIC)
     return Stop(trial.number, Outcome.MISSED, StopReason.TIMEOUT)
-
-
-def reached(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has met the target, unless it has to show how long a run is."""
-    history = standing.history
-    is_needed_whole = trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
-    if not history.has_reached(trial) or is_needed_whole:
-        return None
-    return Stop(trial.number, Outcome.REACHED, StopReason.REACHED)
 
 
 def resumed(standing: Standing, trial: Trial) -> Stop | None:
@@ -92,59 +79,19 @@ def dominated(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_CONFIRMED, facts)
 
 
-def ran_whole_length(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has run as long as a whole run and missed the target."""
-    length, last = standing.history.run_length or 0.0, curve(trial).last_step
-    if not _is_judged(standing.history, trial) or last < length:
-        return None
-    return Stop(trial.number, Outcome.MISSED, StopReason.WHOLE_LENGTH, Facts(value=length))
+def verdict_stop(number: int, verdict: Verdict) -> Stop:
+    """Return the stop that a verdict of the search on a run amounts to."""
+    return Stop(number, verdict.outcome, _REASONS[verdict.outcome], Facts(value=verdict.value))
 
 
-def hopeless(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that will hardly reach the target."""
-    if not _is_judged(standing.history, trial):
-        return None
-    chance = standing.beliefs.chance(trial)
-    must_begin = trial.suggestion.purpose is Purpose.CONFIRM or _leaps(standing.history, trial)
-    if chance >= HOPELESS or (must_begin and not _has_begun(standing.history, trial)):
-        return None
-    return Stop(trial.number, Outcome.HOPELESS, StopReason.HOPELESS, Facts(value=chance))
+_REASONS: Final[Mapping[Outcome, StopReason]] = {
+    Outcome.REACHED: StopReason.REACHED,
+    Outcome.MISSED: StopReason.WHOLE_LENGTH,
+    Outcome.HOPELESS: StopReason.HOPELESS,
+    Outcome.PROMISING: StopReason.PROMISING,
+}
 
-
-def promising(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial of the search that will almost surely reach the target; a confirmation must reach it."""
-    if not _is_judged(standing.history, trial) or trial.suggestion.purpose is Purpose.CONFIRM:
-        return None
-    if not _has_begun(standing.history, trial) or standing.beliefs.chance(trial) <= PROMISING:
-        return None
-    if not standing.beliefs.is_held(trial):
-        return None
-    return Stop(trial.number, Outcome.PROMISING, StopReason.PROMISING)
-
-
-STOP_RULES: Final[tuple[StopRule, ...]] = (
-    resumed,
-    timed_out,
-    reached,
-    diverged,
-    dominated,
-    ran_whole_length,
-    hopeless,
-    promising,
-)
-
-
-def _is_judged(history: History, trial: Trial) -> bool:
-    """Return whether the model judges the run: of a known length, with measurements, and no baseline."""
-    is_baseline = trial.suggestion.purpose is Purpose.BASELINE
-    return history.is_length_known and not is_baseline and len(curve(trial)) > 0
-
-
-def _has_begun(history: History, trial: Trial) -> bool:
-    return curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
-
-
-def _leaps(history: History, trial: Trial) -> bool:
-    """Return whether the trial has gone far beyond all others, to where the model only extrapolates."""
-    others = (t.suggestion.batch_size for t in history.trials if t.number != trial.number and len(curve(t)))
-    return trial.suggestion.batch_size > LEAP * max(others, default=0)
+AS_SEEN: Final[tuple[StopRule, ...]] = (resumed, timed_out, diverged)
+"""Rules on what has been seen of a run so far. The search then judges the runs: `autotuner.search.replay`."""
+AS_JUDGED: Final[tuple[StopRule, ...]] = (dominated,)
+"""Rules that follow from the judged runs."""

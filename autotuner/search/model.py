@@ -56,6 +56,8 @@ WIDENING: Final = 3.0
 """Predicted variances grow by the first, and by the second over the number of runs: fitted hyperparameters
 are not known ones, and a prediction that takes them for known is too sure of itself (its errors, on the
 development problems, had 1.26 times the deviation that it claimed)."""
+OTHER_OPTIMIZER: Final = -1.0
+"""Logarithm of the length scale between optimizers: one tells next to nothing of another beforehand."""
 _ITERATIONS: Final = 30
 _BOUND: Final = 4.0
 """Standard deviations of the prior beyond which no hyperparameter is sought."""
@@ -122,6 +124,8 @@ class Prior:
             (e.scale.mean + (0.0 if found in narrow else wide), e.scale.deviation)
             for found, e in zip(space.roles, expected, strict=True)
         ]
+        for index in space.optimizers:
+            scales[index] = (OTHER_OPTIMIZER, scales[index][1])
         pairs = [
             (-1.4, 0.8),  # mean
             (-0.8, 0.25),  # length scale of log step
@@ -308,6 +312,31 @@ def fit(space: Space, data: Points) -> Array:
         options={"maxiter": _ITERATIONS},
     )
     return np.asarray(prior.mean + prior.deviation * found.x)
+
+
+def likely(space: Space, data: Points, theta: Array, count: int) -> list[Array]:
+    """Return fitted hyperparameters and others as likely: draws from the Laplace approximation about them.
+
+    The curvature of the objective is taken from its gradients, in deviations of the prior; there the prior
+    alone has curvature 1, and a direction in which the runs say nothing keeps it.
+    """
+    prior = Prior.of(space, data)
+    size, step = len(theta), 0.1
+    try:
+        here = objective(space, prior, data, theta)[1] * prior.deviation
+        rows = [
+            (objective(space, prior, data, theta + step * unit * prior.deviation)[1] * prior.deviation - here)
+            / step
+            for unit in np.eye(size)
+        ]
+    except np.linalg.LinAlgError:
+        return [theta]
+    curvature = np.array(rows)
+    values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+    root = vectors / np.sqrt(np.maximum(values, 1.0))
+    normal = np.random.default_rng(0).normal(size=((count + 1) // 2, size))
+    moved = np.concatenate([normal, -normal])[:count] @ root.T
+    return [theta, *(theta + prior.deviation * np.clip(one, -_BOUND, _BOUND) for one in moved)]
 
 
 class Posterior:
