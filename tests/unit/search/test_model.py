@@ -83,6 +83,7 @@ def test_foresight_is_what_earlier_runs_alone_predict():
 
 def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_what_drifts():
     points = data()
+    points.place[-1] = space().origin_place  # so that nothing of it is uncertain but the run
     early = Points(
         points.place, points.run[:-3], points.time[:-3], points.margin[:-3], points.count[:-3]
     )  # the last run has only begun
