@@ -6,7 +6,7 @@ import pytest
 from autotuner.search.curve import Curve
 from autotuner.search.data import Points, windows
 from autotuner.search.history import Setting
-from autotuner.search.model import DRIFT, RUN, Kernel, Posterior, Prior, fit, level, objective, slope
+from autotuner.search.model import DRIFT, MAIN, RUN, Kernel, Posterior, Prior, fit, level, objective, slope
 from autotuner.search.space import Space
 from tests.builders import spec
 
@@ -83,14 +83,13 @@ def test_foresight_is_what_earlier_runs_alone_predict():
 
 def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_what_drifts():
     points = data()
-    points.place[-1] = space().origin_place  # so that nothing of it is uncertain but the run
     early = Points(
         points.place, points.run[:-3], points.time[:-3], points.margin[:-3], points.count[:-3]
     )  # the last run has only begun
     left = []
     for staying, drifting in [(2.0, -4.0), (-4.0, 2.0)]:
         theta = Prior.of(space(), points).mean.copy()
-        theta[[RUN, DRIFT]] = staying, drifting
+        theta[[RUN, DRIFT, MAIN]] = staying, drifting, -4.0  # nothing is uncertain but the run
         _, covariance = Posterior(space(), theta, early).curves(points.place[-1:], np.ones(1), [5])
         left.append(covariance.item())
     assert left[0] < 0.8 * left[1]
