@@ -32,6 +32,7 @@ from autotuner.realise import bounds, layout, nearest
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.history import History, Setting, curve, setting
+from autotuner.search.known_good import RUNS as KNOWN_GOOD_RUNS
 from autotuner.search.known_good import known_good
 from autotuner.search.replay import replayed
 from autotuner.search.sampler import propose
@@ -316,7 +317,7 @@ class _State:
         if any(t.is_running for t in runs):
             return None if reached else (Phase.SEARCHING, message, None)
         shown = known_good(self.history)
-        if len(runs) <= shown.runs and shown.needs_run:
+        if shown.needs_run and len(runs) < KNOWN_GOOD_RUNS:
             return Phase.SEARCHING, message, self._suggest(self.baseline, Purpose.BASELINE)
         if reached and not shown.is_met_by_chance:
             return None
