@@ -71,16 +71,6 @@ def test_conditioning_in_two_parts_is_conditioning_on_all():
     )
 
 
-def test_foresight_is_what_earlier_runs_alone_predict():
-    points = data()
-    theta = Prior.of(space(), points).mean
-    before = runs_of(points, 0, 3)
-    mean, variance = Posterior(space(), theta, before).ends(points.place[3:4])
-    known = Posterior(space(), theta, before).widening
-    foreseen = Posterior(space(), theta, points).foresight([3])
-    np.testing.assert_allclose(foreseen, mean / np.sqrt(variance / known), rtol=1e-8)
-
-
 def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_what_drifts():
     points = data()
     early = Points(
