@@ -1,10 +1,11 @@
 """What the model of curves expects of a hyperparameter by its role, before any trial has run.
 
-A role goes by name and range, never by position. No direction is expected: a slope has the mean zero. What is
-expected is a hump in the logarithm of the learning rate, whose top follows the batch by a power of about one half
-and a momentum by `1 - momentum`, and that what lies far from the known-good value may be worse. All of this is
-the mean of a prior with a deviation, so the job's own trials have the last word. Distances are in units of a
-reference range (a factor of 1,000 of the learning rate), so that a range half as wide expects half the effect.
+A role goes by name and range, never by position. No direction is expected: a slope has the mean zero. What
+is expected is a hump in the logarithm of the learning rate, whose top follows the batch by a power of about
+one half and a momentum by `1 - momentum`, and that what lies far from the known-good value may be worse.
+All of this is the mean of a prior with a deviation, so the job's own trials have the last word. Distances
+are in units of a reference range (a factor of 1,000 of the learning rate): a range half as wide expects
+half the effect.
 """
 
 from __future__ import annotations
