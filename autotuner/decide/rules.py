@@ -15,6 +15,7 @@ from autotuner.decide.decision import NO_FACTS, Facts, Phase, Reason
 from autotuner.decide.failures import Fault, failure, is_programs_fault, to_run_again
 from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
+from autotuner.search.known_good import RUNS as KNOWN_GOOD_RUNS
 from autotuner.search.sampler import propose as proposal
 from autotuner.study import proof
 from autotuner.study.history import curve
@@ -163,7 +164,7 @@ def run_baseline(standing: Standing) -> Step | None:
         again = standing.suggest(standing.baseline, Purpose.BASELINE, rerun_of=ended[-1])
         return Start(again, Phase.SEARCHING, Reason.BASELINE_RUNNING)
     own = standing.known_good
-    if len(runs) <= own.runs and own.needs_run:
+    if own.needs_run and len(runs) < KNOWN_GOOD_RUNS:
         first = standing.suggest(standing.baseline, Purpose.BASELINE)
         return Start(first, Phase.SEARCHING, Reason.BASELINE_RUNNING)
     if met and not own.is_met_by_chance:

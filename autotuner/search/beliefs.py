@@ -44,9 +44,6 @@ SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
 """Ends of runs that could come no further."""
-CURVES_AHEAD: Final = 3.0
-"""Nats by which the model of curves is believed more than the others beforehand, where runs have curves: it
-sees all that they measured, the others one number a run."""
 ROUNDED: Final = 0.3
 """By how much a run's own end may differ from what was expected of it, and be its end all the same."""
 LOOK_AFTER: Final = 4
@@ -289,7 +286,7 @@ def _ensemble(
     members, evidence = rivals(curves.space, ends, others)
     if any(len(run.curve) > 1 for run in curves.runs):
         members.append(OfCurves(model_of(curves), others_of(curves)))
-        evidence.append(log_evidence(curves, ends, columns) + CURVES_AHEAD)
+        evidence.append(log_evidence(curves, ends, columns))
     return Ensemble(members, evidence, unit(ends))
 
 

@@ -431,20 +431,6 @@ class Posterior:
         variance = prior - np.einsum("ij,ij->j", solved, solved)
         return mean, self.widening * np.maximum(variance, 1e-10)
 
-    def foresight(self, columns: Sequence[int]) -> Array:
-        """Return, for runs of the data, by how many deviations their end was predicted above the target.
-
-        Each from the runs before it alone: the leading block of a Cholesky factor is the factor of the
-        leading points, so the rows of V up to a run's first point are what was known when it began.
-        """
-        places = self.data.place[list(columns)]
-        solved = self.whitened(places, np.ones(1))[:, :, 0]
-        known = np.searchsorted(self.data.run, columns)  # points of earlier runs
-        earlier = np.arange(len(self.data))[:, None] < known[None]
-        mean = self.kernel.mean(places) + self.white @ (solved * earlier)
-        prior = self.kernel.join(self.kernel.own_bends(places), np.ones(1))
-        return np.asarray(mean / np.sqrt(np.maximum(prior - (solved**2 * earlier).sum(axis=0), 1e-10)))
-
     def joint_ends(self, places: Array) -> tuple[Array, Array]:
         """Return mean (settings,) and covariance (settings, settings) of the curves' ends.
 

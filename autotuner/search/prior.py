@@ -1,15 +1,11 @@
-"""What is expected of a hyperparameter by its role, before any trial has run.
+"""What the model of curves expects of a hyperparameter by its role, before any trial has run.
 
-A search over five dimensions sees some twenty runs. What every practitioner knows of a momentum or a weight
-decay is worth several of them: that a larger batch wants a larger step, that momentum lengthens the step and
-helps until close to 1, that a weight decay far from a good one ruins a run. Where the job's own trials say
-otherwise, they win: all of this is the mean of a prior with a deviation.
-
-Roles go by name and range, never by position. The numbers are the means over surfaces fitted to the learning
-curves of twelve tabular tasks (LCBench, Zimmer et al. 2021), rounded; distances are in units of the range
-that they were seen over, so that a range half as wide expects half the effect. A hyperparameter whose name
-says nothing is expected to do nothing: its best lies somewhere around the known-good value. Of momentum less
-is expected than was seen: runs of a hundred steps, unlike those of thousands, do not want a memory of fifty.
+A role goes by name and range, never by position. No direction is expected: a slope has the mean zero. What
+is expected is a hump in the logarithm of the learning rate, whose top follows the batch by a power of about
+one half and a momentum by `1 - momentum`, and that what lies far from the known-good value may be worse.
+All of this is the mean of a prior with a deviation, so the job's own trials have the last word. Distances
+are in units of a reference range (a factor of 1,000 of the learning rate): a range half as wide expects
+half the effect.
 """
 
 from __future__ import annotations
