@@ -2,14 +2,14 @@
 
     AutotunerError
     ├── InvalidJob          the user's job or annotations: each mistake with value, rule and example
-    ├── InvalidRecord       a ledger entry or a trial annotation that is not ours or not whole
+    ├── InvalidRecord       a ledger entry or a trial annotation that is not ours or not complete
     ├── InvalidConfiguration  the controller's own configuration
     ├── Unrealisable        a batch size, or a job's bounds, for which there is no layout
     └── BackendError        the cluster or the machine; try again later
-        ├── Conflict        something that is not ours stands under a name that we need
+        ├── Conflict        an object that is not ours has a name that we need
         └── Unwritable      the ledger cannot be written (full disk, read-only directory, no permission)
 
-Messages give the value, the rule and the remedy, for they are what a user reads. A mistake is worded
+Users read these messages: they give the value, the rule and the remedy. A mistake has the form
 `KEY is VALUE: must be RULE, for example EXAMPLE`.
 """
 
@@ -38,11 +38,11 @@ class Mistake:
 
 
 _SHOWN = 80
-"""Characters of a wrong value that a message repeats."""
+"""Characters of a wrong value that a message shows."""
 
 
 class InvalidJob(AutotunerError):
-    """The job cannot be tuned as it is written; carries every mistake and warning, not only the first."""
+    """The job cannot be tuned as it is written. Carries all mistakes and warnings, not only the first."""
 
     def __init__(self, mistakes: Sequence[Mistake], warnings: Sequence[Mistake] = ()) -> None:
         self.mistakes = tuple(mistakes)
@@ -63,11 +63,11 @@ class Unrealisable(AutotunerError):
 
 
 class BackendError(AutotunerError):
-    """The cluster or the machine did not do as asked; the same call may succeed later."""
+    """The cluster or the machine failed a call; the same call may succeed later."""
 
 
 class Conflict(BackendError):
-    """An object that is not ours stands under a name that we need."""
+    """An object that is not ours has a name that we need."""
 
 
 class Unwritable(BackendError):

@@ -1,8 +1,8 @@
-"""Every name under which the autotuner meets the outside world.
+"""All names of the autotuner's external contract.
 
-Annotations that a user writes, annotations that we write, labels, the environment of a trial, and the
-names of objects. They stand in one place because they are a contract: a name that is spelled twice is
-spelled wrong once. Nothing here has a side effect.
+These are the annotations that a user writes, the annotations that we write, labels, the environment of a
+trial, and the names of objects. Each is defined once, so that no two places spell it differently. Nothing
+here has a side effect.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import re
 from typing import Final
 
 PREFIX: Final = "autotuner.dev/"
-"""Annotations that a user writes on a job. Anything unknown under it is a mistake."""
+"""Prefix of the annotations that a user writes on a job. An unknown key under it is a mistake."""
 
 STATUS_PREFIX: Final = "status.autotuner.dev/"
-"""Annotations that we write on the job; the only part of it that we change."""
+"""Prefix of the annotations that we write on the job; we change nothing else of it."""
 
 TARGET: Final = PREFIX + "target"
 """Its presence registers a job."""
 
 QUEUE: Final = PREFIX + "queue"
-"""Kueue's LocalQueue for the trials; the job itself is in none, or Kueue would start it."""
+"""Kueue's LocalQueue for the trials; the job itself must be in none, or Kueue would start it."""
 
 RETRIED_AT: Final = PREFIX + "retried-at"
 """Failures and losses before this moment no longer count; `autotuner retry` writes it."""
@@ -31,21 +31,23 @@ REASON: Final = STATUS_PREFIX + "reason"
 MESSAGE: Final = STATUS_PREFIX + "message"
 TRIALS: Final = STATUS_PREFIX + "trials"
 ANSWER: Final = STATUS_PREFIX + "answer"
+READS: Final = STATUS_PREFIX + "reads"
+"""The first measurement, and the line of the log that it was read from."""
 CANDIDATE: Final = STATUS_PREFIX + "candidate"
 """A larger setting than the answer's that is being confirmed; the answer stays until it is."""
 OBSERVED: Final = STATUS_PREFIX + "observed"
 
 LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
-"""Annotation of a ledger ConfigMap: the name of the next one, for it is full."""
+"""Annotation of a full ledger ConfigMap: the name of the next one."""
 
 TRIAL_PREFIX: Final = "trial.autotuner.dev/"
-"""Annotations and labels of a trial PyTorchJob."""
+"""Prefix of the annotations and labels of a trial PyTorchJob."""
 
 SUGGESTION: Final = TRIAL_PREFIX + "suggestion"
-"""Annotation: what this trial tries, as JSON. A trial's parameters are stored nowhere else."""
+"""Annotation: the suggestion that this trial runs, as JSON. Its parameters are stored nowhere else."""
 
 TRIAL_TEMPLATE: Final = TRIAL_PREFIX + "template"
-"""Annotation: hash of the job's `spec` that the trial was made from; a job may be mended in mid-search."""
+"""Annotation: hash of the job's `spec` that the trial was made from; a job may be fixed during a search."""
 
 TRIAL_JOB_UID: Final = TRIAL_PREFIX + "job-uid"
 """Label: UID of the registered job that the trial belongs to."""
@@ -58,14 +60,14 @@ ENV_BATCH_SIZE: Final = ENV_PREFIX + "BATCH_SIZE"
 ENV_SEED: Final = ENV_PREFIX + "SEED"
 ENV_TRIAL: Final = ENV_PREFIX + "TRIAL"
 ENV_OUTPUT_DIR: Final = ENV_PREFIX + "OUTPUT_DIR"
-"""A folder of the trial alone, for checkpoints; below the one that the job gives under this name."""
+"""The trial's own folder, for checkpoints, below the one that the job sets under this name."""
 ENV_MICRO_BATCH_SIZE: Final = ENV_PREFIX + "MICRO_BATCH_SIZE"
 ENV_ACCUMULATION_STEPS: Final = ENV_PREFIX + "ACCUMULATION_STEPS"
 
 RESERVED_PARAMETERS: Final = frozenset(
     {"batch_size", "seed", "trial", "output_dir", "micro_batch_size", "accumulation_steps"}
 )
-"""Names that a search space cannot use: their environment variables have a meaning of their own."""
+"""Names that a search space cannot use, because their environment variables are already in use."""
 
 MAX_TRIAL_NAME: Final = 50
 """PyTorchJob's pods and Services append up to 13 characters to a name of at most 63."""
@@ -78,33 +80,38 @@ def environment_name(parameter: str) -> str:
     return ENV_PREFIX + parameter.upper()
 
 
-def trial_name(job: str, uid: str, number: int) -> str:
-    """Return the name of a trial: the same for the same job and number, whoever asks, and whenever.
+def parameter_name(variable: str) -> str:
+    """Return the hyperparameter that a trial's environment variable carries."""
+    return variable.removeprefix(ENV_PREFIX).lower()
 
-    A long job name is cut so that the result is at most `MAX_TRIAL_NAME` characters; the hash of the UID
-    keeps the trials of two jobs apart whose names begin alike, and those of a job from its successor's.
+
+def trial_name(job: str, uid: str, number: int) -> str:
+    """Return the name of a trial: always the same for the same job and number.
+
+    A long job name is cut, so that the result has at most `MAX_TRIAL_NAME` characters. The hash of the UID
+    distinguishes the trials of jobs whose names start alike, and those of a job from its successor's.
     """
     suffix = f"-{hashlib.sha256(uid.encode()).hexdigest()[:_UID_DIGITS]}-{number}"
     return job[: MAX_TRIAL_NAME - len(suffix)].rstrip("-.") + suffix
 
 
 def ledger_name(job: str, shard: int = 0) -> str:
-    """Return the name of a ConfigMap with a job's finished trials; a full one has a successor."""
+    """Return the name of a ConfigMap with a job's finished trials; a full one is continued in the next."""
     return f"{job}-tuning" if shard == 0 else f"{job}-tuning-{shard}"
 
 
 def running_name(job: str) -> str:
-    """Return the name of the ConfigMap with what was measured of a job's running trials."""
+    """Return the name of the ConfigMap with the measurements of a job's running trials."""
     return f"{job}-tuning-running"
 
 
 def running_key(number: int) -> str:
-    """Return the key of a running trial in it."""
+    """Return the key of a running trial in that ConfigMap."""
     return f"running-{number:05d}"
 
 
 def running_number(key: str) -> int | None:
-    """Return the number of the trial that such a key names, or None where it names none."""
+    """Return the number of the trial that such a key names; None if it names none."""
     match = re.fullmatch(r"running-(\d{1,9})", key)
     return int(match[1]) if match else None
 
@@ -115,6 +122,6 @@ def ledger_key(number: int) -> str:
 
 
 def ledger_number(key: str) -> int | None:
-    """Return the number of the trial that a ledger key names, or None where it names none."""
+    """Return the number of the trial that a ledger key names; None if it names none."""
     match = re.fullmatch(r"trial-(\d{1,9})", key)
     return int(match[1]) if match else None

@@ -1,7 +1,7 @@
-"""Structured logs: constant event names, data as keys, one line a thing.
+"""Structured logs: constant event names, data as keys, one line per event.
 
-`configure` is called once, by a command, never at import. What other libraries log through the standard
-library goes the same way, so that every line of the controller is JSON.
+`configure` is called once, by a command, never at import. Log lines of other libraries take the same path, so
+that every line of the controller is JSON.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import structlog
 from structlog.typing import Processor
 
 _NOISY: Final = {
-    # Each failed list or watch is told by the watch itself, in one line and without a traceback.
+    # The watch itself logs each failed list or watch, in one line and without a traceback.
     "kubernetes": logging.CRITICAL,
     "leaderelection": logging.WARNING,
     "urllib3": logging.ERROR,
-    # "A new study created in memory", for each proposal of one of Optuna's own samplers.
+    # Logs "A new study created in memory" for each proposal of one of Optuna's own samplers.
     "optuna.storages": logging.WARNING,
-    # At its first question GPSampler warns that greenlet, which nothing here needs, would make it faster.
+    # GPSampler warns at its first proposal that greenlet, which nothing here needs, would make it faster.
     "optuna._gp.batched_lbfgsb": logging.ERROR,
 }
 
 _FRAMES: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-"""Tracebacks without local variables: the job is one, and what its environment holds is the user's."""
+"""Tracebacks without local variables: a local may be a job, whose environment may hold secrets."""
 
 
 def configure(
@@ -72,6 +72,6 @@ def configure(
 
 
 def quiet_libraries(severity: int = logging.INFO) -> None:
-    """Leave out the log lines of libraries that tell nothing; for our own commands, never at import."""
+    """Suppress useless log lines of libraries; for our own commands, never at import."""
     for name, quietest in _NOISY.items():
         logging.getLogger(name).setLevel(max(severity, quietest))

@@ -1,8 +1,8 @@
-"""One pass over one job: observe, decide, act, record, publish.
+"""Reconcile one job: observe, decide, act, record, publish.
 
-The pass holds no state between calls: all that it knows, it has just read. The order is what makes a crash
-between any two lines harmless: a trial's end is recorded before its remains are removed, trials are started
-under names that are the same whoever asks, and the status is written once, last.
+A reconcile keeps no state between calls: it reads everything that it needs. The order makes a crash between
+any two lines harmless: the end of a trial is recorded before the trial is removed, trials are started under
+deterministic names, and the status is written once, last.
 """
 
 from __future__ import annotations
@@ -19,9 +19,20 @@ from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.trial_manifest import answered_spec
+from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
-from autotuner.status import Status, describe, describe_invalid, events, has_running
-from autotuner.trial import Suggestion, Trial
+from autotuner.status import (
+    MAX_HELD_UP,
+    Status,
+    describe,
+    describe_invalid,
+    events,
+    has_running,
+    held_up_events,
+    warning_events,
+)
+from autotuner.study.hold_up import HoldUp
+from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
@@ -29,10 +40,11 @@ _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What one pass saw and did.
+    """What one reconcile observed and did.
 
     `decision` is None where the job is settled or cannot be tuned as it is written. `finished` are the
-    trials that this pass recorded, `started` and `put_off` what the decision wanted started.
+    trials that this pass recorded, `started` and `put_off` what the decision wanted started; `held_up`
+    says which trials do not start, and why.
     """
 
     job: Job
@@ -42,19 +54,27 @@ class Reconciliation:
     finished: tuple[Trial, ...] = ()
     started: tuple[Suggestion, ...] = ()
     put_off: tuple[Suggestion, ...] = ()
+    held_up: tuple[HoldUp, ...] = ()
 
 
 Admit = Callable[[Suggestion], bool]
-"""Returns whether a trial may start now: the say of whoever has several jobs to care for."""
+"""Returns whether a trial may start now, for a caller that reconciles several jobs."""
 
 
-def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _: True) -> Reconciliation:
+def reconcile(
+    backend: Backend,
+    job: Job,
+    now: datetime,
+    admit: Admit = lambda _: True,
+    script: str | None = None,
+) -> Reconciliation:
     """Drive one registered job one step further.
 
-    A start that `admit` refuses is put off: whoever refused has the job come again.
+    A start that `admit` refuses is put off: whoever refused has the job come again. `script` is the text of
+    the training script, where it can be read.
 
     Raises:
-        BackendError: If the cluster or the machine did not do as asked; come again.
+        BackendError: If a call to the cluster or the machine failed; reconcile again later.
     """
     if is_settled(job):
         return Reconciliation(job, Status(job.annotations))
@@ -63,7 +83,7 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
     except InvalidJob as error:
         return _reconcile_invalid(backend, job, error)
 
-    seen = backend.observe(job, spec)
+    seen = _without_past_doubts(spec, backend.observe(job, spec), now)
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
     decision = decide(spec, trials, now)
@@ -76,20 +96,30 @@ def reconcile(backend: Backend, job: Job, now: datetime, admit: Admit = lambda _
         *(stopped.get(trial.number, trial) for trial in trials),
         *(Trial(suggestion) for suggestion in started),
     )
-    notices = [*seen.notices]
+    notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices]
     if put_off:
-        notices.append(f"waits for a place for {len(put_off)} more trials: other jobs' trials take them all")
+        notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
     answered = _answered(job, spec, decision, trials)
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
-    status = describe(decision, spec, trials, observed, notices)
-    backend.publish(job, status, events(job.annotations, status), answered)
-    return Reconciliation(job, status, decision, trials, (*finished, *stopped.values()), started, put_off)
+    doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
+    told = replace(decision, warnings=(*decision.warnings, *seen.warnings))
+    status = describe(told, spec, trials, observed, notices, doubts=doubts)
+    happened = [
+        *events(job.annotations, status),
+        *held_up_events(job.annotations, seen.held_up),
+        *warning_events(job.annotations, status, seen.warnings),
+    ]
+    backend.publish(job, status, happened, answered)
+    recorded = (*finished, *stopped.values())
+    return Reconciliation(
+        job, status, decision, trials, recorded, started, put_off, held_up=tuple(seen.held_up)
+    )
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:
-    """Start nothing, keep what runs, record what ends, and publish what is wrong.
+    """Start nothing, keep running trials, record ended ones, and publish what is wrong.
 
-    Where the mistake leaves unknown how logs are read, what ends stays unrecorded until it is fixed.
+    If the mistake leaves open how logs are read, ended trials stay unrecorded until it is fixed.
     """
     spec = job.readable_spec()
     trials: tuple[Trial, ...] | None = None
@@ -110,27 +140,48 @@ def withdraw(backend: Backend, job: Job) -> None:
 
 
 def is_settled(job: Job) -> bool:
-    """Return whether the job's own status says that nothing is left to do, for the job as it stands."""
+    """Return whether the job's status says that nothing is left to do for the current job."""
     phase = job.annotations.get(keys.PHASE)
     if job.annotations.get(keys.OBSERVED) != job.fingerprint:
         return False
     if phase == Phase.INVALID:
-        # Held for a mistake or for a doubt about the log: trials that still run are followed to their ends.
+        # Held because of a mistake or a doubt about the log: running trials are followed to their end.
         is_wrong = job.annotations.get(keys.REASON) == Reason.INVALID_CONFIGURATION
         return is_wrong and not has_running(job.annotations)
     return phase in _SETTLED
 
 
 def merge(seen: Observation) -> tuple[Trial, ...]:
-    """Return every trial once, by number; the ledger's word counts where both have one."""
+    """Return every trial once, by number; the ledger takes precedence."""
     by_number = {trial.number: trial for trial in (*seen.live, *seen.recorded)}
     return tuple(by_number[number] for number in sorted(by_number))
 
 
-def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:
-    """Record the trials that ended by themselves, and remove what is left of the recorded ones.
+def _without_past_doubts(spec: TuningSpec, seen: Observation, now: datetime) -> Observation:
+    """Return what was seen, with trials given up whose logs are in doubt and of no more use.
 
-    What ended while the reading of its log is in doubt is kept: once the user says how, it is read again.
+    Their owner has changed the job since, or has asked for a retry: they are run again.
+    """
+    today = spec.attempt(spec.template)
+
+    def settled(trial: Trial) -> Trial:
+        is_of_old = bool(trial.template and today and trial.template != today)
+        began = trial.started_at or now
+        is_retried = spec.retried_at is not None and began <= spec.retried_at
+        if not trial.doubt or not (is_of_old or is_retried):
+            return trial
+        said = "its metric was in doubt when the job was changed or retried"
+        ended = trial.ended_at or now
+        return replace(trial, outcome=Outcome.LOST, doubt="", message=said, ended_at=ended, is_complete=False)
+
+    return replace(seen, live=[settled(trial) for trial in seen.live])
+
+
+def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:
+    """Record the trials that ended by themselves, and remove the recorded ones.
+
+    A trial that ended while the reading of its log is in doubt is kept: once the user says how to read the
+    log, it is read again.
     """
     recorded = {trial.number for trial in seen.recorded}
     ended = tuple(t for t in seen.live if not t.is_running and not t.doubt and t.number not in recorded)
@@ -146,7 +197,7 @@ def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial,
 def _stopped(
     spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...], now: datetime
 ) -> dict[int, Trial]:
-    """Return the trials that the decision ends, as they are to be recorded."""
+    """Return the trials that the decision stops, as they are to be recorded."""
     by_number = {trial.number: trial for trial in trials}
     return {
         stop.number: replace(
@@ -163,7 +214,7 @@ def _stopped(
 def _start(
     backend: Backend, job: Job, decision: Decision, admit: Admit
 ) -> tuple[tuple[Suggestion, ...], tuple[Suggestion, ...]]:
-    """Start what may start; return what was started, and what was put off."""
+    """Start the trials that are admitted; return those that were started and those that were put off."""
     started: list[Suggestion] = []
     for suggestion in decision.start:
         if not admit(suggestion):
@@ -176,7 +227,7 @@ def _start(
 def _answered(
     job: Job, spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...]
 ) -> Mapping[str, Any] | None:
-    """Return the job's spec with the answer in it, where `apply` asks for it and it is confirmed."""
+    """Return the job's spec with the answer in it, if `apply` is set and the answer is confirmed."""
     answer = decision.answer
     if not (spec.apply and decision.is_final and answer is not None and answer.is_confirmed):
         return None

@@ -15,15 +15,22 @@ It imports the standard library alone, talks to nobody, and writes nothing but l
 so it can stay in a script that runs elsewhere. The line is the whole protocol:
 
     {"autotuner": 1, "step": 3, "accuracy": 0.93, "noise_scale": 412.0}
+
+Before the first of these, and again when there are more, a line says which of the tuner's variables the
+script has read: a batch size that nobody reads is not the one that is trained.
+
+    {"autotuner": 1, "reads": ["batch_size", "learning_rate"]}
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, SupportsFloat, TypeAlias
 
 __all__ = ["Hyperparameters", "Value", "hyperparameters", "is_reporting_process", "report"]
@@ -36,19 +43,32 @@ FORMAT: Final = 1
 
 Value: TypeAlias = bool | int | float | str
 
+_read: set[str] = set()
+"""What this process has read of what the tuner set, by hyperparameter name."""
+_told: set[str] = set()
+"""What of it has been printed."""
+
 
 class Hyperparameters(Mapping[str, Value]):
     """The hyperparameters of this run: read as `hp.learning_rate` or `hp["learning_rate"]`.
 
     Values are numbers where they look like numbers, and otherwise text; a name that was given a default has
-    the default's type.
+    the default's type. A hyperparameter counts as read when its value is asked for, as an attribute, by name
+    or with all others (`**hp`); a default alone reads nothing.
     """
 
-    def __init__(self, values: Mapping[str, Value]) -> None:
+    def __init__(self, values: Mapping[str, Value], tuned: Iterable[str] = ()) -> None:
         self._values = dict(values)
+        self._tuned = frozenset(tuned)
 
     def __getitem__(self, name: str) -> Value:
-        return self._values[name]
+        value = self._values[name]
+        if name in self._tuned:
+            _note(name)
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -60,7 +80,7 @@ class Hyperparameters(Mapping[str, Value]):
         # Reached only for names that are not attributes. A dunder is asked for by copy and pickle before
         # `_values` exists, and must not recurse.
         if not name.startswith("_") and name in self._values:
-            return self._values[name]
+            return self[name]
         raise AttributeError(
             f"there is no hyperparameter {name!r} in the environment: give it a default, such as"
             f" hyperparameters({name}=...), or set {PREFIX}{name.upper()}"
@@ -87,17 +107,23 @@ def hyperparameters(environment: Mapping[str, str] | None = None, /, **defaults:
         ValueError: The environment has text where the default is a number, or no truth value where the
             default is one.
     """
+    # What another mapping holds was not set for this process: whether it is read says nothing.
+    is_own = environment is None or environment is os.environ
     environment = os.environ if environment is None else environment
+    tuned: set[str] = set()
     values: dict[str, Value] = {}
     for name, default in defaults.items():
         text = environment.get(PREFIX + name.upper())
         values[name] = default if text is None else _like(default, text, name)
+        if text is not None:
+            tuned.add(name)
     taken = {name.upper() for name in defaults}
     for variable, text in environment.items():
         name = variable.removeprefix(PREFIX)
         if variable != name and name and name not in taken:
             values[name.lower()] = _guess(text)
-    return Hyperparameters(values)
+            tuned.add(name.lower())
+    return Hyperparameters(values, tuned if is_own else ())
 
 
 def report(step: float, **metrics: SupportsFloat | None) -> None:
@@ -110,7 +136,9 @@ def report(step: float, **metrics: SupportsFloat | None) -> None:
     Args:
         step: How far the run is, such as the epoch; increasing.
         metrics: Numbers, or anything `float()` takes, such as a tensor with one element. `noise_scale` and
-            `samples_per_second` are kept by the tuner beside its target metric.
+            `samples_per_second` are kept by the tuner beside its target metric. `batch_size` (global, as it
+            was trained) and `steps_per_epoch` (of the optimizer) are compared with what the trial was asked
+            for, and no batch larger than `samples_per_epoch` (of all processes together) is confirmed.
     """
     if not is_reporting_process():
         return
@@ -119,8 +147,31 @@ def report(step: float, **metrics: SupportsFloat | None) -> None:
         if value is not None:
             line[name] = _json_number(value)
     # One write: with several processes in one log, two writes could be parted by another's line.
-    sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
+    sys.stdout.write(_untold() + json.dumps(line, allow_nan=False) + "\n")
     sys.stdout.flush()
+
+
+def _note(name: str) -> None:
+    if not _read:
+        # A script that prints its metric by itself never reports.
+        atexit.register(_tell_at_exit)
+    _read.add(name.lower())
+
+
+def _untold() -> str:
+    """Return the line that says what was read, where there is more than was said."""
+    if _read <= _told:
+        return ""
+    _told.update(_read)
+    return json.dumps({"autotuner": FORMAT, "reads": sorted(_read)}) + "\n"
+
+
+def _tell_at_exit() -> None:
+    # Standard output may be closed already.
+    with contextlib.suppress(OSError, ValueError):
+        if is_reporting_process() and (line := _untold()):
+            sys.stdout.write(line)
+            sys.stdout.flush()
 
 
 def is_reporting_process() -> bool:

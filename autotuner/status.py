@@ -1,4 +1,4 @@
-"""What the user is told: a decision as status annotations and events."""
+"""Convert a decision to the status annotations and Events of a job."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from autotuner import keys
 from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.spec import TuningSpec
+from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import message
+from autotuner.wording import message, reads
 
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
+MAX_READS: Final = 512
+"""Characters of the annotation that shows the line of the first measurement."""
+
+MAX_HELD_UP: Final = 5
+"""Trials whose hold-ups are told; the others of a study mostly have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,36 +32,39 @@ class Status:
 
     @property
     def phase(self) -> Phase:
-        """Where the tuning stands."""
+        """The phase of the study."""
         return Phase(self.annotations[keys.PHASE])
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event on the job: what happened, once."""
+    """A Kubernetes Event on the job."""
 
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
 
 
-def describe(
+def describe(  # noqa: PLR0913 (all that a status says)
     decision: Decision,
     spec: TuningSpec,
     trials: Sequence[Trial],
     observed: str,
     notices: Sequence[str] = (),
+    *,
+    doubts: Sequence[str] = (),
 ) -> Status:
-    """Return the status that a decision amounts to.
+    """Return the status for a decision.
 
     Args:
         decision: The newest decision.
-        spec: What the user asks for.
+        spec: The parsed annotations.
         trials: All trials, running ones included.
         observed: The fingerprint of the spec that the decision was made for.
-        notices: What holds trials up, in the cluster's own words; told before all else.
+        notices: What holds trials up, in the cluster's own words; said before all else.
+        doubts: What makes it doubtful that trials train what they are asked to; said last.
     """
-    said = "; ".join([*notices, message(decision, spec), *decision.warnings])
+    said = "; ".join([*notices, message(decision, spec), *decision.warnings, *doubts])
     annotations = {
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),
@@ -63,6 +72,8 @@ def describe(
         keys.TRIALS: _count(trials),
         keys.OBSERVED: observed,
     }
+    if first := reads(trials, spec):
+        annotations[keys.READS] = first[:MAX_READS]
     if decision.answer is not None:
         annotations[keys.ANSWER] = json.dumps(decision.answer.as_json(), separators=(",", ":"))
     if decision.candidate is not None:
@@ -77,12 +88,12 @@ def describe_invalid(
 
     Args:
         error: The mistakes.
-        before: The job's annotations as they stood; the answer and the count of trials stay.
+        before: The job's annotations as they stood; the answer, the count of trials and what was read stay.
         observed: The fingerprint of the spec that has the mistakes.
         trials: All trials; None where they cannot be read.
     """
     said = f"invalid configuration, no trial starts until it is fixed: {error}"
-    kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS) if key in before}
+    kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS, keys.READS) if key in before}
     counted = {} if trials is None else {keys.TRIALS: _count(trials)}
     return Status(
         {
@@ -97,7 +108,7 @@ def describe_invalid(
 
 
 def has_running(annotations: Mapping[str, str]) -> bool:
-    """Return whether a status counts trials that still run."""
+    """Return whether a status counts running trials."""
     try:
         counts = json.loads(annotations.get(keys.TRIALS, "{}"))
     except (ValueError, RecursionError):
@@ -106,32 +117,62 @@ def has_running(annotations: Mapping[str, str]) -> bool:
 
 
 def events(before: Mapping[str, str], status: Status) -> list[Event]:
-    """Return the events that a change of status amounts to.
+    """Return the Events for a change of status.
+
+    Args:
+        before: The job's previous annotations.
+        status: The new status.
+    """
+    after = status.annotations
+    found: list[Event] = []
+    if keys.READS in after and keys.READS not in before:
+        found.append(Event("Normal", "MetricRead", f"reads {after[keys.READS]}"))
+    if after[keys.PHASE] != before.get(keys.PHASE):
+        kind: Literal["Normal", "Warning"] = (
+            "Warning" if status.phase in {Phase.INVALID, Phase.FAILED} else "Normal"
+        )
+        found.append(Event(kind, _REASONS[status.phase], after[keys.MESSAGE][:1024]))
+    return found
+
+
+def held_up_events(before: Mapping[str, str], held_up: Sequence[HoldUp]) -> list[Event]:
+    """Return an event for each hold-up that the status does not tell yet.
+
+    Args:
+        before: The job's annotations as they stood.
+        held_up: What holds trials up now.
+    """
+    said = before.get(keys.MESSAGE, "")
+    new = [held for held in held_up[:MAX_HELD_UP] if held.subject not in said]
+    return [Event("Warning", "TrialHeldUp", str(held)[:1024]) for held in new]
+
+
+def warning_events(before: Mapping[str, str], status: Status, warnings: Sequence[str]) -> list[Event]:
+    """Return an event for each warning about the job that the status tells for the first time.
 
     Args:
         before: The job's annotations as they stood.
         status: The status about to be written.
+        warnings: What the job's owner should know.
     """
-    after = status.annotations
-    if after[keys.PHASE] == before.get(keys.PHASE):
-        return []
-    warning = status.phase in {Phase.INVALID, Phase.FAILED}
-    return [Event("Warning" if warning else "Normal", _REASONS[status.phase], after[keys.MESSAGE][:1024])]
+    said, says = before.get(keys.MESSAGE, ""), status.annotations[keys.MESSAGE]
+    new = [warning for warning in warnings if warning not in said and warning in says]
+    return [Event("Warning", "JobWarning", warning[:1024]) for warning in new]
 
 
 _REASONS: Final[Mapping[Phase, str]] = {
-    Phase.WAITING: "TuningWaiting",
-    Phase.SEARCHING: "TuningStarted",
-    Phase.CONFIRMING: "TuningConfirming",
-    Phase.DONE: "TuningDone",
-    Phase.PAUSED: "TuningPaused",
-    Phase.INVALID: "TuningInvalid",
-    Phase.FAILED: "TuningFailed",
+    Phase.WAITING: "StudyWaiting",
+    Phase.SEARCHING: "StudyStarted",
+    Phase.CONFIRMING: "StudyConfirming",
+    Phase.DONE: "StudyDone",
+    Phase.PAUSED: "StudyPaused",
+    Phase.INVALID: "StudyInvalid",
+    Phase.FAILED: "StudyFailed",
 }
 
 
 def _count(trials: Sequence[Trial]) -> str:
-    """Return the trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
+    """Return the number of trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
     counts = {"total": len(trials)}
     running = sum(trial.is_running for trial in trials)
     if running:

@@ -1,8 +1,8 @@
-"""What is tried, what is measured, and how it ended: frozen values, and nothing else.
+"""Trials as frozen values: suggestion, measurements, outcome.
 
-A `Suggestion` is what the search wants tried. A `Trial` is a suggestion with what has been seen of it so
-far. Whether a trial met the target is a question to its measurements and to the target of today, never to
-its outcome: a user may tighten the target in mid-search.
+A `Suggestion` is what the search wants to run. A `Trial` is a suggestion with its measurements so far.
+Whether a trial met the target follows from its measurements and the current target, never from its outcome: a
+user may change the target during a search.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class Outcome(StrEnum):
     """How a trial ended."""
 
     REACHED = "reached"
-    """Met the target; stopped there, for more training would tell nothing new."""
+    """Met the target, and was stopped, because more training would add no information."""
     MISSED = "missed"
-    """Ran to its own end without meeting the target."""
+    """Ran to its end without meeting the target."""
     PROMISING = "promising"
-    """Stopped early: almost sure to meet the target."""
+    """Stopped early: would almost surely meet the target."""
     HOPELESS = "hopeless"
-    """Stopped early: almost sure to miss the target."""
+    """Stopped early: would almost surely miss the target."""
     DOMINATED = "dominated"
-    """Stopped early: its outcome no longer matters, for a larger batch is confirmed."""
+    """Stopped early: its outcome no longer matters, because a larger batch is confirmed."""
     OUT_OF_MEMORY = "out_of_memory"
-    """Ran out of device or host memory: knowledge about the micro-batch, never about accuracy."""
+    """Ran out of device or host memory: says something about the micro-batch, never about accuracy."""
     DIVERGED = "diverged"
     """The metric became NaN or infinite."""
     FAILED = "failed"
     """The user's program failed."""
     LOST = "lost"
-    """The cluster's fault or ours: run again, and no budget is used."""
+    """Lost by the cluster or by us: it is retried, and uses no budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +61,18 @@ class Measurement:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the value is a number; a diverged run reports NaN or infinity."""
+        """Whether the value is finite; a diverged run reports NaN or infinity."""
         return math.isfinite(self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """What the search wants tried.
+    """What the search wants to run.
 
-    `parameters` holds only what the trial sets: a hyperparameter that is absent keeps the default of the
-    user's own script. `workers`, `micro_batch_size` and `accumulation_steps` are the layout that realises
-    the batch size; None leaves the job's own. `rerun_of` is the number of the lost (or out-of-memory)
-    trial that this one stands in for.
+    `parameters` holds only what the trial sets: an absent hyperparameter keeps the default of the user's
+    script. `workers`, `micro_batch_size` and `accumulation_steps` are the layout that realises the batch
+    size; None keeps the job's own. `rerun_of` is the number of the lost (or out-of-memory) trial that this
+    one retries.
     """
 
     number: int
@@ -88,18 +88,19 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Trial:
-    """A suggestion and what has been seen of it.
+    """A suggestion and its results so far.
 
     `outcome` is None while the trial runs. `started_at` is when all of its processes ran (None while it
     waits in a queue, which costs nothing), `ended_at` when it ended. `devices` counts its GPUs, or its
-    processes where it asks for none. `message` says why it ended as it did, in words for the user.
-    `extras` holds the last value of other things that the script reports (noise scale, throughput).
+    processes if it requests none. `message` tells the user why it ended. `extras` holds the last value of
+    other quantities that the script reports (noise scale, throughput).
 
     `is_complete` says whether the run went to its own end: exit code 0, no disruption, no stop of ours. None
     where nobody has recorded it: then a run that missed is complete, and a baseline that met the target.
     `template` is the hash of what the trial was made from, empty where unknown. `doubt` says what is in doubt
     about the reading of the log, in words; nothing of a run in doubt counts. `reads` is the line of the log
-    that the first measurement was read from.
+    that the first measurement was read from. `variables` are what the script has read through the SDK, by
+    name; None where it has not said.
     """
 
     suggestion: Suggestion
@@ -114,6 +115,7 @@ class Trial:
     template: str = ""
     doubt: str = ""
     reads: str = ""
+    variables: tuple[str, ...] | None = None
 
     @property
     def number(self) -> int:

@@ -1,31 +1,40 @@
-"""Word decisions for people: the one place where their sentences are made.
+"""Write messages for people from decisions: the only place where these sentences are made.
 
-The logic returns stable reasons and facts (`autotuner.decide.decision`); the sentences are free to change.
+The logic returns stable reasons and facts (`autotuner.decide.decision`); the sentences may change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from autotuner.decide.decision import Answer, Decision, Facts, Reason, Stop, StopReason
 from autotuner.spec import TuningSpec
-from autotuner.trial import Outcome
+from autotuner.trial import Outcome, Trial
 
 
 def message(decision: Decision, spec: TuningSpec) -> str:
-    """Return where a study stands, in one or two sentences."""
+    """Return the state of a study, in one or two sentences."""
     return _MESSAGES[decision.reason](decision, spec)
 
 
 def ending(reason: Reason) -> str:
-    """Return why a study ended, as the rest of a sentence that starts with "it ended because"."""
+    """Return why a study ended, as the rest of a line that starts with "stopped: "."""
     return _ENDINGS.get(reason, str(reason))
 
 
 def stop_message(stop: Stop, spec: TuningSpec) -> str:
     """Return why a trial was stopped."""
     return _STOPS[stop.reason](stop.facts, spec)
+
+
+def reads(trials: Sequence[Trial], spec: TuningSpec) -> str:
+    """Return the study's first measurement and the line that it was read from; empty before there is one."""
+    first = next((t for t in sorted(trials, key=lambda t: t.number) if t.reads and t.measurements), None)
+    if first is None:
+        return ""
+    measured = first.measurements[0]
+    return f"{spec.target.metric}={measured.value:g} at step {measured.step:g} from: {first.reads}"
 
 
 def _program_fails(decision: Decision, spec: TuningSpec) -> str:
@@ -39,14 +48,14 @@ def _fault(facts: Facts, spec: TuningSpec) -> str:
     if facts.outcome is Outcome.OUT_OF_MEMORY:
         return f"out of memory at the job's own batch size {facts.batch_size}"
     if facts.outcome is Outcome.FAILED:
-        return "it left no message; see its log"
+        return "it printed no message; see its log"
     metric = spec.target.metric
     return f"it reported no {metric}: print lines such as {metric}=0.93, or set metric-pattern"
 
 
 def _cluster_loses_trials(decision: Decision, _spec: TuningSpec) -> str:
-    said = f" ({decision.facts.detail})" if decision.facts.detail else ""
-    return f"the cluster lost one trial {decision.facts.count} times{said}: check its nodes and quotas"
+    detail = f" ({decision.facts.detail})" if decision.facts.detail else ""
+    return f"the cluster lost one trial {decision.facts.count} times{detail}: check its nodes and quotas"
 
 
 def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:
@@ -104,7 +113,7 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.PROGRAM_FAILS: _program_fails,
     Reason.METRIC_NOT_FOUND: lambda decision, spec: _fault(decision.facts, spec),
     Reason.METRIC_IN_DOUBT: lambda decision, _: (
-        f"trial {decision.facts.number} runs on, and nothing new starts: {decision.facts.detail}"
+        f"no trial starts until this is settled: in trial {decision.facts.number} {decision.facts.detail}"
     ),
     Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,
@@ -148,6 +157,7 @@ _ENDINGS: Final[Mapping[Reason, str]] = {
 _STOPS: Final[Mapping[StopReason, Callable[[Facts, TuningSpec], str]]] = {
     StopReason.REACHED: lambda _, spec: f"has reached {spec.target}",
     StopReason.RESUMED: lambda facts, _: facts.detail,
+    StopReason.LARGER_THAN_DATA: lambda facts, _: facts.detail,
     StopReason.DIVERGED: lambda facts, spec: f"{spec.target.metric} became {facts.value}",
     StopReason.TIMEOUT: lambda _, spec: (
         f"did not reach the target within trial-timeout ({spec.trial_timeout})"

@@ -1,11 +1,11 @@
-"""Write what follows from other files, so that nothing is said twice by hand.
+"""Generate the files that follow from others, so that no fact is written twice by hand.
 
     python helm/generate.py            write
-    python helm/generate.py --check    write nothing; fail where a file is not as it would be written
+    python helm/generate.py --check    write nothing; fail if a file is out of date
 
 `helm/autotuner/README.md`: the tables of values, from the `# --` comments of values.yaml, and of settings,
-from `autotuner.config`. `helm/autotuner/values.schema.json`: its `config`, from the same model.
-`deploy/*.yaml`: the chart, rendered for those without Helm (which is on the PATH, or named by $HELM).
+from `autotuner.controller.settings`. `helm/autotuner/values.schema.json`: its `config`, from the same model.
+`deploy/*.yaml`: the rendered chart, for users without Helm. Helm must be on the PATH, or named by $HELM.
 """
 # ruff: noqa: INP001 (a script, not a package)
 
@@ -29,17 +29,17 @@ sys.path.insert(0, str(ROOT))
 from autotuner.controller.settings import ControllerSettings, settings
 
 DERIVED = ("config_file", "namespaces", "leader_election", "lease_name", "lease_namespace", "http_port")
-"""Settings that the chart writes itself, from other values."""
+"""Settings that the chart derives from other values."""
 
 NAMESPACE = "autotuner-system"
 MANIFESTS = {"autotuner.yaml": [], "autotuner-namespaced.yaml": ["--set=namespaces={default}"]}
-"""Plain manifests under deploy/, and the values that each is rendered with."""
+"""Plain manifests under deploy/, with the arguments that each is rendered with."""
 
 _OF_HELM = re.compile(r"\n +(helm\.sh/chart|app\.kubernetes\.io/managed-by): [^\n]*")
 
 
 def main() -> int:
-    """Write every file, or say which are stale."""
+    """Write every file, or list the stale ones."""
     stale = [path for path, text in files().items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if "--check" not in sys.argv:
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def files() -> dict[Path, str]:
-    """Return every generated file with the text that it should have."""
+    """Return every generated file with its text."""
     readme, schema = CHART / "README.md", CHART / "values.schema.json"
     return {
         readme: _between_marks(
@@ -99,7 +99,7 @@ def settings_table() -> str:
 
 
 def with_settings(schema: str) -> str:
-    """Return the schema of the values with the controller's own as that of `config`."""
+    """Return the schema of the values, with the schema of the settings for `config`."""
     content = json.loads(schema)
     model = ControllerSettings.model_json_schema()
     properties = {name: prop for name, prop in model["properties"].items() if name not in DERIVED}
@@ -112,7 +112,7 @@ def with_settings(schema: str) -> str:
 
 
 def plain_manifests(options: list[str]) -> str:
-    """Return the rendered chart, its namespace first, without what speaks of Helm."""
+    """Return the rendered chart, its namespace first, without Helm's own labels."""
     helm = os.environ.get("HELM", "helm")
     command = [
         helm,
@@ -132,7 +132,7 @@ def plain_manifests(options: list[str]) -> str:
 
 
 def _commented(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the path and the meaning of each value with a `# --` comment above it."""
+    """Yield path and meaning of each value that has a `# --` comment above it."""
     parents: list[tuple[int, str]] = []
     meaning: list[str] = []
     for line in text.splitlines():

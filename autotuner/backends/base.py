@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from autotuner.job.job import Job
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
+from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Suggestion, Trial
 
 
@@ -25,13 +26,16 @@ class Observation:
 
     `recorded` are the finished trials of the ledger. `live` are the trials that exist beside it: running
     ones (outcome None), and ended ones whose end is classified but not yet recorded. A trial whose record
-    is written and whose remains still stand appears in both. `notices` tell the user of what holds trials
-    up: an image that cannot be pulled, a pod that no node takes.
+    is written and whose remains still stand appears in both. `notices` tell the user of what is wrong with
+    the ledger. `held_up` are the trials that do not start: an image that cannot be pulled, a pod that no node
+    takes, a queue that does not admit. `warnings` are what the job's owner should know about running it here.
     """
 
     recorded: Sequence[Trial]
     live: Sequence[Trial]
     notices: Sequence[str] = ()
+    held_up: Sequence[HoldUp] = ()
+    warnings: Sequence[str] = ()
 
 
 class Backend(Protocol):

@@ -1,6 +1,6 @@
-"""`autotuner controller`: the controller, with a flag for each of its settings.
+"""`autotuner controller`: run the controller, with a flag for each of its settings.
 
-The flags are made from the settings' own model, so that neither can have what the other lacks.
+The flags are generated from the model of the settings, so that the two always agree.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def controller(**flags: str | None) -> None:
 
     Settings come from flags, then the environment, then the file that --config-file names.
     """
-    # torch and the Kubernetes client: nobody who asks for --help waits for them
+    # Slow imports, which --help does not need.
     from autotuner import log  # noqa: PLC0415
     from autotuner.controller.main import run  # noqa: PLC0415
 
@@ -30,7 +30,7 @@ def controller(**flags: str | None) -> None:
 
 
 def _flag(name: str, environment: str, default: str, meaning: str) -> inspect.Parameter:
-    # The model parses and checks; here every value is the text that was typed.
+    # The model parses and checks the values; here each is the text that was given.
     option = typer.Option(
         f"--{name.replace('_', '-')}", help=f"{meaning} ({environment}; default: {default})"
     )

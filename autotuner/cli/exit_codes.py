@@ -1,8 +1,8 @@
-"""How every command ends: exit codes, and messages on standard error.
+"""Exit codes of the commands, and error messages on standard error.
 
 Exit codes: 0, the answer is confirmed (or the command did what it was asked); 1, the machine, the cluster or
-the user's program failed; 2, the input has mistakes; 3, the tuning ended without a confirmed answer; 130,
-interrupted (run the same command again).
+the user's program failed; 2, the input has mistakes; 3, the study ended without a confirmed answer, or the
+reading of its metric is in doubt; 130, interrupted (run the same command again).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EXIT_INTERRUPTED: Final = 130
 
 
 class Reported:
-    """Turns what goes wrong into a message on standard error and an exit code."""
+    """Converts errors to a message on standard error and an exit code."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self._as_json = as_json
@@ -49,7 +49,7 @@ class Reported:
             sys.exit(EXIT_FAILED)
         if isinstance(error, KeyboardInterrupt):
             typer.echo(
-                "interrupted; every process is stopped, and the same command goes on from here", err=True
+                "interrupted; all processes are stopped, and the same command continues from here", err=True
             )
             sys.exit(EXIT_INTERRUPTED)
 

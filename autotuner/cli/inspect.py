@@ -1,7 +1,7 @@
-"""`autotuner status`, `trials`, `report`, `export` and `schema`: looking, and changing nothing.
+"""`autotuner status`, `trials`, `report`, `export` and `schema`: the read-only commands.
 
-JOB names a tuning wherever it is: the folder that `autotuner tune` wrote, the name of a job with such a
-folder here, or else a PyTorchJob of the cluster that the kubeconfig names.
+JOB names a study: the folder that `autotuner tune` wrote, the name of a job with such a folder in the current
+directory, or else a PyTorchJob of the cluster that the kubeconfig names.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from autotuner.job.job import Job
 from autotuner.spec.tuning_spec import annotation_schema, annotation_table
 from autotuner.study.setting import Setting
 
-# What is heavy (torch, matplotlib, the Kubernetes client) is imported where it is needed.
+# Slow imports (matplotlib, the Kubernetes client) are made where they are needed.
 # ruff: noqa: PLC0415
 
 _PIPE_WIDTH: Final = 160
 
 JobName = Annotated[
-    str, typer.Argument(metavar="JOB", help="The folder of a local tuning, or a job of the cluster.")
+    str, typer.Argument(metavar="JOB", help="The folder of a local study, or a job of the cluster.")
 ]
 Namespace = Annotated[
     str | None, typer.Option("--namespace", "-n", help="The job's namespace. (default: the kubeconfig's)")
@@ -55,16 +55,16 @@ def schema(as_json: AsJson = False) -> None:
 
 def status(
     job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="As for `trials`; all jobs without it.")
+        str | None, typer.Argument(metavar="[JOB]", help="As for `trials`; without it: all jobs.")
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
     all_namespaces: Annotated[
-        bool, typer.Option("--all-namespaces", "-A", help="Without JOB: of the whole cluster.")
+        bool, typer.Option("--all-namespaces", "-A", help="Without JOB: all jobs of the cluster.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show where a tuning stands, or all tunings of the cluster."""
+    """Show the status of a study, or of all studies of the cluster."""
     with Reported(as_json=as_json):
         if job is not None:
             _show_status(find(job, namespace, context).job, as_json=as_json)
@@ -90,12 +90,12 @@ def status(
 def trials(
     job: JobName, namespace: Namespace = None, context: Context = None, as_json: AsJson = False
 ) -> None:
-    """List a tuning's finished trials."""
+    """List the finished trials of a study."""
     from autotuner.report.terminal import best_value, cost, layout, parameters
 
     with Reported(as_json=as_json):
-        tuning = find(job, namespace, context)
-        spec, now = tuning.job.spec(), datetime.now(UTC)
+        study = find(job, namespace, context)
+        spec, now = study.job.spec(), datetime.now(UTC)
         if as_json:
             rows = [
                 {
@@ -111,13 +111,13 @@ def trials(
                     "best": best_value(trial, spec),
                     "gpu_hours": round(trial.gpu_hours(now), 4),
                     "message": trial.message,
-                    "log": tuning.logs.get(trial.number),
+                    "log": study.logs.get(trial.number),
                 }
-                for trial in tuning.trials
+                for trial in study.trials
             ]
             typer.echo(json.dumps(rows))
             return
-        laid_out = any(layout(trial) for trial in tuning.trials)
+        laid_out = any(layout(trial) for trial in study.trials)
         table = _table(
             "trial",
             "purpose",
@@ -128,7 +128,7 @@ def trials(
             "outcome",
             "cost",
         )
-        for trial in tuning.trials:
+        for trial in study.trials:
             best = best_value(trial, spec)
             table.add_row(
                 str(trial.number),
@@ -142,9 +142,9 @@ def trials(
             )
         console = _console()
         console.print(table)
-        for trial in tuning.trials:
-            if trial.outcome in local.NAMES_LOG and trial.number in tuning.logs:
-                said = f"trial {trial.number} {trial.outcome}: see {tuning.logs[trial.number]}"
+        for trial in study.trials:
+            if trial.outcome in local.NAMES_LOG and trial.number in study.logs:
+                said = f"trial {trial.number} {trial.outcome}: see {study.logs[trial.number]}"
                 console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -154,7 +154,7 @@ def report(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Write one self-contained HTML page about a tuning: pictures, answer, evidence."""
+    """Write a self-contained HTML report of a study: answer, figures, evidence."""
     from autotuner.report import render
 
     with Reported():
@@ -168,35 +168,35 @@ def report(
 
 def export(
     job: JobName,
-    storage: Annotated[str, typer.Option(help="An Optuna storage URL, such as sqlite:///tuning.db.")],
+    storage: Annotated[str, typer.Option(help="An Optuna storage URL, for example sqlite:///study.db.")],
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Write a tuning's trials into an Optuna storage, for optuna-dashboard."""
+    """Write the trials of a study to an Optuna storage, for optuna-dashboard."""
     from autotuner.search.export import export as export_study
 
     with Reported():
-        tuning = find(job, namespace, context)
-        spec, told = tuning.job.spec(), tuning.job.annotations
-        answer = Answer.from_text(told.get(keys.ANSWER, ""))
+        study = find(job, namespace, context)
+        spec, annotations = study.job.spec(), study.job.annotations
+        answer = Answer.from_text(annotations.get(keys.ANSWER, ""))
         count = export_study(
             spec,
-            tuning.trials,
+            study.trials,
             storage,
-            tuning.job.name,
+            study.job.name,
             answer=None if answer is None else Setting.of(answer.batch_size, answer.parameters),
             attributes={
                 "target": str(spec.target),
                 "answer": None if answer is None else answer.as_json(),
-                "phase": told.get(keys.PHASE, ""),
-                "message": told.get(keys.MESSAGE, ""),
+                "phase": annotations.get(keys.PHASE, ""),
+                "message": annotations.get(keys.MESSAGE, ""),
             },
         )
-        typer.echo(f"added {count} trials to the study {tuning.job.name!r}: optuna-dashboard {storage}")
+        typer.echo(f"added {count} trials to the study {study.job.name!r}: optuna-dashboard {storage}")
 
 
 def find(job: str, namespace: str | None, context: str | None) -> Study:
-    """Return a study by its folder or its job's name: from the folders here first, then from the cluster.
+    """Return a study by its folder or its job's name: first from local folders, then from the cluster.
 
     Raises:
         BackendError: If there is none, or the cluster does not answer.
@@ -224,9 +224,9 @@ def _cluster_study(job: str, namespace: str | None, context: str | None) -> Stud
 
 
 def local_folder(job: str, namespace: str | None, context: str | None) -> Path | None:
-    """Return the folder of a local study that JOB names; None where it names a job of the cluster.
+    """Return the folder of a local study that JOB names; None if it names a job of the cluster.
 
-    A folder that JOB names by itself is returned whatever it holds: reading it says what is wrong with it.
+    A folder that JOB names directly is returned whatever it holds: reading it reports what is wrong.
     """
     if namespace is not None or context is not None:
         return None
@@ -274,7 +274,7 @@ def _table(*columns: str) -> Table:
 
 
 def _console() -> Console:
-    """Return a console for tables: as wide as the terminal, or wide enough where there is none."""
+    """Return a console for tables: as wide as the terminal, or wide enough if there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_WIDTH)
 

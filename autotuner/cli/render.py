@@ -104,6 +104,6 @@ def _parameters(
         try:
             found[name] = dimension.parse(text)
         except ValueError as error:
-            rule = f"the value {error}"
+            rule = str(error)
             mistakes.append(Mistake(f"--set {name}", text, rule, f"{name}={found.get(name, '...')}"))
     return found

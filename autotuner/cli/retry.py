@@ -1,4 +1,4 @@
-"""`autotuner retry`: let a study that failed go on, once its cause is gone."""
+"""`autotuner retry`: continue a failed study once the cause is fixed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from autotuner.cli.inspect import Context, JobName, Namespace, local_folder
 
 
 def retry(job: JobName, namespace: Namespace = None, context: Context = None) -> None:
-    """Let a study that failed go on: failures and losses so far no longer count.
+    """Continue a failed study: earlier failures and losses no longer count.
 
-    A job whose annotations or template were changed goes on by itself.
+    A job whose annotations or template were changed continues without this command.
     """
     with Reported():
         now = datetime.now(UTC).replace(microsecond=0)
@@ -29,10 +29,10 @@ def retry(job: JobName, namespace: Namespace = None, context: Context = None) ->
 
 
 def _retry_here(folder: Path, now: datetime) -> None:
-    read_study(folder)  # BackendError where it is no study's folder
+    read_study(folder)  # BackendError if it is not the folder of a study
     with unwritable(folder):
         supervisor.write_text_whole(folder / RETRIED_AT, now.isoformat())
-    typer.echo(f"{folder}: failures so far no longer count; run `autotuner tune` with the same file again")
+    typer.echo(f"{folder}: earlier failures no longer count; run `autotuner tune` with the same file again")
 
 
 def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now: datetime) -> None:
@@ -44,4 +44,4 @@ def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now:
     api, where = connect(context=context), namespace or current_namespace(context)
     read_on_cluster(api, where, job)
     api.patch(jobs_path(where, job), {"metadata": {"annotations": {keys.RETRIED_AT: now.isoformat()}}})
-    typer.echo(f"{where}/{job}: failures so far no longer count; the controller goes on with it")
+    typer.echo(f"{where}/{job}: earlier failures no longer count; the controller continues the study")

@@ -1,4 +1,4 @@
-"""`autotuner tune` and `autotuner validate`: a job's file, on this machine."""
+"""`autotuner tune` and `autotuner validate`: commands on the file of a job, on this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +21,15 @@ from rich.console import Console
 from autotuner import keys
 from autotuner.backends.local.backend import LocalBackend
 from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.cli.trial_python import Tool, program, trial_path
-from autotuner.decide.decision import Answer, Phase
+from autotuner.decide.decision import Answer, Phase, Reason
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
 from autotuner.job.validation import validate as check
+from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.spec.untrusted_yaml import load_documents
 
@@ -34,12 +37,12 @@ if TYPE_CHECKING:
     from autotuner.reconcile import Reconciliation
     from autotuner.report.terminal import View
 
-# What is heavy (torch) is imported where it is needed, so `validate` answers at once.
+# Slow imports are made where they are needed, so that `validate` answers at once.
 # ruff: noqa: PLC0415
 
 _POLL_SECONDS: Final = 0.25
 _MAX_FILE: Final = 4 << 20
-_TOLD: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
+_FROM_JOB: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 JobFile = Annotated[Path, typer.Argument(help="An annotated PyTorchJob, as YAML.", metavar="FILE")]
 Folder = Annotated[
@@ -47,7 +50,7 @@ Folder = Annotated[
     typer.Option("--directory", "-d", help="Where the ledger and the logs are kept. (default: NAME-tuning)"),
 ]
 Entrypoint = Annotated[
-    str, typer.Option(help="What stands for the image's entrypoint, for a container without `command`.")
+    str, typer.Option(help="Replacement for the image's entrypoint, for a container without `command`.")
 ]
 WorkingDirectory = Annotated[
     Path | None,
@@ -71,9 +74,9 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     python: Interpreter = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tune a job on this machine: its trials run as processes, no cluster is needed.
+    """Tune a job on this machine: trials run as processes, no cluster is needed.
 
-    Interrupt it at any moment; the same command goes on where it stopped.
+    You can interrupt it at any moment; the same command continues where it stopped.
     """
     with Reported(as_json=as_json):
         from autotuner.report.live_view import LiveView
@@ -83,24 +86,27 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         folder = directory or Path(f"{job.name}-tuning")
         surroundings = _surroundings(file, entrypoint, working_dir, python)
         spec = _checked(job, surroundings)
+        script = script_text(job.manifest, surroundings)
+        _warn([warning.mistake for warning in wiring_notices(job, spec, script=script)])
         screen = Console(stderr=as_json)
         view: View = (
             LiveView(screen, job.name, _now) if screen.is_terminal and not as_json else PlainView(screen)
         )
         signal.signal(signal.SIGTERM, _interrupt)
-        # Opening a folder clears what an interrupted study left: it must be this job's own.
+        # Opening a folder removes the remains of an interrupted study, so the folder must be this job's own.
         check_owner(folder, job)
         with LocalBackend(folder, surroundings) as backend:
             backend.save_job(job)
+            backend.discard_doubtful(job, spec)
             known = len(read_study(folder).trials)
             if known:
                 screen.print(f"going on from {known} finished trials in {folder}", style="dim")
-            last = _drive(backend, job, spec, view)
+            last = _drive(backend, job, spec, view, script)
         _finish(last, spec, folder, as_json=as_json)
 
 
 def validate(file: JobFile, as_json: AsJson = False) -> None:
-    """Check a job as its cluster would, and its annotations, and report every mistake and warning at once."""
+    """Check a job and its annotations as the cluster would; report all mistakes and warnings at once."""
     with Reported(as_json=as_json):
         document = _load_document(file)
         found = check(document)
@@ -111,21 +117,30 @@ def validate(file: JobFile, as_json: AsJson = False) -> None:
             job.spec()
         except InvalidJob as error:
             mistakes += error.mistakes
-        warnings = [as_mapping(warning) for warning in found.warnings]
+        warnings = list(found.warnings)
+        spec = None if job is None else job.readable_spec()
+        if job is not None and spec is not None:
+            script = script_text(job.manifest, _surroundings(file, "", None, None))
+            warnings += [warning.mistake for warning in wiring_notices(job, spec, script=script)]
         if not as_json:
-            for warning in found.warnings:
-                typer.echo(f"warning: {warning}", err=True)
+            _warn(warnings)
         if mistakes or job is None:
-            raise InvalidJob(list(dict.fromkeys(mistakes)), found.warnings)
+            raise InvalidJob(list(dict.fromkeys(mistakes)), warnings)
         spec = job.spec()
         if as_json:
-            typer.echo(json.dumps({"valid": True, "mistakes": [], "warnings": warnings}))
+            shown = [as_mapping(warning) for warning in warnings]
+            typer.echo(json.dumps({"valid": True, "mistakes": [], "warnings": shown}))
         else:
             typer.echo(f"{file} is valid: {job.name}, {spec.target}, batch size {spec.batch_size}")
 
 
+def _warn(warnings: Sequence[Mistake]) -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
 def load_job(file: Path) -> Job:
-    """Read the one registered PyTorchJob of a YAML file, which may hold other objects beside it.
+    """Read the one registered PyTorchJob of a YAML file, which may hold other objects, too.
 
     Raises:
         InvalidJob: If there is no such job, or more than one.
@@ -150,10 +165,10 @@ def _load_document(file: Path) -> object:
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
     if len(jobs) > 1:
-        rule = f"must hold one job, and holds {len(jobs)} PyTorchJobs: give each a file of its own"
+        rule = f"must hold one job, but holds {len(jobs)} PyTorchJobs: write each to its own file"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     if not jobs and len(documents) != 1:
-        rule = "must hold a job, and holds no PyTorchJob"
+        rule = "must hold a PyTorchJob"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)])
     return (jobs or documents)[0]
 
@@ -175,14 +190,19 @@ def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
     return spec
 
 
-def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Reconciliation:
+def _drive(
+    backend: LocalBackend, job: Job, spec: TuningSpec, view: View, script: str | None
+) -> Reconciliation:
     from autotuner.reconcile import reconcile
 
     with view:
         while True:
-            seen = reconcile(backend, backend.job(job), _now())
+            seen = reconcile(backend, backend.job(job), _now(), script=script)
             view.show(seen, spec)
             if seen.decision is None or seen.decision.is_final:
+                return seen
+            if seen.decision.reason is Reason.METRIC_IN_DOUBT:
+                # Nobody answers while this waits: what runs is interrupted, and starts again then.
                 return seen
             if seen.decision.phase is Phase.PAUSED and not any(t.is_running for t in seen.trials):
                 return seen
@@ -190,18 +210,24 @@ def _drive(backend: LocalBackend, job: Job, spec: TuningSpec, view: View) -> Rec
 
 
 def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
-    """Print the answer, and exit with the code that says what kind of end it is."""
+    """Print the answer, and exit with the code for the kind of end."""
     from autotuner.report.terminal import answer_lines
 
-    tuning = read_study(folder)
+    study = read_study(folder)
+    if last.status.annotations.get(keys.REASON) == Reason.METRIC_IN_DOUBT:
+        if as_json:
+            typer.echo("null")
+        typer.echo(last.status.annotations.get(keys.MESSAGE, ""), err=as_json)
+        typer.echo("add the annotation, or change the script, and run the same command again", err=True)
+        raise typer.Exit(EXIT_UNCONFIRMED)
     answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
     if as_json:
         typer.echo(json.dumps(answer and answer.as_json()))
     elif answer is not None:
-        hours = sum(trial.gpu_hours(_now()) for trial in tuning.trials)
-        for line in answer_lines(answer, spec, tuning.trials, hours):
+        hours = sum(trial.gpu_hours(_now()) for trial in study.trials)
+        for line in answer_lines(answer, spec, study.trials, hours):
             typer.echo(line)
-        typer.echo(f"pictures: autotuner report {folder}")
+        typer.echo(f"figures: autotuner report {folder}")
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
     if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
@@ -212,8 +238,8 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
 
 
 def _surroundings(file: Path, entrypoint: str, working_dir: Path | None, python: Path | None) -> Surroundings:
-    # What a trial is told comes from its job alone, not from a shell that was once told the same.
-    shell = {name: value for name, value in os.environ.items() if not name.startswith(_TOLD)}
+    # A trial gets these variables from its job only, never from the user's shell.
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(_FROM_JOB)}
     tool = Tool(Path(sys.executable), sys.prefix != sys.base_prefix, find_spec("torch") is not None)
     shell["PATH"] = trial_path(shell, tool, python)
     return Surroundings(

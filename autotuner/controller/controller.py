@@ -1,11 +1,11 @@
-"""From what happens on the cluster to passes over jobs.
+"""Reconcile jobs when something changes on the cluster, and at intervals.
 
-A change of a job, or of one of its trials, marks what changed and queues the job; the pass reads that live
-before it acts. While trials run, a pass every `poll_seconds` follows their logs; that one
-repeats what was read of everything else, for the watches would have told of a change. Whatever the watches
-say, every job that is not settled is read live again after `resync_seconds`.
+A change of a job, or of one of its trials, marks what changed and queues the job; the reconcile reads that
+live before it acts. While trials run, a reconcile every `poll_seconds` reads their logs and reuses what was
+read of everything else, because the watches would have reported a change. Whatever the watches report, every
+job that is not settled is read live again after `resync_seconds`.
 
-Nothing in here is needed after a restart: the first list of the watches queues every registered job.
+Nothing here has to survive a restart: the first list of the watches queues every registered job.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from autotuner.reconcile import Reconciliation, is_settled, reconcile, withdraw
 from autotuner.status import Event, Status, describe_invalid, events
 from autotuner.trial import Suggestion
 
-_TOLD_AFTER: Final = 3
-"""Failures in a row after which the job's status says what holds it up."""
+_REPORTED_AFTER: Final = 3
+"""Failures in a row after which the job's status shows the error."""
 _DELETED: Final = "DELETED"
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Known:
-    """What the last pass over a job knew, and when all of it was read live."""
+    """What the last reconcile of a job knew, and when all of it was read live."""
 
     job: Job
     read_at: float
@@ -51,20 +51,20 @@ class _Known:
 
 
 class Controller:
-    """Works on registered jobs. Its handlers and `work` may be called from many threads.
+    """Reconciles registered jobs. Its handlers and `work` may be called from many threads.
 
     Args:
         api: The API server.
-        backend: Where trials run; it keeps views, which this object forgets when they are out of date.
-        metrics: What is counted.
+        backend: Where trials run; it caches views, which this object drops when they are out of date.
+        metrics: The metrics to update.
         max_parallel_trials: Trials that may run at once over all jobs; None: any number.
-        poll_seconds: Pause between two looks at the logs of a job's running trials.
+        poll_seconds: Pause between two polls of the logs of a job's running trials.
         resync_seconds: Pause between two live reads of a job that is not settled.
-        clock: Returns the present, in UTC.
-        ticks: Returns seconds that never go back.
+        clock: Returns the current time, in UTC.
+        ticks: Returns seconds of a monotonic clock.
     """
 
-    def __init__(  # noqa: PLR0913 (what the controller is wired of)
+    def __init__(  # noqa: PLR0913 (the controller's parts)
         self,
         api: Api,
         backend: KubernetesBackend,
@@ -91,15 +91,15 @@ class Controller:
         self._changed_jobs: set[str] = set()
         self._changed_trials: set[str] = set()
         self._job_marks: dict[str, object] = {}
-        self._trial_marks: dict[str, object] = {}
+        self._trial_marks: dict[str, tuple[bool, bool, bool]] = {}
         self._known: dict[str, _Known] = {}
 
     # --- triggers --------------------------------------------------------------------------------------
 
     def on_job(self, kind: str, changed: Mapping[str, Any]) -> None:
-        """Take note of a change of a job, of which `changed` has the metadata.
+        """Record a change of a job, of which `changed` has the metadata.
 
-        Our own writes of status come back as changes, and are no news.
+        Our own writes of status also arrive as changes, and are ignored.
         """
         metadata = mapping(changed.get("metadata"))
         key = f"{metadata.get('namespace')}/{metadata.get('name')}"
@@ -118,9 +118,10 @@ class Controller:
             self._note(key, self._changed_jobs)
 
     def on_trial(self, kind: str, trial: Mapping[str, Any]) -> None:
-        """Take note of a change of a trial: its run's begin and end, and its removal.
+        """Take note of a change of a trial: its admission, its run's begin and end, and its removal.
 
-        The begin is no hurry: the first look at the log, a poll later, finds in the pods when it was.
+        Admission and begin are no hurry: the first look at the log, a poll later, finds in the pods when it
+        was.
         """
         metadata = mapping(trial.get("metadata"))
         name = f"{metadata.get('namespace')}/{metadata.get('name')}"
@@ -137,16 +138,18 @@ class Controller:
             return
         conditions = read_conditions(trial)
         has_ended = conditions.has_succeeded or conditions.has_failed
-        mark = (has_ended, conditions.running_since is not None)
-        before = self._trial_marks.get(name, (False, False))
+        mark = (has_ended, conditions.running_since is not None, conditions.is_suspended)
+        before = self._trial_marks.get(name, (False, False, conditions.is_suspended))
         self._trial_marks[name] = mark
         if has_ended:
             self._slots.release(name)
         else:
             self._slots.occupy(name)
         if mark != before:
-            has_begun = mark == (False, True)
-            self._note(key, self._changed_trials, after=self._poll_seconds if has_begun else 0.0)
+            has_begun = mark[:2] == (False, True)
+            is_admitted = before[2] and not conditions.is_suspended
+            can_wait = has_begun or (is_admitted and not has_ended)
+            self._note(key, self._changed_trials, after=self._poll_seconds if can_wait else 0.0)
 
     def _note(self, key: str, changed: set[str], after: float = 0.0) -> None:
         with self._lock:
@@ -154,7 +157,7 @@ class Controller:
         self.queue.add(key, after)
 
     def begin(self, namespaces: tuple[str, ...]) -> None:
-        """Learn who holds a place, once, before the first pass.
+        """Read which trials hold a slot, once, before the first reconcile.
 
         Raises:
             BackendError: If the cluster does not answer.
@@ -171,24 +174,24 @@ class Controller:
     # --- work ------------------------------------------------------------------------------------------
 
     def work(self) -> None:
-        """Work on keys until the queue is closed; the body of a thread."""
+        """Reconcile keys until the queue is closed; the body of a thread."""
         while self.work_once():
             pass
 
     def work_once(self) -> bool:
-        """Wait for a key and make one pass over it; return whether there may be another."""
+        """Wait for a key and reconcile it; return whether there may be another."""
         key = self.queue.take()
         if key is not None:
             self._attempt(key)
         return key is not None
 
     def _attempt(self, key: str) -> None:
-        """Make one pass; whatever goes wrong, the key comes again and the thread lives on."""
+        """Reconcile once; on any error the key is queued again and the thread continues."""
         log = _log.bind(job=key)
         began = self._ticks()
         try:
-            seen = self._pass(key)
-        except Exception as error:  # a thread that dies would leave its jobs to nobody
+            seen = self._reconcile(key)
+        except Exception as error:  # no one would take over the jobs of a dead thread
             self._metrics.reconcile_errors.inc()
             with self._lock:
                 self._changed_jobs.add(key)
@@ -197,19 +200,19 @@ class Controller:
             count, delay = self.queue.fail(key, at_least)
             is_ordinary = isinstance(error, BackendError)
             log.warning(
-                "pass_failed", error=str(error), attempt=count, again_in=delay, exc_info=not is_ordinary
+                "reconcile_failed", error=str(error), attempt=count, retry_in=delay, exc_info=not is_ordinary
             )
-            if is_ordinary and count == _TOLD_AFTER:
-                self._tell(key, str(error))
+            if is_ordinary and count == _REPORTED_AFTER:
+                self._report(key, str(error))
             return
         finally:
             self._metrics.reconcile_seconds.observe(self._ticks() - began)
         self.queue.done(key)
         if seen is not None:
-            log.info("pass", **_summary(seen), seconds=round(self._ticks() - began, 4))
+            log.info("reconciled", **_summary(seen), seconds=round(self._ticks() - began, 4))
 
-    def _pass(self, key: str) -> Reconciliation | None:
-        """Drive one job a step further; None where it is no longer registered, or gone."""
+    def _reconcile(self, key: str) -> Reconciliation | None:
+        """Reconcile one job; None if it is no longer registered, or gone."""
         with self._lock:
             is_job_changed, are_trials_changed = key in self._changed_jobs, key in self._changed_trials
             self._changed_jobs.discard(key)
@@ -227,7 +230,7 @@ class Controller:
         try:
             seen = reconcile(self._backend, job, now, lambda s: self._admit(key, job, s, admitted))
         except Exception:
-            # A start that failed holds no place, unless the watch has shown that it did not fail.
+            # A start that failed holds no slot, unless the watch has shown that it did not fail.
             for name in admitted:
                 if name not in self._trial_marks:
                     self._slots.release(name)
@@ -235,13 +238,14 @@ class Controller:
         for trial in seen.finished:
             self._metrics.count_trial(trial, now)
         self._metrics.note_phase(key, str(seen.status.phase))
+        self._metrics.note_held_up(key, [str(held.reason) for held in seen.held_up])
         if not seen.put_off:
             self._slots.leave(key)
         self._plan(key, known, seen)
         return seen
 
     def _read(self, key: str) -> _Known | None:
-        """Read a job live; None, after clearing up behind it, where it is not to be tuned any more."""
+        """Read a job live; clean up and return None if it is no longer to be tuned."""
         namespace, _, name = key.partition("/")
         before = self._known.get(key)
         try:
@@ -249,7 +253,7 @@ class Controller:
         except RequestFailed as error:
             if not error.is_not_found:
                 raise
-            self._forget(key)  # its trials and its ledger go with it, by ownership
+            self._forget(key)  # garbage collection removes its trials and its ledger
             return None
         try:
             job = Job.from_manifest(manifest)
@@ -274,7 +278,7 @@ class Controller:
         return known
 
     def _reject(self, key: str, manifest: Mapping[str, Any], error: InvalidJob) -> None:
-        """Tell the owner of a job that we cannot read, though the operator's webhook let it in."""
+        """Report on a job that cannot be parsed although the operator's webhook accepted it."""
         self._forget(key)
         metadata = mapping(manifest.get("metadata"))
         annotations = {str(k): str(v) for k, v in mapping(metadata.get("annotations")).items()}
@@ -291,6 +295,7 @@ class Controller:
         if known is not None:
             self._backend.forget(known.job.uid)
         self._metrics.note_phase(key, None)
+        self._metrics.note_held_up(key, ())
         self._slots.leave(key)
 
     def _admit(self, key: str, job: Job, suggestion: Suggestion, admitted: list[str]) -> bool:
@@ -301,7 +306,7 @@ class Controller:
         return may_start
 
     def _plan(self, key: str, known: _Known, seen: Reconciliation) -> None:
-        """Remember what was published, and have the key come again when there is something to see."""
+        """Remember what was published, and queue the key for the next poll."""
         job = seen.job
         if status_changes(job.annotations, seen.status.annotations):
             theirs = {k: v for k, v in job.annotations.items() if not k.startswith(keys.STATUS_PREFIX)}
@@ -316,23 +321,23 @@ class Controller:
             known.idle_polls = 0
             delay = self._poll_seconds
         elif running:
-            # A trial that waits in a queue may wait for hours: look less and less often.
+            # A trial may wait in a queue for hours: poll less and less often.
             delay = self._poll_seconds * 2.0 ** min(known.idle_polls, 16)
             known.idle_polls += 1
         else:
             delay = self._resync_seconds
         self.queue.add(key, after=min(delay, self._resync_seconds))
 
-    def _tell(self, key: str, error: str) -> None:
-        """Write onto the job what holds it up, as far as the cluster allows."""
+    def _report(self, key: str, error: str) -> None:
+        """Write the error to the job's status, as far as the cluster allows."""
         known = self._known.get(key)
         if known is None:
             return
         ours = {k: v for k, v in known.job.annotations.items() if k.startswith(keys.STATUS_PREFIX)}
-        message = f"held up, and tried again: {error}"
+        message = f"reconcile failed, will retry: {error}"
         status = Status({**ours, keys.PHASE: ours.get(keys.PHASE, "Waiting"), keys.MESSAGE: message})
         try:
-            self._backend.publish(known.job, status, [Event("Warning", "TuningHeldUp", message[:1024])])
+            self._backend.publish(known.job, status, [Event("Warning", "StudyHeldUp", message[:1024])])
         except BackendError as again:
             _log.warning("status_not_written", job=key, error=str(again))
 

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: what a cluster asks of the controller."""
+"""Serve `/healthz`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PLAIN: Final = "text/plain; charset=utf-8"
 _SOCKET_SECONDS: Final = 10
 
 Answer = tuple[bool, str]
-"""Whether all is well, and a line that says what is not."""
+"""Whether the check passes, and a line that says what is wrong."""
 
 
 class Server:
-    """A small HTTP server on a thread of its own. A context manager.
+    """A small HTTP server on its own thread. A context manager.
 
     The address `::` is every address of the machine, IPv4 and IPv6.
     """
@@ -69,16 +69,16 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port that it listens on; one of the kernel's choice where 0 was asked for."""
+        """The port that it listens on; the kernel chooses it if 0 was requested."""
         return int(self._server.server_address[1])
 
     def __enter__(self) -> Self:
-        """Begin to answer."""
+        """Start to serve."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop answering."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -89,7 +89,7 @@ class _Listener(ThreadingHTTPServer):
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # The base class asks DNS for the name of the address; a slow one would delay the start.
+        # The base class looks the address up in DNS; a slow DNS would delay the start.
         TCPServer.server_bind(self)
 
 

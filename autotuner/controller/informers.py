@@ -1,13 +1,13 @@
-"""What happens on the cluster, as triggers: which job is worth a look.
+"""Watch jobs and trials, and say which job to reconcile.
 
-Two informers for each watched namespace (or for the whole cluster). One holds the metadata of jobs alone,
-for a thousand registered jobs with large templates must not fill the memory; the other holds trials, whose
-conditions say when a look is due. What they hold is never acted upon: a pass reads live.
+There are two informers per watched namespace (or for the whole cluster). One holds the metadata of jobs only,
+so that a thousand registered jobs with large templates do not fill the memory. The other holds trials, whose
+conditions say when to reconcile their job. No decision is based on what they hold: a reconcile reads live.
 
-The official `SharedInformer` needs four things of us (client 37.0.2): a list function that returns an object
-with `items` and `metadata`, whose docstring names a return type, or the watch replays its events; an HTTP
-410 as the client's own exception, or it never lists again; an error handler that waits, or it asks a dead
-server thousands of times a second; and a silence that ends, for its watches have no timeout.
+The official `SharedInformer` (client 37.0.2) needs four things from its caller: a list function that returns
+an object with `items` and `metadata` and whose docstring names a return type, or the watch replays its
+events; HTTP 410 as the client's own exception, or it never lists again; an error handler that waits, or it
+sends thousands of requests per second to a dead server; and a read timeout, because its watches have none.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
 
 _WATCH_SECONDS: Final = (240, 300)
-"""A watch is asked to end after some time in this range, so that the watches of many do not end at once."""
+"""Seconds, drawn at random, after which a watch ends, so that many watches do not end at once."""
 _SILENCE_SECONDS: Final = 20.0
-"""How much longer than that a connection may be silent before it counts as dead."""
+"""Seconds beyond that for which a connection may be silent before it counts as dead."""
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _METADATA: Final = "application/json;as={};g=meta.k8s.io;v=v1"
 _WHOLE: Final = "application/json"
 
 OnChange = Callable[[str, dict[str, Any]], None]
-"""Is told the kind of a change (ADDED, MODIFIED, DELETED) and the object."""
+"""Called with the kind of a change (ADDED, MODIFIED, DELETED) and the object."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Informers:
-    """Informers on jobs and trials, in some namespaces (none: in all)."""
+    """Informers for jobs and trials, in the given namespaces (none: in all)."""
 
     def __init__(self, api: Api, namespaces: Sequence[str], on_job: OnChange, on_trial: OnChange) -> None:
         self._watches = [
@@ -60,7 +60,7 @@ class Informers:
         return all(watch.has_synced.is_set() for watch in self._watches)
 
     def start(self) -> None:
-        """Begin to list and watch, on a thread each."""
+        """Start to list and watch, each informer on its own thread."""
         for watch in self._watches:
             watch.informer.start()
 
@@ -73,7 +73,7 @@ class Informers:
 
 
 class _Watch:
-    """One informer, and what it needs of us."""
+    """One informer, with its list function and error handler."""
 
     def __init__(
         self, api: Api, namespace: str | None, selector: str, *, is_metadata: bool, on_change: OnChange

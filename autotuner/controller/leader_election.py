@@ -1,8 +1,8 @@
-"""Which of several controllers works: the official client's leader election, on a Lease.
+"""Leader election on a Lease, with the official client's `LeaderElection`.
 
-Its `LeaderElection` loops well and ends badly (client 37.0.2): it dies of a network error, has no request
-timeout, cannot be stopped and keeps the lease when its process goes. All four are mended in the lock that it
-drives: `Lock` bounds and translates requests, refuses them once it is closed, and lets go of the lease.
+The client's class (37.0.2) has four faults: a network error ends its loop, requests have no timeout, it
+cannot be stopped, and it keeps the lease when its process ends. The lock that it drives fixes all four:
+`Lock` bounds requests, translates their errors, refuses them once it is closed, and releases the lease.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Lock(LeaseLock):
     """A Lease that one of several controllers holds."""
 
     def __init__(self, api: Api, name: str, namespace: str, identity: str) -> None:
-        # Not super().__init__(): it makes a client of the process-wide default configuration.
+        # Not super().__init__(): it creates a client from the process-wide default configuration.
         self.name = name
         self.namespace = namespace
         self.identity = identity
@@ -40,21 +40,21 @@ class Lock(LeaseLock):
         self._in_use = threading.Lock()
 
     def get(self, name: str, namespace: str) -> tuple[bool, Any]:
-        """Read the lease; an answer that is none is told as the client's own exception."""
+        """Read the lease; an invalid answer is raised as the client's own exception."""
         if self._is_closed.is_set():
-            return False, client.ApiException(status=0, reason="this controller has let go of the lease")
+            return False, client.ApiException(status=0, reason="this controller has released the lease")
         found: tuple[bool, Any] = super().get(name, namespace)  # type: ignore[no-untyped-call]
         return found
 
     def update(self, name: str, namespace: str, updated_record: Any) -> bool:  # noqa: ANN401 (the client's own)
-        """Write the lease, unless it was let go."""
+        """Write the lease, unless it has been released."""
         with self._in_use:
             if self._is_closed.is_set():
                 return False
             return bool(super().update(name, namespace, updated_record))  # type: ignore[no-untyped-call]
 
     def release(self) -> None:
-        """Let go of the lease, so that the next controller need not wait for its end."""
+        """Release the lease, so that the next controller need not wait until it expires."""
         with self._in_use:
             self._is_closed.set()
         try:
@@ -83,7 +83,7 @@ class _Leases:
         return _answer(self._leases.create_namespaced_lease, namespace, body)
 
     def replace_namespaced_lease(self, name: str, namespace: str, body: object) -> Any:  # noqa: ANN401
-        """Write a lease, if nobody else has written it since it was read."""
+        """Write a lease, if no one else has written it since it was read."""
         return _answer(self._leases.replace_namespaced_lease, name, namespace, body)
 
 
@@ -107,19 +107,19 @@ def elect(  # noqa: PLR0913 (the election's own parameters)
 
     Args:
         lock: The lease.
-        lease_seconds: How long it outlives its last renewal.
-        renew_seconds: After so long without a renewal the holder gives up.
+        lease_seconds: Validity of the lease after its last renewal.
+        renew_seconds: Time without a renewal after which the holder gives up.
         retry_seconds: Pause between two attempts.
         on_elected: Called once this controller holds the lease.
-        on_lost: Called once it does not any more; it must not work on from there.
+        on_lost: Called once it no longer holds the lease; from then on it must have no effects.
 
     Raises:
-        InvalidConfiguration: If the times do not go together.
+        InvalidConfiguration: If the times contradict each other.
     """
     try:
         # A Lease counts whole seconds.
         config = Config(lock, round(lease_seconds), renew_seconds, retry_seconds, on_elected, on_lost)
     except SystemExit as error:
-        raise InvalidConfiguration(f"the lease's times do not go together: {error}") from error
+        raise InvalidConfiguration(f"the lease's times contradict each other: {error}") from error
     election = LeaderElection(config)
     threading.Thread(target=election.run, name="lease", daemon=True).start()

@@ -1,8 +1,8 @@
-"""The controller's life: wire up, lead, work, end.
+"""Start the controller, take part in the leader election, reconcile, shut down.
 
-The watches run from the start on every replica, so that a follower is as ready as a leader; passes are made
-by the leader alone. SIGTERM closes the queue, lets passes finish, and gives the lease to whoever waits. A
-lease that is lost ends the process at once: its successor is at work already.
+The watches run on every replica from the start, so that a standby can take over at once; only the leader
+reconciles. On SIGTERM the controller closes the queue, finishes running reconciles and releases the lease. A
+lost lease ends the process at once, because another replica already works.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from autotuner.controller.settings import ControllerSettings
 from autotuner.errors import BackendError, InvalidConfiguration
 
 FINISH_SECONDS: Final = 20.0
-"""How long passes in work may take to finish at the end; Kubernetes kills after 30 s by default."""
+"""Seconds that running reconciles get to finish at shutdown; Kubernetes kills after 30 s by default."""
 _KIND_FRESH_SECONDS: Final = 60.0
 _BEGIN_PAUSE: Final = 2.0
 
@@ -43,8 +43,8 @@ def run(settings: ControllerSettings) -> int:
     Logging is configured by the caller.
 
     Raises:
-        InvalidConfiguration: If there is no cluster to talk to, the port is taken, or the lease's times do
-            not go together.
+        InvalidConfiguration: If no cluster is configured, the port is taken, or the lease's times contradict
+            each other.
     """
     metrics = Metrics()
     api = connect(on_request=metrics.count_request)
@@ -52,7 +52,7 @@ def run(settings: ControllerSettings) -> int:
 
 
 class ControllerProcess:
-    """The parts, wired."""
+    """The controller's parts, connected."""
 
     def __init__(self, settings: ControllerSettings, api: Api, metrics: Metrics) -> None:
         self._settings = settings
@@ -83,7 +83,7 @@ class ControllerProcess:
 
     def run(self) -> int:
         """Work until a signal, or until the lease is lost."""
-        # From here on there is something to finish; until here `autotuner.__main__` ends the process.
+        # From here on a signal must wait for reconciles; before, `autotuner.__main__` ends the process.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())
         settings = self._settings
@@ -108,17 +108,17 @@ class ControllerProcess:
             )
         except OSError as error:
             raise InvalidConfiguration(
-                f"http_host and http_port are {address[0]}:{address[1]}: nothing can listen there"
-                f" ({error.strerror}); name an address of this machine and a free port"
+                f"http_host and http_port are {address[0]}:{address[1]}: must be an address of this"
+                f" machine and a free port ({error.strerror}), for example 0.0.0.0:8080"
             ) from error
 
     def _take_part(self) -> Lock | None:
-        """Enter the election, or lead at once where there is none."""
+        """Enter the election, or lead at once if there is none."""
         settings = self._settings
         if not settings.leader_election or settings.lease_namespace is None:
             self._elected.set()
             return None
-        # The host's name for people; the rest because a container that restarts keeps its host's name.
+        # The host's name is for people; the rest, because a restarted container keeps its host's name.
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         lock = Lock(self._api, settings.lease_name, settings.lease_namespace, identity)
         elect(
@@ -144,7 +144,7 @@ class ControllerProcess:
                 self._controller.begin(self._settings.namespaces)
                 break
             except BackendError as error:
-                _log.warning("cluster_unreachable", error=str(error), again_in=_BEGIN_PAUSE)
+                _log.warning("cluster_unreachable", error=str(error), retry_in=_BEGIN_PAUSE)
                 self._ending.wait(_BEGIN_PAUSE)
         for number in range(self._settings.threads):
             thread = threading.Thread(target=self._controller.work, name=f"worker-{number}", daemon=True)
@@ -153,7 +153,7 @@ class ControllerProcess:
 
     def _finish(self, lock: Lock | None) -> int:
         if self._has_lost_lease:
-            # Another controller leads: every further effect of ours would be beside it.
+            # Another controller leads: any further effect of ours would compete with it.
             _log.error("lease_lost")
             return 1
         _log.info("ending")
@@ -189,7 +189,7 @@ class ControllerProcess:
 
 
 class _KindCheck:
-    """Whether the cluster knows PyTorchJobs; asked of discovery, which every identity may read."""
+    """Whether the cluster serves PyTorchJobs, according to discovery, which every identity may read."""
 
     def __init__(self, api: Api, ticks: Callable[[], float] = time.monotonic) -> None:
         self._api = api
@@ -197,16 +197,16 @@ class _KindCheck:
         self._good_until = 0.0
 
     def problem(self) -> str:
-        """Return what is wrong, or nothing."""
+        """Return what is wrong; empty if nothing is."""
         if self._ticks() < self._good_until:
             return ""
         try:
             found = self._api.get(JOBS)
         except RequestFailed as error:
             if error.is_not_found:
-                return "the cluster knows no kubeflow.org/v1: install the Kubeflow training operator"
+                return "the cluster does not serve kubeflow.org/v1: install the Kubeflow training operator"
             return f"the cluster does not answer: {error}"
         if not any(resource.get("name") == "pytorchjobs" for resource in found.get("resources", ())):
-            return "the cluster knows no PyTorchJob: install the Kubeflow training operator"
+            return "the cluster does not serve PyTorchJobs: install the Kubeflow training operator"
         self._good_until = self._ticks() + _KIND_FRESH_SECONDS
         return ""

@@ -1,11 +1,12 @@
-"""What the controller counts, by Prometheus' conventions: base units, `_total` on counters.
+"""The controller's Prometheus metrics: base units, `_total` on counters.
 
-One registry a controller and none that is global, so that two of them in one process do not mix.
+Each controller has a registry of its own, not the global one, so two controllers in one process do not mix.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +16,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from autotuner.decide.decision import Phase
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.trial import Outcome, Trial
 
 _SECONDS_AN_HOUR: Final = 3600
@@ -28,31 +30,39 @@ class Metrics:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        self._tunings = Gauge(
-            "autotuner_tunings", "Registered jobs by phase.", ["phase"], registry=self.registry
+        self._studies = Gauge(
+            "autotuner_studies", "Registered jobs by phase.", ["phase"], registry=self.registry
         )
         self._trials = Counter(
             "autotuner_trials", "Trials that have ended, by outcome.", ["outcome"], registry=self.registry
         )
+        self._held_up = Gauge(
+            "autotuner_trials_held_up",
+            "Trials that have not started for longer than start_patience_seconds, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
         self._gpu_seconds = Counter(
             "autotuner_gpu_seconds",
-            "GPU-seconds that ended trials have used (a process without a GPU counts as one).",
+            "GPU-seconds used by ended trials (a process without a GPU counts as one).",
             registry=self.registry,
         )
         self.reconcile_seconds = Histogram(
             "autotuner_reconcile_duration_seconds",
-            "How long one pass over one job took.",
+            "Duration of one reconcile of one job.",
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self.reconcile_errors = Counter(
-            "autotuner_reconcile_errors", "Passes that failed and come again.", registry=self.registry
+            "autotuner_reconcile_errors", "Failed reconciles (retried).", registry=self.registry
         )
         self.queue_depth = Gauge(
             "autotuner_queue_depth", "Jobs that wait for a thread.", registry=self.registry
         )
         self.is_leader = Gauge(
-            "autotuner_leader", "1 where this process holds the lease, or needs none.", registry=self.registry
+            "autotuner_leader",
+            "1 if this process holds the leader lease or needs none.",
+            registry=self.registry,
         )
         self._requests = Counter(
             "autotuner_api_requests",
@@ -62,10 +72,13 @@ class Metrics:
         )
         # Each series exists from the start, so that a rate over it has a first value.
         for phase in Phase:
-            self._tunings.labels(phase=str(phase))
+            self._studies.labels(phase=str(phase))
         for outcome in Outcome:
             self._trials.labels(outcome=str(outcome))
+        for reason in HoldUpReason:
+            self._held_up.labels(reason=str(reason))
         self._phases: dict[str, str] = {}
+        self._reasons: dict[str, list[str]] = {}
         self._lock = threading.Lock()
 
     def count_request(self, verb: str, code: str) -> None:
@@ -78,18 +91,28 @@ class Metrics:
         self._gpu_seconds.inc(trial.gpu_hours(now) * _SECONDS_AN_HOUR)
 
     def note_phase(self, job: str, phase: str | None) -> None:
-        """Note where a job's tuning stands; None where it is no longer registered."""
+        """Set the phase of a job's study; None: the job is no longer registered."""
         with self._lock:
             before = self._phases.get(job)
             if before == phase:
                 return
             if before is not None:
-                self._tunings.labels(phase=before).dec()
+                self._studies.labels(phase=before).dec()
                 del self._phases[job]
             if phase is not None:
-                self._tunings.labels(phase=phase).inc()
+                self._studies.labels(phase=phase).inc()
                 self._phases[job] = phase
 
+    def note_held_up(self, job: str, reasons: Sequence[str]) -> None:
+        """Note why a job's trials do not start, a reason a trial; nothing where none is held up."""
+        with self._lock:
+            for reason in self._reasons.pop(job, ()):
+                self._held_up.labels(reason=reason).dec()
+            for reason in reasons:
+                self._held_up.labels(reason=reason).inc()
+            if reasons:
+                self._reasons[job] = list(reasons)
+
     def exposition(self) -> bytes:
-        """Return all of it in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

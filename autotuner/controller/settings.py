@@ -5,9 +5,9 @@ A setting such as `poll_seconds` is a key of a YAML file, the environment variab
 environment over the file, the file over the default. The fields below are the only place where a setting
 is described: the command's help, the chart's table and the chart's schema are all made from them.
 
-A wrong value stops the controller at its start, and the message names every mistake at once with its source,
-its value, the rule and a valid example. Unknown names are mistakes too: a cap on trials that is spelled wrong
-would otherwise cap nothing. What a job asks for stands elsewhere, in `autotuner.spec`.
+A wrong value stops the controller at its start. The message lists all mistakes, each with its source, value,
+rule and a valid example. Unknown names are mistakes too: a misspelt cap on trials would otherwise cap
+nothing. The annotations of a job are in `autotuner.spec`.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from autotuner.spec.pydantic_errors import rule_of
 __all__ = ["ControllerSettings", "SettingDoc", "settings"]
 
 ENV_PREFIX: Final = keys.ENV_PREFIX + "CONTROLLER_"
-"""Not `AUTOTUNER_` alone: that is a trial's, and a controller may be started where a trial's are set."""
+"""Not `AUTOTUNER_` alone: trials use that prefix, and a controller may be started where they are set."""
 
 _SERVICE_LINK: Final = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_\d+_.*)")
-"""What Kubernetes puts into a pod's environment for a Service that is named `autotuner-controller`."""
+"""Variables that Kubernetes sets in a pod for a Service named `autotuner-controller`."""
 
 _EXAMPLE_FILE: Final = "/etc/autotuner/config.yaml"
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -92,46 +92,47 @@ class ControllerSettings(BaseSettings):
 
     config_file: Path | None = _setting(None, "YAML file with any of the settings below", _EXAMPLE_FILE)
     namespaces: Namespaces = _setting(
-        (), "namespaces to watch, a list or separated by commas; none: all of the cluster", "team-a,team-b"
+        (), "namespaces to watch, a list or separated by commas; none: the whole cluster", "team-a,team-b"
     )
     max_parallel_trials: int | None = _setting(
         None, "trials that may run at once over all jobs; none: each job's own limit only", "16", ge=1
     )
-    threads: int = _setting(4, "jobs that are worked on at once", "4", ge=1, le=64)
+    threads: int = _setting(4, "jobs that are reconciled at once", "4", ge=1, le=64)
     poll_seconds: Seconds = _setting(
-        15.0, "pause between two looks at the logs of a job's running trials", "15"
+        15.0, "seconds between two polls of the logs of a job's running trials", "15"
     )
     resync_seconds: Seconds = _setting(
-        300.0, "pause between two passes over every job, whatever the watches said", "300"
+        300.0, "seconds between two live reads of every job, whatever the watches report", "300"
     )
     start_patience_seconds: Seconds = _setting(
         600.0,
-        "how long a trial's pods may be unschedulable or without their image before the job's status says so",
+        "how long a trial may wait for its pods, a node, an image, a volume or its queue before the job's"
+        " status says so",
         "600",
     )
     max_log_bytes: int = _setting(
-        1_048_576, "bytes read of a pod's log in one look", "1048576", ge=65_536, le=67_108_864
+        1_048_576, "bytes of a pod's log that one poll reads at most", "1048576", ge=65_536, le=67_108_864
     )
     leader_election: bool = _setting(
-        False, "whether a Lease decides which of several controllers works; needs lease_namespace", "true"
+        False, "whether a Lease elects the one replica that reconciles; needs lease_namespace", "true"
     )
     lease_name: ObjectName = _setting("autotuner", "name of that Lease", "autotuner")
     lease_namespace: Namespace | None = _setting(None, "namespace of that Lease", "autotuner")
     lease_seconds: int = _setting(
         30,
-        "how long the Lease outlives its holder's last renewal: the longest gap after a crash",
+        "seconds that the Lease is valid after its last renewal: the longest gap after a crash",
         "30",
         ge=2,
         le=86_400,
     )
     renew_seconds: LeaseSeconds = _setting(
         20.0,
-        "a holder that could not renew for so long stops; less than lease_seconds",
+        "seconds without a renewal after which the holder stops; less than lease_seconds",
         "20 in a lease of 30",
     )
     retry_seconds: LeaseSeconds = _setting(
         5.0,
-        "pause between two attempts to take or renew the Lease; less than renew_seconds",
+        "seconds between two attempts to acquire or renew the Lease; less than renew_seconds",
         "5 where renewal gives up after 20",
     )
     http_host: str = _setting(
@@ -142,22 +143,22 @@ class ControllerSettings(BaseSettings):
     )
     http_port: int = _setting(8080, "port on which they are served", "8080", ge=1, le=65_535)
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
-        "info", "the least severe log lines that are written", "info"
+        "info", "lowest level of the log lines that are written", "info"
     )
     log_format: Literal["auto", "json", "console"] = _setting(
-        "auto", "form of the log lines; auto: console on a terminal, JSON elsewhere", "json"
+        "auto", "format of the log lines; auto: console on a terminal, JSON elsewhere", "json"
     )
 
     @field_validator("renew_seconds")
     @classmethod
     def _renews_before_the_lease_ends(cls, value: float, info: ValidationInfo) -> float:
-        # A holder that goes on after its lease has ended works beside its successor.
+        # A holder that continues after its lease has expired works at the same time as its successor.
         return _less(value, "lease_seconds", info)
 
     @field_validator("retry_seconds")
     @classmethod
     def _retries_before_it_gives_up(cls, value: float, info: ValidationInfo) -> float:
-        # The election refuses such times by ending the process.
+        # The election library ends the process when it refuses such times.
         _less(value * _JITTER, "renew_seconds", info)
         return value
 
@@ -186,10 +187,10 @@ class ControllerSettings(BaseSettings):
         """Read the configuration from flags, the environment and the file that either of them names.
 
         Args:
-            flags: values by setting name; None stands for a flag that was not given.
+            flags: values by setting name; None: the flag was not given.
 
         Raises:
-            InvalidConfiguration: the file cannot be read, or values break rules: all of them, a line each.
+            InvalidConfiguration: the file cannot be read, or values break rules; one line per mistake.
         """
         given = {name: value for name, value in flags.items() if value is not None}
         path = given.get("config_file") or os.environ.get(environment_name("config_file")) or None
@@ -247,7 +248,7 @@ def _less(value: float, than: str, info: ValidationInfo) -> float:
 
 
 def _read(path: object) -> dict[str, Any]:
-    """Return what stands in a settings file, or nothing where none is named."""
+    """Return the content of a settings file; empty if no file is named."""
     if not path:
         return {}
     try:
@@ -291,7 +292,7 @@ def _nearest(name: str) -> str:
 def _mistake(
     details: ErrorDetails, flags: Mapping[str, object], filed: Mapping[str, object], path: object
 ) -> Mistake:
-    """Turn what pydantic says into a line that names source, value, rule and example."""
+    """Convert a pydantic error into a mistake with source, value, rule and example."""
     name = str(details["loc"][0])
     field = ControllerSettings.model_fields.get(name)
     if name in flags:

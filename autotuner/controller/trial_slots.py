@@ -1,9 +1,9 @@
-"""The cap on trials over all jobs.
+"""The limit on running trials over all jobs.
 
-`decide` knows one job. A start that the cap does not allow is put off, and its job asks again when a slot is
-free, first come, first served: a job whose trial just ended does not get the slot before those that wait. A
-job whose reconcile failed cannot use a slot now, so those behind it go first; it keeps its position.
-Which trials hold a slot is learned from the watch of trials, and from a list when the controller begins.
+`decide` knows one job. A start that the limit does not allow is put off, and the job asks again when a slot
+is free. Slots are given first come, first served: a job whose trial just ended does not get the slot before
+jobs that wait. A job whose reconcile failed cannot use a slot now, so the jobs behind it go first; it keeps
+its position. The watch of trials, and a list when the controller starts, tell which trials hold a slot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class TrialSlots:
 
     Args:
         limit: How many trials may run at once.
-        wake: Called with a job's key when it should ask again.
+        wake: Called with the key of a job that should ask again.
     """
 
     def __init__(self, limit: int | None, wake: Callable[[str], None]) -> None:
@@ -29,7 +29,7 @@ class TrialSlots:
         self._passed_over: set[str] = set()
 
     def occupy(self, trial: str) -> None:
-        """Note a trial that exists, whoever started it."""
+        """Record that a trial exists, whoever started it."""
         with self._lock:
             self._taken.add(trial)
 
@@ -61,7 +61,7 @@ class TrialSlots:
             self._wake(job)
 
     def leave(self, job: str) -> None:
-        """Take a job out of the line, for it wants nothing now."""
+        """Remove a job that wants no slot now from the line."""
         with self._lock:
             if job not in self._waiting:
                 return

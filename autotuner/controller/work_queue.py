@@ -1,9 +1,8 @@
 """A queue of keys for a few threads: each key once, never two threads on one key.
 
-`Agenda` is the whole logic, without threads or clocks: tests drive it in virtual time. `WorkQueue` adds a
-lock
-around it. A key that is added while a thread works on it waits until that thread is done; a key that fails
-comes again after a delay that doubles with each failure in a row.
+`Agenda` holds the logic, without threads or clocks: tests drive it in virtual time. `WorkQueue` adds a lock.
+A key that is added while a thread works on it waits until that thread is done. A key that fails is queued
+again after a delay that doubles with each failure in a row.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LONGEST_DELAY: Final = 300.0
 
 
 class Agenda:
-    """Which key is to be worked on, and when; times are seconds of any clock that never goes back.
+    """Which key is due, and when. Times are seconds of any monotonic clock.
 
     A key is at any moment at most once ready, at most once due later (the earliest wins), and at most once in
     work.
@@ -44,7 +43,7 @@ class Agenda:
         return len(self._ready) + len(self._again)
 
     def add(self, key: str) -> None:
-        """Have a key worked on as soon as may be."""
+        """Enqueue a key."""
         if key in self._in_work:
             self._again.add(key)
         elif key not in self._is_ready:
@@ -53,17 +52,17 @@ class Agenda:
             self._due.pop(key, None)
 
     def add_at(self, key: str, moment: float) -> None:
-        """Have a key worked on at a moment, or earlier where that was asked for already."""
+        """Enqueue a key at a moment; an earlier one that was requested before stays."""
         if key in self._is_ready or self._due.get(key, moment + 1) <= moment:
             return
         self._due[key] = moment
         heapq.heappush(self._heap, (moment, next(self._order), key))
 
     def fail(self, key: str, now: float, at_least: float = 0.0) -> float:
-        """Have a key worked on again after its back-off, which is returned in seconds.
+        """Enqueue a key again after its back-off, which is returned in seconds.
 
-        What was added while the work went on waits as well, or work that fails and causes events would never
-        pause.
+        A key that was added during the work also waits; otherwise work that fails and causes events would
+        never pause.
         """
         self._again.discard(key)
         count = self._failures.get(key, 0)
@@ -82,7 +81,7 @@ class Agenda:
         return self._failures.get(key, 0)
 
     def take(self, now: float) -> str | None:
-        """Return the next key to work on, which is then in work, or None where there is none now."""
+        """Return the next key and mark it as in work; None if no key is ready."""
         self._ripen(now)
         if not self._ready:
             return None
@@ -92,7 +91,7 @@ class Agenda:
         return key
 
     def done(self, key: str) -> None:
-        """Say that the work on a key is over; it is ready again where it was added meanwhile."""
+        """Mark the work on a key as finished; a key that was added in the meantime is ready again."""
         self._in_work.discard(key)
         if key in self._again:
             self._again.discard(key)
@@ -112,7 +111,7 @@ class Agenda:
 
 
 class WorkQueue:
-    """An `Agenda` that threads share; `close` lets them finish what they have and take no more."""
+    """An `Agenda` that threads share; after `close` they finish their keys and get no more."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, agenda: Agenda | None = None) -> None:
         self._clock = clock
@@ -125,7 +124,7 @@ class WorkQueue:
             return len(self._agenda)
 
     def add(self, key: str, after: float = 0.0) -> None:
-        """Have a key worked on, now or after some seconds; a closed queue takes nothing."""
+        """Enqueue a key, now or after some seconds."""
         with self._changed:
             if after > 0:
                 self._agenda.add_at(key, self._clock() + after)
@@ -146,14 +145,14 @@ class WorkQueue:
             return None
 
     def done(self, key: str) -> None:
-        """Say that the work on a key succeeded."""
+        """Mark the work on a key as succeeded."""
         with self._changed:
             self._agenda.succeed(key)
             self._agenda.done(key)
             self._changed.notify()
 
     def fail(self, key: str, at_least: float = 0.0) -> tuple[int, float]:
-        """Say that the work on a key failed; return how often in a row, and the seconds of its back-off."""
+        """Mark the work on a key as failed; return the failures in a row and the back-off in seconds."""
         with self._changed:
             delay = self._agenda.fail(key, self._clock(), at_least)
             count = self._agenda.failures(key)
@@ -162,7 +161,7 @@ class WorkQueue:
             return count, delay
 
     def close(self) -> None:
-        """Wake every thread that waits; they get None."""
+        """Wake all waiting threads; they get None."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

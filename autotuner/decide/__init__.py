@@ -1,4 +1,4 @@
-"""The next action of a study, as one pure function: `decide(spec, trials, now) -> Decision`."""
+"""Decide the next action of a study, in one pure function: `decide(spec, trials, now) -> Decision`."""
 
 from autotuner.decide.next_action import decide
 

@@ -1,4 +1,4 @@
-"""What `decide` returns: frozen values that the reconcile loop carries out and `status` publishes."""
+"""The result of `decide`: frozen values that `reconcile` carries out and `status` publishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autotuner.trial import Outcome, ParameterValue, Suggestion, Trial
 
 
 class Phase(StrEnum):
-    """Where a tuning stands; the value of the status annotation `phase`."""
+    """The state of a study: the value of the status annotation `phase`."""
 
     WAITING = "Waiting"
     SEARCHING = "Searching"
@@ -24,7 +24,7 @@ class Phase(StrEnum):
 
 
 class Reason(StrEnum):
-    """What ended or holds a study: the value of the status annotation `reason`. Stable, for machines."""
+    """What ended or holds a study: the value of the status annotation `reason`. Stable, for programs."""
 
     NO_LAYOUT = "NoLayout"
     PROGRAM_FAILS = "ProgramFails"
@@ -50,7 +50,7 @@ class Reason(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> Reason:
-        """Read a reason; answers written by version 0.1 carry a sentence instead of a name.
+        """Parse a reason. Answers that version 0.1 wrote carry a sentence instead of a name.
 
         Raises:
             ValueError: If it is neither.
@@ -76,6 +76,7 @@ class StopReason(StrEnum):
     REACHED = "reached"
     DIVERGED = "diverged"
     RESUMED = "resumed"
+    LARGER_THAN_DATA = "larger_than_data"
     TIMEOUT = "timeout"
     TIMEOUT_WITHOUT_METRIC = "timeout_without_metric"
     LARGER_CONFIRMED = "larger_confirmed"
@@ -87,7 +88,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a sentence about a decision needs to know beside the spec; see `autotuner.wording`."""
+    """The data, in addition to the spec, for a message about a decision; see `autotuner.wording`."""
 
     number: int | None = None
     outcome: Outcome | None = None
@@ -98,12 +99,12 @@ class Facts:
 
 
 NO_FACTS: Final = Facts()
-"""Where the reason says everything."""
+"""For reasons that need no facts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """A running trial to end now, with the outcome to record, and why."""
+    """A running trial to stop now, with the outcome to record and the reason."""
 
     number: int
     outcome: Outcome
@@ -115,11 +116,10 @@ class Stop:
 class Answer:
     """The largest batch size, its hyperparameters, and the evidence for them.
 
-    `confirmed` of `confirmations` wanted fresh-seed runs have reached the target, and `missed` others have
-    not. `metric` is the median over all of these runs of their best value, None before the first.
+    `confirmed` of the `confirmations` required fresh-seed runs have reached the target, and `missed` others
+    have not. `metric` is the median over all of these runs of their best value, None before the first.
     `probability_larger` is the posterior probability that a batch half a doubling larger is feasible, None
-    while no model says so. `gpu_hours` is the cost of the whole study. `reason` is None while the search
-    goes on.
+    without a model. `gpu_hours` is the cost of the whole study. `reason` is None while the search continues.
     """
 
     batch_size: int
@@ -134,18 +134,18 @@ class Answer:
 
     @property
     def tally(self) -> str:
-        """The confirmation runs in words: "3 of 3", or "3 of 4" where one that missed took a fourth."""
+        """The confirmation runs in words: "3 of 3", or "3 of 4" if one missed and a fourth was needed."""
         return f"{self.confirmed} of {self.confirmations + self.missed}"
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether every confirmation run that was wanted has reached the target."""
+        """Whether the required number of confirmation runs has reached the target."""
         return self.confirmed >= self.confirmations
 
     def realised_by(self, trials: Sequence[Trial]) -> Suggestion | None:
-        """Return what the newest trial of the answer's setting ran, its layout included; None without any.
+        """Return the suggestion of the newest trial of the answer's setting, with its layout; or None.
 
-        What ran out of memory is passed over: its micro-batch is the one that does not fit.
+        Trials that ran out of memory are skipped: their micro-batch does not fit.
         """
         for trial in sorted(trials, key=lambda trial: -trial.number):
             tried = trial.suggestion
@@ -156,7 +156,7 @@ class Answer:
 
     @classmethod
     def from_text(cls, text: str) -> Answer | None:
-        """Read the status annotation; None where it is no answer, for anybody can edit an annotation."""
+        """Read the status annotation; None if it is not an answer, because anyone can edit an annotation."""
         try:
             return cls.from_json(json.loads(text))
         except (ValueError, RecursionError):
@@ -164,7 +164,7 @@ class Answer:
 
     @classmethod
     def from_json(cls, fields: object) -> Answer | None:
-        """Read what `as_json` wrote; None where it is no answer."""
+        """Read what `as_json` wrote; None if it is not an answer."""
         if not isinstance(fields, dict):
             return None
         try:
@@ -184,7 +184,7 @@ class Answer:
             return None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the answer in the form that the status annotation and `--json` share."""
+        """Return the answer as JSON fields, for the status annotation and `--json`."""
         probability = self.probability_larger
         return {
             "batch_size": self.batch_size,
@@ -209,18 +209,18 @@ def _number(value: object) -> float | None:
 
 def _value(value: object) -> ParameterValue:
     if not isinstance(value, bool | int | float | str):
-        raise TypeError(f"{value!r} is no hyperparameter")
+        raise TypeError(f"{value!r} is not a hyperparameter")
     return value
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to start, what to stop, and where the study stands.
+    """The trials to start and to stop, and the state of the study.
 
     `reason` says what holds the study or, once `is_final`, what ended it. Trials that still run when a
-    decision is final are in `stop`. `candidate` is a larger setting than the answer's that is being
-    confirmed: a confirmed answer stays until a better one is confirmed. `warnings` are doubts that do not
-    hold the study, in words.
+    decision is final are in `stop`. `candidate` is a setting with a larger batch than the answer's that is
+    being confirmed: a confirmed answer stays until a better one is confirmed. `warnings` are doubts, in
+    words, that do not hold the study.
     """
 
     phase: Phase

@@ -1,10 +1,10 @@
-"""Whose fault a failed trial is, and which trials have to be run again.
+"""Classify failed trials, and find the trials to retry.
 
-The program's fault: it fails, or does not fit into memory at the job's own batch size; three in a row end
-the study. A run that ends well and prints no metric ends it at once. The cluster's fault: a trial is lost,
-and is run again just as it was, a bounded number of times in a window of time, at no cost to the budget.
-Running out of memory elsewhere is nobody's fault: a smaller micro-batch, where one is left, or a bound that
-the search observes.
+The program is at fault if it fails, or runs out of memory at the job's own batch size; three such trials in a
+row end the study. A run that ends well without printing the metric ends it at once. The cluster is at fault
+if a trial is lost; the trial is retried unchanged, a bounded number of times in a window of time, at no cost
+to the budget. Running out of memory at another batch size is not a fault: the trial is retried with a smaller
+micro-batch, if one is left; otherwise the search treats it as a bound.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from autotuner.trial import Outcome, Trial
 
 FAILURES_IN_A_ROW: Final = 3
 LOSSES: Final = 3
-"""Times that one trial may be lost within `LOSS_WINDOW` and is still run again."""
+"""Maximum number of losses of one trial within `LOSS_WINDOW`; after one more the study ends."""
 LOSS_WINDOW: Final = timedelta(hours=6)
 LOSSES_EVER: Final = 10
-"""Times that one trial may be lost altogether: on spot nodes, losses far apart are nobody's fault."""
+"""Maximum number of losses of one trial in total: on spot nodes, losses far apart are normal."""
 
 
 class Fault(StrEnum):
-    """Why a study cannot go on."""
+    """Why a study cannot continue."""
 
     PROGRAM = "program"
-    """Trials fail in a row."""
+    """Several trials in a row failed."""
     NO_METRIC = "no_metric"
-    """A run that ended well has printed no metric: another would print none either."""
+    """A run ended well without printing the metric: another run would not print it either."""
     CLUSTER = "cluster"
-    """The cluster loses one trial again and again."""
+    """The cluster lost one trial too often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a study cannot go on: the last trial that failed, and how many times in a row."""
+    """Why a study cannot continue: the last failed trial, and the number of failures."""
 
     fault: Fault
     trial: Trial
@@ -47,9 +47,9 @@ class Failure:
 
 
 def failure(history: History, now: datetime) -> Failure | None:
-    """Return why the study cannot go on; None while it can.
+    """Return why the study cannot continue; None if it can.
 
-    A failure counts for the template that it happened with, and until the user asks for a retry.
+    A failure counts only for the template that it happened with, and until the user asks for a retry.
     """
     ended = [t for t in history.trials if t.outcome not in {None, Outcome.LOST} and _counts(history, t)]
     silent = next((t for t in ended if _is_silent(t)), None)
@@ -68,7 +68,7 @@ def failure(history: History, now: datetime) -> Failure | None:
 
 
 def _counts(history: History, trial: Trial) -> bool:
-    """Return whether a failure still says something: of today's template, and since the last retry."""
+    """Return whether a failure still counts: it is of the current template, and later than the last retry."""
     spec = history.spec
     today = spec.attempt(spec.template)
     if trial.template and today and trial.template != today:
@@ -77,40 +77,40 @@ def _counts(history: History, trial: Trial) -> bool:
 
 
 def _is_silent(trial: Trial) -> bool:
-    """Return whether the run went to its own end without a single measurement."""
+    """Return whether the run reached its own end without a measurement."""
     ended_well = trial.outcome is Outcome.MISSED or trial.is_complete is True
     return ended_well and not trial.measurements
 
 
 def is_programs_fault(history: History, trial: Trial) -> bool:
-    """Return whether the user's program is at fault, and not what the search chose."""
+    """Return whether the user's program is at fault, rather than the setting that the search chose."""
     if trial.outcome is Outcome.OUT_OF_MEMORY:
         own = trial.suggestion.batch_size <= history.spec.baseline_batch_size
-        return own and not can_shrink(history, trial) and not _has_stand_in(history, trial)
+        return own and not can_shrink(history, trial) and not _has_retry(history, trial)
     if trial.outcome is Outcome.FAILED:
         return True
     return trial.outcome is Outcome.MISSED and not trial.measurements
 
 
-def to_run_again(history: History) -> list[Trial]:
-    """Return the trials for which another has to stand in, and none does yet.
+def to_retry(history: History) -> list[Trial]:
+    """Return the trials that must be retried and have no retry yet.
 
-    Those that were lost, and those that ran out of memory where a smaller micro-batch is left.
+    These are lost trials, and trials that ran out of memory where a smaller micro-batch is left.
     """
     return [
         t
         for t in history.trials
         if (t.outcome is Outcome.LOST or (t.outcome is Outcome.OUT_OF_MEMORY and can_shrink(history, t)))
-        and not _has_stand_in(history, t)
+        and not _has_retry(history, t)
     ]
 
 
-def _has_stand_in(history: History, trial: Trial) -> bool:
+def _has_retry(history: History, trial: Trial) -> bool:
     return any(other.suggestion.rerun_of == trial.number for other in history.trials)
 
 
 def _chain(history: History, trial: Trial) -> list[Trial]:
-    """Return a trial and those that it stands in for, the newest first."""
+    """Return a trial and the trials that it retries, the newest first."""
     numbers = {t.number: t for t in history.trials}
     chain, before = [trial], trial.suggestion.rerun_of
     while before is not None and before in numbers and before < chain[-1].number:

@@ -1,11 +1,11 @@
-"""What to do now: one pure function of the spec, the trials and the time.
+"""Decide what to do now: one pure function of the spec, the trials and the time.
 
-`decide` is asked again after every change in the world, on a cluster, on a laptop and in simulated time. It
-keeps nothing between two calls: whatever it starts or stops, it can be killed right after, and the next call
-reads the same trials and goes on to the same answer.
+`decide` is called after every change, on a cluster, on a laptop and in simulated time. It keeps no state
+between calls: the process can be killed at any moment, and the next call reads the same trials and reaches
+the same answer.
 
 `autotuner.decide.stops` holds the rules that stop trials, `autotuner.decide.rules` those that start them and
-end the study. What the search believes is computed by `autotuner.search`.
+end the study. `autotuner.search` computes the model of the search.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from autotuner.decide.decision import Decision, Stop, StopReason
+from autotuner.decide.decision import Decision, Reason, Stop, StopReason
 from autotuner.decide.rules import Finish, Start, Step, next_step
 from autotuner.decide.standing import Standing
 from autotuner.decide.stops import AS_JUDGED, AS_SEEN, StopRule, next_stop, verdict_stop
 from autotuner.search.replay import replayed
 from autotuner.spec import TuningSpec
+from autotuner.study.data_size import largest_batch
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
-from autotuner.study.proof import Reason as Doubt
 from autotuner.trial import Outcome, Suggestion, Trial
 
-WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED})
+WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED, Doubt.LARGER_THAN_DATA})
 """Doubts that the user is told of, and that do not end the study."""
+MAX_RESUMED: Final = 2
+"""Resumed runs that a status names."""
 
 
 def decide(
@@ -36,14 +39,16 @@ def decide(
     """Return what to start, what to stop and what to publish.
 
     Args:
-        spec: What the user asks for.
+        spec: The parsed annotations of the job.
         trials: Every trial of the job, in any order, ended or running.
-        now: The present, for deadlines and costs; aware where the trials' own times are.
+        now: The current time, for deadlines and costs; timezone-aware if the trials' own times are.
         earlier: Studies whose trials inform the search as prior data of other tasks.
     """
-    standing = Standing.of(History.of(within_reach(spec), trials), now, earlier)
+    history = History.of(spec, trials)
+    reach = within_reach(spec, largest_batch(history.trials, spec))
+    standing = Standing.of(replace(history, spec=reach), now, earlier)
     stops: dict[int, Stop] = {}
-    # One after the other, each in the light of those before: so it makes no difference whether the process
+    # One after the other, each based on those before: so it makes no difference whether the process
     # dies between two of them.
     standing = _stopping(standing, AS_SEEN, stops)
     judged = replayed(standing.history, earlier)
@@ -61,7 +66,7 @@ def decide(
         standing = standing.starting(step.suggestion)
         following = next_step(standing)
         if isinstance(following, Finish):
-            break  # What has just been started is still to be seen.
+            break  # The results of a trial that was just started are not known yet.
         step = following
     is_final = isinstance(step, Finish)
     if is_final:
@@ -86,14 +91,23 @@ def _decision(
     *,
     is_final: bool,
 ) -> Decision:
+    # Where settings have no effect, what was confirmed before this was seen is as false as the rest.
+    is_false = step.reason is Reason.NOT_WIRED
     return Decision(
         phase=step.phase,
         reason=step.reason,
         facts=step.facts,
         start=tuple(starts),
         stop=tuple(stops[number] for number in sorted(stops)),
-        answer=standing.answer(step.reason if is_final else None),
+        answer=None if is_false else standing.answer(step.reason if is_final else None),
         candidate=None if is_final else standing.candidate(),
-        warnings=tuple(f.message for f in standing.findings if f.reason in WARNINGS),
+        warnings=_warnings(standing),
         is_final=is_final,
     )
+
+
+def _warnings(standing: Standing) -> tuple[str, ...]:
+    """Return the doubts that hold nothing up, and which runs do not count."""
+    resumed = [f for f in standing.findings if f.reason is Doubt.RESUMED][-MAX_RESUMED:]
+    others = [f for f in standing.findings if f.reason in WARNINGS]
+    return tuple(finding.message for finding in (*others, *resumed))

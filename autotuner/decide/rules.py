@@ -1,8 +1,9 @@
-"""The story of a study, as an ordered tuple of rules: the first that returns a step decides.
+"""The rules that start trials and end a study, in order: the first that returns a step decides.
 
-The job runs unchanged (`run_baseline`); with one of Optuna's own samplers, batch sizes are doubled while they
-hold (`climb`); the sampler proposes (`propose`); and once a larger batch is unlikely, fresh seeds must reach
-the target with the answer's setting (`confirm`). A failed confirmation is data, and the search goes on.
+The job runs unchanged (`run_baseline`). With one of Optuna's own samplers, the batch size is doubled while
+the target is met (`climb`). The sampler proposes trials (`propose`). Once a larger batch is unlikely, runs
+with fresh seeds must reach the target with the answer's setting (`confirm`). A failed confirmation is data,
+and the search continues.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from autotuner.decide.decision import NO_FACTS, Facts, Phase, Reason
-from autotuner.decide.failures import Fault, failure, is_programs_fault, to_run_again
+from autotuner.decide.failures import Fault, failure, is_programs_fault, to_retry
 from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
 from autotuner.search.known_good import RUNS as KNOWN_GOOD_RUNS
 from autotuner.search.sampler import propose as proposal
-from autotuner.study import proof
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import curve
 from autotuner.study.layout_bounds import bounds, nearest
 from autotuner.study.setting import Setting, setting
@@ -57,12 +58,12 @@ Rule = Callable[[Standing], Step | None]
 
 
 def next_step(standing: Standing) -> Step:
-    """Return the step that the first rule which applies returns."""
+    """Return the step of the first rule that applies."""
     return next(step for rule in RULES if (step := rule(standing)) is not None)
 
 
 def require_layouts(standing: Standing) -> Step | None:
-    """End a study whose annotations leave no batch size a layout."""
+    """End a study whose annotations allow no batch size with a layout."""
     try:
         bounds(standing.history)
     except Unrealisable as error:
@@ -71,7 +72,7 @@ def require_layouts(standing: Standing) -> Step | None:
 
 
 def give_up_on_failures(standing: Standing) -> Step | None:
-    """End a study whose program fails, or whose trials the cluster keeps losing."""
+    """End a study whose program fails, or whose trials the cluster loses again and again."""
     found = failure(standing.history, standing.now)
     if found is None:
         return None
@@ -94,15 +95,15 @@ _REASONS: Final[Mapping[Fault, Reason]] = {
 
 
 def stop_without_effect(standing: Standing) -> Step | None:
-    """End a study whose settings have no effect: whatever it found would be false."""
+    """End a study whose settings have no effect: any answer would be false."""
     for finding in standing.findings:
-        if finding.reason is proof.Reason.NOT_WIRED:
+        if finding.reason is Doubt.NOT_WIRED:
             return Finish(Phase.FAILED, Reason.NOT_WIRED, Facts(detail=finding.message))
     return None
 
 
 def hold_in_doubt(standing: Standing) -> Step | None:
-    """Start nothing while it is in doubt what a log says; what runs is kept, and read again then."""
+    """Start nothing while the reading of a log is in doubt; running trials continue, and are read again."""
     doubtful = next((t for t in standing.history.trials if t.doubt), None)
     if doubtful is None:
         return None
@@ -126,8 +127,8 @@ def keep_within_gpu_hours(standing: Standing) -> Step | None:
 
 
 def retry(standing: Standing) -> Step | None:
-    """Run a lost trial again, or with a smaller micro-batch one that ran out of memory."""
-    for lost in to_run_again(standing.history):
+    """Retry a lost trial unchanged, or an out-of-memory trial with a smaller micro-batch."""
+    for lost in to_retry(standing.history):
         again = standing.suggest(setting(lost), lost.suggestion.purpose, rerun_of=lost)
         facts = Facts(number=lost.number, outcome=lost.outcome)
         return Start(again, Phase.SEARCHING, Reason.RETRYING, facts)
@@ -142,7 +143,7 @@ def keep_within_trials(standing: Standing) -> Step | None:
 
 
 def run_baseline(standing: Standing) -> Step | None:
-    """Run the job unchanged until it meets the target; end a study whose job misses it."""
+    """Run the job unchanged until it meets the target; end the study if it misses it."""
     history = standing.history
     runs = [
         t
@@ -176,7 +177,7 @@ def run_baseline(standing: Standing) -> Step | None:
 
 
 def confirm(standing: Standing) -> Step | None:
-    """Confirm the incumbent with fresh seeds, once the search has done enough."""
+    """Confirm the incumbent with fresh seeds, once the search is done."""
     best = standing.incumbent
     if best is None:
         return None
@@ -207,7 +208,7 @@ def _confirmed(standing: Standing, best: Setting) -> Finish:
 
 
 def give_up_without_feasible(standing: Standing) -> Step | None:
-    """End a study that has no batch size which meets the target, nor hope for one."""
+    """End a study if no batch size meets the target and none is expected to."""
     if standing.incumbent is not None or standing.history.running or not standing.is_enough(None):
         return None
     said = standing.known_good.text(standing.spec.target)
@@ -215,17 +216,17 @@ def give_up_without_feasible(standing: Standing) -> Step | None:
 
 
 def wait_for_last_trials(standing: Standing) -> Step | None:
-    """Wait for what runs, once all trials have been started."""
+    """Wait for running trials once `max-trials` have been started."""
     if standing.trials_left > 0:
         return None
     return Wait(Phase.SEARCHING, Reason.WAITING_FOR_TRIALS, Facts(count=len(standing.history.running)))
 
 
 def climb(standing: Standing) -> Step | None:
-    """Double the batch while it holds, for the samplers that know nothing at the start.
+    """Double the batch while the target is met, for samplers without prior knowledge.
 
-    Optuna's own propose from the whole range before they have seen enough; the frontier sampler, which
-    starts at the known-good setting by itself, only pays for it.
+    Optuna's own samplers propose from the whole range until they have enough data. The frontier sampler
+    starts at the known-good setting by itself; for it this rule would only cost trials.
     """
     history = standing.history
     if standing.spec.sampler == "frontier":
@@ -248,7 +249,7 @@ def propose(standing: Standing) -> Step:
     best = standing.incumbent
     facts = Facts(batch_size=None if best is None else best.batch_size)
     if standing.free_slots <= 0:
-        # A proposal costs a fit of the model: none is made that cannot start.
+        # A proposal costs a fit of the model, so none is made that cannot start.
         return Wait(Phase.SEARCHING, Reason.SEARCHING, facts)
     tried = nearest(standing.history, proposal(standing.beliefs, standing.history.next_number, best))
     return Start(standing.suggest(tried, Purpose.SEARCH), Phase.SEARCHING, Reason.SEARCHING, facts)

@@ -1,7 +1,7 @@
-"""Where a study stands: the facts that the rules of `decide` ask for, each computed once.
+"""The facts about a study that the rules of `decide` use, each computed once.
 
-Nothing here decides. What the search believes comes from `autotuner.search`; what layouts a batch size can
-have comes from `autotuner.study.layout_bounds`.
+Nothing here decides. The model comes from `autotuner.search`, the possible layouts of a batch size from
+`autotuner.study.layout_bounds`.
 """
 
 from __future__ import annotations
@@ -20,32 +20,35 @@ from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
-from autotuner.study import proof
+from autotuner.study.data_size import batches_larger_than_data
+from autotuner.study.finding import Finding
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout
-from autotuner.study.proof import Finding, findings
+from autotuner.study.proof import findings
+from autotuner.study.resumed import unsettled_runs
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 ENOUGH: Final = 0.1
-"""The search ends when the probability of a batch half a doubling larger is smaller."""
+"""The search ends when the probability that a batch half a doubling larger is feasible falls below this."""
 PATIENCE: Final = 25.0
-"""Or than the square of its effort over this, in whole runs: early, one more trial still teaches much; late,
-what the model has hoped for so long is not there."""
+"""Or below the square of (effort in whole runs / this): early, one more trial still gives much information;
+late, a larger batch that the model has expected for so long does not exist."""
 LEAST_EFFORT: Final = 0.25
-"""Part of a run that a trial counts as at least: to start one costs something too."""
+"""Minimum fraction of a run that a trial counts as, because starting one also has a cost."""
 LIKELY: Final = 0.9
-"""But never while a larger batch is likelier than this: the answer would not be credible."""
+"""The search never ends while a larger batch is likelier than this: the answer would not be credible."""
 STILL: Final = 2.0
-"""A confirmation that has begun is finished as long as the probability is below so many times these."""
+"""A confirmation that has started is finished while the probability is below this many times the limits."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The trials of a study at one moment, and what follows from them.
+    """The trials of a study at one moment, and the facts that follow from them.
 
-    `free_slots` is how many more trials the job allows at once. `findings` are doubts that the runs
-    themselves raise: settings without effect, resumed checkpoints.
+    `free_slots` is the number of further trials that the job allows at once. `findings` are doubts that the
+    runs raise: settings without effect, resumed checkpoints.
     """
 
     history: History
@@ -56,25 +59,34 @@ class Standing:
 
     @classmethod
     def of(cls, history: History, now: datetime, earlier: tuple[History, ...] = ()) -> Standing:
-        """Return the standing of a history; runs that resumed another's training are left out of it."""
-        found = findings(history.trials, history.spec.target.sign)
-        resumed = {f.trials[0]: f.message for f in found if f.reason is proof.Reason.RESUMED}
-        kept = history.without_measurements(resumed)
+        """Return the standing of a history.
+
+        Left out of it are runs that resumed another's training, and those whose batch holds the whole data
+        set. The latter are no failures of the program.
+        """
+        sign = history.spec.target.sign
+        whole = batches_larger_than_data(history.trials, history.spec)
+        found = (*findings(history.trials, sign), *whole)
+        resumed = {f.trials[0]: f.message for f in found if f.reason is Doubt.RESUMED}
+        waits = "it began where other runs end, and is to show whether it resumed one of them"
+        unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
+        kept = history.without_measurements({**unsettled, **resumed})
+        kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
         return cls(kept, now, history.spec.parallel_trials - len(history.running), found, earlier)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
-        """Return the standing once a running trial has ended."""
+        """Return the standing after a running trial has ended."""
         history = self.history.ending({number: outcome})
         return replace(self, history=history, free_slots=self.free_slots + 1)
 
     def starting(self, suggestion: Suggestion) -> Standing:
-        """Return the standing once a trial has been started."""
+        """Return the standing after a trial has been started."""
         trials = (*self.history.trials, Trial(suggestion))
         return replace(self, history=History.of(self.spec, trials), free_slots=self.free_slots - 1)
 
     @property
     def spec(self) -> TuningSpec:
-        """What the user asks for."""
+        """The parsed annotations of the job."""
         return self.history.spec
 
     @cached_property
@@ -84,17 +96,17 @@ class Standing:
 
     @cached_property
     def beliefs(self) -> Beliefs:
-        """What the search believes."""
+        """The models of the search, given the trials."""
         return Beliefs(self.history, self.space, self.earlier)
 
     @cached_property
     def gpu_hours(self) -> float:
-        """GPU-hours that the study has used, lost trials included."""
+        """GPU-hours used by the study, including lost trials."""
         return sum(trial.gpu_hours(self.now) for trial in self.history.trials)
 
     @cached_property
     def charged_gpu_hours(self) -> float:
-        """GPU-hours that count towards `max-gpu-hours`: what the cluster lost uses up no budget."""
+        """GPU-hours that count towards `max-gpu-hours`: lost trials use no budget."""
         kept = (t for t in self.history.trials if t.outcome is not Outcome.LOST)
         return sum(trial.gpu_hours(self.now) for trial in kept)
 
@@ -110,17 +122,17 @@ class Standing:
 
     @property
     def trials_left(self) -> int:
-        """Trials that `max-trials` still allows."""
+        """Number of trials that `max-trials` still allows."""
         return self.spec.max_trials - self.history.spent
 
     # --- what is confirmed -------------------------------------------------------------------------
 
     @cached_property
     def rejected(self) -> frozenset[Setting]:
-        """Settings that too many confirmation runs missed the target with.
+        """Settings for which too many confirmation runs missed the target.
 
-        One miss beside as many successes as are wanted may be the noise of a good setting; the model, which
-        has the miss as data, says whether it is.
+        One miss next to the required number of successes may be noise of a good setting; the model has the
+        miss as data and decides.
         """
         return frozenset(
             tried for tried in self.history.confirmations if self.missed(tried) > TOLERATED_MISSES
@@ -128,14 +140,14 @@ class Standing:
 
     @cached_property
     def confirmed(self) -> Setting | None:
-        """The largest batch that as many confirmation runs as are wanted have reached the target with."""
+        """The setting with the largest batch that the required number of confirmation runs has confirmed."""
         held = [
             tried for tried in self.history.confirmations if self.reached(tried) >= self.spec.confirmations
         ]
         return max((s for s in held if s not in self.rejected), key=self._by_evidence, default=None)
 
     def _by_evidence(self, tried: Setting) -> tuple[int, int, int, float, str]:
-        """Return a key that orders settings by batch size, then by how well their runs did."""
+        """Return a key that orders settings by batch size, then by the results of their runs."""
         target = self.spec.target
         bests = [curve(t).best(target) for t in self.history.confirmations.get(tried, ())]
         margins = [target.margin(best) for best in bests if best is not None]
@@ -143,16 +155,16 @@ class Standing:
         return tried.batch_size, -self.missed(tried), self.reached(tried), typical, tried.key
 
     def reached(self, tried: Setting) -> int:
-        """Return how many confirmation runs of a setting have reached the target."""
+        """Return the number of confirmation runs of a setting that have reached the target."""
         return self.history.tally(tried)[0]
 
     def missed(self, tried: Setting) -> int:
-        """Return how many complete runs of a setting have missed the target."""
+        """Return the number of complete runs of a setting that have missed the target."""
         return self.history.tally(tried)[1]
 
     @cached_property
     def incumbent(self) -> Setting | None:
-        """The setting that stands as the answer now, confirmed or not."""
+        """The setting of the current answer, confirmed or not."""
         held = self.beliefs.incumbent(self.rejected)
         if held is None and self.baseline not in self.rejected and self._has_baseline_reached():
             held = self.baseline
@@ -164,10 +176,10 @@ class Standing:
         runs = (t for t in self.history.trials if t.suggestion.purpose is Purpose.BASELINE)
         return any(map(self.history.has_reached, runs))
 
-    # --- when it is enough -------------------------------------------------------------------------
+    # --- when the search ends ----------------------------------------------------------------------
 
     def is_enough(self, best: Setting | None) -> bool:
-        """Return whether a larger batch is unlikely, or too unlikely for how long the search has taken."""
+        """Return whether a larger batch is unlikely, or too unlikely for the effort spent so far."""
         larger = self.beliefs.probability_larger(0 if best is None else best.batch_size)
         if larger is None:
             return False
@@ -175,13 +187,13 @@ class Standing:
         return larger < (STILL * bound if best is not None and self._is_confirming(best) else bound)
 
     def is_larger_unlikely(self, best: Setting) -> bool:
-        """Return whether a larger batch is unlikely, whatever the search has cost so far."""
+        """Return whether a larger batch is unlikely, regardless of the effort so far."""
         larger = self.beliefs.probability_larger(best.batch_size)
         return larger is None or larger < ENOUGH
 
     @property
     def _effort(self) -> float:
-        """What the search has trained, in whole runs; what still runs counts as one, which it may become."""
+        """Training effort of the search, in whole runs; a running trial counts as a whole run."""
 
         def length(trial: Trial) -> float:
             return self.history.length_of(trial.suggestion.batch_size) or math.inf
@@ -198,7 +210,7 @@ class Standing:
     # --- what follows ------------------------------------------------------------------------------
 
     def answer(self, reason: Reason | None = None) -> Answer | None:
-        """Return the answer as it stands, or, with the reason of the end, as it stays.
+        """Return the current answer or, with the reason of the end, the final one.
 
         A confirmed answer stays until a better one is confirmed.
         """
@@ -206,7 +218,7 @@ class Standing:
         return None if tried is None else self._evidence(tried, reason)
 
     def candidate(self) -> Answer | None:
-        """Return the setting that may replace the confirmed answer, with the evidence for it so far."""
+        """Return the candidate to replace the confirmed answer, with the evidence so far."""
         tried = self.incumbent
         return None if tried is None or tried == (self.confirmed or tried) else self._evidence(tried, None)
 
@@ -230,9 +242,9 @@ class Standing:
         )
 
     def suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
-        """Return the next trial, of a setting and with a layout that realises its batch size.
+        """Return the next trial of a setting, with a layout that realises its batch size.
 
-        A lost trial is run again just as it was.
+        A lost trial is retried unchanged.
         """
         number = self.history.next_number
         if rerun_of is not None and rerun_of.outcome is not Outcome.OUT_OF_MEMORY:
@@ -250,9 +262,10 @@ class Standing:
         return laid_out(suggestion, self.spec, layout(self.history, tried.batch_size))
 
     def _seed(self, number: int, purpose: Purpose) -> int:
-        """Return the seed of a new trial: a fresh one, but for the first that differs from the baseline.
+        """Return the seed of a new trial: a fresh one, except for the first that differs from the baseline.
 
-        That one repeats the baseline's: if its curve is the same to the last digit, settings have no effect.
+        That one repeats the baseline's seed: if its curve is the same to the last digit, settings have no
+        effect.
         """
         is_first = all(t.suggestion.purpose is Purpose.BASELINE for t in self.history.trials)
         if purpose in {Purpose.SEARCH, Purpose.CLIMB} and is_first and self.history.trials:
@@ -261,6 +274,6 @@ class Standing:
 
 
 def trial_seed(spec: TuningSpec, number: int) -> int:
-    """Return the seed of a trial: another for every number, and for every seed of the search."""
+    """Return the seed of a trial: different for every number and for every seed of the search."""
     start = int.from_bytes(hashlib.sha256(str(spec.seed).encode()).digest()[:4], "big") % 2**30
     return start + number

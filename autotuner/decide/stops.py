@@ -13,12 +13,12 @@ from typing import Final
 from autotuner.decide.decision import Facts, Stop, StopReason
 from autotuner.decide.standing import Standing
 from autotuner.search.replay import Verdict
+from autotuner.study.finding import Reason
 from autotuner.study.history import curve
-from autotuner.study.proof import Reason
 from autotuner.trial import Outcome, Trial
 
 NAN_AT_FIRST: Final = 3
-"""Measurements without a number after which a run that never showed one has diverged."""
+"""Number of non-finite measurements after which a run without any finite one has diverged."""
 
 StopRule = Callable[[Standing, Trial], Stop | None]
 
@@ -34,7 +34,7 @@ def next_stop(standing: Standing, rules: tuple[StopRule, ...]) -> Stop | None:
 
 
 def timed_out(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has run longer than `trial-timeout`; the wait for its pods does not count."""
+    """Stop a trial that has run longer than `trial-timeout`; waiting for its pods does not count."""
     timeout = standing.spec.trial_timeout
     if timeout is None or trial.started_at is None or standing.now - trial.started_at < timeout:
         return None
@@ -46,7 +46,7 @@ def timed_out(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def resumed(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that goes on with another's training: nothing that it measures counts."""
+    """Stop a trial that continues another trial's training: its measurements do not count."""
     found = (f for f in standing.findings if f.reason is Reason.RESUMED and trial.number in f.trials)
     finding = next(found, None)
     if finding is None:
@@ -55,10 +55,20 @@ def resumed(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.FAILED, StopReason.RESUMED, facts)
 
 
+def holds_all_data(standing: Standing, trial: Trial) -> Stop | None:
+    """Stop a trial whose batch holds the whole data set: it would not count."""
+    found = (f for f in standing.findings if f.reason is Reason.LARGER_THAN_DATA and trial.number in f.trials)
+    finding = next(found, None)
+    if finding is None:
+        return None
+    facts = Facts(batch_size=trial.suggestion.batch_size, detail=finding.message)
+    return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_THAN_DATA, facts)
+
+
 def diverged(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial whose metric has become NaN or infinite.
 
-    Some scripts print NaN before their first evaluation, so a run that has shown no number yet is given
+    Some scripts print NaN before their first evaluation, so a run without a finite value so far is allowed
     `NAN_AT_FIRST` measurements.
     """
     del standing
@@ -71,7 +81,7 @@ def diverged(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def dominated(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that can no longer change the answer: a batch as large as its own is confirmed."""
+    """Stop a trial that can no longer change the answer, because a batch at least as large is confirmed."""
     confirmed = standing.confirmed
     if confirmed is None or trial.suggestion.batch_size > confirmed.batch_size:
         return None
@@ -91,7 +101,7 @@ _REASONS: Final[Mapping[Outcome, StopReason]] = {
     Outcome.PROMISING: StopReason.PROMISING,
 }
 
-AS_SEEN: Final[tuple[StopRule, ...]] = (resumed, timed_out, diverged)
+AS_SEEN: Final[tuple[StopRule, ...]] = (resumed, holds_all_data, timed_out, diverged)
 """Rules on what has been seen of a run so far. The search then judges the runs: `autotuner.search.replay`."""
 AS_JUDGED: Final[tuple[StopRule, ...]] = (dominated,)
 """Rules that follow from the judged runs."""

@@ -16,7 +16,7 @@ from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake, Unrealisable
 from autotuner.job import policies, processes
 from autotuner.job.pytorchjob import container, mapping, replicas
-from autotuner.job.validation import API_VERSION, KIND, wellformed
+from autotuner.job.validation import API_VERSION, KIND, validate
 from autotuner.spec import Shape, TuningSpec
 from autotuner.study.layout_bounds import bounds_of
 from autotuner.trial import ParameterValue
@@ -27,13 +27,17 @@ _READING: Final = frozenset({keys.TARGET, keys.PREFIX + "metric-pattern", keys.P
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A registered PyTorchJob: a template that is never changed but for our own annotations."""
+    """A registered PyTorchJob: a template that is never changed but for our own annotations.
+
+    `warnings` are what its owner should know, although it can be tuned.
+    """
 
     name: str
     namespace: str
     uid: str
     annotations: Mapping[str, str]
     manifest: Mapping[str, Any]
+    warnings: tuple[Mistake, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: object) -> Job:
@@ -42,7 +46,11 @@ class Job:
         Raises:
             InvalidJob: If it is no PyTorchJob, or one without a container `pytorch` in each replica.
         """
-        checked = wellformed(manifest)
+        # With or without images: on a laptop there are none.
+        found = validate(manifest, needs_images=False)
+        if found.mistakes:
+            raise InvalidJob(found.mistakes)
+        checked = dict(found.manifest)
         metadata = mapping(checked, "metadata")
         return cls(
             name=str(metadata["name"]),
@@ -50,6 +58,7 @@ class Job:
             uid=str(metadata.get("uid") or ""),
             annotations=mapping(metadata, "annotations"),
             manifest=checked,
+            warnings=found.warnings,
         )
 
     @property

@@ -121,8 +121,11 @@ def _set_run_policy(spec: dict[str, Any], *, queued: bool) -> None:
     for key in ("activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
         policy.pop(key, None)
     policy["suspend"] = queued
-    # The default, None, leaves workers running, and holding their GPUs, when the master ends.
-    policy["cleanPodPolicy"] = "Running"
+    # None, the default, leaves workers running, and holding their GPUs, when the Master ends. Where any
+    # worker may have rank 0, all pods are kept until its log is read: the trial is deleted right after.
+    is_elastic = isinstance(spec.get("elasticPolicy"), dict)
+    has_fixed_ranks = "Master" in mapping(spec, "pytorchReplicaSpecs") and not is_elastic
+    policy["cleanPodPolicy"] = "Running" if has_fixed_ranks else "None"
     spec["runPolicy"] = policy
 
 

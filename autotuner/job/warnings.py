@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -15,6 +16,13 @@ _POD_GROUPS: Final = (
     "scheduling.k8s.io/group-name",
 )
 """Labels and annotations of a pod that name a pod group which somebody else made."""
+
+_CONTAINER: Final = "pytorch"
+_MAX_COMMAND: Final = 65_536
+"""Characters of a container's command line that are searched."""
+_RENDEZVOUS: Final = re.compile(
+    r"(?<![\w-])--(?P<name>rdzv[_-]id|max[_-]restarts)(?:=|\s{1,8})[\"']?(?P<value>[^\s\"';|&]{1,200})"
+)
 
 
 def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -34,6 +42,7 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
             rule = "does not count in trials: each runs with a fixed number of workers, without an autoscaler"
             yield Mistake("spec.elasticPolicy.metrics", "given", rule, "autotuner.dev/workers: 1..8")
     yield from _pod_groups(spec)
+    yield from _rendezvous(spec)
 
 
 def _would_run(
@@ -87,3 +96,28 @@ def _pod_groups(spec: Mapping[str, Any]) -> Iterator[Mistake]:
                         " the group to the operator, which makes one a trial"
                     )
                     yield Mistake(where, str(held[key]), rule, "runPolicy: {schedulingPolicy: {}}")
+
+
+def _rendezvous(spec: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield the options of torchrun that take the place of what each trial sets in PET_*."""
+    for kind, replica in spec["pytorchReplicaSpecs"].items():
+        for container in replica["template"]["spec"]["containers"]:
+            if container.get("name") != _CONTAINER:
+                continue
+            line = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
+            line = line[:_MAX_COMMAND]
+            for option in _RENDEZVOUS.finditer(line):
+                where = f"spec.pytorchReplicaSpecs.{kind} container {_CONTAINER} --{option['name']}"
+                if "restarts" in option["name"]:
+                    if option["value"].isdecimal() and int(option["value"]) > 0:
+                        rule = (
+                            "makes torchrun start a failed run over inside its trial, and overrides the 0"
+                            " that trials set: leave it out, for whether a trial is run again is decided here"
+                        )
+                        yield Mistake(where, option["value"], rule, f"--{option['name']}=0")
+                elif "$" not in option["value"]:
+                    rule = (
+                        "is the same in every trial, and overrides the one that each trial sets: two that"
+                        " share a rendezvous train together"
+                    )
+                    yield Mistake(where, option["value"], rule, f"--{option['name']}=$(PET_RDZV_ID)")

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
+from autotuner.errors import Mistake
 
 MAX_TEXT: Final = 65_536
 """Characters of a command line, and of a script, that are read."""
@@ -62,17 +63,27 @@ _CONFIG_FLAGS: Final = frozenset(
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
 _OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.@/-]{0,200})=(.*)", re.DOTALL)
 _REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
+_CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 
 
 @dataclass(frozen=True, slots=True)
 class WiringWarning:
-    """One doubt about a manifest: where it stands, what stands there, the rule, and a remedy to copy."""
+    """One doubt about a manifest: where it stands, what stands there, the rule, and a remedy to copy.
+
+    `is_seen` is False where nothing is known to be wrong, and nothing to be right.
+    """
 
     where: str
     value: str
     rule: str
     remedy: str
+    is_seen: bool = True
+
+    @property
+    def mistake(self) -> Mistake:
+        """The doubt in the form that all commands print."""
+        return Mistake(self.where, self.value, self.rule, self.remedy)
 
     def __str__(self) -> str:
         shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
@@ -105,7 +116,10 @@ class _Option:
 
 
 def wiring_warnings(
-    manifest: Mapping[str, Any], names: Sequence[str], script: str | None = None
+    manifest: Mapping[str, Any],
+    names: Sequence[str],
+    script: str | None = None,
+    read: Collection[str] | None = None,
 ) -> list[WiringWarning]:
     """Return what makes it doubtful that a trial trains what it is asked to.
 
@@ -113,14 +127,23 @@ def wiring_warnings(
         manifest: A PyTorchJob or a TrainJob. What is not of its shape counts as absent.
         names: The hyperparameters that are searched; the batch size is looked for in any case.
         script: The text of the training script, where it can be read on this machine.
+        read: What runs have read through the SDK, by name; None where no run has said.
     """
+    text = None if script is None else script[:MAX_TEXT]
+    searched = ["batch_size", *(name for name in names if name != "batch_size")]
+    # Once runs have said what they read through the SDK, its mention in the script proves nothing more.
+    reads = _names if read is not None else _reads
+    known = {name for name in searched if text is not None and reads(text, name)} | set(read or ())
+    if keys.parameter_name(keys.ENV_MICRO_BATCH_SIZE) in known:
+        known.add("batch_size")
+    unread = [name for name in searched if name not in known]
+    by_whom = " nor does the script read it" if text is not None else ""
+    by_whom = " nor has a run read it through autotuner.sdk" if read is not None else by_whom
     found: list[WiringWarning] = []
     for role, container in _containers(manifest):
         texts = list(_texts(role, container))
         options = list(_options(texts))
-        found += _unread(
-            role, texts, options, names, (script or "")[:MAX_TEXT] if script is not None else None
-        )
+        found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually repeats its Master word for word.
@@ -131,26 +154,29 @@ def wiring_warnings(
 
 
 def _unread(
-    role: str, texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], script: str | None
+    role: str, texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], by_whom: str
 ) -> Iterator[WiringWarning]:
-    """Warn of each variable that nothing refers to, or once where none can be seen."""
-    wanted = ["batch_size", *(name for name in names if name != "batch_size")]
-    unexpanded: set[str] = set()
+    """Warn of each name that nothing refers to, or once where none can be seen.
+
+    `by_whom` says who else was asked and does not read them; empty where nobody could be.
+    """
+    has_reference = False
     missing: list[str] = []
-    for name in wanted:
-        if _is_referenced(name, texts) or (script is not None and _reads(script, name)):
+    for name in names:
+        if _is_referenced(name, texts):
+            has_reference = True
             continue
         variable = keys.environment_name(name)
         bare = next((t for t in texts if not t.is_shell and _shell_reference(variable, t.text)), None)
         if bare is not None:
-            unexpanded.add(name)
+            has_reference = True
             rule = f"no shell runs here and Kubernetes expands $(NAME) alone: write $({variable})"
             yield WiringWarning(bare.where, bare.text, rule, _expanded(bare.text, variable))
         else:
             missing.append(name)
     if not missing:
         return
-    if script is None and len(missing) == len(wanted):
+    if not by_whom and not has_reference:
         variables = ", ".join(map(keys.environment_name, missing))
         config = next((o for o in options if o.name in _CONFIG_FLAGS or _CONFIGS.search(o.value or "")), None)
         what = f"the file {config.value or config.written}" if config is not None else "the script"
@@ -158,12 +184,13 @@ def _unread(
             f"nothing in command, args or env refers to {variables}, and whether {what} reads them cannot"
             " be seen from here: pass them on, or check that it does"
         )
-        yield WiringWarning(config.where if config else role, _written(texts), rule, _example("batch_size"))
+        where = config.where if config else role
+        yield WiringWarning(where, _written(texts), rule, _example("batch_size"), is_seen=False)
         return
     for name in missing:
-        seen = "" if script is None else ", nor does the script read it"
+        variable = keys.environment_name(name)
         rule = (
-            f"{keys.environment_name(name)} is referenced nowhere in command, args or env{seen}: pass it on"
+            f"{variable} is referenced nowhere in command, args or env{by_whom and ',' + by_whom}: pass it on"
         )
         yield WiringWarning(role, _written(texts), rule, _example(name))
 
@@ -326,12 +353,17 @@ def _refers(value: str | None, name: str) -> bool:
 
 def _reads(script: str, name: str) -> bool:
     """Return whether a script reads a variable, by its name or through the SDK, as far as its text tells."""
-    if any(_mentions(variable, script) for variable in _variables(name)):
-        return True
-    # A name that is put together (f"AUTOTUNER_{name}") may be any.
-    if re.search(rf"{keys.ENV_PREFIX}(?:\{{|[\"']\s*\+|%s)", script):
+    # Our callbacks apply what their framework has.
+    if _names(script, name) or _CALLBACKS.search(script):
         return True
     return "hyperparameters" in script and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", script) is not None
+
+
+def _names(script: str, name: str) -> bool:
+    """Return whether a script names a variable; one that it puts together (f"AUTOTUNER_{x}") may be any."""
+    if any(_mentions(variable, script) for variable in _variables(name)):
+        return True
+    return re.search(rf"{keys.ENV_PREFIX}(?:\{{|[\"']\s*\+|%s)", script) is not None
 
 
 def _is_literal(value: str | None) -> bool:

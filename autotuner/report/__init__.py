@@ -1,4 +1,4 @@
-"""A tuning as one self-contained HTML page, for people who would rather look than read."""
+"""Reports of a study for people: a self-contained HTML page, figures, and terminal output."""
 
 from autotuner.report.page import render
 

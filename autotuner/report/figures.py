@@ -1,7 +1,7 @@
-"""The pictures of a tuning: matplotlib figures, and SVG to put them into a page.
+"""Figures of a study: matplotlib figures, and their SVG for a page.
 
-Figures are made without pyplot, so nothing global changes and threads do not meet. Text is drawn as it is:
-names and messages are strangers' input, and a dollar sign in one is no formula.
+Figures are made without pyplot, so that no global state changes and threads do not interfere. Text is drawn
+literally: names and messages are untrusted input, and a dollar sign does not start a formula.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autotuner.spec import TuningSpec
 from autotuner.trial import Measurement, Outcome, Purpose, Trial
 
 SIZE: Final = (5.4, 3.7)
-"""Inches; small enough that text stays readable when a phone shows the figure at 360 pixels."""
+"""Inches; small enough that text stays readable when a phone shows the figure 360 pixels wide."""
 
 LOOKS: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.REACHED: ("#15803d", "o"),
@@ -36,7 +36,7 @@ LOOKS: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.FAILED: ("#b91c1c", "D"),
     Outcome.LOST: ("#475569", "d"),
 }
-"""Colour and marker of each outcome: told apart without colour, too."""
+"""Colour and marker of each outcome: distinguishable without colour, too."""
 _DRAWABLE: Final = 1e100
 _INK: Final = "#0f172a"
 _TARGET: Final = "#1d4ed8"
@@ -58,9 +58,9 @@ _STYLE: Final[dict[Any, Any]] = {
 
 
 def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -> Figure:
-    """Draw each trial's best value over its batch size, the target, and how far it can be met.
+    """Draw each trial's best value over its batch size, the target, and the attainable values.
 
-    The line is the best value seen at a batch size at least as large: what is known to be attainable.
+    The line is the best value of all trials whose batch size is at least as large.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _axes("global batch size", f"best {spec.target.metric}")
@@ -95,7 +95,7 @@ def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -
 def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
     """Draw every learning curve, coloured by how the trial ended; confirmation runs are thicker."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes("step, as the script counts", spec.target.metric)
+        figure, axes = _axes("step, in the script's unit", spec.target.metric)
         drawn: set[Outcome | None] = set()
         for trial in trials:
             points = [(m.step, m.value) for m in trial.measurements if _is_drawable(m)]
@@ -113,7 +113,7 @@ def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
 
 
 def costs(trials: Sequence[Trial]) -> Figure:
-    """Draw what each trial cost, in GPU-minutes, in the order of the trials."""
+    """Draw the cost of each trial, in GPU-minutes, in the order of the trials."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes("trial", "GPU-minutes")
         for trial in trials:
@@ -127,10 +127,10 @@ def costs(trials: Sequence[Trial]) -> Figure:
 
 
 def scaling(spec: TuningSpec, trials: Sequence[Trial]) -> Figure | None:
-    """Draw the throughput of one process over the batch size; None where no trial reported any.
+    """Draw the throughput of one process over the batch size; None if no trial reported it.
 
-    A line a number of processes, through the medians of trials at each batch size. Where more processes stand
-    lower at the same share of the batch, they wait for one another.
+    There is one line per number of processes, through the medians of the trials at each batch size. If more
+    processes have a lower throughput at the same share of the batch, they wait for one another.
     """
     reported: dict[int, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for trial in trials:
@@ -155,9 +155,9 @@ def scaling(spec: TuningSpec, trials: Sequence[Trial]) -> Figure | None:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Return a figure as SVG for the middle of an HTML page: same figure, same text.
+    """Return a figure as deterministic SVG to embed in an HTML page.
 
-    `name` keeps the identifiers of several figures on one page apart.
+    `name` distinguishes the identifiers of several figures on one page.
     """
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         buffer = io.StringIO()
@@ -211,7 +211,7 @@ def _target_line(axes: Axes, spec: TuningSpec) -> None:
 
 
 def _focus(axes: Axes, spec: TuningSpec, values: Sequence[float]) -> None:
-    """Limit the metric's axis to where the decision is: far misses must not flatten the rest."""
+    """Limit the metric's axis to the range around the target, so that far misses do not flatten the rest."""
     if not values:
         return
     threshold = spec.target.threshold
@@ -223,7 +223,7 @@ def _focus(axes: Axes, spec: TuningSpec, values: Sequence[float]) -> None:
     hidden = sum(not low - margin <= value <= high + margin for value in values)
     if hidden:
         axes.annotate(
-            f"{hidden} points lie beyond",
+            f"{hidden} points outside",
             (0.01, 0.02 if spec.target.sign > 0 else 0.95),
             xycoords="axes fraction",
             fontsize=8,
@@ -255,5 +255,5 @@ def _best(spec: TuningSpec, trial: Trial) -> float | None:
 
 
 def _is_drawable(measurement: Measurement) -> bool:
-    """Return whether an axis can hold the point: the width of one overflows beyond."""
+    """Return whether an axis can show the point; beyond, the width of the axis overflows."""
     return abs(measurement.step) <= _DRAWABLE and abs(measurement.value) <= _DRAWABLE

@@ -1,6 +1,6 @@
 """The live table of `autotuner tune` on a terminal: redrawn in place, and never larger than the terminal.
 
-On a terminal that is too low the history of ended trials shrinks first. Running trials, the incumbent and the
+On a terminal with few lines, the list of ended trials shrinks first. Running trials, the incumbent and the
 message stay.
 """
 
@@ -23,7 +23,7 @@ from autotuner.reconcile import Reconciliation
 from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import message
+from autotuner.wording import message, reads
 
 _MOST_ROWS: Final = 14
 """Trials shown on a terminal of any height."""
@@ -73,7 +73,7 @@ class LiveView:
 
 @dataclass(frozen=True)
 class LiveTable:
-    """The picture of a running study, laid out for the size of the terminal that it is drawn on."""
+    """The view of a running study, laid out for the size of the terminal."""
 
     title: str
     spec: TuningSpec
@@ -82,25 +82,27 @@ class LiveTable:
     now: datetime
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield head, table, incumbent and message, together at most as high as the terminal."""
+        """Yield head, table, incumbent, what is read, and message, at most as high as the terminal."""
         width, height = options.max_width, console.size.height
         most = 1 if height < _LOW else 3
         head = _cropped(console, self._head(), width, min(most, 2))
         incumbent = _cropped(console, self._incumbent(), width, min(most, 2))
         said = _cropped(console, Text(message(self.decision, self.spec), style="dim"), width, most)
-        texts = (head, incumbent, said)
+        first = reads(self.trials, self.spec) if height >= _LOW else ""
+        read = _cropped(console, Text(f"reads {first}", style="dim"), width, 1) if first else []
+        texts = (head, incumbent, read, said)
         # One line for the table's own head, one for what is not shown, one for the cursor.
         rows = self._rows(min(_MOST_ROWS, max(1, height - sum(map(len, texts)) - 3)))
         lines: list[RenderableType] = [*head, self._table(rows, width)]
         hidden = len(self.trials) - len(rows)
         if hidden:
             lines.append(Text(f"{hidden} more trials: autotuner trials", style="dim italic"))
-        lines += [*incumbent, *said]
+        lines += [*incumbent, *read, *said]
         # Only a terminal of some six lines has no room for all of these: what is last says the most.
-        yield from lines if height > len(texts) + 3 else lines[-max(1, height - 1) :]
+        yield from lines if height > sum(map(bool, texts)) + 3 else lines[-max(1, height - 1) :]
 
     def _rows(self, count: int) -> list[Trial]:
-        """Return the trials to show, by number: all that run, then those that ended last."""
+        """Return the trials to show, by number: all running ones, then those that ended last."""
         by_need = sorted(self.trials, key=lambda trial: (not trial.is_running, -trial.number))
         return sorted(by_need[:count], key=lambda trial: trial.number)
 
@@ -119,7 +121,7 @@ class LiveTable:
         return Text(answer_line(self.decision.answer), style="green")
 
     def _table(self, rows: list[Trial], width: int) -> Table:
-        """Return a line for each row; the hyperparameters have the columns that the others leave."""
+        """Return one line per row; the hyperparameters get the columns that the others leave."""
         laid_out = max(len(layout(trial)) for trial in rows) if width >= _WIDE else 0
         is_wide = width >= _NARROW
         columns: dict[str, tuple[int, Callable[[Trial], RenderableType]]] = {
@@ -156,7 +158,7 @@ class LiveTable:
 
 
 def _cropped(console: Console, text: Text, width: int, most: int) -> list[Text]:
-    """Return a text in lines of the terminal's width; of more than `most` lines the last says so."""
+    """Wrap a text to the terminal's width; beyond `most` lines it is cut, and the last line shows that."""
     lines = list(text.wrap(console, width))
     if len(lines) > most:
         lines = lines[:most]

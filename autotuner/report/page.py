@@ -1,7 +1,7 @@
-"""The page around the pictures: the answer first, then the evidence, then every trial.
+"""The HTML report of a study: the answer, then the evidence, then every trial.
 
-One file without scripts and without anything fetched, so that it can be mailed, archived and opened
-anywhere. What users and programs wrote is escaped by the template engine.
+It is one file without scripts or external resources, so that it can be mailed, archived and opened anywhere.
+The template engine escapes all text of users and programs.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _TEMPLATES: Final = Environment(
 )
 
 
-def render(tuning: Study, now: datetime) -> str:
-    """Return the page.
+def render(study: Study, now: datetime) -> str:
+    """Return the page as HTML.
 
     Raises:
         InvalidJob: If the job's annotations do not parse.
     """
-    job, trials = tuning.job, tuning.trials
+    job, trials = study.job, study.trials
     spec = job.spec()
     answer = Answer.from_text(job.annotations.get(keys.ANSWER, ""))
     pictures = [
@@ -54,9 +54,9 @@ def render(tuning: Study, now: datetime) -> str:
         phase=job.annotations.get(keys.PHASE, "not started"),
         message=job.annotations.get(keys.MESSAGE, ""),
         cost=cost(sum(trial.gpu_hours(now) for trial in trials)),
-        confirmations=_confirmations(trials, answer, tuning),
+        confirmations=_confirmations(trials, answer, study),
         pictures=[
-            # The one piece that is not escaped is what matplotlib made; it escapes text itself.
+            # Only matplotlib's SVG is not escaped here; matplotlib escapes text itself.
             (title, Markup(figures.svg(figure, title)))  # noqa: S704
             for title, figure in pictures
             if figure is not None
@@ -74,7 +74,7 @@ def render(tuning: Study, now: datetime) -> str:
                 "colour": figures.LOOKS[trial.outcome][0] if trial.outcome else "",
                 "cost": cost(trial.gpu_hours(now)),
                 "message": trial.message,
-                "log": "" if trial.outcome is Outcome.REACHED else tuning.logs.get(trial.number, ""),
+                "log": "" if trial.outcome is Outcome.REACHED else study.logs.get(trial.number, ""),
             }
             for trial in trials
         ],
@@ -83,10 +83,10 @@ def render(tuning: Study, now: datetime) -> str:
     )
 
 
-def _confirmations(trials: Sequence[Trial], answer: Answer | None, tuning: Study) -> list[dict[str, object]]:
+def _confirmations(trials: Sequence[Trial], answer: Answer | None, study: Study) -> list[dict[str, object]]:
     if answer is None:
         return []
-    spec = tuning.job.spec()
+    spec = study.job.spec()
     return [
         {
             "number": t.number,
@@ -102,7 +102,7 @@ def _confirmations(trials: Sequence[Trial], answer: Answer | None, tuning: Study
 
 
 def _printable(text: str) -> str:
-    """Return a text without the characters that have no place on a page: what HTML forbids, half pairs."""
+    """Return a text without the characters that HTML forbids, and without half surrogate pairs."""
     if isinstance(text, Markup):
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,4 +1,4 @@
-"""What a person reads of a study as text: plain lines while it runs, and words for trials and answers."""
+"""Describe a study as text: plain lines while it runs, and phrases for trials and answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autotuner.wording import message
 
 
 class View(Protocol):
-    """Shows passes as they happen."""
+    """Shows reconciles as they happen."""
 
     def __enter__(self) -> Self: ...
 
@@ -26,18 +26,19 @@ class View(Protocol):
     ) -> None: ...
 
     def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
-        """Show the newest pass."""
+        """Show the newest reconcile."""
         ...
 
 
 class PlainView:
-    """A line for each thing that happens, for logs and pipes."""
+    """One line per event, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._started: set[int] = set()
         self._ended: set[int] = set()
         self._message = ""
+        self._reads = ""
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +49,7 @@ class PlainView:
         pass
 
     def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
-        """Print what is new since the last pass."""
+        """Print what is new since the last reconcile."""
         for trial in seen.trials:
             if trial.is_running and trial.number not in self._started:
                 self._started.add(trial.number)
@@ -56,6 +57,10 @@ class PlainView:
             if not trial.is_running and trial.number not in self._ended:
                 self._ended.add(trial.number)
                 self._print(f"trial {trial.number} {ending(trial, spec)}: {described(trial)}")
+        first = wording.reads(seen.trials, spec)
+        if first and not self._reads:
+            self._reads = first
+            self._print(f"reads {first}")
         said = None if seen.decision is None else message(seen.decision, spec)
         if seen.decision is not None and said is not None and said != self._message:
             self._message = said
@@ -66,7 +71,7 @@ class PlainView:
 
 
 def described(trial: Trial) -> str:
-    """Return what a trial tries, in words."""
+    """Return the settings of a trial as text."""
     tried = trial.suggestion
     parts = [
         str(tried.purpose),
@@ -78,7 +83,7 @@ def described(trial: Trial) -> str:
 
 
 def layout(trial: Trial) -> str:
-    """Return what realises a trial's batch size, in words; nothing where that is the job's own affair.
+    """Return the layout of a trial as text; empty if it is the job's own.
 
     `micro-batch 16 x 2`: each process takes 16 samples at once, twice before a step.
     """
@@ -86,7 +91,7 @@ def layout(trial: Trial) -> str:
 
 
 def answer_setting(answer: Answer, trials: Sequence[Trial]) -> str:
-    """Return the answer's hyperparameters in words, and the layout that its trials ran in."""
+    """Return the answer's hyperparameters and the layout of its trials as text."""
     tried = answer.realised_by(trials)
     parts = [parameters(answer.parameters), "" if tried is None else _layout(tried)]
     return ", ".join(part for part in parts if part)
@@ -103,7 +108,7 @@ def _layout(tried: Suggestion) -> str:
 
 
 def ending(trial: Trial, spec: TuningSpec) -> str:
-    """Return how a trial ended, with its best value and the reason."""
+    """Return the outcome of a trial as text, with its best value and the reason."""
     best = best_value(trial, spec)
     value = "" if best is None else f" at {spec.target.metric} {best:.4g}"
     reason = f" ({trial.message})" if trial.message else ""
@@ -131,12 +136,12 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hour
             f" {answer.probability_larger:.2f}"
         )
     why = "" if answer.reason is None else wording.ending(answer.reason)
-    lines.append(f"  {len(trials)} trials, {cost(hours)}; it ended because {why}")
+    lines.append(f"  {len(trials)} trials, {cost(hours)}; stopped: {why}")
     return lines
 
 
 def parameters(values: dict[str, ParameterValue] | object) -> str:
-    """Return hyperparameters in words."""
+    """Return hyperparameters as text."""
     items = values.items() if hasattr(values, "items") else ()
     shown = [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in items
@@ -145,11 +150,11 @@ def parameters(values: dict[str, ParameterValue] | object) -> str:
 
 
 def cost(hours: float) -> str:
-    """Return a cost in words, in a unit that leaves digits to read."""
+    """Return a cost as text, in a unit that gives readable digits."""
     return f"{hours:.2f} GPU-hours" if hours >= 1 else f"{hours * 60:.1f} GPU-minutes"
 
 
 def best_value(trial: Trial, spec: TuningSpec) -> float | None:
-    """Return the best value that a trial has shown so far, None before the first."""
+    """Return the best value of a trial so far, None before the first."""
     values = [m.value for m in trial.measurements if m.is_finite]
     return max(values, key=spec.target.margin) if values else None

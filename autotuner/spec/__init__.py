@@ -1,4 +1,4 @@
-"""What the user asks for: the annotations of a job, parsed into a `TuningSpec`."""
+"""Parse the annotations of a job into a `TuningSpec`."""
 
 from autotuner.spec.tuning_spec import TuningSpec
 from autotuner.spec.values import (

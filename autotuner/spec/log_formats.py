@@ -1,4 +1,4 @@
-"""The names of the log formats, which `autotuner.study.formats` reads; a test keeps the two alike."""
+"""The names of the log formats that `autotuner.study.formats` reads; a test keeps the two in agreement."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ LOG_FORMATS: Final = frozenset(
         "transfer-learning",
     }
 )
-"""What the annotation `log-format` may say."""
+"""Values of the annotation `log-format`."""

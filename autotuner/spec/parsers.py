@@ -1,4 +1,4 @@
-"""Parsers of annotations: a string in, a value out, or ValueError with the rule that it breaks.
+"""Parse annotations: a string in, a value out, or ValueError with the rule that it breaks.
 
 `autotuner.spec.tuning_spec` adds key, value and example. Sizes are bounded and nothing is evaluated.
 """
@@ -22,7 +22,7 @@ from autotuner.spec.values import (
 
 MAX_PATTERN: Final = 512
 SHOWN: Final = 80
-"""Characters of the user's text that a rule repeats."""
+"""Characters of the user's text that a rule shows."""
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "True", "TRUE", "1"), True),
     **dict.fromkeys(("false", "False", "FALSE", "0"), False),
@@ -47,7 +47,7 @@ def parse_range(value: object) -> object:
 
 
 def parse_boolean(value: object) -> object:
-    """Read `true` or `false`, also written as True, TRUE or 1: as templates and people write them."""
+    """Read `true` or `false`, also written as True, TRUE or 1, as templates and people do."""
     if not isinstance(value, str):
         return value
     word = value.strip()
@@ -71,8 +71,8 @@ def parse_positive(value: object) -> object:
         return value
     try:
         number = finite_number(value)
-    except ValueError as error:
-        raise ValueError(f"must be a number above 0, and {error}") from None
+    except ValueError:
+        raise ValueError("must be a finite number above 0") from None
     if number <= 0:
         raise ValueError("must be a number above 0")
     return number
@@ -98,7 +98,7 @@ def parse_log_format(value: object) -> object:
 
 
 def parse_moment(value: object) -> object:
-    """Read a moment in time, with its zone."""
+    """Read a time with its zone."""
     if not isinstance(value, str):
         return value
     try:
@@ -106,7 +106,7 @@ def parse_moment(value: object) -> object:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
-        raise ValueError("must be a moment as RFC 3339 has it, with a time zone")
+        raise ValueError("must be a time in RFC 3339 format, with a time zone")
     return moment
 
 
@@ -155,7 +155,7 @@ def parse_sampler(value: object) -> object:
 
 
 def parameter_name(name: object) -> str:
-    """Return the name of a hyperparameter; ValueError says which rule it breaks."""
+    """Return the name of a hyperparameter; ValueError names the rule that it breaks."""
     if not isinstance(name, str) or not _PARAMETER.fullmatch(name):
         raise ValueError(
             "must name a hyperparameter in at most 40 lower-case letters, digits and underscores that start"
@@ -163,6 +163,6 @@ def parameter_name(name: object) -> str:
         )
     if name in keys.RESERVED_PARAMETERS:
         raise ValueError(
-            f"must use another name than {name!r}, which {keys.environment_name(name)} has already"
+            f"must use another name than {name!r}: {keys.environment_name(name)} is already in use"
         )
     return name

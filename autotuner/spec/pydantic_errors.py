@@ -1,4 +1,4 @@
-"""Turn what pydantic says of a value into a rule (`must be ...`), for annotations and settings alike."""
+"""Convert pydantic errors to rules (`must be ...`), for annotations and settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic_core import ErrorDetails
 
 MAX_RULE: Final = 500
-"""Characters of a rule; some repeat what a parser of YAML or regular expressions said."""
+"""Characters of a rule; some contain the message of a parser of YAML or regular expressions."""
 
 _RULES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "greater_than": lambda bounds: f"must be above {bounds['gt']:g}",
@@ -17,7 +17,7 @@ _RULES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
     "less_than_equal": lambda bounds: f"must be at most {bounds['le']:.15g}",
     "finite_number": lambda _: "must be a finite number",
     "int_parsing": lambda _: "must be a whole number",
-    "int_parsing_size": lambda _: "must be a whole number of fewer digits",
+    "int_parsing_size": lambda _: "must be a whole number with fewer digits",
     "int_type": lambda _: "must be a whole number",
     "int_from_float": lambda _: "must be a whole number",
     "float_parsing": lambda _: "must be a number",
@@ -33,9 +33,9 @@ _RULES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
 
 
 def rule_of(details: ErrorDetails) -> str:
-    """Return the rule that a value breaks, of bounded length: that of our own parser, or pydantic's."""
+    """Return the rule that a value breaks, with bounded length: our own parser's, or pydantic's."""
     rule = _RULES.get(details["type"])
     if rule is not None:
         return rule(details.get("ctx", {}))
-    said = details["msg"].removeprefix("Value error, ")[:MAX_RULE]
-    return said if said.startswith(("must ", "the ")) else f"{said[:1].lower()}{said[1:]}"
+    text = details["msg"].removeprefix("Value error, ")[:MAX_RULE]
+    return text if text.startswith(("must ", "the ")) else f"{text[:1].lower()}{text[1:]}"

@@ -23,7 +23,7 @@ MAX_DIMENSIONS: Final = 32
 MAX_CHOICES: Final = 64
 MAX_CHOICE_LENGTH: Final = 256
 MAX_MAGNITUDE: Final = 1e30
-"""Of a bound, and of one over a bound with `log`: beyond, a range's width is no finite number any more."""
+"""Maximum of a bound, and with `log` of 1 / bound: beyond it, the width of a range is not finite."""
 
 
 def parse_space(value: object) -> object:
@@ -87,8 +87,8 @@ def _bound(name: str, given: object) -> float:
         raise ValueError(f"{name}: min and max must be numbers")
     try:
         number = finite_number(given)
-    except ValueError as error:
-        raise ValueError(f"{name}: min and max must be numbers; one {error}") from None
+    except ValueError:
+        raise ValueError(f"{name}: min and max must be finite numbers") from None
     if abs(number) > MAX_MAGNITUDE:
         raise ValueError(f"{name}: min and max must lie within -{MAX_MAGNITUDE:g}..{MAX_MAGNITUDE:g}")
     return number
@@ -106,9 +106,10 @@ def _choice(name: str, given: list[object]) -> Choice:
         if len(str(value)) > MAX_CHOICE_LENGTH:
             raise ValueError(f"{name} must have choices of at most {MAX_CHOICE_LENGTH} characters")
         if not str(value).isprintable():
-            # NUL ends a string in an environment, half a surrogate pair is no UTF-8, the rest moves cursors.
+            # NUL ends a string in an environment, half a surrogate pair is not UTF-8, the others move the
+            # cursor.
             raise ValueError(f"{name} must have choices without control characters")
         values.append(value)
     if len({meaning(value) for value in values}) != len(values):
-        raise ValueError(f"{name} must have each choice once")
+        raise ValueError(f"{name} must have each choice only once")
     return Choice(values=tuple(values))

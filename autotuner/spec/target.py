@@ -1,4 +1,4 @@
-"""Parse a target as people write it: a metric's name, a comparison, a threshold."""
+"""Parse a target: the name of a metric, a comparison, a threshold."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from autotuner.spec.values import Target
 
 MAX_NAME: Final = 100
 RULE: Final = (
-    "must be a metric as the log prints it, >= or <=, and a number (a name may have blanks, capitals and"
-    " / @ . - _ ( ); what the log prints otherwise is read by autotuner.dev/metric-pattern, and the log's"
-    " format is chosen by autotuner.dev/log-format)"
+    "must be a metric as the log prints it, >= or <=, and a number (a name may have spaces, capitals and"
+    " / @ . - _ ( ); set autotuner.dev/metric-pattern to read a metric that the log prints differently, and"
+    " autotuner.dev/log-format to choose the format of the log)"
 )
 _TARGET: Final = re.compile(
     r"\s*(?P<metric>[^\s<>=][^<>=]*?)\s*(?P<comparison>>=|<=|\u2265|\u2264|=>|=<|==|=|>|<)\s*(?P<threshold>[^<>=]*?)\s*"
@@ -40,7 +40,7 @@ def parse_target(value: object) -> object:
     if comparison is None:
         raise ValueError(f"{RULE}: {match['comparison']} is neither >= nor <=")
     if len(metric) > MAX_NAME or not _NAME.fullmatch(metric):
-        raise ValueError(f"{RULE}: {metric[:_SHOWN]!r} is no such name")
+        raise ValueError(f"{RULE}: {metric[:_SHOWN]!r} is not a valid name")
     return Target.model_validate(
         {"metric": metric, "comparison": comparison, "threshold": _threshold(match["threshold"])}
     )
@@ -51,7 +51,7 @@ def _threshold(text: str) -> float:
     number = _finite(unit["number"] if unit else text)
     if number is None:
         raise ValueError(f"the threshold {text[:_SHOWN]!r} must be a number without a unit, for example 0.93")
-    # A percent sign in the log is read in the unit of the threshold, so the fraction is safe for both.
+    # A percent sign in the log is converted to the unit of the threshold, so the fraction is safe for both.
     return float(f"{number / 100:.12g}") if unit else number
 
 

@@ -1,9 +1,9 @@
-"""What the user asks for: the annotations of a job, parsed.
+"""The annotations of a job, parsed and validated.
 
-`TuningSpec` is the one source of the annotations: its fields carry the key, the rule, the default and a
-valid example of each, and the parser, the messages, `autotuner schema` and the documentation are all made
-from them. Annotations are strangers' input: nothing in them is evaluated, their sizes are bounded, and all
-mistakes are reported at once, each with key, value, rule and example.
+`TuningSpec` is the single source of the annotations: its fields carry the key, the rule, the default and a
+valid example of each. The parser, the messages, `autotuner schema` and the documentation are generated from
+them. Annotations are untrusted input: nothing in them is evaluated, their sizes are bounded, and all mistakes
+are reported at once, each with key, value, rule and example.
 """
 
 from __future__ import annotations
@@ -51,23 +51,24 @@ __all__ = [
 ]
 
 MAX_ANNOTATION: Final = 16 * 1024
-"""Characters of one annotation; Kubernetes allows 256 KiB for all of an object together."""
+"""Characters of one annotation; Kubernetes allows 256 KiB for all annotations of an object together."""
 
 _DEFAULT_SPREAD: Final = 10.0
-"""Without a search space, the learning rate is sought this far below its baseline, and above it as far
-beyond what linear scaling to the largest batch size asks for."""
+"""Without a search space, the learning rate is searched from its baseline divided by this factor to this
+factor times what linear scaling to the largest batch size gives."""
 
 _MOST: Final = {
     "max_trials": 10_000,
     "parallel_trials": 256,
     "confirmations": 100,
     "processes_per_replica": 10_000,
+    "samples": MAX_INTEGER,
 }
-"""The largest counts: a stranger's annotation must not make one reconcile endless."""
+"""The largest counts, so that an untrusted annotation cannot make a reconcile endless."""
 _MAX_RULE: Final = 500
-"""Characters of a rule; some repeat what a parser of YAML or regular expressions said."""
+"""Characters of a rule; some contain the message of a parser of YAML or regular expressions."""
 MAX_KEY: Final = 128
-"""Characters of an unknown key that are compared with the names that exist."""
+"""Characters of an unknown key that are compared with the existing names."""
 
 
 def _annotation(meaning: str, default_text: str, example: str, default: object = ...) -> Any:  # noqa: ANN401 (as pydantic.Field)
@@ -87,7 +88,7 @@ Space = Annotated[dict[str, Dimension], BeforeValidator(search_space.parse_space
 
 
 class TuningSpec(Value):
-    """What one job asks of the tuner. Frozen; made by `from_annotations`."""
+    """The parsed annotations of one job. Frozen; created by `from_annotations`."""
 
     target: Annotated[Target, BeforeValidator(parse_target)] = _annotation(
         "the metric and the value that a run must reach; its presence registers the job",
@@ -107,7 +108,7 @@ class TuningSpec(Value):
         "which hyperparameter is the learning rate", "learning_rate, else lr", "learning_rate", None
     )
     micro_batch_size: Range | None = _annotation(
-        "samples that one process may take at once; gradient accumulation makes up the rest",
+        "samples per process and forward pass; gradient accumulation makes up the rest of the batch",
         "one step holds the whole batch",
         "16..128",
         None,
@@ -116,7 +117,7 @@ class TuningSpec(Value):
         "Worker replicas, grown with the batch size", "as in the job", "1..8", None
     )
     processes_per_replica: Count | None = _annotation(
-        "processes that one pod starts, where the manifest does not say it",
+        "processes that one pod starts, if the manifest does not say it",
         "read from the manifest",
         "8",
         None,
@@ -127,13 +128,16 @@ class TuningSpec(Value):
         "90",
         None,
     )
+    samples: Count | None = _annotation(
+        "samples of an epoch, on all processes together: no batch is larger", "no limit", "1281167", None
+    )
     max_trials: Count = _annotation("trials to start at most", "100", "100", 100)
     max_gpu_hours: Positive | None = _annotation(
-        "GPU-hours to use at most (a process without a GPU counts as one)", "no limit", "200", None
+        "maximum GPU-hours (a process without a GPU counts as one)", "no limit", "200", None
     )
     parallel_trials: Count = _annotation("trials that run at once", "1", "4", 1)
     trial_timeout: Annotated[timedelta | None, BeforeValidator(parsers.parse_duration)] = _annotation(
-        "how long one trial may run, from the moment all of its pods run",
+        "maximum duration of one trial, from the moment that all of its pods run",
         "no limit",
         "6h",
         None,
@@ -143,7 +147,7 @@ class TuningSpec(Value):
         _annotation("how the search proposes trials", "frontier", "frontier", "frontier")
     )
     log_format: Annotated[str, BeforeValidator(parsers.parse_log_format)] = _annotation(
-        "how the log tells the metric: auto, or a format that `autotuner metrics --formats` lists",
+        "format of the log: auto, or a format that `autotuner metrics --formats` lists",
         "auto",
         "huggingface",
         "auto",
@@ -163,7 +167,7 @@ class TuningSpec(Value):
         None,
     )
     retried_at: Annotated[datetime | None, BeforeValidator(parsers.parse_moment)] = _annotation(
-        "failures and losses before this moment no longer count; `autotuner retry` writes it",
+        "failures and losses before this time no longer count; `autotuner retry` writes it",
         "none",
         "2026-11-25T20:00:00Z",
         None,
@@ -191,11 +195,11 @@ class TuningSpec(Value):
         """Parse the annotations of a job.
 
         Args:
-            annotations: All annotations of the job; those outside of our prefix are passed over.
-            baseline: `batch_size` and hyperparameters as the job's own environment carries them, strings
-                or numbers. Names that are not in the search space are the job's own affair.
-            shape: The job's processes; a single one where None.
-            template: A hash of what trials are made from; empty where unknown.
+            annotations: All annotations of the job; those without our prefix are ignored.
+            baseline: `batch_size` and hyperparameters from the job's own environment, strings or numbers.
+                Names that are not in the search space are ignored.
+            shape: The job's processes; None: a single one.
+            template: A hash of what trials are made from; empty if unknown.
 
         Raises:
             InvalidJob: With every mistake.
@@ -206,7 +210,7 @@ class TuningSpec(Value):
         _complete(values, baseline, given, mistakes)
         shape = shape or Shape()
         if "workers" in given and not shape.can_grow:
-            rule = "must not be given where the job has no Worker replica: add one to pytorchReplicaSpecs"
+            rule = "must not be given if the job has no Worker replica: add one to pytorchReplicaSpecs"
             mistakes.append(
                 Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 1, template: ...}")
             )
@@ -215,9 +219,9 @@ class TuningSpec(Value):
         return cls(**values, shape=shape, template=template)
 
     def attempt(self, template: str) -> str:
-        """Return under what a trial of a template succeeds or fails: the template, and how its log is read.
+        """Return a hash of what decides whether a trial fails: the template, and how its log is read.
 
-        A failure counts only as long as both are what they were.
+        A failure counts only while neither has changed.
         """
         reading = hashlib.sha256(
             repr((self.target.metric, self.metric_pattern, self.log_format)).encode()
@@ -226,14 +230,14 @@ class TuningSpec(Value):
 
 
 def annotation_fields() -> Iterable[tuple[str, FieldInfo]]:
-    """Yield every annotation that a user may write: its key, and the field that describes it."""
+    """Yield every annotation that a user may write: its key and its field."""
     for name, field in TuningSpec.model_fields.items():
         if field.description is not None:
             yield _key(name), field
 
 
 def annotation_table() -> list[dict[str, str]]:
-    """Return the annotations as rows of key, meaning, default and example, for people."""
+    """Return the annotations as rows of key, meaning, default and example."""
     return [
         {
             "key": key,
@@ -261,7 +265,7 @@ def annotation_schema() -> dict[str, Any]:
             for key, field in annotation_fields()
         },
         "required": [key for key, field in annotation_fields() if field.is_required()],
-        # Other people's annotations pass; an unknown one under our prefix does not.
+        # Annotations without our prefix are allowed; an unknown one with it is not.
         "patternProperties": {f"^(?!{re.escape(keys.PREFIX)})": {}},
         "additionalProperties": False,
     }
@@ -281,7 +285,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _known(annotations: Mapping[str, str], mistakes: list[Mistake]) -> dict[str, str]:
-    """Return the annotations under our prefix by field name; unknown and oversized ones are mistakes."""
+    """Return the annotations with our prefix by field name; unknown and oversized ones are mistakes."""
     fields = {key: (key, field) for key, field in annotation_fields()}
     given: dict[str, str] = {}
     for key, value in annotations.items():
@@ -304,7 +308,7 @@ def _known(annotations: Mapping[str, str], mistakes: list[Mistake]) -> dict[str,
 
 
 def _parse_each(given: Mapping[str, str], mistakes: list[Mistake]) -> dict[str, Any]:
-    """Return the parsed value of each annotation that parses; the others are mistakes."""
+    """Return the parsed values; annotations that do not parse are mistakes."""
     values: dict[str, Any] = {}
     for name, text in given.items():
         try:
@@ -327,6 +331,7 @@ def _complete(
     mistakes: list[Mistake],
 ) -> None:
     """Add to the parsed values what the baseline says, and what follows from several of them."""
+    _keep_within_samples(values, mistakes)
     batch_size = _baseline_batch_size(values.get("batch_size"), baseline, mistakes)
     values["baseline_batch_size"] = batch_size
     if "search_space" not in given:
@@ -348,10 +353,22 @@ def _complete(
             mistakes.append(Mistake(_key(name), given[name], f"must be a number from 1 to {most}", "3"))
 
 
+def _keep_within_samples(values: dict[str, Any], mistakes: list[Mistake]) -> None:
+    """Bound the batch sizes by the samples of an epoch, where they are given."""
+    allowed, samples = values.get("batch_size"), values.get("samples")
+    if allowed is None or samples is None or samples < 1:
+        return
+    if samples < allowed.minimum:
+        rule = f"must be at least the smallest batch size of {_key('batch_size')} ({allowed}); lower that"
+        mistakes.append(Mistake(_key("samples"), str(samples), rule, str(allowed.minimum)))
+        return
+    values["batch_size"] = IntegerRange(minimum=allowed.minimum, maximum=min(allowed.maximum, samples))
+
+
 def _baseline_batch_size(
     allowed: IntegerRange | None, baseline: Mapping[str, ParameterValue], mistakes: list[Mistake]
 ) -> int:
-    """Return the job's own batch size; 1 beside a mistake where it has none."""
+    """Return the job's own batch size; without one, add a mistake and return 1."""
     where = f"env {keys.ENV_BATCH_SIZE}"
     if "batch_size" not in baseline:
         rule = "must be the batch size that the job uses today, in the environment of the container `pytorch`"
@@ -360,8 +377,8 @@ def _baseline_batch_size(
     text = str(baseline["batch_size"])
     try:
         size = IntegerDimension(minimum=1, maximum=MAX_INTEGER).parse(text)
-    except ValueError as error:
-        mistakes.append(Mistake(where, text, f"must be a whole number above 0, and {error}", '"256"'))
+    except ValueError:
+        mistakes.append(Mistake(where, text, f"must be a whole number from 1 to {MAX_INTEGER}", '"256"'))
         return 1
     if allowed is not None and size not in allowed:
         rule = f"must lie within {_key('batch_size')} ({allowed}); widen that"
@@ -376,7 +393,7 @@ def _default_space(
     batch_size: int,
     mistakes: list[Mistake],
 ) -> None:
-    """Search the learning rate alone, around the value that the job uses today."""
+    """Search only the learning rate, around the job's current value."""
     named = values.get("learning_rate")
     name = named or next((n for n in ("learning_rate", "lr") if n in baseline), "learning_rate")
     variable = keys.environment_name(name)
@@ -410,7 +427,7 @@ def _baseline_parameters(
             parameters[name] = dimension.parse(baseline[name])
         except ValueError as error:
             value = environment_value(baseline[name])
-            rule = f"must agree with {_key('search_space')}, and {error}"
-            example = "a range or list that holds the value"
+            rule = f"{error}, as {_key('search_space')} requires"
+            example = "a range or list that contains the value"
             mistakes.append(Mistake(f"env {keys.environment_name(name)}", value, rule, example))
     return parameters

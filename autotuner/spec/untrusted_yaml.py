@@ -1,8 +1,8 @@
 """Load untrusted YAML as JSON values, with limits on size and depth.
 
-A few lines of YAML with aliases can stand for gigabytes, or contain themselves; a date or a set is no JSON; a
-NUL ends a string in an environment, and half a surrogate pair is no UTF-8. What has passed here can be
-copied, hashed, compared and written without a second thought.
+A few lines of YAML with aliases can expand to gigabytes, or contain themselves. A date or a set is not JSON.
+A NUL ends a string in an environment, and half a surrogate pair is not valid UTF-8. Values that passed these
+checks can safely be copied, hashed, compared and written.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, Final
 import yaml
 
 MAX_VALUES: Final = 100_000
-"""Values of one document, aliases followed; a PyTorchJob has some hundreds."""
+"""Values of one document, with aliases expanded; a PyTorchJob has a few hundred."""
 MAX_DEPTH: Final = 100
 _MAX_INTEGER: Final = 2**63
 YAML_ERRORS: Final = (
     yaml.YAMLError,
-    # What else PyYAML lets through: deep nesting, a date with a 99th month, an empty `!!int`, ...
+    # Other errors that PyYAML raises: for deep nesting, a date with a 99th month, an empty `!!int`, ...
     RecursionError,
     ArithmeticError,
     AttributeError,
@@ -30,14 +30,14 @@ YAML_ERRORS: Final = (
     TypeError,
     ValueError,
 )
-"""All that loading untrusted YAML may raise."""
+"""All errors that loading untrusted YAML may raise."""
 
 
 def load_documents(text: str) -> list[object]:
-    """Return the documents of a YAML text as plain values, without the empty ones.
+    """Return the documents of a YAML text as JSON values, without the empty ones.
 
     Raises:
-        ValueError: If the text is not YAML, or more than plain values.
+        ValueError: If the text is not YAML, or holds values that JSON does not have.
     """
     try:
         documents = list(yaml.safe_load_all(text))
@@ -47,16 +47,16 @@ def load_documents(text: str) -> list[object]:
 
 
 def load_strictly(text: str) -> object:
-    """Return the one document of a YAML text, read by the core schema of YAML 1.2.
+    """Return the single document of a YAML text, read with the core schema of YAML 1.2.
 
-    `off`, `yes`, `1:2` and dates are the strings that they look like, `010` is ten, and neither aliases nor
-    the same key twice are allowed. https://yaml.org/spec/1.2.2/#103-core-schema
+    `off`, `yes`, `1:2` and dates are strings, and `010` is ten. Aliases and duplicate keys are not allowed.
+    https://yaml.org/spec/1.2.2/#103-core-schema
 
     Raises:
-        ValueError: If the text is no such document.
+        ValueError: If the text is not such a document.
     """
     try:
-        # A loader of plain values only.
+        # The loader constructs JSON values only.
         return yaml.load(text, _StrictLoader)  # noqa: S506
     except YAML_ERRORS as error:
         raise ValueError(
@@ -65,9 +65,9 @@ def load_strictly(text: str) -> object:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader for YAML 1.2, without aliases, which let a few lines stand for gigabytes."""
+    """PyYAML's safe loader for YAML 1.2, without aliases, with which a few lines can expand to gigabytes."""
 
-    # PyYAML's way: each loader class has its own; those of YAML 1.2 are added below.
+    # In PyYAML each loader class has its own resolvers; those of YAML 1.2 are added below.
     yaml_implicit_resolvers = {}  # noqa: RUF012 (as PyYAML declares it)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -80,7 +80,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in written:
-                    raise yaml.YAMLError(f"{key.value[:80]!r} is there twice")
+                    raise yaml.YAMLError(f"the key {key.value[:80]!r} is duplicated")
                 written.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -110,10 +110,10 @@ _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 (what JSON holds has no better name)
-    """Return a copy of a document that shares nothing, within itself or with the original.
+    """Return a deep copy of a document as JSON values, without shared parts.
 
     Raises:
-        ValueError: If it holds something that JSON does not, or too much.
+        ValueError: If it holds values that JSON does not have, or is too large.
     """
     return _plain(value, count(), 0)
 
@@ -121,7 +121,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 (what JSON holds has no better 
 def _plain(value: object, seen: Iterator[int], depth: int) -> object:
     if next(seen) > MAX_VALUES or depth > MAX_DEPTH:
         raise ValueError(
-            f"must hold at most {MAX_VALUES} values, nested at most {MAX_DEPTH} deep, with aliases followed"
+            f"must hold at most {MAX_VALUES} values, nested at most {MAX_DEPTH} deep, with aliases expanded"
         )
     if isinstance(value, dict):
         return {_key(key): _plain(held, seen, depth + 1) for key, held in value.items()}
@@ -140,7 +140,7 @@ def _scalar(value: object) -> object:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, date):
-        # YAML 1.1 reads an unquoted date as one; Kubernetes' own reader leaves it the text that it is.
+        # YAML 1.1 reads an unquoted date as a date; Kubernetes' own reader keeps it as a string.
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"must not hold {value}, which is not a number")
@@ -148,12 +148,12 @@ def _scalar(value: object) -> object:
         raise ValueError("must hold whole numbers of at most 64 bits")
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise ValueError(f"must not hold a {type(value).__name__}, which Kubernetes does not know")
+    raise ValueError(f"must not hold a {type(value).__name__}, which Kubernetes does not support")
 
 
 def _text(text: str) -> str:
     if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
         raise ValueError(
-            f"must not hold the character NUL or half of a surrogate pair, as the text {text[:40]!r} does"
+            f"must not hold the character NUL or half of a surrogate pair, as the string {text[:40]!r} does"
         )
     return text

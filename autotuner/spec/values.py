@@ -1,4 +1,4 @@
-"""The values that annotations carry: targets, ranges, hyperparameters."""
+"""The values of annotations: targets, ranges, hyperparameters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MAX_INTEGER: Final = 2**31 - 1
 
 
 class Value(BaseModel):
-    """Base of the values: frozen, and without fields that nobody declared."""
+    """Base of the values: frozen, without undeclared fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Target(Value):
-    """A metric, a comparison and a threshold: what a run has to reach at some step."""
+    """A metric, a comparison and a threshold that a run must reach at some step."""
 
     metric: str
     comparison: Literal[">=", "<="]
@@ -27,15 +27,15 @@ class Target(Value):
 
     @property
     def sign(self) -> int:
-        """1 where larger values are better, -1 where smaller ones are."""
+        """1 if larger values are better, -1 if smaller ones are."""
         return 1 if self.comparison == ">=" else -1
 
     def margin(self, value: float) -> float:
-        """Return by how much a value is better than the threshold, in the metric's own unit."""
+        """Return the difference by which a value is better than the threshold, in the metric's unit."""
         return self.sign * (value - self.threshold)
 
     def is_met(self, value: float) -> bool:
-        """Return whether a value meets the target; NaN and infinity, as of a diverged run, never do."""
+        """Return whether a value meets the target; NaN and infinity (a diverged run) never do."""
         return math.isfinite(value) and self.margin(value) >= 0
 
     def __str__(self) -> str:
@@ -56,17 +56,17 @@ class IntegerRange(Value):
 
 
 class FloatDimension(Value):
-    """A real hyperparameter in a closed range; `log` where its magnitude matters, not its value."""
+    """A real hyperparameter in a closed range; with `log`, it is searched on a logarithmic scale."""
 
     minimum: float
     maximum: float
     log: bool = False
 
     def parse(self, value: str | float) -> float:
-        """Return a baseline value; ValueError says which rule it breaks."""
+        """Parse a value; ValueError names the rule that it breaks."""
         number = finite_number(value)
         if not self.minimum <= number <= self.maximum:
-            raise ValueError(f"lies outside of {self.minimum:g}..{self.maximum:g}")
+            raise ValueError(f"must lie within {self.minimum:g}..{self.maximum:g}")
         return number
 
 
@@ -78,12 +78,12 @@ class IntegerDimension(Value):
     log: bool = False
 
     def parse(self, value: str | float) -> int:
-        """Return a baseline value; ValueError says which rule it breaks."""
+        """Parse a value; ValueError names the rule that it breaks."""
         number = finite_number(value)
         if number != int(number):
-            raise ValueError("is not an integer")
+            raise ValueError("must be a whole number")
         if not self.minimum <= number <= self.maximum:
-            raise ValueError(f"lies outside of {self.minimum}..{self.maximum}")
+            raise ValueError(f"must lie within {self.minimum}..{self.maximum}")
         return int(number)
 
 
@@ -93,23 +93,23 @@ class Choice(Value):
     values: tuple[bool | int | float | str, ...]
 
     def parse(self, value: ParameterValue) -> ParameterValue:
-        """Return the choice that a baseline value names; ValueError says which there are."""
+        """Parse a value as one of the choices; ValueError lists them."""
         for choice in self.values:
             if meaning(choice) == meaning(value):
                 return choice
-        raise ValueError(f"is none of {', '.join(map(environment_value, self.values))}")
+        raise ValueError(f"must be one of {', '.join(map(environment_value, self.values))}")
 
 
 Dimension = FloatDimension | IntegerDimension | Choice
 
 
 class Shape(Value):
-    """How many processes the job runs, as its manifest says.
+    """The number of processes of the job, according to its manifest.
 
-    `masters` is 0 for a job of workers only; `processes_per_replica` counts the processes that one pod
-    starts (its GPUs, under torchrun with `nproc_per_node: auto`), and `processes_per_master` those of the
-    Master's pod where they are others. `can_grow` says whether the manifest has a Worker replica, of which a
-    trial can have more.
+    `masters` is 0 for a job of workers only. `processes_per_replica` counts the processes that one pod starts
+    (its GPUs, under torchrun with `nproc_per_node: auto`), and `processes_per_master` those of the Master's
+    pod if they differ. `can_grow` says whether the manifest has Worker replicas, whose number a trial can
+    increase.
     """
 
     masters: int = 1
@@ -126,14 +126,14 @@ class Shape(Value):
 
 
 def environment_value(value: ParameterValue) -> str:
-    """Return a hyperparameter as a trial's environment carries it: `true`, `0.1`, `3`, `lars`."""
+    """Return a hyperparameter as text for a trial's environment: `true`, `0.1`, `3`, `lars`."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value) if isinstance(value, float) else str(value)
 
 
 def meaning(value: ParameterValue) -> str | float:
-    """Return what a script reads in a value: `1e-3` and 0.001 are the same number."""
+    """Return the value that a script reads: `1e-3` and 0.001 are the same number."""
     text = environment_value(value)
     try:
         return finite_number(text)
@@ -142,11 +142,11 @@ def meaning(value: ParameterValue) -> str | float:
 
 
 def finite_number(value: str | float) -> float:
-    """Return a value as a finite number; ValueError says which rule it breaks."""
+    """Return a value as a finite number; ValueError names the rule that it breaks."""
     try:
         number = float(value)
     except (OverflowError, TypeError, ValueError):
-        raise ValueError("is not a number") from None
+        raise ValueError("must be a number") from None
     if not math.isfinite(number):
-        raise ValueError("is not a finite number")
+        raise ValueError("must be a finite number")
     return number

@@ -1,1 +1,1 @@
-"""A study: what a job's trials have measured, how they ended, and their durable record."""
+"""A study: the measurements of a job's trials, their outcomes, and their durable record."""

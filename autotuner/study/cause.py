@@ -1,10 +1,10 @@
-"""Find why a trial's processes failed, in the ends of their logs.
+"""Find out from the ends of the logs why a trial's processes failed.
 
-The last uncaught error decides, not any error that the log mentions: a program may survive a lack of memory
-(it catches it, warns and goes on) and die of something else. Of chained exceptions the root counts; a
-launcher's own error (torchrun's table, a subprocess's exit status) is a wrapper, so the cause is sought above
-it. Several processes die together: one for a reason, the others because it is gone. There a memory error
-outranks everything, then what names a cause, then what may be a consequence.
+The last uncaught error decides, not any error in the log: a program may catch a memory error, continue, and
+fail later for another reason. Of chained exceptions the root counts. A launcher's own error (torchrun's
+table, a subprocess's exit status) is a wrapper, so the cause is searched above it. If several processes fail
+together, one has a cause and the others fail as a consequence: a memory error takes precedence, then errors
+that name a cause, then errors that may be consequences.
 
 Logs are untrusted: their size, lines and number are bounded, and each line costs linear time.
 """
@@ -28,10 +28,10 @@ MAX_LINES: Final = 4_000
 MAX_LINE: Final = 2_000
 """Characters of a line that are read."""
 MAX_SAID: Final = 500
-"""Characters of the deciding line that are repeated to the user."""
+"""Characters of the deciding line that the user sees."""
 
 _FEW: Final = 3
-"""Lines of progress that the other ranks may print between a rank's error and their own end."""
+"""Lines of progress that other ranks may print between a rank's error and their own end."""
 
 _ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]")
 _RANK: Final = re.compile(
@@ -60,7 +60,7 @@ _LAUNCHER: Final = re.compile(
     r"|Root Cause \(first observed failure\)|closing signal SIGTERM"
     r"|mpirun|Killing subprocess|Child process with PID|local_rank: \d"
 )
-"""What only the launcher of several processes prints."""
+"""Lines that only a launcher of several processes prints."""
 _TABLE: Final = re.compile(
     r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
 )
@@ -68,7 +68,7 @@ _BENIGN: Final = re.compile(
     r"(?:^|[\s\[|:(-])(?:WARN(?:ING)?|INFO|DEBUG|NOTICE|\w{0,40}Warning)(?:[\s\]|:)-]|$)"
     r"|^\[?[WI](?:\d{3,4})? |^wandb:"
 )
-"""A level below error, as logging, loguru, glog and warnings write it."""
+"""Levels below error, as logging, loguru, glog and warnings write them."""
 _SURVIVED: Final = re.compile(
     r"\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
     r"|fall(?:ing|s)? ?back|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)"
@@ -85,10 +85,10 @@ _SURE: Final = re.compile(
     r"(?:ModuleNotFoundError|SyntaxError|IndentationError|TabError)\b|can't open file"
     r"|error: (?:unrecognized arguments|the following arguments are required)"
 )
-"""Errors of the program's text or command, which no setting and no node changes."""
+"""Errors in the program's code or command, which occur with every setting and on every node."""
 
 _SIGNALS: Final = {
-    # Only the kernel's memory killer sends a local process SIGKILL unasked.
+    # Only the kernel's out-of-memory killer sends SIGKILL to a local process.
     -9: (Outcome.OUT_OF_MEMORY, "the process was killed (SIGKILL)"),
     -7: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
     135: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
@@ -103,12 +103,12 @@ _SIGNALS: Final = {
     -4: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
 }
 _CANNOT_START: Final = frozenset({126, 127})
-"""A shell's exit codes where the command cannot be run or is not there."""
+"""A shell's exit codes for a command that cannot be run or does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLog:
-    """The end of the log of one pod's process, which failed, with the node that it ran on where known."""
+    """The end of the log of one failed process, with its pod, and its node if known."""
 
     text: str
     exit_code: int | None = None
@@ -118,9 +118,9 @@ class ProcessLog:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a trial failed: the outcome, the deciding line, and the log that it stands in.
+    """Why a trial failed: the outcome, the deciding line, and the log that contains it.
 
-    `is_sure_to_repeat` says that no setting and no node changes it: one failure is enough to stop.
+    `is_sure_to_repeat` says that it occurs with every setting and on every node, so one failure is enough.
     """
 
     outcome: Outcome
@@ -142,11 +142,11 @@ class _Error:
 
 
 def find_cause(logs: Sequence[ProcessLog]) -> Cause:
-    """Return why the processes failed, as their logs and exit codes say.
+    """Return why the processes failed, according to their logs and exit codes.
 
     Args:
-        logs: Of the processes that failed, the first to fail first. At most `MAX_LOGS` count, and of each
-            the last `MAX_LOG` characters.
+        logs: The logs of the failed processes, in the order of their failure. At most `MAX_LOGS` are read, of
+            each the last `MAX_LOG` characters.
     """
     read = [(log, _last_errors(log)) for log in logs[:MAX_LOGS]]
     said = [(log, error) for log, errors in read for error in errors]
@@ -158,7 +158,7 @@ def find_cause(logs: Sequence[ProcessLog]) -> Cause:
 
 
 def _rank_of(error: _Error) -> int:
-    """Return how directly an error says why processes that died together did; the smallest decides."""
+    """Return the rank of an error among processes that failed together; the smallest decides."""
     if error.outcome is Outcome.OUT_OF_MEMORY:
         return 2 if error.is_secondary else 0
     if not error.is_secondary:
@@ -172,13 +172,14 @@ def _cause(log: ProcessLog, outcome: Outcome, line: str) -> Cause:
 
 
 def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
-    """Return the cause where no log names one: a signal, or the program's own exit code."""
+    """Return the cause if no log names one: a signal, or the program's own exit code."""
     logs = [log for log in logs if log.exit_code is not None] or logs
     signalled = [log for log in logs if log.exit_code in _SIGNALS]
     for outcome in (Outcome.OUT_OF_MEMORY, Outcome.LOST):
         for log in signalled:
             found, words = _SIGNALS[log.exit_code or 0]
-            # An operator ends the rest with SIGTERM: beside an exit code of a process's own it says nothing.
+            # An operator ends the other pods with SIGTERM, which says nothing if some process has its own
+            # exit code.
             is_first = log.exit_code in {137, -9} or len(signalled) == len(logs)
             if found is outcome and is_first:
                 return Cause(outcome, words, pod=log.pod, node=log.node)
@@ -188,13 +189,13 @@ def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
 
 
 def _last_errors(log: ProcessLog) -> list[_Error]:
-    """Return the errors of one log that belong to its end, in order of weight for one process alone."""
+    """Return the errors at the end of one log, in the order of their weight for a single process."""
     lines = list(_lines(log.text))
     errors, marks, several = _scan(lines)
     if not errors:
         errors = _warned(lines)
     if log.exit_code in _SIGNALS:
-        # A process that a signal ended has survived whatever errors of its own it printed.
+        # A process that a signal ended has survived any error that it printed.
         errors = [e for e in errors if e.outcome is not Outcome.FAILED]
     errors = _unsurvived(errors, marks)
     if several or len({e.rank for e in errors if e.rank}) > 1:
@@ -203,19 +204,19 @@ def _last_errors(log: ProcessLog) -> list[_Error]:
 
 
 def _last_primary(errors: list[_Error]) -> list[_Error]:
-    """Return what decides in a single process: the last traceback that names a cause, or all there is."""
+    """Return the deciding errors of a single process: the last traceback that names a cause, or all."""
     primary = [e for e in errors if not e.is_secondary]
     if not primary:
         return errors
     last = primary[-1].traceback
-    # Native code says the reason on a line of its own before Python's error, which then is the general one.
+    # Native code prints the reason on its own line before Python's error, which is then a general one.
     return [e for e in primary if e.traceback == last] or errors
 
 
 def _unsurvived(errors: list[_Error], marks: list[int]) -> list[_Error]:
-    """Return the errors without those after which the program went on.
+    """Return the errors without those after which the program continued.
 
-    `marks` are the lines that show it going on: progress, or words such as "retrying".
+    `marks` are the lines that show that it continued: progress, or words such as "retrying".
     """
     if not errors or sum(mark > errors[-1].position for mark in marks) > _FEW:
         return []
@@ -231,7 +232,7 @@ def _unsurvived(errors: list[_Error], marks: list[int]) -> list[_Error]:
 
 
 def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bool]:
-    """Return a log's errors, the lines that show it going on, and whether several processes wrote it."""
+    """Return a log's errors, the lines that show progress, and whether several processes wrote it."""
     errors: list[_Error] = []
     marks: list[int] = []
     several = False
@@ -270,7 +271,7 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
 
 
 def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str) -> _Error | None:
-    """Return the error that a line tells.
+    """Return the error on a line.
 
     Args:
         place: Position, rank and number of the traceback.
@@ -286,7 +287,7 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
         return None
     known = meaning(line)
     if known is not None and not (known.outcome is Outcome.FAILED and _WRAPPER.search(line)):
-        # A plain line about NaN may be about anything, and an exception's is why the program ended.
+        # A plain line about NaN may mean anything; the line of an exception is why the program ended.
         is_remark = known.outcome is Outcome.DIVERGED and not is_exception
         return _Error(position, line, known.outcome, known.is_secondary or is_remark, rank, traceback)
     if not is_exception or _WRAPPER.search(line) or _exits_well(line):
@@ -297,9 +298,9 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
 
 
 def _roots(errors: list[_Error]) -> list[_Error]:
-    """Return the errors with each chain of exceptions standing for its root.
+    """Return the errors with each chain of exceptions replaced by its root.
 
-    A general error that a known one led to says nothing of its own.
+    A general error that follows from a known one adds no information.
     """
     known = {e.traceback for e in errors if e.outcome is not Outcome.FAILED and not e.is_secondary}
     return [
@@ -312,7 +313,7 @@ def _roots(errors: list[_Error]) -> list[_Error]:
 
 
 def _warned(lines: Sequence[tuple[str, str]]) -> list[_Error]:
-    """Return the lack of memory that a log ends with as a warning, where it tells no error at all."""
+    """Return the memory error that a log without errors ends with as a warning."""
     for position in range(len(lines) - 1, max(-1, len(lines) - 6), -1):
         rank, line = lines[position]
         known = meaning(line)
@@ -341,13 +342,13 @@ def _is_progress(line: str) -> bool:
 
 
 def _shows_progress(line: str) -> bool:
-    # A progress bar is drawn once more when it is closed, and loggers sum up at the exit.
+    # A progress bar is redrawn when it is closed, and loggers print summaries at exit.
     is_bar = "%|" in line or line.startswith("wandb:")
     return not is_bar and (_is_progress(line) or _SURVIVED.search(line) is not None)
 
 
 def _lines(text: str) -> Iterable[tuple[str, str]]:
-    """Yield the last lines of a log with their rank's prefix apart."""
+    """Yield the last lines of a log, each with its rank prefix separated."""
     for raw in _bounded(text):
         line = _ESCAPE.sub("", raw[:MAX_LINE])
         rank = ""
@@ -359,7 +360,7 @@ def _lines(text: str) -> Iterable[tuple[str, str]]:
 
 
 def _bounded(text: str) -> Iterator[str]:
-    # Only what a terminal takes for the end of a line: str.splitlines knows more, such as form feeds.
+    # Only the line ends of a terminal: str.splitlines also splits at form feeds and others.
     return iter(re.split(r"[\r\n]+", text[-MAX_LOG:])[-MAX_LINES:])
 
 

@@ -1,8 +1,8 @@
-"""Clean what a trial has measured: finite values in order of step.
+"""Clean the measurements of a trial: finite values in order of step.
 
 Logs are untrusted input. A step may be reported twice (the script restarted from a checkpoint), out of
-order, or with NaN; a script may report nothing at all. Everything behind this module sees increasing steps
-and finite values only.
+order, or with NaN; a script may report nothing at all. Users of this module see increasing steps and finite
+values only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A learning curve: `steps` increase strictly, `values` are finite and as long.
+    """A learning curve: `steps` increase strictly; `values` are finite and have the same length.
 
-    Of two values at one step the one reported last counts: it is what the script says now. Curves of the same
-    points are equal, and cheap to compare and to hash.
+    Of two values at one step the last reported one counts. Curves with the same points are equal, and cheap
+    to compare and to hash.
     """
 
     steps: Array = field(compare=False)
@@ -43,11 +43,11 @@ class Curve:
 
     @property
     def last_step(self) -> float:
-        """The last step measured, 0 before the first."""
+        """The last measured step, 0 before the first."""
         return float(self.steps[-1]) if len(self.steps) else 0.0
 
     def best(self, target: Target) -> float | None:
-        """Return the value that does best by the target; None where nothing was measured."""
+        """Return the best value with respect to the target; None if nothing was measured."""
         if not len(self.values):
             return None
         return float(self.values.max() if target.sign > 0 else self.values.min())
@@ -59,7 +59,7 @@ class Curve:
 
 
 def clean(measurements: Sequence[Measurement]) -> Curve:
-    """Return the curve that measurements draw; those without a finite step and value are left out."""
+    """Return the curve of measurements, without those whose step or value is not finite."""
     count = len(measurements)
     steps = np.fromiter((m.step for m in measurements), np.float64, count)
     values = np.fromiter((m.value for m in measurements), np.float64, count)
@@ -77,11 +77,11 @@ def until(measurements: tuple[Measurement, ...], step: float) -> tuple[Measureme
 
 
 class _Curves:
-    """The curves of the trials that exist: each is computed once, and dropped with its trial.
+    """A cache of the curves of existing trials: each is computed once, and dropped with its trial.
 
-    No bound is needed, so there is none beyond which every call computes; and a trial that is read again and
-    again leaves nothing behind. A trial is found by its identity: hashing its measurements would cost as much
-    as reading them.
+    The cache needs no size limit, so there is no number of trials beyond which it stops working; and a trial
+    that is read repeatedly leaves nothing behind. A trial is found by its identity, because hashing its
+    measurements would cost as much as reading them.
     """
 
     def __init__(self) -> None:
@@ -97,10 +97,10 @@ class _Curves:
         if known is not None and known[0]() is trial:
             return known[1]
         drawn = clean(trial.measurements)
-        # The callback runs before the memory, and with it the identity, can become another trial's.
+        # The callback runs before another trial can get the same memory, and with it the same identity.
         self._known[key] = (weakref.ref(trial, lambda _: self._known.pop(key, None)), drawn)
         return drawn
 
 
 CURVES = _Curves()
-"""Of every trial of the process."""
+"""The cache for all trials of the process."""

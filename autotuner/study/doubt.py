@@ -1,4 +1,4 @@
-"""Doubt about what a log says: which readings there are, and the annotation that settles it."""
+"""Doubt about the reading of a log: the possible readings, and the annotation that resolves it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from autotuner.study.formats.reading import Metric, Reading
 from autotuner.study.formats.text import Finder
 
 MAX_SHOWN: Final = 200
-"""Characters of a line that a message repeats."""
+"""Characters of a line that a message shows."""
 _VALUE: Final = r"(?P<value>[-+.\deE]+)"
 _MAX_PATTERN: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why a log's readings are not taken, with the lines, the numbers read off them, and a remedy to copy."""
+    """Why the readings of a log do not count, with the lines, the numbers on them, and remedies to copy."""
 
     reason: str
     lines: tuple[tuple[str, float], ...]
@@ -27,14 +27,14 @@ class Doubt:
 
     @property
     def message(self) -> str:
-        """The doubt in words: reason, readings, remedy."""
+        """The doubt as a message: reason, readings, remedy."""
         said = "; ".join(f"{value:g} from {line!r}" for line, value in self.lines)
         remedy = " or ".join(self.remedies)
         return f"the metric is in doubt: {self.reason}. Read {said}. Nothing is counted; add {remedy}"
 
 
 def doubt(metric: Metric, reason: str, *readings: Reading, target: str = "") -> Doubt:
-    """Return a doubt over a few readings, with a pattern for each line, or with the target that fits them."""
+    """Return a doubt about readings, with a pattern for each line or with the target that fits them."""
     remedies = [_annotation("target", target)] if target else []
     for reading in readings if not target else ():
         for value in (reading.value, reading.alternative):
@@ -50,7 +50,7 @@ def doubt(metric: Metric, reason: str, *readings: Reading, target: str = "") -> 
 
 
 def pattern_for(metric: Metric, line: str, value: float) -> str | None:
-    """Return an RE2 pattern that reads a value off a line and off those like it; None where none is found."""
+    """Return an RE2 pattern that reads a value from a line and from lines like it; None if none is found."""
     found = next((f for f in Finder(metric).find(line) if value in {f.value, f.average}), None)
     if found is None:
         return None
@@ -70,7 +70,7 @@ def pattern_for(metric: Metric, line: str, value: float) -> str | None:
 
 
 def bounded(line: str) -> str:
-    """Return a line as messages show it."""
+    """Return a line as shown in messages."""
     text = "".join(c if c.isprintable() else " " for c in line).strip()
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 

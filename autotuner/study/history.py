@@ -1,8 +1,8 @@
-"""The trials of a job as the search reads them: in order, cleaned, and judged by today's target.
+"""The trials of a job for the search: in order, cleaned, and judged by the current target.
 
-Whether a run met the target is asked of its measurements, never of its recorded outcome: the user may have
-moved the target since. An outcome says only how a run *ended*, hence whether what was not seen counts as a
-miss.
+Whether a run met the target follows from its measurements, never from its recorded outcome, because the user
+may have changed the target since. The outcome only says how a run *ended*, and therefore whether the
+unobserved rest counts as a miss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLOSE: Final = 0.15
 MOST_EPOCHS: Final = 1000
 """Runs of more reports than this, a step apart, count no epochs."""
 RAN_OUT: Final = frozenset({Outcome.MISSED, Outcome.HOPELESS, Outcome.DIVERGED})
-"""Ends after which a run that has not met the target counts as a miss."""
+"""Outcomes with which a run that has not met the target counts as a miss."""
 
 
 class Unit(StrEnum):
@@ -51,8 +51,8 @@ class History:
     def of(cls, spec: TuningSpec, trials: Iterable[Trial]) -> History:
         """Return the history; the order of `trials` does not matter.
 
-        Of a number that stands there twice (in the ledger and, not yet deleted, as an object), the record
-        that has ended counts, then the one that has measured more.
+        If a number occurs twice (in the ledger and as an object that is not deleted yet), the ended record
+        counts, then the one with more measurements.
         """
         by_number: dict[int, Trial] = {}
         for trial in trials:
@@ -62,7 +62,7 @@ class History:
         return cls(spec, tuple(by_number[number] for number in sorted(by_number)))
 
     def ending(self, outcomes: Mapping[int, Outcome]) -> History:
-        """Return the history as it is once these trials have ended."""
+        """Return the history after these trials have ended."""
         return replace(
             self,
             trials=tuple(
@@ -73,11 +73,11 @@ class History:
             ),
         )
 
-    def without_measurements(self, reasons: Mapping[int, str]) -> History:
-        """Return the history in which these trials have measured nothing, and failed where they ended."""
+    def without_measurements(self, reasons: Mapping[int, str], outcome: Outcome = Outcome.FAILED) -> History:
+        """Return the history in which these trials have measured nothing, with the outcome of those ended."""
         if not reasons:
             return self
-        return replace(self, trials=tuple(_discounted(trial, reasons) for trial in self.trials))
+        return replace(self, trials=tuple(_discounted(trial, reasons, outcome) for trial in self.trials))
 
     @cached_property
     def running(self) -> tuple[Trial, ...]:
@@ -86,29 +86,29 @@ class History:
 
     @property
     def next_number(self) -> int:
-        """One more than the largest number given out; numbers are never used again."""
+        """One more than the largest number in use; numbers are never reused."""
         return self.trials[-1].number + 1 if self.trials else 0
 
     @property
     def spent(self) -> int:
-        """Trials that count towards `max-trials`: a run that stands in for another counts once with it."""
+        """Trials that count towards `max-trials`: a trial and its retries count once."""
         return sum(trial.suggestion.rerun_of is None for trial in self.trials)
 
     @cached_property
     def _whole(self) -> tuple[float, ...]:
-        """Last steps of runs that went to their own end."""
+        """Last steps of runs that reached their own end."""
         return tuple(curve(t).last_step for t in self.trials if is_complete(t))
 
     @property
     def is_length_known(self) -> bool:
-        """Whether the user has said how long a run is, or a whole run has shown it."""
+        """Whether the user has set the length of a run, or a complete run has shown it."""
         return self.spec.run_length is not None or any(self._whole)
 
     @cached_property
     def run_length(self) -> float | None:
         """The last step of a whole run at the known-good batch size; None while unknown.
 
-        As the user says, else as the unchanged job has shown it, else the longest seen.
+        As set by the user, else as the unchanged job has shown it, else the longest observed.
         """
         if self.spec.run_length is not None:
             return self.spec.run_length
@@ -135,7 +135,7 @@ class History:
 
     @cached_property
     def confirmations(self) -> dict[Setting, list[Trial]]:
-        """The confirmation runs, grouped by what they try."""
+        """The confirmation runs, grouped by setting."""
         groups: dict[Setting, list[Trial]] = {}
         for trial in self.trials:
             if trial.suggestion.purpose is Purpose.CONFIRM:
@@ -145,8 +145,8 @@ class History:
     def tally(self, tried: Setting) -> tuple[int, int]:
         """Return how many confirmation runs of a setting reached the target, and how many runs missed it.
 
-        The run that discovered the setting confirms nothing, for it was chosen by its luck; a run of it that
-        missed counts whatever it was for.
+        The run that discovered the setting does not confirm it, because it was selected for its result. A run
+        of the setting that missed counts, whatever its purpose.
         """
         runs = self.confirmations.get(tried, ())
         others = self._other_misses.get(tried, 0) if runs else 0
@@ -162,7 +162,7 @@ class History:
         )
 
     def has_reached(self, trial: Trial) -> bool:
-        """Return whether the trial has met today's target; what is in doubt never counts."""
+        """Return whether the trial has met the current target; a run in doubt never counts."""
         return not trial.doubt and curve(trial).meets(self.spec.target)
 
     def has_missed(self, trial: Trial) -> bool:
@@ -170,18 +170,18 @@ class History:
         return (trial.outcome in RAN_OUT or is_complete(trial)) and not self.has_reached(trial)
 
 
-def _discounted(trial: Trial, reasons: Mapping[int, str]) -> Trial:
+def _discounted(trial: Trial, reasons: Mapping[int, str], outcome: Outcome) -> Trial:
     if trial.number not in reasons:
         return trial
-    outcome = None if trial.is_running else Outcome.FAILED
-    return replace(trial, measurements=(), outcome=outcome, message=reasons[trial.number], is_complete=False)
+    ended = None if trial.is_running else outcome
+    return replace(trial, measurements=(), outcome=ended, message=reasons[trial.number], is_complete=False)
 
 
 def is_complete(trial: Trial) -> bool:
-    """Return whether the run went to its own end.
+    """Return whether the run reached its own end.
 
-    Where nobody has recorded it, a run that missed did, and so did a baseline that met the target: before the
-    length of a run is known, it is not stopped there.
+    If it was not recorded, a run that missed counts as complete, and so does a baseline that met the target:
+    before the length of a run is known, a baseline is not stopped at the target.
     """
     if trial.is_complete is not None:
         return trial.is_complete
@@ -222,7 +222,7 @@ def _gap(seen: Curve) -> float | None:
 
 
 def curve(trial: Trial) -> Curve:
-    """Return what the trial has measured."""
+    """Return the learning curve of the trial."""
     return CURVES.of(trial)
 
 

@@ -1,11 +1,11 @@
-"""Error texts of PyTorch, its launchers and its surroundings, and what each says about the run.
+"""Error texts of PyTorch, its launchers and its environment, and what each says about the run.
 
-A text says one of four things: memory did not suffice (a smaller micro-batch may cure it), something around
-the program broke (another node, or the same one tomorrow, may cure it), the numbers diverged, or the program
-is wrong (it does the same again everywhere). A *primary* text names a cause. A *secondary* text may be a
-consequence of another process's end: it decides only where nothing primary was said.
+A text means one of four things: memory did not suffice (a smaller micro-batch may help), the infrastructure
+failed (another node, or a later time, may help), the values diverged, or the program is wrong (it fails the
+same way everywhere). A *primary* text names a cause. A *secondary* text may be a consequence of another
+process's end: it decides only if there is no primary text.
 
-The patterns are RE2, so each line costs linear time whatever it holds.
+The patterns are RE2, so each line costs linear time whatever it contains.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from autotuner.trial import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an error text says: the outcome, and whether another process's end may be behind it."""
+    """The meaning of an error text: the outcome, and whether another process's end may be the cause."""
 
     outcome: Outcome
     is_secondary: bool = False
 
 
 def meaning(line: str) -> Meaning | None:
-    """Return what a line says about the run, None where it is no known error."""
+    """Return the meaning of a line, None if it is not a known error."""
     if not _ANY.search(line):
         return None
     return next((said for said, pattern in _COMPILED if pattern.search(line)), None)
@@ -41,7 +41,7 @@ def _compiled(*texts: str) -> re2._Regexp:
 
 
 _PROGRAM: Final = (
-    # "Out of resources" of a Triton kernel is about its block sizes, whatever the batch.
+    # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
     r"OutOfResources: out of resource|too many resources requested for launch",
     r"device-side assert|an illegal memory access|misaligned address|\.cu:\d+: .*Assertion",
     r"Memory access fault by GPU",
@@ -67,7 +67,7 @@ _MEMORY: Final = (
     r"CU(?:BLAS|DNN|SOLVER|SPARSE|FFT|RAND)_(?:STATUS_)?ALLOC(?:ATION)?_FAILED",
     r"ncclCuMemAlloc.{0,40}fail",
     r"CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|MIOPEN_STATUS_ALLOC_FAILED|miopenStatusAllocFailed",
-    # A library that cannot get its own workspace says only that it is not there.
+    # A library that cannot allocate its workspace only says that it is not available.
     r"CU(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED|rocblas_status_memory_error",
     r"CUDNN_STATUS_INTERNAL_ERROR|cublasCreate|cudnnCreate",
     r"ACL stream synchronize failed, error code:107002",
@@ -77,13 +77,13 @@ _MEMORY: Final = (
     r"alloc_cpu\.cpp",
     r"std::bad_alloc|MemoryError\b|insufficient memory|malloc(?: of size \d+)? failed|mmap failed",
     r"NVML_ERROR_MEMORY|No executable batch size found|does not fit (?:in|into) (?:GPU |device )?memory",
-    # Shared memory, which holds the batches of a DataLoader's workers.
+    # Shared memory, which holds the batches of DataLoader workers.
     r"shared memory \(shm\)|out of shared memory|insufficient shared memory|raise your shared memory",
     r"unable to (?:open|allocate|mmap|resize|write).{0,60}(?:shared memory|/torch_|\d+ bytes from file)",
     r"(?:/dev/shm|shm_open|posix_fallocate).{0,120}(?:No space left|fail)",
     r"creating shared memory segment",
     r"bus error|SIGBUS|exit\s?code\s{0,4}:? ?-7\b",
-    # The kernel, the launcher or the pool that say who was killed for memory.
+    # The kernel, the launcher or the process pool reports which process was killed for its memory.
     r"oom.?kill|OOMKilled|running low on memory|excessive memory usage|Memory cgroup",
 )
 _KILLED: Final = (
@@ -202,4 +202,4 @@ _COMPILED: Final = (
     (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_CRASHED)),
 )
 _ANY: Final = _compiled(*_PROGRAM, *_MEMORY, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED)
-"""Most lines of a log say nothing: one search tells."""
+"""A fast check: most lines of a log match none of the patterns."""

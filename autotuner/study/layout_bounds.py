@@ -1,8 +1,7 @@
-"""How the trials of a job realise their batch sizes, given what memory has held.
+"""Derive the bounds of a job's layouts from its spec and from the memory use of its trials.
 
-The arithmetic is that of `autotuner.study.layout`; this module says what of a spec and its trials goes into
-it. A job without a range of workers or micro-batches keeps its own layout at every batch size: its batch
-sizes are multiples of its processes.
+The arithmetic is in `autotuner.study.layout`. A job without a range of workers or micro-batches keeps its own
+layout at every batch size: its batch sizes are multiples of its processes.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from autotuner.trial import Outcome, Suggestion, Trial
 
 
 def bounds(history: History) -> Bounds:
-    """Return what layouts may be.
+    """Return the bounds of the layouts.
 
-    Without micro-batches, memory bounds the batch size, which is the search's affair.
+    Without micro-batches, memory bounds the batch size itself, which the search handles.
 
     Raises:
-        Unrealisable: No batch size allowed has a layout as the annotations have it.
+        Unrealisable: No allowed batch size has a layout under the annotations.
     """
     own = bounds_of(history.spec)
     micro = history.spec.micro_batch_size
@@ -50,15 +49,15 @@ def bounds(history: History) -> Bounds:
 
 
 def bounds_of(spec: TuningSpec) -> Bounds:
-    """Return what layouts may be before any trial has run.
+    """Return the bounds of the layouts before any trial has run.
 
     Raises:
-        Unrealisable: No batch size allowed has a layout as the annotations have it.
+        Unrealisable: No allowed batch size has a layout under the annotations.
     """
     micro, shape = spec.micro_batch_size, spec.shape
     if micro is None and spec.workers is None:
-        # The script divides its batch by its processes. Where the job's own batch size is no multiple of
-        # them, the script can do without: what the two have in common is what is known to work.
+        # The script divides its batch by its processes. If the job's own batch size is not a multiple of
+        # them, the script does not need one: their greatest common divisor is known to work.
         common = math.gcd(spec.baseline_batch_size, shape.processes)
         own = Bounds(workers=(0, 0), share=1, processes_per_replica=max(common, 1))
     else:
@@ -74,7 +73,7 @@ def bounds_of(spec: TuningSpec) -> Bounds:
     if largest_realisable(own, spec.batch_size) is None:
         near = realisable(spec.batch_size.maximum, own)
         raise Unrealisable(
-            f"no batch size from {spec.batch_size} can be parted evenly among the job's processes"
+            f"no batch size from {spec.batch_size} can be divided evenly among the job's processes"
             f" ({own.processes(own.workers[0])} with the fewest workers,"
             f" {own.processes(own.workers[1])} with the most): the nearest that can is {near};"
             " widen batch-size, workers or micro-batch-size"
@@ -82,13 +81,19 @@ def bounds_of(spec: TuningSpec) -> Bounds:
     return own
 
 
-def within_reach(spec: TuningSpec) -> TuningSpec:
+def within_reach(spec: TuningSpec, most: int | None = None) -> TuningSpec:
     """Return the spec with its batch sizes from the smallest to the largest that a trial can have.
+
+    `most` is the largest batch that the data set fills, where runs have told it.
 
     Of 256..32768 the largest may have no layout, and a search that waits for it would not end. So whatever
     is decided is decided by this spec: where the search ends, and which answer is the largest allowed. The
     job's own batch size stays within. A spec without any layout is returned as it is: `bounds` tells.
     """
+    if most is not None and most < spec.batch_size.maximum:
+        most = max(most, spec.baseline_batch_size)
+        capped = IntegerRange(minimum=min(spec.batch_size.minimum, most), maximum=most)
+        spec = spec.model_copy(update={"batch_size": capped})
     try:
         limits = bounds_of(spec)
     except Unrealisable:
@@ -102,16 +107,16 @@ def within_reach(spec: TuningSpec) -> TuningSpec:
 
 
 def nearest(history: History, tried: Setting) -> Setting:
-    """Return the setting at the nearest batch size allowed that the job's processes can share evenly.
+    """Return the setting at the nearest allowed batch size that can be divided evenly among the processes.
 
-    It is returned as it is where none is allowed any more, for what memory has held.
+    It is returned unchanged if memory no longer allows any.
     """
     found = nearest_size(tried.batch_size, bounds(history), history.spec.batch_size)
     return tried if found is None else Setting(found, tried.items)
 
 
 def nearest_size(batch_size: int, limits: Bounds, allowed: IntegerRange) -> int | None:
-    """Return the batch size nearest to this one that is allowed and has a layout; None where none has."""
+    """Return the nearest allowed batch size with a layout; None if there is none."""
     low, high = smallest_realisable(limits, allowed), largest_realisable(limits, allowed)
     if low is None or high is None:
         return None
@@ -119,7 +124,7 @@ def nearest_size(batch_size: int, limits: Bounds, allowed: IntegerRange) -> int 
 
 
 def layout(history: History, batch_size: int) -> Layout | None:
-    """Return the layout of a batch size; None where it has none, and the job's own stays."""
+    """Return the layout of a batch size; None if it has none: then the job's own is kept."""
     limits = bounds(history)
     if realisable(batch_size, limits) != batch_size:
         return None
@@ -127,7 +132,7 @@ def layout(history: History, batch_size: int) -> Layout | None:
 
 
 def laid_out(suggestion: Suggestion, spec: TuningSpec, found: Layout | None) -> Suggestion:
-    """Return a suggestion with the parts of a layout that the spec lets vary; as it is without a layout."""
+    """Return a suggestion with the parts of a layout that the spec varies; unchanged without a layout."""
     if found is None:
         return suggestion
     has_micro = spec.micro_batch_size is not None
@@ -153,5 +158,5 @@ def can_shrink(history: History, trial: Trial) -> bool:
 
 
 def _share(batch_size: int, spec: TuningSpec) -> int:
-    """Return what a process takes of a batch in the job's own layout."""
+    """Return the samples of a process for a batch in the job's own layout."""
     return -(-batch_size // spec.shape.processes)

@@ -1,4 +1,4 @@
-"""The ledger's entries: a finished trial as one line of JSON, and back.
+"""Encode finished trials as ledger entries, one line of JSON each, and decode them.
 
 The ledger is a mapping from `keys.ledger_key(number)` to such a line: the `data` of a ConfigMap on a
 cluster, a directory of files on a laptop. An entry is written once, whole, and never changed, so recording
@@ -20,9 +20,9 @@ from autotuner.study.thinning import thin
 from autotuner.trial import Measurement, Outcome, Trial
 
 CAPACITY: Final = 1_000_000
-"""Bytes that the entries of one ConfigMap may take together: 1 MiB less what it wraps around them."""
+"""Bytes of all entries of one ConfigMap: 1 MiB less the object's own fields."""
 MAX_POINTS: Final = 200
-"""Measurements of one entry at most: more than the search looks at, and enough for a plot."""
+"""Maximum number of measurements of one entry: more than the search uses, and enough for a plot."""
 _MAX_MESSAGE: Final = 2000
 
 
@@ -31,7 +31,7 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
     entry: dict[str, Any] = {
         "suggestion": json.loads(encode_suggestion(trial.suggestion)),
         "outcome": str(trial.outcome),
-        # JSON has no NaN; as text it survives every reader.
+        # JSON has no NaN; every reader accepts it as text.
         "curve": [
             [m.step, m.value if math.isfinite(m.value) else str(m.value)] for m in _curve(trial, points)
         ],
@@ -47,6 +47,8 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         entry["template"] = trial.template
     if trial.reads:
         entry["reads"] = trial.reads
+    if trial.variables is not None:
+        entry["variables"] = list(trial.variables)
     if trial.message:
         entry["message"] = trial.message[:_MAX_MESSAGE]
     if trial.extras:
@@ -74,15 +76,16 @@ def decode_trial(text: str) -> Trial:
             is_complete=_flag(entry.get("complete")),
             template=str(entry.get("template", "")),
             reads=str(entry.get("reads", "")),
+            variables=_names(entry.get("variables")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error
 
 
 def decode_ledger(entries: Mapping[str, str]) -> tuple[list[Trial], list[str]]:
-    """Return the trials of a ledger by number, and what is wrong with entries that cannot be read.
+    """Return the trials of a ledger by number, and the errors of entries that cannot be read.
 
-    An entry that cannot be read costs its trial, not the tuning.
+    The trial of an entry that cannot be read is lost; the study continues.
     """
     trials: list[Trial] = []
     problems: list[str] = []
@@ -102,7 +105,7 @@ def decode_ledger(entries: Mapping[str, str]) -> tuple[list[Trial], list[str]]:
 
 
 def size(entries: Mapping[str, str]) -> int:
-    """Return the bytes that entries take with their keys."""
+    """Return the size of entries with their keys, in bytes."""
     return sum(len(key) + len(text.encode()) for key, text in entries.items())
 
 
@@ -115,13 +118,13 @@ def _moment(text: str | None) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError(f"the moment {text!r} has no time zone")
+        raise ValueError(f"the time {text!r} has no time zone")
     return moment
 
 
 def _step(value: object) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{str(value)[:40]!r} is no step")
+        raise TypeError(f"{str(value)[:40]!r} is not a step")
     return float(value)
 
 
@@ -131,7 +134,13 @@ def _flag(value: object) -> bool | None:
     return value
 
 
+def _names(value: object) -> tuple[str, ...] | None:
+    if value is not None and not isinstance(value, list):
+        raise TypeError(f"{str(value)[:40]!r} is no list of names")
+    return None if value is None else tuple(map(str, value))
+
+
 def _count(value: object) -> int:
     if not isinstance(value, int) or value < 1:
-        raise TypeError(f"{str(value)[:40]!r} is no count of devices")
+        raise TypeError(f"{str(value)[:40]!r} is not a number of devices")
     return value

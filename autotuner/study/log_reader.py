@@ -1,7 +1,7 @@
-"""Read a run's log as it grows into measurements of the target metric, or say that it is in doubt.
+"""Read measurements of the target metric from a growing log, or report a doubt.
 
-The text comes in pieces of any size, and what is read does not depend on how it was cut. Every input is
-hostile: a line is bounded, the work is linear, and a run keeps a bounded number of measurements.
+The text comes in pieces of any size, and the result does not depend on where it was cut. Input is untrusted:
+lines are bounded, the work is linear, and a run keeps a bounded number of measurements.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re2
 from autotuner.spec.values import Target
 from autotuner.study import formats
 from autotuner.study.doubt import MAX_SHOWN, Doubt, bounded, pattern_for
+from autotuner.study.extras import Extras
 from autotuner.study.formats.line import NUMBER, Line, clean
 from autotuner.study.formats.reading import (
     Label,
@@ -37,8 +38,6 @@ from autotuner.trial import Measurement, Trial
 
 MAX_LINE: Final = 65_536
 """Characters of a line that are read; a longer line is a dump, and is passed over whole."""
-EXTRA_NAMES: Final = ("noise_scale", "samples_per_second")
-"""What `autotuner.sdk.report` carries besides the metric."""
 
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
 _MAX_NEAR: Final = 5
@@ -48,7 +47,7 @@ _MAX_KEPT: Final = 1000
 _MAX_SHARED: Final = 256
 """Measurements of a rotated log that are compared with the earlier ones."""
 _MAX_BLOCK: Final = 400
-"""Lines of one dictionary that is printed over several."""
+"""Maximum lines of one dictionary that is printed over several lines."""
 _SECTION_LINES: Final = 12
 _POSITIONED: Final = re.compile(r"epoch|step|iter|batch|update|train:|(?<![a-z])ep(?![a-z])", re.IGNORECASE)
 _SECTION: Final = re.compile(
@@ -66,11 +65,11 @@ class LogReader:
     """Reads one run's log.
 
     Args:
-        target: What the run has to reach; its threshold tells fractions from percentages.
+        target: The target of the run; its threshold distinguishes fractions from percentages.
         log_format: One of `formats.NAMES`.
         pattern: The user's own RE2 pattern, with one group or with groups `value` and, optionally, `step`; it
-            takes the place of the formats.
-        earlier: Measurements that an earlier reader took of the same run; what is read now extends them.
+            replaces the formats.
+        earlier: Measurements of the same run by an earlier reader, which new ones extend.
 
     Raises:
         ValueError: If the format is unknown.
@@ -84,6 +83,7 @@ class LogReader:
         pattern: str | None = None,
         earlier: Sequence[Measurement] = (),
     ) -> None:
+        self._target = target
         self._metric = Metric(target.metric, target.threshold)
         self._pattern = None if pattern is None else _compiled(pattern)
         self._readers: Sequence[tuple[str, Reader]] = formats.readers(self._metric, log_format)
@@ -97,7 +97,7 @@ class LogReader:
         self._context = Position()
         self._section = Label.UNKNOWN
         self._section_lines = 0
-        self._extras: dict[str, float] = {}
+        self._extras = Extras()
         self._near: dict[str, None] = {}
         self._names: dict[str, str] = {}
         self._block: list[Line] = []
@@ -106,14 +106,14 @@ class LogReader:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """What the log has said so far, in its order; empty while it is in doubt."""
+        """The measurements so far, in the order of the log; empty while the log is in doubt."""
         if self.doubt is not None:
             return ()
         return _extended(self._earlier, self._readings.measurements, is_counted=self._readings.is_counted)
 
     @property
     def doubt(self) -> Doubt | None:
-        """Why nothing counts, and what to do about it."""
+        """Why no measurement counts, and what to do about it."""
         return self._readings.doubt
 
     @property
@@ -128,24 +128,34 @@ class LogReader:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know of the reading."""
+        """Warnings about the reading, for the user."""
         return self._readings.warnings
 
     @property
     def extras(self) -> dict[str, float]:
-        """The last value of each of `EXTRA_NAMES`."""
-        return dict(self._extras)
+        """The last value of each other thing that the log says; see `autotuner.study.extras`."""
+        return dict(self._extras.values)
+
+    @property
+    def variables(self) -> tuple[str, ...] | None:
+        """The hyperparameters that the script has read through the SDK; None where it has not said."""
+        return self._extras.variables
 
     @property
     def near_misses(self) -> tuple[str, ...]:
-        """Where nothing was read: what the log has that comes near the metric, and a remedy; else empty."""
+        """If nothing was read: the lines that come closest to the metric, and a remedy; else empty."""
         if self._readings.measurements or self.doubt is not None:
             return ()
         name = self._metric.name
         misses = [f"nothing was read: no line has a value of {name!r} that is understood"]
         misses += [f"this line names it: {line!r}" for line in self._near]
         close = difflib.get_close_matches(key(name), self._names, n=3, cutoff=0.5)
-        misses += [f"the log has {self._names[found]!r}; the target may mean that" for found in close]
+        bound = f"{self._target.comparison} {self._target.threshold:g}"
+        misses += [
+            f"the log has {self._names[found]!r}; where the target means that, write"
+            f' autotuner.dev/target: "{self._names[found]} {bound}"'
+            for found in close
+        ]
         line = next(iter(self._near), None)
         proposed = None if line is None else _proposal(self._metric, line)
         pattern = proposed or re.escape(name) + r"\D{1,20}(?P<value>[-+.\deE]+)"
@@ -157,7 +167,7 @@ class LogReader:
         return tuple(misses)
 
     def feed(self, text: str) -> None:
-        """Take the next piece of the log, of any size."""
+        """Process the next piece of the log, of any size."""
         start = 0
         for end in _LINE_END.finditer(text):
             piece = text[start : end.start()]
@@ -179,7 +189,7 @@ class LogReader:
             self._append(text[start:])
 
     def close(self) -> None:
-        """Take the last line, which may lack its end: the run is over."""
+        """Process the last line, which may have no line end: the run is over."""
         self._ended_with_return = False
         self._end_line(is_redrawn=False)
         self._end_block(is_whole=False)
@@ -205,7 +215,7 @@ class LogReader:
             self._take(clean("".join(parts), is_redrawn=is_redrawn))
 
     def _take(self, line: Line) -> None:
-        """Take a line, or keep it until the dictionary that it opens or continues is whole."""
+        """Process a line, or keep it until the dictionary that it opens or continues is complete."""
         text = line.text.strip()
         if self._block:
             self._block.append(line)
@@ -236,7 +246,8 @@ class LogReader:
         text = line.text
         if not text.strip():
             return
-        self._note_extras(text)
+        if self._extras.note(text):
+            return
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
@@ -260,7 +271,7 @@ class LogReader:
             return reading
         if self._section is Label.TRAIN and not line.indent:
             return reading
-        # One value a section: the lines of the training may look the same, and follow without a word.
+        # One value per section: training lines may look the same and follow without a heading.
         self._section_lines = 0
         return replace(reading, label=self._section)
 
@@ -288,7 +299,7 @@ class LogReader:
         return [replace(reading, format="metric-pattern", rank=line.rank, is_definite=uses_step)]
 
     def _follow(self, line: Line) -> None:
-        """Keep the epoch and the step that the log has come to."""
+        """Remember the epoch and the step that the log has reached."""
         if self._section_lines:
             self._section_lines -= 1
         if not _POSITIONED.search(line.text):
@@ -325,20 +336,6 @@ class LogReader:
             for match in _NAMED.finditer(line.text[:2000]):
                 self._names.setdefault(key(match["name"]), match["name"])
 
-    def _note_extras(self, text: str) -> None:
-        for name in EXTRA_NAMES:
-            if name in text and (match := _extra(name).search(text)):
-                value = value_of(match[1])
-                if value is not None and math.isfinite(value[0]):
-                    self._extras[name] = value[0]
-
-
-@cache
-def _extra(name: str) -> re.Pattern[str]:
-    return re.compile(
-        rf"(?<![\w./@-]){name}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?({NUMBER})(?!\w|\.\d)", re.IGNORECASE
-    )
-
 
 @cache
 def _compiled(pattern: str) -> re2._Regexp:
@@ -356,9 +353,9 @@ def _proposal(metric: Metric, line: str) -> str | None:
 def _extended(
     earlier: tuple[Measurement, ...], new: Sequence[Measurement], *, is_counted: bool
 ) -> tuple[Measurement, ...]:
-    """Return earlier measurements, extended by what was read since; a log read again adds nothing.
+    """Return earlier measurements extended by new ones; a log that is read again adds nothing.
 
-    Where steps only count measurements, and the log's beginning is gone, the values tell where it goes on.
+    If steps only count measurements and the beginning of the log is gone, the values show where it continues.
     """
     if not earlier or not new:
         return earlier or tuple(new)
@@ -383,7 +380,7 @@ def _values(measurements: Sequence[Measurement]) -> list[str]:
 
 
 def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
-    """Return a trial with what its log says: measurements, extras, the line that is read, and doubt."""
+    """Return a trial with the results of its log: measurements, extras, the line that is read, and doubt."""
     if reader is None:
         return trial
     return replace(
@@ -392,4 +389,5 @@ def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
         extras=reader.extras,
         doubt="" if reader.doubt is None else reader.doubt.message,
         reads=reader.first_line,
+        variables=reader.variables,
     )

@@ -1,9 +1,9 @@
-"""How a trial ended, and whose fault it was.
+"""Classify how a trial ended, and whose fault it was.
 
-A backend says what it saw of the end as an `Ending`; `classify` names the outcome and says why in words for
-the user. Out of memory is told apart from failure because it is knowledge about the micro-batch; what the
-cluster did is told apart because it is run again. On a cluster the end itself must be found first: `assess`
-reads it off the job's conditions and its pods, given as plain values.
+A backend describes the end as an `Ending`; `classify` returns the outcome and a message for the user. Out of
+memory is not a failure, because it says something about the micro-batch; a disruption by the cluster is not a
+failure, because the trial is retried. On a cluster the end must be found first: `assess` derives it from the
+job's conditions and its pods, given as plain values.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from autotuner.study.formats.line import ESCAPE
 from autotuner.trial import Measurement, Outcome
 
 TAIL_LINES: Final = 8
-"""Lines of a failed program's log that its message repeats."""
+"""Lines of a failed program's log that the message shows."""
 MAX_TAIL: Final = 1500
-"""Characters of them; an annotation that repeats them must stay small."""
+"""Characters of these lines; an annotation that contains them must stay small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a backend saw of a trial's end.
+    """What a backend observed of a trial's end.
 
-    `exit_code` is that of the first process that failed, 0 where all succeeded, None where none ended by
-    itself. `log_tail` is the end of its log, and `logs` are the ends of the logs of all processes that
-    failed, the first to fail first; without them `log_tail` alone is read. `killed_for_memory` is the
-    kernel's word (OOMKilled). `disruption` is the cluster's own reason where the end was its doing
-    (preempted, evicted, node lost); `logs` then are of processes that failed no later. `never_started` names
-    pods that had not run yet. `near_misses` are lines that nearly carried the metric, where none did.
+    `exit_code` is that of the first process that failed, 0 if all succeeded, None if none ended by itself.
+    `log_tail` is the end of its log, and `logs` are the ends of the logs of all processes that failed, in the
+    order of their failure; without them only `log_tail` is read. `killed_for_memory` is reported by the
+    kernel (OOMKilled). `disruption` is the cluster's own reason if it ended the trial (preempted, evicted,
+    node lost); `logs` are then those of processes that failed no later. `never_started` names pods that had
+    not run yet. `near_misses` are lines that almost contained the metric, if none did.
     """
 
     exit_code: int | None
@@ -45,16 +45,16 @@ class Ending:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the program ran to its own end: only such a run says how long a run is."""
+        """Whether the program reached its own end: only such a run shows the length of a run."""
         return self.exit_code == 0 and not self.disruption and not self.killed_for_memory
 
 
 def classify(ending: Ending, measurements: Sequence[Measurement], target: Target) -> tuple[Outcome, str]:
-    """Return how a trial ended, and why, in words.
+    """Return the outcome of a trial, and a message with the reason.
 
-    A run that met the target has reached it, however it ended afterwards (`Ending.is_complete` says whether
-    it ran to its own end). Then what the cluster did decides, whatever the exit code: a program that is told
-    to go may well exit with 0.
+    A run that met the target is REACHED, however it ended afterwards (`Ending.is_complete` says whether it
+    reached its own end). Then a disruption by the cluster decides, whatever the exit code: a program that
+    receives SIGTERM may exit with 0.
     """
     if any(target.is_met(measurement.value) for measurement in measurements):
         return Outcome.REACHED, ""
@@ -90,7 +90,7 @@ def _indented(lines: Sequence[str]) -> str:
 
 
 def _cause(ending: Ending) -> Cause | None:
-    """Return why the processes failed; None where none did."""
+    """Return why the processes failed; None if none did."""
     if ending.logs:
         return find_cause(ending.logs)
     if ending.exit_code == 0 or ending.disruption:
@@ -99,7 +99,7 @@ def _cause(ending: Ending) -> Cause | None:
 
 
 def _told(cause: Cause) -> str:
-    """Return the deciding line with the pod and the node where it was said."""
+    """Return the deciding line with its pod and node."""
     where = f"pod {cause.pod}" if cause.pod else ""
     if cause.node:
         where = f"{where} on node {cause.node}".strip()
@@ -107,7 +107,7 @@ def _told(cause: Cause) -> str:
 
 
 def _end(ending: Ending, cause: Cause | None) -> str:
-    """Return the last lines of the log that decided, headed by the deciding line where they lack it."""
+    """Return the last lines of the deciding log, preceded by the deciding line if they lack it."""
     logs = [log.text for log in ending.logs if cause is not None and log.pod == cause.pod]
     last = tail(logs[0] if logs else ending.log_tail)
     line = "" if cause is None or cause.line in last else cause.line
@@ -115,9 +115,9 @@ def _end(ending: Ending, cause: Cause | None) -> str:
 
 
 def tail(log: str) -> str:
-    """Return the last lines of a log that say something, bounded in number and length.
+    """Return the last informative lines of a log, bounded in number and length.
 
-    Colours and whatever else moves a terminal's cursor go: the lines are repeated in annotations and pages.
+    Colours and other terminal control sequences are removed, because annotations and pages show the lines.
     """
     lines = [line for written in log.splitlines() if (line := _printable(written))]
     return "\n".join(lines[-TAIL_LINES:])[-MAX_TAIL:]

@@ -1,48 +1,41 @@
-"""Seek proof, in the runs themselves, that trials trained what they were asked to.
+"""Check from the measurements that trials trained what they were asked to.
 
-Three doubts, each a rule on what was measured. Runs of different settings with the same curve to the last
-digit: the script ignores its variables. A run that goes on where another ended: it resumed a checkpoint. A
-reported batch, step count or throughput that does not follow the batch size.
+There are three checks, each a rule on the measurements. If runs of different settings have the same curve to
+the last digit, the script ignores its variables. If a run continues where another one ended, it resumed a
+checkpoint. The reported batch, step count or throughput must follow the batch size.
 
-How many digits are enough? Curves coincide by chance where the metric is coarse (350 of 360 samples right),
-so a value counts by the number of levels that it is one of: `log2(3.5 x levels / spread)` bits, where
-`levels` are those between the curve's extremes and 3.5 is for the overlap of two normal noises. `spread` is
-1,000: the noise between runs is taken to be at least a thousandth of the curve's extent; it is 200 where
-three batch sizes agree, for their curves differ by more than noise. A metric of fewer than 200 levels
-proves nothing. Each value counts once, values at an end of the scale (0, 1, 100) never, so that two runs
-that both saturate or both learn nothing prove nothing. `ENOUGH` bits over all settings are a finding: with
-a chance of 1e-12, no study has pairs enough for a false alarm.
+How many equal digits are enough? Curves coincide by chance if the metric is coarse (350 of 360 samples
+right). So a value counts by the number of levels that it can take: `log2(3.5 x levels / spread)` bits, where
+`levels` are those between the curve's extremes, and 3.5 accounts for the overlap of two normal noises.
+`spread` is 1,000: the noise between runs is assumed to be at least a thousandth of the curve's extent. It is
+200 if three batch sizes agree, because their curves differ by more than noise. A metric with fewer than 200
+levels proves nothing. Each value counts once, and values at an end of the scale (0, 1, 100) never count, so
+that two runs that both saturate or both learn nothing prove nothing. `ENOUGH` bits over all settings are a
+finding: at a probability of 1e-12, no study has enough pairs for a false alarm.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
 
+from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
+from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
 
 ENOUGH: Final = 40.0
-"""Bits of coincidence that are no chance any more."""
+"""Bits of coincidence that rule out chance."""
 ENOUGH_SINGLE: Final = 30.0
 """The same for runs with fewer than `FEWEST_VALUES` values, of which several settings must agree."""
-FEWEST_VALUES: Final = 3
-"""Different values of a curve that are a curve."""
-FEWEST_SINGLE: Final = 4
-"""Settings that must agree where a run has but one or two values; the baseline, which learns, is one."""
 FEWEST_BATCHES: Final = 3
-"""Batch sizes that must agree where the digits alone do not tell."""
+"""Batch sizes that must agree if the digits alone do not decide."""
 MOST_POINTS: Final = 200
 """Points of a curve that are compared."""
-MOST_RUNS: Final = 200
-"""Earlier runs with which a run is compared."""
 MOST_GROUPS: Final = 20
-"""Groups of identical runs that are looked for."""
+"""Maximum number of groups of identical runs."""
 
 _LARGEST_LATTICE: Final = 100_000
 """Samples of a validation set up to which values are recognised as its fractions."""
@@ -51,52 +44,24 @@ _SINGLE_PRECISION: Final = 6e-8
 """Rounding of a metric that was computed in 32 bits, and printed as if in 64."""
 _ENDS: Final = frozenset({0.0, 1.0, 100.0})
 _FEWEST_LEVELS: Final = 200
-"""Levels of a metric below which equal values are common: a validation set of so many samples."""
+"""Levels of a metric below which equal values are common: a validation set with this many samples."""
 _NORMAL: Final = 3.5
 _COARSE, _FINE = 200.0, 1000.0
 _REPORTED: Final = "batch_size"
 _STEPS: Final = "steps_per_epoch"
 _SAMPLES, _RATE = "samples_per_second", "steps_per_second"
 
-Point = tuple[float, float]
 SettingKey = tuple[int, tuple[tuple[str, ParameterValue], ...]]
 
 
-class Reason(StrEnum):
-    """What a finding says of the runs that it names."""
-
-    NOT_WIRED = "NotWired"
-    """Settings have no effect: no answer of this study can be true."""
-    SEED_NOT_USED = "SeedNotUsed"
-    """Seeds have no effect: confirmations are one run, repeated."""
-    RESUMED = "Resumed"
-    """A run continues another's training: it does not count."""
-    BATCH_NOT_FOLLOWED = "BatchNotFollowed"
-    """What is reported does not follow the batch size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A doubt about runs: the reason, the numbers of the trials, words for the user.
-
-    `names` are the settings without effect. `continues` is the trial that a resumed run goes on with.
-    """
-
-    reason: Reason
-    trials: tuple[int, ...]
-    message: str
-    names: tuple[str, ...] = ()
-    continues: int | None = None
-
-
 def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
-    """Return every doubt about the trials; `sign` is 1 where a larger value is better, else -1."""
+    """Return every doubt about the trials; `sign` is 1 if larger values are better, else -1."""
     known = tuple(sorted(trials, key=lambda trial: trial.number))
     return (*identical_runs(known), *resumed_runs(known, sign), *batch_doubts(known))
 
 
 def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
-    """Return groups of runs whose curves are identical to the last digit as far as both go."""
+    """Return groups of runs whose curves are identical to the last digit over their common length."""
     found: list[Finding] = []
     for group in _groups(trials):
         settings = {_setting(trial) for trial, _ in group}
@@ -108,42 +73,12 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
     return found
 
 
-def resumed_runs(trials: Sequence[Trial], sign: int) -> list[Finding]:
-    """Return runs that go on where an earlier one ended, by their steps or by their values.
-
-    Runs that were found to resume are no measure of where a run begins; another may continue them in turn.
-    """
-    found: list[Finding] = []
-    fresh: list[Member] = []
-    known: list[Member] = []
-    for trial in sorted(trials, key=lambda t: t.number):
-        points = _points(trial)
-        if len(points) < 2:  # noqa: PLR2004 (one point has no interval)
-            continue
-        member = (trial, points)
-        earlier = [other for other in known[-MOST_RUNS:] if _ended_before(other[0], trial)]
-        norm = fresh[-MOST_RUNS:]
-        source = _continued_steps(member, earlier, norm, sign)
-        source = source or _continued_values(member, earlier, norm, sign)
-        known.append(member)
-        if source is None:
-            fresh.append(member)
-            continue
-        step, value = points[0]
-        message = (
-            f"trial {trial.number} begins at step {step:g} with {value:g}, where trial {source.number} ended:"
-            " it seems to have resumed that trial's checkpoint, and is not counted; give each trial a folder"
-            " of its own, such as $(AUTOTUNER_OUTPUT_DIR)"
-        )
-        found.append(Finding(Reason.RESUMED, (trial.number,), message, continues=source.number))
-    return found
-
-
 def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
     """Return runs whose reported batch, steps or throughput do not follow the batch size.
 
-    Read from `extras`: `batch_size` must be the one asked for, or the study is not wired; `steps_per_epoch`
-    must fall as the batch grows; `samples_per_second` over `steps_per_second` is the batch that is trained.
+    Read from `extras`: `batch_size` must be the requested one, or the script ignores its variables;
+    `steps_per_epoch` must decrease as the batch grows; `samples_per_second` / `steps_per_second` is the batch
+    that is trained.
     """
     found = [finding for trial in trials if (finding := _reported_doubt(trial)) is not None]
     counted = [trial for trial in trials if trial.extras.get(_STEPS, 0.0) > 0]
@@ -166,12 +101,10 @@ def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
 
 # --- identical curves ----------------------------------------------------------------------------------
 
-Member = tuple[Trial, tuple[Point, ...]]
-
 
 def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
     """Yield groups of runs of which each is identical to the longest as far as it goes, that one first."""
-    left = [(trial, points) for trial in trials if (points := _points(trial))]
+    left = [(trial, points) for trial in trials if (points := points_of(trial))]
     # One run of a setting and seed is enough: a retry of a lost trial repeats it by right.
     seen: dict[tuple[SettingKey, int], Member] = {}
     for trial, points in left:
@@ -196,7 +129,7 @@ def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
 
 
 def _shared(points: Sequence[Point], longest: Mapping[float, float]) -> tuple[Point, ...]:
-    """Return the points at steps that both curves have, if all of them are equal, else none.
+    """Return the points at the common steps of two curves if all of them are equal; else none.
 
     The curves of a ledger are thinned, and two of different lengths keep different steps.
     """
@@ -216,7 +149,7 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
     has_baseline = any(trial.suggestion.purpose is Purpose.BASELINE for trial, _ in group)
     if len(settings) < FEWEST_SINGLE or not has_baseline:
         return False
-    # A run of several points that has one value learns nothing; a run of one point may well.
+    # A run of several points with a single value learns nothing; a run of one point may learn.
     single = [(trial, points) for trial, points in group if len(points) < FEWEST_VALUES]
     return _bits_by(single, _setting, _FINE, fewest=1) >= ENOUGH_SINGLE
 
@@ -224,7 +157,7 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
 def _bits_by(
     group: Sequence[Member], key: Callable[[Trial], Hashable], spread: float, fewest: int = FEWEST_VALUES
 ) -> float:
-    """Return the bits of coincidence between the longest run and one run of every other key."""
+    """Return the bits of coincidence between the longest run and one run of each other key."""
     if not group:
         return 0.0
     best: dict[Hashable, float] = {}
@@ -248,20 +181,21 @@ def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int) -
 
 
 def _quantum(values: Sequence[float]) -> float:
-    """Return the distance of two neighbouring values that the metric can take.
+    """Return the distance between two neighbouring values of the metric.
 
-    The last decimal written, or one sample of the validation set where all values are fractions of one.
+    This is one unit of the last decimal, or one sample of the validation set if all values are fractions of
+    it.
     """
     distinct = np.array(sorted(set(values))[:50])
     decimals = max(_decimals(float(value)) for value in distinct)
     written = 10.0**-decimals
-    # A fraction is written as such or in percent.
+    # A fraction is printed as such or in percent.
     scale = 100.0 if distinct.max() > 1.5 else 1.0  # noqa: PLR2004
     return max(written, _lattice(distinct / scale, written / scale) * scale)
 
 
 def _decimals(value: float) -> int:
-    """Return the decimals that a value is written with, but for the rounding of its last operation."""
+    """Return the number of decimals of a value, ignoring the rounding of its last operation."""
     slack = 1e-12 * max(1.0, abs(value))
     written = (n for n in range(_MOST_DECIMALS) if abs(value - round(value, n)) <= slack)
     return next(written, _MOST_DECIMALS)
@@ -305,71 +239,6 @@ def _seed_not_used(group: Sequence[Member]) -> Finding:
     return Finding(Reason.SEED_NOT_USED, numbers, message, ("seed",))
 
 
-# --- resumed runs --------------------------------------------------------------------------------------
-
-
-def _continued_steps(
-    member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
-) -> Trial | None:
-    """Return the trial whose steps a run goes on counting, where all fresh runs begin at the beginning."""
-    points = member[1]
-    if not _begins_late(points) or not fresh or any(_begins_late(p) for _, p in fresh):
-        return None
-    first, interval = points[0][0], points[1][0] - points[0][0]
-    for trial, before in reversed(earlier):
-        gap = first - before[-1][0]
-        start = fresh[0][1][0][1]
-        is_as_good = sign * (points[0][1] - start) >= 0.5 * sign * (before[-1][1] - start)
-        if 0 <= gap <= 1.5 * interval and is_as_good:
-            return trial
-    return None
-
-
-def _continued_values(
-    member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
-) -> Trial | None:
-    """Return the trial whose last value a run begins with, where all fresh runs begin far below their last.
-
-    A fast learner may begin high too. So the run must also have nothing left to learn; and either several
-    fresh runs agree on where a run begins, or the run has a batch no smaller than the one that it continues,
-    hence no more updates in its first interval than that one had, which needed `FEWEST_VALUES` of them.
-    """
-    trial, points = member
-    if not fresh or len(points) < FEWEST_VALUES:
-        return None
-    firsts = [sign * p[0][1] for _, p in fresh]
-    lasts = [sign * p[-1][1] for _, p in fresh]
-    gain = statistics.median(lasts) - statistics.median(firsts)
-    own = [sign * value for _, value in points]
-    is_low = all(last - first > 0.5 * gain for first, last in zip(firsts, lasts, strict=True))
-    if gain <= 0 or not is_low or own[0] - max(firsts) < 0.7 * gain or max(own) - own[0] > 0.1 * gain:
-        return None
-    agree = len(fresh) >= FEWEST_SINGLE and max(firsts) - min(firsts) <= 0.2 * gain
-    for other, before in reversed(earlier):
-        values = [sign * value for _, value in before]
-        is_slower = (
-            trial.suggestion.batch_size >= other.suggestion.batch_size
-            and len(values) > FEWEST_VALUES
-            and max(values[:FEWEST_VALUES]) < own[0] - 0.1 * gain
-        )
-        if abs(own[0] - values[-1]) <= 0.05 * gain and (agree or is_slower):
-            return other
-    return None
-
-
-def _begins_late(points: Sequence[Point]) -> bool:
-    interval = points[1][0] - points[0][0]
-    return interval > 0 and points[0][0] > 2.5 * interval
-
-
-def _ended_before(other: Trial, trial: Trial) -> bool:
-    if other.is_running:
-        return False
-    if other.ended_at is not None and trial.started_at is not None:
-        return other.ended_at <= trial.started_at
-    return other.number < trial.number
-
-
 # --- what is reported beside the metric ----------------------------------------------------------------
 
 
@@ -378,7 +247,7 @@ def _reported_doubt(trial: Trial) -> Finding | None:
     extras: Mapping[str, float] = trial.extras
     reason, trained = Reason.NOT_WIRED, extras.get(_REPORTED)
     if trained is None and extras.get(_RATE, 0.0) > 0 and _SAMPLES in extras:
-        # Rates may be of one process only.
+        # Rates may be those of one process only.
         reason, trained = Reason.BATCH_NOT_FOLLOWED, extras[_SAMPLES] / extras[_RATE]
     if trained is None or abs(trained - asked) <= 0.2 * asked:
         return None
@@ -387,12 +256,6 @@ def _reported_doubt(trial: Trial) -> Finding | None:
         " AUTOTUNER_BATCH_SIZE, which counts all processes and accumulation steps together"
     )
     return Finding(reason, (trial.number,), message, ("batch_size",))
-
-
-def _points(trial: Trial) -> tuple[Point, ...]:
-    """Return the finite measurements in order of step, the last word on each step."""
-    values = {m.step: m.value for m in trial.measurements if math.isfinite(m.step) and m.is_finite}
-    return tuple(sorted(values.items()))
 
 
 def _setting(trial: Trial) -> SettingKey:

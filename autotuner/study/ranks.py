@@ -1,4 +1,4 @@
-"""Read one process of several whose lines stand in one log, and notice where they disagree."""
+"""Read one of several processes that share a log, and report where they disagree."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.scale import agree
 
 _PLACES: Final = 64
-"""Readings that those of other processes are compared with."""
+"""Number of readings that those of other processes are compared with."""
 _MAX_RANKS: Final = 4096
 
 
 class Ranks:
-    """Follows the process that prints the metric first; the others only confirm it, or contradict it."""
+    """Follows the process that prints the metric first; the others can only confirm or contradict it."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -23,7 +23,7 @@ class Ranks:
         self._counts: dict[int, int] = {}
 
     def is_followed(self, reading: Reading) -> bool:
-        """Return whether a reading is of the process that is read; one without a rank is."""
+        """Return whether a reading belongs to the process that is read; one without a rank does."""
         if reading.rank is None:
             return True
         if self._rank is None:
@@ -31,7 +31,7 @@ class Ranks:
         return reading.rank == self._rank
 
     def contradicted(self, reading: Reading) -> Reading | None:
-        """Return what another process said at the same place, where it said something else."""
+        """Return a different reading of another process at the same position, if there is one."""
         rank, at = reading.rank, reading.position
         is_partial = reading.progress is not None and reading.progress < 1
         if rank is None or is_partial or reading.label is Label.TRAIN:

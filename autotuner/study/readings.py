@@ -1,9 +1,9 @@
-"""Turn readings into measurements, or into doubt.
+"""Convert readings to measurements, or report a doubt.
 
-A log may carry several numbers under the metric's name. Which is meant follows from what the log says:
-validation before test, and either before values without a label; values of the training are not taken for
-the metric. A choice is made before anything counts, so the measurements known at any time are the
-beginning of those known later; what contradicts the choice afterwards is a doubt, and then nothing counts.
+A log may have several numbers under the metric's name. The labels in the log decide which is meant:
+validation before test, and either before values without a label; training values are never taken for the
+metric. The choice is made before anything counts, so the measurements at any time are the beginning of later
+ones. A reading that contradicts the choice afterwards is a doubt, and then nothing counts.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from autotuner.trial import Measurement
 
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
 _PENDING: Final = 64
-"""Readings that wait for the choice at most."""
+"""Maximum number of readings that wait for the choice."""
 _ENOUGH: Final = 20
-"""Unlabelled readings after which no label is expected any more."""
+"""Number of unlabelled readings after which no label is expected any more."""
 _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
 """Formats whose names are exact, as programs write them: `loss` is not `eval_loss`."""
 _TRAINING_EPOCHS: Final = 3
-"""Epochs of training values without any other after which that is a doubt."""
+"""Number of epochs with training values only after which that is a doubt."""
 _SHOWN: Final = 60
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
 _BARE: Final = 16
-"""Characters besides the name of a line that only repeats a setting."""
+"""Characters, in addition to the name, of a line that only repeats a setting."""
 
 Stream = tuple[Label, str]
 
@@ -51,7 +51,7 @@ class Readings:
 
     Args:
         metric: The metric's name.
-        target: The threshold, which tells a fraction from a percentage.
+        target: The target; its threshold distinguishes fractions from percentages.
         is_pattern: The readings come from the user's own pattern, which says what is meant.
     """
 
@@ -77,7 +77,7 @@ class Readings:
 
     @property
     def doubt(self) -> Doubt | None:
-        """Why nothing counts; None where nothing is in doubt."""
+        """Why nothing counts; None if nothing is in doubt."""
         if self._doubt is not None:
             return self._doubt
         if self._training and not self.measurements and not self._pending and not self._held:
@@ -93,16 +93,16 @@ class Readings:
 
     @property
     def is_counted(self) -> bool:
-        """Whether steps only count the measurements, as the log names no other unit."""
+        """Whether steps only count the measurements, because the log names no other unit."""
         return self._unit is _Unit.COUNT
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know of the reading."""
+        """Warnings about the reading, for the user."""
         return tuple(self._warnings)
 
     def add(self, reading: Reading) -> None:
-        """Take a reading."""
+        """Process a reading."""
         if self._doubt is not None:
             return
         is_followed = self._ranks.is_followed(reading)
@@ -126,7 +126,7 @@ class Readings:
         self._take(reading)
 
     def note_sibling(self, name: str) -> None:
-        """Take notice of a validation's metric of the same name, such as `val_acc` beside `acc`."""
+        """Record a validation metric of the same name, such as `val_acc` in addition to `acc`."""
         self._sibling = self._sibling or name
         if self._chosen is not None and self._last is not None:
             self._check_sibling(self._last)
@@ -143,14 +143,14 @@ class Readings:
         self._raise(reason, reading, target=target)
 
     def settle(self) -> None:
-        """Take what was held of the epoch that has ended."""
+        """Process the held readings of the epoch that has ended."""
         held, self._held = self._held, {}
         for reading in held.values():
             if (reading.progress or 0) >= 1:
                 self._take(reading)
 
     def close(self) -> None:
-        """Take what is left: the log has ended."""
+        """Process the remaining readings: the log has ended."""
         self.settle()
         self._is_closed = True
         if self._chosen is None and self._pending:
@@ -227,7 +227,7 @@ class Readings:
             self._take(reading)
 
     def _from_first_position(self, readings: list[Reading]) -> list[Reading]:
-        """Return the readings without those before the training, as of a configuration or a checkpoint."""
+        """Return the readings without those before the training, such as a configuration or a checkpoint."""
         at = next((i for i, r in enumerate(readings) if not self._is_early(r)), 0)
         if at != 1 or readings[at].position.is_empty:
             at = 0
@@ -323,7 +323,7 @@ class Readings:
         return _Unit.EPOCH
 
     def _scaled(self, reading: Reading) -> float | None:
-        """Return the value in the threshold's unit; None where it is in doubt."""
+        """Return the value in the threshold's unit; None if it is in doubt."""
         value = scaled(reading, self.metric, self._target, is_pattern=self._is_pattern)
         if isinstance(value, Implausible):
             self._raise(value.reason, reading, target=value.target)
@@ -335,7 +335,7 @@ class Readings:
         return value
 
     def _check_fractions(self) -> None:
-        """Doubt values that are all fractions where the target is a percentage."""
+        """Report a doubt if all values are fractions and the target is a percentage."""
         is_due = self._is_closed or len(self.measurements) >= _PERCENT_READINGS
         if not is_due or not self._are_fractions or self._last is None:
             return
@@ -344,7 +344,7 @@ class Readings:
             self._raise(reason, self._last, target=fitting(self._target, 0.01))
 
     def _is_repeated(self, reading: Reading) -> bool:
-        """Return whether a value was measured before: the best model, evaluated once more at the end."""
+        """Return whether a value was measured before: the best model, evaluated again at the end."""
         tolerance = 10.0**-reading.digits
         return len(self.measurements) > 1 and any(
             math.isclose(m.value, reading.value, abs_tol=tolerance) for m in self.measurements[:-1]
@@ -367,7 +367,7 @@ class Readings:
         if not echoes or not self._is_echo(readings[0]):
             return readings
         if others and not others[0].position.is_empty:
-            self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is no measurement")
+            self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is not a measurement")
             return others
         self._raise(
             f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2]

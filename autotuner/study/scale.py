@@ -1,7 +1,7 @@
-"""Bring a reading to the unit of the target's threshold, or say why it cannot be the metric.
+"""Convert a reading to the unit of the target's threshold, or say why it cannot be the metric.
 
-Accuracies are printed as fractions and in percent, and confusing the two makes a run reach its target, or
-never reach it, whatever it learned.
+Accuracies are printed as fractions and in percent. Confusing the two makes every run reach its target, or
+none.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from autotuner.trial import Measurement
 
 _PERCENT: Final = 100
 _SMALL: Final = 0.2
-"""Values that stay below may be percentages of a run that learns nothing: chance of 1,000 classes is 0.1%."""
+"""Values below this may be percentages of a run that learns nothing: chance of 1,000 classes is 0.1%."""
 
 
 @dataclass(frozen=True, slots=True)
 class Implausible:
-    """Why a value cannot be the metric; `target` is one that would fit it, if there is."""
+    """Why a value cannot be the metric; `target` is one that would fit it, if there is one."""
 
     reason: str
     target: str = ""
@@ -74,7 +74,7 @@ def fitting(target: Target, factor: float) -> str:
 
 
 def agree(known: Reading, other: Reading, metric: Metric) -> bool:
-    """Return whether two readings are one value, up to rounding, or a fraction and the same in percent."""
+    """Return whether two readings are the same value, up to rounding or as fraction and percentage."""
     if not math.isfinite(known.value) or not math.isfinite(other.value):
         return repr(known.value) == repr(other.value)
     digits = min(known.digits, other.digits)

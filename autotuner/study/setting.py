@@ -1,4 +1,4 @@
-"""A batch size with hyperparameters: what a trial tries, whatever its seed."""
+"""A setting: a batch size with hyperparameters, without a seed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from autotuner.trial import ParameterValue, Trial
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A batch size with hyperparameters: what a trial tries, whatever its seed."""
+    """A setting: a batch size with hyperparameters, without a seed."""
 
     batch_size: int
     items: tuple[tuple[str, ParameterValue], ...]
 
     @classmethod
     def of(cls, batch_size: int, parameters: Mapping[str, ParameterValue]) -> Setting:
-        """Return the setting; hyperparameters in any order make the same one."""
+        """Return the setting; the order of the hyperparameters does not matter."""
         return cls(batch_size, tuple(sorted(parameters.items())))
 
     @property
@@ -28,11 +28,11 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """The setting as text: equal where a trial's environment would be."""
+        """The setting as text: equal for settings whose trials have equal environments."""
         named = ",".join(f"{name}={environment_value(value)}" for name, value in self.items)
         return f"{self.batch_size};{named}"
 
 
 def setting(trial: Trial) -> Setting:
-    """Return what the trial tries."""
+    """Return the setting of a trial."""
     return Setting.of(trial.suggestion.batch_size, trial.suggestion.parameters)

@@ -1,4 +1,4 @@
-"""A suggestion as the JSON of a trial's annotation and of its ledger entry, and back."""
+"""Encode suggestions as JSON, for a trial's annotation and its ledger entry, and decode them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autotuner.errors import InvalidRecord
 from autotuner.trial import ParameterValue, Purpose, Suggestion
 
 _OPTIONAL: Final = {"workers": 0, "micro_batch_size": 1, "accumulation_steps": 1, "rerun_of": 0}
-"""Fields of a suggestion that may be absent, with the least value of each."""
+"""Optional fields of a suggestion, with the minimum value of each."""
 
 
 def encode_suggestion(suggestion: Suggestion) -> str:
@@ -37,7 +37,7 @@ def decode_suggestion(text: str) -> Suggestion:
             **{name: _integer(fields[name], least) for name, least in _OPTIONAL.items() if name in fields},
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise InvalidRecord(f"{text[:200]!r} is no suggestion: {error!r}") from error
+        raise InvalidRecord(f"{text[:200]!r} is not a suggestion: {error!r}") from error
     return suggestion
 
 
@@ -52,7 +52,7 @@ def _parameters(value: object) -> dict[str, ParameterValue]:
         raise TypeError(f"{value!r} is not a mapping")
     for name, given in value.items():
         if not isinstance(name, str) or not isinstance(given, bool | int | float | str):
-            raise TypeError(f"{name!r}: {given!r} is no hyperparameter")
+            raise TypeError(f"{name!r}: {given!r} is not a hyperparameter")
         if isinstance(given, float) and not math.isfinite(given):
-            raise ValueError(f"{name!r}: {given} is no hyperparameter")
+            raise ValueError(f"{name!r}: {given} is not a hyperparameter")
     return value

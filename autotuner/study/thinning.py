@@ -1,4 +1,4 @@
-"""Thin a curve: keep fewer measurements, and those that decide what a run reached."""
+"""Thin a curve: keep fewer measurements, including those that decide what a run reached."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Final
 from autotuner.trial import Measurement
 
 MAX_MEASUREMENTS: Final = 10_000
-"""Measurements kept of one run; beyond, every second one goes, records and the last one excepted."""
+"""Measurements kept of one run; beyond, every second one is dropped, except records and the last one."""
 
 
 def thin(measurements: Sequence[Measurement], limit: int) -> list[Measurement]:
-    """Return at most about `limit` of the measurements: evenly spaced ones, and each side's records.
+    """Return at most about `limit` measurements: evenly spaced ones, and the records on each side.
 
-    The largest and the smallest value and the last measurement stay, for they decide what a run reached.
+    The largest value, the smallest value and the last measurement are kept, because they decide what a run
+    reached.
     """
     if len(measurements) <= limit:
         return list(measurements)

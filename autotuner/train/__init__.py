@@ -1,7 +1,8 @@
-"""What a training script needs to train at large batches, in torch.
+"""Tools for training at large batches in PyTorch.
 
-The tuner can only find a large batch that the script can train. Here is what that takes, each piece usable
-alone, and chosen by the hyperparameters that the tuner sets, so that a search may choose it too:
+The tuner can only find a batch size that the script is able to train. This package has what large batches
+need. Each part works alone, and is controlled by the hyperparameters that the tuner sets, so that a search
+can choose it:
 
     from autotuner import sdk, train
 
@@ -32,7 +33,7 @@ alone, and chosen by the hyperparameters that the tuner sets, so that a search m
             samples_per_second=throughput.samples_per_second,
         )
 
-Nothing here needs the tuner, and nothing of the tuner is imported but `autotuner.sdk`.
+Nothing here needs the tuner; only `autotuner.sdk` is imported from it.
 """
 
 from autotuner.train.compression import COMPRESSIONS, register_compression

@@ -1,7 +1,7 @@
 """torch's foreach kernels: one call, and on a GPU a few launches, for a whole list of tensors.
 
-torch.optim is built on them, and its documentation recommends the optimizers that are; the kernels
-themselves carry an underscore. They enter here and nowhere else, so that a change of theirs has one place.
+torch.optim is built on them, and its documentation recommends optimizers that use them; but the kernels have
+a leading underscore, so they are private. They are imported only here, so that a change affects one place.
 """
 
 from torch import _foreach_add as add

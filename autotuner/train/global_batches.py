@@ -1,4 +1,4 @@
-"""Which samples a process takes in each step, so that a run goes the same way on any number of them."""
+"""Choose the samples of each process and step, so that a run does not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ __all__ = ["GlobalBatches"]
 
 
 class GlobalBatches(Sampler[list[int]]):
-    """Cuts shuffled epochs, laid end to end, into global batches, and each of those into one share a process.
+    """Splits concatenated shuffled epochs into global batches, and each of those into one share per process.
 
         batches = GlobalBatches(len(data), 512, processes, seed=1)
         loader = DataLoader(data, batch_sampler=batches)
 
-    Every batch is full: what is left at the end of an epoch begins the next one's first batch. A last batch
-    of three samples would be a step like any other, in a random direction, and the run's batch size would not
-    be the one it is known by; leaving it out would leave out a third of the data at large batch sizes. So an
-    epoch has one batch more or fewer than another, and none where the batch is larger than the data.
+    Every batch is full: the rest of an epoch becomes the start of the next epoch's first batch. A last batch
+    of three samples would be a full step in a random direction, and the batch size of the run would not be
+    the stated one; dropping it could drop a third of the data at large batch sizes. So the number of batches
+    may differ by one between epochs, and an epoch may have none if the batch is larger than the data.
 
-    Nothing is repeated to make numbers even, as `DistributedSampler` does: each sample is taken once in an
-    epoch, by one process, and the shares of a batch differ by a sample where they must, which `MicroBatches`
-    weighs exactly. The order depends on the seed and the epoch alone, so a run takes the same batches on one
-    process as on a hundred.
+    No samples are repeated to make numbers even, as `DistributedSampler` does: each sample is used once per
+    epoch, by one process. The shares of a batch may differ by one sample, for which `MicroBatches` corrects
+    exactly. The order depends only on the seed and the epoch, so a run has the same batches on one process as
+    on a hundred.
 
     Args:
-        samples: Length of the data set.
-        batch_size: Samples in a step over all processes.
+        samples: Size of the data set.
+        batch_size: Samples of a step over all processes.
         processes: From `join`.
-        seed: The same on every process.
+        seed: Must be the same on every process.
 
     Raises:
-        ValueError: There are no samples, or fewer in a batch than processes.
+        ValueError: There are no samples, or a batch has fewer samples than there are processes.
     """
 
     def __init__(self, samples: int, batch_size: int, processes: Processes, *, seed: int = 0) -> None:
@@ -52,11 +52,11 @@ class GlobalBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next, the first being 0."""
+        """Set the next epoch; the first is 0."""
         self.epoch = epoch
 
     def steps(self, epochs: int) -> int:
-        """Return how many batches a run of that many epochs has."""
+        """Return the number of batches of a run of so many epochs."""
         return epochs * self.samples // self.batch_size
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class GlobalBatches(Sampler[list[int]]):
             yield batch[self.processes.rank :: self.processes.count]
 
     def _stream(self, start: int, end: int) -> list[int]:
-        """Return a stretch of the epochs laid end to end."""
+        """Return a range of samples of the concatenated epochs."""
         taken: list[int] = []
         for epoch in range(start // self.samples, -(-end // self.samples)):
             first = epoch * self.samples

@@ -1,17 +1,17 @@
-"""A global batch as micro-batches: as many as memory asks for, and the gradient is exact.
+"""Train a global batch as micro-batches that fit into memory, with the exact gradient.
 
     batch size = micro-batch x accumulation x processes
 
-`MicroBatches.backward` takes this process's share of a global batch and leaves in `.grad` the gradient of the
-mean loss over the *whole* batch. That is more than adding up: DDP averages over processes, so where shares
-are unequal (the last batch of an epoch) each process must weigh its own by what the others have.
+`MicroBatches.backward` takes this process's share of a global batch, and sets `.grad` to the gradient of the
+mean loss over the *whole* batch. This needs more than accumulation: DDP averages over processes, so if shares
+are unequal (the last batch of an epoch), each process must weight its own by those of the others.
 
-When memory runs out, the micro-batch is halved, the batch size stays, and the run goes on. The difficulty is
-that processes must agree: one that fails in the midst of an exchange leaves the others waiting for ever. So a
-step is *careful* until its size has proved itself: all micro-batches without exchange, then a word with the
-others on whether all went well, and only then the exchange. Later steps exchange during the last backward, as
-DDP does, and pay nothing. Processes talk over gloo on the host, which neither waits for the device nor fails
-with it.
+When memory runs out, the micro-batch is halved, the batch size is kept, and the run continues. The difficulty
+is that processes must agree: one that fails during an exchange leaves the others waiting for ever. So a step
+is *careful* until its micro-batch has proved to fit: it computes all micro-batches without exchange, then
+agrees with the other processes whether all succeeded, and only then exchanges. Later steps exchange during
+the last backward, as DDP does, at no extra cost. Processes communicate over gloo on the host, which neither
+waits for the device nor fails with it.
 """
 
 from __future__ import annotations
@@ -34,22 +34,21 @@ from autotuner.train.noise_scale import NoiseScale
 __all__ = ["MicroBatches", "Step", "is_out_of_memory"]
 
 _CAREFUL_STEPS: Final = 3
-"""Steps until a micro-batch has proved itself: the optimizer's state is there after the first, and what the
-second needs for its gradients is there at the third."""
+"""Steps until a micro-batch has proved to fit: the optimizer's state exists after the first step, and the
+memory that the second needs for its gradients is allocated at the third."""
 
 _OUT_OF_MEMORY: Final = ("CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
-"""What errors say that mean the same as `torch.OutOfMemoryError`, and are not of that type."""
+"""Texts of errors that mean the same as `torch.OutOfMemoryError` but have another type."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step was: the gradients are in the parameters' `.grad`.
+    """The result of one step; the gradients are in the parameters' `.grad`.
 
-    `loss` is this process's part of it: the mean over its own share, on the device and without gradient.
-    `samples` counts those of all processes; the loss was taken of at most `micro_batch` at once, in
-    `accumulation` turns.
+    `loss` is the mean over this process's own share, on the device and without gradient. `samples` counts the
+    samples of all processes; each forward took at most `micro_batch` of them, in `accumulation` turns.
     """
 
     loss: Tensor
@@ -60,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What all processes agree on before a step."""
+    """The values that all processes agree on before a step."""
 
     samples: int
     weight: float
@@ -71,30 +70,30 @@ class _Plan:
 
 
 class MicroBatches:
-    """Computes the gradient of a global batch, a micro-batch at a time.
+    """Computes the gradient of a global batch, one micro-batch at a time.
 
         micro_batches = MicroBatches(model, loss, hp.get("micro_batch_size"))
-        for share in loader:                  # this process's share, such as `GlobalBatches` gives
+        for share in loader:                  # this process's share, for example from `GlobalBatches`
             step = micro_batches.backward(share)
             optimizer.step()
 
-    Gradients start from zero at each step, for a step that ran out of memory starts over: there is no need of
-    `zero_grad`, and adding to earlier gradients is not possible.
+    Gradients start from zero at each step, because a step that ran out of memory starts again: `zero_grad` is
+    not needed, and adding to earlier gradients is not possible.
 
-    Batch normalisation sees micro-batches, as it does in any accumulation; `SyncBatchNorm` exchanges in the
-    forward, so that memory which runs out there cannot be got over. Dropout and other randomness are drawn
-    anew when a step starts over.
+    Batch normalisation sees micro-batches, as with any accumulation. `SyncBatchNorm` communicates in the
+    forward, so it cannot recover from running out of memory there. Dropout and other randomness are drawn
+    again when a step starts again.
 
     Args:
         model: As `distribute` returned it. Under FSDP2 each micro-batch is exchanged, which keeps gradients
-            sharded; and running out of memory is an error there, because every forward is an exchange.
-        loss: Called with the model and a micro-batch; returns the *mean* loss over it. Autocast belongs
-            inside of it. Gradient scaling of float16 is not supported; use bfloat16.
-        micro_batch: Most samples at once on one process; the whole share where None.
-        count: What a mean is taken over, when that is not samples: the tokens of a share that count.
-        meter: A gradient-noise meter, which is fed at the steps when it is due. Unless a hook reads local
-            gradients for it (see `distribute`), those steps have two micro-batches at least. Under FSDP2 and
-            with PowerSGD or top-k compression there is nothing to compare, and it stays without a value.
+            sharded; and running out of memory is an error, because every forward communicates.
+        loss: Called with the model and a micro-batch; returns the *mean* loss over it. Use autocast inside of
+            it. Gradient scaling of float16 is not supported; use bfloat16.
+        micro_batch: Maximum number of samples at once on one process; None: the whole share.
+        count: Returns what a mean is taken over if that is not samples, for example the tokens that count.
+        meter: A gradient-noise meter, which is updated at the steps when it is due. Unless a hook reads local
+            gradients for it (see `distribute`), those steps have at least two micro-batches. Under FSDP2 and
+            with PowerSGD or top-k compression there is nothing to compare, and it has no value.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class MicroBatches:
         meter: NoiseScale | None = None,
     ) -> None:
         if micro_batch is not None and micro_batch < 1:
-            raise ValueError(f"micro_batch is {micro_batch}: it must be at least 1, or None for no limit")
+            raise ValueError(f"micro_batch is {micro_batch}: must be at least 1, or None for no limit")
         self.model = model
         self.micro_batch = micro_batch
         self._loss = loss
@@ -121,17 +120,17 @@ class MicroBatches:
         self._spare: Any = None
 
     def backward(self, share: Any) -> Step:  # noqa: ANN401 (whatever the loader yields)
-        """Compute the gradient of the mean loss over the global batch of which this is one process's share.
+        """Compute the gradient of the mean loss over the global batch, from this process's share.
 
-        Collective: every process calls it once a step.
+        Collective: every process calls it once per step.
 
         Args:
-            share: Tensors, in whatever tuples, lists and dicts, whose first dimension counts samples. It may
-                be empty where other processes' are not.
+            share: Tensors, nested in tuples, lists and dicts, whose first dimension counts samples. It may be
+                empty if other processes' shares are not.
 
         Raises:
             ValueError: The shares are empty on all processes, or on one in its very first step.
-            torch.OutOfMemoryError: One sample alone does not fit, or memory ran out where the processes
+            torch.OutOfMemoryError: One sample alone does not fit, or memory ran out while the processes
                 cannot agree on a smaller micro-batch.
         """
         while True:
@@ -145,7 +144,7 @@ class MicroBatches:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or not self._may_start_over(plan):
                     raise
-                # Its traceback holds the frames, and they the activations that must be freed.
+                # The traceback references the frames, and these the activations, which must be freed.
                 failure = error.with_traceback(None)
             if plan.careful and self._any(failure is not None) and failure is None:
                 failure = torch.OutOfMemoryError("another process ran out of memory")
@@ -160,7 +159,7 @@ class MicroBatches:
         return Step(loss, plan.samples, -(-plan.largest_share // plan.accumulation), plan.accumulation)
 
     def _agree(self, share: Any) -> _Plan:  # noqa: ANN401
-        """Exchange with the other processes what each has, so that all take the same number of turns."""
+        """Exchange the sizes of the shares between processes, so that all take the same number of turns."""
         length = _length(share)
         is_new = self._processes > 1 and (self._careful_steps > 0 or _elements(share) > self._proved)
         own_weight = float(self._count(share)) if length else 0.0
@@ -191,14 +190,14 @@ class MicroBatches:
             chunk = _turn(share, turn, plan.accumulation)
             weight = float(self._count(chunk)) if _length(chunk) else 0.0
             if not weight:
-                # Every process takes part in every exchange, and this one has nothing to say in it. (The mean
-                # over nothing is NaN, and so it stays when it weighs nothing.)
+                # Every process takes part in every exchange; this one contributes nothing to it. (The mean
+                # over nothing is NaN, also with a weight of zero.)
                 chunk = self._spare
             is_last = turn == plan.accumulation - 1
             buffers = nullcontext() if weight else _unchanged_buffers(self.model)
             with buffers, self._exchanging(is_last and not plan.careful):
                 loss = self._loss(self.model, chunk)
-                # DDP and FSDP take the mean over processes, whatever each has: the weight undoes that.
+                # DDP and FSDP take the unweighted mean over processes: the weight corrects for that.
                 torch.autograd.backward(loss * (weight * self._processes / plan.weight))
             total = loss.detach() * weight + total
             if turn == 0 and not is_last and weight > 0 and self._meter is not None and self._takes_parts():
@@ -210,16 +209,16 @@ class MicroBatches:
         return total / plan.own_weight if plan.own_weight > 0 else total
 
     def _find_spare(self, share: Any, plan: _Plan) -> Any:  # noqa: ANN401
-        """Return a few samples that count, copied: a view would keep the whole share in memory."""
+        """Return a copy of a few samples that count; a view would keep the whole share in memory."""
         for turn in range(plan.accumulation):
             chunk = _turn(share, turn, plan.accumulation)
             for candidate in (_slice(chunk, 0, 2), chunk):
                 if _length(candidate) and self._count(candidate):
                     return _map(torch.clone, candidate)
-        raise ValueError("no micro-batch has anything that counts, though all of the share together has")
+        raise ValueError("no micro-batch has anything that counts, although the whole share has")
 
     def _takes_parts(self) -> bool:
-        """Return whether the present step is measured, and its first micro-batch is the small gradient."""
+        """Return whether this step is measured, with its first micro-batch as the small gradient."""
         return self._meter is not None and self._meter.is_due and not self._meter.is_hooked
 
     def _exchanging(self, exchanges: bool) -> AbstractContextManager[Any]:
@@ -228,12 +227,12 @@ class MicroBatches:
         return nullcontext()
 
     def _exchange(self) -> None:
-        """Average gradients that were accumulated without: a backward that adds nothing, with exchange."""
+        """Average gradients that were accumulated without exchange, by a backward that adds zero."""
         with _unchanged_buffers(self.model):
             torch.autograd.backward(self._loss(self.model, self._spare) * 0.0)
 
     def _may_start_over(self, plan: _Plan) -> bool:
-        """Return whether the other processes are sure to hear that this one failed."""
+        """Return whether the other processes will certainly be informed that this one failed."""
         return self._processes == 1 or plan.careful
 
     def _any(self, failed: bool) -> bool:
@@ -253,10 +252,10 @@ class MicroBatches:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if isinstance(self.model, DistributedDataParallel):
-            # A forward that failed left DDP about to broadcast buffers, on this process alone.
+            # After a failed forward, DDP would broadcast buffers on this process only.
             self.model.require_forward_param_sync = True
         _logger.warning(
-            "a micro-batch of %d did not fit into memory; going on with %d, and the same global batch of %d",
+            "a micro-batch of %d did not fit into memory; continuing with %d and the same global batch of %d",
             size,
             self.micro_batch,
             plan.samples,
@@ -282,7 +281,7 @@ class MicroBatches:
 
 @contextmanager
 def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
-    """Undo what forwards do to buffers: samples that do not count must not count in running statistics."""
+    """Undo changes of buffers by forwards: samples that do not count must not affect running statistics."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     yield
     with torch.no_grad():
@@ -292,14 +291,14 @@ def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory, the device's or the host's, ran out."""
+    """Return whether an error says that memory of the device or the host ran out."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def _host_group() -> dist.ProcessGroup | None:
-    """Return a group in which processes talk over the host: the default one where that is gloo."""
+    """Return a group in which processes communicate over the host: the default one if that is gloo."""
     if dist.get_backend() == "gloo":
         return dist.group.WORLD
     group = dist.new_group(backend="gloo")
@@ -307,7 +306,7 @@ def _host_group() -> dist.ProcessGroup | None:
 
 
 def _map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:  # noqa: ANN401
-    """Return the same nesting of tuples, lists and mappings with each tensor replaced; other values stay."""
+    """Return the same nested tuples, lists and mappings with each tensor replaced; other values are kept."""
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, Mapping):
@@ -323,9 +322,9 @@ def _slice(tree: Any, start: int, end: int) -> Any:  # noqa: ANN401
 
 
 def _turn(share: Any, turn: int, turns: int) -> Any:  # noqa: ANN401
-    """Return the micro-batch of a turn, all being as even as can be.
+    """Return the micro-batch of a turn; all are as equal as possible.
 
-    A last one with what is left over might be a single sample, which batch normalisation refuses.
+    Otherwise the last one might be a single sample, which batch normalisation refuses.
     """
     length = _length(share)
     return _slice(share, length * turn // turns, length * (turn + 1) // turns)
@@ -343,7 +342,7 @@ def _tensors(tree: Any) -> list[Tensor]:  # noqa: ANN401
 
 
 def _length(tree: Any) -> int:  # noqa: ANN401
-    """Return how many samples there are.
+    """Return the number of samples.
 
     Raises:
         ValueError: There is no tensor, or their first dimensions differ.
@@ -355,5 +354,5 @@ def _length(tree: Any) -> int:  # noqa: ANN401
 
 
 def _elements(tree: Any) -> int:  # noqa: ANN401
-    """Return how many numbers a batch has: longer sequences need more memory than the same samples did."""
+    """Return the number of values of a batch: longer sequences need more memory for as many samples."""
     return sum(tensor.numel() for tensor in _tensors(tree))

@@ -1,20 +1,21 @@
-"""The gradient noise scale: up to which batch size a larger one still buys fewer steps.
+"""The gradient noise scale: the batch size up to which a larger one saves steps.
 
 McCandlish, Kaplan and Amodei 2018, "An Empirical Model of Large-Batch Training" (arXiv:1812.06162): with the
 true gradient G and the covariance of one sample's gradient, B_simple = tr(covariance) / |G|**2. Well below it
-doubling the batch halves the steps; well above it doubles the cost. It grows over a run, severalfold.
+doubling the batch halves the steps; well above it doubling the batch doubles the cost. It grows severalfold
+during a run.
 
-Both unknowns follow from the squared norms of gradients over a small and a large batch (their appendix A.1),
-and training has such pairs at hand: one process's gradient before it is averaged with the others', or that
-of the first micro-batch and of the whole batch. A single pair says next to nothing, so the two unknowns are
-averaged over steps; each by itself, because the mean of a ratio is biased. And since the mean moves slowly,
-measuring every tenth step loses nothing and costs a tenth.
+Both unknowns follow from the squared norms of gradients over a small and a large batch (their appendix A.1).
+Training provides such pairs: one process's gradient before it is averaged with the others, or the gradient of
+the first micro-batch and of the whole batch. A single pair contains almost no information, so the two
+unknowns are averaged over steps, separately, because the mean of a ratio is biased. The means change slowly,
+so measuring every tenth step loses nothing and costs a tenth.
 
-With PowerSGD or the top k (`autotuner.train.compression`) there is no noise scale: after their exchange no
-process has the mean gradient, and the norm of what it has instead says nothing of the noise.
+With PowerSGD or top k (`autotuner.train.compression`) there is no noise scale: after their exchange no
+process has the mean gradient, and the norm of what it has does not describe the noise.
 """
 
-# No postponed annotations here: DDP looks at the types that its hooks are declared with.
+# No postponed annotations here: DDP checks the declared types of its hooks.
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import GradBucket  # torch.distributed has it without a type
+from torch._C._distributed_c10d import GradBucket  # untyped in torch.distributed
 from torch.futures import Future
 
 from autotuner.train import foreach
@@ -31,7 +32,7 @@ __all__ = ["NoiseScale", "square_norm"]
 
 
 def square_norm(gradients: Iterable[Tensor | None]) -> Tensor:
-    """Return the squared 2-norm of all gradients together, in float32 or better, on their device.
+    """Return the squared 2-norm of all gradients together, in at least float32, on their device.
 
     Raises:
         ValueError: There is no gradient.
@@ -44,9 +45,9 @@ def square_norm(gradients: Iterable[Tensor | None]) -> Tensor:
 
 
 class NoiseScale:
-    """Measures the gradient noise scale while a run goes on.
+    """Measures the gradient noise scale during a run.
 
-    `MicroBatches` takes one and does the rest. In a loop of your own, with gradients that are *means* over
+    `MicroBatches` accepts a meter and updates it. In your own loop, with gradients that are *means* over
     their samples, a step is
 
         if meter.is_due:
@@ -54,19 +55,21 @@ class NoiseScale:
             meter.large(gradients of the whole batch, samples in it)
         meter.next_step()
 
-    Under DDP without accumulation a hook takes the small gradient, if `distribute` is given the meter; then
-    `large` needs to know how many of the samples were this process's.
+    Under DDP without accumulation, a hook measures the small gradient if `distribute` gets the meter; then
+    `large` needs the number of this process's samples.
 
     Nothing here waits for the device until `value` is read.
 
     Args:
-        every: Measure each so many steps.
+        every: Measure every so many steps.
         smoothing: Weight of the past in the running means, at each measurement.
     """
 
     def __init__(self, *, every: int = 10, smoothing: float = 0.95) -> None:
         if every < 1 or not 0 <= smoothing < 1:
-            raise ValueError(f"every {every} must be at least 1, and smoothing {smoothing} in [0, 1)")
+            raise ValueError(
+                f"every is {every} and smoothing is {smoothing}: must be at least 1, and in [0, 1)"
+            )
         self.every = every
         self.smoothing = smoothing
         self._step = 0
@@ -78,22 +81,22 @@ class NoiseScale:
 
     @property
     def is_due(self) -> bool:
-        """Whether the present step is to be measured; the same on every process."""
+        """Whether this step is to be measured; the same on every process."""
         return self._step % self.every == 0
 
     @property
     def is_hooked(self) -> bool:
-        """Whether a DDP hook takes the small gradients (see `before`), so that a step needs no parts."""
+        """Whether a DDP hook measures the small gradients (see `before`), so that a step needs no parts."""
         return self._is_hooked
 
     def small(self, gradients: Iterable[Tensor | None], samples: float, *, scale: float = 1.0) -> None:
-        """Take the gradient over a part of the batch, as this process has it before any exchange.
+        """Measure the gradient over a part of the batch, before any exchange.
 
         Args:
-            gradients: Of all parameters.
-            samples: How many the gradient is of.
-            scale: What to multiply the gradients by to make them a mean over those samples, such as the
-                number of accumulation steps that the loss was divided by.
+            gradients: The gradients of all parameters.
+            samples: The number of samples of the gradient.
+            scale: The factor that makes the gradients a mean over those samples, such as the number of
+                accumulation steps that the loss was divided by.
         """
         self._small = square_norm(gradients) * scale**2
         self._small_batch = samples
@@ -106,16 +109,16 @@ class NoiseScale:
         part: float = 0.0,
         scale: float = 1.0,
     ) -> None:
-        """Take the gradient over the whole batch, after the exchange, and update the means.
+        """Measure the gradient over the whole batch, after the exchange, and update the means.
 
-        Collective where there are several processes: their small gradients are averaged, which makes the
-        measurement as much steadier as there are processes. One that took none takes part all the same.
+        Collective if there are several processes: their small gradients are averaged, which reduces the
+        variance by the number of processes. A process without a small gradient also takes part.
 
         Args:
-            gradients: Of all parameters.
-            samples: How many the gradient is of, over all processes.
-            part: How many of them were this process's, where a hook took the small gradient (`is_hooked`).
-            scale: What makes the hook's gradient a mean over that part, as in `small`.
+            gradients: The gradients of all parameters.
+            samples: The number of samples of the gradient, over all processes.
+            part: The number of this process's samples, if a hook measured the small gradient (`is_hooked`).
+            scale: The factor that makes the hook's gradient a mean over that part, as in `small`.
         """
         small, batch = self._small, self._small_batch
         if self._hooked is not None and part > 0:
@@ -132,19 +135,19 @@ class NoiseScale:
         found = torch.stack([noise, mean_large - noise / samples])
         if self._means is None:
             self._means = torch.zeros_like(found)
-        # The means start at zero, and are too small by the same factor, which cancels in their ratio. Nothing
+        # The means start at zero and are too small by the same factor, which cancels in their ratio. Nothing
         # is learned where no process had a smaller batch than all together; asked on the device, for the host
         # would have to wait.
         was_measured = (sums[2] > 0) & (inverse > 1 / samples)
         self._means = torch.where(was_measured, torch.lerp(found, self._means, self.smoothing), self._means)
 
     def next_step(self) -> None:
-        """Say that a step is over."""
+        """Mark the end of a step."""
         self._step += 1
         self._small = self._hooked = None
 
     def before(self, hook: Callable[[Any, GradBucket], Future[Tensor]]) -> Any:  # noqa: ANN401 (a DDP hook)
-        """Return a DDP communication hook that reads each bucket's local gradient and then does as `hook`."""
+        """Return a DDP communication hook that reads each bucket's local gradient and then calls `hook`."""
         self._is_hooked = True
 
         def reading_hook(state: object, bucket: GradBucket) -> Future[Tensor]:
@@ -157,7 +160,7 @@ class NoiseScale:
 
     @property
     def value(self) -> float | None:
-        """The noise scale in samples; None while there is none to tell, for noise may hide the signal."""
+        """The noise scale in samples; None while it cannot be estimated: noise may hide the signal."""
         if self._means is None:
             return None
         noise, signal = self._means.tolist()

@@ -1,8 +1,8 @@
-"""The processes of a job: joining them, and laying the model out over them.
+"""Join the processes of a job, and distribute the model over them.
 
-One environment variable chooses the layout, so that a search can treat it as a choice (`layout: [ddp, fsdp]`
-in the search space): DDP keeps the whole model in every process, and FSDP2 a shard of it, for models that
-one process cannot hold. The rest of a script is the same for both, and for a single process.
+One environment variable selects the layout, so that a search can choose it (`layout: [ddp, fsdp]` in the
+search space): DDP keeps the whole model in every process, FSDP2 a shard of it, for models that one process
+cannot hold. The rest of a script is the same for both, and for a single process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TIMEOUT: Final = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process among those of its job: which of how many, and the device it works on."""
+    """This process within its job: its rank, the number of processes, and its device."""
 
     rank: int
     count: int
@@ -41,14 +41,15 @@ class Processes:
 
 
 def join(*, timeout: timedelta = _TIMEOUT) -> Processes:
-    """Join the other processes of the job, if there are any, and return this one's place.
+    """Join the other processes of the job, if there are any, and return this process's position.
 
-    Reads what the training operator and torchrun set: WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR and
-    MASTER_PORT. Without them the process is alone, and no process group is made. With a GPU, this process
-    takes the one of its local rank; NCCL then carries what is on it, and gloo what is on the host.
+    Reads the variables that the training operator and torchrun set: WORLD_SIZE, RANK, LOCAL_RANK, MASTER_ADDR
+    and MASTER_PORT. Without them the process is alone, and no process group is created. With GPUs, this
+    process uses the one of its local rank; NCCL then exchanges tensors on the GPU, and gloo tensors on the
+    host.
 
     Args:
-        timeout: How long to wait for the others, here and in every exchange with them.
+        timeout: Maximum time to wait for the others, here and in every exchange with them.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
@@ -69,26 +70,26 @@ def distribute(
     *,
     meter: NoiseScale | None = None,
 ) -> nn.Module:
-    """Move a model to its device and lay it out over the job's processes.
+    """Move a model to its device and distribute it over the job's processes.
 
-    With one process it is the model itself, moved. With more it is the model in DDP, or, with layout `fsdp`,
-    the model with each of its blocks sharded in place (FSDP2). Blocks are what stands in the outermost
+    With one process, returns the model itself. With more, returns the model in DDP, or, with layout `fsdp`,
+    the model with each of its blocks sharded in place (FSDP2). Blocks are the members of the outermost
     `ModuleList`, `ModuleDict` or `Sequential`: a transformer's layers, a ResNet's stages.
 
     Args:
-        model: The same on every process; the first one's weights win under DDP.
+        model: The same model on every process; under DDP the weights of the first process are used.
         hyperparameters: `layout` (one of `LAYOUTS`; `ddp` if absent) and, for the exchange of gradients,
-            `compression` with what belongs to it, see `register_compression`. Others are passed over.
+            `compression` and its options, see `register_compression`. Others are ignored.
         processes: From `join`.
-        meter: A gradient-noise meter that reads this process's gradients before they are averaged; under
-            DDP only. `MicroBatches` measures without it.
+        meter: A gradient-noise meter that reads this process's gradients before they are averaged; with DDP
+            only. `MicroBatches` measures without it.
 
     Raises:
-        ValueError: A name is unknown, or the compression is none that the layout has.
+        ValueError: A name is unknown, or the layout does not support the compression.
     """
     layout, compression = hyperparameters.get("layout", "ddp"), hyperparameters.get("compression", "none")
     if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}: it must be one of {', '.join(LAYOUTS)}")
+        raise ValueError(f"layout is {layout!r}: must be one of {', '.join(LAYOUTS)}")
     model = model.to(processes.device)
     if processes.count == 1:
         return model
@@ -99,8 +100,8 @@ def distribute(
         register_compression(replica, hyperparameters, meter=meter)
         return replica
     if compression not in {"none", "bf16"}:
-        raise ValueError(f"compression is {compression!r}: layout fsdp has none and bf16 only")
-    # FSDP reduces shards with its own collectives: a smaller type for them is all the compression it has.
+        raise ValueError(f"compression is {compression!r}: must be none or bf16 with layout fsdp")
+    # FSDP reduces shards with its own collectives: the only compression is a smaller type for them.
     policy = MixedPrecisionPolicy(reduce_dtype=torch.bfloat16 if compression == "bf16" else None)
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     for block in [*_blocks(model), model]:
@@ -109,7 +110,7 @@ def distribute(
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the members of the outermost containers that have parameters."""
+    """Yield the members, with parameters, of the outermost containers."""
     for child in module.children():
         is_member = isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Sequential))
         if is_member and not isinstance(child, (nn.ModuleList, nn.ModuleDict)):

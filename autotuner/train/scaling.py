@@ -1,8 +1,8 @@
-"""Rules by which hyperparameters follow the batch size.
+"""Rules for scaling hyperparameters with the batch size.
 
-They are where a search starts, not where it ends: the exponent that fits differs between tasks, from about
-0.3 to 1, which is why the tuner learns it. A script uses them to keep good settings when the batch size
-changes without a search. In all of them, kappa is the new batch size over the old.
+They are a starting point for a search, not its result: the best exponent differs between tasks, from about
+0.3 to 1, so the tuner learns it. Scripts use them to keep good settings when the batch size changes without a
+search. In all of them, kappa is the new batch size divided by the old.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def linear_rate(learning_rate: float, *, batch_size: int, new_batch_size: int) -
 
 
 def square_root_rate(learning_rate: float, *, batch_size: int, new_batch_size: int) -> float:
-    """Return the rate for Adam, LAMB and the like: sqrt(kappa) times the old (as You et al. 2020 do)."""
+    """Return the rate for Adam, LAMB and similar: sqrt(kappa) times the old (as You et al. 2020 do)."""
     return learning_rate * math.sqrt(_kappa(batch_size, new_batch_size))
 
 
@@ -41,7 +41,7 @@ def malladi(settings: AdamSettings, *, batch_size: int, new_batch_size: int) -> 
     same stochastic differential equation over the same number of samples.
 
     Raises:
-        ValueError: A beta would not be positive: kappa is past where the approximation holds.
+        ValueError: A beta would not be positive: kappa is beyond the range of the approximation.
     """
     kappa = _kappa(batch_size, new_batch_size)
     beta1, beta2 = (1 - kappa * (1 - beta) for beta in (settings.beta1, settings.beta2))

@@ -1,4 +1,4 @@
-"""Samples a second, over all processes."""
+"""Measure samples per second, over all processes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["Throughput"]
 
 
 class Throughput:
-    """Counts samples against the clock.
+    """Measures throughput.
 
-    Call `add` once a step with the samples of all processes, and `stop` before whatever is not training,
-    such as an evaluation. The first steps after a start are slow for reasons of their own (compilation,
-    caches, an optimizer's state) and are left out.
+    Call `add` once per step with the samples of all processes, and `stop` before anything that is not
+    training, such as an evaluation. The first steps after a start are slow for other reasons (compilation,
+    caches, an optimizer's state) and are excluded.
 
-    It does not wait for the device: a GPU runs some steps behind the host, which evens out over the steps
+    It does not wait for the device: a GPU is some steps behind the host, which averages out over the steps
     between two reports.
 
     Args:
-        skip: Steps to leave out after the first start.
-        clock: Seconds since whenever.
+        skip: Steps to exclude after the first start.
+        clock: Returns seconds of a monotonic clock.
     """
 
     def __init__(self, *, skip: int = 3, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -41,10 +41,10 @@ class Throughput:
         self._since = now
 
     def stop(self) -> None:
-        """Leave out the time until the next step's end, and that step."""
+        """Exclude the time until the end of the next step, and that step."""
         self._since = None
 
     @property
     def samples_per_second(self) -> float | None:
-        """Samples a second while training; None before there is anything to tell."""
+        """Samples per second while training; None before the first measured step."""
         return self._samples / self._seconds if self._seconds > 0 else None

@@ -144,7 +144,7 @@ def test_time_from_a_trials_end_to_the_next_one(
                 "median": round(statistics.median(gaps), 3),
                 "p90": round(gaps[int(0.9 * (len(gaps) - 1))], 3),
             }
-        passes = [line["seconds"] for line in controller.lines() if line["event"] == "pass"]
+        passes = [line["seconds"] for line in controller.lines() if line["event"] == "reconciled"]
     show(jobs=count, gaps=len(gaps), **figures, median_pass_seconds=statistics.median(passes))
 
 
@@ -156,7 +156,7 @@ def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, n
         process = psutil.Process(controller.pid)
         for number in range(1000):
             TunedJob(f"job-{number}", annotations=FRONTIER).create(admin, namespace)
-        eventually(lambda: controller.metrics().get('autotuner_tunings{phase="Searching"}', 0) >= 1000, 500)
+        eventually(lambda: controller.metrics().get('autotuner_studies{phase="Searching"}', 0) >= 1000, 500)
         began, used = time.monotonic(), sum(process.cpu_times()[:2])
         largest = 0
         while time.monotonic() - began < 90:

@@ -118,7 +118,7 @@ def test_readiness_follows_the_cluster_and_metrics_have_their_names(admin, names
         assert controller.get("/healthz") == (200, "ok\n")
         assert controller.get("/nothing")[0] == 404
         eventually(job.is_in("Done"))
-        eventually(lambda: controller.metrics()['autotuner_tunings{phase="Done"}'] == 1)
+        eventually(lambda: controller.metrics()['autotuner_studies{phase="Done"}'] == 1)
         metrics = controller.metrics()
 
     assert metrics['autotuner_trials_total{outcome="reached"}'] >= 1
@@ -127,7 +127,7 @@ def test_readiness_follows_the_cluster_and_metrics_have_their_names(admin, names
     assert metrics["autotuner_reconcile_duration_seconds_count"] > 0
     assert "autotuner_reconcile_errors_total" in metrics
     assert metrics['autotuner_api_requests_total{code="201",verb="create"}'] >= 4
-    passes = [line for line in controller.lines() if line["event"] == "pass"]
+    passes = [line for line in controller.lines() if line["event"] == "reconciled"]
     assert {"job", "phase", "started", "finished", "running", "seconds", "timestamp"} <= passes[0].keys()
 
 

@@ -145,7 +145,7 @@ def test_a_program_that_fails_three_times_in_a_row_ends_the_tuning_with_its_last
 
     with running(new_controller()):
         eventually(job.is_in("Failed"))
-        eventually(lambda: "TuningFailed" in job.events())
+        eventually(lambda: "StudyFailed" in job.events())
 
     assert [trial.outcome for trial in job.ledger()] == [Outcome.FAILED] * 3
     assert "FileNotFoundError: /data/train.csv" in job.status["message"]

@@ -19,7 +19,7 @@ def test_a_registered_job_is_driven_to_its_answer(admin, namespace, nodes, new_c
 
     with running(new_controller()) as controller:
         eventually(job.is_in("Done", "Failed", "Invalid"), 120)
-        eventually(lambda: "TuningDone" in job.events())
+        eventually(lambda: "StudyDone" in job.events())
         refused = [name for name in controller.metrics() if 'code="403"' in name]
 
     assert job.phase == "Done", job.status

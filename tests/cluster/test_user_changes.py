@@ -40,7 +40,7 @@ def test_a_paused_search_starts_nothing_until_it_is_resumed(admin, namespace, no
 
     with running(new_controller()) as controller:
         eventually(job.is_in("Paused"))
-        eventually(lambda: controller.metrics()['autotuner_tunings{phase="Paused"}'] == 1)
+        eventually(lambda: controller.metrics()['autotuner_studies{phase="Paused"}'] == 1)
         assert not job.trial_jobs()
         assert not job.ledger()
         job.annotate(paused=None)
@@ -65,7 +65,7 @@ def test_removing_the_target_stops_the_trials_and_keeps_the_ledger(admin, namesp
         job.annotate(target=None)
         eventually(lambda: not job.trial_jobs())
         eventually(lambda: not job.status)
-        eventually(lambda: sum(v for k, v in controller.metrics().items() if "autotuner_tunings" in k) == 0)
+        eventually(lambda: sum(v for k, v in controller.metrics().items() if "autotuner_studies" in k) == 0)
         kept = job.ledger()
         assert kept
         job.annotate(target="accuracy >= 0.9")
@@ -140,7 +140,7 @@ def test_apply_gives_the_job_its_answer_and_unsuspends_it_once(admin, namespace,
         controller.terminate()
         controller.start()
         controller.wait_until_ready()
-        eventually(lambda: controller.metrics().get('autotuner_tunings{phase="Done"}') == 1)
+        eventually(lambda: controller.metrics().get('autotuner_studies{phase="Done"}') == 1)
 
     assert job.read().manifest["spec"]["runPolicy"]["suspend"] is True
     assert Counter(start for start in starts if start.startswith("digits-")).most_common(1)[0][1] == 1
@@ -164,3 +164,35 @@ def test_a_cap_over_all_jobs_is_kept_and_nobody_starves(admin, namespace, nodes,
         eventually(all_done, 180)
 
     assert most == 2
+
+
+def test_a_metric_in_doubt_holds_the_study_until_its_owner_says_how_to_read_it(
+    admin, namespace, nodes, new_controller
+):
+    starts = []
+
+    def twice(invocation):
+        starts.append(invocation.environment["AUTOTUNER_TRIAL"])
+        top = 0.95 if int(invocation.environment["AUTOTUNER_BATCH_SIZE"]) <= 512 else 0.5
+        for epoch in range(1, 5):
+            yield 0.05, f"model accuracy={0.1 * epoch:.4f} epoch={epoch}"
+            yield 0.0, f"ema accuracy={top * (1 - 0.3**epoch):.4f} epoch={epoch}"
+
+    nodes.add_image("example/training", image_of(twice))
+    job = TunedJob().create(admin, namespace)
+
+    with running(new_controller()):
+        eventually(job.is_in("Invalid"))
+        status = job.status
+        assert status["reason"] == "MetricInDoubt"
+        assert "add autotuner.dev/metric-pattern" in status["message"]
+        assert not job.ledger()
+        job.annotate(metric_pattern=r"ema accuracy=(?P<value>\S+) epoch=(?P<step>\d+)")
+        eventually(job.is_in("Done"), 120)
+
+    assert job.answer["batch_size"] == 512
+    # What ran is read again, and not run again.
+    assert starts.count("0") == 1
+    assert job.status["reads"].startswith("accuracy=0.665 at step 1 from: ema accuracy=0.6650 epoch=1")
+    assert "MetricRead" in job.events()
+    assert "AUTOTUNER_BATCH_SIZE" not in job.status["message"]

@@ -295,7 +295,7 @@ class BackendContract:
     def test_an_event_can_be_told_twice(self, harness):
         job = harness.register(manifest(REPORTS))
         status = Status({keys.PHASE: "Done", keys.MESSAGE: "done"})
-        event = Event("Normal", "TuningDone", "done " * 400)
+        event = Event("Normal", "StudyDone", "done " * 400)
         for _ in range(2):
             harness.backend.publish(harness.reread(job), status, [event])
 

@@ -17,12 +17,12 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 FILES = {
-    "empty": ("", "holds no PyTorchJob"),
+    "empty": ("", "must hold a PyTorchJob"),
     "no YAML": ("a: b: c", "must be YAML"),
     "no text": (b"\xff\xfe\x00", "FILE"),
     "a list": ("- 1\n- 2\n", "must hold one object"),
     "another kind": ("apiVersion: v1\nkind: Pod\n", "only a PyTorchJob"),
-    "two objects": ("kind: Pod\n---\nkind: Service\n", "holds no PyTorchJob"),
+    "two objects": ("kind: Pod\n---\nkind: Service\n", "must hold a PyTorchJob"),
     "two jobs": ("kind: PyTorchJob\n---\nkind: PyTorchJob\n", "holds 2 PyTorchJobs"),
     "a billion laughs": (LAUGHS, "at most 100000 values"),
     "a job within itself": ("kind: PyTorchJob\nspec: &s {a: *s}\n", "nested at most 100 deep"),
@@ -72,7 +72,9 @@ def test_validate_tells_every_mistake_at_once_for_people_and_machines(place: Pla
     for mistake in ran.json["mistakes"]:
         assert set(mistake) == {"key", "value", "rule", "example"}
         assert mistake["rule"] in ran.err
-    assert place.run("validate", place.save(manifest()).name, "--json").json == {
+    passed = ["--batch-size=$(AUTOTUNER_BATCH_SIZE)", "--lr=$(AUTOTUNER_LEARNING_RATE)"]
+    wired = manifest(master=replica(container(args=passed)))
+    assert place.run("validate", place.save(wired).name, "--json").json == {
         "valid": True,
         "mistakes": [],
         "warnings": [],

@@ -44,7 +44,7 @@ def test_the_same_job_with_other_annotations_and_another_template_goes_on(place:
     file = place.write(asked={"confirmations": "2"}, args=["--more"])
     ran = place.run("tune", renamed(file, namespace="default").name, "-d", "study", "--json")
     assert ran.code == 0, ran.err
-    assert "going on from 2 finished trials" in ran.err
+    assert "continuing from 2 finished trials" in ran.err
     assert ran.json["confirmations"] == 2
 
 

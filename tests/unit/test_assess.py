@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from autotuner.backends.kubernetes.assess import Conditions, PodStatus, assess
+from autotuner.backends.kubernetes.assess import SIDECAR_GRACE, Conditions, PodStatus, assess
+from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.spec.values import Target
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome
 
@@ -206,13 +208,42 @@ def test_a_suspended_trial_waits_and_is_not_lost():
     assert assess(waiting, [], NOW, PATIENCE).ending is None
 
 
-@pytest.mark.parametrize("patience", [timedelta(seconds=100), timedelta(seconds=300)])
-def test_what_holds_a_pod_up_is_told_once_patience_has_run_out(patience):
-    stuck = replace(MASTER, started_at=None, hold_up="ImagePullBackOff: no such image")
-    told = assess(Conditions(replicas=1), [stuck], NOW, patience).hold_up
-    assert told == (
-        "pod t-master-0 cannot start: ImagePullBackOff: no such image" if patience.seconds == 100 else ""
-    )
+PULL = Stuck(HoldUpReason.IMAGE, "ImagePullBackOff: no such image", CREATED)
+ROOM = Stuck(HoldUpReason.UNSCHEDULABLE, "0/2 nodes", CREATED)
+INIT = Stuck(HoldUpReason.INITIALIZING, "its init container init-pytorch still runs", CREATED)
+MADE = Conditions(replicas=2, waiting_since=CREATED)
+
+
+def waits(pod, stuck):
+    return replace(pod, started_at=None, stuck=stuck)
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "reason", "said"),
+    [
+        (MADE, [], "NoPod", "0 of 2 pods have been created"),
+        (MADE, [waits(MASTER, ROOM)], "NoPod", "1 of 2 pods have been created"),
+        (
+            MADE,
+            [waits(MASTER, PULL), waits(WORKER, INIT)],
+            "Image",
+            "pod t-master-0 cannot start: ImagePullBackOff: no such image",
+        ),
+        (MADE, [MASTER, waits(WORKER, ROOM)], "Unschedulable", "pod t-worker-0 cannot start: 0/2 nodes"),
+        (MADE, [MASTER, waits(WORKER, INIT)], "Initializing", f"pod t-worker-0 cannot start: {INIT.text}"),
+        (replace(MADE, is_suspended=True, queue="team-a"), [], "Queued", "it waits in queue team-a"),
+        (replace(MADE, is_suspended=True), [], "Queued", "it is suspended, and in no queue"),
+    ],
+)
+def test_what_holds_a_trial_up_is_told_once_patience_has_run_out(job, pods, reason, said):
+    waited = NOW - CREATED
+    assert assess(job, pods, NOW, waited + timedelta(seconds=1)).hold_up is None
+    held = assess(job, pods, NOW, waited).hold_up
+    assert (held.reason, held.text) == (reason, said)
+
+
+def test_a_trial_whose_pods_all_run_is_not_held_up():
+    assert assess(replace(MADE, running_since=RUNNING), [MASTER, WORKER], NOW, timedelta(0)).hold_up is None
 
 
 def test_a_preempted_master_that_exits_well_is_lost():
@@ -229,7 +260,7 @@ def test_a_worker_preempted_after_success_changes_nothing():
 
 
 def test_a_master_that_fails_while_a_worker_waits_for_its_node_is_lost():
-    pending = replace(WORKER, started_at=None, hold_up="Unschedulable: 0/3 nodes are available")
+    pending = waits(WORKER, ROOM)
     standing = assess(FAILED, [died(MASTER, log_tail="RendezvousTimeoutError"), pending], NOW, PATIENCE)
     outcome, message = classify(standing.ending, (), TARGET)
     assert outcome is Outcome.LOST
@@ -246,3 +277,51 @@ def test_a_memory_error_outranks_an_earlier_death_of_another_pod():
     pods = [died(MASTER, log_tail="KeyError: 'label'"), died(WORKER, after=2, log_tail=OOM)]
     standing = assess(FAILED, pods, NOW, PATIENCE)
     assert classify(standing.ending, (), TARGET)[0] is Outcome.OUT_OF_MEMORY
+
+
+ALONE = replace(WORKER, name="t-worker-1", uid="w1")
+AFTER_GRACE = ENDED + SIDECAR_GRACE
+
+
+@pytest.mark.parametrize(
+    ("pods", "outcome", "said"),
+    [
+        ([died(MASTER, 0), WORKER], Outcome.MISSED, ""),
+        ([died(MASTER, 0), died(WORKER, 0)], Outcome.MISSED, ""),
+        (
+            [died(MASTER, 3, log_tail="ValueError: bad"), WORKER],
+            Outcome.FAILED,
+            "exit code 3: ValueError: bad",
+        ),
+        ([MASTER, died(WORKER, log_tail=OOM)], Outcome.OUT_OF_MEMORY, "CUDA out of memory"),
+        ([replace(died(MASTER, 137), reason="OOMKilled"), WORKER], Outcome.OUT_OF_MEMORY, "OOMKilled"),
+        (
+            [replace(WORKER, is_rank_zero=True, exit_code=0, finished_at=ENDED), died(ALONE, 0)],
+            Outcome.MISSED,
+            "",
+        ),
+    ],
+    ids=["master", "all", "failed", "worker out of memory", "killed for memory", "without a master"],
+)
+def test_the_end_of_the_training_container_ends_a_trial_whose_sidecars_run_on(pods, outcome, said):
+    assert assess(GOES_ON, pods, AFTER_GRACE - timedelta(seconds=1), PATIENCE).ending is None
+    standing = assess(GOES_ON, pods, AFTER_GRACE, PATIENCE)
+    assert standing.ended_at == ENDED
+    assert standing.started_at == WORKER.started_at
+    found, message = classify(standing.ending, [Measurement(1, 0.5)], TARGET)
+    assert found is outcome
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    "pods",
+    [[MASTER, died(WORKER, 0)], [died(WORKER, 0), ALONE], [died(WORKER, 0)], []],
+    ids=["the master runs", "another worker runs", "a worker is missing", "nothing"],
+)
+def test_a_trial_goes_on_while_a_training_container_that_decides_does(pods):
+    assert assess(GOES_ON, pods, AFTER_GRACE + timedelta(hours=1), PATIENCE).ending is None
+
+
+def test_a_suspended_trial_is_not_ended_by_what_its_last_pods_did():
+    waiting = replace(GOES_ON, is_suspended=True)
+    assert assess(waiting, [died(MASTER, 143)], AFTER_GRACE, PATIENCE).ending is None

@@ -36,6 +36,7 @@ def test_what_was_measured_before_a_rotation_survives_a_restart(cluster, text, l
     (trial,) = cluster.observe()
     assert trial.outcome is Outcome.REACHED
     assert Measurement(5, 0.95) in trial.measurements
+    assert trial.reads == text.format(value=0.5, step=1)
     steps = [m.step for m in trial.measurements]
     assert steps == sorted(set(steps))
     assert steps[-1] == last

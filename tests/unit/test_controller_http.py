@@ -97,8 +97,8 @@ def test_metrics_follow_prometheus_names_and_units():
     )
     text = metrics.exposition().decode()
     for line in (
-        'autotuner_tunings{phase="Searching"} 1.0',
-        'autotuner_tunings{phase="Done"} 0.0',
+        'autotuner_studies{phase="Searching"} 1.0',
+        'autotuner_studies{phase="Done"} 0.0',
         'autotuner_trials_total{outcome="missed"} 1.0',
         "autotuner_gpu_seconds_total 360.0",
         'autotuner_api_requests_total{code="200",verb="get"} 1.0',
@@ -113,7 +113,7 @@ def test_a_job_counts_in_one_phase_and_in_none_once_it_is_gone():
     metrics = Metrics()
     for phase in ("Waiting", "Searching", "Searching", "Done", None, None):
         metrics.note_phase("a/b", phase)
-    samples = [s for m in metrics.registry.collect() for s in m.samples if s.name == "autotuner_tunings"]
+    samples = [s for m in metrics.registry.collect() for s in m.samples if s.name == "autotuner_studies"]
     assert {sample.value for sample in samples} == {0}
 
 
@@ -128,12 +128,12 @@ def stream():
 
 def test_every_line_is_one_json_object_whoever_logs(stream):
     log.configure("info", "auto", stream)
-    structlog.get_logger("controller").bind(job="a/b").info("pass", started=[1])
+    structlog.get_logger("controller").bind(job="a/b").info("reconciled", started=[1])
     logging.getLogger("library").warning("has %s", "said so")
     structlog.get_logger("controller").debug("nothing")
     ours, theirs = map(json.loads, stream.getvalue().splitlines())
     assert ours | {"timestamp": ""} == {
-        "event": "pass",
+        "event": "reconciled",
         "job": "a/b",
         "started": [1],
         "level": "info",
@@ -148,6 +148,6 @@ def test_an_exception_is_one_line_too(stream):
     try:
         int("two\nlines")
     except ValueError:
-        structlog.get_logger("controller").warning("pass_failed", exc_info=True)
+        structlog.get_logger("controller").warning("reconcile_failed", exc_info=True)
     (line,) = stream.getvalue().splitlines()
-    assert json.loads(line)["event"] == "pass_failed"
+    assert json.loads(line)["event"] == "reconcile_failed"

@@ -29,13 +29,13 @@ def fail(form: str) -> str:
     try:
         int(password)
     except ValueError:
-        structlog.get_logger("controller").warning("pass_failed", exc_info=True)
+        structlog.get_logger("controller").warning("reconcile_failed", exc_info=True)
     return stream.getvalue()
 
 
 def test_a_traceback_tells_where_and_no_values():
     line = json.loads(fail("json"))
-    assert line["event"] == "pass_failed"
+    assert line["event"] == "reconcile_failed"
     assert line["exception"][0]["frames"][-1]["name"] == "fail"
     assert "locals" not in line["exception"][0]["frames"][-1]
 

@@ -27,7 +27,7 @@ def test_a_running_container_tells_since_when():
     read = pod({"phase": "Running", **container(running={"startedAt": "2026-01-01T12:00:00Z"})})
     assert read.started_at == datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert read.is_rank_zero
-    assert not read.hold_up
+    assert read.stuck is None
 
 
 def test_the_training_containers_end_counts_and_not_a_sidecars():
@@ -66,34 +66,87 @@ def test_what_the_cluster_did_to_a_pod(status, said):
     assert pod(status).disruption == said
 
 
+def scheduled(status, reason="", message=""):
+    at = "2026-01-01T12:00:30Z"
+    condition = {"type": "PodScheduled", "status": status, "lastTransitionTime": at}
+    return {"phase": "Pending", "conditions": [{**condition, "reason": reason, "message": message}]}
+
+
+def init(name="fetch", **state):
+    return {"initContainerStatuses": [{"name": name, "state": state}]}
+
+
+CREATING = container(waiting={"reason": "ContainerCreating"})
+INITIALIZING = container(waiting={"reason": "PodInitializing"})
+TAKEN = scheduled("True")
+NO_ROOM = "pod group is not ready, 2 Pending, 3 minAvailable"
+
+
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "reason", "said"),
     [
+        (TAKEN | container(waiting={"reason": "ErrImagePull", "message": "x"}), "Image", "ErrImagePull: x"),
+        (TAKEN | init(waiting={"reason": "ImagePullBackOff"}), "Image", "ImagePullBackOff"),
         (
-            {"phase": "Pending", **container(waiting={"reason": "ImagePullBackOff", "message": "x"})},
-            "ImagePullBackOff: x",
+            TAKEN | container(waiting={"reason": "CreateContainerConfigError", "message": "no secret"}),
+            "Configuration",
+            "CreateContainerConfigError: no secret",
         ),
-        ({"phase": "Pending", **container(waiting={"reason": "ContainerCreating"})}, ""),
+        (TAKEN | CREATING, "Starting", "ContainerCreating"),
+        (TAKEN | INITIALIZING | init(running={}), "Starting", "PodInitializing"),
         (
-            {
-                "phase": "Pending",
-                "conditions": [
-                    {
-                        "type": "PodScheduled",
-                        "status": "False",
-                        "reason": "Unschedulable",
-                        "message": "0/2 nodes",
-                    }
-                ],
-            },
-            "Unschedulable: 0/2 nodes",
+            TAKEN | INITIALIZING | init(running={"startedAt": "2026-01-01T12:01:00Z"}),
+            "Initializing",
+            "its init container fetch still runs",
         ),
-        ({"phase": "Running", **container(waiting={"reason": "CrashLoopBackOff"})}, ""),
-        ({}, ""),
+        (scheduled("False", "Unschedulable", "0/2 nodes"), "Unschedulable", "Unschedulable: 0/2 nodes"),
+        (scheduled("False", "Unschedulable", NO_ROOM), "Gang", f"Unschedulable: {NO_ROOM}"),
+        (scheduled("False", "SchedulingGated", "gated"), "Queued", "SchedulingGated: gated"),
+        ({"phase": "Pending"}, "Unschedulable", "no scheduler has considered it (default-scheduler)"),
     ],
 )
-def test_what_keeps_a_pod_from_starting(status, said):
-    assert pod(status).hold_up == said
+def test_what_keeps_a_pod_from_starting(status, reason, said):
+    stuck = pod(status, creationTimestamp="2026-01-01T12:00:00Z").stuck
+    assert (stuck.reason, stuck.text) == (reason, said)
+    conditions = status.get("conditions", [])
+    assert stuck.since.second == (30 if any(c["status"] == "True" for c in conditions) else 0)
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"phase": "Running", **container(waiting={"reason": "CrashLoopBackOff"})},
+        {"phase": "Succeeded"},
+        TAKEN | container(running={"startedAt": "2026-01-01T12:01:00Z"}),
+        {},
+    ],
+)
+def test_a_pod_that_runs_or_has_run_is_not_stuck(status):
+    assert pod(status).stuck is None
+
+
+def test_a_sidecar_that_has_started_keeps_no_pod_from_starting():
+    proxy = {"name": "proxy", "restartPolicy": "Always"}
+    status = TAKEN | INITIALIZING | init("proxy", running={"startedAt": "2026-01-01T12:01:00Z"})
+    waits = read_pod({"metadata": {}, "spec": {"initContainers": [proxy]}, "status": status})
+    assert waits.stuck.text == "its sidecar proxy still runs"
+    status["initContainerStatuses"][0]["started"] = True
+    starts = read_pod({"metadata": {}, "spec": {"initContainers": [proxy]}, "status": status})
+    assert starts.stuck.text == "PodInitializing"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "since"),
+    [
+        ([], "00"),
+        ([{"type": "Suspended", "status": "False", "lastTransitionTime": "2026-01-01T12:00:09Z"}], "09"),
+    ],
+)
+def test_a_job_waits_since_it_was_made_or_admitted(conditions, since):
+    metadata = {"creationTimestamp": "2026-01-01T12:00:00Z", "labels": {"kueue.x-k8s.io/queue-name": "a"}}
+    read = read_conditions({"metadata": metadata, "status": {"conditions": conditions}})
+    assert f"{read.waiting_since:%S}" == since
+    assert read.queue == "a"
 
 
 def test_an_init_container_that_failed_is_the_pods_failure():
@@ -106,6 +159,25 @@ def test_an_init_container_that_failed_is_the_pods_failure():
     read = pod(status)
     assert read.exit_code == 7
     assert read.started_at is None
+
+
+def test_an_init_container_that_is_a_sidecar_fails_no_pod():
+    status = {
+        "phase": "Running",
+        "initContainerStatuses": [{"name": "proxy", "state": {"terminated": {"exitCode": 137}}}],
+        **container(running={"startedAt": "2026-01-01T12:00:00Z"}),
+    }
+    proxy = {"name": "proxy", "restartPolicy": "Always"}
+    read = read_pod({"metadata": {}, "spec": {"initContainers": [proxy]}, "status": status})
+    assert read.exit_code is None
+    assert read.has_sidecars
+
+
+@pytest.mark.parametrize(
+    ("names", "has_sidecars"), [(["pytorch"], False), (["istio-proxy", "pytorch"], True)]
+)
+def test_a_container_beside_the_training_is_a_sidecar(names, has_sidecars):
+    assert pod({"containerStatuses": [{"name": name} for name in names]}).has_sidecars is has_sidecars
 
 
 @pytest.mark.parametrize(("finished", "is_first"), [("12:00:40", True), ("12:00:10", False), (None, True)])
@@ -146,6 +218,9 @@ FIELDS = [
     "spec",
     "conditions",
     "containerStatuses",
+    "initContainerStatuses",
+    "initContainers",
+    "restartPolicy",
     "state",
     "terminated",
     "waiting",

@@ -52,7 +52,7 @@ def test_without_options_a_trial_has_the_jobs_own_hyperparameters(file):
         (["--batch-size", 2], "must lie within autotuner.dev/batch-size, 16..256, for example 18"),
         (["--batch-size", 1000], "for example 255"),
         (["--batch-size", 48, "--set", "lr=3"], "one of learning_rate"),
-        (["--batch-size", 48, "--set", "learning_rate=fast"], "is not a number"),
+        (["--batch-size", 48, "--set", "learning_rate=fast"], "must be a number"),
         (["--batch-size", 48, "--set", "learning_rate"], "must be NAME=VALUE"),
     ],
 )

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import pickle
 import re
 import subprocess
@@ -118,3 +119,71 @@ def test_the_example_of_the_docstring_reads_what_the_meter_has():
     train = pytest.importorskip("autotuner.train")
     (attribute,) = re.findall(r"noise_scale=meter\.(\w+)", sdk.__doc__ or "")
     assert hasattr(train.NoiseScale(), attribute)
+
+
+def run(script, **environment):
+    """Run a script in a process of its own, as a trial does; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from autotuner import sdk\n" + script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, **{f"AUTOTUNER_{name}": value for name, value in environment.items()}},
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+TOLD = {"BATCH_SIZE": "64", "LEARNING_RATE": "0.1", "SEED": "3"}
+
+
+@pytest.mark.parametrize(
+    ("script", "reads"),
+    [
+        ("hp = sdk.hyperparameters(); hp.batch_size; hp['seed']", ["batch_size", "seed"]),
+        ("hp = sdk.hyperparameters(batch_size=1, learning_rate=1.0); hp.learning_rate", ["learning_rate"]),
+        ("dict(**sdk.hyperparameters())", ["batch_size", "learning_rate", "seed"]),
+        ("hp = sdk.hyperparameters(epochs=3); hp.epochs; hp.get('batch_size')", ["batch_size"]),
+        ("import copy; copy.deepcopy(sdk.hyperparameters()).seed", ["seed"]),
+    ],
+)
+def test_the_first_report_says_which_variables_were_read(script, reads):
+    first, second = run(script + "; sdk.report(1, accuracy=0.5)", **TOLD)
+    assert first == {"autotuner": 1, "reads": reads}
+    assert second == {"autotuner": 1, "step": 1, "accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["", "hp = sdk.hyperparameters(batch_size=1); 'seed' in hp; len(hp); repr(hp); list(hp)"],
+)
+def test_what_is_not_asked_for_is_not_read(script):
+    assert run(script + "\nsdk.report(1, accuracy=0.5)", **TOLD) == [
+        {"autotuner": 1, "step": 1, "accuracy": 0.5}
+    ]
+
+
+def test_what_is_read_later_is_said_with_the_next_report_and_at_the_end():
+    script = (
+        "hp = sdk.hyperparameters(); hp.seed; sdk.report(1); sdk.report(2);"
+        "hp.batch_size; sdk.report(3); hp.trial"
+    )
+    assert [line.get("reads", line.get("step")) for line in run(script, TRIAL="1", **TOLD)] == [
+        ["seed"],
+        1,
+        2,
+        ["batch_size", "seed"],
+        3,
+        ["batch_size", "seed", "trial"],
+    ]
+
+
+def test_a_script_that_prints_its_metric_by_itself_says_what_it_read_at_its_end():
+    assert run("sdk.hyperparameters().seed", **TOLD) == [{"autotuner": 1, "reads": ["seed"]}]
+    assert run("import sys; sdk.hyperparameters().seed; sys.stdout.close()", **TOLD) == []
+
+
+def test_without_the_tuner_and_in_other_processes_nothing_is_said():
+    assert run("sdk.hyperparameters(batch_size=64).batch_size") == []
+    script = "import os; os.environ['RANK'] = '1'; sdk.hyperparameters().seed; sdk.report(1)"
+    assert run(script, **TOLD) == []

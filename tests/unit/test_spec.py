@@ -172,6 +172,7 @@ def test_a_target_is_met_at_its_threshold_and_never_by_what_a_diverged_run_repor
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 WRONG = {
+    "samples": ["", "0", "-1", "1.5", "1e6", "99999999999999999999", "7"],
     "processes_per_replica": ["", "0", "-1", "1.5", "auto", "10001", "9999999999"],
     "target": [
         "",
@@ -349,7 +350,12 @@ def test_booleans_are_read_as_people_and_templates_write_them(text: str, value: 
 def test_a_search_space_tells_all_of_its_mistakes_at_once():
     space = "LR: [1]\nmomentum: {min: 2, max: 1}\nlr: {min: 0, max: 1}\nopt: [a, a]\ndecay: 3"
     rule = only_mistake(search_space=space).rule
-    for said in ("'LR'", "momentum: min must be less", "opt must have each choice once", "decay must be"):
+    for said in (
+        "'LR'",
+        "momentum: min must be less",
+        "opt must have each choice only once",
+        "decay must be",
+    ):
         assert said in rule
 
 

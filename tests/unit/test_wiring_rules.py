@@ -3,10 +3,12 @@
 import math
 from datetime import timedelta
 
+import pytest
+
 from autotuner.decide import decide
 from autotuner.decide.decision import Phase, Reason
 from autotuner.status import describe
-from autotuner.trial import Outcome, Purpose
+from autotuner.trial import Measurement, Outcome, Purpose
 from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
 
@@ -34,6 +36,7 @@ def test_a_script_that_ignores_its_variables_gets_no_answer():
     decision = decide(spec(), trials, NOON)
     assert (decision.phase, decision.reason, decision.is_final) == (Phase.FAILED, Reason.NOT_WIRED, True)
     assert "AUTOTUNER_BATCH_SIZE" in message(decision, spec())
+    assert (decision.answer, decision.candidate) == (None, None)
 
 
 def test_the_first_trial_after_the_baseline_repeats_its_seed():
@@ -60,6 +63,31 @@ def test_a_run_that_resumes_another_counts_for_nothing_and_is_stopped():
         spec(), [*fresh, trial(2, (), Outcome.REACHED, tried, measurements=started, started_at=LATER)], NOON
     )
     assert ended.answer is None or ended.answer.batch_size < 128
+    assert any("trial 2 begins at step 13" in warning for warning in ended.warnings)
+
+
+@pytest.mark.parametrize("first", [13, 1], ids=["its steps go on", "its steps begin anew"])
+def test_a_run_that_begins_at_the_target_does_not_count_as_reached_at_once(first):
+    fresh = runs(curve(1), curve(2))
+    tried = suggestion(2, batch_size=128, purpose=Purpose.CONFIRM)
+
+    def decided(count):
+        values = curve(2, steps=12 + count)[12:]
+        measured = tuple(Measurement(first + n, value) for n, value in enumerate(values))
+        resumed = trial(2, (), None, tried, measurements=measured, started_at=LATER)
+        return decide(spec(), [*fresh, resumed], LATER)
+
+    # By its steps one measurement shows it; by its values three do, and until then it goes on.
+    assert [s.outcome for s in decided(1).stop] == ([Outcome.FAILED] if first > 1 else [])
+    assert [s.outcome for s in decided(2).stop] == ([Outcome.FAILED] if first > 1 else [])
+    assert [s.outcome for s in decided(3).stop] == [Outcome.FAILED]
+
+
+def test_a_fast_run_that_begins_high_and_improves_counts():
+    fresh = runs(curve(1), curve(2))
+    measured = tuple(Measurement(n, value) for n, value in enumerate((0.7, 0.85, 0.93), start=1))
+    fast = trial(2, (), None, suggestion(2, batch_size=128), measurements=measured, started_at=LATER)
+    assert [s.outcome for s in decide(spec(), [*fresh, fast], LATER).stop] == [Outcome.REACHED]
 
 
 def test_a_batch_that_is_reported_as_another_than_asked_gets_no_answer():

@@ -6,16 +6,20 @@ The job's conditions say that it ended, and only its pods say why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from autotuner.backends.kubernetes.hold_ups import Stuck, Waiting, first, is_over
 from autotuner.study.cause import ProcessLog
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.outcome import Ending
 
 CLOCK_ALLOWANCE: Final = timedelta(minutes=1)
 """Beyond `Conditions.clock_behind`, by how much two clocks may differ."""
+SIDECAR_GRACE: Final = timedelta(seconds=30)
+"""After the end of the training container, for the pod's other containers to end, and with them the job."""
 OOM_KILLED: Final = "OOMKilled"
 """A container's reason where the kernel killed it for its memory."""
 _OOM_EXIT_CODE: Final = 137
@@ -30,8 +34,9 @@ class PodStatus:
     `role` is `master` or `worker`, `node` is where it runs. `started_at`, `finished_at`, `exit_code`,
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
     outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
-    node lost. `is_deleted_first` says that the pod was told to go before its process ended. `hold_up` says
-    what keeps a pod from starting, since `created_at`.
+    node lost. `is_deleted_first` says that the pod was told to go before its process ended. `stuck` says
+    what keeps a pod from starting. `has_sidecars` says that other containers run beside
+    the training container, and may go on after its end.
     """
 
     name: str
@@ -47,7 +52,8 @@ class PodStatus:
     log_tail: str = ""
     disruption: str = ""
     is_deleted_first: bool = False
-    hold_up: str = ""
+    stuck: Stuck | None = None
+    has_sidecars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,8 @@ class Conditions:
     `running_since` is when its master began to run, None while it does not (or waits in a queue); Running
     says nothing about workers. `replicas` is how many pods it is to have, and `failed` how many of each role
     had failed when it ended. `clock_behind` is by how much the operator's clock, which dates the conditions,
-    is at least behind the API server's, which dates pods.
+    is at least behind the API server's, which dates pods. `waiting_since` is when the job was created, or was
+    suspended or admitted last. `queue` is the queue that admits it.
     """
 
     replicas: int
@@ -69,6 +76,8 @@ class Conditions:
     ended_at: datetime | None = None
     clock_behind: timedelta = timedelta(0)
     message: str = ""
+    waiting_since: datetime | None = None
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ class TrialStanding:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     ending: Ending | None = None
-    hold_up: str = ""
+    hold_up: Waiting | None = None
 
 
 def assess(
@@ -114,7 +123,37 @@ def assess(
         return TrialStanding(started_at or job.running_since, ended_at, ending)
     if not job.is_suspended and (replaced := _replaced(job, pods, first_seen)):
         return TrialStanding(job.running_since, now, Ending(None, disruption=replaced))
-    return TrialStanding(started_at, hold_up=_hold_up(pods, now, patience))
+    if not job.is_suspended and (ended := _ended_beside_sidecars(job, pods, now, first_seen)) is not None:
+        return replace(ended, started_at=started_at or job.running_since)
+    held = None if started_at is not None else _hold_up(job, pods, now, patience)
+    return TrialStanding(started_at, hold_up=held)
+
+
+def _ended_beside_sidecars(
+    job: Conditions, pods: Sequence[PodStatus], now: datetime, first_seen: Mapping[str, str]
+) -> TrialStanding | None:
+    """Return the end of a trial whose job runs on for the sake of a sidecar (a mesh proxy, a log shipper).
+
+    The operator looks at a pod's phase, which is Running as long as any container runs. So the training
+    containers tell, as the pods would: one that failed fails the trial; the Master's success is the trial's,
+    and without a Master all must succeed.
+    """
+    failed = [
+        pod.finished_at for pod in pods if pod.exit_code not in {None, 0} and pod.finished_at is not None
+    ]
+    if failed:
+        ended_at = min(failed)
+        ending = _failure(job, pods, first_seen)
+    else:
+        deciding = [pod for pod in pods if pod.role == "master"] or list(pods)
+        finishes = [pod.finished_at for pod in deciding if pod.exit_code == 0 and pod.finished_at is not None]
+        is_whole = len(deciding) >= (1 if deciding and deciding[0].role == "master" else job.replicas)
+        if not finishes or len(finishes) < len(deciding) or not is_whole:
+            return None
+        ended_at, ending = max(finishes), _success(pods)
+    if now - ended_at < SIDECAR_GRACE:
+        return None
+    return TrialStanding(ended_at=ended_at, ending=ending)
 
 
 def _success(pods: Sequence[PodStatus]) -> Ending:
@@ -209,8 +248,15 @@ def _vanished(job: Conditions, failed: Sequence[PodStatus]) -> str:
     return ""
 
 
-def _hold_up(pods: Sequence[PodStatus], now: datetime, patience: timedelta) -> str:
-    for pod in pods:
-        if pod.hold_up and pod.created_at is not None and now - pod.created_at >= patience:
-            return f"pod {pod.name} cannot start: {pod.hold_up}"
-    return ""
+def _hold_up(
+    job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: timedelta
+) -> Waiting | None:
+    """Return what keeps a trial from starting, once patience has run out."""
+    is_late = is_over(job.waiting_since, now, patience)
+    if job.is_suspended:
+        queue = f"it waits in queue {job.queue}" if job.queue else "it is suspended, and in no queue"
+        return Waiting(HoldUpReason.QUEUED, queue) if is_late else None
+    if len(pods) < job.replicas and is_late:
+        return Waiting(HoldUpReason.NO_POD, f"{len(pods)} of {job.replicas} pods have been created")
+    stuck = [(p.name, p.uid, p.stuck) for p in pods if p.stuck is not None]
+    return first([each for each in stuck if is_over(each[2].since, now, patience)])

@@ -32,6 +32,7 @@ from autotuner.job.job import Job
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
+from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Suggestion, Trial
 
 
@@ -112,25 +113,25 @@ class KubernetesBackend:
         view.pods.update(self._reader.read_pods(job, unfinished, view.pods))
         checkpoints = self._checkpoints.of(job) if unfinished else {}
         live: list[Trial] = []
-        notices: list[str] = []
+        held_up: list[HoldUp] = []
         running: dict[int, LogFollower] = {}
         for number, manifest in sorted(view.trials.items()):
             if number in finished:
                 live.append(finished[number])
                 continue
             pods = view.pods.get(name_of(manifest), [])
-            trial, notice = self._reader.read(job, spec, manifest, pods, checkpoints.get(number))
+            trial, held = self._reader.read(job, spec, manifest, pods, checkpoints.get(number))
             live.append(trial)
-            follower = self._reader.follower(job, spec, pods)
+            follower = self._reader.follower(job, spec, manifest, pods)
             if trial.is_running and follower is not None:
                 running[number] = follower
-            notices += [f"trial {number} waits: {notice}"] if notice else []
+            held_up += [] if held is None else [held]
         if running:
             self._checkpoints.keep(job, running, self._clock())
         names = {name_of(manifest) for manifest in unfinished}
         pods = [pod for name in names for pod in view.pods.get(name, ())]
         self._reader.forget_others(job, {uid_of(manifest) for manifest in unfinished}, pods)
-        return Observation(recorded, live, (*notices, *problems))
+        return Observation(recorded, live, problems, held_up, [*map(str, job.warnings)])
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
         """Create the trial's PyTorchJob.

@@ -149,6 +149,7 @@ def encode(checkpoint: Checkpoint) -> str:
             "curve": [
                 [m.step, m.value if math.isfinite(m.value) else str(m.value)] for m in checkpoint.measurements
             ],
+            "reads": checkpoint.reads,
         },
         separators=(",", ":"),
     )
@@ -164,6 +165,7 @@ def decode(text: str) -> Checkpoint | None:
             second=_second(entry["second"]),
             taken={str(stamp): int(count) for stamp, count in entry["taken"].items()},
             measurements=tuple(Measurement(float(step), float(value)) for step, value in entry["curve"]),
+            reads=str(entry.get("reads", "")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None

@@ -1,8 +1,8 @@
 """Events on a job: `kubectl describe` shows them.
 
 An Event's name is a hash of what it says, so that emitting it twice (after a crash between the status and its
-event, for example) counts up one Event and does not make a second. Our role may not read Events: how often it
-was emitted is in the answer to a patch.
+event, for example) counts up one Event and does not make a second. How often it was emitted is in the answer
+to a patch: no Event is read for it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,8 @@ class Checkpoint:
     """How far a log was read, and what was measured until there.
 
     `reading` tells what was read, and how. `first` is the timestamp of the log's first line, `second` the
-    newest second; `taken` counts the lines taken of it, by timestamp. `measurements` may be thinned.
+    newest second; `taken` counts the lines taken of it, by timestamp. `measurements` may be thinned. `reads`
+    is the line of the first one.
     """
 
     reading: tuple[str | None, ...]
@@ -52,6 +53,7 @@ class Checkpoint:
     second: str
     taken: Mapping[str, int]
     measurements: tuple[Measurement, ...]
+    reads: str = ""
 
 
 def continued(earlier: Sequence[Measurement], later: Sequence[Measurement]) -> tuple[Measurement, ...]:
@@ -89,10 +91,11 @@ class LogFollower:
         self.is_whole = False
         self.has_gap = False
         self.read_bytes = 0
-        self._reading = reading
+        self.reading = reading
         self._first: str | None = None
         # Until the log shows whether its start is still there, what was measured before counts.
         self._earlier = resumed.measurements if resumed is not None else ()
+        self._earlier_reads = resumed.reads if resumed is not None else ""
         self._resumed = resumed
         self.tail = ""
         self._limit = limit
@@ -132,14 +135,20 @@ class LogFollower:
             return ()
         return continued(self._earlier, self.parser.measurements)
 
+    @property
+    def reads(self) -> str:
+        """The line of the first measurement."""
+        return (self._earlier_reads if self._earlier else "") or self.parser.first_line
+
     def checkpoint(self, points: int) -> Checkpoint:
         """Return how far the log was read, with at most about so many measurements."""
         return Checkpoint(
-            self._reading,
+            self.reading,
             self._first or "",
             self._second or "",
             dict(self._taken.most_common(_MAX_TAKEN)),
             tuple(thin(self.measurements, points)),
+            self.reads,
         )
 
     def _goes_on_from(self, resumed: Checkpoint, text: str) -> bool:

@@ -6,20 +6,24 @@ scheduled has almost no status at all. What cannot be read counts as absent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.backends.kubernetes.assess import Conditions, PodStatus
+from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.errors import InvalidRecord
 from autotuner.job.validation import CONTAINER
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.outcome import MAX_TAIL
 from autotuner.study.suggestions import decode_suggestion
 from autotuner.trial import Suggestion
 
 _LABEL: Final = "training.kubeflow.org/"
 JOB_NAME_LABEL: Final = _LABEL + "job-name"
+QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 _ROLE_LABEL: Final = _LABEL + "job-role"
 _TYPE_LABEL: Final = _LABEL + "replica-type"
 _INDEX_LABEL: Final = _LABEL + "replica-index"
@@ -27,8 +31,21 @@ _INDEX_LABEL: Final = _LABEL + "replica-index"
 _MAX_HOLD_UP: Final = 500
 _OWN_REASONS: Final = frozenset({"", "DeadlineExceeded"})
 """Pod-level reasons that are the user's own doing; any other (Evicted, NodeLost, ...) is a node's."""
+_IMAGE: Final = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
 _STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 """Waiting reasons that every pod passes through."""
+_GANG: Final = re.compile(r"pod ?group|gang|min(?:Available|Member|Resources)", re.IGNORECASE)
+"""What Volcano, coscheduling and KAI say of a group that has no room yet."""
 
 
 def read_conditions(job: Mapping[str, Any]) -> Conditions:
@@ -49,7 +66,12 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     made, noted = moment(mapping(job.get("metadata")).get("creationTimestamp")), since("Created")
     behind = max(made - noted, timedelta(0)) if made and noted else timedelta(0)
     spec = mapping(job.get("spec"))
+    is_suspended = mapping(spec.get("runPolicy")).get("suspend") is True
     replicas = mapping(spec.get("pytorchReplicaSpecs")).values()
+    suspended = mapping(conditions.get("Suspended"))
+    # The condition turns to True with a suspension, and to False with its end, a moment after the spec.
+    is_settled = not suspended or (suspended.get("status") == "True") == is_suspended
+    turned = moment(suspended.get("lastTransitionTime")) if suspended else made
     return Conditions(
         replicas=sum(_count(replica) for replica in replicas),
         failed={
@@ -59,7 +81,9 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
         },
         has_succeeded=succeeded is not None,
         has_failed=failed is not None,
-        is_suspended=mapping(spec.get("runPolicy")).get("suspend") is True,
+        is_suspended=is_suspended,
+        waiting_since=turned if is_settled else None,
+        queue=str(mapping(mapping(job.get("metadata")).get("labels")).get(QUEUE_LABEL) or ""),
         running_since=running,
         ended_at=moment(status.get("completionTime")) or succeeded or failed,
         clock_behind=behind,
@@ -81,8 +105,10 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
     terminated = mapping(state.get("terminated")) or mapping(
         mapping(container.get("lastState")).get("terminated")
     )
+    spec, created_at = mapping(pod.get("spec")), moment(metadata.get("creationTimestamp"))
+    restartable = _restartable(spec)
     if not terminated:
-        terminated = _failed_init(status)
+        terminated = _failed_init(status, restartable)
     started_at = moment(mapping(state.get("running")).get("startedAt")) or moment(terminated.get("startedAt"))
     finished_at = moment(terminated.get("finishedAt"))
     exit_code = terminated.get("exitCode")
@@ -90,9 +116,9 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
         name=str(metadata.get("name", "")),
         uid=str(metadata.get("uid", "")),
         role=str(labels.get(_TYPE_LABEL, "")),
-        node=str(mapping(pod.get("spec")).get("nodeName") or ""),
+        node=str(spec.get("nodeName") or ""),
         is_rank_zero=_is_rank_zero(labels),
-        created_at=moment(metadata.get("creationTimestamp")),
+        created_at=created_at,
         started_at=started_at,
         finished_at=finished_at,
         exit_code=exit_code if isinstance(exit_code, int) else None,
@@ -100,7 +126,8 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
         log_tail=str(terminated.get("message", ""))[-2 * MAX_TAIL :],
         disruption=_disruption(status),
         is_deleted_first=_is_deleted_first(metadata, finished_at),
-        hold_up=_hold_up(status)[:_MAX_HOLD_UP],
+        stuck=_stuck(pod, created_at),
+        has_sidecars=bool(restartable) or sum(1 for _ in entries(status.get("containerStatuses"))) > 1,
     )
 
 
@@ -167,9 +194,24 @@ def _training_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(named, {})
 
 
-def _failed_init(status: Mapping[str, Any]) -> Mapping[str, Any]:
+def _restartable(spec: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the init containers that are sidecars: they run beside the training container.
+
+    The kubelet starts them again whatever their exit code, and ends them after the pod's other containers
+    (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/).
+    """
+    return frozenset(
+        str(container.get("name"))
+        for container in entries(spec.get("initContainers"))
+        if container.get("restartPolicy") == "Always"
+    )
+
+
+def _failed_init(status: Mapping[str, Any], restartable: Collection[str]) -> Mapping[str, Any]:
     """Return the end of an init container that failed: then the training container never starts."""
     for container in entries(status.get("initContainerStatuses")):
+        if str(container.get("name")) in restartable:
+            continue
         terminated = mapping(mapping(container.get("state")).get("terminated"))
         if terminated.get("exitCode", 0) != 0:
             return {key: value for key, value in terminated.items() if key != "startedAt"}
@@ -180,9 +222,9 @@ def _disruption(status: Mapping[str, Any]) -> str:
     """Return why the cluster ended a pod: a condition (preempted, node lost) or a reason (evicted)."""
     for condition in entries(status.get("conditions")):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
-            return _sentence(condition)
+            return sentence(condition)
     if status.get("phase") == "Failed" and str(status.get("reason") or "") not in _OWN_REASONS:
-        return _sentence(status)
+        return sentence(status)
     return ""
 
 
@@ -199,21 +241,60 @@ def _is_deleted_first(metadata: Mapping[str, Any], finished_at: datetime | None)
     return finished_at is None or asked <= finished_at
 
 
-def _hold_up(status: Mapping[str, Any]) -> str:
-    """Return what keeps a pod from starting, in the cluster's words."""
-    if status.get("phase", "Pending") != "Pending":
-        return ""
-    containers = [*entries(status.get("initContainerStatuses")), *entries(status.get("containerStatuses"))]
-    for container in containers:
+def _stuck(pod: Mapping[str, Any], created: datetime | None) -> Stuck | None:
+    """Return in what state a pod waits; None where its containers run or have run."""
+    status, spec = mapping(pod.get("status")), mapping(pod.get("spec"))
+    if status.get("phase", "Pending") != "Pending" or not status:
+        return None
+    scheduled = next((c for c in entries(status.get("conditions")) if c.get("type") == "PodScheduled"), {})
+    if scheduled.get("status") != "True" and not spec.get("nodeName"):
+        return Stuck(*_unscheduled(scheduled, spec), created)
+    since = moment(scheduled.get("lastTransitionTime")) or created
+    found = _waiting(status) or _initializing(status, _restartable(spec))
+    return None if found is None else Stuck(*found, since)
+
+
+def _unscheduled(scheduled: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple[HoldUpReason, str]:
+    """Return why a pod has no node."""
+    said = sentence(scheduled)
+    if not said:
+        scheduler = str(spec.get("schedulerName") or "default-scheduler")[:_MAX_HOLD_UP]
+        return HoldUpReason.UNSCHEDULABLE, f"no scheduler has considered it ({scheduler})"
+    if scheduled.get("reason") == "SchedulingGated":
+        return HoldUpReason.QUEUED, said
+    return HoldUpReason.GANG if _GANG.search(said) else HoldUpReason.UNSCHEDULABLE, said
+
+
+def _waiting(status: Mapping[str, Any]) -> tuple[HoldUpReason, str] | None:
+    """Return what a container waits for that not every container waits for."""
+    for key in ("initContainerStatuses", "containerStatuses"):
+        for container in entries(status.get(key)):
+            waiting = mapping(mapping(container.get("state")).get("waiting"))
+            reason = str(waiting.get("reason") or "")
+            if reason and reason not in _STARTING:
+                kind = HoldUpReason.IMAGE if reason in _IMAGE else HoldUpReason.CONFIGURATION
+                return kind, sentence(waiting)
+    return None
+
+
+def _initializing(status: Mapping[str, Any], restartable: Collection[str]) -> tuple[HoldUpReason, str] | None:
+    """Return which container has not started, or which init container has not ended."""
+    for container in entries(status.get("initContainerStatuses")):
+        name, state = str(container.get("name") or ""), mapping(container.get("state"))
+        if state.get("terminated") or (name in restartable and container.get("started") is True):
+            continue
+        if state.get("running"):
+            what = "sidecar" if name in restartable else "init container"
+            return HoldUpReason.INITIALIZING, f"its {what} {name[:_MAX_HOLD_UP]} still runs"
+        break
+    for container in entries(status.get("containerStatuses")):
         waiting = mapping(mapping(container.get("state")).get("waiting"))
-        if waiting.get("reason") and waiting["reason"] not in _STARTING:
-            return _sentence(waiting)
-    for condition in entries(status.get("conditions")):
-        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            return _sentence(condition)
-    return ""
+        if waiting.get("reason"):
+            return HoldUpReason.STARTING, sentence(waiting)
+    return None
 
 
-def _sentence(value: Mapping[str, Any]) -> str:
+def sentence(value: Mapping[str, Any]) -> str:
+    """Return the reason and the message of a condition, a state or an Event, bounded."""
     reason, message = str(value.get("reason") or ""), str(value.get("message") or "")
-    return f"{reason}: {message}" if reason and message else reason or message
+    return (f"{reason}: {message}" if reason and message else reason or message)[:_MAX_HOLD_UP]

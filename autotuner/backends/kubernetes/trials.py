@@ -21,6 +21,8 @@ from autotuner.backends.kubernetes.assess import (
     assess,
     is_late,
 )
+from autotuner.backends.kubernetes.cluster_words import ClusterWords
+from autotuner.backends.kubernetes.followers import Followed, LogFollowers
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
     JOB_NAME_LABEL,
@@ -38,7 +40,8 @@ from autotuner.job.pytorchjob import devices
 from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
-from autotuner.study.log_reader import LogReader, with_reading
+from autotuner.study.hold_up import HoldUp, HoldUpReason
+from autotuner.study.log_reader import with_reading
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Outcome, Trial
 
@@ -74,19 +77,18 @@ class TrialReader:
         self._clock = clock
         self._start_patience = start_patience
         self._max_log_bytes = max_log_bytes
-        self._followers: dict[str, dict[tuple[str | None, ...], LogFollower]] = {}
+        self._logs = LogFollowers(api, max_log_bytes)
+        self._words = ClusterWords(api, clock)
         self._runs: dict[str, dict[str, _Run]] = {}
 
     def forget(self, uid: str) -> None:
         """Drop all that is remembered of a job's trials."""
-        self._followers.pop(uid, None)
+        self._logs.forget(uid)
         self._runs.pop(uid, None)
 
     def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
         """Drop what is remembered of a job's trials and pods that are gone; `trials` are UIDs."""
-        followers, uids = self._followers.get(job.uid, {}), {pod.uid for pod in pods}
-        for key in [key for key in followers if key[0] not in uids]:
-            del followers[key]
+        self._logs.forget_others(job, trials, {pod.uid for pod in pods})
         runs = self._runs.get(job.uid, {})
         for uid in [uid for uid in runs if uid not in trials]:
             del runs[uid]
@@ -98,7 +100,12 @@ class TrialReader:
         wanted: dict[str, str] = {}
         for manifest in trials:
             conditions, pods = read_conditions(manifest), known.get(name_of(manifest))
-            all_run = pods is not None and sum(p.started_at is not None for p in pods) >= conditions.replicas
+            # A sidecar keeps its pod, and the job, as they are when the training container ends.
+            all_run = (
+                pods is not None
+                and sum(p.started_at is not None for p in pods) >= conditions.replicas
+                and not any(p.has_sidecars for p in pods)
+            )
             if not conditions.is_suspended and not all_run:
                 wanted[name_of(manifest)] = uid_of(manifest)
         if not wanted:
@@ -113,10 +120,11 @@ class TrialReader:
                 pods_of[name].append(read_pod(item))
         return pods_of
 
-    def follower(self, job: Job, spec: TuningSpec, pods: Sequence[PodStatus]) -> LogFollower | None:
+    def follower(
+        self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[PodStatus]
+    ) -> LogFollower | None:
         """Return the follower of the log of a trial that runs."""
-        key = next((_reading(pod, spec) for pod in pods if pod.is_rank_zero), ())
-        return self._followers.get(job.uid, {}).get(key)
+        return self._logs.of(job, spec, uid_of(manifest), pods)
 
     def read(
         self,
@@ -125,7 +133,7 @@ class TrialReader:
         manifest: Mapping[str, Any],
         pods: Sequence[PodStatus],
         checkpoint: Checkpoint | None = None,
-    ) -> tuple[Trial, str]:
+    ) -> tuple[Trial, HoldUp | None]:
         """Return a trial as it stands, and what holds it up.
 
         A log that is not followed yet, and lacks its start, is read from the checkpoint on.
@@ -144,48 +152,74 @@ class TrialReader:
         )
         if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
             lost = "the job was changed before the trial had started"
-            return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), ""
-        rank_zero = next((pod for pod in pods if pod.is_rank_zero), None)
-        follower, is_whole = None, True
+            return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), None
+        followed = Followed(None)
         try:
-            if rank_zero is not None and rank_zero.started_at is not None:
-                follower = self._follower(job, spec, rank_zero, checkpoint)
-                is_whole = self._follow(job, rank_zero, follower)
+            followed = self._logs.follow(
+                job,
+                spec,
+                uid_of(manifest),
+                pods,
+                checkpoint,
+                is_by_arrival=_ranks_by_arrival(manifest),
+                has_ended=standing.ending is not None,
+            )
             if standing.ending is not None:
-                ended = self._ended(job, spec, trial, standing=standing, follower=follower, is_whole=is_whole)
-                return ended, ""
+                return self._ended(job, spec, manifest, trial, standing, followed, pods, checkpoint), None
         except RequestFailed as error:
+            follower = self._logs.of(job, spec, uid_of(manifest), pods)
             # What is measured does not change because a node does not answer for a while.
             if standing.ending is None:
-                return _with_log(trial, follower), ""
+                return _with_log(trial, follower), None
             if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
                 raise
             unread = Ending(None, disruption=standing.ending.disruption or f"its log cannot be read: {error}")
             read = _with_log(trial, follower)
             outcome, message = classify(unread, read.measurements, spec.target)
             ended = replace(read, outcome=outcome, message=message)
-            return replace(ended, ended_at=standing.ended_at, is_complete=False), ""
-        return _with_log(trial, follower), standing.hold_up
+            return replace(ended, ended_at=standing.ended_at, is_complete=False), None
+        return _with_log(trial, followed.follower), self._held_up(job, manifest, trial, standing)
 
-    def _ended(  # noqa: PLR0913 (all that is known of an end)
+    def _held_up(
+        self, job: Job, manifest: Mapping[str, Any], trial: Trial, standing: TrialStanding
+    ) -> HoldUp | None:
+        """Return what holds a trial up, with what the cluster says of it."""
+        held = standing.hold_up
+        if held is None:
+            return None
+        said = ""
+        if held.reason is HoldUpReason.NO_POD:
+            said = self._words.warning(job.namespace, uid_of(manifest))
+        elif held.reason in {HoldUpReason.STARTING, HoldUpReason.INITIALIZING}:
+            said = self._words.warning(job.namespace, held.subject)
+        elif held.reason is HoldUpReason.QUEUED:
+            said = self._words.admission(job.namespace, uid_of(manifest))
+        return HoldUp(trial.number, held.reason, f"{held.text}; {said}" if said else held.text)
+
+    def _ended(  # noqa: PLR0913, PLR0917 (all that is known of an end)
         self,
         job: Job,
         spec: TuningSpec,
+        manifest: Mapping[str, Any],
         trial: Trial,
-        *,
         standing: TrialStanding,
-        follower: LogFollower | None,
-        is_whole: bool,
+        followed: Followed,
+        pods: Sequence[PodStatus],
+        checkpoint: Checkpoint | None,
     ) -> Trial:
         """Return an ended trial with its outcome; one whose log is longer than a look goes on for now."""
-        if not is_whole:
+        follower, ending = followed.follower, standing.ending or Ending(None)
+        if not followed.is_whole:
             return _with_log(trial, follower)
-        if follower is not None:
-            follower.close()
-        ending = standing.ending or Ending(None)
-        if follower is None and ending.exit_code == 0:
-            ending = Ending(None, disruption="its pods, and their logs, were gone before they could be read")
-        elif ending.exit_code not in {None, 0}:
+        if not any(pod.is_rank_zero for pod in pods) and (follower is None or not follower.measurements):
+            if ending.exit_code == 0:
+                gone = "its pods, and their logs, were gone before they could be read"
+                ending = Ending(None, disruption=gone)
+            follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
+        elif ending.disruption and (follower is None or not follower.measurements):
+            # The pod that measured was replaced, or is on its way out.
+            follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
+        if ending.exit_code not in {None, 0}:
             ending = self._with_logs(job, ending, follower)
         if follower is not None:
             ending = replace(ending, near_misses=follower.parser.near_misses)
@@ -217,33 +251,6 @@ class TrialReader:
             if not is_late(conditions, pod):
                 first_seen.setdefault(pod.name, pod.uid)
         return first_seen
-
-    def _follower(
-        self, job: Job, spec: TuningSpec, pod: PodStatus, checkpoint: Checkpoint | None
-    ) -> LogFollower:
-        followers = self._followers.setdefault(job.uid, {})
-        key = _reading(pod, spec)
-        if key not in followers:
-            reader = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)
-            resumed = checkpoint if checkpoint is not None and checkpoint.reading == key else None
-            followers[key] = LogFollower(reader, self._max_log_bytes, key, resumed)
-        return followers[key]
-
-    def _follow(self, job: Job, pod: PodStatus, follower: LogFollower) -> bool:
-        """Read what is new of a log; return whether its present end was reached."""
-
-        def read(since: str | None, limit: int) -> str:
-            return self._api.log(
-                job.namespace,
-                pod.name,
-                container=CONTAINER,
-                timestamps="true",
-                sinceTime=since,
-                limitBytes=limit,
-            )
-
-        follower.look(read)
-        return follower.is_whole
 
     def _with_logs(self, job: Job, ending: Ending, follower: LogFollower | None) -> Ending:
         """Return the ending with the ends of the failed pods' own logs, where they can still be read.
@@ -281,13 +288,17 @@ def _template(manifest: Mapping[str, Any]) -> str | None:
     return None if made_from is None else str(made_from)
 
 
-def _reading(pod: PodStatus, spec: TuningSpec) -> tuple[str | None, ...]:
-    # A pod of another UID is another run; another target, format or pattern reads the log from its start.
-    return (pod.uid, str(spec.target), spec.log_format, spec.metric_pattern)
+def _ranks_by_arrival(manifest: Mapping[str, Any]) -> bool:
+    """Return whether any pod of a trial may have rank 0: the operator fixes ranks beside a Master alone."""
+    spec = mapping(manifest.get("spec"))
+    return isinstance(spec.get("elasticPolicy"), Mapping) or "Master" not in mapping(
+        spec.get("pytorchReplicaSpecs")
+    )
 
 
 def _with_log(trial: Trial, follower: LogFollower | None) -> Trial:
     """Return a trial with what its log says, before a restart of the controller too."""
     if follower is None:
         return trial
-    return replace(with_reading(trial, follower.parser), measurements=follower.measurements)
+    read = with_reading(trial, follower.parser)
+    return replace(read, measurements=follower.measurements, reads=follower.reads)

@@ -1,4 +1,4 @@
-"""Trials as processes of this machine, and the ledger as a folder of files."""
+"""The local backend: trials are processes of this machine, and the ledger is a folder of files."""
 
 from autotuner.backends.local.backend import LocalBackend
 from autotuner.backends.local.study_folder import read_study

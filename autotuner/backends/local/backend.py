@@ -1,19 +1,19 @@
-"""Trials as processes of this machine, and the ledger as a folder of files.
+"""The local backend: trials are processes of this machine, and the ledger is a folder of files.
 
-The same job file as on a cluster, the same trial manifests, the same reconcile pass. The folder
+Job files, trial manifests and `reconcile` are the same as on a cluster. The folder
 
     NAME-tuning/
-      job.yaml            the job, as it was given
+      job.yaml            a copy of the job
       status.json         the status annotations
-      retried-at          when `autotuner retry` was last asked for
-      ledger/             a file a finished trial, written whole, never changed
+      retried-at          time of the last `autotuner retry`
+      ledger/             one file per finished trial, written whole, never changed
       output/N/           AUTOTUNER_OUTPUT_DIR of trial N
-      trials/N/           pods.json, a log a process, ending.json: one trial's remains
+      trials/N/           pods.json, one log per process, ending.json: the files of trial N
       logs/N/             the same, once the trial is in the ledger
 
-is all the state there is. A trial that was interrupted (a folder without an ending, and nobody who runs it)
-is removed when the folder is opened, and decided upon afresh. One tuner at a time holds the folder's lock;
-every supervisor holds another one, so that a tuner waits until the processes of its predecessor are gone.
+holds all state. An interrupted trial (a folder without an ending and without a supervisor) is removed when
+the folder is opened; `decide` then starts it again if needed. One tuner at a time holds the folder's lock.
+Every supervisor holds a second lock, so that a tuner waits until the processes of its predecessor have ended.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _NO_ENDING: Final = "the trial's supervisor ended without a record: it was kille
 
 @dataclass(slots=True)
 class _Log:
-    """How far a rank-0 log has been read; a cache, rebuilt from the file when it is lost."""
+    """The position up to which a rank-0 log has been read; a cache that can be rebuilt from the file."""
 
     reader: LogReader
     decoder: codecs.IncrementalDecoder = field(
@@ -82,7 +82,7 @@ class _Log:
 
 
 class LocalBackend:
-    """Runs trials on this machine. A context manager: on exit every process that it started is gone."""
+    """Runs trials on this machine. A context manager: on exit it has ended every process that it started."""
 
     def __init__(self, folder: Path, surroundings: Surroundings) -> None:
         self._folder = folder
@@ -93,7 +93,7 @@ class LocalBackend:
         self._processes_lock: int | None = None
 
     def __enter__(self) -> Self:
-        """Take the folder: create it, lock it, and clear what an interrupted tuner left.
+        """Create the folder, lock it, and remove what an interrupted tuner left.
 
         Raises:
             Unwritable: If the folder cannot be written.
@@ -108,19 +108,19 @@ class LocalBackend:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what runs, and let go of the folder. Interrupted trials leave no record."""
+        """End running trials, and unlock the folder. Interrupted trials leave no record."""
         for process in self._supervisors.values():
-            _let_go(process)  # All of them first: they end their processes at the same time.
+            _let_go(process)  # All supervisors first, so that they end their processes at the same time.
         for number in list(self._supervisors):
             self._end(number)
         self._release()
 
     def job(self, job: Job) -> Job:
-        """Return the job with the status that the folder holds, as a cluster's job carries its own."""
+        """Return the job with the status from the folder, as a job on a cluster carries its own."""
         return with_status(job, self._folder)
 
     def observe(self, job: Job, spec: TuningSpec) -> Observation:
-        """Read the ledger, and the logs and endings of the trials beside it."""
+        """Read the ledger, and the logs and endings of the other trials."""
         del job
         recorded, problems = read_ledger(self._folder)
         numbers = {trial.number for trial in recorded}
@@ -131,7 +131,7 @@ class LocalBackend:
         return Observation(recorded, [t for t in live if t is not None] + remains, problems)
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
-        """Start a trial's processes under a supervisor of their own."""
+        """Start a trial's processes under their own supervisor."""
         if suggestion.number in self._supervisors:
             return
         if self._processes_lock is None:
@@ -142,7 +142,7 @@ class LocalBackend:
         planned = pods(manifest, self._surroundings, _free_port())
         with unwritable(self._folder):
             shutil.rmtree(folder, ignore_errors=True)
-            # What an interrupted run of this number left must not be resumed.
+            # The output of an interrupted run of this number must not be resumed.
             shutil.rmtree(output, ignore_errors=True)
             output.mkdir(parents=True)
             folder.mkdir(parents=True)
@@ -152,7 +152,8 @@ class LocalBackend:
                     {
                         "name": pod.name,
                         "command": pod.command,
-                        # Its own variables only: the shell's, which may hold secrets, stay off the disk.
+                        # Only the trial's own variables: those of the shell may hold secrets and must not
+                        # reach the disk.
                         "environment": dict(pod.environment),
                         "folder": str(pod.folder),
                     }
@@ -169,7 +170,8 @@ class LocalBackend:
             )
         try:
             self._supervisors[suggestion.number] = subprocess.Popen(  # noqa: S603
-                # By its file, isolated: it needs no package, and the user's variables must not change it.
+                # Run the file in isolated mode: it needs no package, and the user's variables must not affect
+                # it.
                 [sys.executable, "-I", supervisor.__file__, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -184,7 +186,7 @@ class LocalBackend:
             ) from error
 
     def record(self, job: Job, trial: Trial) -> None:
-        """Write one file, whole and flushed to the disk before it has its name."""
+        """Write one file completely, and flush it to the disk before it gets its name."""
         del job
         with unwritable(self._folder):
             entry = json.loads(encode_trial(trial))
@@ -206,7 +208,7 @@ class LocalBackend:
         self, job: Job, status: Status, events: Sequence[Event], spec: Mapping[str, Any] | None = None
     ) -> None:
         """Write the status, and with `spec` the job file that carries the answer."""
-        del events  # The terminal has already told them.
+        del events  # The terminal has already shown them.
         with unwritable(self._folder):
             if read_status(self._folder) != status.annotations:
                 supervisor.write_whole(self._folder / "status.json", dict(status.annotations))
@@ -216,12 +218,12 @@ class LocalBackend:
                 supervisor.write_text_whole(self._folder / "answer.yaml", text)
 
     def existing(self, job: Job) -> Sequence[int]:
-        """Return the numbers of the trials whose remains stand in the folder."""
+        """Return the numbers of the trials whose files are in the folder."""
         del job
         return [int(folder.name) for folder in self._trial_folders()]
 
     def save_job(self, job: Job) -> None:
-        """Keep a copy of the job's file, so that the folder alone is enough for a report.
+        """Save a copy of the job's file, so that the folder alone is enough for a report.
 
         Raises:
             Conflict: If the folder holds the study of another job.
@@ -231,20 +233,28 @@ class LocalBackend:
             text = yaml.safe_dump(dict(job.manifest), sort_keys=False)
             supervisor.write_text_whole(self._folder / "job.yaml", text)
 
+    def discard_doubtful(self, job: Job, spec: TuningSpec) -> None:
+        """Remove ended trials whose logs are still in doubt: a script that has changed runs them again."""
+        for trial in self.observe(job, spec).live:
+            if trial.doubt:
+                self._end(trial.number)
+                with unwritable(self._folder):
+                    shutil.rmtree(self._trial_folder(trial.number))
+
     def _open(self) -> None:
         for part in ("ledger", "trials"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self._folder / "lock")
         if self._lock is None:
             raise BackendError(
-                f"{self._folder} is in use by another autotuner: wait for it, or give this tuning"
+                f"{self._folder} is in use by another autotuner: wait for it, or give this study"
                 " another folder with --directory"
             )
         deadline = time.monotonic() + _STOP_SECONDS
         while (lock := _locked(self._folder / "trials" / "lock")) is None:
             if time.monotonic() > deadline:
                 raise BackendError(
-                    f"processes of an interrupted tuning still run in {self._folder}: end them, and run the"
+                    f"processes of an interrupted study still run in {self._folder}: end them, and run the"
                     " same command again"
                 )
             time.sleep(_POLL_SECONDS)
@@ -259,11 +269,11 @@ class LocalBackend:
             suggestion = decode_suggestion(json.dumps(about["suggestion"]))
             names = [pod["name"] for pod in json.loads((folder / supervisor.PODS).read_text())]
         except (OSError, ValueError, KeyError, InvalidRecord):
-            return None  # Not whole: interrupted while it was being started.
+            return None  # Not complete: interrupted while it was being started.
         ending = read_json(folder / supervisor.ENDING)
         runs_on = self._runs(suggestion.number)
         if ending is None and not runs_on:
-            # The supervisor wrote its ending between our two looks, or it was killed.
+            # The supervisor wrote its ending between our two checks, or it was killed.
             ending = read_json(folder / supervisor.ENDING)
         log = self._read_log(
             spec, suggestion.number, folder / f"{names[0]}.log", has_ended=ending is not None
@@ -286,15 +296,15 @@ class LocalBackend:
         code, last = int(ending["exit_code"]), _tail(folder / f"{ending['pod']}.log")
         logs: tuple[ProcessLog, ...] = ()
         if code != 0:
-            # A process that waits for one that ran out of memory may be seen to fail first: all logs count.
+            # A process that waits for one that ran out of memory may appear to fail first: all logs count.
             others = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != ending["pod"])
-            # Nobody deletes a pod here: a signal is the kernel's, or the user's.
+            # No one deletes pods here: a signal comes from the kernel or the user.
             signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
             logs = (ProcessLog(last, signalled), *others)
         failed = Ending(code, last, logs=logs, near_misses=log.near_misses)
         outcome, message = classify(failed, trial.measurements, spec.target)
         if outcome in NAMES_LOG:
-            # The place that the log has once the trial is recorded: `stop` moves it there.
+            # The path of the log once the trial is recorded: `stop` moves it there.
             kept = kept_logs(self._folder, suggestion.number) / f"{ending['pod']}.log"
             message = f"{message}\nthe whole log: {kept}"
         ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
@@ -303,7 +313,7 @@ class LocalBackend:
         )
 
     def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogReader:
-        # What is read depends on all of these: after an edit the log is read again from its start.
+        # The readings depend on all of these: after an edit the log is read again from its start.
         key = (number, spec.target, spec.log_format, spec.metric_pattern)
         log = self._logs.get(key)
         if log is None:
@@ -349,7 +359,7 @@ class LocalBackend:
 
 
 def _locked(path: Path) -> int | None:
-    """Return a descriptor that locks the file, for as long as it or an inherited copy is open."""
+    """Return a descriptor that locks the file while it or an inherited copy of it is open."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -362,7 +372,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Close the pipe: the supervisor's sign to end what it started."""
+    """Close the pipe, on which the supervisor ends its processes."""
     if process.stdin is not None:
         process.stdin.close()
 

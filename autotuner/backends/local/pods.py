@@ -1,10 +1,10 @@
-"""A PyTorchJob as the processes that stand in for its pods on one machine. Pure.
+"""Convert the pods of a PyTorchJob to local processes. Pure.
 
-What the training operator and the kubelet do to a container is done here to a process: `$(NAME)` in
-`command` and `args` is expanded from the container's environment as Kubernetes does it
+A process gets what the training operator and the kubelet give a container: `$(NAME)` in `command` and `args`
+is expanded from the container's environment as Kubernetes does it
 (https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/), and
 the operator's environment is appended (pkg/controller.v1/pytorch/envvar.go of the training operator), with
-loopback for the names that a cluster's DNS would resolve. What only a cluster has is a clear error.
+loopback addresses for the names that a cluster's DNS would resolve. Whatever only a cluster has is a mistake.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from autotuner.job.validation import CONTAINER, REPLICAS, replica_count
 
 LOOPBACK: Final = "127.0.0.1"
 MAX_PROCESSES: Final = 256
-"""Pods of one job that a machine stands in for; a cluster's hundreds would bring a laptop down."""
+"""Maximum number of pods of one job on one machine; hundreds of processes would overload a laptop."""
 _REFERENCE: Final = re.compile(r"\$\$|\$\(([^)]*)\)")
-"""A reference ends at the first `)`, whatever stands between: `$($(A))` is one, to an unknown name."""
+"""A reference ends at the first `)`, whatever it contains: `$($(A))` is one, to an unknown name."""
 _FIELDS: Final = {"metadata.name": "name", "metadata.namespace": "namespace"}
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a laptop puts in the place of an image.
+    """What replaces a container image on a local machine.
 
-    `folder` is where relative paths start: that of the job's file. `entrypoint` stands for the image's own,
-    for a container without `command`. `shell` is the environment of the user's shell, which the processes
-    inherit, for there is no image to bring PATH and HOME. `python` is what a command `python` runs.
+    `folder` is the base of relative paths: the folder of the job's file. `entrypoint` replaces the image's
+    own, for a container without `command`. `shell` is the environment of the user's shell, which the
+    processes inherit, because no image sets PATH and HOME. `python` is what the command `python` runs.
     """
 
     folder: Path
@@ -44,10 +44,10 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class PodProcess:
-    """One process to run: the stand-in for one pod of a trial.
+    """One process to run: it replaces one pod of a trial.
 
-    `environment` holds the pod's own variables; they come on top of the shell's. What a variable takes from
-    the shell, in a Secret's place, is not among them: it need not be written down.
+    `environment` holds the pod's own variables, which are added to the shell's. Variables whose values come
+    from the shell instead of a Secret are not included, so they are never written to the disk.
     """
 
     name: str
@@ -61,18 +61,18 @@ def pods(manifest: Mapping[str, Any], surroundings: Surroundings, port: int) -> 
 
     Args:
         manifest: A PyTorchJob that `Job.from_manifest` accepts.
-        surroundings: What stands for the image.
-        port: A free port for the rendezvous (MASTER_PORT), one a trial.
+        surroundings: What replaces the image.
+        port: A free port for the rendezvous (MASTER_PORT) of this trial.
 
     Raises:
-        InvalidJob: If a container needs what only a cluster has.
+        InvalidJob: If a container needs something that only a cluster has.
     """
     spec = manifest["spec"]
     replicas = spec["pytorchReplicaSpecs"]
     counts = {kind: replica_count(replicas[kind]) for kind in REPLICAS if kind in replicas}
     mistakes: list[Mistake] = []
     if sum(counts.values()) > MAX_PROCESSES:
-        rule = f"must be at most {MAX_PROCESSES} pods on one machine; write fewer, or tune on a cluster"
+        rule = f"must be at most {MAX_PROCESSES} pods on one machine; use fewer, or tune on a cluster"
         raise InvalidJob(
             [Mistake("spec.pytorchReplicaSpecs", f"{sum(counts.values())} replicas", rule, "replicas: 1")]
         )
@@ -127,7 +127,7 @@ def _own_environment(
         elif name in surroundings.shell:
             values[name] = surroundings.shell[name]
         else:
-            rule = "must be exported in your shell: it comes from the cluster (valueFrom), and here is none"
+            rule = "must be exported in your shell: its value comes from the cluster (valueFrom)"
             mistakes.append(Mistake(f"env {name}", "", rule, f"export {name}=..."))
     return values
 
@@ -136,7 +136,10 @@ def _operator_environment(
     spec: Mapping[str, Any], counts: Mapping[str, int], kind: str, index: int, port: int
 ) -> dict[str, str]:
     nodes = sum(counts.values())
-    per_node = str(spec.get("nprocPerNode") or "auto")
+    elastic = spec.get("elasticPolicy")
+    # The operator's webhook refuses a job that has both.
+    own = elastic.get("nProcPerNode") if isinstance(elastic, dict) else None
+    per_node = str(spec.get("nprocPerNode") or own or "auto")
     environment = {
         "PYTHONUNBUFFERED": "1",
         "PET_NPROC_PER_NODE": per_node,
@@ -154,7 +157,6 @@ def _operator_environment(
             "PET_MASTER_PORT": str(port),
             "PET_NODE_RANK": str(rank),
         }
-    elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict):
         environment |= {
             "PET_RDZV_BACKEND": str(elastic.get("rdzvBackend") or "c10d"),
@@ -162,7 +164,7 @@ def _operator_environment(
             "PET_RDZV_ID": str(elastic.get("rdzvId") or port),
             "PET_MAX_RESTARTS": str(elastic.get("maxRestarts") or 0),
         }
-        # Ranges such as 1:4 wait for more nodes than there are here.
+        # Ranges such as 1:4 would wait for more nodes than this machine has.
         environment["PET_NNODES"] = f"{nodes}:{nodes}"
     return environment
 
@@ -175,7 +177,7 @@ def _command(
 ) -> tuple[str, ...]:
     words: Sequence[str] = container.get("command") or surroundings.entrypoint
     if not words:
-        rule = "must be given, or passed with --entrypoint: there is no image here to have an entrypoint"
+        rule = "must be given, or passed with --entrypoint: there is no image that has an entrypoint"
         mistakes.append(Mistake(f"container {CONTAINER}.command", "", rule, '["python", "train.py"]'))
         return ()
     program, *rest = (expand(word, variables) for word in (*words, *(container.get("args") or ())))
@@ -188,6 +190,6 @@ def _folder(container: Mapping[str, Any], surroundings: Surroundings, mistakes: 
     given = container.get("workingDir")
     folder = surroundings.folder / given if given else surroundings.folder
     if not folder.is_dir():
-        rule = "must be a folder of this machine: create it, or name another with --working-dir"
+        rule = "must be a folder of this machine: create it, or choose another with --working-dir"
         mistakes.append(Mistake(f"container {CONTAINER}.workingDir", str(given), rule, "--working-dir ."))
     return folder

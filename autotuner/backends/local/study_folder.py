@@ -1,4 +1,4 @@
-"""Read the folder of a local study: its job, its status, its ledger and its logs; nothing is written.
+"""Read the folder of a local study: job, status, ledger and logs. Writes nothing.
 
 `autotuner.backends.local.backend` describes what the folder holds.
 """
@@ -22,16 +22,16 @@ from autotuner.trial import Outcome, Trial
 
 JOB: Final = "job.yaml"
 RETRIED_AT: Final = "retried-at"
-"""The file with the moment at which `autotuner retry` was last asked for."""
+"""The file with the time of the last `autotuner retry`."""
 NAMES_LOG: Final = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Outcomes whose message ends with the path of the log: the user reads it to fix the program."""
 
 
 def read_study(folder: Path) -> Study:
-    """Return what a study's folder holds.
+    """Return the study in a folder.
 
     Raises:
-        BackendError: If it is no such folder.
+        BackendError: If it is not the folder of a study.
         InvalidJob: If the job's copy in it cannot be read.
     """
     try:
@@ -48,10 +48,10 @@ def read_study(folder: Path) -> Study:
 
 
 def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
-    """Return the finished trials of a folder by number, and what is wrong with files that do not read.
+    """Return the finished trials of a folder by number, and the errors of files that do not parse.
 
     Raises:
-        BackendError: If a file is there and cannot be read: to go on would repeat its trial.
+        BackendError: If a file exists and cannot be read: continuing would repeat its trial.
     """
     files = sorted((folder / "ledger").glob("trial-*.json"))
     try:
@@ -65,14 +65,14 @@ def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
 
 
 def read_status(folder: Path) -> dict[str, str]:
-    """Return the status annotations of a folder; none where nothing was published yet."""
+    """Return the status annotations of a folder; empty if nothing was published yet."""
     status = read_json(folder / "status.json") or {}
     return {str(key): str(value) for key, value in status.items()}
 
 
 def with_status(job: Job, folder: Path) -> Job:
-    """Return the job with the folder's status in the place of its own, and the last retry."""
-    # A file that was fetched from a cluster carries the status of the study there.
+    """Return the job with the folder's status instead of its own, and the last retry."""
+    # A file that was read from a cluster carries the status of the study there.
     own = {key: value for key, value in job.annotations.items() if not key.startswith(keys.STATUS_PREFIX)}
     try:
         retried_at = (folder / RETRIED_AT).read_text(encoding="utf-8", errors="replace").strip()
@@ -83,22 +83,22 @@ def with_status(job: Job, folder: Path) -> Job:
 
 
 def check_owner(folder: Path, job: Job) -> None:
-    """Check that a folder holds no other job's study; a folder without a job is anybody's.
+    """Check that a folder does not hold the study of another job; a folder without a job is free.
 
-    A job is its kind, namespace and name: its annotations and its template may change.
+    A job is identified by kind, namespace and name: its annotations and its template may change.
 
     Raises:
-        Conflict: If it holds another job's study, or one whose job cannot be told.
+        Conflict: If it holds the study of another or an unknown job.
     """
     try:
         documents = load_documents((folder / JOB).read_text(encoding="utf-8"))
         (manifest,) = documents
-        metadata = manifest["metadata"]  # type: ignore[index]  # whatever it is, the errors below say so
+        metadata = manifest["metadata"]  # type: ignore[index]  # the except clause below handles other types
         owner = (manifest["kind"], metadata.get("namespace") or "default", metadata["name"])  # type: ignore[index]
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        return  # what opens the folder says so
+        return  # whoever opens the folder reports it
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Conflict(
             f"{folder} holds a study of an unknown job ({JOB} cannot be read: {error}): choose another folder"
@@ -113,12 +113,12 @@ def check_owner(folder: Path, job: Job) -> None:
 
 
 def kept_logs(folder: Path, number: int) -> Path:
-    """Return where the logs of a recorded trial are kept."""
+    """Return the folder with the logs of a recorded trial."""
     return folder / "logs" / str(number)
 
 
 def log_of(folder: Path, number: int) -> Path | None:
-    """Return the log of the process that decided a recorded trial; None where no log is kept."""
+    """Return the log of the process that decided a recorded trial; None if no log is kept."""
     kept = kept_logs(folder, number)
     ending = read_json(kept / "ending.json") or {}
     logs = sorted(kept.glob("*.log"), key=lambda path: (path.stem != ending.get("pod"), path.name))
@@ -126,7 +126,7 @@ def log_of(folder: Path, number: int) -> Path | None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None where there is none."""
+    """Return the object in a JSON file; None if there is none."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def unwritable(folder: Path) -> Iterator[None]:
-    """Translate the operating system's refusals: what cannot be written, and what to do."""
+    """Translate errors of the operating system: what cannot be written, and what to do."""
     try:
         yield
     except OSError as error:

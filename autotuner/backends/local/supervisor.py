@@ -1,14 +1,14 @@
-"""Runs the processes of one local trial, and leaves none behind, whatever happens. Standard library only.
+"""Run the processes of one local trial, and leave none behind. Standard library only.
 
-A program of its own (`python supervisor.py TRIAL`), for the tuner may be killed with
-SIGKILL at any moment: the supervisor holds the read end of a pipe whose write end lives in the tuner, and
-when that closes, for whatever reason, it kills what it started. Each process has a session of its own, so
-that its children go with it; on Linux, orphans that left their session come back to the supervisor (it is
-their subreaper) and are killed too, and should the supervisor itself be killed, the kernel kills the
-processes that it started (parent-death signal).
+It is a separate program (`python supervisor.py TRIAL`), because the tuner may be killed with SIGKILL at any
+moment. The supervisor holds the read end of a pipe whose write end is in the tuner; when the pipe closes, for
+whatever reason, the supervisor kills its processes. Each process has its own session, so that its children
+are killed with it. On Linux, orphans that left their session become children of the supervisor (it is their
+subreaper) and are killed, too; and if the supervisor itself is killed, the kernel kills the processes that it
+started (parent-death signal).
 
-The trial's folder holds `pods.json` (what to run), a log a process, and at the end `ending.json`, written
-whole or not at all. A folder without an ending was interrupted.
+The trial's folder holds `pods.json` (what to run), one log per process, and at the end `ending.json`, written
+completely or not at all. A folder without an ending was interrupted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PODS: Final = "pods.json"
 STARTED: Final = "started.json"
 ENDING: Final = "ending.json"
 GRACE_SECONDS: Final = 5.0
-"""Between SIGTERM and SIGKILL, for a process that saves something on its way out."""
+"""Seconds between SIGTERM and SIGKILL, so that a process can save something before it ends."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _POLL_SECONDS: Final = 0.05
@@ -40,12 +40,12 @@ def main() -> int:
     """Run the trial in the folder that the first argument names, until it ends or standard input closes."""
     folder = Path(sys.argv[1])
     pods: list[dict[str, Any]] = json.loads((folder / PODS).read_text())
-    # SIGINT reaches the whole foreground group; the tuner decides what it means. Other signals are the
-    # machine's wish that we end, with all that we started.
+    # SIGINT reaches the whole foreground group, and the tuner decides what to do. On other signals we end,
+    # together with all processes that we started.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _frame: told.append(number))
+        signal.signal(number, lambda number, _frame: signals.append(number))
     prctl = _prctl()
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     started_at = time.time()
@@ -53,10 +53,10 @@ def main() -> int:
     try:
         ended = _start_all(folder, pods, processes, prctl)
         if ended is None:
-            # The ending says the same; on a full disk the trial only seems to wait until it has ended.
+            # The ending has the same time; on a full disk the trial only appears to wait until it has ended.
             with contextlib.suppress(OSError):
                 write_whole(folder / STARTED, {"started_at": started_at})
-            ended = _wait(processes, told)
+            ended = _wait(processes, signals)
         if ended is None:
             return 1
     finally:
@@ -71,17 +71,17 @@ def main() -> int:
     try:
         write_whole(folder / ENDING, ending)
     except OSError:
-        return 1  # Without an ending the trial is lost, which is this machine's fault and not the program's.
+        return 1  # Without an ending the trial is lost, which is the machine's fault, not the program's.
     return 0
 
 
 def write_whole(path: Path, content: object) -> None:
-    """Write JSON so that a reader, or a crash, sees all of it or nothing."""
+    """Write JSON atomically: a reader, also after a crash, sees all of it or nothing."""
     write_text_whole(path, json.dumps(content))
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Write a text so that a reader, or a crash, sees all of it or nothing."""
+    """Write a text atomically: a reader, also after a crash, sees all of it or nothing."""
     draft = path.with_suffix(".draft")
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -96,12 +96,12 @@ def _start_all(
     processes: list[subprocess.Popen[bytes]],
     prctl: Callable[[int, int], None],
 ) -> tuple[int, int] | None:
-    """Start a process for each pod; return which could not be started and its exit code, None if all were."""
+    """Start a process per pod; return the one that could not start, with its exit code, or None."""
     for index, pod in enumerate(pods):
         try:
             processes.append(_start(folder, pod, prctl))
         except OSError as error:
-            # The command does not exist, or may not be run: the user's to fix, like any failed program.
+            # The command does not exist or is not executable: the user must fix it, like any failed program.
             with contextlib.suppress(OSError), (folder / f"{pod['name']}.log").open("a") as log:
                 log.write(f"cannot start {pod['command'][0]!r}: {error.strerror}\n")
             return index, 127
@@ -113,7 +113,7 @@ def _start(folder: Path, pod: dict[str, Any], prctl: Callable[[int, int], None])
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     with (folder / f"{pod['name']}.log").open("ab") as log:
-        return subprocess.Popen(  # noqa: S603 (the user's own program is what we are here to run)
+        return subprocess.Popen(  # noqa: S603 (it runs the user's own program)
             pod["command"],
             cwd=pod["folder"],
             env={**os.environ, **pod["environment"]},
@@ -125,27 +125,27 @@ def _start(folder: Path, pod: dict[str, Any], prctl: Callable[[int, int], None])
         )
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], told: Sequence[int]) -> tuple[int, int] | None:
-    """Return which process decided the trial and its exit code; None where we are to end it.
+def _wait(processes: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]) -> tuple[int, int] | None:
+    """Return the process that decided the trial and its exit code; None if we must end the trial.
 
-    That is where the tuner is gone, or a signal has told us.
+    We must end it when the tuner has ended, or on a signal.
 
-    As in the training operator: the first process's success (the master's) ends the job well, and any
-    failure ends it badly.
+    As in the training operator, the job succeeds when the first process (the master) succeeds, and fails when
+    any process fails.
     """
     while True:
         for index, process in enumerate(processes):
             code = process.poll()
             if code is not None and (code != 0 or index == 0):
-                # A signal's number is negative here; a shell, and a kubelet, say 128 + n.
+                # Python reports signal n as -n; a shell and the kubelet report 128 + n.
                 return index, code if code >= 0 else 128 - code
         readable, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
-        if told or (readable and not os.read(sys.stdin.fileno(), 1)):
+        if signals or (readable and not os.read(sys.stdin.fileno(), 1)):
             return None
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End every process, and every child of theirs; politely first."""
+    """End all processes and their children: first with SIGTERM, then with SIGKILL."""
     for process in processes:
         _signal_group(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
@@ -154,7 +154,7 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
-    # What is still a child of ours are orphans that came back: kill until there is none.
+    # Remaining children are orphans that were reparented to us: kill until none is left.
     for pid in iter(_any_child, None):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -168,7 +168,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def _any_child() -> int | None:
-    """Return a child that still lives, from Linux's /proc; None where there is none, or no /proc."""
+    """Return a child that is still alive, from Linux's /proc; None without children or /proc."""
     try:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     except OSError:
@@ -177,7 +177,7 @@ def _any_child() -> int | None:
 
 
 def _prctl() -> Callable[[int, int], None]:
-    """Return Linux's prctl, or nothing's: elsewhere the pipe and the sessions do their work alone."""
+    """Return Linux's prctl, or a function that does nothing: elsewhere pipe and sessions must do."""
     if sys.platform != "linux":
         return lambda _option, _value: None
     library = ctypes.CDLL(None, use_errno=True)

@@ -1,8 +1,8 @@
-"""The log formats that the tuner knows, by name.
+"""The known log formats, by name.
 
-`autotuner.dev/log-format: auto` offers each line to the readers in the order of `READERS`, the most specific
-first; a line belongs to the first one that recognises it. So a log may mix formats, as most do. The name of a
-framework stands for the readers of all that it prints.
+With `autotuner.dev/log-format: auto`, each line is passed to the readers in the order of `READERS`, the most
+specific first; a line belongs to the first reader that recognises it. So a log may mix formats, as most do.
+The name of a framework selects the readers of all the formats that it prints.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ READERS: Final[tuple[Format, ...]] = (
     bars.KERAS,
     text.FORMAT,
 )
-"""The readers, in the order in which a line is offered to them."""
+"""The readers, in the order in which they get a line."""
 
 FRAMEWORKS: Final[dict[str, tuple[str, tuple[Format, ...]]]] = {
     "huggingface": (
@@ -79,15 +79,15 @@ FRAMEWORKS: Final[dict[str, tuple[str, tuple[Format, ...]]]] = {
 }
 
 NAMES: Final[dict[str, str]] = {
-    AUTO: "told by the lines themselves (default)",
+    AUTO: "detected from the lines (default)",
     **{known.name: known.description for known in READERS},
     **{name: description for name, (description, _) in FRAMEWORKS.items()},
 }
-"""What `log-format` may say, with a description."""
+"""The values of `log-format`, with descriptions."""
 
 
 def readers(metric: Metric, log_format: str = AUTO) -> Sequence[tuple[str, Reader]]:
-    """Return new readers of a format, each with its name, in the order in which they are asked.
+    """Return new readers of a format, each with its name, in the order of use.
 
     Raises:
         ValueError: If no format has this name.

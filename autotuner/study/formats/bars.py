@@ -1,7 +1,7 @@
 """Progress bars: tqdm's (Lightning, NeMo, Accelerate), rich's (Lightning), Keras's.
 
-A bar prints the same values many times, and goes on showing what the epoch before has measured. So what it
-shows counts when its epoch is over: the last value of the full bar.
+A bar prints the same values many times, and continues to show those of the epoch before. So its value counts
+when its epoch is over: the last value of the full bar.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _TORCHTUNE: Final = re.compile(r"\s{0,8}(?P<epoch>\d{1,9})\|(?P<step>\d{1,12})\|
 class TqdmReader:
     """Reads tqdm's bars.
 
-    One that names no epoch counts when it is full, as one step; bars of several lengths, as of training and
-    validation, are kept apart. What names its data set itself, such as `val_acc`, counts when it changes.
+    A bar without an epoch counts when it is full, as one step. Bars of different lengths, as of training and
+    validation, are kept separate. A value that names its data set, such as `val_acc`, counts when it changes.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -39,7 +39,7 @@ class TqdmReader:
         self._shown: float | None = None
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
-        """Return what a bar shows of the metric."""
+        """Return the metric's values on a bar."""
         bar = _TQDM.search(line.text)
         if bar is None:
             return None
@@ -100,7 +100,7 @@ class TqdmReader:
         return self._before + count
 
     def _validated(self, at: Position, value: float, progress: float) -> tuple[Position, float | None]:
-        """Return where a validation's value belongs; one that changes within the epoch is a measurement."""
+        """Return the position of a validation value; one that changes within the epoch is a measurement."""
         is_new, self._shown = value != self._shown, value
         if is_new and progress < 1 and at.total:
             self._is_within = True
@@ -129,7 +129,7 @@ class RichBarReader:
         self._metric = metric
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
-        """Return what a bar shows of the metric."""
+        """Return the metric's values on a bar."""
         bar = _RICH.search(line.text)
         if bar is None:
             return None
@@ -160,8 +160,8 @@ _KERAS: Final = re.compile(
 class KerasReader:
     """Reads Keras's bar, `469/469 ━━━ 3s 5ms/step - accuracy: 0.88 - val_accuracy: 0.91`.
 
-    A bar under a line `Epoch 1/2` is of `fit`: without `val_`, its metrics are of the training. The next
-    bar without such a line is of `evaluate`.
+    A bar below a line `Epoch 1/2` belongs to `fit`: its metrics without `val_` are those of the training. The
+    next bar without such a line belongs to `evaluate`.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -172,7 +172,7 @@ class KerasReader:
         self._count = 0.0
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
-        """Return what a bar shows of the metric."""
+        """Return the metric's values on a bar."""
         bar = _KERAS.match(line.text)
         if bar is None:
             return None
@@ -205,9 +205,9 @@ _REACHED: Final = re.compile(
 
 
 class CheckpointReader:
-    """Reads what Lightning's ModelCheckpoint prints, `Epoch 2, global step 12: 'val_acc' reached 0.98`.
+    """Reads lines of Lightning's ModelCheckpoint, `Epoch 2, global step 12: 'val_acc' reached 0.98`.
 
-    Its lines, and EarlyStopping's, speak of the best value as well, which is no measurement.
+    Its lines, and EarlyStopping's, also contain the best value, which is not a measurement.
     """
 
     _SAYS = re.compile(r"\s{0,4}(?:Metric \S{1,160} improved|Epoch \d{1,9}, global step \d|Monitored metric)")

@@ -30,7 +30,7 @@ _SUBSET: Final = re.compile(r"\s{0,4}(?P<label>valid|test|train)\w{0,10} on '(?P
 
 
 class FairseqReader:
-    """Reads fairseq: training lines write `ppl=79.9`, validation lines `| ppl 118.06`; these are meant."""
+    """Reads fairseq: training lines have `ppl=79.9`, validation lines, which are meant, `| ppl 118.06`."""
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
@@ -82,7 +82,7 @@ _FIELD: Final = re.compile(
 class MegatronReader:
     """Reads Megatron-LM and GPT-NeoX: `validation loss at iteration 1000 | lm loss value: 2.5E+00 |`.
 
-    The lines of the training iterations carry the same name for a batch's loss; validation is meant.
+    The lines of training iterations have the same name for a batch's loss; the validation is meant.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -138,9 +138,9 @@ _OLMO_ROW: Final = re.compile(
 
 
 class OlmoReader:
-    """Reads OLMo: a header `[step=1/739328,epoch=0]`, and below it a metric a line.
+    """Reads OLMo: a header `[step=1/739328,epoch=0]`, and below it one metric per line.
 
-    Pretraining sees its data about once, so the epoch does not move; the step counts.
+    Pretraining sees its data about once, so the epoch does not change; the step is used.
     """
 
     def __init__(self, metric: Metric) -> None:

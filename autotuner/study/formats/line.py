@@ -16,8 +16,8 @@ NUMBER: Final = (
 )
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
 NUMBER_END: Final = r"(?![\w]|\.\d|,\d|\s?%\s?\|(?![A-Za-z]))"
-"""What ends a number: neither `1.2.3`, `0x10`, nor `0,93`, whose comma may separate decimals; nor a progress
-bar's own percentage."""
+"""What must not follow a number: excludes `1.2.3`, `0x10`, `0,93` (its comma may separate decimals), and a
+progress bar's own percentage."""
 
 ESCAPE: Final = re.compile(
     r"\x1b(?:\[[0-9;?]{0,64}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[@-Z\\-_])"
@@ -64,11 +64,11 @@ _TRANSLATED: Final = {"\u3001": ",", "\u3002": ".", "\u2212": "-"}
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line as the readers see it.
+    """One line as the readers get it.
 
-    `text` is clean; `indent` counts its leading blanks; `rank` is the process that a prefix names; `raw` is
-    the line before logging prefixes were removed, for messages; `is_redrawn` says that the line ended with a
-    carriage return, so that the next one takes its place on a terminal.
+    `text` is clean. `indent` counts its leading spaces. `rank` is the process that a prefix names. `raw` is
+    the line before logging prefixes were removed, for messages. `is_redrawn` says that the line ended with a
+    carriage return, so that the next line replaces it on a terminal.
     """
 
     text: str
@@ -78,12 +78,12 @@ class Line:
 
     @property
     def indent(self) -> int:
-        """The number of blanks at the start."""
+        """The number of spaces at the start."""
         return len(self.text) - len(self.text.lstrip())
 
 
 def clean(line: str, *, is_redrawn: bool = False) -> Line:
-    """Return a line without what terminals, launchers and loggers add to it."""
+    """Return a line without the additions of terminals, launchers and loggers."""
     text = ESCAPE.sub("", line)
     if not text.isascii():
         text = _FULL_WIDTH.sub(_narrow, text)
@@ -96,12 +96,12 @@ def clean(line: str, *, is_redrawn: bool = False) -> Line:
 
 
 def to_number(text: str) -> float:
-    """Return the value of what `NUMBER` matched."""
+    """Return the value of a text that `NUMBER` matched."""
     return float(text.replace(",", ""))
 
 
 def percent(count: float, total: float) -> float:
-    """Return a count of a total in percent, without the digits that a division adds."""
+    """Return a count as percentage of a total, without the spurious digits of the division."""
     return float(f"{100 * count / total:.12g}")
 
 

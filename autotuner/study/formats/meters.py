@@ -1,7 +1,7 @@
 """Meters of the vision examples: PyTorch's ImageNet example, torchvision's references, timm.
 
-A meter prints `value (average)`, and the average is what the data set gives; the last line of an evaluation
-holds it for the whole data set, or a summary line ` * Acc@1 76.130` does.
+A meter prints `value (average)`; the average is the value over the data set so far. The last line of an
+evaluation, or a summary line ` * Acc@1 76.130`, has the value for the whole data set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a format reads off a line: values of the metric, and where in the run they belong."""
+"""Readings of a log format: values of the metric on a line, and their position in the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autotuner.study.formats.line import NUMBER, NUMBER_END, Line, to_number
 
 
 class Label(StrEnum):
-    """The data that a value was measured on, as far as the log says."""
+    """The data set that a value was measured on, as far as the log says."""
 
     TRAIN = "training"
     VALIDATION = "validation"
@@ -23,9 +23,9 @@ class Label(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in the run a line stands: None for what it does not say.
+    """The position of a line in the run; None for what the line does not say.
 
-    `step` counts within the epoch where `total`, the steps of an epoch, is given.
+    `step` counts within the epoch if `total`, the number of steps of an epoch, is given.
     """
 
     epoch: float | None = None
@@ -42,7 +42,7 @@ class Position:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the line says nothing of where it stands."""
+        """Whether the line has no position."""
         return self.epoch is None and self.step is None
 
 
@@ -50,12 +50,12 @@ class Position:
 class Reading:
     """One value of the metric on one line.
 
-    `is_percent`: a percent sign follows, or the value was computed from a count and a total (then it is
-    100 times the fraction). `is_definite`: the format leaves no question of what is meant, so it counts
-    at once. `progress`, from 0 to 1, marks a value that the next line of the same kind replaces (a progress
-    bar, a running average); it counts when complete. `variant` tells apart what has the same name and
-    label, such as an evaluation of averaged weights; without a label, the format and `lead`, the words before
-    the name, do. `alternative` is another number of the line that might be meant as well.
+    `is_percent`: a percent sign follows, or the value was computed from a count and a total (then it is 100
+    times the fraction). `is_definite`: the format is unambiguous, so the value counts at once. `progress`,
+    from 0 to 1, marks a value that the next line of the same kind replaces (a progress bar, a running
+    average); it counts when complete. `variant` distinguishes readings with the same name and label, such as
+    an evaluation of averaged weights; without a label, the format and `lead`, the words before the name, do.
+    `alternative` is another number on the line that might be meant instead.
     """
 
     value: float
@@ -75,15 +75,15 @@ class Reading:
 
     @property
     def stream(self) -> tuple[Label, str]:
-        """What readings of one kind have in common."""
+        """A key that readings of the same kind share."""
         return self.label, self.variant or ("" if self.label else f"{self.format} {self.lead}".strip())
 
 
 class Metric:
-    """The metric's name, as it is compared with the names in a log.
+    """The metric's name, for comparison with the names in a log.
 
-    Case is ignored, and so is which of blank, `_`, `-`, `/` and `.` joins words: `val_loss` is also printed
-    as `val loss`, and `Acc@1` as `acc1`. A word more or less is another metric.
+    Case is ignored, and so is the character that joins words (space, `_`, `-`, `/` or `.`): `val_loss` is
+    also printed as `val loss`, and `Acc@1` as `acc1`. A name with one word more or less is another metric.
     """
 
     def __init__(self, name: str, threshold: float) -> None:
@@ -98,7 +98,7 @@ class Metric:
 
     @property
     def first_word(self) -> str:
-        """A text that every line with the metric contains, in lower case."""
+        """A lower-case text that every line with the metric contains."""
         return re.split(r"[@\d]", self._words[0])[0].lower()
 
     @property
@@ -117,12 +117,12 @@ class Metric:
 
     @cached_property
     def is_error_rate(self) -> bool:
-        """Whether the name is that of an error in percent or as a fraction."""
+        """Whether the name is that of an error rate, in percent or as a fraction."""
         return bool(_ERROR.search(self.name))
 
 
 def _spelled(word: str) -> str:
-    """Return an expression for a word whose number may be set off: `acc1`, `Acc@1`."""
+    """Return an expression for a word whose number may be separated: `acc1`, `Acc@1`."""
     parts = re.findall(r"@?\d+|@|[^\d@]+", word)
     return "".join(
         (r"[@_-]?" if part[0] in "@0123456789" and at else "") + re.escape(part.lstrip("@"))
@@ -131,7 +131,7 @@ def _spelled(word: str) -> str:
 
 
 def key(name: str) -> str:
-    """Return a name as it is compared."""
+    """Return a name in the form used for comparison."""
     return _JOINTS.sub("_", name.strip().strip("\"'`*:").casefold()).strip("_").replace("@", "")
 
 
@@ -154,7 +154,7 @@ _LABEL: Final = re.compile(
 
 
 def label_in(text: str) -> Label:
-    """Return what the last word of a text that names a data set says."""
+    """Return the label of the last word of a text that names a data set."""
     found = Label.UNKNOWN
     for match in _LABEL.finditer(text):
         found = Label.TRAIN if match["train"] else Label.VALIDATION if match["val"] else Label.TEST
@@ -238,16 +238,16 @@ def digits_of(text: str) -> int:
 
 
 class Reader(Protocol):
-    """Reads one log's lines; may remember what a few lines before said, such as a table's header."""
+    """Reads the lines of one log; may remember earlier lines, such as a table's header."""
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
-        """Return the metric's values on a line; None where the line is not of this format."""
+        """Return the metric's values on a line; None if the line is not of this format."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A log format: its name, what it is, and how a reader of it is made."""
+    """A log format: its name, its description, and its reader."""
 
     name: str
     description: str

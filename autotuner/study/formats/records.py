@@ -1,4 +1,4 @@
-"""Records on a line: JSON, Python's dictionaries, MLPerf's, DLLogger's and Katib's lines.
+"""Records on one line: JSON, Python dictionaries, lines of MLPerf, DLLogger and Katib.
 
 Hugging Face's Trainer and Accelerate's examples print dictionaries, the SDK prints JSON.
 """
@@ -29,7 +29,7 @@ _ITEM: Final = re.compile(
     r"[\"'](?P<name>[^\"'{}\n]{1,160})[\"']\s{0,4}:\s{0,4}(?:[\"'](?P<text>[^\"'\n]{0,160})[\"']|(?P<bare>\[[^\]\n]{0,400}\]?|[^\s,{}\"']{1,80})"
     r"|(?P<opens>\{))",
 )
-"""One item of a dictionary: an evaluator that cannot evaluate, and stays linear."""
+"""One item of a dictionary: parses in linear time, without evaluating anything."""
 _NUMBER: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
 _EPOCHS: Final = ("epoch", "epoch_num", "epochs", "current_epoch")
 _STEPS: Final = (
@@ -49,7 +49,7 @@ Items = list[tuple[str, str]]
 
 
 def items_of(text: str) -> Items:
-    """Return the innermost names and their values as text."""
+    """Return the innermost names with their values as text."""
     return [
         (match["name"], match["text"] if match["text"] is not None else match["bare"])
         for match in _ITEM.finditer(text)
@@ -77,7 +77,7 @@ def _first(named: Mapping[str, str], names: tuple[str, ...]) -> float | None:
 
 
 class DictionaryReader:
-    """Reads `{...}` of JSON or Python wherever it stands on a line."""
+    """Reads `{...}` of JSON or Python anywhere on a line."""
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
@@ -118,7 +118,8 @@ class DictionaryReader:
                 return label
         if label := label_in(lead):
             return label
-        # {"train": {"accuracy": 0.9}, "val": {"accuracy": 0.8}} needs the nesting, which a label cannot say.
+        # {"train": {"accuracy": 0.9}, "val": {"accuracy": 0.8}} needs the nesting, which a label cannot
+        # express.
         names = {key(name) for name, _ in items}
         own = key(self._metric.name)
         has_sibling = any(f"{word}_{own}" in names for word in ("val", "valid", "eval", "test", "validation"))
@@ -126,7 +127,7 @@ class DictionaryReader:
 
 
 class NestedReader:
-    """Reads JSON whose metrics stand below the name of a data set, as `{"val": {"accuracy": 0.8}}`."""
+    """Reads JSON with metrics below the name of a data set, such as `{"val": {"accuracy": 0.8}}`."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -204,7 +205,7 @@ class MLPerfReader:
         number = value_of(named.get("value", ""))
         if not self._metric.is_named(named.get("key", "")) or number is None:
             return []
-        # A target quality is logged under names of its own; `metadata` holds the epoch.
+        # The target quality is logged under other names; `metadata` holds the epoch.
         position = _position(items, self._metric).or_else(context)
         return [Reading(number[0], position, Label.VALIDATION, line.raw, is_definite=True, digits=number[2])]
 
@@ -244,7 +245,7 @@ class DLLoggerReader:
             for name, value in items
             if self._metric.is_named(name) and (number := value_of(value)) is not None
         ]
-        # The summary at the end repeats the last epoch's, or its best: it stands at no step.
+        # The summary at the end repeats the values of the last or best epoch, and has no step.
         return [] if step and not numbers and not position.epoch else readings
 
 

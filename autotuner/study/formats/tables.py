@@ -1,7 +1,8 @@
 """Tables: a header with the metric's name, and rows of numbers below it.
 
-With bars (detectron2, PrettyTable, Lightning's box), with commas (CSV) or with blanks (fastai, skorch,
-Ultralytics). A row counts where it has as many cells as the header; of rows a class, only the one over all.
+Columns are separated by bars (detectron2, PrettyTable, Lightning's box), commas (CSV) or spaces (fastai,
+skorch, Ultralytics). A row counts if it has as many cells as the header. Of rows per class, only the overall
+row counts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _TASK: Final = re.compile(
 )
 _COPY: Final = re.compile(r"\s{0,4}copypaste:\s{1,4}(?=[\w.-]{1,20},)")
 _FIELDS: Final = re.compile(r"[:=]\s?[\d'\"]")
-"""What lines with names of their own have, and rows of a table have not."""
+"""Characters of lines that have their own names, which rows of a table do not contain."""
 _EPOCHS: Final = frozenset({"epoch", "ep", "epochs", "e"})
 _STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step", "#"})
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
@@ -43,7 +44,7 @@ class _Header:
 
 
 class TableReader:
-    """Reads rows below a header; remembers one header, and the last epoch that a row named."""
+    """Reads rows below a header; remembers one header, and the last epoch of a row."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -52,7 +53,7 @@ class TableReader:
         self._epoch: float | None = None
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
-        """Return the metric's cell of a row; an empty list for the table's other lines."""
+        """Return the metric's cell of a row; an empty list for other lines of the table."""
         text = line.text
         if task := _TASK.search(text):
             self._task = task["task"].lower()
@@ -157,7 +158,7 @@ def _cells(text: str) -> tuple[str, list[str]]:
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Return whether cells are names: no word of theirs is a number."""
+    """Return whether cells are names: they contain no number as a word."""
     if not all(cell and len(cell) <= _MAX_CELL for cell in cells):
         return False
     return not any(_CELL.fullmatch(word) for cell in cells for word in cell.split())
@@ -199,7 +200,7 @@ _COCO_PREFIX: Final = re.compile(r"^(?:(?:coco|val|eval|test|bbox|segm|box|mask|
 
 
 class CocoReader:
-    """Reads the summary of the COCO tools: fractions, however its names are written elsewhere."""
+    """Reads the summary of the COCO tools: always fractions, however other tools print these metrics."""
 
     def __init__(self, metric: Metric) -> None:
         self._name = _COCO_PREFIX.sub("", key(metric.name))

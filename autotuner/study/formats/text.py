@@ -1,8 +1,8 @@
-"""Free text and `key=value`: the metric's name, something that stands for "is", and a number.
+"""Free text and `key=value`: the metric's name, a separator or "is", and a number.
 
-Most hand-written logs are of this format, and several others use its search for names within a line of their
-own. Words before a name change what it means: the best value so far, a target and a threshold are no
-measurements of this epoch.
+Most hand-written logs have this format, and several other formats use its search for names within their own
+lines. Words before a name change its meaning: the best value so far, a target or a threshold is not a
+measurement of this epoch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _IS: Final = (
     r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>[A-Za-z][\w ,()-]{0,60}?)(?:\s?[:=]|\sis)\s{0,4}"
     r"|(?P<blank>\s{1,12}))"
 )
-"""What stands between a name and its number."""
+"""What may separate a name from its number."""
 _NOT_MEASURED: Final = re.compile(
     r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
     r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
@@ -67,7 +67,7 @@ _DUMP: Final = re.compile(
     r"(?![\w])|--)",
     re.IGNORECASE,
 )
-"""What a line starts with that repeats a configuration, or what a checkpoint holds."""
+"""The start of a line that repeats a configuration or the content of a checkpoint."""
 _MAX_LEAD: Final = 300
 _NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
 _OLD: Final = re.compile(
@@ -76,12 +76,12 @@ _OLD: Final = re.compile(
 _BECOMES: Final = re.compile(
     rf"\s{{0,4}}(?:-{{1,2}}>|=>|\u2192)\s{{0,4}}{NUMBER}|\s\d{{3}}(?![\d%/])", re.IGNORECASE
 )
-"""What makes a number only a part: `0.80 -> 0.95`, `1 234`."""
+"""What follows a number that is only a part of a value: `0.80 -> 0.95`, `1 234`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The metric's name with a number, somewhere on a line."""
+    """The metric's name with a number on a line."""
 
     start: int
     end: int
@@ -109,11 +109,11 @@ class Finder:
         )
 
     def mentions(self, text: str) -> bool:
-        """Return whether a line contains the metric's first word at all: a fast check."""
+        """Return whether a line contains the metric's first word: a fast check."""
         return self._word in text.lower()
 
     def find(self, text: str) -> Iterator[Found]:
-        """Yield what a line says of the metric, from left to right."""
+        """Yield the metric's occurrences on a line, from left to right."""
         if not self.mentions(text):
             return
         for match in self._named.finditer(text):
@@ -124,14 +124,14 @@ class Finder:
                     yield found
 
     def sibling(self, text: str) -> str:
-        """Return the validation's name of this metric, such as `val_acc` for `acc`; nothing without one."""
+        """Return the metric's name on validation data, such as `val_acc` for `acc`; empty without one."""
         if self.metric.label is not Label.UNKNOWN or not self.mentions(text):
             return ""
         match = self._sibling.search(text)
         return match["sibling"] if match else ""
 
     def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
-        """Return whether a number is the metric's value, and neither an old one nor a part of something."""
+        """Return whether a number is the metric's value, rather than an old value or a part of something."""
         after = number.end()
         if match["blank"] and not _is_number_after_blank(number, text):
             return False
@@ -141,7 +141,7 @@ class Finder:
         if _OLD.search(text, 0, match.start()) or _is_cell(match, text, after):
             return False
         if match["of_what"] and not _WHOLE_SET.search(match["of_what"]):
-            return False  # `Accuracy of plane: 60 %` speaks of a class
+            return False  # `Accuracy of plane: 60 %` is about one class
         return not _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or ""))
 
     def _found(self, match: re.Match[str], number: re.Match[str], text: str) -> Found | None:
@@ -182,7 +182,7 @@ class Finder:
 
 
 def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
-    """Return whether a number behind a blank is a value: `auc 0.79`, not `top 5 of`."""
+    """Return whether a number after a space is a value: `auc 0.79`, not `top 5 of`."""
     text_of = number["value"]
     return bool(
         "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
@@ -190,7 +190,7 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
 
 
 def _skeleton(lead: str) -> str:
-    """Return the words before a name, without numbers: what tells apart two kinds of lines."""
+    """Return the words before a name, without numbers: they distinguish kinds of lines."""
     words = (word for word in lead[-_MAX_LEAD:].split() if not any(c.isdigit() for c in word))
     letters = ("".join(c for c in word.lower() if c.isalpha()) for word in words)
     return " ".join(word for word in letters if word and word not in _NO_WORDS)
@@ -202,7 +202,7 @@ def _words_before(match: re.Match[str], text: str) -> str:
 
 
 def _is_cell(match: re.Match[str], text: str, after: int) -> bool:
-    """Return whether a value is the first of several cells, whose header is not known."""
+    """Return whether a value is the first of several cells with an unknown header."""
     bars = "|\u2502\u2503"
     if not any(bar in match[0][len(match["name"]) :] for bar in bars):
         return False
@@ -223,7 +223,7 @@ class TextReader:
         self._metric = metric
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
-        """Return what the line says of the metric."""
+        """Return the metric's values on the line."""
         text = line.text
         if not self._finder.mentions(text) or _DUMP.match(text):
             return None
@@ -251,7 +251,7 @@ class TextReader:
 
 
 def _progress(line: Line, found: Found) -> float | None:
-    """Return how far a running average is, or that the next line takes this one's place."""
+    """Return the progress of a running average, or that the next line replaces this one."""
     if found.average is not None and (pair := _PAIR.search(line.text)):
         count, total = float(pair["count"]), float(pair["total"])
         return 1.0 if count >= total - 1 else count / total
@@ -259,7 +259,7 @@ def _progress(line: Line, found: Found) -> float | None:
 
 
 def _alternative(found: Found) -> float | None:
-    """Return the number in parentheses, if it may be an average that is meant as well."""
+    """Return the number in parentheses, if it may be an average that is meant instead."""
     other = found.average
     if other is None or other == found.value or abs(found.value + other - 100) < 0.1:  # noqa: PLR2004 (an error)
         return None

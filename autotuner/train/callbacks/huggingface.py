@@ -12,6 +12,8 @@ that is no number is left out of them.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections.abc import Mapping
 from enum import Enum
@@ -53,6 +55,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         environment = os.environ if environment is None else environment
         self.hyperparameters = sdk.hyperparameters(environment)
         self._throughput = Throughput()
+        self._epoch: dict[str, float] = {}
         for name in self.hyperparameters:
             argument = _RENAMED.get(name, name)
             if name not in _BATCH and argument in args.__dataclass_fields__:
@@ -72,6 +75,21 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             set_seed(args.seed)
         # A filtered loss looks well while the run diverges.
         args.logging_nan_inf_filter = False
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,  # noqa: ANN401 (whatever the `Trainer` was given)
+        **_: object,
+    ) -> None:
+        """Learn how many samples and optimizer steps an epoch has; a stream has no length."""
+        del state, control
+        with contextlib.suppress(TypeError, AttributeError, NotImplementedError):
+            batches = len(train_dataloader)
+            self._epoch["steps_per_epoch"] = math.ceil(batches / args.gradient_accumulation_steps)
+            self._epoch["samples_per_epoch"] = len(train_dataloader.dataset)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -95,7 +113,8 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if not numbers:
             return
         step = numbers.pop("epoch", state.epoch or 0.0)
-        sdk.report(step, **numbers, samples_per_second=self._throughput.samples_per_second)
+        told = {**self._epoch, "samples_per_second": self._throughput.samples_per_second}
+        sdk.report(step, **{**told, **numbers})
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object

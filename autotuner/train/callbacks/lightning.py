@@ -13,7 +13,10 @@ nothing in a log before the run is over.
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.utilities.parsing import lightning_getattr, lightning_hasattr, lightning_setattr
@@ -93,4 +96,9 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         if isinstance(batches, int) and batches:
             epoch = trainer.current_epoch + min((trainer.fit_loop.batch_idx + 1) / batches, 1)
         metrics = {name: value for name, value in trainer.callback_metrics.items() if name != "epoch"}
-        sdk.report(epoch, **metrics, samples_per_second=self._throughput.samples_per_second)
+        told: dict[str, Any] = {"samples_per_second": self._throughput.samples_per_second}
+        if isinstance(batches, int):
+            told["steps_per_epoch"] = math.ceil(batches / trainer.accumulate_grad_batches)
+        with contextlib.suppress(TypeError, AttributeError, NotImplementedError):
+            told["samples_per_epoch"] = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
+        sdk.report(epoch, **{**told, **metrics})

@@ -1,4 +1,4 @@
-"""Optimizers for large batches, and those that they are compared with, by name."""
+"""Optimizers for large batches, and the ones they are compared with, by name."""
 
 from autotuner.train.optimizers.groups import parameter_groups
 from autotuner.train.optimizers.lamb import Lamb

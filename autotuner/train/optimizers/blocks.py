@@ -1,9 +1,9 @@
-"""Parameters as blocks: what layer-wise optimizers share.
+"""The common base of layer-wise optimizers, which treat parameters as blocks.
 
-LARS, LAMB and LANS treat each parameter tensor as one block, and scale its update by a ratio of norms. Here
-stand: sorting parameters into batches that torch's foreach kernels take in one launch, norms that are those
-of the whole parameter even where this process holds a shard of it (FSDP2's `DTensor`), ratios that are
-defined for a block of zeros, and the loop over groups.
+LARS, LAMB and LANS treat each parameter tensor as one block, and scale its update by a ratio of norms. This
+module has what they share: batches of parameters for one launch of PyTorch's foreach kernels, norms of the
+whole parameter even if this process holds a shard of it (FSDP2's `DTensor`), ratios that are defined for a
+block of zeros, and the loop over groups.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Parameters of one device, type and sharding, which are stepped together.
+    """Parameters with the same device, type and sharding, which are updated together.
 
-    `parameters` are as the optimizer knows them; `weights` and `gradients` are the parts of them that this
-    process holds.
+    `parameters` are the optimizer's own; `weights` and `gradients` are the parts of them that this process
+    holds.
     """
 
     parameters: list[Tensor]
@@ -40,10 +40,10 @@ class Batch:
     sharded_over: tuple[int, ...]
 
     def norms(self, tensors: Tensors) -> Tensor:
-        """Return the 2-norm of each block, as one vector in float32 or better.
+        """Return the 2-norm of each block, as one vector in at least float32.
 
-        `tensors` are the parts that this process holds. Collective where parameters are sharded: one
-        all-reduce for all blocks.
+        `tensors` are the parts that this process holds. Collective if parameters are sharded: one all-reduce
+        for all blocks.
         """
         kind = torch.promote_types(tensors[0].dtype, torch.float32)
         norms = torch.stack(foreach.norm(tensors, 2, dtype=kind))
@@ -56,11 +56,11 @@ class Batch:
 
 
 class BlockOptimizer(Optimizer):
-    """The loop over groups and batches; a subclass says how one batch is stepped."""
+    """The loop over groups and batches; a subclass implements the update of one batch."""
 
     @abstractmethod
     def step_batch(self, batch: Batch, group: Mapping[str, Any]) -> None:
-        """Step these parameters by the hyperparameters of their group, without gradients being recorded."""
+        """Update these parameters with the hyperparameters of their group, without recording gradients."""
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -68,10 +68,10 @@ class BlockOptimizer(Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step. A closure is evaluated first, with gradients on, and its value returned.
+        """Take one step. A closure is evaluated first, with gradients enabled, and its value is returned.
 
         Raises:
-            RuntimeError: A gradient is sparse: a norm of the block needs all of it.
+            RuntimeError: A gradient is sparse; the norm of a block needs all of it.
         """
         loss = None
         if closure is not None:
@@ -83,17 +83,18 @@ class BlockOptimizer(Optimizer):
         return loss
 
     def moments(self, batch: Batch, name: str) -> list[Tensor]:
-        """Return a running average of each block, the parts that this process holds; zeros at first."""
+        """Return a running average of each block (the part that this process holds); initially zeros."""
         for parameter in batch.parameters:
             if name not in self.state[parameter]:
                 self.state[parameter][name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return _local(self.state[parameter][name] for parameter in batch.parameters)
 
     def count(self, batch: Batch) -> list[float]:
-        """Count a step of each block, and return how many there have been, this one included.
+        """Count a step of each block, and return the number of its steps, including this one.
 
-        A block for itself, for one that joins later (unfrozen, or unused so far) corrects the bias of its
-        moments from its own beginning. On the host, as torch's own optimizers keep it: nothing waits.
+        Blocks count separately, because one that joins later (unfrozen, or unused so far) corrects the bias
+        of its moments from its own start. The count is on the host, as in PyTorch's own optimizers: nothing
+        waits.
         """
         steps = []
         for parameter in batch.parameters:
@@ -106,9 +107,9 @@ class BlockOptimizer(Optimizer):
 
 
 def add_scaled(targets: Tensors, updates: Tensors, factors: Tensor | None, *, by: float = 1.0) -> None:
-    """Add `by * factor * update` to each target in place; a factor of 1 where `factors` is None.
+    """Add `by * factor * update` to each target in place; the factor is 1 if `factors` is None.
 
-    The factors, one a block, stay on the device.
+    The factors, one per block, stay on the device.
     """
     if factors is None:
         foreach.add_(targets, updates, alpha=by)
@@ -117,29 +118,29 @@ def add_scaled(targets: Tensors, updates: Tensors, factors: Tensor | None, *, by
 
 
 def ratios(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Return numerator / denominator, and 1 where either is zero.
+    """Return numerator / denominator, or 1 where either is zero.
 
-    A block of zeros has no scale to adapt to, and would without this stay zero for ever. The papers leave it
-    open; their authors' code does so.
+    A block of zeros has no scale to adapt to, and would otherwise stay zero for ever. The papers do not
+    define this case; their authors' code does the same.
     """
     return torch.where((numerator > 0) & (denominator > 0), numerator / denominator, 1.0)
 
 
 def check(**values: float) -> None:
-    """Refuse hyperparameters out of range, by name: decay rates in [0, 1), the others 0 or more.
+    """Check hyperparameters by name: decay rates must be in [0, 1), the others 0 or more.
 
     Raises:
         ValueError: With name, value and rule.
     """
     for name, value in values.items():
         if not value >= 0:
-            raise ValueError(f"{name} is {value}: it must be 0 or more")
+            raise ValueError(f"{name} is {value}: must be 0 or more")
         if name in {"beta1", "beta2", "momentum"} and not value < 1:
-            raise ValueError(f"{name} is {value}: it must be less than 1")
+            raise ValueError(f"{name} is {value}: must be less than 1")
 
 
 def _batches(parameters: Iterable[Tensor]) -> list[Batch]:
-    """Sort the parameters that have a gradient into batches; the others are not stepped."""
+    """Sort the parameters that have a gradient into batches; the others are not updated."""
     alike: dict[tuple[Any, ...], list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is None:

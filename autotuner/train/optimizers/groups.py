@@ -1,8 +1,8 @@
-"""Which parameters large-batch recipes leave alone.
+"""Parameter groups: biases and normalisations get neither weight decay nor trust ratios.
 
 Goyal et al. 2017 (arXiv:1706.02677, section 5.3) and every recipe since apply no weight decay to biases and
-normalisations: few numbers, whose size carries meaning. Layer-wise optimizers leave them out of the trust
-ratio, too: |w| / |gradient| of a bias that starts at zero is no measure of anything.
+normalisations. Layer-wise optimizers exclude them from the trust ratio, too: |w| / |gradient| of a bias that
+starts at zero is meaningless.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import nn
 __all__ = ["parameter_groups"]
 
 _NORMS: Final = re.compile(r"Norm(\d[dD])?$")
-"""Normalisations by the names of their classes: torch's own (BatchNorm2d, LayerNorm, RMSNorm, ...) and those
-that libraries bring with them (LlamaRMSNorm), whose weights may have more than one dimension."""
+"""Normalisations by class name: PyTorch's own (BatchNorm2d, LayerNorm, RMSNorm, ...) and those of libraries
+(LlamaRMSNorm), whose weights may have more than one dimension."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Sort a model's trainable parameters into a group that decays and adapts, and one that does neither.
 
-    The second has what belongs to a normalisation, and whatever has at most one dimension, as biases do. A
-    parameter that two modules share is listed once. Any optimizer takes the groups; those that know no
-    `adapt` pass it over. Empty groups are left out.
+    The second has the parameters of normalisations, and those with at most one dimension, such as biases. A
+    parameter that two modules share is listed once. Every optimizer accepts the groups; those that do not
+    know `adapt` ignore it. Empty groups are omitted.
     """
     decaying: list[nn.Parameter] = []
     exempt: list[nn.Parameter] = []

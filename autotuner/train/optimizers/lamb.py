@@ -1,4 +1,4 @@
-"""LAMB: Adam whose step in each layer is in proportion to the layer's weights.
+"""LAMB: Adam with a step size in each layer that is proportional to the layer's weights.
 
 You, Li, Reddi et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", ICLR 2020
 (arXiv:1904.00962), Algorithm 2. What LARS is to SGD, LAMB is to AdamW.
@@ -27,8 +27,8 @@ class Lamb(BlockOptimizer):
         r = m / (1 - beta1**t) / (sqrt(v / (1 - beta2**t)) + eps) + weight_decay * w
         w <- w - lr * |w| / |r| * r
 
-    The ratio of a block whose weights or update are zero is 1. The paper does not clip gradients; where a
-    recipe does, use `torch.nn.utils.clip_grad_norm_` before the step.
+    The ratio of a block whose weights or update are zero is 1. The paper does not clip gradients; if a recipe
+    does, use `torch.nn.utils.clip_grad_norm_` before the step.
 
     Args:
         params: Parameters or groups. A group with `adapt: False` takes steps of AdamW: biases and
@@ -57,7 +57,7 @@ class Lamb(BlockOptimizer):
         )
 
     def step_batch(self, batch: Batch, group: Mapping[str, Any]) -> None:
-        """Step these parameters."""
+        """Update these parameters."""
         beta1, beta2 = group["betas"]
         steps = self.count(batch)
         first, second = self.moments(batch, "exp_avg"), self.moments(batch, "exp_avg_sq")
@@ -65,7 +65,8 @@ class Lamb(BlockOptimizer):
         foreach.mul_(second, beta2)
         foreach.addcmul_(second, batch.gradients, batch.gradients, value=1 - beta2)
 
-        # Both corrections of bias go into the root, which is a pass over memory fewer than one each.
+        # Both bias corrections are applied to the root: one pass over memory less than applying them
+        # separately.
         biases = [1 - beta1**step for step in steps]
         roots = foreach.sqrt(second)
         foreach.mul_(roots, [b / (1 - beta2**step) ** 0.5 for b, step in zip(biases, steps, strict=True)])

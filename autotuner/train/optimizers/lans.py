@@ -1,7 +1,7 @@
 """LANS: LAMB with normalised gradients and Nesterov's look-ahead.
 
 Zheng, Lin, Zha and Li, "Accelerated Large Batch Optimization of BERT Pretraining in 54 minutes", 2020
-(arXiv:2006.13484), Algorithm 2. It took batches of 96 thousand where LAMB took 64.
+(arXiv:2006.13484), Algorithm 2. It trained with batches of 96 thousand, LAMB with 64 thousand.
 """
 
 from __future__ import annotations
@@ -61,19 +61,20 @@ class Lans(BlockOptimizer):
         )
 
     def step_batch(self, batch: Batch, group: Mapping[str, Any]) -> None:
-        """Step these parameters."""
+        """Update these parameters."""
         beta1, beta2 = group["betas"]
         steps = self.count(batch)
         first, second = self.moments(batch, "exp_avg"), self.moments(batch, "exp_avg_sq")
         lengths = batch.norms(batch.gradients)
-        # A gradient of zeros stays one: there is no direction to normalise.
+        # A gradient of zeros stays zero: there is no direction to normalise.
         lengths = torch.where(lengths > 0, lengths, 1.0).to(batch.gradients[0].dtype)
         gradients = foreach.div(batch.gradients, lengths.unbind())
         foreach.lerp_(first, gradients, 1 - beta1)
         foreach.mul_(second, beta2)
         foreach.addcmul_(second, gradients, gradients, value=1 - beta2)
 
-        # Both corrections of bias go into the root, which is a pass over memory fewer than one each.
+        # Both bias corrections are applied to the root: one pass over memory less than applying them
+        # separately.
         biases = [1 - beta1**step for step in steps]
         roots = foreach.sqrt(second)
         foreach.mul_(roots, [b / (1 - beta2**step) ** 0.5 for b, step in zip(biases, steps, strict=True)])

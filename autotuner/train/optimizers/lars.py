@@ -1,8 +1,8 @@
-"""LARS: SGD with momentum whose step in each layer is in proportion to the layer's weights.
+"""LARS: SGD with momentum and a step size in each layer that is proportional to the layer's weights.
 
 You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks", 2017 (arXiv:1708.03888),
-Algorithm 1. The learning rate that most layers need at a large batch makes those diverge, in the first
-epochs, whose ratio |weights| / |gradient| is small; LARS gives each layer a rate in that ratio.
+Algorithm 1. In the first epochs, the learning rate that most layers need at a large batch makes layers with a
+small ratio |weights| / |gradient| diverge; LARS gives each layer a rate proportional to that ratio.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Lars(BlockOptimizer):
         v <- momentum * v + trust * (g + weight_decay * w)
         w <- w - lr * v
 
-    The learning rate stands outside of the velocity, as in `torch.optim.SGD`. That is the paper's algorithm
-    while the rate is constant, and with a schedule it is the paper's with the momentum correction of Goyal
-    et al. 2017 (arXiv:1706.02677, remark 3), so schedules need nothing further. The trust of a block whose
-    weights or gradient are zero is 1.
+    The learning rate is outside of the velocity, as in `torch.optim.SGD`. With a constant rate this is the
+    paper's algorithm; with a schedule it is the paper's with the momentum correction of Goyal et al. 2017
+    (arXiv:1706.02677, remark 3), so schedules need nothing else. The trust of a block whose weights or
+    gradient are zero is 1.
 
     Args:
         params: Parameters or groups. A group with `adapt: False` takes steps of SGD with momentum: biases
@@ -39,7 +39,7 @@ class Lars(BlockOptimizer):
         lr: Learning rate; with the usual trust coefficient, around 1 to 30.
         momentum: Decay of the velocity.
         weight_decay: The paper's beta, an L2 penalty.
-        trust_coefficient: The paper's eta: by which part of its norm a block changes in a step at lr 1.
+        trust_coefficient: The paper's eta: the fraction of its norm by which a block changes at lr 1.
 
     Raises:
         ValueError: A hyperparameter is out of range.
@@ -65,13 +65,13 @@ class Lars(BlockOptimizer):
         super().__init__(params, defaults)
 
     def step_batch(self, batch: Batch, group: Mapping[str, Any]) -> None:
-        """Step these parameters."""
+        """Update these parameters."""
         decay = group["weight_decay"]
         updates: Tensors = batch.gradients
         trust = None
         if group["adapt"]:
             weights, gradients = batch.norms(batch.weights), batch.norms(batch.gradients)
-            # Where the gradient is zero, the sum |g| + decay * |w| is not: the block asks for its own test.
+            # If the gradient is zero, the sum |g| + decay * |w| is not: this case needs its own test.
             sum_ = torch.where(gradients > 0, gradients + decay * weights, 0.0)
             trust = ratios(group["trust_coefficient"] * weights, sum_)
         if decay:

@@ -23,7 +23,7 @@ _ADAM_EPSILON: Final = {"adamw": 1e-8, "lamb": 1e-6, "lans": 1e-6}
 
 
 def make_optimizer(model: nn.Module, hyperparameters: Mapping[str, Any]) -> Optimizer:
-    """Make the optimizer that the hyperparameters ask for, with biases and normalisations in their own group.
+    """Make the optimizer that the hyperparameters name, with biases and normalisations in their own group.
 
         hp = sdk.hyperparameters(optimizer="sgd", learning_rate=0.1, weight_decay=1e-4)
         optimizer = train.make_optimizer(model, hp)
@@ -33,7 +33,7 @@ def make_optimizer(model: nn.Module, hyperparameters: Mapping[str, Any]) -> Opti
         hyperparameters: `optimizer` (one of `OPTIMIZERS`; `sgd` if absent), `learning_rate` or `lr`,
             and, each with the usual default, `weight_decay` (0), `momentum` (0.9; SGD and LARS), `beta1`,
             `beta2`, `epsilon` (0.9, 0.999, 1e-8 for AdamW and 1e-6 for LAMB and LANS),
-            `trust_coefficient` (0.001; LARS). Others are passed over, so it can be all there are.
+            `trust_coefficient` (0.001; LARS). Others are ignored, so you can pass all of them.
 
     Raises:
         ValueError: The name is unknown, or a hyperparameter is missing or out of range.
@@ -42,13 +42,13 @@ def make_optimizer(model: nn.Module, hyperparameters: Mapping[str, Any]) -> Opti
     name = get("optimizer", "sgd")
     lr = get("learning_rate", get("lr"))
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer is {name!r}: it must be one of {', '.join(OPTIMIZERS)}")
+        raise ValueError(f"optimizer is {name!r}: must be one of {', '.join(OPTIMIZERS)}")
     if lr is None:
-        raise ValueError("there is no learning rate: give `learning_rate` or `lr`, such as 0.1")
+        raise ValueError("there is no learning rate: set `learning_rate` or `lr`, for example 0.1")
     groups = parameter_groups(model, get("weight_decay", 0.0))
-    # Under top-k compression the exchange of gradients has SGD's momentum, which must not be applied twice.
+    # With top-k compression the gradient exchange applies SGD's momentum, which must not be applied twice.
     momentum = 0.0 if hook_momentum(model, hyperparameters) else get("momentum", 0.9)
-    # torch's one-pass kernels; where a parameter is not on a GPU, torch chooses.
+    # PyTorch's fused kernels; if a parameter is not on a GPU, PyTorch chooses.
     fused = True if all(parameter.is_cuda for parameter in model.parameters()) else None
     if name == "sgd":
         return SGD(groups, lr, momentum=momentum, fused=fused)

@@ -1,8 +1,8 @@
 """Classify scikit-learn's digits with DistributedDataParallel: an ordinary training script.
 
-It knows nothing of the autotuner. Batch size and hyperparameters come as arguments, the process group from
-the environment that the training operator sets (MASTER_ADDR, RANK, WORLD_SIZE), and the metric is printed
-the ordinary way, `accuracy=0.93 epoch=3`. `train_sdk.py` is the same training with the autotuner's SDK.
+It does not depend on the autotuner. Batch size and hyperparameters are arguments, the process group comes
+from the environment that the training operator sets (MASTER_ADDR, RANK, WORLD_SIZE), and the metric is
+printed as `accuracy=0.93 epoch=3`. `train_sdk.py` is the same training with the autotuner's SDK.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def train(  # noqa: PLR0913, PLR0917 (a training has many knobs; that is why there is a tuner)
+def train(  # noqa: PLR0913, PLR0917 (a training has many hyperparameters)
     batch_size: int,
     learning_rate: float,
     momentum: float,

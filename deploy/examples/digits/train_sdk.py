@@ -1,6 +1,6 @@
 """The training of `train.py` with the autotuner's SDK: no arguments to parse, no line to format.
 
-Run by hand it trains with the defaults given here; in a trial the tuner's values take their place.
+Without the autotuner it trains with the defaults given here; in a trial, the tuner's values replace them.
 """
 
 from train import train
@@ -9,7 +9,7 @@ from autotuner import sdk
 
 
 def main() -> None:
-    """Train with what the environment says, and report to the tuner."""
+    """Train with the hyperparameters from the environment, and report to the tuner."""
     hp = sdk.hyperparameters(batch_size=32, learning_rate=0.05, momentum=0.9, seed=0)
 
     def report(epoch: int, accuracy: float) -> None:

@@ -1,8 +1,8 @@
 """Train a small vision transformer on scikit-learn's digits with Hugging Face's Trainer.
 
-The one line for the autotuner is the callback: it puts the trial's batch size, learning rate and whatever
-else is named like a training argument into the arguments, and reports what `Trainer` logs. Run by hand,
-without the tuner, the script trains with the arguments written here.
+The only line for the autotuner is the callback: it sets the trial's batch size, learning rate and every other
+hyperparameter that is named like a training argument, and reports what `Trainer` logs. Without the tuner, the
+script trains with the arguments given here.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ def main() -> None:
         num_train_epochs=15,
         per_device_train_batch_size=32,
         learning_rate=3e-3,
-        warmup_steps=0.1,  # less than one: a part of the run, so it fits every batch size
+        warmup_steps=0.1,  # less than one: a fraction of the run, so it fits every batch size
         lr_scheduler_type="cosine",
         eval_strategy="epoch",
         logging_strategy="epoch",
@@ -48,7 +48,7 @@ def main() -> None:
         report_to="none",
         disable_tqdm=True,
     )
-    tuner = HuggingFaceCallback(args)  # before the model, for its weights to follow the trial's seed
+    tuner = HuggingFaceCallback(args)  # before the model, so that its weights follow the trial's seed
     model = ViTForImageClassification(
         ViTConfig(
             image_size=8,

@@ -1,8 +1,8 @@
-"""What each recipe reaches at each batch size, at its best learning rate: the plot beside this file.
+"""Measure what each recipe reaches at each batch size, at its best learning rate: the plot in this folder.
 
-It answers, by brute force, the question that the tuner answers with a few dozen trials: up to which batch
-size does the accuracy hold, and with what? Every recipe gets every learning rate, five seeds each, and is
-shown at the rate with the best mean. Below stand the trials of the tuner, which knows none of this.
+It answers by brute force the question that the tuner answers with a few dozen trials: up to which batch size
+is the target met, and with which recipe? Every recipe is run at every learning rate with five seeds, and
+shown at the rate with the best mean. Below are the trials of the tuner, which knows none of this.
 
     python sweep.py              # some minutes on one core; writes sweep.csv and sweep.svg
     python sweep.py --draw-only  # sweep.svg from sweep.csv and tuned.csv
@@ -43,13 +43,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 COLUMNS = ("recipe", "batch_size", "learning_rate", "seed", "accuracy")
 TRIAL_COLUMNS = ("number", "purpose", "batch_size", "optimizer", "warmup", "learning_rate", "outcome", "best")
 CONFIRMATIONS = 3
-"""Fresh runs that have to meet the target, unless the job asks for another number."""
+"""Fresh runs that must meet the target, unless the job sets another number."""
 MET = {"reached", "promising"}
 """Outcomes of trials that count as having met the target."""
 
 
 def best_accuracy(hyperparameters: Mapping[str, Any]) -> float:
-    """Return the best accuracy of a run: the tuner, too, asks whether a run reaches the target somewhere."""
+    """Return the best accuracy of a run: like the tuner, it counts the best step."""
     seen = [0.0]
     alone = Processes(rank=0, count=1, device=torch.device("cpu"))
     learn(hyperparameters, alone, lambda _epoch, accuracy, *_: seen.append(accuracy))
@@ -57,7 +57,7 @@ def best_accuracy(hyperparameters: Mapping[str, Any]) -> float:
 
 
 def sweep(path: Path) -> None:
-    """Run every recipe at every batch size and rate with every seed, and write a line for each."""
+    """Run every recipe at every batch size and rate with every seed, and write one line per run."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -96,7 +96,7 @@ def best_rates(path: Path) -> dict[str, dict[int, list[float]]]:
 
 
 def take_trials(source: TextIO, path: Path) -> None:
-    """Write what the tuner tried, and how that ended, a line a trial."""
+    """Write the tuner's trials and their outcomes, one line per trial."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, TRIAL_COLUMNS, extrasaction="ignore")
         writer.writeheader()
@@ -104,14 +104,14 @@ def take_trials(source: TextIO, path: Path) -> None:
 
 
 def draw_trials(axes: Axes, source: Path, colours: Mapping[str, Any]) -> int:
-    """Mark the batch sizes of the tuner's trials, coloured by recipe; return the one that it confirmed."""
+    """Mark the batch sizes of the tuner's trials, coloured by recipe; return the confirmed one."""
     with source.open(newline="") as file:
         trials = list(csv.DictReader(file))
     names = {(choices["optimizer"], choices["warmup"] > 0): name for name, choices in RECIPES.items()}
     for trial in trials:
         recipe = names.get((trial["optimizer"], float(trial["warmup"]) > 0), "")
         has_met = trial["outcome"] in MET
-        # Some choices, such as LAMB without warm-up, are none of the sweep's recipes.
+        # Some choices, such as LAMB without warm-up, are not recipes of the sweep.
         colour = colours.get(recipe, "grey")
         axes.plot(int(trial["batch_size"]), int(has_met), "o" if has_met else "x", markersize=4, color=colour)
     axes.set_yticks([0, 1], ["missed", "met"])
@@ -123,7 +123,7 @@ def draw_trials(axes: Axes, source: Path, colours: Mapping[str, Any]) -> int:
 
 
 def draw(source: Path, trials: Path, target: Path) -> None:
-    """Draw accuracy over batch size: the mean of the seeds, and their range as a band; and the trials."""
+    """Draw accuracy over batch size (the mean of the seeds, and their range as a band), and the trials."""
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[7, 1])
     colours = {}
@@ -159,7 +159,7 @@ def draw(source: Path, trials: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Sweep, unless told not to, and draw."""
+    """Sweep, unless an option says otherwise, and draw."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""Classify scikit-learn's digits with a network that large batches are hard on.
+"""Classify scikit-learn's digits with a network that is hard to train with large batches.
 
-Six layers and no normalisation: with the learning rate that a batch of 64 likes, plain SGD gets through; at
-512 there are 78 steps in the run instead of 631, each would have to be larger, and the first ones, from
-random weights, then throw the network off. Warm-up and layer-wise rates (LARS, LAMB) are made for that.
-Which of them to use, at which rate, is left to whoever runs this: it all comes from the environment.
+It has six layers and no normalisation. At a batch of 64, plain SGD trains it. At 512 the run has 78 steps
+instead of 631; each would have to be larger, and then the first steps, from random weights, make the training
+diverge. Warm-up and layer-wise rates (LARS, LAMB) are made for this case. Recipe and rates come from the
+environment.
 
     autotuner tune deploy/examples/large_batch/job.yaml
 """
@@ -28,7 +28,7 @@ def learn(
     # The split is the same in every run; only the training is seeded.
     digits = load_digits()
     train_x, test_x, train_y, test_y = train_test_split(
-        torch.tensor(digits.data, dtype=torch.float32) / 6 - 0.8,  # about zero, by about one
+        torch.tensor(digits.data, dtype=torch.float32) / 6 - 0.8,  # mean about zero, deviation about one
         torch.tensor(digits.target),
         test_size=0.25,
         random_state=0,
@@ -44,10 +44,10 @@ def learn(
     # `optimizer`, `learning_rate`, `momentum`, `weight_decay`, `trust_coefficient`
     optimizer = train.make_optimizer(model, hp)
 
-    # Each process takes its share of every global batch, in micro-batches if memory asks for them.
+    # Each process takes its share of every global batch, in micro-batches if memory requires it.
     batches = train.GlobalBatches(len(train_x), hp["batch_size"], processes, seed=hp["seed"])
     micro_batches = train.MicroBatches(model, loss, hp.get("micro_batch_size"), meter=meter)
-    # `schedule` and `warmup`, as parts of the run: its number of steps depends on the batch size.
+    # `schedule` and `warmup`, as fractions of the run, because its number of steps depends on the batch size.
     schedule = train.make_schedule(optimizer, train.make_curve(hp), steps=batches.steps(hp["epochs"]))
 
     for epoch in range(hp["epochs"]):
@@ -70,7 +70,7 @@ def loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Te
 
 
 def main() -> None:
-    """Train with what the environment says; by hand, with these defaults: plain SGD at a batch of 64."""
+    """Train with the hyperparameters from the environment; by default, plain SGD at a batch of 64."""
     torch.set_num_threads(1)
     hp = sdk.hyperparameters(
         batch_size=64,
@@ -78,7 +78,7 @@ def main() -> None:
         optimizer="sgd",
         momentum=0.9,
         weight_decay=1e-4,
-        trust_coefficient=0.2,  # so that LARS likes rates as large as SGD does, and one range serves both
+        trust_coefficient=0.2,  # so that LARS needs rates as large as SGD's, and one range suits both
         warmup=0.0,
         schedule="constant",
         epochs=30,
@@ -89,7 +89,7 @@ def main() -> None:
         sdk.report(
             epoch,
             accuracy=accuracy,
-            # What the tuner keeps beside the metric: how noisy gradients are, and how fast the run is.
+            # Quantities that the tuner keeps with the metric: the noise of the gradients, and the throughput.
             noise_scale=meter.value,
             samples_per_second=throughput.samples_per_second,
         )

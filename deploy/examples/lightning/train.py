@@ -1,8 +1,8 @@
 """Train a small convolutional network on scikit-learn's digits with Lightning.
 
-The one line for the autotuner is the callback: it replaces `batch_size` of the data module and
-`learning_rate` of the module by the trial's before training starts, and reports after each validation. Run by
-hand, without the tuner, the script trains with the values written here.
+The only line for the autotuner is the callback: it replaces `batch_size` of the data module and
+`learning_rate` of the module by the trial's before training starts, and reports after each validation.
+Without the tuner, the script trains with the values given here.
 """
 
 import torch
@@ -29,11 +29,11 @@ class Digits(LightningDataModule):
         self.train, self.test = TensorDataset(parts[0], parts[2]), TensorDataset(parts[1], parts[3])
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Read `batch_size` now, not in the constructor: the callback has set it in between."""
+        """Read `batch_size` here, not in the constructor, because the callback sets it in between."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Return the test set, all of it at once."""
+        """Return the test set as one batch."""
         return DataLoader(self.test, batch_size=len(self.test))
 
 
@@ -60,12 +60,12 @@ class Network(LightningModule):
         return nn.functional.cross_entropy(self.layers(images), labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
-        """Log the metric, which the callback reports."""
+        """Log the metric; the callback reports it."""
         images, labels = batch
         self.log("accuracy", (self.layers(images).argmax(1) == labels).float().mean())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make the optimizer of the trial's name and learning rate."""
+        """Make the optimizer with the trial's name and learning rate."""
         return make_optimizer(self, self.hparams)
 
 

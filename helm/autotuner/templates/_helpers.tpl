@@ -15,7 +15,7 @@ room for the longest suffix within the 63 of a name that becomes a label. */}}
 {{- end -}}
 {{- end }}
 
-{{/* What never changes in the life of a release: a Deployment's selector is immutable. */}}
+{{/* Labels that never change: a Deployment's selector is immutable. */}}
 {{- define "autotuner.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "autotuner.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -69,7 +69,7 @@ annotations:
 {{- end -}}
 {{- end }}
 
-{{/* The controller's file: the values' settings, and those that follow from other values. */}}
+{{/* The controller's file: the settings in `config`, and those that follow from other values. */}}
 {{- define "autotuner.config" -}}
 {{- $derived := dict
   "namespaces" .Values.namespaces
@@ -83,34 +83,35 @@ annotations:
 {{- toYaml (merge $derived .Values.config) -}}
 {{- end }}
 
-{{/* Everything that the controller may do to the jobs of a namespace; each rule has its use. */}}
+{{/* The controller's permissions in each namespace that it watches. */}}
 {{- define "autotuner.rules" -}}
-# Registered jobs are read and their status annotations patched; trials are made and removed.
+# Read registered jobs and patch their status annotations; create and delete trials.
 - apiGroups: [kubeflow.org]
   resources: [pytorchjobs]
   verbs: [get, list, watch, create, patch, delete]
-# How a trial's pods fare, and how they ended.
+# Read the state of a trial's pods, and how they ended.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
-# The metrics that a trial prints.
+# Read the metrics that a trial prints.
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
-# The ledger of a job's finished trials.
+# Keep the ledger of a job's finished trials.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, create, patch]
-# What the controller tells a job's user.
+# What the controller tells a job's user; and why a trial's pods are not created or do not start, which stands
+# in Events alone. Without `list`, hold-ups are told without these words.
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, list, patch]
 {{- with .Values.rbac.extraRules }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
-{{/* The one who is given rights. */}}
+{{/* The subject of the role bindings. */}}
 {{- define "autotuner.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "autotuner.serviceAccountName" . }}

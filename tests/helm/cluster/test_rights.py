@@ -51,7 +51,7 @@ def test_rendered_rights_and_settings_are_enough_for_a_whole_tuning(
 
     with running(controller):
         eventually(job.is_in("Done", "Failed", "Invalid"), 120)
-        eventually(lambda: "TuningDone" in job.events())
+        eventually(lambda: "StudyDone" in job.events())
         requests = {name for name in controller.metrics() if name.startswith("autotuner_api_requests_total")}
         assert controller.terminate()[0] == 0
 

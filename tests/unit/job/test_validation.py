@@ -7,8 +7,12 @@ import re
 import pytest
 
 from autotuner.job.validation import validate, wellformed
-from tests.builders import annotations, manifest, replica
+from tests.builders import annotations, container, manifest, replica
 from tests.wrong_jobs import CONTAINERS, IMAGELESS, REFUSED, REPLICAS, UNFIT, changed
+
+
+def launched(*command):
+    return manifest(master=replica(container(command=command)))
 
 
 @pytest.mark.parametrize(("made", "says"), [*REFUSED, *UNFIT])
@@ -33,6 +37,9 @@ def test_what_the_cluster_would_refuse_is_a_mistake(made, says):
          changed(f"{REPLICAS}/Worker/template/metadata", {"labels": {"scheduling.x-k8s.io/pod-group": "g"}}),
             "one pod group",
         ),
+        (launched("torchrun", "--rdzv_id=7", "t.py"), r"--rdzv_id is '7'.*example --rdzv_id=\$\(PET_RDZV_ID"),
+        (launched("sh", "-c", "torchrun --rdzv-id run1 t.py"), "--rdzv-id is 'run1'.*train together"),
+        (launched("torchrun", "--max-restarts=3", "t.py"), "--max-restarts is '3'.*example --max-restarts=0"),
     ],
 )  # fmt: skip
 def test_what_runs_otherwise_than_its_owner_may_think_is_a_warning(made, says):
@@ -45,6 +52,11 @@ def test_what_runs_otherwise_than_its_owner_may_think_is_a_warning(made, says):
 def test_a_job_that_is_ready_has_neither_mistakes_nor_warnings():
     found = validate(manifest(worker=replica()))
     assert (found.mistakes, found.warnings) == ((), ())
+
+
+def test_a_rendezvous_of_the_trials_own_is_no_warning():
+    own = ("torchrun", "--rdzv_id=$(PET_RDZV_ID)", "--max_restarts=0", "t.py")
+    assert validate(launched(*own)).warnings == ()
 
 
 def test_a_job_that_is_not_registered_may_run():

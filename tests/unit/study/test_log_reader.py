@@ -278,6 +278,12 @@ def test_the_extras_of_the_sdk_keep_their_last_finite_value():
     assert reader.extras == {"noise_scale": 20, "samples_per_second": 5}
 
 
+def test_the_size_of_an_epoch_counts_where_the_sdk_says_it_alone():
+    said = '{"autotuner": 1, "step": 1, "accuracy": 0.5, "steps_per_epoch": 4, "samples_per_epoch": 1000}\n'
+    reader = read('{"steps_per_epoch": 1, "samples_per_epoch": 8}\n' + said)
+    assert reader.extras == {"steps_per_epoch": 4, "samples_per_epoch": 1000}
+
+
 def test_memory_does_not_grow_with_a_line_that_never_ends():
     reader = LogReader(parse_target("accuracy >= 0.9"))
     for _ in range(2000):

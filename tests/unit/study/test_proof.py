@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotuner.study.proof import Reason, batch_doubts, findings, identical_runs, resumed_runs
+from autotuner.study.finding import Reason
+from autotuner.study.proof import batch_doubts, findings, identical_runs
+from autotuner.study.resumed import resumed_runs
 from autotuner.trial import Measurement, Outcome, Purpose
 from tests.builders import NOON, suggestion, trial
 

@@ -166,7 +166,7 @@ def _register(_processes, hyperparameters):
         ({"compression": "topk"}, (False, 0.7, 0.0)),
         ({"compression": "topk", "optimizer": "lars"}, (False, 0.0, 0.7)),
         ({"compression": "topk", "optimizer": "lamb"}, (False, 0.0, None)),
-        ({"compression": "gzip"}, "compression is 'gzip': it must be one of none, bf16, powersgd, topk"),
+        ({"compression": "gzip"}, "compression is 'gzip': must be one of none, bf16, powersgd, topk"),
     ],
 )
 def test_momentum_is_applied_once_wherever_it_is(two_processes, hyperparameters, expected):

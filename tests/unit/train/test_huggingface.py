@@ -98,6 +98,7 @@ def test_a_trial_trains_at_its_batch_size_and_reports_every_evaluation(tmp_path,
     assert [line["step"] for line in evaluations] == [1.0, 2.0]
     assert all(0 <= line["eval_accuracy"] <= 1 for line in evaluations)
     assert {line["learning_rate"] for line in found if "learning_rate" in line} == {0.25}
+    assert {(line["samples_per_epoch"], line["steps_per_epoch"]) for line in found} == {(64, 2)}
 
 
 def test_without_the_tuner_nothing_is_changed_but_reports(tmp_path, capsys):

@@ -94,6 +94,7 @@ def test_a_trial_trains_at_its_batch_size_and_reports_every_validation(tmp_path,
     assert [line["step"] for line in found] == [1, 2]
     assert all(0 <= line["accuracy"] <= 1 for line in found)
     assert found[-1]["samples_per_second"] > 0
+    assert [(line["samples_per_epoch"], line["steps_per_epoch"]) for line in found] == [(64, 2)] * 2
 
 
 def test_validations_within_an_epoch_are_reported_at_their_part_of_it(tmp_path, capsys):

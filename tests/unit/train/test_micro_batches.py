@@ -118,7 +118,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(caplog
     assert (step.samples, step.micro_batch, step.accumulation) == (24, 3, 8)
     assert [record.message for record in caplog.records] == [
         f"a micro-batch of {size} did not fit into memory;"
-        f" going on with {half}, and the same global batch of 24"
+        f" continuing with {half} and the same global batch of 24"
         for size, half in ((24, 12), (12, 6), (6, 3))
     ]
     micro_batches.backward(batch(24, seed=2))

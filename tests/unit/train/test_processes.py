@@ -85,10 +85,10 @@ def _refused(processes, hyperparameters):
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [
-        ({"layout": "pipeline"}, "layout is 'pipeline': it must be one of ddp, fsdp"),
+        ({"layout": "pipeline"}, "layout is 'pipeline': must be one of ddp, fsdp"),
         (
             {"layout": "fsdp", "compression": "topk"},
-            "compression is 'topk': layout fsdp has none and bf16 only",
+            "compression is 'topk': must be none or bf16 with layout fsdp",
         ),
     ],
 )

@@ -1,0 +1,73 @@
+"""Read what the cluster says of an object that holds a trial up: its Events, and Kueue's Workload.
+
+Why no pod is created (a quota, a webhook) and why a volume is not mounted stands in Events alone. Listing
+them is a right that the chart gives, and that the controller can do without: where it is refused, hold-ups
+are told without these words. Kueue's Workloads are read where the chart's `rbac.extraRules` allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final
+
+from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
+from autotuner.backends.kubernetes.pods import entries, mapping, sentence
+
+_MOST_EVENTS: Final = 100
+_ASK_AGAIN: Final = timedelta(hours=1)
+"""After a refusal, which a change of the role may lift."""
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class ClusterWords:
+    """Asks the API server for reasons, and does without where it may not.
+
+    Args:
+        api: The API server.
+        clock: Returns the present, in UTC.
+    """
+
+    def __init__(self, api: Api, clock: Callable[[], datetime]) -> None:
+        self._api = api
+        self._clock = clock
+        self._refused: dict[tuple[str, str], datetime] = {}
+
+    def warning(self, namespace: str, uid: str) -> str:
+        """Return the newest Warning Event on an object; empty without one."""
+        selector = f"involvedObject.uid={uid},type=Warning"
+        found = self._list(
+            namespace, "events", core_path(namespace, "events"), fieldSelector=selector, limit=_MOST_EVENTS
+        )
+        return sentence(max(found, key=_last_seen)) if found else ""
+
+    def admission(self, namespace: str, uid: str) -> str:
+        """Return what Kueue says of the admission of a job; empty where it says nothing, or not to us."""
+        path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/workloads"
+        found = self._list(
+            namespace, "workloads", path, labelSelector=f"kueue.x-k8s.io/job-uid={uid}", limit=1
+        )
+        for workload in found:
+            for condition in entries(mapping(workload.get("status")).get("conditions")):
+                if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
+                    return sentence(condition)
+        return ""
+
+    def _list(self, namespace: str, kind: str, path: str, **query: object) -> list[Mapping[str, Any]]:
+        key, now = (namespace, kind), self._clock()
+        if now - self._refused.get(key, _LONG_AGO) < _ASK_AGAIN:
+            return []
+        try:
+            return list(entries(self._api.list(path, **query).get("items")))
+        except RequestFailed as error:
+            # What cannot be told now costs no pass.
+            if error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
+                self._refused[key] = now
+            return []
+
+
+def _last_seen(event: Mapping[str, Any]) -> str:
+    series = mapping(event.get("series"))
+    seen = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return max(str(each or "") for each in seen)

@@ -1,0 +1,63 @@
+"""Read the script that a job runs, where it is a file of this machine: for warnings, never for proof."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.errors import InvalidJob
+from autotuner.job.wiring import MAX_TEXT
+
+_MAX_MODULES: Final = 16
+_IMPORT: Final = re.compile(r"^[ \t]{0,40}(?:from|import)[ \t]{1,8}(\w[\w.]{0,200})", re.MULTILINE)
+
+
+def script_text(manifest: Mapping[str, Any], surroundings: Surroundings) -> str | None:
+    """Return the script of the first pod with the modules beside it that it imports.
+
+    None where no script is named that can be read here, or where it is longer than `MAX_TEXT`: what is not
+    seen whole does not show what is missing.
+    """
+    try:
+        first = pods(manifest, surroundings, port=0)[0]
+    except (InvalidJob, LookupError):
+        return None
+    file = next(_scripts(first.command, first.folder), None)
+    text = None if file is None else _read(file)
+    if file is None or text is None:
+        return None
+    modules = dict.fromkeys(match[1].replace(".", "/") for match in _IMPORT.finditer(text))
+    for module in [name for name in modules if (file.parent / f"{name}.py").is_file()][:_MAX_MODULES]:
+        imported = _read(file.parent / f"{module}.py")
+        if imported is None or len(text) + len(imported) > MAX_TEXT:
+            return None
+        text += "\n" + imported
+    return text
+
+
+def _scripts(command: Sequence[str], folder: Path) -> Iterator[Path]:
+    words = [part for word in command for part in _split(word[:MAX_TEXT])]
+    for before, word in zip(["", *words], words, strict=False):
+        named = word.replace(".", "/") + ".py" if before == "-m" else word
+        if named.endswith(".py") and len(named) < 4096 and (folder / named).is_file():  # noqa: PLR2004 (PATH_MAX)
+            yield folder / named
+
+
+def _split(word: str) -> list[str]:
+    try:
+        return shlex.split(word, comments=True)
+    except ValueError:
+        return word.split()
+
+
+def _read(file: Path) -> str | None:
+    try:
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            text = opened.read(MAX_TEXT + 1)
+    except OSError:
+        return None
+    return text if len(text) <= MAX_TEXT else None

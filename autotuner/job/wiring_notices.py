@@ -1,0 +1,25 @@
+"""Say in a study's status what its job's manifest does not pass on, as long as no run has shown more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autotuner.job.job import Job
+from autotuner.job.wiring import WiringWarning, wiring_warnings
+from autotuner.spec import TuningSpec
+from autotuner.trial import Purpose, Trial
+
+
+def wiring_notices(
+    job: Job, spec: TuningSpec, trials: Sequence[Trial] = (), script: str | None = None
+) -> list[WiringWarning]:
+    """Return the doubts about a job that its trials leave.
+
+    What cannot be seen in the manifest is said until a run of another setting than the job's own has measured
+    something: from then on the curves show whether settings have an effect.
+    """
+    ended = [trial for trial in trials if not trial.is_running and trial.variables is not None]
+    read = {name for trial in ended for name in trial.variables or ()} if ended else None
+    is_shown = any(t.measurements and t.suggestion.purpose is not Purpose.BASELINE for t in trials)
+    found = wiring_warnings(job.manifest, list(spec.search_space), script, read)
+    return [warning for warning in found if warning.is_seen or not is_shown]

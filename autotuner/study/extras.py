@@ -1,0 +1,84 @@
+"""What a log says besides the metric: throughput and noise scale, and what only the SDK's own lines may say.
+
+A configuration that is printed has a `batch_size` as well, which need not be the one that is trained. So the
+trained batch size, and which variables were read, count only where `autotuner.sdk` has written them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Final
+
+from autotuner.study.formats.line import NUMBER
+from autotuner.study.formats.records import value_of
+
+NAMES: Final = ("noise_scale", "samples_per_second")
+"""What any line may carry."""
+SDK_NAMES: Final = ("batch_size", "samples_per_epoch", "steps_per_epoch", "steps_per_second")
+"""What `autotuner.sdk.report` alone may carry: it counts as said of the training itself."""
+MAX_VARIABLES: Final = 100
+_MAX_NAME: Final = 64
+_LARGEST: Final = 1e15
+_SDK: Final = '{"autotuner"'
+_FORMAT: Final = 1
+
+
+class Extras:
+    """Collects what a log says besides the metric, line by line.
+
+    `values` holds the last value of each name. `variables` are the hyperparameters that the script has read
+    through the SDK; None where it has not said.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+        self.variables: tuple[str, ...] | None = None
+
+    def note(self, text: str) -> bool:
+        """Take a line; return whether it says nothing of a metric, being the SDK's list of variables."""
+        entry = _sdk_entry(text)
+        if "reads" in entry:
+            self._read(entry["reads"])
+            return True
+        for name in NAMES:
+            if name in text and (match := _pattern(name).search(text)):
+                value = value_of(match[1])
+                if value is not None and math.isfinite(value[0]):
+                    self.values[name] = value[0]
+        for name in SDK_NAMES:
+            said = entry.get(name)
+            if isinstance(said, int | float) and not isinstance(said, bool) and abs(said) < _LARGEST:
+                self.values[name] = float(said)
+        return False
+
+    def _read(self, names: object) -> None:
+        told = (
+            [n for n in names if isinstance(n, str) and len(n) <= _MAX_NAME]
+            if isinstance(names, list)
+            else []
+        )
+        known = dict.fromkeys((*(self.variables or ()), *told))
+        self.variables = tuple(known)[:MAX_VARIABLES]
+
+
+def _sdk_entry(text: str) -> Mapping[str, Any]:
+    """Return the SDK's record on a line; empty where there is none of the format that is known."""
+    start = text.find(_SDK)
+    if start < 0:
+        return {}
+    try:
+        entry, _ = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return {}
+    return entry if isinstance(entry, dict) and entry.get("autotuner") == _FORMAT else {}
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"(?<![\w./@-]){name}[\"']?\s{{0,8}}[=:]\s{{0,8}}[\"']?({NUMBER})(?!\w|\.\d)", re.IGNORECASE
+    )

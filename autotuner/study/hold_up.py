@@ -1,0 +1,45 @@
+"""Say what keeps a trial from starting: a stable reason, and the cluster's own words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class HoldUpReason(StrEnum):
+    """Why a trial has not started, as metrics and Events name it; the first applies where several do."""
+
+    NO_POD = "NoPod"
+    """Pods were not created: a quota, an admission webhook, a gang scheduler whose queue is full."""
+    IMAGE = "Image"
+    CONFIGURATION = "Configuration"
+    """A container cannot be created: a Secret, a ConfigMap or a command is missing."""
+    UNSCHEDULABLE = "Unschedulable"
+    GANG = "Gang"
+    """A gang scheduler waits for room for all of the trial's pods."""
+    STARTING = "Starting"
+    """A container is being created for long, mostly for a volume that is not mounted."""
+    INITIALIZING = "Initializing"
+    """An init container has not ended."""
+    QUEUED = "Queued"
+    """A queue has not admitted the trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldUp:
+    """What holds a trial up.
+
+    `trial` is its number, `message` what the cluster says of it.
+    """
+
+    trial: int
+    reason: HoldUpReason
+    message: str
+
+    @property
+    def subject(self) -> str:
+        """What the sentence begins with, the same for as long as the hold-up lasts."""
+        return f"trial {self.trial} is held up ({self.reason}): "
+
+    def __str__(self) -> str:
+        return self.subject + self.message

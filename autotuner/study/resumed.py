@@ -1,0 +1,166 @@
+"""Find runs that go on where another trial's ended: they have resumed its checkpoint, and do not count.
+
+A resumed run meets the target at its first measurement, and would be stopped there. So its first step is
+compared with where fresh runs begin, and a first value that no fresh run began with is not counted before
+more of them have come.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Final
+
+from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
+from autotuner.trial import Trial
+
+MOST_RUNS: Final = 200
+"""Earlier runs with which a run is compared."""
+
+
+def resumed_runs(trials: Sequence[Trial], sign: int) -> list[Finding]:
+    """Return runs that go on where an earlier one ended, by their steps or by their values.
+
+    Runs that were found to resume are no measure of where a run begins; another may continue them in turn.
+    `sign` is 1 where a larger value is better, else -1.
+    """
+    return _sorted_out(trials, sign)[0]
+
+
+def unsettled_runs(trials: Sequence[Trial], sign: int) -> list[int]:
+    """Return the running trials that began where fresh runs end, and have not shown enough to tell why.
+
+    One that is stopped at its first measurement, for it meets the target, would never show it.
+    """
+    return _sorted_out(trials, sign)[1]
+
+
+def _sorted_out(trials: Sequence[Trial], sign: int) -> tuple[list[Finding], list[int]]:
+    found: list[Finding] = []
+    unsettled: list[int] = []
+    fresh: list[Member] = []
+    known: list[Member] = []
+    for trial in sorted(trials, key=lambda t: t.number):
+        points = points_of(trial)
+        if not points:
+            continue
+        member = (trial, points)
+        earlier = [other for other in known[-MOST_RUNS:] if _ended_before(other[0], trial)]
+        norm = fresh[-MOST_RUNS:]
+        source = _continued_steps(member, earlier, norm, sign)
+        source = source or _continued_values(member, earlier, norm, sign)
+        known.append(member)
+        if source is not None:
+            found.append(_finding(trial, points[0], source))
+        elif (
+            trial.is_running and earlier and len(points) < FEWEST_VALUES and _begins_high(points, norm, sign)
+        ):
+            unsettled.append(trial.number)
+        elif len(points) > 1:
+            # One point has no interval.
+            fresh.append(member)
+    return found, unsettled
+
+
+def _finding(trial: Trial, first: Point, source: Trial) -> Finding:
+    step, value = first
+    message = (
+        f"trial {trial.number} begins at step {step:g} with {value:g}, where trial {source.number} ended:"
+        " it seems to have resumed that trial's checkpoint, and is not counted; give each trial a folder"
+        " of its own, such as $(AUTOTUNER_OUTPUT_DIR)"
+    )
+    return Finding(Reason.RESUMED, (trial.number,), message, continues=source.number)
+
+
+def _continued_steps(
+    member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
+) -> Trial | None:
+    """Return the trial whose steps a run goes on counting, where all fresh runs begin at the beginning."""
+    points = member[1]
+    if not fresh or any(_begins_late(p[0][0], _interval((t, p), ())) for t, p in fresh):
+        return None
+    first, interval = points[0][0], _interval(member, fresh)
+    if not _begins_late(first, interval):
+        return None
+    for trial, before in reversed(earlier):
+        gap = first - before[-1][0]
+        start = fresh[0][1][0][1]
+        is_as_good = sign * (points[0][1] - start) >= 0.5 * sign * (before[-1][1] - start)
+        if 0 <= gap <= 1.5 * interval and is_as_good:
+            return trial
+    return None
+
+
+def _continued_values(
+    member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
+) -> Trial | None:
+    """Return the trial whose last value a run begins with, where all fresh runs begin far below their last.
+
+    A fast learner may begin high too. So the run must also have nothing left to learn; and either several
+    fresh runs agree on where a run begins, or the run has a batch no smaller than the one that it continues,
+    hence no more updates in its first interval than that one had, which needed `FEWEST_VALUES` of them.
+    """
+    trial, points = member
+    if len(points) < FEWEST_VALUES or not _begins_high(points, fresh, sign):
+        return None
+    firsts = [sign * p[0][1] for _, p in fresh]
+    gain = _gain(fresh, sign)
+    own = [sign * value for _, value in points]
+    if max(own) - own[0] > 0.1 * gain:
+        return None
+    agree = len(fresh) >= FEWEST_SINGLE and max(firsts) - min(firsts) <= 0.2 * gain
+    for other, before in reversed(earlier):
+        values = [sign * value for _, value in before]
+        is_slower = (
+            trial.suggestion.batch_size >= other.suggestion.batch_size
+            and len(values) > FEWEST_VALUES
+            and max(values[:FEWEST_VALUES]) < own[0] - 0.1 * gain
+        )
+        if abs(own[0] - values[-1]) <= 0.05 * gain and (agree or is_slower):
+            return other
+    return None
+
+
+def _begins_high(points: Sequence[Point], fresh: Sequence[Member], sign: int) -> bool:
+    """Return whether a run begins near where fresh runs end, of which each begins far below its last."""
+    if not fresh:
+        return False
+    gain = _gain(fresh, sign)
+    is_low = all(sign * (p[-1][1] - p[0][1]) > 0.5 * gain for _, p in fresh)
+    highest = max(sign * p[0][1] for _, p in fresh)
+    return gain > 0 and is_low and sign * points[0][1] - highest >= 0.7 * gain
+
+
+def _gain(fresh: Sequence[Member], sign: int) -> float:
+    first = statistics.median(sign * p[0][1] for _, p in fresh)
+    return statistics.median(sign * p[-1][1] for _, p in fresh) - first
+
+
+def _interval(member: Member, fresh: Sequence[Member]) -> float:
+    """Return the steps between two measurements: a run's own, or with one point the widest of fresh runs.
+
+    In steps of the optimizer, an epoch of a smaller batch has more of them.
+    """
+    trial, points = member
+    if len(points) > 1:
+        return points[1][0] - points[0][0]
+    size = trial.suggestion.batch_size
+    return max(
+        (
+            max(p[0][0], p[1][0] - p[0][0]) * max(1.0, other.suggestion.batch_size / size)
+            for other, p in fresh
+        ),
+        default=0.0,
+    )
+
+
+def _begins_late(first: float, interval: float) -> bool:
+    return interval > 0 and first > 2.5 * interval
+
+
+def _ended_before(other: Trial, trial: Trial) -> bool:
+    if other.is_running:
+        return False
+    if other.ended_at is not None and trial.started_at is not None:
+        return other.ended_at <= trial.started_at
+    return other.number < trial.number

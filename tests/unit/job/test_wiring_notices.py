@@ -1,0 +1,103 @@
+"""What a study's status says of its job's wiring, and what its runs take back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from autotuner.backends.local.pods import Surroundings
+from autotuner.backends.local.script import script_text
+from autotuner.job.wiring import MAX_TEXT
+from autotuner.job.wiring_notices import wiring_notices
+from autotuner.trial import Outcome, Purpose
+from tests.builders import container, job, manifest, replica, suggestion, trial
+
+BATCH = "--batch-size=$(AUTOTUNER_BATCH_SIZE)"
+
+
+def said(*trials, args=(), script=None):
+    made = job(master=replica(container(args=args)))
+    return [str(warning) for warning in wiring_notices(made, made.spec(), trials, script)]
+
+
+def baseline(**changed):
+    return trial(0, tried=suggestion(0, purpose=Purpose.BASELINE), **changed)
+
+
+def test_what_cannot_be_seen_is_said_until_runs_of_other_settings_show_it():
+    (only,) = said()
+    assert "cannot be seen from here" in only
+    assert said(baseline()) == [only]
+    assert said(baseline(), trial(1, outcome=None, values=())) == [only]
+    assert said(baseline(), trial(1)) == []
+
+
+def test_what_is_seen_to_be_missing_is_said_for_good():
+    (only,) = said(baseline(), trial(1), args=[BATCH])
+    assert "AUTOTUNER_LEARNING_RATE is referenced nowhere" in only
+
+
+def test_what_a_run_has_read_is_not_missing():
+    assert said(trial(1, variables=("batch_size", "learning_rate"))) == []
+    assert said(trial(1, variables=("learning_rate",)), args=[BATCH]) == []
+    assert said(trial(1, variables=("micro_batch_size", "learning_rate"))) == []
+
+
+def test_what_no_run_has_read_is_said_by_name():
+    (only,) = said(baseline(variables=("batch_size", "seed")))
+    assert "AUTOTUNER_LEARNING_RATE is referenced nowhere in command, args or env, nor has a run read" in only
+
+
+def test_a_run_that_goes_on_may_still_read_more():
+    (only,) = said(baseline(outcome=None, variables=("batch_size",)))
+    assert "cannot be seen from here" in only
+    lost = baseline(outcome=Outcome.LOST, values=(), variables=("learning_rate",))
+    assert said(lost, baseline(variables=("batch_size",))) == []
+
+
+@pytest.fixture
+def reads(tmp_path):
+    def script(command, args=()):
+        made = manifest(master=replica(container(command=command, args=args)))
+        return script_text(made, Surroundings(tmp_path, shell={}))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        (["python", "src/train.py"], ["--lr=1"]),
+        (["torchrun", "--nproc_per_node=2", "src/train.py"], []),
+        (["python", "-m", "src.train"], []),
+        (["sh", "-c", "cd . && exec python src/train.py --lr $AUTOTUNER_LEARNING_RATE"], []),
+    ],
+)
+def test_the_script_that_a_command_names_is_read(tmp_path, reads, command, args):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/train.py").write_text("import settings\nimport torch\n")
+    (tmp_path / "src/settings.py").write_text("import os; os.environ['AUTOTUNER_BATCH_SIZE']\n")
+    assert "AUTOTUNER_BATCH_SIZE" in reads(command, args)
+
+
+def test_a_script_that_is_not_there_or_too_long_counts_as_unseen(tmp_path, reads):
+    assert reads(["python", "train.py"]) is None
+    assert reads(["/usr/bin/entrypoint"]) is None
+    assert reads(None) is None
+    (tmp_path / "train.py").write_text("#" * (MAX_TEXT + 1))
+    assert reads(["python", "train.py"]) is None
+    (tmp_path / "train.py").write_text("import other\n")
+    (tmp_path / "other.py").write_text("#" * MAX_TEXT)
+    assert reads(["python", "train.py"]) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["import a\n" * 7000, "from " * 13_000, "'" * 65_000, "import " + "a." * 30_000]
+)
+def test_no_script_costs_more_than_a_moment(tmp_path, reads, text):
+    (tmp_path / "train.py").write_text(text)
+    started = time.process_time()
+    reads(["sh", "-c", f"python train.py {text}"])
+    reads(["python", "train.py"])
+    assert time.process_time() - started < 2

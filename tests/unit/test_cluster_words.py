@@ -1,0 +1,69 @@
+"""What the cluster says of an object that holds a trial up, and what happens where it may not be asked."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from autotuner.backends.kubernetes.cluster_words import ClusterWords
+from tests.unit.fake_api_server import FakeServer
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class World:
+    """An API server that answers with these objects, and a clock."""
+
+    def __init__(self):
+        self.now = NOON
+        self.status, self.items = 200, []
+        self.server = FakeServer(self._answer)
+        self.words = ClusterWords(self.server.api(), lambda: self.now)
+
+    def _answer(self, *_):
+        return self.status, {}, json.dumps({"items": self.items}).encode()
+
+
+@pytest.fixture
+def world():
+    world = World()
+    yield world
+    world.server.close()
+
+
+def test_the_newest_warning_event_of_the_object_is_told(world):
+    world.items = [
+        {"reason": "FailedCreatePod", "message": "exceeded quota", "lastTimestamp": "2026-01-01T11:59:00Z"},
+        {"reason": "Older", "message": "m", "lastTimestamp": "2026-01-01T11:00:00Z"},
+        {"reason": "Series", "message": "m", "series": {"lastObservedTime": "2026-01-01T11:30:00.000000Z"}},
+        {"reason": "NeverSeen"},
+    ]
+    assert world.words.warning("ns", "uid") == "FailedCreatePod: exceeded quota"
+    (_, path, query, *_) = world.server.requests[0]
+    assert path == "/api/v1/namespaces/ns/events"
+    assert query["fieldSelector"] == "involvedObject.uid=uid,type=Warning"
+
+
+def test_kueues_own_words_are_told(world):
+    waiting = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "no quota"}
+    world.items = [{"status": {"conditions": [waiting]}}]
+    assert world.words.admission("ns", "uid") == "Pending: no quota"
+    assert world.server.requests[0][2]["labelSelector"] == "kueue.x-k8s.io/job-uid=uid"
+
+
+@pytest.mark.parametrize("items", [[], [None, 3], [{"status": {"conditions": [{"type": "Admitted"}]}}]])
+def test_where_nothing_is_said_nothing_is_told(world, items):
+    world.items = items
+    assert world.words.admission("ns", "uid") == ""
+    assert world.words.warning("ns", "uid") == ""
+
+
+@pytest.mark.parametrize(("status", "asked"), [(403, 1), (404, 1), (500, 2)])
+def test_a_refusal_costs_no_pass_and_one_request_an_hour(world, status, asked):
+    world.status = status
+    assert [world.words.warning("ns", "uid") for _ in range(2)] == ["", ""]
+    assert len(world.server.requests) == asked
+    assert world.words.admission("ns", "uid") == ""
+    world.now += timedelta(hours=1)
+    world.status, world.items = 200, [{"reason": "FailedMount"}]
+    assert world.words.warning("ns", "uid") == "FailedMount"
