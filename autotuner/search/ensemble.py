@@ -302,7 +302,8 @@ class Ensemble:
         Of each, `owed` (m, 2) says how many more must reach the target, and how many may miss it until then.
         """
         found = sum(weight * member.confirmable(places, owed) for member, weight in self._weighed)
-        return np.asarray(found)
+        # What is settled is no average of rounded weights.
+        return np.where((owed[:, 0] <= 0) & (owed[:, 1] >= 0), 1.0, found)
 
     def any_feasible(self, places: Array) -> float:
         """Return the probability that any of the places meets the target, noise aside."""
