@@ -22,7 +22,7 @@ from autotuner.decide import next_action as deciding
 from autotuner.report import figures
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import HALF_A_DOUBLING, candidates, chance_alone
-from autotuner.search.model import margin_of
+from autotuner.search.shortfall import margin_of
 from autotuner.search.space import Space
 from autotuner.study.history import History
 

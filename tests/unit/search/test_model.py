@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from autotuner.search.data import Points, windows
-from autotuner.search.model import DRIFT, MAIN, RUN, Kernel, Posterior, Prior, fit, level, objective, slope
+from autotuner.search.model import DRIFT, MAIN, RUN, Kernel, Posterior, Prior, fit, objective
+from autotuner.search.shortfall import level, slope
 from autotuner.search.space import Space
 from autotuner.study.curve import Curve
 from autotuner.study.setting import Setting
