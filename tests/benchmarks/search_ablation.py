@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What each element of the search is worth: the search without it, on the development problems.
+"""What each element of the search is worth: the search without it, on a family of problems.
 
-    python tests/benchmarks/search_ablation.py --bench ../shared/bench --seeds 2 [--only NAME ...]
+    python tests/benchmarks/search_ablation.py --set tabular --seeds 2 [--only NAME ...]
 
 Each row is the search with one element replaced by the plain thing, in a process of its own; the replacements
 are below, for they are the definition of what was left out.
@@ -10,8 +10,6 @@ are below, for they are the definition of what was left out.
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,10 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from autotuner import decide
 from autotuner.search import beliefs, data, frontier, model, roles
 from autotuner.search.history import setting
 from autotuner.trial import Outcome
+from tests.benchmarks.search.families import FAMILIES, load
+from tests.benchmarks.search.policies import Autotuner
+from tests.benchmarks.search.report import LEGEND, table
+from tests.benchmarks.search.simulate import Score, simulate
 
 
 def fixed_exponent() -> None:
@@ -171,49 +175,33 @@ def leave_out(element: str) -> None:
     ELEMENTS[element]()
 
 
-def play(job: tuple[str, str, int, int, int]) -> dict[str, float]:
+def play(job: tuple[str, str, int, int, int]) -> Score:
     """Run one problem with one element left out."""
-    bench, element, index, seed, limit = job
-    sys.path.insert(0, bench)
-    from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
-    from problems import development  # noqa: PLC0415
-    from simulate import simulate  # noqa: PLC0415
-
-    problem = development()[index]
+    family, element, index, seed, limit = job
+    problem = load(family)[index]
     asked = {"confirmations": "1"} if element == "no confirmation" else {}
     tuner = Autotuner(problem, seed=seed, parallel=1, **asked)
-    score = simulate(problem, tuner, name=element, seed=seed, max_epochs=limit)
-    return {
-        "right": score.epochs_to_half_octave,
-        "regret": score.regret,
-        "false": float(score.false_accept),
-        "epochs": float(score.epochs),
-    }
+    return simulate(problem, tuner, name=element, seed=seed, max_epochs=limit)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
+    parser.add_argument("--set", choices=FAMILIES, default="tabular", dest="family")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--limit", type=int, default=2000, help="epochs after which a tuning is cut off")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=ELEMENTS, default=list(ELEMENTS))
     args = parser.parse_args()
-    bench = str(Path(args.bench).resolve())
-    print(f"{'without':24} {'right at':>9} {'never':>6} {'regret':>7} {'false':>6} {'epochs':>7}")
+    count, scores = len(load(args.family)), []
     for element in args.only:
-        jobs = [(bench, element, i, seed, args.limit) for seed in range(args.seeds) for i in range(12)]
+        jobs = [
+            (args.family, element, i, seed, args.limit) for seed in range(args.seeds) for i in range(count)
+        ]
         # The replacement dies with the row's processes.
         with ProcessPoolExecutor(args.workers, initializer=leave_out, initargs=(element,)) as pool:
-            scores = list(pool.map(play, jobs))
-        never = statistics.mean(s["right"] == math.inf for s in scores)
-        print(
-            f"{element:24} {statistics.median(s['right'] for s in scores):9.0f} {never:6.0%}"
-            f" {statistics.mean(s['regret'] for s in scores):7.2f}"
-            f" {statistics.mean(s['false'] for s in scores):6.0%}"
-            f" {statistics.mean(s['epochs'] for s in scores):7.0f}",
-            flush=True,
-        )
+            scores += list(pool.map(play, jobs))
+    print(table(f"{args.family}: the search without", scores, args.only))
+    print(LEGEND)
 
 
 if __name__ == "__main__":

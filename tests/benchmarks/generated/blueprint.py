@@ -38,7 +38,7 @@ FORMS = {
     "perceptron": (0.34, (FEATURES, FEATURES, IMAGE), 5000),
     "convolution": (0.14, (IMAGE,), 3000),
     "embedding": (0.14, (TOKENS,), 5000),
-    "attention": (0.14, (TOKENS, TOKENS, IMAGE), 1600),
+    "attention": (0.14, (TOKENS, TOKENS, IMAGE), 1200),
     "recurrent": (0.14, (TOKENS, TOKENS, IMAGE), 2400),
 }
 LENGTHS = {1: 0.3, 5: 0.25, 10: 0.15, 20: 0.15, 50: 0.15}

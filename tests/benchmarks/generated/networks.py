@@ -204,7 +204,7 @@ def _recurrent(rest: Iterator[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
 
 def _attention(network: Network, rest: Iterator[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """Transformer blocks of one head, normalised before each part or not at all; the last position decides."""
+    """Transformer blocks of one head, normalised before each part or not at all; the last position counts."""
     members, batch, positions, wide = x.shape
     x = (x + next(rest).unsqueeze(1)).reshape(members, -1, wide)
     act = ACTIVATIONS[network.activation]

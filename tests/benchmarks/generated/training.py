@@ -16,7 +16,7 @@ from tests.benchmarks.generated.networks import Network, Pass, forward, start, w
 from tests.benchmarks.generated.optimizers import OPTIMIZERS, SCHEDULES, State
 
 Parameters = Mapping[str, Any]
-ROWS = 1024
+ROWS = 2048
 """Examples that an ensemble computes at once: more do not fit a core's cache."""
 PROGRAM = ("optimizer", "schedule")
 """Hyperparameters that change what is computed: members that differ in them are trained apart."""
@@ -78,9 +78,7 @@ def curves(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Seq
     return found
 
 
-def _train(
-    job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequence[int]
-) -> np.ndarray:
+def _train(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequence[int]) -> np.ndarray:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     examples, members = job.examples, len(seeds)
@@ -114,7 +112,9 @@ def _train(
         gradients = torch.autograd.grad(loss, parts, allow_unused=True, materialize_grads=True)
         gradient = torch.cat([g.reshape(members, -1) for g in gradients], 1)
         if job.clip is not None:
-            gradient *= (job.clip / (torch.linalg.vector_norm(gradient, dim=1, keepdim=True) + 1e-6)).clamp(max=1)
+            gradient *= (job.clip / (torch.linalg.vector_norm(gradient, dim=1, keepdim=True) + 1e-6)).clamp(
+                max=1
+            )
         done = (step - 1) / steps
         warm = (step / (warmup * steps).clamp(min=1)).clamp(max=1)
         optimize(state, flat, gradient, rate * schedule(done) * warm)
@@ -162,9 +162,11 @@ def _measure(job: Job, parts: Sequence[torch.Tensor], how: Pass) -> torch.Tensor
         right = torch.where(out.isfinite().all(-1).all(-1), right, 1 / examples.classes)
         return percent * (right if job.metric.startswith("accuracy") else 1 - right)
     if examples.classes:
-        return functional.cross_entropy(
-            out.flatten(0, 1), y.repeat(members), reduction="none"
-        ).view(members, -1).mean(1)
+        return (
+            functional.cross_entropy(out.flatten(0, 1), y.repeat(members), reduction="none")
+            .view(members, -1)
+            .mean(1)
+        )
     squared = (out[..., 0] - y).square().mean(1)
     if job.metric == "rmse":
         return examples.unit * squared.sqrt()

@@ -1,14 +1,14 @@
-#!/usr/bin/env python3
 """Find by brute force what the generated jobs' largest batch sizes are, and write the data files.
 
     python -m tests.benchmarks.generated.truth --set development    # makes development.json
     python -m tests.benchmarks.generated.truth --set final --only 1003 --again
 
-Jobs that the file has are kept, so that it can be stopped and started. For each job: a pilot at the known-good
-batch size places the range of learning rates; the best setting is sought at every half doubling of the batch
-size, each time from the best of the size before; the target is set where the owner's share of the doublings
-says; the quarter doublings about it are searched harder; and a known-good setting is drawn among those that
-meet the target in nine runs of ten. A job without an answer to find is drawn again.
+Jobs that the file has are kept, so that it can be stopped and started. For each job: a pilot at the
+known-good batch size places the range of learning rates; the best setting is searched for at every half
+doubling of the batch size, starting from the best of the size before; the target is set where the owner's
+share of the doublings says; the quarter doublings near it are searched with more effort; and a known-good
+setting is drawn among those that meet the target in nine runs of ten. A job without an answer to find is
+drawn again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ MEETS = 0.9
 """Share of its runs in which a known-good setting meets the target at least."""
 OWNER_SEEDS = 20
 FLAT = 2.0
-"""A job in which the best value falls by fewer deviations between seeds over the whole range is drawn again."""
+"""Deviations between seeds by which the best value falls over the whole range at least."""
 
+LEARNT = 0.3
+"""Share of what chance leaves that the best setting learns at least: nobody tunes what learns nothing."""
 WIDEST = 2.0
 """What the tolerance allows may not be larger than the answer by more: else there is none to speak of."""
 
@@ -99,7 +101,7 @@ class Peak:
 def peak(
     job: Job, space: Mapping[str, Any], size: int, known: Sequence[Parameters], rng: Draw, effort: float = 1.0
 ) -> Peak:
-    """Seek the best setting: random ones, known ones with other learning rates, and ever closer neighbours."""
+    """Search random settings, known ones with other learning rates, and ever closer neighbours."""
 
     def score(settings: Sequence[Parameters]) -> list[tuple[float, Parameters]]:
         seeds = rng.integers(2**31, size=len(settings)).tolist()
@@ -145,11 +147,27 @@ def falling(peaks: Sequence[Peak]) -> np.ndarray:
     return np.concatenate([np.full(int(n), gain) for gain, n in pools])
 
 
+def learnt(job: Job, gain: float) -> float:
+    """Return the share learnt: 0 of what predicts the commonest outcome, 1 of what predicts all."""
+    examples, value = job.examples, job.sign * gain
+    if not examples.classes:
+        if job.metric == "r2":
+            return value
+        return 1 - (value / examples.unit) ** 2 if job.metric == "rmse" else 1 - value
+    if job.metric == "loss":
+        return 1 - value / math.log(examples.classes)
+    right = value / (100 if job.metric.endswith("%") else 1)
+    if job.metric.startswith("error"):
+        right = 1 - right
+    chance = float(examples.test_y.bincount().max()) / len(examples.test_y)
+    return (right - chance) / (1 - chance)
+
+
 # --- the job's ranges, target and known-good setting -------------------------------------------------------
 
 
 def search_space(plan: Blueprint, rng: Draw) -> dict[str, Any]:
-    """Return what is tuned, with a range of learning rates that a pilot at the known-good batch size places."""
+    """Return what is tuned, with a range of learning rates placed by a pilot at the known-good batch size."""
     best = []
     for optimizer in plan.optimizers:
         low, high = RATES[optimizer]
@@ -209,8 +227,10 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     job, top = plan.job, plan.batch_sizes[1]
     space = search_space(plan, rng)
     base = peak(job, space, plan.start, [], rng)
+    if learnt(job, base.gain) < LEARNT:
+        return None
     last = peak(job, space, top, [scaled(space, p, 4.0) for p in base.best[:3]], rng)
-    if base.gain - last.gain < FLAT * max(base.spread, 1e-9) or base.gain < -1e5:
+    if base.gain - last.gain < FLAT * max(base.spread, 1e-9):
         return None
     available = math.log2(top / plan.start)
     halves = math.ceil(2 * available)
@@ -259,11 +279,11 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
 def sharpened(
     plan: Blueprint, space: Mapping[str, Any], peaks: Sequence[Peak], wanted: float, rng: Draw
 ) -> list[Peak]:
-    """Return the peaks with those about the target searched harder, and the quarter doublings between them."""
+    """Return the peaks, with more effort near the target, and the quarter doublings there."""
     found = {p.batch_size: p for p in peaks}
     middle = crossing(peaks, falling(peaks), wanted)
     sizes = {round(middle * 2 ** (i / 4)) for i in (-1, 0, 1)}
-    sizes |= {p.batch_size for p in peaks if abs(math.log2(p.batch_size / middle)) < 0.5}  # noqa: PLR2004
+    sizes |= {p.batch_size for p in peaks if abs(math.log2(p.batch_size / middle)) < 0.5}
     for size in sorted(s for s in sizes if plan.start < s <= plan.batch_sizes[1]):
         closest = sorted(found.values(), key=lambda p: abs(math.log(p.batch_size / size)))[:3]
         known = [parameters for p in closest for parameters in p.best[:3]]
