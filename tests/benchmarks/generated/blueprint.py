@@ -82,7 +82,8 @@ class Blueprint:
     @property
     def optimizers(self) -> Sequence[str]:
         """Those that the search may choose."""
-        return self.space.get("optimizer", [self.job.fixed["optimizer"]])
+        choices: Sequence[str] = self.space.get("optimizer", [self.job.fixed["optimizer"]])
+        return choices
 
 
 def draw(seed: int, attempt: int = 0) -> Blueprint:
@@ -105,7 +106,7 @@ def _draw(rng: Draw, seed: int) -> Blueprint | None:
     if measurements == LONG:
         start, steps = 8, float(rng.uniform(450, 800))
     seen = int(start * steps)
-    test = int(rng.choice([64, 128, 200, 300]))
+    test = int(rng.choice([100, 200, 300, 500]))
     test = min(test, available // 3)
     epochs = int(rng.choice([1, 2, 4, 6, 10, 20, 50]))
     train = seen // epochs
@@ -134,6 +135,7 @@ def _draw(rng: Draw, seed: int) -> Blueprint | None:
         drop_last=drop_last,
         measurements=measurements,
         clip=1.0 if rng.random() < (0.5 if kind in {"recurrent", "attention"} else 0.1) else None,
+        from_checkpoint=bool(rng.random() < 0.35),
         seed=seed,
         fixed={**FIXED, "optimizer": optimizer, "schedule": schedule, "warmup": warmup},
     )

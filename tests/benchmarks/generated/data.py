@@ -84,15 +84,18 @@ def _table(load: Callable[..., Arrays]) -> Source:
 
 def _clusters(count: int, rng: np.random.Generator) -> Arrays:
     state = int(rng.integers(2**31))
-    return datasets.make_classification(
+    x, y = datasets.make_classification(
         count, 16, n_informative=8, n_classes=4, n_clusters_per_class=3, class_sep=1.4, random_state=state
     )
+    return x, y
 
 
 def _blobs(count: int, rng: np.random.Generator) -> Arrays:
-    return datasets.make_classification(
-        count, 20, n_informative=6, n_classes=3, flip_y=0.05, random_state=int(rng.integers(2**31))
+    state = int(rng.integers(2**31))
+    x, y = datasets.make_classification(
+        count, 20, n_informative=6, n_classes=3, flip_y=0.05, random_state=state
     )
+    return x, y
 
 
 def _friedman(kind: int) -> Source:
@@ -100,7 +103,8 @@ def _friedman(kind: int) -> Source:
     noise = (1.0, 100.0, 0.1)[kind - 1]
 
     def source(count: int, rng: np.random.Generator) -> Arrays:
-        return make(count, noise=noise, random_state=int(rng.integers(2**31)))
+        x, y = make(count, noise=noise, random_state=int(rng.integers(2**31)))
+        return x, y
 
     return source
 

@@ -17,13 +17,16 @@ from tests.benchmarks.generated.training import Job, Parameters, curves
 DEVELOPMENT, FINAL = "development", "final"
 SEEDS = {DEVELOPMENT: range(40), FINAL: range(1000, 1040)}
 """Which seeds draw the jobs of a set."""
+WORST = 1e6
+"""A loss that is infinite or not a number counts as this, so that it has a median and a mean."""
 TRUTH_SEEDS = tuple(2**31 + number for number in range(15))
 """Seeds by which the truth is measured: no trial has one of them."""
 
 
 def gains(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequence[int]) -> np.ndarray:
     """Return the best measurement of each run; a larger value is better, whatever the metric."""
-    return (job.sign * curves(job, batch_size, settings, seeds)).max(1)
+    values = job.sign * curves(job, batch_size, settings, seeds)
+    return np.asarray(np.where(np.isfinite(values), values, -WORST).max(1))
 
 
 def true_gain(job: Job, batch_size: int, parameters: Parameters) -> float:

@@ -20,8 +20,6 @@ ROWS = 2048
 """Examples that an ensemble computes at once: more do not fit a core's cache."""
 PROGRAM = ("optimizer", "schedule")
 """Hyperparameters that change what is computed: members that differ in them are trained apart."""
-WORST = 1e6
-"""A loss that is larger, infinite or not a number counts as this."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class Job:
     """Whether the examples of an epoch that fill no batch are left out; else they go to the next epoch's."""
     measurements: int
     clip: float | None
+    from_checkpoint: bool
+    """Whether every run starts at the same weights, as fine-tuning does; else its seed draws them."""
     seed: int
     fixed: Parameters
     """Hyperparameters that are not tuned."""
@@ -62,7 +62,7 @@ class Job:
 
 
 def curves(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequence[int]) -> np.ndarray:
-    """Return the measurements of every run, shape (runs, measurements)."""
+    """Return the measurements of every run, shape (runs, measurements); not finite where it diverged."""
     whole = [{**job.fixed, **setting} for setting in settings]
     for setting in whole:
         setting["momentum"] = setting.get("beta1", setting["momentum"])
@@ -83,7 +83,7 @@ def _train(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Seq
     torch.set_flush_denormal(True)
     examples, members = job.examples, len(seeds)
     shapes = weights(job.network, examples.train_x.shape[1:], examples.classes or 1)
-    flat = start(shapes, seeds)
+    flat = start(shapes, [job.seed] * members if job.from_checkpoint else seeds)
     parts, at = [], 0
     for weight in shapes:
         part = flat[:, at : at + weight.size].view(members, *weight.shape)
@@ -123,7 +123,7 @@ def _train(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Seq
             measured += [value] * due.count(step)
             if len(measured) == job.measurements:
                 break
-    return np.nan_to_num(torch.stack(measured, 1).numpy(), nan=_worst(job), posinf=WORST, neginf=-WORST)
+    return np.array(torch.stack(measured, 1))
 
 
 def _batches(job: Job, batch_size: int, seeds: Sequence[int]) -> Iterator[torch.Tensor]:
@@ -171,7 +171,3 @@ def _measure(job: Job, parts: Sequence[torch.Tensor], how: Pass) -> torch.Tensor
     if job.metric == "rmse":
         return examples.unit * squared.sqrt()
     return 1 - squared / y.var(correction=0) if job.metric == "r2" else squared
-
-
-def _worst(job: Job) -> float:
-    return -job.sign * WORST

@@ -33,13 +33,16 @@ LEARNING_RATE = "learning_rate"
 MEETS = 0.9
 """Share of its runs in which a known-good setting meets the target at least."""
 OWNER_SEEDS = 20
-FLAT = 2.0
+FLAT = 3.0
 """Deviations between seeds by which the best value falls over the whole range at least."""
 
 LEARNT = 0.3
 """Share of what chance leaves that the best setting learns at least: nobody tunes what learns nothing."""
-WIDEST = 2.0
-"""What the tolerance allows may not be larger than the answer by more: else there is none to speak of."""
+SPARE = 2.0
+"""Deviations between seeds by which the best known-good setting beats the target at least."""
+SHARP = 0.7
+"""The same of the best setting half a doubling below the answer: else three runs could not tell it from one
+that is not feasible."""
 
 
 # --- settings ----------------------------------------------------------------------------------------------
@@ -244,13 +247,12 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     share = plan.owner.doublings
     for _ in range(4):
         at = np.interp(share * available, [math.log2(p.batch_size / plan.start) for p in peaks], gain)
-        wanted = min(float(at), base.gain - base.spread)
+        wanted = min(float(at), base.gain - SPARE * base.spread)
         if share >= 1:
             wanted = min(wanted, last.gain - last.spread)
         target = rounded(plan, wanted, spread)
         share += 0.12
-        within = crossing(peaks, gain, job.sign * target - spread / math.sqrt(3))
-        if within > WIDEST * crossing(peaks, gain, job.sign * target):
+        if not is_sharp(peaks, gain, job.sign * target):
             continue
         baseline = known_good(plan, space, job.sign * target, base.best, rng)
         if baseline is not None:
@@ -260,8 +262,7 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     peaks = sharpened(plan, space, peaks, job.sign * target, rng)
     gain = falling(peaks)
     largest = crossing(peaks, gain, job.sign * target)
-    nearby = sorted(peaks, key=lambda p: abs(math.log(p.batch_size / largest)))[:4]
-    tolerance = float(np.median([p.spread for p in nearby])) / math.sqrt(3)
+    tolerance = spread_at(peaks, largest) / math.sqrt(3)
     return {
         "job": asdict(job),
         "space": space,
@@ -274,6 +275,20 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
         "within": crossing(peaks, gain, job.sign * target - tolerance),
         "peaks": [[p.batch_size, float(f"{job.sign * p.gain:.5g}"), dict(p.best[0])] for p in peaks],
     }
+
+
+def is_sharp(peaks: Sequence[Peak], gain: np.ndarray, wanted: float) -> bool:
+    """Return whether the best setting half a doubling below the answer beats the target by more than noise."""
+    largest = crossing(peaks, gain, wanted)
+    sizes = [math.log2(p.batch_size) for p in peaks]
+    below = float(np.interp(math.log2(largest) - 0.5, sizes, gain))
+    return below - wanted >= SHARP * spread_at(peaks, largest)
+
+
+def spread_at(peaks: Sequence[Peak], size: int) -> float:
+    """Return the deviation between seeds of the best settings near a batch size."""
+    nearby = sorted(peaks, key=lambda p: abs(math.log(p.batch_size / size)))[:4]
+    return float(np.median([p.spread for p in nearby]))
 
 
 def sharpened(
@@ -302,7 +317,8 @@ def crossing(peaks: Sequence[Peak], gain: np.ndarray, wanted: float) -> int:
     if i == len(peaks) - 1:
         return peaks[i].batch_size
     low, high = peaks[i].batch_size, peaks[i + 1].batch_size
-    return math.floor(low * (high / low) ** ((gain[i] - wanted) / (gain[i] - gain[i + 1])) + 1e-6)
+    share = float((gain[i] - wanted) / (gain[i] - gain[i + 1]))
+    return int(low * (high / low) ** share + 1e-6)
 
 
 def make(seed: int) -> dict[str, Any]:

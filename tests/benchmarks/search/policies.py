@@ -66,7 +66,7 @@ class Autotuner:
                 Request(s.batch_size, {**default, **s.parameters}, s.seed, s.number) for s in decision.start
             ],
             stop={stop.number: str(stop.outcome.value) for stop in decision.stop},
-            answer=answer and (answer.batch_size, {**default, **answer.parameters}),
+            answer=None if answer is None else (answer.batch_size, {**default, **answer.parameters}),
             done=decision.is_final,
         )
 

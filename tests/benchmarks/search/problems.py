@@ -130,7 +130,7 @@ def fitted_surface(weights: Mapping[str, np.ndarray], task: str, epochs: int = 5
         for weight, bias in layers[:-1]:
             x = np.tanh(x @ weight.T + bias)
         weight, bias = layers[-1]
-        return np.clip((x @ weight.T + bias)[:, 0] * scale + mean, 0, 100)
+        return np.asarray(np.clip((x @ weight.T + bias)[:, 0] * scale + mean, 0, 100))
 
     return curve
 
