@@ -110,6 +110,7 @@ def _draw(rng: Draw, seed: int) -> Blueprint | None:
     test = min(test, available // 3)
     epochs = int(rng.choice([1, 2, 4, 6, 10, 20, 50]))
     train = seen // epochs
+    seen = train * epochs
     if seen > most or not 48 <= train <= min(available - test, 6000):
         return None
     drop_last = bool(rng.random() < 0.3)

@@ -123,7 +123,7 @@ def _train(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Seq
             measured += [value] * due.count(step)
             if len(measured) == job.measurements:
                 break
-    return np.array(torch.stack(measured, 1))
+    return torch.stack(measured, 1).numpy().astype(np.float64)
 
 
 def _batches(job: Job, batch_size: int, seeds: Sequence[int]) -> Iterator[torch.Tensor]:

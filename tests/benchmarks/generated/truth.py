@@ -37,7 +37,7 @@ FLAT = 3.0
 """Deviations between seeds by which the best value falls over the whole range at least."""
 
 LEARNT = 0.3
-"""Share of what chance leaves that the best setting learns at least: nobody tunes what learns nothing."""
+"""Share of what chance leaves that a target asks for at least: nobody tunes what learns nothing."""
 SPARE = 2.0
 """Deviations between seeds by which the best known-good setting beats the target at least."""
 SHARP = 0.7
@@ -150,20 +150,19 @@ def falling(peaks: Sequence[Peak]) -> np.ndarray:
     return np.concatenate([np.full(int(n), gain) for gain, n in pools])
 
 
-def learnt(job: Job, gain: float) -> float:
-    """Return the share learnt: 0 of what predicts the commonest outcome, 1 of what predicts all."""
-    examples, value = job.examples, job.sign * gain
+def least(job: Job) -> float:
+    """Return the gain of what has learnt little: it predicts the commonest outcome, and a share of the rest."""
+    examples = job.examples
     if not examples.classes:
-        if job.metric == "r2":
-            return value
-        return 1 - (value / examples.unit) ** 2 if job.metric == "rmse" else 1 - value
+        left = 1 - LEARNT
+        values = {"r2": LEARNT, "rmse": examples.unit * math.sqrt(left), "loss": left}
+        return job.sign * values[job.metric]
     if job.metric == "loss":
-        return 1 - value / math.log(examples.classes)
-    right = value / (100 if job.metric.endswith("%") else 1)
-    if job.metric.startswith("error"):
-        right = 1 - right
+        return -(1 - LEARNT) * math.log(examples.classes)
     chance = float(examples.test_y.bincount().max()) / len(examples.test_y)
-    return (right - chance) / (1 - chance)
+    right = chance + LEARNT * (1 - chance)
+    percent = 100 if job.metric.endswith("%") else 1
+    return percent * (right if job.metric.startswith("accuracy") else right - 1)
 
 
 # --- the job's ranges, target and known-good setting -------------------------------------------------------
@@ -230,7 +229,7 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     job, top = plan.job, plan.batch_sizes[1]
     space = search_space(plan, rng)
     base = peak(job, space, plan.start, [], rng)
-    if learnt(job, base.gain) < LEARNT:
+    if base.gain - SPARE * base.spread < least(job):
         return None
     last = peak(job, space, top, [scaled(space, p, 4.0) for p in base.best[:3]], rng)
     if base.gain - last.gain < FLAT * max(base.spread, 1e-9):
@@ -247,7 +246,7 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     share = plan.owner.doublings
     for _ in range(4):
         at = np.interp(share * available, [math.log2(p.batch_size / plan.start) for p in peaks], gain)
-        wanted = min(float(at), base.gain - SPARE * base.spread)
+        wanted = min(max(float(at), least(job)), base.gain - SPARE * base.spread)
         if share >= 1:
             wanted = min(wanted, last.gain - last.spread)
         target = rounded(plan, wanted, spread)
@@ -278,7 +277,7 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
 
 
 def is_sharp(peaks: Sequence[Peak], gain: np.ndarray, wanted: float) -> bool:
-    """Return whether the best setting half a doubling below the answer beats the target by more than noise."""
+    """Return whether the best setting half a doubling below the answer is clear of the noise."""
     largest = crossing(peaks, gain, wanted)
     sizes = [math.log2(p.batch_size) for p in peaks]
     below = float(np.interp(math.log2(largest) - 0.5, sizes, gain))
