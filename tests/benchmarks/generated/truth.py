@@ -36,6 +36,8 @@ OWNER_SEEDS = 20
 FLAT = 3.0
 """Deviations between seeds by which the best value falls over the whole range at least."""
 
+TRIES, SHARES = 3, 24
+"""Targets for which a known-good setting is sought, of so many that are thought of."""
 LEARNT = 0.3
 """Share of what chance leaves that a target asks for at least: nobody tunes what learns nothing."""
 SPARE = 2.0
@@ -120,7 +122,7 @@ def peak(
         scored.sort(key=lambda s: -s[0])
         scored += score([near(space, p, width, rng) for _, p in scored[:6] for _ in range(count(4))])
     # The best of so many is lucky. So more seeds for some, and for the best of these those of the truth.
-    some = [parameters for _, parameters in sorted(scored, key=lambda s: -s[0])[: count(12)]]
+    some = [parameters for _, parameters in sorted(scored, key=lambda s: -s[0])[: count(10)]]
     seeds = rng.integers(2**31, size=3).tolist()
     again = gains(job, size, [p for p in some for _ in seeds], seeds * len(some)).reshape(len(some), -1)
     order = np.argsort(-again.mean(1))
@@ -151,7 +153,7 @@ def falling(peaks: Sequence[Peak]) -> np.ndarray:
 
 
 def least(job: Job) -> float:
-    """Return the gain of what has learnt little: it predicts the commonest outcome, and a share of the rest."""
+    """Return the gain of a model that has learnt the commonest outcome and a share of the rest."""
     examples = job.examples
     if not examples.classes:
         left = 1 - LEARNT
@@ -200,6 +202,27 @@ def rounded(plan: Blueprint, gain: float, spread: float) -> float:
     return float(f"{plan.job.sign * unit * math.floor(gain / unit):.6g}")
 
 
+def targets(plan: Blueprint, peaks: Sequence[Peak], spread: float) -> list[float]:
+    """Return gains that an owner could ask for, those nearest to the owner's share of the doublings first.
+
+    The best known-good setting has to beat a target clearly, and so has the best setting half a doubling below
+    the answer; and the answer is the largest batch size allowed only where the owner is to have that.
+    """
+    gain, top = falling(peaks), plan.batch_sizes[1]
+    most, share = peaks[0].gain - SPARE * max(peaks[0].spread, spread), plan.owner.doublings
+    if share >= 1:
+        asked = min(most, peaks[-1].gain - peaks[-1].spread)
+        return [asked] if asked >= least(plan.job) else []
+    sizes = [math.log2(p.batch_size / plan.start) for p in peaks]
+    found = []
+    for at in sorted(np.linspace(0.05, 0.97, SHARES), key=lambda at: abs(at - share)):
+        asked = min(float(np.interp(at * sizes[-1], sizes, gain)), most)
+        largest = crossing(peaks, gain, asked)
+        if least(plan.job) <= asked and largest < top and is_sharp(peaks, gain, asked):
+            found.append(asked)
+    return found
+
+
 def known_good(
     plan: Blueprint, space: Mapping[str, Any], wanted: float, pool: Sequence[Parameters], rng: Draw
 ) -> dict[str, Any] | None:
@@ -231,11 +254,10 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     base = peak(job, space, plan.start, [], rng)
     if base.gain - SPARE * base.spread < least(job):
         return None
-    last = peak(job, space, top, [scaled(space, p, 4.0) for p in base.best[:3]], rng)
+    last = peak(job, space, top, [scaled(space, p, 4.0) for p in base.best[:3]], rng, effort=0.6)
     if base.gain - last.gain < FLAT * max(base.spread, 1e-9):
         return None
-    available = math.log2(top / plan.start)
-    halves = math.ceil(2 * available)
+    halves = math.ceil(2 * math.log2(top / plan.start))
     peaks = [base]
     for i in range(1, halves + 1):
         size = top if i == halves else round(plan.start * 2 ** (i / 2))
@@ -243,16 +265,8 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
         peaks.append(peak(job, space, size, known, rng))
     gain = falling(peaks)
     spread = float(np.median([p.spread for p in peaks]))
-    share = plan.owner.doublings
-    for _ in range(4):
-        at = np.interp(share * available, [math.log2(p.batch_size / plan.start) for p in peaks], gain)
-        wanted = min(max(float(at), least(job)), base.gain - SPARE * base.spread)
-        if share >= 1:
-            wanted = min(wanted, last.gain - last.spread)
+    for wanted in targets(plan, peaks, spread)[:TRIES]:
         target = rounded(plan, wanted, spread)
-        share += 0.12
-        if not is_sharp(peaks, gain, job.sign * target):
-            continue
         baseline = known_good(plan, space, job.sign * target, base.best, rng)
         if baseline is not None:
             break
@@ -297,7 +311,6 @@ def sharpened(
     found = {p.batch_size: p for p in peaks}
     middle = crossing(peaks, falling(peaks), wanted)
     sizes = {round(middle * 2 ** (i / 4)) for i in (-1, 0, 1)}
-    sizes |= {p.batch_size for p in peaks if abs(math.log2(p.batch_size / middle)) < 0.5}
     for size in sorted(s for s in sizes if plan.start < s <= plan.batch_sizes[1]):
         closest = sorted(found.values(), key=lambda p: abs(math.log(p.batch_size / size)))[:3]
         known = [parameters for p in closest for parameters in p.best[:3]]
