@@ -4,11 +4,10 @@
     python -m tests.benchmarks.generated.truth --set final --only 1003 --again
 
 Jobs that the file has are kept, so that it can be stopped and started. For each job: a pilot at the
-known-good batch size places the range of learning rates; the best setting is searched for at every half
-doubling of the batch size, starting from the best of the size before; the target is set where the owner's
-share of the doublings says; the quarter doublings near it are searched with more effort; and a known-good
-setting is drawn among those that meet the target in nine runs of ten. A job without an answer to find is
-drawn again.
+known-good batch size places the range of learning rates; the best setting is searched for at every doubling
+of the batch size, starting from the best of the size before; the target is set where the owner's share of the
+doublings says; the quarter doublings near it are searched with more effort; and a known-good setting is drawn
+among those that meet the target in nine runs of ten. A job without an answer to find is drawn again.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ LEARNT = 0.3
 """Share of what chance leaves that a target asks for at least: nobody tunes what learns nothing."""
 SPARE = 2.0
 """Deviations between seeds by which the best known-good setting beats the target at least."""
-SHARP = 0.7
+SHARP = 1.0
 """The same of the best setting half a doubling below the answer: else three runs could not tell it from one
 that is not feasible."""
 
@@ -131,8 +130,18 @@ def peak(
     values = gains(job, size, repeated, TRUTH_SEEDS * len(finalists)).reshape(len(finalists), -1)
     medians = np.median(values, axis=1)
     top = int(medians.argmax())
-    kept = [finalists[top], *(some[i] for i in order[:4])]
+    kept = [finalists[top], *(some[i] for i in order[:2]), *best_of_each(scored)]
     return Peak(size, float(medians[top]), deviation(values[top]), tuple(kept))
+
+
+def best_of_each(scored: Sequence[tuple[float, Parameters]]) -> list[Parameters]:
+    """Return the best setting of each optimizer that was tried: another one may be best at the next size."""
+    found: dict[str, tuple[float, Parameters]] = {}
+    for gain, parameters in scored:
+        optimizer = parameters.get("optimizer", "")
+        if optimizer not in found or gain > found[optimizer][0]:
+            found[optimizer] = gain, parameters
+    return [parameters for _, parameters in found.values()]
 
 
 def deviation(values: np.ndarray) -> float:
@@ -170,9 +179,12 @@ def least(job: Job) -> float:
 # --- the job's ranges, target and known-good setting -------------------------------------------------------
 
 
-def search_space(plan: Blueprint, rng: Draw) -> dict[str, Any]:
-    """Return what is tuned, with a range of learning rates placed by a pilot at the known-good batch size."""
-    best = []
+def search_space(plan: Blueprint, rng: Draw) -> tuple[dict[str, Any], list[Parameters]]:
+    """Return what is tuned, with a range of learning rates that a pilot at the known-good batch size places.
+
+    And the pilot's best setting of each optimizer.
+    """
+    best, pilot = [], []
     for optimizer in plan.optimizers:
         low, high = RATES[optimizer]
         space = {**plan.space, LEARNING_RATE: {"min": low, "max": high, "log": True}}
@@ -181,12 +193,15 @@ def search_space(plan: Blueprint, rng: Draw) -> dict[str, Any]:
         settings = [drawn(space, rng) for _ in range(40)]
         values = gains(plan.job, plan.start, settings, rng.integers(2**31, size=40).tolist())
         top = np.argsort(-values)[:4]
+        pilot.append(settings[int(top[0])])
         best.append(math.exp(np.mean([math.log(settings[i][LEARNING_RATE]) for i in top])))
     owner = plan.owner
     low = min(best) / 10 ** (owner.width * owner.place)
     high = max(best) * 10 ** (owner.width * (1 - owner.place))
     rates = {"min": _plain(low), "max": max(_plain(high), _plain(low) * 5), "log": True}
-    return {LEARNING_RATE: rates, **plan.space}
+    space = {LEARNING_RATE: rates, **plan.space}
+    inside = [scaled(space, p, 1.0) for p in pilot]
+    return space, inside
 
 
 def _plain(value: float) -> float:
@@ -205,8 +220,8 @@ def rounded(plan: Blueprint, gain: float, spread: float) -> float:
 def targets(plan: Blueprint, peaks: Sequence[Peak], spread: float) -> list[float]:
     """Return gains that an owner could ask for, those nearest to the owner's share of the doublings first.
 
-    The best known-good setting has to beat a target clearly, and so has the best setting half a doubling below
-    the answer; and the answer is the largest batch size allowed only where the owner is to have that.
+    The best known-good setting has to beat a target clearly, and so has the best setting half a doubling
+    below the answer; and the answer is the largest batch size allowed only where the owner is to have that.
     """
     gain, top = falling(peaks), plan.batch_sizes[1]
     most, share = peaks[0].gain - SPARE * max(peaks[0].spread, spread), plan.owner.doublings
@@ -250,18 +265,18 @@ def known_good(
 def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     """Return the entry of a drawn job; None where it leaves nothing to find, or no setting is reliable."""
     job, top = plan.job, plan.batch_sizes[1]
-    space = search_space(plan, rng)
-    base = peak(job, space, plan.start, [], rng)
+    space, pilot = search_space(plan, rng)
+    base = peak(job, space, plan.start, pilot, rng)
     if base.gain - SPARE * base.spread < least(job):
         return None
     last = peak(job, space, top, [scaled(space, p, 4.0) for p in base.best[:3]], rng, effort=0.6)
     if base.gain - last.gain < FLAT * max(base.spread, 1e-9):
         return None
-    halves = math.ceil(2 * math.log2(top / plan.start))
+    doublings = math.ceil(math.log2(top / plan.start) - 0.25)
     peaks = [base]
-    for i in range(1, halves + 1):
-        size = top if i == halves else round(plan.start * 2 ** (i / 2))
-        known = [*peaks[-1].best[:4], *(last.best[:3] if i == halves else ())]
+    for i in range(1, doublings + 1):
+        size = top if i == doublings else plan.start * 2**i
+        known = [*peaks[-1].best, *(last.best if i == doublings else ())]
         peaks.append(peak(job, space, size, known, rng))
     gain = falling(peaks)
     spread = float(np.median([p.spread for p in peaks]))
@@ -310,11 +325,11 @@ def sharpened(
     """Return the peaks, with more effort near the target, and the quarter doublings there."""
     found = {p.batch_size: p for p in peaks}
     middle = crossing(peaks, falling(peaks), wanted)
-    sizes = {round(middle * 2 ** (i / 4)) for i in (-1, 0, 1)}
+    sizes = {round(middle * 2 ** (i / 4)) for i in (-2, -1, 0, 1)}
     for size in sorted(s for s in sizes if plan.start < s <= plan.batch_sizes[1]):
         closest = sorted(found.values(), key=lambda p: abs(math.log(p.batch_size / size)))[:3]
-        known = [parameters for p in closest for parameters in p.best[:3]]
-        new = peak(plan.job, space, size, known, rng, effort=1.5)
+        known = [parameters for p in closest for parameters in (*p.best[:2], *p.best[3:])]
+        new = peak(plan.job, space, size, known, rng, effort=1.3)
         old = found.get(size)
         found[size] = old if old is not None and old.gain > new.gain else new
     return [found[size] for size in sorted(found)]
