@@ -197,7 +197,7 @@ def search_space(plan: Blueprint, rng: Draw) -> tuple[dict[str, Any], list[Param
         best.append(math.exp(np.mean([math.log(settings[i][LEARNING_RATE]) for i in top])))
     owner = plan.owner
     low = min(best) / 10 ** (owner.width * owner.place)
-    high = max(best) * 10 ** (owner.width * (1 - owner.place))
+    high = max(best) * 10 ** (owner.width * (1 - owner.place)) * owner.room
     rates = {"min": _plain(low), "max": max(_plain(high), _plain(low) * 5), "log": True}
     space = {LEARNING_RATE: rates, **plan.space}
     inside = [scaled(space, p, 1.0) for p in pilot]
