@@ -9,7 +9,7 @@ import torch
 
 from autotuner.spec import TuningSpec
 from tests.benchmarks.generated import jobs, truth
-from tests.benchmarks.generated.blueprint import FIXED, draw
+from tests.benchmarks.generated.blueprint import FEWEST_STEPS, FIXED, draw
 from tests.benchmarks.generated.data import SOURCES, load
 from tests.benchmarks.generated.networks import Network
 from tests.benchmarks.generated.optimizers import OPTIMIZERS, State
@@ -137,7 +137,7 @@ def test_a_drawn_job_is_the_seeds_and_its_range_holds_three_doublings(seed):
 
     assert plan == draw(seed)
     assert plan.batch_sizes[0] <= plan.start <= plan.batch_sizes[1] / 8
-    assert plan.job.steps(plan.batch_sizes[1]) >= plan.job.measurements
+    assert plan.job.steps(plan.batch_sizes[1]) >= FEWEST_STEPS
 
 
 def test_the_answer_lies_between_the_sizes_that_were_searched():

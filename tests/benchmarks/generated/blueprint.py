@@ -20,6 +20,8 @@ from tests.benchmarks.generated.training import Job
 Draw = np.random.Generator
 FEWEST_STEPS = 4
 """Steps of a run at the largest batch size that an owner allows."""
+FEWEST_LONG = 12
+"""The same where a long run is measured at fixed numbers of examples: two may fall on the same step."""
 DOUBLINGS = 3
 """A range of batch sizes has at least so many above the known-good one."""
 RATES: Mapping[str, tuple[float, float]] = {
@@ -109,13 +111,14 @@ def _draw(rng: Draw, seed: int) -> Blueprint | None:
     form = rng.choice(FORMS[kind][1])
     name = str(rng.choice(sorted(n for n, source in SOURCES.items() if source[0] == form)))
     measurements = int(_pick(rng, LENGTHS))
-    measurements = LONG if seed % EVERY == LONG_SEED else measurements
-    is_reserved = seed % EVERY in {ATTENTION_SEED, LONG_SEED}
+    is_long = seed % EVERY == LONG_SEED
+    measurements = LONG if is_long else measurements
+    is_reserved = is_long or seed % EVERY == ATTENTION_SEED
     most, available = FORMS[kind][2] * (2 if is_reserved else 1), SOURCES[name][2]
     start = int(rng.choice([4, 8, 8, 16, 16, 32]))
     steps = float(np.exp(rng.uniform(np.log(60), np.log(320))))
     if measurements == LONG:
-        start, steps = 8, float(rng.uniform(450, 800))
+        start, steps = 8, float(rng.uniform(200, 400) if is_long else rng.uniform(450, 800))
     seen = int(start * steps)
     test = int(rng.choice([100, 200, 300, 500]))
     test = min(test, available // 3)
@@ -125,9 +128,10 @@ def _draw(rng: Draw, seed: int) -> Blueprint | None:
     if seen > most or not 48 <= train <= min(available - test, 6000):
         return None
     drop_last = bool(rng.random() < 0.3)
-    largest = min(train, seen // max(measurements, FEWEST_STEPS))
-    if drop_last and measurements > epochs:
-        largest = min(largest, train // math.ceil(max(measurements, FEWEST_STEPS) / epochs))
+    fewest = FEWEST_LONG if is_long else max(measurements, FEWEST_STEPS)
+    largest = min(train, seen // fewest)
+    if drop_last and fewest > epochs:
+        largest = min(largest, train // math.ceil(fewest / epochs))
     top = int(largest * rng.choice([1.0, 1.0, rng.uniform(0.5, 1)]))
     if rng.random() < 0.5:
         top = 2 ** int(math.log2(top))
