@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ def play(game: Game) -> tuple[Score, list[Claim]]:
     listener = Listener(problem, tuner) if isinstance(tuner, Autotuner) else None
     score = simulate(problem, listener or tuner, name=game.policy, seed=game.seed, parallel=game.parallel)
     return score, listener.claims() if listener else []
+
+
+def progress(score: Score, done: int, of: int) -> str:
+    """Return one tuning in a line: a family takes minutes, and what it shows early is worth seeing."""
+    told = "never right" if score.never_right else f"right after {score.right_after:.0f}"
+    return (
+        f"{done}/{of} {score.policy} {score.problem}, seed {score.seed}: {told}, regret {score.regret:.2f},"
+        f" {score.trials} trials, {score.epochs} epochs{', false' if score.is_false else ''}"
+    )
 
 
 def main(description: str | None) -> None:
@@ -77,7 +87,10 @@ def main(description: str | None) -> None:
                 for index in chosen
                 for policy in args.policies
             ]
-            played = list(pool.map(play, games))
+            played = []
+            for score, claims in pool.map(play, games):
+                played.append((score, claims))
+                print(progress(score, len(played), len(games)), file=sys.stderr, flush=True)
             scores = [score for score, _ in played]
             title = f"{family}: {len(chosen)} problems, {args.seeds} seeds, {args.parallel} at once"
             print(table(title, scores, args.policies), flush=True)
