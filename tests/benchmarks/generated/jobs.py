@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,7 +21,11 @@ SEEDS = {DEVELOPMENT: range(40), FINAL: range(1000, 1040)}
 WORST = 1e6
 """A loss that is infinite or not a number counts as this, so that it has a median and a mean."""
 TRUTH_SEEDS = tuple(2**31 + number for number in range(15))
-"""Seeds by which the truth is measured: no trial has one of them."""
+"""Seeds by which the truth is searched for: no trial has one of them."""
+JUDGING_SEEDS = tuple(2**31 + number for number in range(31))
+"""Seeds by which an answer is judged."""
+WIDEST = 2.0
+"""Times the tolerance that a setting is allowed whose own runs vary more than the best ones."""
 
 
 def gains(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequence[int]) -> np.ndarray:
@@ -29,9 +34,10 @@ def gains(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequ
     return np.asarray(np.where(np.isfinite(values), values, -WORST).max(1))
 
 
-def true_gain(job: Job, batch_size: int, parameters: Parameters) -> float:
-    """Return the median of the best measurements over the seeds by which the truth is measured."""
-    return float(np.median(gains(job, batch_size, [parameters] * len(TRUTH_SEEDS), TRUTH_SEEDS)))
+def deviation(values: np.ndarray) -> float:
+    """Return a standard deviation that a run which failed does not decide."""
+    low, high = np.quantile(values, [0.16, 0.84])
+    return float(max(high - low, 1e-9) / 2)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class GeneratedProblem:
     target: float
     largest: int
     tolerance: float
-    """How far below the target the median of a feasible setting may lie: a run's noise over the root of 3."""
+    """How far below the target the median of a feasible setting may lie: noise over the root of 3."""
 
     @property
     def epochs(self) -> int:
@@ -71,8 +77,9 @@ class GeneratedProblem:
 
     def is_feasible(self, batch_size: int, parameters: Parameters) -> bool:
         """Return whether the median over fresh seeds meets the target, within the tolerance."""
-        gain = _true_gain(self, batch_size, tuple(sorted(_tuned(parameters).items())))
-        return gain >= self.job.sign * self.target - self.tolerance
+        gain, spread = _judged(self, batch_size, tuple(sorted(_tuned(parameters).items())))
+        tolerance = min(max(self.tolerance, spread / math.sqrt(3)), WIDEST * self.tolerance)
+        return gain >= self.job.sign * self.target - tolerance
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -114,5 +121,8 @@ def _tuned(parameters: Parameters) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)
-def _true_gain(of: GeneratedProblem, batch_size: int, items: tuple[tuple[str, Any], ...]) -> float:
-    return true_gain(of.job, batch_size, dict(items))
+def _judged(of: GeneratedProblem, batch_size: int, items: tuple[tuple[str, Any], ...]) -> tuple[float, float]:
+    """Return the median gain of a setting and the deviation between seeds."""
+    seeds = JUDGING_SEEDS
+    values = gains(of.job, batch_size, [dict(items)] * len(seeds), seeds)
+    return float(np.median(values)), deviation(values)

@@ -24,7 +24,7 @@ import numpy as np
 
 from tests.benchmarks.generated import jobs
 from tests.benchmarks.generated.blueprint import RATES, Blueprint, draw
-from tests.benchmarks.generated.jobs import TRUTH_SEEDS, gains
+from tests.benchmarks.generated.jobs import TRUTH_SEEDS, deviation, gains
 from tests.benchmarks.generated.training import Job, Parameters
 
 Draw = np.random.Generator
@@ -142,12 +142,6 @@ def best_of_each(scored: Sequence[tuple[float, Parameters]]) -> list[Parameters]
         if optimizer not in found or gain > found[optimizer][0]:
             found[optimizer] = gain, parameters
     return [parameters for _, parameters in found.values()]
-
-
-def deviation(values: np.ndarray) -> float:
-    """Return a standard deviation that a run which failed does not decide."""
-    low, high = np.quantile(values, [0.16, 0.84])
-    return float(max(high - low, 1e-9) / 2)
 
 
 def falling(peaks: Sequence[Peak]) -> np.ndarray:
