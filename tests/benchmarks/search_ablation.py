@@ -2,7 +2,7 @@
 """What each element of the search is worth: the search without it, on one family of problems.
 
     python tests/benchmarks/search_ablation.py --set language-models --seeds 2 [--only NAME ...]
-    python tests/benchmarks/search_ablation.py --set tests/benchmarks/search_real.py
+    python tests/benchmarks/search_ablation.py --set real
 
 Each row is the search with one element replaced by the plain thing, in a process of its own; the replacements
 are below, for they are the definition of what was left out.
@@ -11,8 +11,6 @@ are below, for they are the definition of what was left out.
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,11 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from autotuner import decide
+sys.path.append(str(Path(__file__).parents[2]))
+
+from autotuner.decide import standing
 from autotuner.search import beliefs, curves, ensemble, frontier, replay
 from autotuner.search.shape import Hump, Plain
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome
+from tests.benchmarks.search.families import FAMILIES, load
+from tests.benchmarks.search.policies import Autotuner
+from tests.benchmarks.search.report import LEGEND, table
+from tests.benchmarks.search.simulate import Score, simulate
 
 
 def no_hump() -> None:
@@ -102,7 +106,7 @@ def no_promising() -> None:
 
 def strict_confirmation() -> None:
     """One confirmation run that misses rejects a setting for good."""
-    decide.TOLERATED_MISSES = beliefs.TOLERATED_MISSES = 0
+    standing.TOLERATED_MISSES = beliefs.TOLERATED_MISSES = 0
 
 
 def no_confirmation() -> None:
@@ -112,7 +116,7 @@ def no_confirmation() -> None:
 
 def probability_end() -> None:
     """Only a probability under 10% of a larger batch ends the search, however long it takes."""
-    decide.PATIENCE = 10**6
+    standing.PATIENCE = 10**6
 
 
 ELEMENTS: dict[str, Callable[[], None]] = {
@@ -145,62 +149,33 @@ def leave_out(element: str) -> None:
     ELEMENTS[element]()
 
 
-def play(job: tuple[str, str, str, int, int, int]) -> dict[str, float]:
+def play(job: tuple[str, str, int, int, int]) -> Score:
     """Run one problem with one element left out."""
-    bench, family, element, index, seed, limit = job
-    sys.path.insert(0, bench)
-    from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
-    from run import load  # noqa: PLC0415
-    from simulate import simulate  # noqa: PLC0415
-
+    family, element, index, seed, limit = job
     problem = load(family)[index]
     asked = {"confirmations": "1"} if element == "no confirmation" else {}
     tuner = Autotuner(problem, seed=seed, parallel=1, **asked)
-    score = simulate(problem, tuner, name=element, seed=seed, max_epochs=limit)
-    return {
-        "right": score.epochs_to_half_octave,
-        "regret": score.regret,
-        "false": float(score.false_accept),
-        "epochs": float(score.epochs),
-    }
+    return simulate(problem, tuner, name=element, seed=seed, max_epochs=limit)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
-    parser.add_argument(
-        "--set", default="language-models", dest="family", help="a set, or a file of problems"
-    )
+    parser.add_argument("--set", choices=FAMILIES, default="tabular", dest="family")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=2000, help="epochs after which a study is cut off")
+    parser.add_argument("--limit", type=int, default=2000, help="epochs after which a tuning is cut off")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=ELEMENTS, default=list(ELEMENTS))
     args = parser.parse_args()
-    bench = str(Path(args.bench).resolve())
-    sys.path.insert(0, bench)
-    from run import load  # noqa: PLC0415 (the benchmark's folder is an argument)
-
-    count = len(load(args.family))
-    print(f"{'without':20} {'right at':>9} {'never':>6} {'+-':>5} {'regret':>7} {'+-':>5} false  epochs")
+    count, scores = len(load(args.family)), []
     for element in args.only:
         jobs = [
-            (bench, args.family, element, i, seed, args.limit)
-            for seed in range(args.seeds)
-            for i in range(count)
+            (args.family, element, i, seed, args.limit) for seed in range(args.seeds) for i in range(count)
         ]
         # The replacement dies with the row's processes.
         with ProcessPoolExecutor(args.workers, initializer=leave_out, initargs=(element,)) as pool:
-            scores = list(pool.map(play, jobs))
-        never = statistics.mean(s["right"] == math.inf for s in scores)
-        regrets, root = [s["regret"] for s in scores], math.sqrt(len(scores))
-        print(
-            f"{element:20} {statistics.median(s['right'] for s in scores):9.0f}"
-            f" {never:6.0%} {math.sqrt(never * (1 - never)) / root:5.0%}"
-            f" {statistics.mean(regrets):7.2f} {statistics.stdev(regrets) / root:5.2f}"
-            f" {statistics.mean(s['false'] for s in scores):6.0%}"
-            f" {statistics.mean(s['epochs'] for s in scores):7.0f}",
-            flush=True,
-        )
+            scores += list(pool.map(play, jobs))
+    print(table(f"{args.family}: the search without", scores, args.only))
+    print(LEGEND)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw one simulated tuning, for the page that says how the search decides.
 
-    python tests/benchmarks/search_picture.py --bench ../shared/bench --out autotuner/search/tuning.svg
+    python tests/benchmarks/search_picture.py --out autotuner/search/tuning.svg
 
 The tuning is a real one of a development problem in simulated time. Over the picture of the report (each
 trial's best accuracy over its batch size, by outcome, and the answer) come what the model believes at the
@@ -18,6 +18,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[2]))
+
 from autotuner.decide import next_action as deciding
 from autotuner.report import figures
 from autotuner.search.beliefs import Beliefs
@@ -25,18 +27,16 @@ from autotuner.search.frontier import HALF_A_DOUBLING, candidates, chance_alone
 from autotuner.search.shortfall import margin_of
 from autotuner.search.space import Space
 from autotuner.study.history import History
+from tests.benchmarks.search.policies import Autotuner
+from tests.benchmarks.search.problems import tabular
+from tests.benchmarks.search.simulate import simulate
 
 BELIEF = "#7e22ce"
 SIZES = 48
 
 
-def played(bench: str, name: str, seed: int):
-    """Return the spec of a problem, the trials of its tuning, and the final decision."""
-    sys.path.insert(0, bench)
-    from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
-    from problems import development  # noqa: PLC0415
-    from simulate import simulate  # noqa: PLC0415
-
+def played(name: str, seed: int):
+    """Return the spec of a problem, the trials of its study, and the final decision."""
     seen = []
     plain = deciding.decide
 
@@ -44,7 +44,7 @@ def played(bench: str, name: str, seed: int):
         seen[:] = [spec, list(trials), plain(spec, trials, now)]
         return seen[2]
 
-    problem = next(p for p in development() if p.name == name)
+    problem = next(p for p in tabular() if p.name == name)
     deciding.decide = listening
     simulate(problem, Autotuner(problem, seed=seed, parallel=1), name="autotuner", seed=seed)
     deciding.decide = plain
@@ -67,12 +67,11 @@ def expected(beliefs: Beliefs, sizes: np.ndarray, threshold: float) -> np.ndarra
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
     parser.add_argument("--problem", default="lcbench-126026")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="where to write: .svg or .png")
     args = parser.parse_args()
-    spec, trials, decision = played(str(Path(args.bench).resolve()), args.problem, args.seed)
+    spec, trials, decision = played(args.problem, args.seed)
     beliefs = Beliefs(History.of(spec, trials), Space.of(spec))
     frontier = beliefs.frontier
     figure = figures.frontier(spec, trials, decision.answer)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Further problems of the development problems' form: other owners, and other surfaces.
 
-    python ../shared/bench/run.py autotuner --problems tests/benchmarks/search_problems.py --seeds 2
-    python tests/benchmarks/search_problems.py --bench ../shared/bench    # makes others, in minutes
+    python tests/benchmarks/search.py autotuner --set tabular-further --seeds 2
+    python tests/benchmarks/search_problems.py    # makes others, in minutes
 
 So priors and thresholds can be checked on problems that they were not chosen on, and probabilities on more of
 them than twelve. 24 have one of the twelve fitted surfaces, with another known-good setting, often at another
@@ -23,6 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).parents[2]))
+
+from tests.benchmarks.search.problems import DATA, SEARCH_SPACE, CurveProblem, fitted_surface
+
 SETUPS = Path(__file__).with_suffix(".json")
 OWNERS, MIXTURES = 24, 24
 SPARE = 0.3
@@ -32,10 +36,8 @@ SIZES = np.unique(np.geomspace(16, 512, 61).round().astype(int))
 Curve = Callable[[int, Mapping[str, float]], np.ndarray]
 
 
-def problems():
-    """Return all of them, as the search benchmark wants them: its run.py puts its modules on the path."""
-    from problems import CurveProblem  # noqa: PLC0415 (see above)
-
+def problems() -> list[CurveProblem]:
+    """Return all of them."""
     return [
         CurveProblem(
             name=setup["name"],
@@ -51,8 +53,6 @@ def problems():
 
 def surface(tasks: list[str], share: float) -> Curve:
     """Return the curves of one task, or of two mixed: their standardised accuracies, means and scales."""
-    from problems import DATA, fitted_surface  # noqa: PLC0415
-
     weights = dict(np.load(DATA / "lcbench_dev.npz"))
     scales = [weights[f"{task}_scale"] for task in tasks]
     shares = [share, 1 - share][: len(tasks)]
@@ -70,8 +70,6 @@ def surface(tasks: list[str], share: float) -> Curve:
 
 def make(number: int) -> dict | None:
     """Return a setup; None where the surface has no frontier to find."""
-    from problems import DATA  # noqa: PLC0415
-
     tasks = sorted(json.loads((DATA / "lcbench_dev.json").read_text()))
     rng = np.random.default_rng([7, number])
     chosen, share = [tasks[number % len(tasks)]], 1.0
@@ -109,8 +107,6 @@ def peak(curve: Curve, size: int, rng: np.random.Generator) -> float:
 
 def parameters(unit: np.ndarray) -> dict[str, float]:
     """Return the hyperparameters at a place in the unit cube."""
-    from problems import SEARCH_SPACE  # noqa: PLC0415
-
     values = {}
     for (name, s), u in zip(SEARCH_SPACE.items(), unit, strict=True):
         low, high = s["min"], s["max"]
@@ -120,11 +116,8 @@ def parameters(unit: np.ndarray) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    # The workers are forked, and find it there too.
-    sys.path.insert(0, str(Path(args.bench).resolve()))
     with ProcessPoolExecutor(args.workers) as pool:
         setups = [setup for setup in pool.map(make, range(OWNERS + MIXTURES)) if setup is not None]
     SETUPS.write_text(json.dumps(setups, indent=1) + "\n")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Real trainings as tuning problems: small networks, trained anew for every trial of a simulated tuning.
 
-    python ../shared/bench/run.py autotuner --problems tests/benchmarks/search_real.py --seeds 2
+    python tests/benchmarks/search.py autotuner --set real --seeds 2
     python tests/benchmarks/search_real.py    # makes search_real.json again, in some minutes
 
 The other problems of the search benchmark come from one family of curves (LCBench). These do not: their
@@ -13,7 +13,6 @@ feasible where the mean of its best values over a dozen fresh seeds meets the ta
 three runs cannot tell; the largest feasible batch size is sought by brute force, from the top down.
 """
 
-# No postponed annotations: run.py executes this file outside of sys.modules, where dataclasses look them up.
 import argparse
 import importlib.util
 import json
