@@ -93,9 +93,9 @@ class Nodes:
         self._pending: dict[str, Pod] = {}  # by UID, oldest first
         self._complaints: dict[str, str] = {}  # what was last said of a pod that has no place
         self._workers: dict[str, PodWorker] = {}  # by UID
-        self._masters: dict[str, PodWorker] = {}  # by their job's UID
+        self._masters: dict[str, PodWorker] = {}  # by their pods' group
         self._lost: dict[str, Pod] = {}  # pods of lost nodes, by UID
-        self._job_ports: dict[str, int] = {}  # by the job's UID
+        self._job_ports: dict[str, int] = {}  # by the pods' group
         self._tasks: set[asyncio.Task[None]] = set()
         self._api = api
         self._api_threads = ThreadPoolExecutor(_API_THREADS, thread_name_prefix="nodes-api")
@@ -141,11 +141,11 @@ class Nodes:
 
     # What tests do: failures
 
-    def kill_for_memory(self, namespace: str, pod: str, container: str = "pytorch") -> None:
+    def kill_for_memory(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Kill a container as the kernel does when it exceeds its memory limit."""
         self._end_container(namespace, pod, container, Fate(137, "OOMKilled"))
 
-    def fail_for_cuda_memory(self, namespace: str, pod: str, container: str = "pytorch") -> None:
+    def fail_for_cuda_memory(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Fail a container as PyTorch does when the GPU's memory does not suffice."""
         self.crash(namespace, pod, 1, CUDA_OUT_OF_MEMORY, container)
 
@@ -155,12 +155,12 @@ class Nodes:
         pod: str,
         exit_code: int,
         last_words: str,
-        container: str = "pytorch",
+        container: str | None = None,
     ) -> None:
         """End a container with an exit code, after some last words in its log."""
         self._end_container(namespace, pod, container, Fate(exit_code, "Error", last_words))
 
-    def lose_log(self, namespace: str, pod: str, container: str = "pytorch") -> None:
+    def lose_log(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Lose a container's log, as when its node cleans up: asking for it then is an error."""
         self._call(self._lose_log(namespace, pod, container))
 
@@ -224,16 +224,16 @@ class Nodes:
         return self._images.get(name, _THE_MACHINE)
 
     def job_port(self, pod: Pod) -> int | None:
-        if pod.job_name is None or pod.owner_uid is None:
+        if pod.job_name is None or pod.group is None:
             return None
-        while pod.owner_uid not in self._job_ports:
+        while pod.group not in self._job_ports:
             port = free_port()
             if port not in self._job_ports.values():
-                self._job_ports[pod.owner_uid] = port
-        return self._job_ports[pod.owner_uid]
+                self._job_ports[pod.group] = port
+        return self._job_ports[pod.group]
 
     def master_runs(self, pod: Pod) -> bool:
-        master = self._masters.get(pod.owner_uid or "")
+        master = self._masters.get(pod.group or "")
         return master is not None and master.status.phase != "Pending"
 
     def folder(self, pod: Pod) -> Path:
@@ -241,6 +241,9 @@ class Nodes:
 
     def read_object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         return self._api.read_object(kind, namespace, name)
+
+    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str:
+        return self._api.request_token(pod, audience, seconds)
 
     async def patch_status(self, pod: Pod, status: JSON) -> None:
         await self._request(self._api.patch_status, pod, status)
@@ -275,8 +278,8 @@ class Nodes:
             node.pods[pod.uid] = pod
             worker = self._workers[pod.uid] = PodWorker(pod, self)
             worker.life.add_done_callback(self._note_failure)
-            if pod.is_master and pod.owner_uid is not None:
-                self._masters[pod.owner_uid] = worker
+            if pod.is_master and pod.group is not None:
+                self._masters[pod.group] = worker
         if worker is not None and pod.grace_seconds is not None:
             worker.delete(pod.grace_seconds)
 
@@ -290,10 +293,10 @@ class Nodes:
         if worker is None:
             return
         self._spawn(worker.vanish())
-        job = worker.pod.owner_uid
-        if job is not None and not any(w.pod.owner_uid == job for w in self._workers.values()):
-            self._job_ports.pop(job, None)
-            self._masters.pop(job, None)
+        group = worker.pod.group
+        if group is not None and not any(w.pod.group == group for w in self._workers.values()):
+            self._job_ports.pop(group, None)
+            self._masters.pop(group, None)
 
     def _schedule(self) -> None:
         for pod in list(self._pending.values()):
@@ -319,17 +322,19 @@ class Nodes:
 
     # Failures, on the loop
 
-    def _end_container(self, namespace: str, pod: str, container: str, fate: Fate) -> None:
+    def _end_container(self, namespace: str, pod: str, container: str | None, fate: Fate) -> None:
         async def end() -> None:
-            self._worker(namespace, pod).end_container(container, fate)
+            worker = self._worker(namespace, pod)
+            worker.end_container(container or worker.pod.containers[0].name, fate)
 
         self._call(end())
 
     async def _evict(self, namespace: str, pod: str, message: str) -> None:
         self._worker(namespace, pod).evict(message)
 
-    async def _lose_log(self, namespace: str, pod: str, container: str) -> None:
-        status = self._worker(namespace, pod).status.find(container)
+    async def _lose_log(self, namespace: str, pod: str, container: str | None) -> None:
+        worker = self._worker(namespace, pod)
+        status = worker.status.find(container or worker.pod.containers[0].name)
         if status is None or status.log is None:
             raise ValueError(f"container {container} of pod {namespace}/{pod} has no log yet")
         status.has_lost_log = True
