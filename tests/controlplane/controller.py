@@ -24,7 +24,6 @@ from tests.controlplane.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.controlplane.plane import ControlPlane
 
@@ -59,6 +58,8 @@ class Deployment:
     configuration: Mapping[str, Any]
     """Its configuration file, without the port of its webhooks."""
     arguments: Sequence[str] = ()
+    is_told_certificates: bool = True
+    """Whether its configuration can say where the certificate of its webhooks is."""
     certificates: Sequence[str] = (CERTIFICATES,)
     """Where it reads its certificate, below the folder that stands for ``/``."""
 
@@ -89,7 +90,9 @@ class Controller:
             folder.mkdir(parents=True)
             shutil.copyfile(plane.certificate_authority, folder / "tls.crt")
             shutil.copyfile(plane.certificate_key, folder / "tls.key")
-        webhook = {**deployment.configuration.get("webhook", {}), "port": self._port}
+        webhook: JSON = {"port": self._port}
+        if deployment.is_told_certificates:
+            webhook["certDir"] = str(self.root / CERTIFICATES)
         configuration.write_text(yaml.safe_dump({**deployment.configuration, "webhook": webhook}))
 
     def install(self, admin: client.ApiClient) -> None:

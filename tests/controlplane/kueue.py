@@ -13,6 +13,7 @@ from kubernetes import client
 from tests.controlplane import releases
 from tests.controlplane.controller import CERTIFICATES, QUIET, Controller, Deployment, accepts
 from tests.controlplane.pod import GPU
+from tests.controlplane.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.controlplane.plane import ControlPlane
@@ -94,6 +95,7 @@ class Queue:
         self._cluster_queue = f"{namespace}-{name}"
         self._create("clusterqueues", "ClusterQueue", self._cluster_queue, self._quota(gpus))
         self._create("localqueues", "LocalQueue", name, {"clusterQueue": self._cluster_queue})
+        eventually(self._is_active)
 
     def workloads(self) -> dict[str, dict[str, str]]:
         """Return the conditions that hold of each workload, by the name of its job."""
@@ -111,6 +113,13 @@ class Queue:
     def close(self) -> None:
         """Delete the ClusterQueue, which does not go with the namespace."""
         self._api.delete_cluster_custom_object(GROUP, VERSION, "clusterqueues", self._cluster_queue)
+
+    def _is_active(self) -> bool:
+        found: Any = self._api.get_namespaced_custom_object(
+            GROUP, VERSION, self._namespace, "localqueues", self.name
+        )
+        conditions = found.get("status", {}).get("conditions", ())
+        return any(each["type"] == "Active" and each["status"] == "True" for each in conditions)
 
     def _create(self, plural: str, kind: str, name: str, spec: dict[str, Any]) -> None:
         manifest = {

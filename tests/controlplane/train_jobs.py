@@ -18,6 +18,50 @@ PLURAL = "trainjobs"
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """A TrainingRuntime for PyTorch, as `torch-distributed` but for what is done about failures."""
+
+    name: str = "own"
+    restart_policy: str = "Never"
+    """Of the pods. JobSet's default, which `torch-distributed` has, is OnFailure."""
+    backoff_limit: int = 0
+    """How often the Job makes failed pods again; Kubernetes' default is 6."""
+    max_restarts: int = 0
+    """How often JobSet makes a failed Job again."""
+
+    @property
+    def reference(self) -> dict[str, str]:
+        return {"name": self.name, "kind": "TrainingRuntime"}
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the object to create."""
+        containers = [{"name": "node", "image": "example/training"}]
+        job = {
+            "backoffLimit": self.backoff_limit,
+            "template": {"spec": {"restartPolicy": self.restart_policy, "containers": containers}},
+        }
+        label = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+        policy = {"failurePolicy": {"maxRestarts": self.max_restarts}} if self.max_restarts else {}
+        replicated = {"name": "node", "template": {"metadata": {"labels": label}, "spec": job}}
+        return {
+            "apiVersion": "/".join(API),
+            "kind": "TrainingRuntime",
+            "metadata": {"name": self.name, "labels": {"trainer.kubeflow.org/framework": "torch"}},
+            "spec": {
+                "mlPolicy": {"numNodes": 1, "torch": {}},
+                "template": {"spec": {**policy, "replicatedJobs": [replicated]}},
+            },
+        }
+
+    def create(self, api: client.ApiClient, namespace: str) -> Runtime:
+        """Create it, and return it for the next call."""
+        client.CustomObjectsApi(api).create_namespaced_custom_object(
+            *API, namespace, "trainingruntimes", self.manifest()
+        )
+        return self
+
+
+@dataclass(frozen=True)
 class TrainJob:
     """A TrainJob as a user would write it; vary it by `dataclasses.replace`."""
 
@@ -25,7 +69,8 @@ class TrainJob:
     command: tuple[str, ...] = ()
     nodes: int = 1
     image: str = "example/training"
-    runtime: str = "torch-distributed"
+    runtime: str | Runtime = "torch-distributed"
+    """The name of a ClusterTrainingRuntime, or one of the job's own namespace."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -39,12 +84,14 @@ class TrainJob:
 
     def manifest(self) -> dict[str, Any]:
         """Return the object to create."""
+        runtime = self.runtime
         trainer: dict[str, Any] = {
             "image": self.image,
             "numNodes": self.nodes,
-            "env": [{"name": name, "value": value} for name, value in self.environment.items()],
             **self.trainer,
         }
+        if self.environment:
+            trainer["env"] = [{"name": name, "value": value} for name, value in self.environment.items()]
         if self.command:
             trainer["command"] = list(self.command)
         if self.gpus:
@@ -58,7 +105,7 @@ class TrainJob:
                 "labels": dict(self.labels),
             },
             "spec": {
-                "runtimeRef": {"name": self.runtime},
+                "runtimeRef": runtime.reference if isinstance(runtime, Runtime) else {"name": runtime},
                 "suspend": self.suspend,
                 "trainer": trainer,
                 **self.spec,
@@ -105,9 +152,7 @@ class TrainJob:
 
     def pods(self, api: client.ApiClient, namespace: str) -> list[Any]:
         """Return its nodes' pods that are not being deleted, the one of index 0 first."""
-        selector = (
-            f"jobset.sigs.k8s.io/jobset-name={self.name},jobset.sigs.k8s.io/replicatedjob-name=node"
-        )
+        selector = f"jobset.sigs.k8s.io/jobset-name={self.name},jobset.sigs.k8s.io/replicatedjob-name=node"
         found = client.CoreV1Api(api).list_namespaced_pod(namespace, label_selector=selector).items
         there = [pod for pod in found if pod.metadata.deletion_timestamp is None]
         return sorted(there, key=lambda pod: pod.metadata.annotations[_INDEX])

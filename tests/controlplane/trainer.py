@@ -58,6 +58,7 @@ def trainer_deployment() -> Deployment:
             "statusServer": {"port": free_port(), "qps": 200, "burst": 300},
             **QUIET,
         },
+        is_told_certificates=False,
     )
 
 
