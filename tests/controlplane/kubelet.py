@@ -73,8 +73,8 @@ class Host(Protocol):
     def read_object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """Read a ConfigMap or Secret. It blocks."""
 
-    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str:
-        """Request a token of the pod's service account. It blocks."""
+    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str | None:
+        """Request a token of the pod's service account; None if one is gone. It blocks."""
 
     async def patch_status(self, pod: Pod, status: JSON) -> None:
         """Write a pod's status, unless the pod is gone."""

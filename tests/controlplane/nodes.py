@@ -20,12 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tests.controlplane import scheduler
+from tests.controlplane import failures, scheduler
 from tests.controlplane.images import Image
 from tests.controlplane.kubelet import Fate, PodWorker
 from tests.controlplane.logs import ContainerLog, LogServer, NoLogError
 from tests.controlplane.processes import free_port
-from tests.controlplane.status import disruption, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -35,23 +34,11 @@ if TYPE_CHECKING:
     from tests.controlplane.pod_api import PodApi
     from tests.controlplane.status import JSON
 
-CUDA_OUT_OF_MEMORY = """\
-Traceback (most recent call last):
-  File "/workspace/train.py", line 83, in <module>
-    loss = criterion(model(images), labels)
-torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.53 GiB. GPU 0 has a total capacity \
-of 15.77 GiB of which 1.12 GiB is free. Including non-PyTorch memory, this process has 14.65 GiB \
-memory in use. Of the allocated memory 13.90 GiB is allocated by PyTorch, and 381.77 MiB is \
-reserved by PyTorch but unallocated. If reserved but unallocated memory is large try setting \
-PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation.
-"""
-
 NODE_NAMES = ("node-0", "node-1")
 GPUS_A_NODE = 64
 
 _API_THREADS = 8
 _CALL_SECONDS = 60.0
-_UNREACHABLE = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
 
 _Result = TypeVar("_Result")
 _logger = logging.getLogger(__name__)
@@ -106,7 +93,7 @@ class Nodes:
         port = self._call(self._log_server.start(certificate, key))
         for node in self._nodes.values():
             self._api.register_node(node.name, node.labels, node.gpus, port)
-            self._api.patch_node_status(node.name, _readiness("True", "KubeletReady"))
+            self._api.patch_node_status(node.name, failures.readiness("True", "KubeletReady"))
         threading.Thread(
             target=self._api.follow_pods,
             args=(self._on_loop(self._take_up), self._on_loop(self._follow)),
@@ -125,7 +112,7 @@ class Nodes:
         self._loop.close()
         self._api_threads.shutdown(wait=False, cancel_futures=True)
 
-    # What tests do: images
+    # What tests do: images and failures
 
     def add_image(self, name: str, image: Image) -> None:
         """Say what an image's name stands for, from the next container on."""
@@ -139,15 +126,13 @@ class Nodes:
         """Let pulls of an image succeed again; pods that wait for it then start."""
         self._broken_images.discard(name)
 
-    # What tests do: failures
-
     def kill_for_memory(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Kill a container as the kernel does when it exceeds its memory limit."""
         self._end_container(namespace, pod, container, Fate(137, "OOMKilled"))
 
     def fail_for_cuda_memory(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Fail a container as PyTorch does when the GPU's memory does not suffice."""
-        self.crash(namespace, pod, 1, CUDA_OUT_OF_MEMORY, container)
+        self.crash(namespace, pod, 1, failures.CUDA_OUT_OF_MEMORY, container)
 
     def crash(
         self,
@@ -171,9 +156,7 @@ class Nodes:
     def preempt(self, namespace: str, pod: str) -> None:
         """Delete a pod as kube-scheduler does to make room for one of higher priority."""
         found = self._call(self._find_pod(namespace, pod))
-        message = "default-scheduler: preempting to accommodate a higher priority pod"
-        condition = disruption("PreemptionByScheduler", message)
-        self._api.patch_status(found, {"conditions": [condition]})
+        self._api.patch_status(found, {"conditions": [failures.preempted()]})
         self._api.delete(found)
 
     def lose(self, node: str) -> None:
@@ -183,18 +166,16 @@ class Nodes:
         as after the five minutes that it usually takes: the default of ``tolerationSeconds``.
         """
         pods = self._call(self._lose(node))
-        self._api.patch_node_status(node, _readiness("Unknown", "NodeStatusUnknown"))
-        self._api.patch_node(node, {"taints": [_UNREACHABLE]})
-        condition = disruption("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
-        not_ready = {"type": "Ready", "status": "False", "lastTransitionTime": now()}
+        self._api.patch_node_status(node, failures.readiness("Unknown", "NodeStatusUnknown"))
+        self._api.patch_node(node, {"taints": [failures.UNREACHABLE]})
         for pod in pods:
-            self._api.patch_status(pod, {"conditions": [condition, not_ready]})
+            self._api.patch_status(pod, {"conditions": failures.lost()})
             self._api.delete(pod)
 
     def recover(self, node: str) -> None:
         """Bring a lost node back: its kubelet removes the pods that were deleted meanwhile."""
         self._api.patch_node(node, {"taints": None})
-        self._api.patch_node_status(node, _readiness("True", "KubeletReady"))
+        self._api.patch_node_status(node, failures.readiness("True", "KubeletReady"))
         for pod in self._call(self._recover(node)):
             self._api.delete(pod, grace_seconds=0)
 
@@ -242,7 +223,7 @@ class Nodes:
     def read_object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         return self._api.read_object(kind, namespace, name)
 
-    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str:
+    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str | None:
         return self._api.request_token(pod, audience, seconds)
 
     async def patch_status(self, pod: Pod, status: JSON) -> None:
@@ -307,20 +288,13 @@ class Nodes:
                 self._spawn(self._bind(pod, choice))
             elif self._complaints.get(pod.uid) != choice:
                 self._complaints[pod.uid] = choice
-                condition = {
-                    "type": "PodScheduled",
-                    "status": "False",
-                    "reason": "Unschedulable",
-                    "message": choice,
-                    "lastTransitionTime": now(),
-                }
-                self._spawn(self.patch_status(pod, {"conditions": [condition]}))
+                self._spawn(self.patch_status(pod, {"conditions": [failures.unschedulable(choice)]}))
 
     async def _bind(self, pod: Pod, node: scheduler.Node) -> None:
         if not await self._request(self._api.bind, pod, node.name):
             node.pods.pop(pod.uid, None)
 
-    # Failures, on the loop
+    # On the loop
 
     def _end_container(self, namespace: str, pod: str, container: str | None, fate: Fate) -> None:
         async def end() -> None:
@@ -383,8 +357,6 @@ class Nodes:
             raise ConnectionAbortedError(f"the node of pod {pod} is lost")
         return worker.find_log(container, previous)
 
-    # The loop
-
     def _worker(self, namespace: str, name: str) -> PodWorker:
         for worker in self._workers.values():
             if (worker.pod.namespace, worker.pod.name) == (namespace, name):
@@ -425,8 +397,3 @@ class Nodes:
 
 
 _THE_MACHINE = Image()
-
-
-def _readiness(status: str, reason: str) -> JSON:
-    condition = {"type": "Ready", "status": status, "reason": reason, "lastTransitionTime": now()}
-    return {"conditions": [condition]}

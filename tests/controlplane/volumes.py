@@ -33,8 +33,8 @@ class Source(Protocol):
     def read_object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """Read a ConfigMap or Secret. It blocks."""
 
-    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str:
-        """Request a token of the pod's service account. It blocks."""
+    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str | None:
+        """Request a token of the pod's service account; None if one is gone. It blocks."""
 
 
 class Mounts:
@@ -74,18 +74,23 @@ class Mounts:
         """Return the folder that stands for a volume, filled when it is first asked for."""
         folder = self._source.folder(self._pod) / "volumes" / name
         if not folder.exists():
+            sources = self._pod.volumes[name].get("projected", {}).get("sources") or ()
+            # All of it is there before the folder is, which says that the volume has been filled.
+            files = [file for source in sources for file in self._content(source).items()]
             folder.mkdir(parents=True)
-            for source in self._pod.volumes[name].get("projected", {}).get("sources") or ():
-                for path, content in self._content(source).items():
-                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-                    (folder / path).write_text(content)
+            for path, content in files:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_text(content)
         return folder
 
     def _content(self, source: Mapping[str, Any]) -> dict[str, str]:
         """Return the files of a projected volume's source, by their paths in the volume."""
         if token := source.get("serviceAccountToken"):
             seconds = token.get("expirationSeconds", _TOKEN_SECONDS)
-            return {token["path"]: self._source.request_token(self._pod, token.get("audience"), seconds)}
+            text = self._source.request_token(self._pod, token.get("audience"), seconds)
+            if text is None:
+                raise ConfigurationError(f'serviceaccount "{self._pod.service_account}" not found')
+            return {token["path"]: text}
         if reference := source.get("configMap"):
             found = self._source.read_object("ConfigMap", self._pod.namespace, reference["name"])
             if found is None and not reference.get("optional"):

@@ -1,5 +1,7 @@
 """Paths into a pod's volumes lead to folders that stand for them, filled when they are first met."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.controlplane.environment import ConfigurationError
@@ -38,6 +40,7 @@ POD = Pod.from_manifest(
 class Source:
     def __init__(self, folder, objects):
         self._folder, self._objects = folder, objects
+        self.token = "a token"
         self.tokens = []
 
     def folder(self, pod):
@@ -48,7 +51,7 @@ class Source:
 
     def request_token(self, pod, audience, seconds):
         self.tokens.append((pod.name, audience, seconds))
-        return "a token"
+        return self.token
 
 
 @pytest.fixture
@@ -103,3 +106,14 @@ def test_a_missing_config_map_keeps_the_container_from_starting(tmp_path):
     mounts = Mounts(POD.containers[0], POD, Source(tmp_path, {}))
     with pytest.raises(ConfigurationError, match='configmap "tls" not found'):
         mounts.localise_variables({"CA": "/var/run/secrets/certs/ca.crt"})
+
+
+def test_a_volume_that_could_not_be_filled_is_filled_at_the_next_try(mounts, source, tmp_path):
+    token, source.token = source.token, None
+    with pytest.raises(ConfigurationError, match='serviceaccount "default" not found'):
+        mounts.localise_variables({"TOKEN": "/var/run/secrets/token"})
+
+    source.token = token
+    found = mounts.localise_variables({"TOKEN": "/var/run/secrets/token"})
+
+    assert Path(found["TOKEN"]).read_text() == "a token"
