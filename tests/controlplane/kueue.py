@@ -78,6 +78,8 @@ class Kueue:
         kueue = cls(plane)
         with client.ApiClient(plane.configuration()) as admin:
             kueue.controller.install(admin)
+            # A deleted job's quota is free once the garbage collector has deleted its Workload.
+            plane.restart_controller_manager()
             kueue.controller.start(lambda: accepts(admin, "resourceflavors", _FLAVOR))
             client.CustomObjectsApi(admin).create_cluster_custom_object(
                 GROUP, VERSION, "resourceflavors", _FLAVOR
