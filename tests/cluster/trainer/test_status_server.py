@@ -11,6 +11,7 @@ from tests.controlplane.train_jobs import TrainJob
 pytestmark = pytest.mark.usefixtures("trainer")
 
 PUSH = str(Path(__file__).parent / "programs" / "push.py")
+HUGGING_FACE = str(Path(__file__).parent / "programs" / "huggingface.py")
 
 
 def output(admin, namespace, job):
@@ -37,3 +38,18 @@ def test_the_token_of_one_job_does_not_write_the_status_of_another(admin, namesp
 
     assert output(admin, namespace, job) == "status=403\n"
     assert "trainerStatus" not in victim.read(admin, namespace).get("status", {})
+
+
+def test_hugging_faces_trainer_pushes_what_it_evaluates_and_its_log_says_nothing_of_it(admin, namespace):
+    pytest.importorskip("transformers")
+    job = TrainJob("face", (sys.executable, HUGGING_FACE)).create(admin, namespace)
+    job.wait_until(admin, namespace, "Complete")
+
+    assert "eval_accuracy" not in output(admin, namespace, job)
+    status = job.read(admin, namespace)["status"]["trainerStatus"]
+    pushed = {metric["name"]: float(metric["value"]) for metric in status["metrics"]}
+    assert status["progressPercentage"] == 100
+    assert 0.5 < pushed["eval_accuracy"] <= 1
+    # The last push, at the end of the training, has the epoch of the values, and no step.
+    assert pushed["epoch"] == 2
+    assert "current_step" not in pushed
