@@ -99,14 +99,14 @@ class Queue:
         self._create("localqueues", "LocalQueue", name, {"clusterQueue": self._cluster_queue})
         eventually(self._is_active)
 
-    def workloads(self) -> dict[str, dict[str, str]]:
-        """Return the conditions that hold of each workload, by the name of its job."""
+    def workloads(self, status: str = "True") -> dict[str, dict[str, str]]:
+        """Return the conditions of the namespace's workloads that hold, or do not, by their jobs' names."""
         found: Any = self._api.list_namespaced_custom_object(GROUP, VERSION, self._namespace, "workloads")
         return {
             item["metadata"]["ownerReferences"][0]["name"]: {
                 each["type"]: each["reason"]
                 for each in item.get("status", {}).get("conditions", ())
-                if each["status"] == "True"
+                if each["status"] == status
             }
             for item in found["items"]
             if item["metadata"].get("ownerReferences")

@@ -367,6 +367,13 @@ def test_a_trial_without_a_queue_runs_at_once_and_one_with_our_annotation_is_que
     assert queued["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
 
 
+def test_the_queue_of_our_annotation_counts_over_the_label_that_keeps_the_job_out_of_queues():
+    label = {"kueue.x-k8s.io/queue-name": "none"}
+    read = job(asked=annotations(queue="gpus"), metadata={"labels": label})
+    labels = trial_manifest(read, suggestion())["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
+
+
 def test_a_trials_name_leaves_room_for_those_of_its_pods():
     made = trial_manifest(job(name="a" * 63), suggestion(12345))
     assert len(made["metadata"]["name"]) <= keys.MAX_TRIAL_NAME

@@ -25,11 +25,11 @@ def create_train_job(admin, namespace, name, **labels):
     return job.create(admin, namespace)
 
 
-def create_pytorch_job(admin, namespace, name, queue):
+def create_pytorch_job(admin, namespace, name, **labels):
     """Create a PyTorchJob of a master and a worker, each with a GPU."""
     job = Job(name, ("train",), workers=1, container=ONE_GPU)
     manifest = job.manifest()
-    manifest["metadata"]["labels"] = {QUEUE_LABEL: queue}
+    manifest["metadata"]["labels"] = labels
     manifest["spec"]["runPolicy"]["suspend"] = True
     client.CustomObjectsApi(admin).create_namespaced_custom_object(
         "kubeflow.org", "v1", namespace, "pytorchjobs", manifest
@@ -51,11 +51,9 @@ def test_jobs_of_both_kinds_go_through_one_queue_one_after_the_other(admin, name
 
     nodes.add_image("example/training", Image(script=train))
     queue = new_queue(gpus=2)
-    older = [create_pytorch_job(admin, namespace, f"pytorch-{number}", queue.name) for number in range(2)]
-    newer = [
-        create_train_job(admin, namespace, f"train-{number}", **{QUEUE_LABEL: queue.name})
-        for number in range(2)
-    ]
+    label = {QUEUE_LABEL: queue.name}
+    older = [create_pytorch_job(admin, namespace, f"pytorch-{number}", **label) for number in range(2)]
+    newer = [create_train_job(admin, namespace, f"train-{number}", **label) for number in range(2)]
 
     for job in older:
         eventually(lambda job=job: "Succeeded" in job.conditions(admin, namespace))
@@ -110,13 +108,18 @@ def test_a_job_of_higher_priority_evicts_one_of_lower_which_runs_again_later(
 def test_a_queue_named_default_takes_every_job_of_its_namespace(admin, namespace, nodes, new_queue):
     """A registered job, suspended and without a queue, would be admitted and run."""
     nodes.add_image("example/training", Image(script=endless))
-    new_queue("default", gpus=2)
+    new_queue("default", gpus=4)
 
-    job = create_train_job(admin, namespace, "registered")
+    older = create_pytorch_job(admin, namespace, "older")
+    newer = create_train_job(admin, namespace, "newer")
 
-    assert job.read(admin, namespace)["metadata"]["labels"][QUEUE_LABEL] == "default"
-    job.running(admin, namespace)
-    assert job.read(admin, namespace)["spec"]["suspend"] is False
+    shown = client.CustomObjectsApi(admin).get_namespaced_custom_object(
+        "kubeflow.org", "v1", namespace, "pytorchjobs", "older"
+    )
+    assert shown["metadata"]["labels"][QUEUE_LABEL] == "default"
+    assert newer.read(admin, namespace)["metadata"]["labels"][QUEUE_LABEL] == "default"
+    eventually(lambda: "Running" in older.conditions(admin, namespace))
+    newer.running(admin, namespace)
 
 
 def test_without_a_queue_named_default_a_suspended_job_is_left_alone(admin, namespace, nodes, new_queue):
@@ -130,6 +133,21 @@ def test_without_a_queue_named_default_a_suspended_job_is_left_alone(admin, name
     assert queue.workloads().keys() == {"trial"}
     assert registered.read(admin, namespace)["spec"]["suspend"] is True
     assert QUEUE_LABEL not in registered.read(admin, namespace)["metadata"].get("labels", {})
+
+
+def test_a_label_with_a_queue_that_does_not_exist_keeps_a_registered_job_out_of_the_default_one(
+    admin, namespace, nodes, new_queue
+):
+    nodes.add_image("example/training", Image(script=endless))
+    queue = new_queue("default", gpus=2)
+    registered = create_train_job(admin, namespace, "registered", **{QUEUE_LABEL: "none"})
+    eventually(lambda: "registered" in queue.workloads("False"))
+
+    trial = create_train_job(admin, namespace, "trial", **{QUEUE_LABEL: "default"})
+    trial.running(admin, namespace)
+
+    assert eventually(lambda: queue.workloads("False")["registered"]) == {"QuotaReserved": "Inadmissible"}
+    assert registered.read(admin, namespace)["spec"]["suspend"] is True
 
 
 def test_a_child_of_a_queued_job_is_queued_for_itself_only_if_it_is_no_controllers(
