@@ -79,23 +79,17 @@ class Trainer:
             trainer.trainer.install(admin)
             create(admin, _secret(plane), trainer.trainer.deployment.namespace)
             plane.restart_controller_manager()
-            trainer.start_controllers(admin)
+            trainer._start_controllers(admin)
             for runtime in trainer.trainer.released("runtimes/torch_distributed.yaml"):
                 trainer.add_runtime(admin, runtime)
         return trainer
 
-    def start_controllers(self, admin: client.ApiClient) -> None:
-        """Start both, unless they run, and return once their webhooks answer."""
+    def _start_controllers(self, admin: client.ApiClient) -> None:
         self.jobset.program.start()
         (runtime,) = self.trainer.released("runtimes/torch_distributed.yaml")
         runtime["metadata"]["name"] = "webhook-answers"
         self.trainer.start(lambda: accepts(admin, RUNTIMES, runtime))
         self.jobset.start(lambda: accepts(admin, "jobsets", _JOBSET, "default"))
-
-    def stop_controllers(self) -> None:
-        """Kill both, as a crash would."""
-        self.trainer.program.stop()
-        self.jobset.program.stop()
 
     def add_runtime(self, admin: client.ApiClient, manifest: Mapping[str, Any]) -> None:
         """Create a ClusterTrainingRuntime."""

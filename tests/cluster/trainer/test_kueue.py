@@ -61,7 +61,7 @@ def test_jobs_of_both_kinds_go_through_one_queue_one_after_the_other(admin, name
         job.wait_until(admin, namespace, "Complete")
 
     assert at_once == [1, 1, 1, 1]
-    assert all("Finished" in conditions for conditions in queue.workloads().values())
+    eventually(lambda: all("Finished" in conditions for conditions in queue.workloads().values()))
     assert queue.workloads().keys() == {"pytorch-0", "pytorch-1", "train-0", "train-1"}
 
 
@@ -98,8 +98,8 @@ def test_a_job_of_higher_priority_evicts_one_of_lower_which_runs_again_later(
 
     high.running(admin, namespace)
 
-    assert queue.workloads()["low"]["Evicted"] == "Preempted"
-    assert low.read(admin, namespace)["spec"]["suspend"] is True
+    eventually(lambda: queue.workloads()["low"].get("Evicted") == "Preempted")
+    eventually(lambda: low.read(admin, namespace)["spec"]["suspend"] is True)
     eventually(lambda: not low.pods(admin, namespace))
     high.delete(admin, namespace)
     assert not set(before) & set(low.running(admin, namespace))
@@ -141,12 +141,12 @@ def test_a_label_with_a_queue_that_does_not_exist_keeps_a_registered_job_out_of_
     nodes.add_image("example/training", Image(script=endless))
     queue = new_queue("default", gpus=2)
     registered = create_train_job(admin, namespace, "registered", **{QUEUE_LABEL: "none"})
-    eventually(lambda: "registered" in queue.workloads("False"))
+    eventually(lambda: "QuotaReserved" in queue.workloads("False").get("registered", {}))
 
     trial = create_train_job(admin, namespace, "trial", **{QUEUE_LABEL: "default"})
     trial.running(admin, namespace)
 
-    assert eventually(lambda: queue.workloads("False")["registered"]) == {"QuotaReserved": "Inadmissible"}
+    assert queue.workloads("False")["registered"]["QuotaReserved"] == "Inadmissible"
     assert registered.read(admin, namespace)["spec"]["suspend"] is True
 
 
