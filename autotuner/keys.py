@@ -39,7 +39,7 @@ LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
 """Annotation of a ledger ConfigMap: the name of the next one, for it is full."""
 
 TRIAL_PREFIX: Final = "trial.autotuner.dev/"
-"""Annotations and labels of a trial PyTorchJob."""
+"""Annotations and labels of a trial."""
 
 SUGGESTION: Final = TRIAL_PREFIX + "suggestion"
 """Annotation: what this trial tries, as JSON. A trial's parameters are stored nowhere else."""
@@ -49,6 +49,9 @@ TRIAL_TEMPLATE: Final = TRIAL_PREFIX + "template"
 
 TRIAL_JOB_UID: Final = TRIAL_PREFIX + "job-uid"
 """Label: UID of the registered job that the trial belongs to."""
+
+ANSWER_OF: Final = TRIAL_PREFIX + "answer-of"
+"""Annotation of the job that was made of an answer: UID of the registered job."""
 
 TRIAL_NUMBER: Final = TRIAL_PREFIX + "number"
 """Label: the trial's number within its job."""

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from autotuner import keys
 from autotuner.backends.local.backend import LocalBackend
-from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.cli.trial_python import Tool, program, trial_path
@@ -167,7 +167,7 @@ def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
     except InvalidJob as error:
         mistakes += error.mistakes
     try:
-        pods(job.manifest, surroundings, port=0)
+        pods(job.kind.pod_plans(job.manifest, LOOPBACK, 0), job.manifest["metadata"], surroundings)
     except InvalidJob as error:
         mistakes += error.mistakes
     if mistakes or spec is None:

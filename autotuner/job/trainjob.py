@@ -1,132 +1,157 @@
-"""The registered TrainJob: a template that we never change except for our own annotations.
+"""TrainJob (trainer.kubeflow.org/v1alpha1): what it runs, its trials, and its pods without a cluster.
 
-`TrainJob.from_manifest` reads and validates the job as its owner wrote it, once, together with the training
-runtime that it refers to. How Trainer makes pods of the two: pkg/runtime/framework/plugins/torch/torch.go.
+A TrainJob is read together with the training runtime that it refers to. How Trainer makes pods of the two:
+pkg/runtime/framework/plugins/torch/torch.go. The spec is immutable but for `suspend` and `runtimePatches`, so
+an answer becomes a new TrainJob, or a patch for the file that the job comes from.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
+from autotuner.job import policies
+from autotuner.job.kind import MAX_PODS, PodPlan
+from autotuner.job.processes import stated
 from autotuner.job.quantity import whole
-from autotuner.job.training_runtime import API_VERSION, TrainingRuntime
-from autotuner.job.trainjob_validation import KIND, runtime_reference, wellformed
-from autotuner.spec import Shape, TuningSpec
-from autotuner.trial import ParameterValue
+from autotuner.job.training_runtime import API_VERSION, CONTAINER, TrainingRuntime
+from autotuner.job.trainjob_validation import KIND
+from autotuner.spec import Shape
+from autotuner.trial import ParameterValue, Suggestion
 
-__all__ = ["TrainJob", "devices", "nodes", "processes_per_node", "variables"]
+_KUEUE: Final = "kueue.x-k8s.io/"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainJob:
-    """A registered TrainJob with its runtime: what trials are made from."""
+class TrainJobKind:
+    """The kind of jobs that Trainer runs, with the runtime that a job refers to."""
 
-    name: str
-    namespace: str
-    uid: str
-    annotations: Mapping[str, str]
-    manifest: Mapping[str, Any]
     runtime: TrainingRuntime
 
-    @classmethod
-    def from_manifest(cls, manifest: object, runtime: TrainingRuntime | None) -> TrainJob:
-        """Read a TrainJob, from a file or from the API server.
-
-        `runtime` is the one that `runtime_reference` names, None where there is none of that name.
-
-        Raises:
-            InvalidJob: If it cannot be tuned as it is written.
-        """
-        checked = wellformed(manifest)
-        reference = runtime_reference(checked)
-        if runtime is None or runtime.reference != reference:
-            rule = f"there must be a {reference.kind} of that name"
-            raise InvalidJob([Mistake("spec.runtimeRef.name", reference.name, rule, "torch-distributed")])
-        _check_override(checked["spec"]["trainer"], runtime)
-        metadata = checked["metadata"]
-        return cls(
-            name=str(metadata["name"]),
-            namespace=str(metadata.get("namespace") or "default"),
-            uid=str(metadata.get("uid") or ""),
-            annotations=metadata.get("annotations") or {},
-            manifest=checked,
-            runtime=runtime,
-        )
+    name = KIND
+    api_version = API_VERSION
+    plural = "trainjobs"
+    container = CONTAINER
+    # All of its spec that an answer changes is immutable.
+    takes_answer = False
 
     @property
-    def is_registered(self) -> bool:
-        """Whether the job asks to be tuned."""
-        return keys.TARGET in self.annotations
+    def may_retry(self) -> bool:
+        """Whether Kubernetes starts a failed node again before the TrainJob fails."""
+        return self.runtime.retries_failures
 
-    @property
-    def is_deleted(self) -> bool:
-        """Whether the job is being deleted."""
-        return "deletionTimestamp" in self.manifest["metadata"]
-
-    @property
-    def owner_reference(self) -> dict[str, Any]:
-        """What makes the garbage collector remove an object with the job.
-
-        It is no controller reference: Kueue does not queue the children of a queued job.
-        """
-        return {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "name": self.name,
-            "uid": self.uid,
-            "controller": False,
-            "blockOwnerDeletion": False,
-        }
-
-    @property
-    def baseline(self) -> Mapping[str, ParameterValue]:
-        """The known-good values of `spec.trainer.env`, by hyperparameter name.
+    def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
+        """Return the known-good values of `spec.trainer.env`, by hyperparameter name.
 
         A value that only the runtime's container has counts too: Trainer merges both.
         """
         values: dict[str, ParameterValue] = {}
-        for entry in variables(self.manifest, self.runtime):
+        for entry in variables(manifest, self.runtime):
             name, value = entry["name"], entry.get("value")
             if name.startswith(keys.ENV_PREFIX) and isinstance(value, str):
                 values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
         return values
 
-    @property
-    def shape(self) -> Shape:
-        """The processes that the job runs; its nodes are alike, so all of them count as workers."""
+    def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
+        """Return the processes that the job runs; its nodes are alike, so all of them count as workers."""
         return Shape(
             masters=0,
-            workers=nodes(self.manifest, self.runtime),
-            processes_per_replica=processes_per_node(self.manifest, self.runtime),
+            workers=nodes(manifest, self.runtime),
+            processes_per_replica=stated(annotations) or processes_per_node(manifest, self.runtime),
             can_grow=True,
         )
 
-    @property
-    def fingerprint(self) -> str:
-        """A hash of all that the user can change: annotations, template and runtime."""
-        asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
-        return _digest([asked, self.template])
+    def devices(self, manifest: Mapping[str, Any]) -> int:
+        """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
+        return devices(manifest, self.runtime)
 
-    @property
-    def template(self) -> str:
-        """A hash of what trials are made from: the job's `spec`, suspended or not, and its runtime."""
-        spec = {key: value for key, value in self.manifest["spec"].items() if key != "suspend"}
-        return _digest([spec, self.runtime.fingerprint])
+    def deadline(self, manifest: Mapping[str, Any]) -> timedelta | None:
+        """Return the job's own `activeDeadlineSeconds`."""
+        return policies.deadline({"spec": {"runPolicy": manifest["spec"]}})
 
-    def spec(self) -> TuningSpec:
-        """Return what the job's annotations ask for; InvalidJob carries every mistake."""
-        return TuningSpec.from_annotations(self.annotations, baseline=self.baseline, shape=self.shape)
+    def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
+        """Return nothing: Trainer counts the processes itself, from what `shape` reads."""
+        del manifest, annotations
+        return []
+
+    def template(self, manifest: Mapping[str, Any]) -> object:
+        """Return the job's `spec`, whether suspended or not, and its runtime."""
+        spec = {key: value for key, value in manifest["spec"].items() if key != "suspend"}
+        return [spec, self.runtime.fingerprint]
+
+    def trial_spec(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        trial: str,
+        queued: bool,
+    ) -> dict[str, Any]:
+        """Return the `spec` of a trial."""
+        del trial  # Trainer names the rendezvous by the job.
+        spec = self._with(manifest, suggestion, variables, queued=queued)
+        # Its end would delete the pods, and their logs with them. The deadline of a trial is ours.
+        spec.pop("activeDeadlineSeconds", None)
+        return spec
+
+    def answered_spec(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        queued: bool,
+    ) -> dict[str, Any]:
+        """Return the job's `spec` as the answer would have it: environment and nodes."""
+        return self._with(manifest, suggestion, variables, queued=queued)
+
+    def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the trainer's environment and nodes, as the answer would have them, not suspended."""
+        del manifest
+        trainer = {key: answered["trainer"][key] for key in ("env", "numNodes")}
+        return {"suspend": False, "trainer": trainer}
+
+    def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
+        """Return the pods, node 0 first, with torchrun's variables."""
+        return pod_plans(manifest, self.runtime, address, port)
+
+    def _with(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        queued: bool,
+    ) -> dict[str, Any]:
+        spec: dict[str, Any] = copy.deepcopy(manifest["spec"])
+        trainer = spec["trainer"]
+        kept = [entry for entry in trainer.get("env") or () if entry["name"] not in variables]
+        # Ours come first: Kubernetes expands $(NAME) only from variables that are above.
+        trainer["env"] = [{"name": name, "value": value} for name, value in sorted(variables.items())] + kept
+        # Given even where it is the runtime's, so that a trial says by itself how many pods it has.
+        trainer["numNodes"] = suggestion.workers or nodes(manifest, self.runtime)
+        # Kueue reads the object and writes it back, without what is empty, when it admits it. The API server
+        # takes the difference for a change of an immutable field, so the job would never start.
+        spec["trainer"] = _without_empty(trainer)
+        spec["suspend"] = queued
+        patches = [
+            {key: value for key, value in patch.items() if key != "time"}
+            for patch in spec.pop("runtimePatches", None) or ()
+            if not patch["manager"].startswith(_KUEUE)
+        ]
+        return {**spec, "runtimePatches": patches} if patches else spec
 
 
-def _check_override(trainer: Mapping[str, Any], runtime: TrainingRuntime) -> None:
-    mistakes = [
+def check_override(trainer: Mapping[str, Any], runtime: TrainingRuntime) -> list[Mistake]:
+    """Return the mistakes of a trainer that empties what its runtime has."""
+    return [
         Mistake(
             f"spec.trainer.{key}",
             "[]",
@@ -136,8 +161,6 @@ def _check_override(trainer: Mapping[str, Any], runtime: TrainingRuntime) -> Non
         for key in ("command", "args")
         if trainer.get(key) == [] and runtime.container.get(key)
     ]
-    if mistakes:
-        raise InvalidJob(mistakes)
 
 
 def nodes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
@@ -204,5 +227,57 @@ def _largest(resources: Mapping[str, Any], part: str, is_meant: Callable[[str], 
     return max(found)
 
 
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def pod_plans(
+    manifest: Mapping[str, Any], runtime: TrainingRuntime, address: str, port: int
+) -> list[PodPlan]:
+    """Return the pods of a validated TrainJob, node 0 first.
+
+    Args:
+        manifest: A TrainJob that `TrainJob.from_manifest` accepts, or a trial of one.
+        runtime: The runtime that it refers to.
+        address: Where node 0 can be reached, for PET_MASTER_ADDR.
+        port: A free port there, one a trial, for PET_MASTER_PORT.
+
+    Raises:
+        InvalidJob: If they are more than a machine can stand in for.
+    """
+    count = nodes(manifest, runtime)
+    if count > MAX_PODS:
+        rule = f"must be at most {MAX_PODS} on one machine; write fewer, or tune on a cluster"
+        raise InvalidJob([Mistake("spec.trainer.numNodes", str(count), rule, "1")])
+    trainer = manifest["spec"]["trainer"]
+    overridden = {key: trainer[key] for key in ("image", "command", "args") if trainer.get(key) is not None}
+    container = {
+        **runtime.container,
+        **overridden,
+        "name": CONTAINER,
+        "env": variables(manifest, runtime),
+    }
+    shared = {
+        "PET_NNODES": str(count),
+        # On a cluster `auto` may be there, which is as many as there are GPUs: here there may be others.
+        "PET_NPROC_PER_NODE": str(processes_per_node(manifest, runtime)),
+        "PET_MASTER_ADDR": address,
+        "PET_MASTER_PORT": str(port),
+    }
+    return [
+        PodPlan(
+            name=f"{manifest['metadata']['name']}-{runtime.replicated_job}-0-{index}",
+            container=container,
+            environment={
+                "JOB_COMPLETION_INDEX": str(index),
+                **({**shared, "PET_NODE_RANK": str(index)} if runtime.is_torch else {}),
+            },
+        )
+        for index in range(count)
+    ]
+
+
+def _without_empty(value: Any) -> Any:  # noqa: ANN401 (what JSON holds has no better name)
+    """Return a value of JSON without members that are null or empty, as Go writes it."""
+    if isinstance(value, list):
+        return [_without_empty(held) for held in value]
+    if not isinstance(value, dict):
+        return value
+    members = {key: _without_empty(held) for key, held in value.items()}
+    return {key: held for key, held in members.items() if held not in (None, "", [], {})}

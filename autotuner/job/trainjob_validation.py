@@ -6,13 +6,15 @@ rely on besides. All mistakes are reported at once. What passes is a copy of pla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from autotuner.errors import InvalidJob, Mistake
+from autotuner import keys
+from autotuner.errors import Mistake
 from autotuner.job.quantity import whole
 from autotuner.job.training_runtime import API_GROUP, API_VERSION, CLUSTER_KIND, KINDS, RuntimeReference
-from autotuner.job.validation import brief, check_container, check_metadata
+from autotuner.job.validation import Validated, brief, check_container, check_metadata
+from autotuner.job.warnings import has_run, would_run
 from autotuner.spec.untrusted_yaml import plain
 
 KIND: Final = "TrainJob"
@@ -27,18 +29,14 @@ MAX_PROCESSES_PER_NODE: Final = 10_000
 _MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
 
 
-def wellformed(manifest: object) -> dict[str, Any]:
-    """Return a copy of a TrainJob that is fit to be tuned, as far as it can be told without its runtime.
-
-    Raises:
-        InvalidJob: If it is no TrainJob, or not one that we can rely on.
-    """
+def validate(manifest: object) -> Validated:
+    """Return a TrainJob with all mistakes that can be told without its runtime; it never raises."""
     if not isinstance(manifest, dict):
-        raise InvalidJob([Mistake("file", brief(manifest), "must hold one object", f"kind: {KIND}")])
+        return Validated({}, (Mistake("file", brief(manifest), "must hold one object", f"kind: {KIND}"),))
     try:
         checked: dict[str, Any] = plain(manifest)
     except ValueError as error:
-        raise InvalidJob([Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}")]) from None
+        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}"),))
     mistakes: list[Mistake] = []
     for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if checked.get(key) != wanted:
@@ -47,9 +45,16 @@ def wellformed(manifest: object) -> dict[str, Any]:
     if not mistakes:
         mistakes += check_metadata(checked.get("metadata"))
         _check_spec(checked.get("spec"), mistakes)
-    if mistakes:
-        raise InvalidJob(mistakes)
-    return checked
+    return Validated(checked, tuple(mistakes), () if mistakes else tuple(_warnings(checked)))
+
+
+def _warnings(checked: Mapping[str, Any]) -> Iterator[Mistake]:
+    metadata, spec = checked["metadata"], checked["spec"]
+    annotations = metadata.get("annotations") or {}
+    if keys.TARGET in annotations:
+        # What a PyTorchJob has in its runPolicy a TrainJob has in its spec.
+        yield from would_run(metadata, spec.get("suspend"), annotations, "spec.suspend")
+        yield from has_run(checked.get("status"))
 
 
 def runtime_reference(checked: Mapping[str, Any]) -> RuntimeReference:

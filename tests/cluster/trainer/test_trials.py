@@ -3,10 +3,10 @@
 import pytest
 from kubernetes import client
 
+from autotuner.job.job import Job
 from autotuner.job.training_runtime import BUILT_IN, TrainingRuntime
-from autotuner.job.trainjob import TrainJob as Registered
-from autotuner.job.trainjob_trial import answered_job, trial_manifest
-from autotuner.job.trainjob_validation import runtime_reference, wellformed
+from autotuner.job.trainjob_validation import runtime_reference
+from autotuner.job.trial_manifest import answered_job, trial_manifest
 from tests.builders import annotations, suggestion
 from tests.controlplane.images import Image
 from tests.controlplane.train_jobs import API, PLURAL, Runtime, TrainJob
@@ -21,13 +21,13 @@ def register(admin, namespace, **changed):
     """Create a registered TrainJob, and read it with its runtime as the cluster shows both."""
     job = TrainJob("toy", ("train", "$(AUTOTUNER_BATCH_SIZE)"), environment=BASELINE, suspend=True, **changed)
     shown = job.create(admin, namespace).read(admin, namespace)
-    reference = runtime_reference(wellformed(shown))
+    reference = runtime_reference(shown)
     api = client.CustomObjectsApi(admin)
     if reference.kind == "TrainingRuntime":
         runtime = api.get_namespaced_custom_object(*API, namespace, "trainingruntimes", reference.name)
     else:
         runtime = api.get_cluster_custom_object(*API, "clustertrainingruntimes", reference.name)
-    return Registered.from_manifest(shown, TrainingRuntime.from_manifest(runtime))
+    return Job.from_manifest(shown, lambda _: TrainingRuntime.from_manifest(runtime))
 
 
 def create(admin, namespace, manifest):
@@ -55,15 +55,15 @@ def test_a_trial_runs_with_its_suggestion_on_its_nodes(admin, namespace, nodes):
 
 def test_the_released_runtime_is_the_one_that_is_built_in(admin, namespace):
     registered = register(admin, namespace, annotations=annotations())
-    built_in = BUILT_IN[registered.runtime.reference]
+    built_in = BUILT_IN[registered.kind.runtime.reference]
     fields = ("replicated_job", "nodes", "is_torch", "retries_failures")
-    assert [getattr(registered.runtime, f) for f in fields] == [getattr(built_in, f) for f in fields]
+    assert [getattr(registered.kind.runtime, f) for f in fields] == [getattr(built_in, f) for f in fields]
 
 
 def test_a_runtime_of_the_namespace_is_read_as_well(admin, namespace):
     runtime = Runtime().create(admin, namespace)
     registered = register(admin, namespace, annotations=annotations(), runtime=runtime)
-    assert not registered.runtime.retries_failures
+    assert not registered.kind.runtime.retries_failures
     assert trial_manifest(registered, suggestion())["spec"]["runtimeRef"]["kind"] == "TrainingRuntime"
 
 

@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 
 from autotuner import keys
 from autotuner.errors import InvalidJob
+from autotuner.job.job import Job
+from autotuner.job.kind import MAX_PODS
 from autotuner.job.training_runtime import BUILT_IN, RuntimeReference, TrainingRuntime
-from autotuner.job.trainjob import TrainJob, devices
-from autotuner.job.trainjob_pods import MAX_PODS, pod_plans
-from autotuner.job.trainjob_trial import answer_patch, answered_job, trial_manifest
+from autotuner.job.trainjob import devices, pod_plans
 from autotuner.job.trainjob_validation import MAX_VARIABLES
-from autotuner.job.trial_manifest import trial_environment
+from autotuner.job.trial_manifest import (
+    answer_patch,
+    answered_job,
+    trial_environment,
+    trial_manifest,
+)
 from autotuner.spec import Shape
 from tests.builders import annotations, suggestion
 
@@ -44,8 +49,13 @@ def manifest(name="toy", asked=None, metadata=None, trainer=None, **spec):
     }
 
 
+def read(document, runtime=TORCH):
+    """Return a job where there is one runtime."""
+    return Job.from_manifest(document, {runtime.reference: runtime}.get)
+
+
 def job(runtime=TORCH, **changed):
-    return TrainJob.from_manifest(manifest(**changed), runtime)
+    return read(manifest(**changed), runtime)
 
 
 def runtime_manifest(container=None, job=None, pod=None, policy=None, jobset=None, **changed):
@@ -77,21 +87,21 @@ def environment(made):
 
 
 def test_a_job_is_read_whole():
-    read = job(metadata={"namespace": "team", "uid": "u-1"}, trainer={"numNodes": 3, "numProcPerNode": 4})
-    assert (read.name, read.namespace, read.uid) == ("toy", "team", "u-1")
-    assert read.is_registered
-    assert not read.is_deleted
-    assert read.shape == Shape(masters=0, workers=3, processes_per_replica=4)
-    assert read.shape.processes == 12
-    assert read.baseline == {"batch_size": "32", "learning_rate": "0.1"}
-    assert read.spec().baseline_parameters == {"learning_rate": 0.1}
+    found = job(metadata={"namespace": "team", "uid": "u-1"}, trainer={"numNodes": 3, "numProcPerNode": 4})
+    assert (found.name, found.namespace, found.uid) == ("toy", "team", "u-1")
+    assert found.is_registered
+    assert not found.is_deleted
+    assert found.shape == Shape(masters=0, workers=3, processes_per_replica=4)
+    assert found.shape.processes == 12
+    assert found.baseline == {"batch_size": "32", "learning_rate": "0.1"}
+    assert found.spec().baseline_parameters == {"learning_rate": 0.1}
 
 
 def test_a_job_keeps_nothing_of_what_it_was_read_from():
     source = manifest()
-    read = TrainJob.from_manifest(source, TORCH)
+    found = read(source)
     source["spec"]["trainer"]["numNodes"] = 7
-    assert read.shape.workers == 1
+    assert found.shape.workers == 1
 
 
 def test_nodes_may_grow_with_the_batch():
@@ -106,7 +116,7 @@ def test_nodes_may_grow_with_the_batch():
         ([], "file"),
         ({}, "apiVersion"),
         (manifest() | {"apiVersion": "kubeflow.org/v1"}, "apiVersion"),
-        (manifest() | {"kind": "PyTorchJob"}, "kind"),
+        (manifest() | {"kind": "PyTorchJob"}, "apiVersion"),
         (manifest() | {"metadata": None}, "metadata"),
         (manifest(name="Upper"), "metadata.name"),
         (manifest(name="a" * 64), "metadata.name"),
@@ -143,10 +153,10 @@ def test_nodes_may_grow_with_the_batch():
 )
 def test_what_is_no_tunable_job_is_refused_with_its_place(wrong, where):
     if where is None:
-        TrainJob.from_manifest(wrong, TORCH)
+        read(wrong)
         return
     with pytest.raises(InvalidJob) as caught:
-        TrainJob.from_manifest(wrong, TORCH)
+        read(wrong)
     assert any(mistake.key.endswith(where) for mistake in caught.value.mistakes), caught.value
     assert all(mistake.rule and mistake.example for mistake in caught.value.mistakes)
 
@@ -154,13 +164,13 @@ def test_what_is_no_tunable_job_is_refused_with_its_place(wrong, where):
 def test_all_mistakes_of_a_file_are_told_at_once():
     wrong = manifest(name="Bad", trainer={"args": [1], "numNodes": 0}, suspend=3)
     with pytest.raises(InvalidJob) as caught:
-        TrainJob.from_manifest(wrong, TORCH)
+        read(wrong)
     assert len(caught.value.mistakes) == 4
 
 
 def test_a_job_whose_runtime_does_not_exist_is_refused():
     with pytest.raises(InvalidJob, match="there must be a ClusterTrainingRuntime of that name"):
-        TrainJob.from_manifest(manifest(), None)
+        Job.from_manifest(manifest(), {}.get)
 
 
 def test_an_empty_list_that_would_hide_the_runtimes_is_refused():
@@ -348,7 +358,7 @@ def test_a_trial_carries_nothing_that_belongs_to_the_job_alone():
         keys.TRIAL_NUMBER: "7",
     }
     assert set(metadata["annotations"]) == {"sidecar.istio.io/inject", keys.SUGGESTION, keys.TRIAL_TEMPLATE}
-    assert not TrainJob.from_manifest(made, TORCH).is_registered
+    assert not read(made).is_registered
     (owner,) = metadata["ownerReferences"]
     assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u-1", False, False)
 
@@ -369,8 +379,8 @@ def test_a_trial_without_a_queue_runs_at_once_and_one_with_our_annotation_is_que
 
 def test_the_queue_of_our_annotation_counts_over_the_label_that_keeps_the_job_out_of_queues():
     label = {"kueue.x-k8s.io/queue-name": "none"}
-    read = job(asked=annotations(queue="gpus"), metadata={"labels": label})
-    labels = trial_manifest(read, suggestion())["metadata"]["labels"]
+    found = job(asked=annotations(queue="gpus"), metadata={"labels": label})
+    labels = trial_manifest(found, suggestion())["metadata"]["labels"]
     assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
 
 
@@ -380,11 +390,11 @@ def test_a_trials_name_leaves_room_for_those_of_its_pods():
 
 
 def test_the_job_itself_is_never_changed():
-    read = cluster_job()
-    before = copy.deepcopy(read.manifest)
+    found = cluster_job()
+    before = copy.deepcopy(found.manifest)
     for make in (trial_manifest, answered_job, answer_patch):
-        make(read, suggestion(workers=5))
-    assert read.manifest == before
+        make(found, suggestion(workers=5))
+    assert found.manifest == before
 
 
 def test_a_trials_environment_comes_first_and_once():
@@ -431,14 +441,14 @@ def test_the_answer_is_a_new_job_with_its_settings_and_no_seed():
         "name": "toy-tuned",
         "namespace": "team",
         "labels": {"team": "vision", "kueue.x-k8s.io/queue-name": "gpu"},
-        "annotations": {"sidecar.istio.io/inject": "false"},
+        "annotations": {"sidecar.istio.io/inject": "false", keys.ANSWER_OF: "u-1"},
     }
     assert environment(made) == {"AUTOTUNER_BATCH_SIZE": "128", "AUTOTUNER_LEARNING_RATE": "0.4"}
     assert made["spec"]["trainer"]["numNodes"] == 4
     assert made["spec"]["suspend"] is True
     assert made["spec"]["activeDeadlineSeconds"] == 60
     assert answered_job(job(), ANSWER)["spec"]["suspend"] is False
-    assert not TrainJob.from_manifest(made, TORCH).is_registered
+    assert not read(made).is_registered
 
 
 def test_the_answers_name_is_the_one_that_is_asked_for_or_fits():
@@ -562,18 +572,18 @@ def test_whatever_stands_somewhere_in_a_job_it_is_refused_or_makes_a_trial(place
         node = node[step]
     node[last] = value
     try:
-        read = TrainJob.from_manifest(wrong, TORCH)
-        read.spec()
+        found = read(wrong)
+        found.spec()
     except InvalidJob:
         return
-    made = trial_manifest(read, suggestion())
+    made = trial_manifest(found, suggestion())
     assert json.loads(json.dumps(made)) == made
     assert devices(made, TORCH) >= 1
-    assert read.fingerprint
+    assert found.fingerprint
     try:
         assert pod_plans(made, TORCH, "127.0.0.1", 1)
     except InvalidJob:
-        assert read.shape.workers > MAX_PODS
+        assert found.shape.workers > MAX_PODS
 
 
 RUNTIME_PLACES = st.sampled_from(
@@ -616,17 +626,17 @@ def test_whatever_stands_somewhere_in_a_runtime_it_is_refused_or_makes_a_trial(p
         node = node[step]
     node[last] = value
     try:
-        read = job(TrainingRuntime.from_manifest(wrong))
+        found = job(TrainingRuntime.from_manifest(wrong))
     except InvalidJob:
         return
-    assert read.shape.processes >= 1
+    assert found.shape.processes >= 1
 
 
 @given(st.sampled_from(["env", "resources", "command", "args", "workingDir", "image"]), JSON)
 def test_whatever_stands_in_a_runtimes_container_it_is_refused_or_counted(field, value):
     try:
-        read = job(runtime(container={field: value}))
+        found = job(runtime(container={field: value}))
     except InvalidJob:
         return
-    assert read.shape.processes >= 1
-    assert pod_plans(read.manifest, read.runtime, "127.0.0.1", 1)
+    assert found.shape.processes >= 1
+    assert pod_plans(found.manifest, found.kind.runtime, "127.0.0.1", 1)
