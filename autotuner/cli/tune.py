@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,8 @@ from autotuner.cli.trial_python import Tool, program, trial_path
 from autotuner.decide.decision import Answer, Phase
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
-from autotuner.job.validation import validate as check
+from autotuner.job.kinds import KINDS, Runtimes, is_job, runtimes_among
+from autotuner.job.kinds import validate as check
 from autotuner.spec import TuningSpec
 from autotuner.spec.untrusted_yaml import load_documents
 
@@ -41,7 +43,9 @@ _POLL_SECONDS: Final = 0.25
 _MAX_FILE: Final = 4 << 20
 _TOLD: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
-JobFile = Annotated[Path, typer.Argument(help="An annotated PyTorchJob, as YAML.", metavar="FILE")]
+JobFile = Annotated[
+    Path, typer.Argument(help="An annotated PyTorchJob or TrainJob, as YAML.", metavar="FILE")
+]
 Folder = Annotated[
     Path | None,
     typer.Option("--directory", "-d", help="Where the ledger and the logs are kept. (default: NAME-tuning)"),
@@ -60,6 +64,13 @@ Interpreter = Annotated[
         help="The Python that trials run under. (default: that of the active environment, or of PATH)",
     ),
 ]
+Runtime = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime",
+        help="A TrainJob's training runtime, as YAML. (default: that in FILE, or torch-distributed)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -69,6 +80,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     entrypoint: Entrypoint = "",
     working_dir: WorkingDirectory = None,
     python: Interpreter = None,
+    runtime: Runtime = None,
     as_json: AsJson = False,
 ) -> None:
     """Tune a job on this machine: its trials run as processes, no cluster is needed.
@@ -79,7 +91,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         from autotuner.report.live_view import LiveView
         from autotuner.report.terminal import PlainView
 
-        job = load_job(file)
+        job = load_job(file, runtime)
         folder = directory or Path(f"{job.name}-tuning")
         surroundings = _surroundings(file, entrypoint, working_dir, python)
         spec = _checked(job, surroundings)
@@ -99,15 +111,15 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         _finish(last, spec, folder, as_json=as_json)
 
 
-def validate(file: JobFile, as_json: AsJson = False) -> None:
+def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) -> None:
     """Check a job as its cluster would, and its annotations, and report every mistake and warning at once."""
     with Reported(as_json=as_json):
-        document = _load_document(file)
-        found = check(document)
+        document, runtimes = _load_document(file, runtime)
+        _, found = check(document, runtimes)
         mistakes = list(found.mistakes)
         job: Job | None = None
         try:
-            job = Job.from_manifest(document)
+            job = Job.from_manifest(document, runtimes)
             job.spec()
         except InvalidJob as error:
             mistakes += error.mistakes
@@ -124,16 +136,32 @@ def validate(file: JobFile, as_json: AsJson = False) -> None:
             typer.echo(f"{file} is valid: {job.name}, {spec.target}, batch size {spec.batch_size}")
 
 
-def load_job(file: Path) -> Job:
-    """Read the one registered PyTorchJob of a YAML file, which may hold other objects beside it.
+def load_job(file: Path, runtime: Path | None = None) -> Job:
+    """Read the one registered job of a YAML file, which may hold other objects beside it.
+
+    `runtime` is a file with the training runtime of a TrainJob, where it is not in the same file.
 
     Raises:
         InvalidJob: If there is no such job, or more than one.
     """
-    return Job.from_manifest(_load_document(file))
+    return Job.from_manifest(*_load_document(file, runtime))
 
 
-def _load_document(file: Path) -> object:
+def _load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
+    documents = _load_documents(file)
+    runtimes = runtimes_among([*documents, *(_load_documents(runtime) if runtime is not None else ())])
+    jobs = [document for document in documents if is_job(document)]
+    example = "autotuner tune deploy/examples/digits/job.yaml"
+    if len(jobs) > 1:
+        rule = f"must hold one job, and holds {len(jobs)} jobs: give each a file of its own"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    if not jobs and len(documents) != 1:
+        rule = f"must hold a job, and holds no {' or '.join(kind.name for kind in KINDS)}"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    return (jobs or documents)[0], runtimes
+
+
+def _load_documents(file: Path) -> Sequence[object]:
     example = "autotuner tune deploy/examples/digits/job.yaml"
     try:
         with file.open(encoding="utf-8") as opened:
@@ -141,21 +169,13 @@ def _load_document(file: Path) -> object:
         if len(text) > _MAX_FILE:
             rule = f"must have at most {_MAX_FILE >> 20} MiB"
             raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-        documents = load_documents(text)
+        return load_documents(text)
     except OSError as error:
         rule = f"must be a file that can be read ({error.strerror})"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     except ValueError as error:
         rule = str(error)[:400]
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
-    jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
-    if len(jobs) > 1:
-        rule = f"must hold one job, and holds {len(jobs)} PyTorchJobs: give each a file of its own"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-    if not jobs and len(documents) != 1:
-        rule = "must hold a job, and holds no PyTorchJob"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-    return (jobs or documents)[0]
 
 
 def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:

@@ -61,6 +61,11 @@ class JobKind(Protocol):
         """Whether the cluster may start a failed trial again by itself."""
         ...
 
+    @property
+    def documents(self) -> tuple[Mapping[str, Any], ...]:
+        """Further objects that the job was read with, such as its training runtime."""
+        ...
+
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of the job's own environment, by hyperparameter name."""
         ...

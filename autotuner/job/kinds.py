@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from autotuner.errors import InvalidJob, Mistake
@@ -10,6 +10,7 @@ from autotuner.job import trainjob_validation, validation
 from autotuner.job.kind import JobKind
 from autotuner.job.pytorchjob import PYTORCHJOB
 from autotuner.job.training_runtime import BUILT_IN, RuntimeReference, TrainingRuntime
+from autotuner.job.training_runtime import KINDS as RUNTIME_KINDS
 from autotuner.job.trainjob import TrainJobKind, check_override
 from autotuner.job.validation import Validated
 
@@ -19,6 +20,34 @@ Runtimes = Callable[[RuntimeReference], TrainingRuntime | None]
 TRAINJOB: Final[JobKind] = TrainJobKind(BUILT_IN[RuntimeReference("torch-distributed")])
 """TrainJobs before any is read: for names and paths, which depend on no runtime."""
 KINDS: Final = (PYTORCHJOB, TRAINJOB)
+
+
+def is_job(document: object) -> bool:
+    """Return whether a document is of a kind that can be tuned, whatever else is wrong with it."""
+    return isinstance(document, dict) and named(document.get("kind")) is not None
+
+
+def is_runtime(document: object) -> bool:
+    """Return whether a document is a training runtime."""
+    return isinstance(document, dict) and document.get("kind") in RUNTIME_KINDS
+
+
+def runtimes_among(documents: Iterable[object]) -> Runtimes:
+    """Return how to find a runtime among the documents of a file, and else among those that need no file."""
+    given = {
+        RuntimeReference(str(metadata.get("name")), str(document["kind"])): document
+        for document in documents
+        if isinstance(document, dict)
+        and is_runtime(document)
+        and isinstance(metadata := document.get("metadata"), dict)
+    }
+
+    def find(reference: RuntimeReference) -> TrainingRuntime | None:
+        if reference in given:
+            return TrainingRuntime.from_manifest(given[reference])
+        return BUILT_IN.get(reference)
+
+    return find
 
 
 def named(kind: object) -> JobKind | None:

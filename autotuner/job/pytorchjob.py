@@ -32,6 +32,7 @@ class PyTorchJobKind:
     takes_answer = True
     # Trials have restartPolicy Never, which overrides the job's.
     may_retry = False
+    documents: tuple[Mapping[str, Any], ...] = ()
 
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of the job's own environment, by hyperparameter name."""

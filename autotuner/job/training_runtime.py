@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from autotuner.errors import InvalidJob, Mistake
@@ -48,7 +48,8 @@ class TrainingRuntime:
     `container` is the training container as the runtime has it, and `replicated_job` the name of the JobSet's
     job that it is in. `nodes` is the number of nodes of a TrainJob that does not say. `is_torch` tells
     whether Trainer sets torchrun's variables. `retries_failures` tells whether Kubernetes starts a failed
-    node again before the TrainJob fails: then one TrainJob may make several attempts.
+    node again before the TrainJob fails: then one TrainJob may make several attempts. `manifest` is the
+    object as it was read, in plain values.
     """
 
     reference: RuntimeReference
@@ -58,6 +59,7 @@ class TrainingRuntime:
     is_torch: bool
     retries_failures: bool
     fingerprint: str
+    manifest: Mapping[str, Any] = field(repr=False, compare=False)
 
     @classmethod
     def from_manifest(cls, manifest: object) -> TrainingRuntime:
@@ -105,6 +107,7 @@ class TrainingRuntime:
             is_torch="torch" in policy,
             retries_failures=_retries(jobset, found, pod),
             fingerprint=hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16],
+            manifest=checked,
         )
 
 

@@ -46,6 +46,11 @@ class TrainJobKind:
         """Whether Kubernetes starts a failed node again before the TrainJob fails."""
         return self.runtime.retries_failures
 
+    @property
+    def documents(self) -> tuple[Mapping[str, Any], ...]:
+        """The runtime."""
+        return (self.runtime.manifest,)
+
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of `spec.trainer.env`, by hyperparameter name.
 

@@ -65,7 +65,7 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
     mistakes: list[Mistake] = []
     for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if checked.get(key) != wanted:
-            rule = f"only a {KIND} of {API_VERSION} can be tuned; write"
+            rule = f"must be that of a {KIND} of {API_VERSION}, or of a TrainJob"
             mistakes.append(Mistake(key, brief(checked.get(key)), rule, f"{key}: {wanted}"))
     if mistakes:
         return Validated(checked, tuple(mistakes))

@@ -228,7 +228,8 @@ class LocalBackend:
         """
         check_owner(self._folder, job)
         with unwritable(self._folder):
-            text = yaml.safe_dump(dict(job.manifest), sort_keys=False)
+            documents = [dict(job.manifest), *map(dict, job.kind.documents)]
+            text = yaml.safe_dump_all(documents, sort_keys=False)
             supervisor.write_text_whole(self._folder / "job.yaml", text)
 
     def _open(self) -> None:
