@@ -22,6 +22,15 @@ TRAINJOB: Final[JobKind] = TrainJobKind(BUILT_IN[RuntimeReference("torch-distrib
 KINDS: Final = (PYTORCHJOB, TRAINJOB)
 
 
+def with_plural(plural: str) -> JobKind:
+    """Return the kind of this resource.
+
+    Raises:
+        LookupError: If it is none of ours.
+    """
+    return {kind.plural: kind for kind in KINDS}[plural]
+
+
 def is_job(document: object) -> bool:
     """Return whether a document is of a kind that can be tuned, whatever else is wrong with it."""
     return isinstance(document, dict) and named(document.get("kind")) is not None

@@ -31,7 +31,8 @@ class PodStatus:
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
     outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
     node lost. `is_deleted_first` says that the pod was told to go before its process ended. `hold_up` says
-    what keeps a pod from starting, since `created_at`.
+    what keeps a pod from starting, since `created_at`. `restarts` is how often its container, and `attempt`
+    how often the whole trial was started again by Kubernetes. A pod that `is_gone` is as it was last seen.
     """
 
     name: str
@@ -48,6 +49,9 @@ class PodStatus:
     disruption: str = ""
     is_deleted_first: bool = False
     hold_up: str = ""
+    restarts: int = 0
+    attempt: int = 0
+    is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

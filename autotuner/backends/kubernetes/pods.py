@@ -72,11 +72,11 @@ def _count(replica: object) -> int:
     return count if isinstance(count, int) else 1
 
 
-def read_pod(pod: Mapping[str, Any]) -> PodStatus:
-    """Read a pod."""
+def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStatus:
+    """Read a pod; `container_name` is its training container."""
     metadata, status = mapping(pod.get("metadata")), mapping(pod.get("status"))
     labels = mapping(metadata.get("labels"))
-    container = _training_container(status)
+    container = _training_container(status, container_name)
     state = mapping(container.get("state"))
     terminated = mapping(state.get("terminated")) or mapping(
         mapping(container.get("lastState")).get("terminated")
@@ -162,8 +162,8 @@ def _is_rank_zero(labels: Mapping[str, Any]) -> bool:
     )
 
 
-def _training_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    named = (c for c in entries(status.get("containerStatuses")) if c.get("name") == CONTAINER)
+def _training_container(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    named = (c for c in entries(status.get("containerStatuses")) if c.get("name") == name)
     return next(named, {})
 
 

@@ -18,24 +18,19 @@ from autotuner.backends.kubernetes.assess import (
     Conditions,
     PodStatus,
     TrialStanding,
-    assess,
     is_late,
 )
+from autotuner.backends.kubernetes.cluster_kind import on_cluster
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
-    JOB_NAME_LABEL,
     entries,
-    is_owned_by,
     mapping,
     name_of,
-    read_conditions,
-    read_pod,
     suggestion_of,
     uid_of,
 )
+from autotuner.backends.kubernetes.train_jobs import with_gone
 from autotuner.job.job import Job
-from autotuner.job.pytorchjob import devices
-from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.log_reader import LogReader, with_reading
@@ -76,11 +71,13 @@ class TrialReader:
         self._max_log_bytes = max_log_bytes
         self._followers: dict[str, dict[tuple[str | None, ...], LogFollower]] = {}
         self._runs: dict[str, dict[str, _Run]] = {}
+        self._seen: dict[str, dict[str, list[PodStatus]]] = {}
 
     def forget(self, uid: str) -> None:
         """Drop all that is remembered of a job's trials."""
         self._followers.pop(uid, None)
         self._runs.pop(uid, None)
+        self._seen.pop(uid, None)
 
     def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
         """Drop what is remembered of a job's trials and pods that are gone; `trials` are UIDs."""
@@ -90,32 +87,42 @@ class TrialReader:
         runs = self._runs.get(job.uid, {})
         for uid in [uid for uid in runs if uid not in trials]:
             del runs[uid]
+        seen = self._seen.get(job.uid, {})
+        for uid in [uid for uid in seen if uid not in trials]:
+            del seen[uid]
 
     def read_pods(
         self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
     ) -> dict[str, list[PodStatus]]:
         """Return, by trial, the pods of those of which `known` does not say all yet; one request."""
-        wanted: dict[str, str] = {}
+        kind, wanted = on_cluster(job.kind), dict[str, Mapping[str, Any]]()
         for manifest in trials:
-            conditions, pods = read_conditions(manifest), known.get(name_of(manifest))
+            conditions, pods = kind.read_conditions(manifest), known.get(name_of(manifest))
             all_run = pods is not None and sum(p.started_at is not None for p in pods) >= conditions.replicas
-            if not conditions.is_suspended and not all_run:
-                wanted[name_of(manifest)] = uid_of(manifest)
+            # Nothing but its pods shows that a node was started again.
+            if not conditions.is_suspended and not (all_run and not job.kind.may_retry):
+                wanted[name_of(manifest)] = manifest
         if not wanted:
             return {}
-        selector = f"{JOB_NAME_LABEL} in ({','.join(sorted(wanted))})"
+        selector = f"{kind.JOB_NAME_LABEL} in ({','.join(sorted(wanted))})"
         found = self._api.list(core_path(job.namespace, "pods"), labelSelector=selector)
         pods_of: dict[str, list[PodStatus]] = {name: [] for name in wanted}
         for item in entries(found.get("items")):
-            name = str(mapping(mapping(item.get("metadata")).get("labels")).get(JOB_NAME_LABEL))
+            name = str(mapping(mapping(item.get("metadata")).get("labels")).get(kind.JOB_NAME_LABEL))
             # A pod of an earlier trial of this name may still be on its way out.
-            if name in wanted and is_owned_by(item, wanted[name]):
-                pods_of[name].append(read_pod(item))
+            if name in wanted and kind.is_pod_of(item, wanted[name]):
+                pods_of[name].append(kind.read_pod(item))
+        if kind.KEEPS_GONE_PODS:
+            seen = self._seen.setdefault(job.uid, {})
+            for name, manifest in wanted.items():
+                uid = uid_of(manifest)
+                seen[uid] = pods_of[name] = with_gone(manifest, seen.get(uid, ()), pods_of[name])
         return pods_of
 
     def follower(self, job: Job, spec: TuningSpec, pods: Sequence[PodStatus]) -> LogFollower | None:
         """Return the follower of the log of a trial that runs."""
-        key = next((_reading(pod, spec) for pod in pods if pod.is_rank_zero), ())
+        first = on_cluster(job.kind).first(pods)
+        key = next((_reading(pod, spec) for pod in first if pod.is_rank_zero), ())
         return self._followers.get(job.uid, {}).get(key)
 
     def read(
@@ -133,24 +140,26 @@ class TrialReader:
         Raises:
             BackendError: If the log of an ended trial cannot be read now; its end is not known before.
         """
-        conditions, now = read_conditions(manifest), self._clock()
+        kind, now = on_cluster(job.kind), self._clock()
+        conditions = kind.read_conditions(manifest)
         first_seen = self._first_seen(job, uid_of(manifest), conditions, pods)
-        standing = assess(conditions, pods, now, self._start_patience, first_seen)
+        standing = kind.stand(conditions, pods, now, self._start_patience, first_seen)
         trial = Trial(
             suggestion_of(manifest),
             started_at=standing.started_at,
-            devices=devices(manifest),
+            devices=job.kind.devices(manifest),
             template=spec.attempt(_template(manifest) or ""),
         )
         if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
             lost = "the job was changed before the trial had started"
             return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), ""
-        rank_zero = next((pod for pod in pods if pod.is_rank_zero), None)
+        rank_zero = next((pod for pod in kind.first(pods) if pod.is_rank_zero), None)
         follower, is_whole = None, True
         try:
             if rank_zero is not None and rank_zero.started_at is not None:
                 follower = self._follower(job, spec, rank_zero, checkpoint)
-                is_whole = self._follow(job, rank_zero, follower)
+                # What is left of a pod that is gone is what was read of it.
+                is_whole = rank_zero.is_gone or self._follow(job, rank_zero, follower)
             if standing.ending is not None:
                 ended = self._ended(job, spec, trial, standing=standing, follower=follower, is_whole=is_whole)
                 return ended, ""
@@ -236,7 +245,9 @@ class TrialReader:
             return self._api.log(
                 job.namespace,
                 pod.name,
-                container=CONTAINER,
+                container=job.kind.container,
+                # Where it was started again, the log is that of the run before.
+                previous="true" if pod.restarts else None,
                 timestamps="true",
                 sinceTime=since,
                 limitBytes=limit,
@@ -261,7 +272,7 @@ class TrialReader:
             text = self._api.log(
                 job.namespace,
                 log.pod,
-                container=CONTAINER,
+                container=job.kind.container,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,
             )

@@ -73,6 +73,7 @@ annotations:
 {{- define "autotuner.config" -}}
 {{- $derived := dict
   "namespaces" .Values.namespaces
+  "kinds" .Values.kinds
   "http_port" (int .Values.httpPort)
   "leader_election" .Values.leaderElection.enabled
 -}}
@@ -86,9 +87,20 @@ annotations:
 {{/* Everything that the controller may do to the jobs of a namespace; each rule has its use. */}}
 {{- define "autotuner.rules" -}}
 # Registered jobs are read and their status annotations patched; trials are made and removed.
+{{- if has "PyTorchJob" .Values.kinds }}
 - apiGroups: [kubeflow.org]
   resources: [pytorchjobs]
   verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if has "TrainJob" .Values.kinds }}
+- apiGroups: [trainer.kubeflow.org]
+  resources: [trainjobs]
+  verbs: [get, list, watch, create, patch, delete]
+# The training container of a TrainJob, and what happens after a failure, are in its runtime.
+- apiGroups: [trainer.kubeflow.org]
+  resources: [trainingruntimes{{ if not .Values.namespaces }}, clustertrainingruntimes{{ end }}]
+  verbs: [get]
+{{- end }}
 # How a trial's pods fare, and how they ended.
 - apiGroups: [""]
   resources: [pods]

@@ -1,0 +1,45 @@
+"""Trials as PyTorchJobs: what the training operator shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from autotuner.backends.kubernetes.assess import PodStatus
+from autotuner.backends.kubernetes.assess import assess as stand
+from autotuner.backends.kubernetes.pods import (
+    JOB_NAME_LABEL,
+    is_owned_by,
+    read_conditions,
+    read_pod,
+    uid_of,
+)
+
+__all__ = [
+    "JOB_NAME_LABEL",
+    "KEEPS_GONE_PODS",
+    "first",
+    "has_begun",
+    "is_pod_of",
+    "read_conditions",
+    "read_pod",
+    "stand",
+]
+
+KEEPS_GONE_PODS: Final = False
+"""The operator leaves ended pods where they are."""
+
+
+def first(pods: Sequence[PodStatus]) -> Sequence[PodStatus]:
+    """Return the pods: the operator starts none again, and those that are made again end the trial."""
+    return pods
+
+
+def has_begun(trial: Mapping[str, Any]) -> bool:
+    """Return whether the master runs."""
+    return read_conditions(trial).running_since is not None
+
+
+def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
+    """Return whether the trial owns the pod; one of an earlier trial of its name may still be going."""
+    return is_owned_by(pod, uid_of(trial))
