@@ -8,6 +8,7 @@ from autotuner import __version__, keys
 from autotuner.backends.kubernetes import RequestFailed
 from autotuner.backends.kubernetes.api import jobs_path
 from autotuner.controller.informers import Informers
+from autotuner.job.pytorchjob import PYTORCHJOB
 from tests.controlplane.waiting import eventually
 from tests.unit.fake_api_server import FakeServer
 
@@ -114,7 +115,13 @@ def test_a_watch_that_is_too_old_is_listed_again(serve, how):
         return (200, {}, gone()) if how == "event" else (410, {}, b'{"message": "too old"}')
 
     server, seen = serve(answer), []
-    watches = Informers(server.api(), (), lambda kind, item: seen.append((kind, item)), lambda *_: None)
+    watches = Informers(
+        server.api(),
+        (),
+        lambda _kind, change, item: seen.append((change, item)),
+        lambda *_: None,
+        [PYTORCHJOB],
+    )
     watches.start()
     try:
         eventually(lambda: len([r for r in server.requests if "watch" not in r[2]]) >= 4)
@@ -128,7 +135,7 @@ def test_a_server_that_fails_is_not_asked_in_a_busy_loop(serve):
     server = serve(
         lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
     )
-    watches = Informers(server.api(), (), lambda *_: None, lambda *_: None)
+    watches = Informers(server.api(), (), lambda *_: None, lambda *_: None, [PYTORCHJOB])
     watches.start()
     try:
         eventually(lambda: len([r for r in server.requests if "watch" in r[2]]) >= 4)
@@ -142,7 +149,7 @@ def test_jobs_are_watched_by_their_metadata_and_trials_whole(serve):
     server = serve(
         lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
     )
-    watches = Informers(server.api(), ("a",), lambda *_: None, lambda *_: None)
+    watches = Informers(server.api(), ("a",), lambda *_: None, lambda *_: None, [PYTORCHJOB])
     watches.start()
     try:
         eventually(lambda: len(server.requests) >= 4)
