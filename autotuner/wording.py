@@ -61,7 +61,7 @@ def _cluster_loses_trials(decision: Decision, _spec: TuningSpec) -> str:
 def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:
     best = decision.facts.value
     shown = "it measured nothing" if best is None else f"its best is {best:g}"
-    return f"the job unchanged misses {spec.target}: {shown}; lower the target or fix the job"
+    return f"the job unchanged misses {spec.target}: {shown}; {decision.facts.detail}"
 
 
 def _retrying(decision: Decision, _spec: TuningSpec) -> str:
@@ -129,7 +129,9 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.WAITING_FOR_TRIALS: lambda decision, _: (
         f"waits for the last trials; {_running(decision.facts.count)}"
     ),
-    Reason.NOTHING_FEASIBLE: lambda _, spec: f"no batch size meets {spec.target}",
+    Reason.NOTHING_FEASIBLE: lambda decision, spec: (
+        f"no batch size meets {spec.target}; {decision.facts.detail}"
+    ),
     Reason.TRIALS_SPENT: _budget("max-trials", lambda spec: spec.max_trials),
     Reason.GPU_HOURS_SPENT: _budget("max-gpu-hours", lambda spec: spec.max_gpu_hours),
     Reason.LARGER_UNLIKELY: _confirmed,

@@ -23,7 +23,7 @@ from autotuner.cli.exit_codes import Reported
 from autotuner.decide.decision import Answer
 from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.job import Job
-from autotuner.spec.tuning_spec import annotation_schema, annotation_table
+from autotuner.spec.schema import annotation_schema, annotation_table
 from autotuner.study.setting import Setting
 
 # Slow imports (matplotlib, the Kubernetes client) are made where they are needed.

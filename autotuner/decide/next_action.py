@@ -18,7 +18,8 @@ from typing import Final
 from autotuner.decide.decision import Decision, Reason, Stop, StopReason
 from autotuner.decide.rules import Finish, Start, Step, next_step
 from autotuner.decide.standing import Standing
-from autotuner.decide.stops import next_stop
+from autotuner.decide.stops import AS_JUDGED, AS_SEEN, StopRule, next_stop, verdict_stop
+from autotuner.search.replay import replayed
 from autotuner.spec import TuningSpec
 from autotuner.study.data_size import largest_batch
 from autotuner.study.finding import Reason as Doubt
@@ -32,23 +33,32 @@ MAX_RESUMED: Final = 2
 """Resumed runs that a status names."""
 
 
-def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision:
+def decide(
+    spec: TuningSpec, trials: Iterable[Trial], now: datetime, earlier: tuple[History, ...] = ()
+) -> Decision:
     """Return what to start, what to stop and what to publish.
 
     Args:
         spec: The parsed annotations of the job.
         trials: Every trial of the job, in any order, ended or running.
         now: The current time, for deadlines and costs; timezone-aware if the trials' own times are.
+        earlier: Studies whose trials inform the search as prior data of other tasks.
     """
     history = History.of(spec, trials)
     reach = within_reach(spec, largest_batch(history.trials, spec))
-    standing = Standing.of(replace(history, spec=reach), now)
+    standing = Standing.of(replace(history, spec=reach), now, earlier)
     stops: dict[int, Stop] = {}
     # One after the other, each based on those before: so it makes no difference whether the process
     # dies between two of them.
-    while (stop := next_stop(standing)) is not None:
-        stops[stop.number] = stop
-        standing = standing.ending(stop.number, stop.outcome)
+    standing = _stopping(standing, AS_SEEN, stops)
+    judged = replayed(standing.history, earlier)
+    standing = replace(standing, history=judged.history)
+    for trial in standing.history.running:
+        verdict = judged.verdicts.get(trial.number)
+        if verdict is not None:
+            stops[trial.number] = verdict_stop(trial.number, verdict)
+            standing = standing.ending(trial.number, verdict.outcome)
+    standing = _stopping(standing, AS_JUDGED, stops)
     starts: list[Suggestion] = []
     step = next_step(standing)
     while isinstance(step, Start) and standing.free_slots > 0:
@@ -63,6 +73,14 @@ def decide(spec: TuningSpec, trials: Iterable[Trial], now: datetime) -> Decision
         for trial in standing.history.running:
             stops[trial.number] = Stop(trial.number, Outcome.DOMINATED, StopReason.STUDY_ENDED)
     return _decision(step, standing, starts, stops, is_final=is_final)
+
+
+def _stopping(standing: Standing, rules: tuple[StopRule, ...], stops: dict[int, Stop]) -> Standing:
+    """Return the standing after every stop that the rules ask for, and add them to `stops`."""
+    while (stop := next_stop(standing, rules)) is not None:
+        stops[stop.number] = stop
+        standing = standing.ending(stop.number, stop.outcome)
+    return standing
 
 
 def _decision(

@@ -16,6 +16,7 @@ from autotuner.decide.decision import NO_FACTS, Facts, Phase, Reason
 from autotuner.decide.failures import Fault, failure, is_programs_fault, to_retry
 from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
+from autotuner.search.known_good import RUNS as KNOWN_GOOD_RUNS
 from autotuner.search.sampler import propose as proposal
 from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import curve
@@ -24,7 +25,8 @@ from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion
 
 BASELINE_RUNS: Final = 2
-"""Runs of the unchanged job before the search tries other settings to meet the target."""
+"""Runs of the unchanged job that met the target and were interrupted, after which the study goes on without
+knowing how long a run is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +152,27 @@ def run_baseline(standing: Standing) -> Step | None:
         and t.outcome is not Outcome.LOST
         and not is_programs_fault(history, t)
     ]
-    reached = [t for t in runs if history.has_reached(t) and not t.is_running]
-    if any(map(history.has_reached, runs)) and (history.is_length_known or len(reached) >= BASELINE_RUNS):
+    met = [t for t in runs if history.has_reached(t)]
+    ended = [t for t in met if not t.is_running]
+    is_shown = history.is_length_known or len(ended) >= BASELINE_RUNS
+    has_gone_on = any(t.suggestion.purpose is not Purpose.BASELINE for t in history.trials)
+    if met and is_shown and has_gone_on:
         return None
     if any(t.is_running for t in runs):
-        return Wait(Phase.SEARCHING, Reason.BASELINE_RUNNING)
-    if reached:
-        # It met the target and was interrupted, so the length of a run is still unknown.
-        again = standing.suggest(standing.baseline, Purpose.BASELINE, rerun_of=reached[-1])
+        return None if met and is_shown else Wait(Phase.SEARCHING, Reason.BASELINE_RUNNING)
+    if ended and not is_shown:
+        # It met the target and was interrupted: it has not shown how long a run is.
+        again = standing.suggest(standing.baseline, Purpose.BASELINE, rerun_of=ended[-1])
         return Start(again, Phase.SEARCHING, Reason.BASELINE_RUNNING)
-    if len(runs) < BASELINE_RUNS:
+    own = standing.known_good
+    if own.needs_run and len(runs) < KNOWN_GOOD_RUNS:
         first = standing.suggest(standing.baseline, Purpose.BASELINE)
         return Start(first, Phase.SEARCHING, Reason.BASELINE_RUNNING)
+    if met and not own.is_met_by_chance:
+        return None
     target = standing.spec.target
     bests = [best for t in runs if (best := curve(t).best(target)) is not None]
-    facts = Facts(value=max(bests, key=target.margin, default=None))
+    facts = Facts(value=max(bests, key=target.margin, default=None), detail=own.text(target))
     return Finish(Phase.DONE, Reason.BASELINE_MISSES, facts)
 
 
@@ -203,7 +211,8 @@ def give_up_without_feasible(standing: Standing) -> Step | None:
     """End a study if no batch size meets the target and none is expected to."""
     if standing.incumbent is not None or standing.history.running or not standing.is_enough(None):
         return None
-    return Finish(Phase.DONE, Reason.NOTHING_FEASIBLE)
+    said = standing.known_good.text(standing.spec.target)
+    return Finish(Phase.DONE, Reason.NOTHING_FEASIBLE, Facts(detail=said))
 
 
 def wait_for_last_trials(standing: Standing) -> Step | None:

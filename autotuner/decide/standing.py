@@ -17,6 +17,7 @@ from typing import Final
 from autotuner.decide.decision import Answer, Reason
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import TOLERATED_MISSES
+from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.study.data_size import batches_larger_than_data
@@ -54,9 +55,10 @@ class Standing:
     now: datetime
     free_slots: int = 0
     findings: tuple[Finding, ...] = ()
+    earlier: tuple[History, ...] = ()
 
     @classmethod
-    def of(cls, history: History, now: datetime) -> Standing:
+    def of(cls, history: History, now: datetime, earlier: tuple[History, ...] = ()) -> Standing:
         """Return the standing of a history.
 
         Left out of it are runs that resumed another's training, and those whose batch holds the whole data
@@ -70,7 +72,7 @@ class Standing:
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
-        return cls(kept, now, history.spec.parallel_trials - len(history.running), found)
+        return cls(kept, now, history.spec.parallel_trials - len(history.running), found, earlier)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
         """Return the standing after a running trial has ended."""
@@ -94,8 +96,8 @@ class Standing:
 
     @cached_property
     def beliefs(self) -> Beliefs:
-        """The model of the search, fitted to the trials."""
-        return Beliefs(self.history, self.space)
+        """The models of the search, given the trials."""
+        return Beliefs(self.history, self.space, self.earlier)
 
     @cached_property
     def gpu_hours(self) -> float:
@@ -112,6 +114,11 @@ class Standing:
     def baseline(self) -> Setting:
         """The job's own setting."""
         return Setting.of(self.spec.baseline_batch_size, self.spec.baseline_parameters)
+
+    @cached_property
+    def known_good(self) -> KnownGood:
+        """What the runs of the job's own setting have shown."""
+        return known_good(self.history)
 
     @property
     def trials_left(self) -> int:
@@ -187,9 +194,12 @@ class Standing:
     @property
     def _effort(self) -> float:
         """Training effort of the search, in whole runs; a running trial counts as a whole run."""
-        length = self.history.run_length or math.inf
+
+        def length(trial: Trial) -> float:
+            return self.history.length_of(trial.suggestion.batch_size) or math.inf
+
         searched = [t for t in self.history.trials if t.suggestion.purpose is Purpose.SEARCH]
-        trained = (1.0 if t.is_running else curve(t).last_step / length for t in searched)
+        trained = (1.0 if t.is_running else curve(t).last_step / length(t) for t in searched)
         return sum(max(part, LEAST_EFFORT) for part in trained)
 
     def _is_confirming(self, tried: Setting) -> bool:

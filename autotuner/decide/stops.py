@@ -1,25 +1,21 @@
-"""The rules that stop a running trial, in order: the first that applies decides."""
+"""The rules by which a running trial is stopped.
+
+First what a run itself shows: it resumed another's training, ran too long, diverged. Then the verdicts of the
+search, at fixed points of the curve (`autotuner.search.replay`): reached, ran its length, hopeless,
+promising. Then what no longer matters.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from autotuner.decide.decision import Facts, Stop, StopReason
 from autotuner.decide.standing import Standing
+from autotuner.search.replay import Verdict
 from autotuner.study.finding import Reason
-from autotuner.study.history import History, curve
-from autotuner.trial import Outcome, Purpose, Trial
-
-HOPELESS: Final = 0.05
-"""A run is stopped when its probability of reaching the target falls below this."""
-PROMISING: Final = 0.9
-"""A run of the search is stopped when its probability of reaching the target exceeds this."""
-FEWEST_SEEN: Final = 0.15
-"""Fraction of a run that must be observed before it counts as promising, or a confirmation or a leap as
-hopeless: a prediction is not evidence."""
-LEAP: Final = 2
-"""A trial is a leap if its batch size is more than this many times the largest one run so far."""
+from autotuner.study.history import curve
+from autotuner.trial import Outcome, Trial
 
 NAN_AT_FIRST: Final = 3
 """Number of non-finite measurements after which a run without any finite one has diverged."""
@@ -27,10 +23,10 @@ NAN_AT_FIRST: Final = 3
 StopRule = Callable[[Standing, Trial], Stop | None]
 
 
-def next_stop(standing: Standing) -> Stop | None:
-    """Return the running trial with the lowest number that must stop now."""
+def next_stop(standing: Standing, rules: tuple[StopRule, ...]) -> Stop | None:
+    """Return the running trial of the lowest number that ends now by one of the rules."""
     for trial in standing.history.running:
-        for rule in STOP_RULES:
+        for rule in rules:
             stop = rule(standing, trial)
             if stop is not None:
                 return stop
@@ -47,15 +43,6 @@ def timed_out(standing: Standing, trial: Trial) -> Stop | None:
     if not len(curve(trial)):
         return Stop(trial.number, Outcome.FAILED, StopReason.TIMEOUT_WITHOUT_METRIC)
     return Stop(trial.number, Outcome.MISSED, StopReason.TIMEOUT)
-
-
-def reached(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has met the target, unless its run length is still needed."""
-    history = standing.history
-    is_needed_whole = trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
-    if not history.has_reached(trial) or is_needed_whole:
-        return None
-    return Stop(trial.number, Outcome.REACHED, StopReason.REACHED)
 
 
 def resumed(standing: Standing, trial: Trial) -> Stop | None:
@@ -102,60 +89,19 @@ def dominated(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_CONFIRMED, facts)
 
 
-def ran_whole_length(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that has run for the length of a whole run and missed the target."""
-    length, last = standing.history.run_length or 0.0, curve(trial).last_step
-    if not _is_judged(standing.history, trial) or last < length:
-        return None
-    return Stop(trial.number, Outcome.MISSED, StopReason.WHOLE_LENGTH, Facts(value=length))
+def verdict_stop(number: int, verdict: Verdict) -> Stop:
+    """Return the stop that a verdict of the search on a run amounts to."""
+    return Stop(number, verdict.outcome, _REASONS[verdict.outcome], Facts(value=verdict.value))
 
 
-def hopeless(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that is unlikely to reach the target."""
-    if not _is_judged(standing.history, trial):
-        return None
-    chance = standing.beliefs.chance(trial)
-    must_begin = trial.suggestion.purpose is Purpose.CONFIRM or _leaps(standing.history, trial)
-    if chance >= HOPELESS or (must_begin and not _has_begun(standing.history, trial)):
-        return None
-    return Stop(trial.number, Outcome.HOPELESS, StopReason.HOPELESS, Facts(value=chance))
+_REASONS: Final[Mapping[Outcome, StopReason]] = {
+    Outcome.REACHED: StopReason.REACHED,
+    Outcome.MISSED: StopReason.WHOLE_LENGTH,
+    Outcome.HOPELESS: StopReason.HOPELESS,
+    Outcome.PROMISING: StopReason.PROMISING,
+}
 
-
-def promising(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial of the search that will almost surely reach the target; a confirmation runs on."""
-    if not _is_judged(standing.history, trial) or trial.suggestion.purpose is Purpose.CONFIRM:
-        return None
-    if not _has_begun(standing.history, trial) or standing.beliefs.chance(trial) <= PROMISING:
-        return None
-    if not standing.beliefs.is_held(trial):
-        return None
-    return Stop(trial.number, Outcome.PROMISING, StopReason.PROMISING)
-
-
-STOP_RULES: Final[tuple[StopRule, ...]] = (
-    resumed,
-    holds_all_data,
-    timed_out,
-    reached,
-    diverged,
-    dominated,
-    ran_whole_length,
-    hopeless,
-    promising,
-)
-
-
-def _is_judged(history: History, trial: Trial) -> bool:
-    """Return whether the model can judge the run: known length, has measurements, not a baseline."""
-    is_baseline = trial.suggestion.purpose is Purpose.BASELINE
-    return history.is_length_known and not is_baseline and len(curve(trial)) > 0
-
-
-def _has_begun(history: History, trial: Trial) -> bool:
-    return curve(trial).last_step >= FEWEST_SEEN * (history.run_length or 0.0)
-
-
-def _leaps(history: History, trial: Trial) -> bool:
-    """Return whether the trial's batch is far larger than all others, where the model only extrapolates."""
-    others = (t.suggestion.batch_size for t in history.trials if t.number != trial.number and len(curve(t)))
-    return trial.suggestion.batch_size > LEAP * max(others, default=0)
+AS_SEEN: Final[tuple[StopRule, ...]] = (resumed, holds_all_data, timed_out, diverged)
+"""Rules on what has been seen of a run so far. The search then judges the runs: `autotuner.search.replay`."""
+AS_JUDGED: Final[tuple[StopRule, ...]] = (dominated,)
+"""Rules that follow from the judged runs."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.errors import InvalidJob, Mistake
+from autotuner.errors import Mistake
 from autotuner.job.fields import check_fields
 from autotuner.job.warnings import warnings
 from autotuner.spec.untrusted_yaml import plain
@@ -94,18 +94,6 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
         mistakes += _own_names(checked)
         ignored += warnings(checked)
     return Validated(checked, tuple(mistakes), tuple(ignored))
-
-
-def wellformed(manifest: object) -> dict[str, Any]:
-    """Return a copy of a PyTorchJob that is fit to be tuned, with or without images.
-
-    Raises:
-        InvalidJob: With every mistake.
-    """
-    found = validate(manifest, needs_images=False)
-    if found.mistakes:
-        raise InvalidJob(found.mistakes)
-    return dict(found.manifest)
 
 
 def replica_count(replica: Mapping[str, Any]) -> int:

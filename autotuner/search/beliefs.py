@@ -10,40 +10,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
 from scipy.special import ndtri
 
-from autotuner.search.data import Points, Seen, points
+from autotuner.search.curves import Curves, OfCurves, log_evidence, model_of, others_of, predicted
+from autotuner.search.data import Seen, over, points
+from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
-    DRAWS,
     HELD,
     TOLERATED_MISSES,
     Frontier,
     Worth,
     candidates,
-    confirmable,
     expectation_alone,
     gain_over,
-    generator,
-    square_root,
-    uniform,
+    reach,
 )
-from autotuner.search.model import Posterior, fit, margin_of
+from autotuner.search.model import Posterior
+from autotuner.search.quasi import generator, square_root, uniform
 from autotuner.search.space import Space
-from autotuner.spec import Target
-from autotuner.study.curve import Array
 from autotuner.study.history import History, curve
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
+DRAWS: Final = 512
 AHEAD: Final = 9
 """Steps at which the rest of a running trial's curve is drawn."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Ends that say nothing about accuracy beyond what was measured before."""
+WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
+"""Ends of runs that could come no further."""
+ROUNDED: Final = 0.3
+"""By how much a run's own end may differ from what was expected of it, and be its end all the same."""
 LOOK_AFTER: Final = 4
 """Proposals after which the largest batch allowed is tried once: the model extrapolates to where nobody has
 been, and a frontier need not fall all the way. A look is cheap, for a hopeless run is soon stopped."""
@@ -59,6 +61,8 @@ class Beliefs:
 
     history: History
     space: Space
+    earlier: tuple[History, ...] = ()
+    """Earlier studies: prior data of other tasks, never trials of this one."""
 
     @cached_property
     def _ended(self) -> tuple[Trial, ...]:
@@ -73,6 +77,30 @@ class Beliefs:
     def _running(self) -> tuple[Trial, ...]:
         return tuple(t for t in self.history.running if len(curve(t)))
 
+    def _seen(self, trial: Trial) -> Seen:
+        found = self.history.length_of(trial.suggestion.batch_size)
+        last = curve(trial).last_step
+        if found is not None and trial.outcome is Outcome.MISSED and abs(last / found - 1) < ROUNDED:
+            found = last  # epochs of whole batches are rounded
+        length = None if found == self.history.run_length else found
+        return Seen(setting(trial), curve(trial), trial.outcome is Outcome.DIVERGED, length)
+
+    @cached_property
+    def settled(self) -> Posterior | None:
+        """What the curves of ended trials say; None before the first has ended."""
+        if not any(t.outcome not in SILENT for t in self._ended):
+            return None
+        return model_of(self._curves)
+
+    @property
+    def _curves(self) -> Curves:
+        runs = tuple(map(self._seen, self._ended))
+        return Curves(self.space, self.history.spec.target, self.history.run_length or 1.0, runs)
+
+    @property
+    def _is_whole(self) -> tuple[bool, ...]:
+        return tuple(t.outcome in WHOLE for t in self._ended)
+
     @cached_property
     def frontier(self) -> Frontier | None:
         """What the ended trials say; None before the first has ended."""
@@ -81,12 +109,14 @@ class Beliefs:
         spec = self.history.spec
         return _frontier(
             _Ended(
-                runs=tuple(map(_seen, self._ended)),
+                curves=self._curves,
                 is_silent=tuple(t.outcome in SILENT for t in self._ended),
-                is_proposed=tuple(t.suggestion.purpose is Purpose.SEARCH for t in self._ended),
-                space=self.space,
-                target=spec.target,
-                length=self.history.run_length or 1.0,
+                is_whole=self._is_whole,
+                earlier=tuple(
+                    (found._curves, found._is_whole)  # noqa: SLF001 (another of its own kind)
+                    for found in (Beliefs(h, Space.of(h.spec)) for h in self.earlier)
+                    if found._ended  # noqa: SLF001
+                ),
                 limits=self._limits,
                 seed=spec.seed,
                 confirmations=spec.confirmations,
@@ -96,15 +126,28 @@ class Beliefs:
 
     @cached_property
     def posterior(self) -> Posterior | None:
-        """What all trials say, running ones included; None before the first has ended."""
-        if self.frontier is None:
-            return None
-        settled = self.frontier.posterior
-        if not self._running:
+        """What all curves say, those of running trials included; None before the first has ended."""
+        settled = self.settled
+        if settled is None or not self._running:
             return settled
         worst, length = float(settled.data.margin.min()), self.history.run_length or 1.0
-        running = [_seen(trial) for trial in self._running]
+        running = [self._seen(trial) for trial in self._running]
         return settled.joined(points(self.space, self.history.spec.target, length, running, worst=worst))
+
+    @cached_property
+    def ensemble(self) -> Ensemble | None:
+        """What all trials say of where settings end, running ones included as they are predicted to."""
+        if self.frontier is None:
+            return None
+        if not self._running:
+            return self.frontier.ensemble
+        posterior = self.posterior
+        assert posterior is not None  # noqa: S101 (a frontier has one)
+        runs = [self._seen(trial) for trial in self._running]
+        first = len(posterior.data.place) - len(runs)
+        return self.frontier.ensemble.given(
+            predicted(posterior, self._curves, runs, [first + i for i in range(len(runs))])
+        )
 
     @property
     def _limits(self) -> tuple[int, int]:
@@ -125,7 +168,7 @@ class Beliefs:
         The rest of its own curve is drawn from the posterior. Of the measurements ahead the luckiest
         decides: of k measurements with noise e, the largest lies at e * ndtri(u ** (1 / k)).
         """
-        posterior, length = self.posterior, self.history.run_length
+        posterior, length = self.posterior, self.history.length_of(trial.suggestion.batch_size)
         seen = curve(trial)
         if posterior is None or length is None or not len(seen):
             return 0.5
@@ -146,11 +189,11 @@ class Beliefs:
 
     def is_held(self, trial: Trial) -> bool:
         """Return whether a running trial's setting would be held for the answer, were it stopped now."""
-        if self.posterior is None:
+        if self.ensemble is None:
             return False
         place = self.space.coordinates(setting(trial))[None]
         owed = np.array([[self.history.spec.confirmations, TOLERATED_MISSES]])
-        return bool(confirmable(self.posterior, place, owed)[0] >= HELD)
+        return bool(self.ensemble.confirmable(place, owed)[0] >= HELD)
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting that stands as the answer, confirmed or not."""
@@ -166,23 +209,30 @@ class Beliefs:
         Runs under way are believed to end as predicted (the Kriging believer of Ginsbourger et al. 2010,
         section 4.2), so that several at once look at different places.
         """
-        if self.frontier is None or self.posterior is None:
+        if self.frontier is None or self.ensemble is None:
             rng = generator(self.history.spec.seed, number)
             return self.space.setting(self.space.scattered(rng.random((1, self.space.size)))[0])
         low, high = self.frontier.limits
-        posterior, best = self.posterior, 0 if incumbent is None else incumbent.batch_size
+        ensemble, best = self.ensemble, 0 if incumbent is None else incumbent.batch_size
         under_way = [t for t in self.history.running if t.suggestion.purpose is not Purpose.CONFIRM]
         if under_way:
             places = np.array([self.space.coordinates(setting(t)) for t in under_way])
-            ends, _ = posterior.ends(places)
-            posterior = posterior.joined(believed(posterior, places, ends))
+            silent = [i for i, t in enumerate(under_way) if not len(curve(t))]
+            if silent:
+                ensemble = ensemble.given(ensemble.believed(places[silent]))
+            ends = ensemble.chance(places)[1]
             sizes = [t.suggestion.batch_size for t, end in zip(under_way, ends, strict=True) if end >= 0]
             best = max([best, *(size for size in sizes if size < high)])
-        worth: Worth = gain_over(math.log2(best) if best else math.log2(low) - 1)
+        met = [
+            t.outcome is Outcome.PROMISING or self.history.has_reached(t)
+            for t in self._ended
+            if t.suggestion.purpose is Purpose.SEARCH
+        ]
+        worth: Worth = gain_over(math.log2(best) if best else math.log2(low) - 1, reach(met))
         smallest = max(low, best + 1)
         if self._has_to_look(best, high):
             worth, smallest = expectation_alone, high
-        return self.space.setting(candidates(self.frontier, posterior, worth, smallest, number)[0][0])
+        return self.space.setting(candidates(self.frontier, ensemble, worth, smallest, number)[0][0])
 
     def _has_to_look(self, best: int, high: int) -> bool:
         """Return whether the largest batch allowed is to be tried next, for nobody has been near it."""
@@ -191,34 +241,14 @@ class Beliefs:
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
 
 
-def believed(posterior: Posterior, places: Array, ends: Array) -> Points:
-    """Return points that say of places (n, d) that their curves end at these log-shortfalls."""
-    count, margin = len(places), margin_of(ends, posterior.kernel.headroom)
-    return Points(places, np.arange(count), np.ones(count), margin, np.ones(count))
-
-
-def _refit_count(ended: int) -> int:
-    """Return the largest count of the schedule 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, ... that has been reached."""
-    count = 1
-    while (following := count + max(1, count // 5)) <= ended:
-        count = following
-    return count
-
-
-def _seen(trial: Trial) -> Seen:
-    return Seen(setting(trial), curve(trial), trial.outcome is Outcome.DIVERGED)
-
-
 @dataclass(frozen=True)
 class _Ended:
-    """All that a frontier is a function of; curves are the same objects where their content is."""
+    """All that a frontier is a function of."""
 
-    runs: tuple[Seen, ...]
+    curves: Curves
     is_silent: tuple[bool, ...]
-    is_proposed: tuple[bool, ...]
-    space: Space
-    target: Target
-    length: float
+    is_whole: tuple[bool, ...]
+    earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
     limits: tuple[int, int]
     seed: int
     confirmations: int
@@ -228,24 +258,52 @@ class _Ended:
 
 @lru_cache(maxsize=16)
 def _frontier(ended: _Ended) -> Frontier:
-    data = points(ended.space, ended.target, ended.length, ended.runs)
-    learnt = ended.runs[: _refit_count(len(ended.runs))]
-    theta = _fitted(ended.space, ended.target, ended.length, learnt)
-    heard = {run.setting for run, silent in zip(ended.runs, ended.is_silent, strict=True) if not silent}
+    curves, space = ended.curves, ended.curves.space
+    heard = {run.setting for run, silent in zip(curves.runs, ended.is_silent, strict=True) if not silent}
     tried = sorted(heard, key=lambda s: (s.batch_size, s.key))
     tally = {s: (reached, missed) for s, reached, missed in ended.confirming}
     seen = [tally.get(s, (0, 0)) for s in tried]
     return Frontier(
-        space=ended.space,
-        posterior=Posterior(ended.space, theta, data),
+        space=space,
+        ensemble=_ensemble(curves, ended.is_whole, ended.earlier),
         tried=tried,
         limits=ended.limits,
         seed=ended.seed,
         owed=[(ended.confirmations - reached, TOLERATED_MISSES - missed) for reached, missed in seen],
-        proposed=[i for i, proposed in enumerate(ended.is_proposed) if proposed and i],
     )
 
 
+def _ensemble(
+    curves: Curves, is_whole: tuple[bool, ...], earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
+) -> Ensemble:
+    """Return the rivals' judgement by where runs ended, and where those that were stopped would have."""
+    ends, columns = _ends(curves, is_whole)
+    others = []
+    for study, ended in earlier:
+        told, runs = _ends(study, ended)
+        places = np.array([curves.space.coordinates(study.runs[i].setting) for i in runs])
+        others.append(replace(told, place=places))
+    members, evidence = rivals(curves.space, ends, others)
+    if any(len(run.curve) > 1 for run in curves.runs):
+        members.append(OfCurves(model_of(curves), others_of(curves)))
+        evidence.append(log_evidence(curves, ends, columns))
+    return Ensemble(members, evidence, unit(ends))
+
+
 @lru_cache(maxsize=64)
-def _fitted(space: Space, target: Target, length: float, runs: tuple[Seen, ...]) -> Array:
-    return fit(space, points(space, target, length, runs))
+def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
+    """Return where runs ended or would have, and the number of the run that each end is of."""
+    space, target, length = curves.space, curves.target, curves.length
+    done = [
+        whole or run.curve.last_step >= (run.length or length)
+        for run, whole in zip(curves.runs, is_whole, strict=True)
+    ]
+    columns = [i for i, whole in enumerate(done) if whole]
+    best = [float(over(target, curves.runs[i].curve.values).max()) for i in columns]
+    places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
+    ends = Ends.own(places, np.array(best), np.zeros(len(columns)))
+    stopped = [i for i, whole in enumerate(done) if not whole]
+    if not stopped:
+        return ends, columns
+    more = predicted(model_of(curves), curves, [curves.runs[i] for i in stopped], stopped)
+    return ends.joined(more), columns + stopped

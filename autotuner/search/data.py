@@ -57,11 +57,15 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the model is told of a trial: what it tried, what it measured, and whether it diverged."""
+    """What the model is told of a trial: what it tried, what it measured, and whether it diverged.
+
+    `length` is the last step of a whole run like it; None where all runs are as long.
+    """
 
     setting: Setting
     curve: Curve
     has_diverged: bool = False
+    length: float | None = None
 
 
 def points(
@@ -73,8 +77,8 @@ def points(
     """
     read: list[tuple[Array, Array, Array, Array, bool]] = []
     for seen in runs:
-        time, value, count = windows(seen.curve, length)
-        margin = _over(target, value)
+        time, value, count = windows(seen.curve, seen.length or length)
+        margin = over(target, value)
         read.append((space.coordinates(seen.setting), time, margin, count, seen.has_diverged))
     if worst is None:
         worst = min((float(margin.min()) for _, _, margin, _, _ in read), default=0.0)
@@ -102,7 +106,7 @@ def points(
     )
 
 
-def _over(target: Target, value: Array) -> Array:
+def over(target: Target, value: Array) -> Array:
     """Return by how much values beat the target: a loss by its logarithm, anything else by its difference.
 
     A loss falls by a hundred times and more in a run, and it is the last few percent that decide.
@@ -142,3 +146,10 @@ def _allowances(lengths: Sequence[int], best: Sequence[float]) -> list[int]:
         allowed[index] -= fewer
         excess -= fewer
     return allowed
+
+
+def indicator(labels: np.ndarray, count: int) -> Array:
+    """Return the matrix (n, count) that has a one where label and column agree."""
+    matrix = np.zeros((len(labels), count))
+    matrix[np.arange(len(labels)), labels] = 1
+    return matrix

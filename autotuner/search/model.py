@@ -12,7 +12,7 @@ accuracy is rougher in hyperparameters than in time, and a smoother X is too sur
 dimensions, log step and fraction of the run: in log step alone, a schedule that gains late is underrated.
 
 With `d` the way from the known-good value, each hyperparameter has a slope and a curvature with normal
-priors by its role (`autotuner.search.roles`): of mean b, c and variance v, w, integrated out (eq. 2.39-2.42).
+priors by its role (`autotuner.search.prior`): of mean b, c and variance v, w, integrated out (eq. 2.39-2.42).
 The learning rate is measured by what is left of its logarithm when the batch size, the momentum and the
 others have had their share, `log lr - sum_j e_j x_j`; the exponents e are learned with the length scales.
 
@@ -41,21 +41,21 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 from scipy.optimize import minimize
 
-from autotuner.search.data import Points
+from autotuner.search.data import Points, indicator
+from autotuner.search.matern import matern, progress, rough
 from autotuner.search.prior import EXPECTED, Role
+from autotuner.search.shortfall import level, slope
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
 
 JITTER: Final = 1e-8
-BEND: Final = 0.5
-"""What is lacking, in headrooms, below which a level goes straight on: `-log` bends no further there."""
-LOG_FRACTION: Final = math.log(50.0)
-"""Scale of log step: from a fiftieth of the run to its end is one unit."""
 WIDTH: Final = 1.4
 WIDENING: Final = 3.0
 """Predicted variances grow by the first, and by the second over the number of runs: fitted hyperparameters
 are not known ones, and a prediction that takes them for known is too sure of itself (its errors, on the
 development problems, had 1.26 times the deviation that it claimed)."""
+OTHER_OPTIMIZER: Final = -1.0
+"""Logarithm of the length scale between optimizers: one tells next to nothing of another beforehand."""
 _ITERATIONS: Final = 30
 _BOUND: Final = 4.0
 """Standard deviations of the prior beyond which no hyperparameter is sought."""
@@ -64,42 +64,6 @@ _BOUND: Final = 4.0
 # exponents.
 MEAN, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, DRIFT, HEADROOM, GROWTH = range(12)
 SCALES: Final = 12
-
-
-def progress(time: Array) -> Array:
-    """Return the two dimensions of progress, (n, 2): log step and fraction of the run."""
-    return np.column_stack([1 + np.log(np.maximum(time, 1e-3)) / LOG_FRACTION, time])
-
-
-def matern(squared: Array) -> tuple[Array, Array]:
-    """Return the Matern 5/2 kernel of a squared distance, and its derivative by that."""
-    scaled = np.sqrt(5 * squared)
-    decay = np.exp(-scaled)
-    return (1 + scaled + scaled**2 / 3) * decay, -5 / 6 * (1 + scaled) * decay
-
-
-def rough(squared: Array) -> tuple[Array, Array]:
-    """Return the Matern 3/2 kernel of a squared distance, and its derivative by that (eq. 4.17)."""
-    scaled = np.sqrt(3 * squared)
-    decay = np.exp(-scaled)
-    return (1 + scaled) * decay, -1.5 * decay
-
-
-def level(margin: Array, headroom: float) -> Array:
-    """Return the log-shortfall of a margin over the target; 0 where it is just met."""
-    lack = 1 - margin / headroom
-    return np.where(lack < BEND, math.log(2) + 1 - 2 * lack, -np.log(np.maximum(lack, BEND)))
-
-
-def margin_of(level: Array, headroom: float) -> Array:
-    """Return the margin of a log-shortfall: the inverse of `level`."""
-    lack = np.where(level > math.log(2), (math.log(2) + 1 - level) / 2, np.exp(-level))
-    return np.asarray(headroom * (1 - lack))
-
-
-def slope(margin: Array, headroom: float) -> Array:
-    """Return the derivative of `level` by the margin."""
-    return 1 / np.maximum(headroom - margin, headroom / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +86,8 @@ class Prior:
             (e.scale.mean + (0.0 if found in narrow else wide), e.scale.deviation)
             for found, e in zip(space.roles, expected, strict=True)
         ]
+        for index in space.optimizers:
+            scales[index] = (OTHER_OPTIMIZER, scales[index][1])
         pairs = [
             (-1.4, 0.8),  # mean
             (-0.8, 0.25),  # length scale of log step
@@ -245,7 +211,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     gradient[GROWTH] = -solved @ space.doublings(data.place)[data.run]
     bent, weighted = outer * times, outer * (kernel.shared + bends + kernel.drift * same)
     gradient[COMMON] = 2 * kernel.common * outer.sum()
-    runs = _indicator(data.run, len(data.place))
+    runs = indicator(data.run, len(data.place))
     bent_by_run = runs.T @ bent @ runs
     gradient[SHARED] = 2 * kernel.shared * bent_by_run.sum()
     gradient[MAIN] = 2 * kernel.main * (bent_by_run * setting).sum()
@@ -260,7 +226,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     for index, moved in space.rate_slopes(data.place).items():
         along = by_run * difference[space.rate_index] / kernel.scale[space.rate_index]
         gradient[SCALES + space.size + index] = 2 * (along * moved).sum()
-    at = _indicator(inverse_time, len(moments))
+    at = indicator(inverse_time, len(moments))
     by_time = (at.T @ weighted @ at) * time_slope
     gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
     gradient[TIME] = -2 * (by_time * gaps[:, :, 1]).sum()
@@ -280,12 +246,6 @@ def _headroom_gradient(
     weight_slope = np.where(far, -head / (head - np.minimum(margin, head / 2)), -1.0)  # of log weight
     from_noise = 2 * measured * diagonal * (weight_slope + 1)
     return float(solved @ level_slope + from_noise.sum() - weight_slope.sum())
-
-
-def _indicator(labels: np.ndarray, count: int) -> Array:
-    matrix = np.zeros((len(labels), count))
-    matrix[np.arange(len(labels)), labels] = 1
-    return matrix
 
 
 def fit(space: Space, data: Points) -> Array:
@@ -308,6 +268,31 @@ def fit(space: Space, data: Points) -> Array:
         options={"maxiter": _ITERATIONS},
     )
     return np.asarray(prior.mean + prior.deviation * found.x)
+
+
+def likely(space: Space, data: Points, theta: Array, count: int) -> list[Array]:
+    """Return fitted hyperparameters and others as likely: draws from the Laplace approximation about them.
+
+    The curvature of the objective is taken from its gradients, in deviations of the prior; there the prior
+    alone has curvature 1, and a direction in which the runs say nothing keeps it.
+    """
+    prior = Prior.of(space, data)
+    size, step = len(theta), 0.1
+    try:
+        here = objective(space, prior, data, theta)[1] * prior.deviation
+        rows = [
+            (objective(space, prior, data, theta + step * unit * prior.deviation)[1] * prior.deviation - here)
+            / step
+            for unit in np.eye(size)
+        ]
+    except np.linalg.LinAlgError:
+        return [theta]
+    curvature = np.array(rows)
+    values, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+    root = vectors / np.sqrt(np.maximum(values, 1.0))
+    normal = np.random.default_rng(0).normal(size=((count + 1) // 2, size))
+    moved = np.concatenate([normal, -normal])[:count] @ root.T
+    return [theta, *(theta + prior.deviation * np.clip(one, -_BOUND, _BOUND) for one in moved)]
 
 
 class Posterior:
@@ -401,20 +386,6 @@ class Posterior:
         mean = self.kernel.mean(places) + self.white @ solved
         variance = prior - np.einsum("ij,ij->j", solved, solved)
         return mean, self.widening * np.maximum(variance, 1e-10)
-
-    def foresight(self, columns: Sequence[int]) -> Array:
-        """Return, for runs of the data, by how many deviations their end was predicted above the target.
-
-        Each from the runs before it alone: the leading block of a Cholesky factor is the factor of the
-        leading points, so the rows of V up to a run's first point are what was known when it began.
-        """
-        places = self.data.place[list(columns)]
-        solved = self.whitened(places, np.ones(1))[:, :, 0]
-        known = np.searchsorted(self.data.run, columns)  # points of earlier runs
-        earlier = np.arange(len(self.data))[:, None] < known[None]
-        mean = self.kernel.mean(places) + self.white @ (solved * earlier)
-        prior = self.kernel.join(self.kernel.own_bends(places), np.ones(1))
-        return np.asarray(mean / np.sqrt(np.maximum(prior - (solved**2 * earlier).sum(axis=0), 1e-10)))
 
     def joint_ends(self, places: Array) -> tuple[Array, Array]:
         """Return mean (settings,) and covariance (settings, settings) of the curves' ends.

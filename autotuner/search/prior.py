@@ -1,15 +1,11 @@
-"""What is expected of a hyperparameter by its role, before any trial has run.
+"""What the model of curves expects of a hyperparameter by its role, before any trial has run.
 
-A search over five dimensions sees some twenty runs. What every practitioner knows of a momentum or a weight
-decay is worth several of them: that a larger batch wants a larger step, that momentum lengthens the step and
-helps until close to 1, that a weight decay far from a good one ruins a run. Where the job's own trials say
-otherwise, they win: all of this is the mean of a prior with a deviation.
-
-Roles go by name and range, never by position. The numbers are the means over surfaces fitted to the learning
-curves of twelve tabular tasks (LCBench, Zimmer et al. 2021), rounded; distances are in units of the range
-that they were seen over, so that a range half as wide expects half the effect. A hyperparameter whose name
-says nothing is expected to do nothing: its best lies somewhere around the known-good value. Of momentum less
-is expected than was seen: runs of a hundred steps, unlike those of thousands, do not want a memory of fifty.
+A role goes by name and range, never by position. No direction is expected: a slope has the mean zero. What
+is expected is a hump in the logarithm of the learning rate, whose top follows the batch by a power of about
+one half and a momentum by `1 - momentum`, and that what lies far from the known-good value may be worse.
+All of this is the mean of a prior with a deviation, so the job's own trials have the last word. Distances
+are in units of a reference range (a factor of 1,000 of the learning rate): a range half as wide expects
+half the effect.
 """
 
 from __future__ import annotations
@@ -24,6 +20,23 @@ from autotuner.spec import Choice, Dimension, FloatDimension
 _DECAY_NAMES: Final = frozenset({"wd", "l2", "weightdecay"})
 _OF_AVERAGES: Final = frozenset({"bn", "batchnorm", "norm", "ema", "swa", "polyak", "teacher"})
 """Words of names such as `bn_momentum` and `ema_decay`: those of an average, not of a step."""
+_OPTIMIZERS: Final = frozenset(
+    {
+        "sgd",
+        "adam",
+        "adamw",
+        "rmsprop",
+        "adagrad",
+        "adadelta",
+        "nadam",
+        "lars",
+        "lamb",
+        "lans",
+        "lion",
+        "adafactor",
+        "muon",
+    }
+)
 _NEAREST_ONE: Final = 1e-3
 """A momentum's distance from 1 counts as at least so much."""
 
@@ -66,10 +79,10 @@ class Expectation:
 
 
 EXPECTED: Final = {
-    Role.BATCH_SIZE: Expectation(Normal(0.5, 0.4), exponent=Normal(0.8, 0.25)),
-    Role.LEARNING_RATE: Expectation(Normal(-0.75, 0.35), Normal(0.45, 0.25), Normal(-1.0, 0.3)),
-    Role.MOMENTUM: Expectation(Normal(0.0, 0.45), Normal(0.5, 0.4), Normal(0.0, 0.4), Normal(0.4, 0.25)),
-    Role.WEIGHT_DECAY: Expectation(Normal(-0.3, 0.45), Normal(-0.25, 0.2), Normal(-0.9, 0.3)),
+    Role.BATCH_SIZE: Expectation(Normal(0.5, 0.4), exponent=Normal(0.5, 0.25)),
+    Role.LEARNING_RATE: Expectation(Normal(-1.6, 0.5), Normal(0.0, 0.5), Normal(-3.0, 2.0)),
+    Role.MOMENTUM: Expectation(Normal(0.0, 0.45), Normal(0.0, 0.4), Normal(0.0, 0.4), Normal(0.9, 0.25)),
+    Role.WEIGHT_DECAY: Expectation(Normal(-0.3, 0.45), Normal(0.0, 0.3), Normal(-0.3, 0.3)),
     Role.OTHER: Expectation(Normal(-0.15, 0.45), Normal(0.0, 0.15), Normal(-0.25, 0.2)),
     Role.CHOICE: Expectation(Normal(-0.3, 0.45)),
 }
@@ -100,6 +113,14 @@ def role(name: str, dimension: Dimension, *, is_learning_rate: bool) -> Role:
         return Role.MOMENTUM
     is_decay = words[-1] in _DECAY_NAMES or words == ["decay"] or words[-2:] == ["weight", "decay"]
     return Role.WEIGHT_DECAY if is_decay and dimension.log else Role.OTHER
+
+
+def is_optimizer(name: str, dimension: Dimension) -> bool:
+    """Return whether a choice is one of optimizers: good learning rates lie up to a hundred times apart."""
+    if not isinstance(dimension, Choice):
+        return False
+    known = {str(value).lower() for value in dimension.values} & _OPTIMIZERS
+    return "optim" in name.lower() or len(known) > 1
 
 
 def momentum_range(dimension: FloatDimension) -> float:

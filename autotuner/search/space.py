@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from autotuner.search.prior import EXPECTED, Role, momentum_range, reference_ranges, role
+from autotuner.search.prior import EXPECTED, Role, is_optimizer, momentum_range, reference_ranges, role
 from autotuner.spec import Choice, Dimension, FloatDimension, IntegerDimension, TuningSpec
 from autotuner.study.setting import Setting
 from autotuner.trial import ParameterValue
@@ -28,6 +28,9 @@ Array = npt.NDArray[np.float64]
 BATCH_SIZE: Final = "batch_size"
 SCALING_EXPONENT: Final = 0.5
 """How the learning rate grows with the batch before anything is known: Adam-type 0.5, SGD 0.75 to 1."""
+OTHER_OPTIMIZER: Final = 0.3
+"""Part of the distance to the known-good learning rate that counts under another optimizer: a factor of a
+hundred counts as one of four."""
 _DIGITS: Final = 4
 
 
@@ -240,23 +243,37 @@ class Space:
 
     def doublings(self, places: Array) -> Array:
         """Return the doublings of the batch size over the origin, (n,)."""
-        return np.asarray((places[:, 0] - self._origin_place[0]) * self._octaves)
+        return np.asarray((places[:, 0] - self.origin_place[0]) * self._octaves)
 
     def displacements(self, places: Array) -> Array:
         """Return how far the hyperparameters lie from the origin, (n, d - 1), in reference ranges.
 
         The learning rate is carried along by the usual power laws.
         """
-        gap = self.differences(places, self._origin_place[None], self._usual_exponents)[1:, :, 0]
+        gap = self.differences(places, self.origin_place[None], self._usual_exponents)[1:, :, 0]
         gap[self._is_choice[1:]] = 0.0  # another optimizer is no distance from a good one
+        if self.rate_index is not None:
+            # A learning rate of another optimizer is hardly high or low by what is good for this one.
+            for index in self.optimizers:
+                gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] *= OTHER_OPTIMIZER
         return gap.T
+
+    @cached_property
+    def optimizers(self) -> tuple[int, ...]:
+        """Coordinates that are choices of optimizers."""
+        return tuple(
+            index
+            for index, (name, dimension) in enumerate(self.dimensions, start=1)
+            if is_optimizer(name, dimension)
+        )
 
     @cached_property
     def _usual_exponents(self) -> Array:
         return np.array([SCALING_EXPONENT, *(EXPECTED[found].exponent.mean for found in self.roles[1:])])
 
     @cached_property
-    def _origin_place(self) -> Array:
+    def origin_place(self) -> Array:
+        """The coordinates of the known-good setting, (d,)."""
         if self.origin is None:
             return np.where(self._is_choice, 0.0, 0.5)
         return self.coordinates(self.origin)
@@ -267,6 +284,15 @@ class Space:
         moved[:, 0] = batch
         if self.rate_index is not None:
             moved[:, self.rate_index] += exponent * self.exchange[0] * (batch - places[:, 0])
+        return self.clipped(moved)
+
+    def shifted(self, places: Array, factor: float) -> Array:
+        """Return places at learning rates so many times as large; the same where there is none."""
+        moved = places.copy()
+        if self.rate_index is not None:
+            _, dimension = self.dimensions[self.rate_index - 1]
+            assert isinstance(dimension, FloatDimension)  # noqa: S101 (as `rate_index` says)
+            moved[:, self.rate_index] += math.log(factor) / math.log(dimension.maximum / dimension.minimum)
         return self.clipped(moved)
 
 

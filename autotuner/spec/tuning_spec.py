@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cache
@@ -212,7 +211,7 @@ class TuningSpec(Value):
         if "workers" in given and not shape.can_grow:
             rule = "must not be given if the job has no Worker replica: add one to pytorchReplicaSpecs"
             mistakes.append(
-                Mistake(_key("workers"), given["workers"], rule, "Worker: {replicas: 1, template: ...}")
+                Mistake(key_of("workers"), given["workers"], rule, "Worker: {replicas: 1, template: ...}")
             )
         if mistakes:
             raise InvalidJob(mistakes)
@@ -233,54 +232,22 @@ def annotation_fields() -> Iterable[tuple[str, FieldInfo]]:
     """Yield every annotation that a user may write: its key and its field."""
     for name, field in TuningSpec.model_fields.items():
         if field.description is not None:
-            yield _key(name), field
+            yield key_of(name), field
 
 
-def annotation_table() -> list[dict[str, str]]:
-    """Return the annotations as rows of key, meaning, default and example."""
-    return [
-        {
-            "key": key,
-            "meaning": field.description or "",
-            "default": _default_text(field),
-            "example": _example(field),
-        }
-        for key, field in annotation_fields()
-    ]
-
-
-def annotation_schema() -> dict[str, Any]:
-    """Return a JSON schema (draft 2020-12) of a job's annotations, which are strings."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Annotations of a job that the autotuner tunes",
-        "type": "object",
-        "properties": {
-            key: {
-                "type": "string",
-                "maxLength": MAX_ANNOTATION,
-                "description": f"{field.description}; default: {_default_text(field)}",
-                "examples": [_example(field).strip("'")],
-            }
-            for key, field in annotation_fields()
-        },
-        "required": [key for key, field in annotation_fields() if field.is_required()],
-        # Annotations without our prefix are allowed; an unknown one with it is not.
-        "patternProperties": {f"^(?!{re.escape(keys.PREFIX)})": {}},
-        "additionalProperties": False,
-    }
-
-
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """Return the annotation of a field."""
     return keys.PREFIX + name.replace("_", "-")
 
 
-def _default_text(field: FieldInfo) -> str:
+def default_text_of(field: FieldInfo) -> str:
+    """Return the default of a field, for people."""
     extra = field.json_schema_extra
     return str(extra["default_text"]) if isinstance(extra, dict) else ""
 
 
-def _example(field: FieldInfo) -> str:
+def example_of(field: FieldInfo) -> str:
+    """Return a valid value of a field."""
     return str((field.examples or [""])[0])
 
 
@@ -298,12 +265,12 @@ def _known(annotations: Mapping[str, str], mistakes: list[Mistake]) -> dict[str,
             mistakes.append(Mistake(key, str(value), rule, nearest[0]))
         elif len(value) > MAX_ANNOTATION:
             rule = f"must have at most {MAX_ANNOTATION} characters"
-            mistakes.append(Mistake(key, value, rule, _example(fields[key][1])))
+            mistakes.append(Mistake(key, value, rule, example_of(fields[key][1])))
         else:
             given[key.removeprefix(keys.PREFIX).replace("-", "_")] = value
     for key, field in annotation_fields():
         if field.is_required() and key not in annotations:
-            mistakes.append(Mistake(key, "", "must be given", _example(field)))
+            mistakes.append(Mistake(key, "", "must be given", example_of(field)))
     return given
 
 
@@ -314,8 +281,8 @@ def _parse_each(given: Mapping[str, str], mistakes: list[Mistake]) -> dict[str, 
         try:
             values[name] = _parser(name).validate_python(text)
         except ValidationError as error:
-            example = _example(TuningSpec.model_fields[name])
-            mistakes.append(Mistake(_key(name), text, rule_of(error.errors()[0]), example))
+            example = example_of(TuningSpec.model_fields[name])
+            mistakes.append(Mistake(key_of(name), text, rule_of(error.errors()[0]), example))
     return values
 
 
@@ -339,18 +306,18 @@ def _complete(
     space: dict[str, Dimension] = values.get("search_space", {})
     if "learning_rate" in values and space and values["learning_rate"] not in space:
         rule = f"must be a hyperparameter of the search space: {', '.join(space)}"
-        mistakes.append(Mistake(_key("learning_rate"), values["learning_rate"], rule, next(iter(space))))
+        mistakes.append(Mistake(key_of("learning_rate"), values["learning_rate"], rule, next(iter(space))))
     if "learning_rate" not in given:
         values["learning_rate"] = next((n for n in ("learning_rate", "lr") if n in space), None)
     rate = space.get(values.get("learning_rate") or "")
     if isinstance(rate, Choice | IntegerDimension) or (rate is not None and rate.minimum <= 0):
         rule = f"{values['learning_rate']}, the learning rate, must be a range above 0 with log: true"
-        example = _example(TuningSpec.model_fields["search_space"])
-        mistakes.append(Mistake(_key("search_space"), given.get("search_space", ""), rule, example))
+        example = example_of(TuningSpec.model_fields["search_space"])
+        mistakes.append(Mistake(key_of("search_space"), given.get("search_space", ""), rule, example))
     values["baseline_parameters"] = _baseline_parameters(space, baseline, mistakes)
     for name, most in _MOST.items():
         if not 1 <= values.get(name, 1) <= most:
-            mistakes.append(Mistake(_key(name), given[name], f"must be a number from 1 to {most}", "3"))
+            mistakes.append(Mistake(key_of(name), given[name], f"must be a number from 1 to {most}", "3"))
 
 
 def _keep_within_samples(values: dict[str, Any], mistakes: list[Mistake]) -> None:
@@ -359,8 +326,8 @@ def _keep_within_samples(values: dict[str, Any], mistakes: list[Mistake]) -> Non
     if allowed is None or samples is None or samples < 1:
         return
     if samples < allowed.minimum:
-        rule = f"must be at least the smallest batch size of {_key('batch_size')} ({allowed}); lower that"
-        mistakes.append(Mistake(_key("samples"), str(samples), rule, str(allowed.minimum)))
+        rule = f"must be at least the smallest batch size of {key_of('batch_size')} ({allowed}); lower that"
+        mistakes.append(Mistake(key_of("samples"), str(samples), rule, str(allowed.minimum)))
         return
     values["batch_size"] = IntegerRange(minimum=allowed.minimum, maximum=min(allowed.maximum, samples))
 
@@ -381,7 +348,7 @@ def _baseline_batch_size(
         mistakes.append(Mistake(where, text, f"must be a whole number from 1 to {MAX_INTEGER}", '"256"'))
         return 1
     if allowed is not None and size not in allowed:
-        rule = f"must lie within {_key('batch_size')} ({allowed}); widen that"
+        rule = f"must lie within {key_of('batch_size')} ({allowed}); widen that"
         example = f"{min(size, allowed.minimum)}..{max(size, allowed.maximum)}"
         mistakes.append(Mistake(where, text, rule, example))
     return size
@@ -403,7 +370,7 @@ def _default_space(
     except ValueError:
         rule = (
             "must be a learning rate above 0, in the environment of the container `pytorch`: without"
-            f" {_key('search_space')} the search starts from it; or add a search space"
+            f" {key_of('search_space')} the search starts from it; or add a search space"
         )
         mistakes.append(Mistake(f"env {variable}", text, rule, f'{{name: {variable}, value: "0.1"}}'))
         return
@@ -427,7 +394,7 @@ def _baseline_parameters(
             parameters[name] = dimension.parse(baseline[name])
         except ValueError as error:
             value = environment_value(baseline[name])
-            rule = f"{error}, as {_key('search_space')} requires"
+            rule = f"{error}, as {key_of('search_space')} requires"
             example = "a range or list that contains the value"
             mistakes.append(Mistake(f"env {keys.environment_name(name)}", value, rule, example))
     return parameters

@@ -70,6 +70,12 @@ def clean(measurements: Sequence[Measurement]) -> Curve:
     return Curve(steps, values[kept])
 
 
+def until(measurements: tuple[Measurement, ...], step: float) -> tuple[Measurement, ...]:
+    """Return what was measured up to a step; the same tuple where that is all."""
+    kept = tuple(m for m in measurements if not m.step > step)
+    return measurements if len(kept) == len(measurements) else kept
+
+
 class _Curves:
     """A cache of the curves of existing trials: each is computed once, and dropped with its trial.
 

@@ -7,9 +7,11 @@ unobserved rest counts as a miss.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
@@ -18,8 +20,24 @@ from autotuner.study.curve import CURVES, Curve
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
+TOLD: Final = 1.3
+"""Times another batch size from which on a run tells whether its length goes by it."""
+CLOSE: Final = 0.15
+"""How near to what is expected the distance of reports must be: epochs of whole batches are rounded."""
+MOST_EPOCHS: Final = 1000
+"""Runs of more reports than this, a step apart, count no epochs."""
 RAN_OUT: Final = frozenset({Outcome.MISSED, Outcome.HOPELESS, Outcome.DIVERGED})
 """Outcomes with which a run that has not met the target counts as a miss."""
+
+
+class Unit(StrEnum):
+    """What a run counts as its steps."""
+
+    EPOCH = "epoch"
+    """Or anything else of which a run has as many at any batch size."""
+    OPTIMIZER_STEP = "optimizer step"
+    """Of which a run has the fewer, the larger its batch."""
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -88,11 +106,32 @@ class History:
 
     @cached_property
     def run_length(self) -> float | None:
-        """The last step of a whole run: as set by the user, else the longest observed; None while unknown."""
+        """The last step of a whole run at the known-good batch size; None while unknown.
+
+        As set by the user, else as the unchanged job has shown it, else the longest observed.
+        """
         if self.spec.run_length is not None:
             return self.spec.run_length
+        unchanged = [t for t in self.trials if t.suggestion.purpose is Purpose.BASELINE]
+        shown = [curve(t).last_step for t in unchanged if is_complete(t)]
         ended = [curve(t).last_step for t in self.trials if t.outcome is not None]
-        return max(self._whole, default=0.0) or max(ended, default=0.0) or None
+        return max(shown, default=0.0) or max(self._whole, default=0.0) or max(ended, default=0.0) or None
+
+    @cached_property
+    def unit(self) -> Unit:
+        """What a step of the script is, as far as the runs at other batch sizes have shown it.
+
+        With optimizer steps a run of as many epochs is shorter, the larger the batch. A script that reports
+        steps 1, 2, 3 is believed to count epochs until a whole run shows otherwise. One whose first reports
+        lie half as far apart at twice the batch reports once an epoch, in optimizer steps.
+        """
+        return _unit(self)
+
+    def length_of(self, batch_size: int) -> float | None:
+        """Return the last step of a whole run at a batch size; None while unknown."""
+        if self.run_length is None or self.unit is not Unit.OPTIMIZER_STEP:
+            return self.run_length
+        return self.run_length * self.spec.baseline_batch_size / batch_size
 
     @cached_property
     def confirmations(self) -> dict[Setting, list[Trial]]:
@@ -106,8 +145,8 @@ class History:
     def tally(self, tried: Setting) -> tuple[int, int]:
         """Return how many confirmation runs of a setting reached the target, and how many runs missed it.
 
-        The run that discovered the setting does not confirm it, because it was selected for its result. A
-        complete run of the setting that missed counts, whatever its purpose.
+        The run that discovered the setting does not confirm it, because it was selected for its result. A run
+        of the setting that missed counts, whatever its purpose.
         """
         runs = self.confirmations.get(tried, ())
         others = self._other_misses.get(tried, 0) if runs else 0
@@ -115,11 +154,11 @@ class History:
 
     @cached_property
     def _other_misses(self) -> dict[Setting, int]:
-        """Complete runs, other than confirmations, that missed the target, by setting."""
+        """Runs that missed the target and were not confirmations, by setting."""
         return Counter(
             setting(t)
             for t in self.trials
-            if t.suggestion.purpose is not Purpose.CONFIRM and is_complete(t) and self.has_missed(t)
+            if t.suggestion.purpose is not Purpose.CONFIRM and self.has_missed(t)
         )
 
     def has_reached(self, trial: Trial) -> bool:
@@ -127,8 +166,8 @@ class History:
         return not trial.doubt and curve(trial).meets(self.spec.target)
 
     def has_missed(self, trial: Trial) -> bool:
-        """Return whether the trial ran as far as it could and did not meet the current target."""
-        return trial.outcome in RAN_OUT and not self.has_reached(trial)
+        """Return whether the trial, run as far as it would go, did not meet today's target."""
+        return (trial.outcome in RAN_OUT or is_complete(trial)) and not self.has_reached(trial)
 
 
 def _discounted(trial: Trial, reasons: Mapping[int, str], outcome: Outcome) -> Trial:
@@ -148,6 +187,38 @@ def is_complete(trial: Trial) -> bool:
         return trial.is_complete
     is_baseline = trial.suggestion.purpose is Purpose.BASELINE
     return trial.outcome is Outcome.MISSED or (trial.outcome is Outcome.REACHED and is_baseline)
+
+
+def _unit(history: History) -> Unit:
+    length, usual = history.run_length, history.spec.baseline_batch_size
+    others = [
+        t
+        for t in history.trials
+        if max(t.suggestion.batch_size / usual, usual / t.suggestion.batch_size) >= TOLD
+    ]
+    if length is None:
+        return Unit.UNKNOWN
+    for trial in others:
+        # A run that was still going when it was stopped has shown no end.
+        if trial.outcome is Outcome.MISSED and is_complete(trial) and len(curve(trial)):
+            ratio = math.log(curve(trial).last_step / length) / math.log(usual / trial.suggestion.batch_size)
+            return Unit.OPTIMIZER_STEP if ratio > 0.5 else Unit.EPOCH  # noqa: PLR2004 (the nearer of 0 and 1)
+    unchanged = [t for t in history.trials if t.suggestion.purpose is Purpose.BASELINE]
+    gaps = [gap for t in unchanged if (gap := _gap(curve(t))) is not None]
+    if not gaps:
+        return Unit.EPOCH  # one report a run: nothing is decided by its progress
+    if gaps[0] == 1 and length <= MOST_EPOCHS:
+        return Unit.EPOCH
+    for trial in others:
+        gap = _gap(curve(trial))
+        if gap is not None and abs(gap * trial.suggestion.batch_size / (gaps[0] * usual) - 1) < CLOSE:
+            return Unit.OPTIMIZER_STEP  # it reports once an epoch, in steps
+    return Unit.UNKNOWN
+
+
+def _gap(seen: Curve) -> float | None:
+    """Return how many steps lie between a run's first two reports."""
+    return float(seen.steps[1] - seen.steps[0]) if len(seen) > 1 else None
 
 
 def curve(trial: Trial) -> Curve:

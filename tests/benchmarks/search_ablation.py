@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What each element of the search is worth: the search without it, on the development problems.
+"""What each element of the search is worth: the search without it, on one family of problems.
 
-    python tests/benchmarks/search_ablation.py --bench ../shared/bench --seeds 2 [--only NAME ...]
+    python tests/benchmarks/search_ablation.py --set language-models --seeds 2 [--only NAME ...]
+    python tests/benchmarks/search_ablation.py --set tests/benchmarks/search_real.py
 
 Each row is the search with one element replaced by the plain thing, in a process of its own; the replacements
 are below, for they are the definition of what was left out.
@@ -15,68 +16,55 @@ import statistics
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from autotuner.decide import next_action as decide
-from autotuner.search import beliefs, data, frontier, model
-from autotuner.search import prior as roles
+from autotuner import decide
+from autotuner.search import beliefs, curves, ensemble, frontier, replay
+from autotuner.search.shape import Hump, Plain
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome
 
 
-def fixed_exponent() -> None:
-    """The learning rate grows as the square root of the batch, whatever the trials say."""
-    prior_of = model.Prior.of
-
-    def of(space, points):
-        prior = prior_of(space, points)
-        exponents = model.SCALES + space.size
-        prior.mean[exponents:], prior.deviation[exponents:] = 0.0, 1e-3
-        prior.mean[exponents] = 0.5
-        return prior
-
-    model.Prior.of = staticmethod(of)
+def no_hump() -> None:
+    """Of the ends of runs, the plain process alone judges."""
+    ensemble.RIVALS = (Plain,)
 
 
-def no_roles() -> None:
-    """A momentum or a weight decay is a hyperparameter like any other, and the learning rate has no slope."""
-    other = roles.EXPECTED[roles.Role.OTHER]
-    roles.EXPECTED[roles.Role.MOMENTUM] = roles.EXPECTED[roles.Role.WEIGHT_DECAY] = other
-    rate = roles.EXPECTED[roles.Role.LEARNING_RATE]
-    roles.EXPECTED[roles.Role.LEARNING_RATE] = replace(rate, slope=other.slope, curvature=other.curvature)
+def no_plain() -> None:
+    """Of the ends of runs, the one with the hump alone judges."""
+    ensemble.RIVALS = (Hump,)
 
 
-def no_trends() -> None:
-    """Slopes and curvatures are nought: the mean falls with the batch size alone."""
-    none = roles.Normal(0.0, 0.0)
-    for found, expected in roles.EXPECTED.items():
-        roles.EXPECTED[found] = replace(expected, slope=none, curvature=none)
+def no_curves() -> None:
+    """The model of curves says where stopped runs would have ended, and nothing else."""
+    beliefs.log_evidence = lambda *_: -1e6
+
+
+def curves_alone() -> None:
+    """Where runs have curves, the model of curves alone judges."""
+    beliefs.log_evidence = lambda *_: 1e6
+
+
+def fitted_curves() -> None:
+    """The hyperparameters of the model of curves are taken for known."""
+    curves.RIVALS = 0
+
+
+def no_moves() -> None:
+    """No candidates that an engineer would try by hand."""
+    frontier.moves = lambda found, _low, _high: np.empty((0, found.space.size))
+
+
+def full_reach() -> None:
+    """A gain counts up to one doubling, however many proposals have missed."""
+    frontier.MISSES = 10**6
 
 
 def no_look() -> None:
-    """The largest batch size allowed is tried when the model expects most of it, and not before."""
+    """The largest batch size allowed is tried when it is expected to gain most, and not before."""
     beliefs.LOOK_AFTER = 10**6
-
-
-def final_values() -> None:
-    """The model sees of each run its last value alone."""
-    whole, prior_of = data.windows, model.Prior.of
-    ranges: list[float] = []
-
-    def last(seen, length):
-        time, value, count = whole(seen, length)
-        ranges.append(float(np.ptp(value)))
-        return time[-1:], value[-1:], count[-1:]
-
-    def of(space, points):
-        # How large accuracies are is no secret to it: priors are still scaled by the first run's whole curve.
-        margin, run = np.array([0.0, ranges[0]]), np.zeros(2, dtype=int)
-        return prior_of(space, replace(points, margin=margin, run=run))
-
-    data.windows, model.Prior.of = last, staticmethod(of)
 
 
 def lucky_incumbent() -> None:
@@ -96,30 +84,20 @@ def lucky_incumbent() -> None:
 def probability_alone() -> None:
     """The next trial is the likeliest success among batches half a doubling larger, not the largest gain."""
 
-    def gain_over(octaves):
+    def gain_over(octaves, _furthest=1.0):
         return lambda reached, chance, _expected: np.where(reached >= octaves + 0.5, chance, 1e-3 * chance)
 
     frontier.gain_over = beliefs.gain_over = gain_over
 
 
-def no_record() -> None:
-    """The model is believed whatever came of its proposals."""
-    frontier.OPTIMISM, frontier.RECORD = 0.0, 1e-6
-
-
-def known_hyperparameters() -> None:
-    """Hyperparameters fitted to a few runs are taken for known."""
-    model.WIDENING = 0.0
-
-
 def no_hopeless() -> None:
     """Runs that will miss go on to their end."""
-    decide.HOPELESS = -1.0
+    replay.HOPELESS = -1.0
 
 
 def no_promising() -> None:
     """Runs that will reach the target go on until they have."""
-    decide.PROMISING = 2.0
+    replay.PROMISING = 2.0
 
 
 def strict_confirmation() -> None:
@@ -137,31 +115,26 @@ def probability_end() -> None:
     decide.PATIENCE = 10**6
 
 
-def far_leaps() -> None:
-    """A gain counts by all its doublings, so that leaps to where the model knows nothing look good."""
-    frontier.FURTHEST = 100.0
-
-
 ELEMENTS: dict[str, Callable[[], None]] = {
     "all": lambda: None,
     **{
         f.__name__.replace("_", " "): f
         for f in (
-            fixed_exponent,
-            no_roles,
-            no_trends,
+            no_hump,
+            no_plain,
+            no_curves,
+            curves_alone,
+            fitted_curves,
+            no_moves,
+            full_reach,
             no_look,
-            final_values,
             lucky_incumbent,
             probability_alone,
-            no_record,
-            known_hyperparameters,
             no_hopeless,
             no_promising,
             strict_confirmation,
             no_confirmation,
             probability_end,
-            far_leaps,
         )
     },
 }
@@ -172,15 +145,15 @@ def leave_out(element: str) -> None:
     ELEMENTS[element]()
 
 
-def play(job: tuple[str, str, int, int, int]) -> dict[str, float]:
+def play(job: tuple[str, str, str, int, int, int]) -> dict[str, float]:
     """Run one problem with one element left out."""
-    bench, element, index, seed, limit = job
+    bench, family, element, index, seed, limit = job
     sys.path.insert(0, bench)
     from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
-    from problems import development  # noqa: PLC0415
+    from run import load  # noqa: PLC0415
     from simulate import simulate  # noqa: PLC0415
 
-    problem = development()[index]
+    problem = load(family)[index]
     asked = {"confirmations": "1"} if element == "no confirmation" else {}
     tuner = Autotuner(problem, seed=seed, parallel=1, **asked)
     score = simulate(problem, tuner, name=element, seed=seed, max_epochs=limit)
@@ -195,22 +168,35 @@ def play(job: tuple[str, str, int, int, int]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
+    parser.add_argument(
+        "--set", default="language-models", dest="family", help="a set, or a file of problems"
+    )
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=2000, help="epochs after which a tuning is cut off")
+    parser.add_argument("--limit", type=int, default=2000, help="epochs after which a study is cut off")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=ELEMENTS, default=list(ELEMENTS))
     args = parser.parse_args()
     bench = str(Path(args.bench).resolve())
-    print(f"{'without':24} {'right at':>9} {'never':>6} {'regret':>7} {'false':>6} {'epochs':>7}")
+    sys.path.insert(0, bench)
+    from run import load  # noqa: PLC0415 (the benchmark's folder is an argument)
+
+    count = len(load(args.family))
+    print(f"{'without':20} {'right at':>9} {'never':>6} {'+-':>5} {'regret':>7} {'+-':>5} false  epochs")
     for element in args.only:
-        jobs = [(bench, element, i, seed, args.limit) for seed in range(args.seeds) for i in range(12)]
+        jobs = [
+            (bench, args.family, element, i, seed, args.limit)
+            for seed in range(args.seeds)
+            for i in range(count)
+        ]
         # The replacement dies with the row's processes.
         with ProcessPoolExecutor(args.workers, initializer=leave_out, initargs=(element,)) as pool:
             scores = list(pool.map(play, jobs))
         never = statistics.mean(s["right"] == math.inf for s in scores)
+        regrets, root = [s["regret"] for s in scores], math.sqrt(len(scores))
         print(
-            f"{element:24} {statistics.median(s['right'] for s in scores):9.0f} {never:6.0%}"
-            f" {statistics.mean(s['regret'] for s in scores):7.2f}"
+            f"{element:20} {statistics.median(s['right'] for s in scores):9.0f}"
+            f" {never:6.0%} {math.sqrt(never * (1 - never)) / root:5.0%}"
+            f" {statistics.mean(regrets):7.2f} {statistics.stdev(regrets) / root:5.2f}"
             f" {statistics.mean(s['false'] for s in scores):6.0%}"
             f" {statistics.mean(s['epochs'] for s in scores):7.0f}",
             flush=True,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Whether the search's probabilities come true, on the development problems and on further ones.
+"""Whether the search's probabilities come true, on one family of problems.
 
-    python tests/benchmarks/search_calibration.py --bench ../shared/bench --seeds 1
+    python tests/benchmarks/search_calibration.py --set language-models --seeds 2
+    python tests/benchmarks/search_calibration.py --set tests/benchmarks/search_problems.py
 
 At every trial that a tuning starts, two claims are compared with the truth: that a batch half a doubling
 larger than the answer is feasible, and, where a confirmation begins, that it will pass (and that the setting
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -27,21 +27,19 @@ from autotuner.study.history import History
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Purpose
 
-SETUPS = Path(__file__).with_name("search_problems.json")
 Claims = list[tuple[float, bool]]
 EDGES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def play(job: tuple[str, str, int, int]) -> tuple[Claims, Claims, list[tuple[float, bool, bool]]]:
     """Return what one tuning claimed and what was true: of larger batches, and of confirmations."""
-    bench, kind, index, seed = job
-    sys.path[:0] = [bench, str(Path(__file__).parent)]
+    bench, family, index, seed = job
+    sys.path.insert(0, bench)
     from policies import Autotuner  # noqa: PLC0415 (the benchmark's folder is an argument)
-    from problems import development  # noqa: PLC0415
-    from search_problems import problems as further  # noqa: PLC0415
+    from run import load  # noqa: PLC0415
     from simulate import simulate  # noqa: PLC0415
 
-    problem = (development() if kind == "development" else further())[index]
+    problem = load(family)[index]
     tuner = Autotuner(problem, seed=seed, parallel=1)
     larger: Claims = []
     final: Claims = []
@@ -103,13 +101,16 @@ def table(title: str, claims: list[tuple[float, bool]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bench", default="../shared/bench", help="folder of the search benchmark")
-    parser.add_argument("--kind", choices=["development", "further"], default="development")
+    parser.add_argument("--set", default="tabular", dest="family", help="a set, or a file of problems")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
     bench = str(Path(args.bench).resolve())
-    count = 12 if args.kind == "development" else len(json.loads(SETUPS.read_text()))
-    jobs = [(bench, args.kind, index, seed) for seed in range(args.seeds) for index in range(count)]
+    sys.path.insert(0, bench)
+    from run import load  # noqa: PLC0415 (the benchmark's folder is an argument)
+
+    count = len(load(args.family))
+    jobs = [(bench, args.family, index, seed) for seed in range(args.seeds) for index in range(count)]
     with ProcessPoolExecutor(args.workers, max_tasks_per_child=1) as pool:
         told = list(pool.map(play, jobs))
     claimed = [claim for _, _, claims in told for claim in claims]

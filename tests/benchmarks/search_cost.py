@@ -67,9 +67,9 @@ def trial(number: int, points: int, outcome: Outcome | None) -> Trial:
 
 
 def milliseconds(work) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (time.process_time() - start)
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ import numpy as np
 from autotuner.decide import next_action as deciding
 from autotuner.report import figures
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.frontier import HALF_A_DOUBLING, Frontier, candidates, chance_alone
-from autotuner.search.model import margin_of
+from autotuner.search.frontier import HALF_A_DOUBLING, candidates, chance_alone
+from autotuner.search.shortfall import margin_of
 from autotuner.search.space import Space
 from autotuner.study.history import History
 
@@ -51,15 +51,17 @@ def played(bench: str, name: str, seed: int):
     return seen
 
 
-def expected(frontier: Frontier, sizes: np.ndarray, threshold: float) -> np.ndarray:
+def expected(beliefs: Beliefs, sizes: np.ndarray, threshold: float) -> np.ndarray:
     """Return the accuracy to expect at best at each batch size: less a deviation, mean, more; (sizes, 3)."""
-    kernel = frontier.posterior.kernel
+    frontier, model = beliefs.frontier, beliefs.settled
+    assert frontier is not None
+    assert model is not None
     found = []
     for size in sizes:
-        place = candidates(frontier, frontier.posterior, chance_alone, float(size), 0)[0][:1]
-        mean, variance = frontier.posterior.ends(place)
+        place = candidates(frontier, frontier.ensemble, chance_alone, float(size), 0)[0][:1]
+        mean, variance = model.ends(place)
         band = mean[0] + np.sqrt(variance[0]) * np.array([-1.0, 0.0, 1.0])
-        found.append(threshold + margin_of(band, kernel.headroom))
+        found.append(threshold + margin_of(band, model.kernel.headroom))
     return np.array(found)
 
 
@@ -71,7 +73,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where to write: .svg or .png")
     args = parser.parse_args()
     spec, trials, decision = played(str(Path(args.bench).resolve()), args.problem, args.seed)
-    frontier = Beliefs(History.of(spec, trials), Space.of(spec)).frontier
+    beliefs = Beliefs(History.of(spec, trials), Space.of(spec))
+    frontier = beliefs.frontier
     figure = figures.frontier(spec, trials, decision.answer)
     axes = figure.axes[0]
     for label in axes.texts:  # the frontier falls where the report writes the target
@@ -80,7 +83,7 @@ def main() -> None:
             label.set_horizontalalignment("left")
     low, high = spec.batch_size.minimum, spec.batch_size.maximum
     sizes = np.geomspace(low, high, SIZES)
-    beneath, mean, above = expected(frontier, sizes, spec.target.threshold).T
+    beneath, mean, above = expected(beliefs, sizes, spec.target.threshold).T
     axes.fill_between(sizes, beneath, above, color=BELIEF, alpha=0.15, linewidth=0, zorder=1)
     axes.plot(sizes, mean, color=BELIEF, linewidth=1.6, label="expected at best")
     beside = axes.twinx()

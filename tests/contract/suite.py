@@ -22,6 +22,9 @@ from autotuner.trial import Measurement, Outcome, Suggestion, Trial
 from tests.controlplane.waiting import eventually
 
 REPORTS = "import os; print('accuracy=0.5 epoch=1'); print('accuracy=0.95 epoch=2', flush=True)"
+SECOND_REPORTS = f"""import os
+if os.environ["POD"].endswith("worker-1"): exec({REPORTS!r})
+"""
 FAILS = "import sys; print('no such file: /data', flush=True); sys.exit(3)"
 SILENT = "print('nothing to say', flush=True)"
 RUNS_ON = (
@@ -216,6 +219,19 @@ class BackendContract:
         trial = ended(harness, job)
         assert trial.outcome is Outcome.FAILED
         assert "no line of its log carries accuracy" in trial.message
+
+    @pytest.mark.parametrize("elastic", [{}, {"elasticPolicy": {"rdzvBackend": "c10d"}}], ids=["", "elastic"])
+    def test_the_metric_is_read_from_the_worker_that_prints_it(self, harness, elastic):
+        made = manifest(SECOND_REPORTS)
+        replica = made["spec"]["pytorchReplicaSpecs"].pop("Master")
+        env = replica["template"]["spec"]["containers"][0]["env"]
+        env.append({"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}})
+        made["spec"] |= {"pytorchReplicaSpecs": {"Worker": {**replica, "replicas": 2}}, **elastic}
+        job = harness.register(made)
+        harness.backend.start(job, suggestion())
+        trial = ended(harness, job)
+        assert trial.outcome is Outcome.REACHED
+        assert [m.value for m in trial.measurements] == [0.5, 0.95]
 
     def test_hostile_output_is_read_past(self, harness):
         job = harness.register(manifest(HOSTILE))

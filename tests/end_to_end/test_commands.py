@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from autotuner import __version__
-from autotuner.spec.tuning_spec import annotation_fields, annotation_schema
+from autotuner.spec.schema import annotation_schema
+from autotuner.spec.tuning_spec import annotation_fields
 from tests.end_to_end.programs import LEARNS, Place
 
 

@@ -92,6 +92,27 @@ def test_choices_and_integers_are_searched(best: str):
     assert all(isinstance(t.suggestion.parameters["warmup"], int) for t in world.trials.values())
 
 
+def test_an_optimizer_whose_learning_rates_lie_a_hundred_times_lower_is_found():
+    tops = {"sgd": 0.3, "adamw": 0.003, "rmsprop": 0.001}
+    critical = {"sgd": 64, "adamw": 700, "rmsprop": 200}
+
+    def curve(batch_size, parameters):
+        optimizer = parameters["optimizer"]
+        top = tops[optimizer] * math.sqrt(batch_size / 32)
+        off = math.log(parameters["learning_rate"] / top)
+        best = 0.93 - 0.02 * max(math.log2(batch_size / critical[optimizer]), 0) - 0.02 * off**2
+        return np.maximum(best, 0.1) * (1 - np.exp(-6 * np.arange(1, STEPS + 1) / STEPS))
+
+    space = "{learning_rate: {min: 0.0001, max: 3, log: true}, optimizer: [sgd, adamw, rmsprop]}"
+    baseline = {"batch_size": 32, "learning_rate": 0.3, "optimizer": "sgd"}
+    decision = World(spec(baseline=baseline, search_space=space), curve).run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    # With the known-good optimizer 181 is the largest.
+    assert decision.answer.batch_size > 300
+    assert decision.answer.parameters["optimizer"] != "sgd"
+
+
 def test_ten_hyperparameters_of_which_one_matters():
     accuracy = hill()
     names = [f"x{i}" for i in range(9)]

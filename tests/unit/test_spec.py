@@ -21,7 +21,8 @@ from autotuner.spec import (
     TuningSpec,
     environment_value,
 )
-from autotuner.spec.tuning_spec import annotation_fields, annotation_schema, annotation_table
+from autotuner.spec.schema import annotation_schema, annotation_table
+from autotuner.spec.tuning_spec import annotation_fields
 from tests.builders import BASELINE, annotations, spec
 
 NAMES = [key.removeprefix(keys.PREFIX).replace("-", "_") for key, _ in annotation_fields()]

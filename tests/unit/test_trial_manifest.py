@@ -292,6 +292,9 @@ def test_a_trial_carries_nothing_that_belongs_to_the_job_alone():
     assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u-1", False, False)
 
 
+ELASTIC = {"elasticPolicy": {"rdzvBackend": "c10d"}}
+
+
 def test_a_trial_leaves_its_end_and_its_logs_to_us():
     made = trial_manifest(cluster_job(), suggestion())
     assert made["spec"]["runPolicy"] == {
@@ -301,6 +304,15 @@ def test_a_trial_leaves_its_end_and_its_logs_to_us():
         "schedulingPolicy": {"minAvailable": 3},
     }
     assert {r["restartPolicy"] for r in made["spec"]["pytorchReplicaSpecs"].values()} == {"Never"}
+
+
+@pytest.mark.parametrize(("has_master", "fields"), [(False, {}), (False, ELASTIC), (True, ELASTIC)])
+def test_a_trial_in_which_any_worker_may_have_rank_zero_keeps_its_pods(has_master, fields):
+    made = manifest(worker=replica(), **fields)
+    if not has_master:
+        del made["spec"]["pytorchReplicaSpecs"]["Master"]
+    trial = trial_manifest(Job.from_manifest(made), suggestion())
+    assert trial["spec"]["runPolicy"]["cleanPodPolicy"] == "None"
 
 
 def test_a_trial_without_a_queue_runs_at_once():

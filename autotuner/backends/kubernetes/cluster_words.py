@@ -15,6 +15,8 @@ from typing import Any, Final
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
 from autotuner.backends.kubernetes.pods import entries, mapping, sentence
 
+_KUEUE: Final = ("v1beta2", "v1beta1")
+"""Versions of Workload, the newest first; an older Kueue serves only the other."""
 _MOST_EVENTS: Final = 100
 _ASK_AGAIN: Final = timedelta(hours=1)
 """After a refusal, which a change of the role may lift."""
@@ -44,14 +46,13 @@ class ClusterWords:
 
     def admission(self, namespace: str, uid: str) -> str:
         """Return what Kueue says of the admission of a job; empty where it says nothing, or not to us."""
-        path = f"/apis/kueue.x-k8s.io/v1beta1/namespaces/{namespace}/workloads"
-        found = self._list(
-            namespace, "workloads", path, labelSelector=f"kueue.x-k8s.io/job-uid={uid}", limit=1
-        )
-        for workload in found:
-            for condition in entries(mapping(workload.get("status")).get("conditions")):
-                if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
-                    return sentence(condition)
+        for version in _KUEUE:
+            path = f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/workloads"
+            selector = f"kueue.x-k8s.io/job-uid={uid}"
+            for workload in self._list(namespace, version, path, labelSelector=selector, limit=1):
+                for condition in entries(mapping(workload.get("status")).get("conditions")):
+                    if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
+                        return sentence(condition)
         return ""
 
     def _list(self, namespace: str, kind: str, path: str, **query: object) -> list[Mapping[str, Any]]:

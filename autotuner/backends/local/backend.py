@@ -65,6 +65,8 @@ from autotuner.trial import Suggestion, Trial
 _SUGGESTION: Final = "suggestion.json"
 _CHUNK: Final = 1 << 20
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
+_LOGS_READ: Final = 16
+"""Pods of a trial whose logs are read for the metric."""
 _POLL_SECONDS: Final = 0.05
 _NO_ENDING: Final = "the trial's supervisor ended without a record: it was killed, or the disk is full"
 
@@ -268,7 +270,10 @@ class LocalBackend:
         try:
             about = json.loads((folder / _SUGGESTION).read_text())
             suggestion = decode_suggestion(json.dumps(about["suggestion"]))
-            names = [pod["name"] for pod in json.loads((folder / supervisor.PODS).read_text())]
+            pods = json.loads((folder / supervisor.PODS).read_text())
+            names = [pod["name"] for pod in pods]
+            # The operator fixes ranks beside a Master alone, and a dynamic rendezvous gives them by arrival.
+            is_by_arrival = {"RANK", "PET_RDZV_BACKEND"} & pods[0]["environment"].keys() != {"RANK"}
         except (OSError, ValueError, KeyError, InvalidRecord):
             return None  # Not complete: interrupted while it was being started.
         ending = read_json(folder / supervisor.ENDING)
@@ -276,8 +281,9 @@ class LocalBackend:
         if ending is None and not runs_on:
             # The supervisor wrote its ending between our two checks, or it was killed.
             ending = read_json(folder / supervisor.ENDING)
-        log = self._read_log(
-            spec, suggestion.number, folder / f"{names[0]}.log", has_ended=ending is not None
+        others = names[1:_LOGS_READ] if is_by_arrival or ending is not None else ()
+        log = self._read_logs(
+            spec, suggestion.number, folder, (names[0], *others), has_ended=ending is not None
         )
         unread = Trial(
             suggestion=suggestion,
@@ -298,10 +304,10 @@ class LocalBackend:
         logs: tuple[ProcessLog, ...] = ()
         if code != 0:
             # A process that waits for one that ran out of memory may appear to fail first: all logs count.
-            others = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != ending["pod"])
+            rest = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != ending["pod"])
             # No one deletes pods here: a signal comes from the kernel or the user.
             signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
-            logs = (ProcessLog(last, signalled), *others)
+            logs = (ProcessLog(last, signalled), *rest)
         failed = Ending(code, last, logs=logs, near_misses=log.near_misses)
         outcome, message = classify(failed, trial.measurements, spec.target)
         if outcome in NAMES_LOG:
@@ -313,9 +319,19 @@ class LocalBackend:
             trial, outcome=outcome, message=message, ended_at=ended_at, is_complete=failed.is_complete
         )
 
+    def _read_logs(
+        self, spec: TuningSpec, number: int, folder: Path, names: Sequence[str], *, has_ended: bool
+    ) -> LogReader:
+        """Return the first reading that has the metric of these pods' logs; without one the first pod's."""
+        first = self._read_log(spec, number, folder / f"{names[0]}.log", has_ended=has_ended)
+        if first.measurements or first.doubt:
+            return first
+        rest = (self._read_log(spec, number, folder / f"{n}.log", has_ended=has_ended) for n in names[1:])
+        return next((read for read in rest if read.measurements or read.doubt), first)
+
     def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogReader:
         # The readings depend on all of these: after an edit the log is read again from its start.
-        key = (number, spec.target, spec.log_format, spec.metric_pattern)
+        key = (number, path.name, spec.target, spec.log_format, spec.metric_pattern)
         log = self._logs.get(key)
         if log is None:
             reader = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)

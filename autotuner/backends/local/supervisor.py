@@ -56,7 +56,8 @@ def main() -> int:
             # The ending has the same time; on a full disk the trial only appears to wait until it has ended.
             with contextlib.suppress(OSError):
                 write_whole(folder / STARTED, {"started_at": started_at})
-            ended = _wait(processes, signals)
+            # The operator sets RANK beside a Master alone.
+            ended = _wait(processes, signals, is_first_enough="RANK" in pods[0]["environment"])
         if ended is None:
             return 1
     finally:
@@ -125,20 +126,25 @@ def _start(folder: Path, pod: dict[str, Any], prctl: Callable[[int, int], None])
         )
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], signals: Sequence[int]) -> tuple[int, int] | None:
-    """Return the process that decided the trial and its exit code; None if we must end the trial.
+def _wait(
+    processes: Sequence[subprocess.Popen[bytes]], signals: Sequence[int], *, is_first_enough: bool
+) -> tuple[int, int] | None:
+    """Return which process decided the trial and its exit code; None if we must end the trial.
 
     We must end it when the tuner has ended, or on a signal.
 
-    As in the training operator, the job succeeds when the first process (the master) succeeds, and fails when
-    any process fails.
+    As in the training operator: the job fails when any process fails, and succeeds when the first
+    process, the Master's, succeeds. Without a Master all must succeed.
     """
     while True:
-        for index, process in enumerate(processes):
-            code = process.poll()
-            if code is not None and (code != 0 or index == 0):
-                # Python reports signal n as -n; a shell and the kubelet report 128 + n.
-                return index, code if code >= 0 else 128 - code
+        codes = [process.poll() for process in processes]
+        failed = next((index for index, code in enumerate(codes) if code), None)
+        if failed is not None:
+            # A signal's number is negative here; a shell, and a kubelet, say 128 + n.
+            code = codes[failed] or 0
+            return failed, code if code >= 0 else 128 - code
+        if codes[0] == 0 and (is_first_enough or not any(code is None for code in codes)):
+            return 0, 0
         readable, _, _ = select.select([sys.stdin], [], [], _POLL_SECONDS)
         if signals or (readable and not os.read(sys.stdin.fileno(), 1)):
             return None

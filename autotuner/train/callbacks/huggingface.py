@@ -6,6 +6,10 @@
 That is all: the trial's hyperparameters are in the arguments before the `Trainer` sees them, and every
 dictionary that it logs is reported. Without the tuner, nothing is changed.
 
+When training begins, what `Trainer` is about to train is compared with what was asked. Another batch size or
+argument is an error. An optimizer with none of the trial's learning rate is warned of, for its groups may
+have rates of their own.
+
 The tuner also reads what `Trainer` prints by itself. But those numbers are rounded to four digits, and a loss
 that is no number is left out of them.
 """
@@ -15,7 +19,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence, Sized
 from enum import Enum
 from typing import Any, Final
 
@@ -48,20 +53,27 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         environment: Where the tuner's values are; the process's environment where None.
 
     Raises:
-        ValueError: The batch size cannot be realised exactly, or a value is not of its argument's type.
+        ValueError: The batch size cannot be realised exactly, or a value is not of its argument's type; when
+            training begins, also where another batch size or argument is about to be trained.
     """
 
     def __init__(self, args: TrainingArguments, environment: Mapping[str, str] | None = None) -> None:
         environment = os.environ if environment is None else environment
         self.hyperparameters = sdk.hyperparameters(environment)
         self._throughput = Throughput()
-        self._epoch: dict[str, float] = {}
+        self._applied: dict[str, object] = {}
+        self._trained: int | None = None
+        self._steps_per_epoch: int | None = None
+        self._samples_per_epoch: int | None = None
         for name in self.hyperparameters:
             argument = _RENAMED.get(name, name)
             if name not in _BATCH and argument in args.__dataclass_fields__:
+                self.hyperparameters[name]  # it counts as read
                 text = environment[sdk.PREFIX + name.upper()]
                 setattr(args, argument, _as(getattr(args, argument), argument, text))
+                self._applied[argument] = getattr(args, argument)
         if "batch_size" in self.hyperparameters:
+            _refuse_search(args)
             # A process with several GPUs and no launcher parts its batch among them (torch's DataParallel).
             devices = max(1, args.n_gpu)
             micro_batch, accumulation = per_process(
@@ -77,19 +89,37 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         args.logging_nan_inf_filter = False
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        train_dataloader: Any = None,  # noqa: ANN401 (whatever the `Trainer` was given)
-        **_: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
     ) -> None:
-        """Learn how many samples and optimizer steps an epoch has; a stream has no length."""
-        del state, control
-        with contextlib.suppress(TypeError, AttributeError, NotImplementedError):
-            batches = len(train_dataloader)
-            self._epoch["steps_per_epoch"] = math.ceil(batches / args.gradient_accumulation_steps)
-            self._epoch["samples_per_epoch"] = len(train_dataloader.dataset)
+        """Compare what is about to be trained with what was asked."""
+        del control
+        for argument, value in self._applied.items():
+            if getattr(args, argument) != value:
+                raise ValueError(
+                    f"{argument} is {getattr(args, argument)!r}: must be the trial's {value!r}; do not change"
+                    " the arguments after HuggingFaceCallback(args), and give the same to the Trainer"
+                )
+        _check_learning_rate(args.learning_rate, given.get("optimizer"), self._applied)
+        loader = given.get("train_dataloader")
+        data = getattr(loader, "dataset", None)
+        with contextlib.suppress(TypeError, NotImplementedError):  # a stream has no length
+            self._samples_per_epoch = len(data) if isinstance(data, Sized) else None
+        if isinstance(loader, Sized):
+            self._steps_per_epoch = math.ceil(len(loader) / args.gradient_accumulation_steps)
+        if "batch_size" not in self.hyperparameters:
+            return
+        _refuse_search(args)
+        at_once = _samples_at_once(loader, args.world_size)
+        if at_once is None:
+            at_once = (state.train_batch_size or args.train_batch_size) * args.world_size
+        self._trained = at_once * args.gradient_accumulation_steps
+        if self._trained != self.hyperparameters.batch_size:
+            raise ValueError(
+                f"the Trainer is about to train with batch size {self._trained} ({at_once} samples over all"
+                f" processes x {args.gradient_accumulation_steps} accumulation steps): must be the trial's"
+                f" {self.hyperparameters.batch_size}; make HuggingFaceCallback(args) before the Trainer, and"
+                " leave per_device_train_batch_size, gradient_accumulation_steps and the loader's batch to it"
+            )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -113,8 +143,14 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         if not numbers:
             return
         step = numbers.pop("epoch", state.epoch or 0.0)
-        told = {**self._epoch, "samples_per_second": self._throughput.samples_per_second}
-        sdk.report(step, **{**told, **numbers})
+        sdk.report(
+            step,
+            **numbers,
+            samples_per_second=self._throughput.samples_per_second,
+            batch_size=self._trained,
+            steps_per_epoch=self._steps_per_epoch,
+            samples_per_epoch=self._samples_per_epoch,
+        )
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -122,6 +158,34 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Leave the evaluation's time out of the throughput."""
         del args, state, control
         self._throughput.stop()
+
+
+def _refuse_search(args: TrainingArguments) -> None:
+    if args.auto_find_batch_size:
+        raise ValueError(
+            "auto_find_batch_size is True: must be False, or Trainer trains with a smaller batch than the"
+            " trial records; with the annotation micro-batch-size the tuner chooses a smaller micro-batch"
+        )
+
+
+def _samples_at_once(loader: object, processes: int) -> int | None:
+    """Return the samples that all processes load at once; None where the loader does not say."""
+    if isinstance(loader, Sized) and isinstance(total := getattr(loader, "total_batch_size", None), int):
+        return total
+    own = getattr(loader, "batch_size", None)
+    return own * processes if isinstance(own, int) else None
+
+
+def _check_learning_rate(rate: float, optimizer: object, applied: Mapping[str, object]) -> None:
+    """Warn of an optimizer that the script has made with a learning rate of its own."""
+    groups: Sequence[Mapping[str, Any]] = getattr(optimizer, "param_groups", ())
+    rates = {float(group.get("initial_lr", group["lr"])) for group in groups if "lr" in group}
+    if "learning_rate" in applied and rates and not any(math.isclose(rate, each) for each in rates):
+        warnings.warn(
+            f"the optimizer's learning rates are {sorted(rates)}: one must be the trial's {rate:g}; pass"
+            " args.learning_rate to the optimizer that the script makes",
+            stacklevel=2,
+        )
 
 
 def _as(present: object, argument: str, text: str) -> object:

@@ -6,6 +6,9 @@ That is all: before the optimizers and loaders are made, the trial's hyperparame
 and `hparams` of the same names, of the module and of the data module, and after each validation the logged
 metrics are reported. Without the tuner, nothing is changed.
 
+What is trained is compared with what was asked: another batch of the loader, another accumulation, and
+Lightning's own searches for a batch size or a learning rate are errors.
+
 The tuner also reads what Lightning prints by itself: a metric logged with `prog_bar=True` in its tqdm bar,
 and the table of `validate` and `test`. But where rich is installed, Lightning's bar is rich's, which shows
 nothing in a log before the run is over.
@@ -13,12 +16,11 @@ nothing in a log before the run is over.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.parsing import lightning_getattr, lightning_hasattr, lightning_setattr
 
 from autotuner import sdk
@@ -41,7 +43,8 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         environment: Where the tuner's values are; the process's environment where None.
 
     Raises:
-        ValueError: When training starts: nothing has a `batch_size`, or it cannot be realised exactly.
+        ValueError: When training starts: nothing has a `batch_size`, or it cannot be realised exactly, or
+            another is about to be trained; later, where the accumulation is changed.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -49,6 +52,7 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         self.hyperparameters = sdk.hyperparameters(environment)
         self._throughput = Throughput()
         self._batch_size = self.hyperparameters.get("batch_size")
+        self._micro_batch = self._accumulation = 0
         if "seed" in self.hyperparameters:
             seed_everything(int(self.hyperparameters.seed), workers=True)
 
@@ -56,6 +60,7 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         """Apply the hyperparameters."""
         if stage != "fit":
             return
+        self._refuse_searches(trainer)
         names = [name for name in self.hyperparameters if lightning_hasattr(pl_module, name)]
         present = {name: lightning_getattr(pl_module, name) for name in names}
         typed = {name: value for name, value in present.items() if isinstance(value, (bool, int, float, str))}
@@ -77,10 +82,46 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         )
         lightning_setattr(pl_module, "batch_size", micro_batch)
         trainer.accumulate_grad_batches = accumulation
+        self._micro_batch, self._accumulation = micro_batch, accumulation
+
+    def _refuse_searches(self, trainer: Trainer) -> None:
+        """Refuse Lightning's own searches for what the trial sets; `Tuner` runs them as callbacks too."""
+        for name, searches in (("batch_size", BatchSizeFinder), ("learning_rate", LearningRateFinder)):
+            is_set = name in self.hyperparameters or (
+                name == "learning_rate" and "lr" in self.hyperparameters
+            )
+            callbacks = getattr(trainer, "callbacks", ())  # not among its declared attributes
+            if is_set and any(isinstance(callback, searches) for callback in callbacks):
+                raise ValueError(
+                    f"{searches.__name__} (also as a method of Tuner) chooses a {name} of its own: must be"
+                    f" left out of a trial, which is told its {name}"
+                )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the loader's batch with what was asked."""
+        del pl_module
+        if self._batch_size is None:
+            return
+        loader = trainer.train_dataloader
+        loaded = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+        loaded = getattr(loader, "batch_size", None) or loaded
+        # Loaders of the script's own making may not say.
+        if isinstance(loaded, int) and loaded != self._micro_batch:
+            raise ValueError(
+                f"train_dataloader loads {loaded} samples at once: must be {self._micro_batch}, which is what"
+                f" {trainer.world_size} processes x {self._accumulation} accumulation steps leave of batch"
+                f" size {self._batch_size}; read self.batch_size in train_dataloader, not in __init__"
+            )
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        """Count the samples of a step."""
+        """Count the samples of a step, and see that as many are accumulated as was asked."""
         if self._batch_size is not None:
+            if trainer.accumulate_grad_batches != self._accumulation:
+                raise ValueError(
+                    f"accumulate_grad_batches is {trainer.accumulate_grad_batches}: must stay"
+                    f" {self._accumulation}, or another batch size is trained than {self._batch_size}; leave"
+                    " GradientAccumulationScheduler out of a trial"
+                )
             # All batches are counted as full ones; the last of an epoch may be smaller.
             self._throughput.add(int(self._batch_size) // trainer.accumulate_grad_batches)
 
@@ -96,9 +137,27 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         if isinstance(batches, int) and batches:
             epoch = trainer.current_epoch + min((trainer.fit_loop.batch_idx + 1) / batches, 1)
         metrics = {name: value for name, value in trainer.callback_metrics.items() if name != "epoch"}
-        told: dict[str, Any] = {"samples_per_second": self._throughput.samples_per_second}
-        if isinstance(batches, int):
-            told["steps_per_epoch"] = math.ceil(batches / trainer.accumulate_grad_batches)
-        with contextlib.suppress(TypeError, AttributeError, NotImplementedError):
-            told["samples_per_epoch"] = len(trainer.train_dataloader.dataset)  # type: ignore[union-attr]
-        sdk.report(epoch, **{**told, **metrics})
+        is_counted = isinstance(batches, int) and batches > 0
+        sdk.report(
+            epoch,
+            **metrics,
+            samples_per_second=self._throughput.samples_per_second,
+            batch_size=self._trained(trainer),
+            steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches) if is_counted else None,
+            samples_per_epoch=_samples(trainer),
+        )
+
+    def _trained(self, trainer: Trainer) -> int | None:
+        """Return the batch size that is trained; None where the trial sets none."""
+        if self._batch_size is None:
+            return None
+        return self._micro_batch * trainer.accumulate_grad_batches * trainer.world_size
+
+
+def _samples(trainer: Trainer) -> int | None:
+    """Return the samples of the training's data set; None where it has no length."""
+    data = getattr(trainer.train_dataloader, "dataset", None)
+    try:
+        return len(data)  # type: ignore[arg-type]  # what has no length says so
+    except (TypeError, NotImplementedError):
+        return None

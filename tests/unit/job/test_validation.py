@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from autotuner.job.validation import validate, wellformed
+from autotuner.job.job import Job
+from autotuner.job.validation import validate
 from tests.builders import annotations, container, manifest, replica
 from tests.wrong_jobs import CONTAINERS, IMAGELESS, REFUSED, REPLICAS, UNFIT, changed
 
@@ -66,7 +67,7 @@ def test_a_job_that_is_not_registered_may_run():
 
 def test_on_a_laptop_a_missing_image_is_a_warning():
     made = changed(f"{CONTAINERS}/0", IMAGELESS)
-    assert wellformed(made)
+    assert Job.from_manifest(made).manifest == made
     found = validate(made, needs_images=False)
     assert found.mistakes == ()
     assert [warning.key for warning in found.warnings] == [

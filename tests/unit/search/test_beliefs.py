@@ -65,3 +65,22 @@ def test_confirmation_runs_count_towards_the_chance_of_being_confirmed():
     assert confirmable_after(3, 0) == 1
     assert confirmable_after(0, 2) == 0
     assert confirmable_after(2, 0) > confirmable_after(0, 0)
+
+
+def test_an_earlier_study_tells_but_its_trials_are_none_of_this_one():
+    asked = spec(run_length="1", batch_size="16..1024")
+    held = trial(0, (0.93,), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
+    runs = [(64, 0.15, 0.92), (128, 0.2, 0.91), (128, 0.05, 0.85), (256, 0.3, 0.89), (256, 1.0, 0.6)]
+    others = [
+        trial(n, (value,), Outcome.MISSED, suggestion(n, batch_size=size, parameters={"learning_rate": rate}))
+        for n, (size, rate, value) in enumerate(runs, start=1)
+    ]
+    earlier = History.of(asked, [held, *others])
+    own = History.of(asked, [held])
+    alone = Beliefs(own, Space.of(asked))
+    told = Beliefs(own, Space.of(asked), (earlier,))
+    assert alone.frontier is not None
+    assert told.frontier is not None
+    assert told.frontier.tried == alone.frontier.tried
+    assert told.probability_larger(32) != alone.probability_larger(32)
+    assert told.probability_larger(512) < alone.probability_larger(512)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from autotuner.search.data import Points, windows
-from autotuner.search.model import DRIFT, RUN, Kernel, Posterior, Prior, fit, level, objective, slope
+from autotuner.search.model import DRIFT, MAIN, RUN, Kernel, Posterior, Prior, fit, objective
+from autotuner.search.shortfall import level, slope
 from autotuner.search.space import Space
 from autotuner.study.curve import Curve
 from autotuner.study.setting import Setting
@@ -71,16 +72,6 @@ def test_conditioning_in_two_parts_is_conditioning_on_all():
     )
 
 
-def test_foresight_is_what_earlier_runs_alone_predict():
-    points = data()
-    theta = Prior.of(space(), points).mean
-    before = runs_of(points, 0, 3)
-    mean, variance = Posterior(space(), theta, before).ends(points.place[3:4])
-    known = Posterior(space(), theta, before).widening
-    foreseen = Posterior(space(), theta, points).foresight([3])
-    np.testing.assert_allclose(foreseen, mean / np.sqrt(variance / known), rtol=1e-8)
-
-
 def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_what_drifts():
     points = data()
     early = Points(
@@ -89,7 +80,7 @@ def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_wha
     left = []
     for staying, drifting in [(2.0, -4.0), (-4.0, 2.0)]:
         theta = Prior.of(space(), points).mean.copy()
-        theta[[RUN, DRIFT]] = staying, drifting
+        theta[[RUN, DRIFT, MAIN]] = staying, drifting, -4.0  # nothing is uncertain but the run
         _, covariance = Posterior(space(), theta, early).curves(points.place[-1:], np.ones(1), [5])
         left.append(covariance.item())
     assert left[0] < 0.8 * left[1]

@@ -58,9 +58,11 @@ def test_roles_go_by_name_and_range(line: str, role: Role):
     assert sorted(space(line).roles) == sorted([Role.BATCH_SIZE, Role.LEARNING_RATE, role])
 
 
-def test_more_momentum_promises_more_and_a_name_that_says_nothing_promises_nothing():
+def test_no_direction_is_promising_beforehand():
     momentum = space("momentum: {min: 0.1, max: 0.99}", momentum=0.5)
-    assert expected(momentum, momentum=0.9, learning_rate=0.03) > expected(momentum)
+    rate = 0.1 * (0.1 / 0.5) ** 0.9  # of which the same is left beside the longer memory
+    assert expected(momentum, momentum=0.9, learning_rate=rate) <= expected(momentum)
+    assert expected(momentum, learning_rate=0.05) == pytest.approx(expected(momentum, learning_rate=0.2))
     other = space("dropout: {min: 0, max: 1}", dropout=0.5)
     assert expected(other, dropout=0.8) == pytest.approx(expected(other, dropout=0.2))
     assert expected(other, dropout=0.8) < expected(other)

@@ -133,6 +133,71 @@ def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path, environm
         HuggingFaceCallback(args, environment)
 
 
+TOLD = {"AUTOTUNER_BATCH_SIZE": "32", "AUTOTUNER_LEARNING_RATE": "0.25"}
+
+
+def test_the_batch_that_is_trained_and_the_steps_of_an_epoch_are_reported(tmp_path, capsys):
+    args = arguments(tmp_path, gradient_accumulation_steps=2)
+    train(args, HuggingFaceCallback(args, TOLD))
+    found = reports(capsys.readouterr().out)
+    assert {(line["batch_size"], line["steps_per_epoch"]) for line in found} == {(32, 2)}
+
+
+def test_a_search_for_a_batch_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="auto_find_batch_size is True: must be False"):
+        HuggingFaceCallback(arguments(tmp_path, auto_find_batch_size=True), TOLD)
+    args = arguments(tmp_path)
+    callback = HuggingFaceCallback(args, TOLD)
+    args.auto_find_batch_size = True
+    with pytest.raises(ValueError, match="auto_find_batch_size is True: must be False"):
+        train(args, callback)
+    HuggingFaceCallback(arguments(tmp_path, auto_find_batch_size=True), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("per_device_train_batch_size", 8, "batch size 8 .*must be the trial's 32"),
+        ("gradient_accumulation_steps", 3, "batch size 96 .*must be the trial's 32"),
+        ("learning_rate", 0.1, "learning_rate is 0.1: must be the trial's 0.25"),
+    ],
+)
+def test_arguments_that_were_changed_after_the_callback_are_refused(tmp_path, name, value, said):
+    args = arguments(tmp_path)
+    callback = HuggingFaceCallback(args, TOLD)
+    setattr(args, name, value)
+    with pytest.raises(ValueError, match=said):
+        train(args, callback)
+
+
+def test_a_loader_with_another_batch_is_refused(tmp_path):
+    class Own(Trainer):
+        def get_train_dataloader(self):
+            return torch.utils.data.DataLoader(self.train_dataset, batch_size=4)
+
+    args = arguments(tmp_path)
+    callback = HuggingFaceCallback(args, TOLD)
+    trainer = Own(Classifier(), args, train_dataset=dataset(), eval_dataset=dataset(16), callbacks=[callback])
+    with pytest.raises(ValueError, match=r"batch size 4 .*must be the trial's 32"):
+        trainer.train()
+
+
+def test_an_optimizer_with_a_rate_of_its_own_is_warned_of(tmp_path):
+    args = arguments(tmp_path)
+    callback = HuggingFaceCallback(args, TOLD)
+    model = Classifier()
+    trainer = Trainer(
+        model,
+        args,
+        train_dataset=dataset(),
+        eval_dataset=dataset(16),
+        callbacks=[callback],
+        optimizers=(torch.optim.SGD(model.parameters(), lr=0.5), None),
+    )
+    with pytest.warns(UserWarning, match="learning rates are .*0.5.*must be the trial's 0.25"):
+        trainer.train()
+
+
 def test_a_loss_that_diverges_is_reported(tmp_path, capsys):
     class Diverging(Classifier):
         def forward(self, inputs, labels):

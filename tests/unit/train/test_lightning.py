@@ -52,13 +52,13 @@ class Data(lightning.LightningDataModule):
         return DataLoader(self.samples, batch_size=64)
 
 
-def train(callback, folder, data=None, **options):
+def train(callback, folder, data=None, more=(), **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on numbers of workers
         trainer = lightning.Trainer(
             accelerator="cpu",
             max_epochs=2,
-            callbacks=[callback],
+            callbacks=[callback, *more],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -135,6 +135,61 @@ def test_a_batch_size_that_nothing_reads_is_refused(tmp_path):
 def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path):
     with pytest.raises(ValueError, match="choose batch sizes that these divide"):
         train(LightningCallback({"AUTOTUNER_BATCH_SIZE": "33"}), tmp_path, accumulate_grad_batches=2)
+
+
+def test_the_batch_that_is_trained_and_the_steps_of_an_epoch_are_reported(tmp_path, capsys):
+    train(LightningCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path, accumulate_grad_batches=2)
+    found = reports(capsys.readouterr().out)
+    assert {(line["batch_size"], line["steps_per_epoch"]) for line in found} == {(32, 2)}
+
+
+def test_a_loader_that_was_made_before_is_refused(tmp_path):
+    class Early(Data):
+        def __init__(self):
+            super().__init__()
+            self.loader = DataLoader(self.samples, batch_size=self.batch_size)
+
+        def train_dataloader(self):
+            return self.loader
+
+    with pytest.raises(ValueError, match="loads 4 samples at once: must be 32"):
+        train(LightningCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path, data=Early())
+
+
+@pytest.mark.parametrize(
+    ("finder", "told"),
+    [
+        ("BatchSizeFinder", "BATCH_SIZE"),
+        ("LearningRateFinder", "LEARNING_RATE"),
+        ("LearningRateFinder", "LR"),
+    ],
+)
+def test_lightnings_own_searches_are_refused(tmp_path, finder, told):
+    callback = LightningCallback({f"AUTOTUNER_{told}": "32"})
+    callbacks = [callback, getattr(lightning.callbacks, finder)()]
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=callbacks, logger=False, default_root_dir=tmp_path
+    )
+    with pytest.raises(ValueError, match=f"{finder} .*must be left out of a trial"):
+        trainer.fit(Classifier(), Data())
+
+
+def test_a_tuner_that_scales_the_batch_size_is_refused(tmp_path):
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=[LightningCallback({"AUTOTUNER_BATCH_SIZE": "32"})],
+        logger=False,
+        default_root_dir=tmp_path,
+    )
+    with pytest.raises(ValueError, match=r"BatchSizeFinder .*must be left out"):
+        lightning.tuner.Tuner(trainer).scale_batch_size(Classifier(), datamodule=Data())
+
+
+def test_an_accumulation_that_changes_is_refused(tmp_path):
+    scheduler = lightning.callbacks.GradientAccumulationScheduler({1: 2})
+    with pytest.raises(ValueError, match="accumulate_grad_batches is 2: must stay 1"):
+        train(LightningCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path, more=[scheduler])
 
 
 class Logging(Classifier):

@@ -1,0 +1,191 @@
+"""Use the model of curves as a rival: it judges by all that was measured, not by the ends of runs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from autotuner.search.data import Points, Seen, over, points
+from autotuner.search.ensemble import Ends, passes, unit
+from autotuner.search.model import Posterior, fit, likely
+from autotuner.search.quasi import square_root, uniform
+from autotuner.search.shortfall import level, margin_of, slope
+from autotuner.search.space import Space
+from autotuner.spec import Target
+from autotuner.study.curve import Array
+
+LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
+"""Fractions of a run at which a curve is sought above the target: some peak early and fall. Where the best
+value so far was seen comes beside them: a run of few steps has its peak at one of these, not between."""
+DRAWS: Final = 512
+RIVALS: Final = 4
+"""Other hyperparameters of the model, as likely, at which probabilities are averaged."""
+REMEMBERED: Final = 30
+"""Runs, the last ones, by whose prediction the model of curves is weighed."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of runs, of which a whole one has `length` steps; the same objects where their content is."""
+
+    space: Space
+    target: Target
+    length: float
+    runs: tuple[Seen, ...]
+
+    def first(self, count: int) -> Curves:
+        """Return the first so many runs alone."""
+        return Curves(self.space, self.target, self.length, self.runs[:count])
+
+
+def refit_count(ended: int) -> int:
+    """Return the largest count of the schedule 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, ... that has been reached."""
+    count = 1
+    while (following := count + max(1, count // 5)) <= ended:
+        count = following
+    return count
+
+
+@lru_cache(maxsize=64)
+def _fitted(curves: Curves) -> Array:
+    return fit(curves.space, points(curves.space, curves.target, curves.length, curves.runs))
+
+
+@lru_cache(maxsize=64)
+def _likely(curves: Curves) -> tuple[Array, ...]:
+    data = points(curves.space, curves.target, curves.length, curves.runs)
+    return tuple(likely(curves.space, data, _fitted(curves), RIVALS))
+
+
+@lru_cache(maxsize=16)
+def others_of(curves: Curves) -> tuple[Posterior, ...]:
+    """Return the model of curves at other hyperparameters as likely as the fitted ones."""
+    data = points(curves.space, curves.target, curves.length, curves.runs)
+    found = []
+    for theta in _likely(curves.first(refit_count(len(curves.runs))))[1:]:
+        try:
+            found.append(Posterior(curves.space, theta, data))
+        except np.linalg.LinAlgError:
+            continue
+    return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def model_of(curves: Curves) -> Posterior:
+    """Return the model of curves; its hyperparameters are fitted at the counts of `refit_count`."""
+    data = points(curves.space, curves.target, curves.length, curves.runs)
+    return Posterior(curves.space, _fitted(curves.first(refit_count(len(curves.runs)))), data)
+
+
+def _late(found: Posterior) -> Array:
+    seen = found.data
+    peak = seen.time[np.argmax(seen.margin)]
+    return np.union1d(LATE, peak) if peak < LATE[-2] else LATE
+
+
+def _bests(found: Posterior, places: Array) -> Array:
+    """Return draws of the noise-free best level of each place, (n, draws)."""
+    late = _late(found)
+    mean, covariance = found.curves(places, late)
+    normal = ndtri(uniform(DRAWS, len(late)))
+    return np.asarray((mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1)).max(axis=2))
+
+
+@dataclass(frozen=True, eq=False)
+class OfCurves:
+    """The model of curves as a member of the ensemble."""
+
+    posterior: Posterior
+    others: tuple[Posterior, ...] = ()
+    """At other hyperparameters, as likely: what is said of probabilities is an average over them too."""
+
+    @property
+    def _all(self) -> tuple[Posterior, ...]:
+        return self.posterior, *self.others
+
+    def given(self, more: Ends) -> OfCurves:
+        """Return the model given further ends too."""
+        count = len(more)
+        ends = Points(more.place, np.arange(count), np.ones(count), more.margin, np.ones(count))
+        return OfCurves(self.posterior.joined(ends), tuple(one.joined(ends) for one in self.others))
+
+    def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
+        """See `Ensemble.chance`."""
+        mean, covariance = self.posterior.curves(places, _late(self.posterior))
+        deviation = np.sqrt(np.maximum(np.einsum("ijj->ij", covariance), 1e-12))
+        margin = spare * self.posterior.kernel.run_noise
+        return np.asarray(ndtr(((mean - margin) / deviation).max(axis=1))), np.asarray(mean.max(axis=1))
+
+    def confirmable(self, places: Array, owed: np.ndarray) -> Array:
+        """See `Ensemble.confirmable`.
+
+        A run is off the curve by its own offset and, at its luckiest, by one deviation of a measurement.
+        """
+        found = []
+        for posterior in self._all:
+            kernel, bests = posterior.kernel, _bests(posterior, places)
+            reaches = np.clip(ndtr((bests + kernel.value_noise) / kernel.run_noise), 1e-12, 1.0)
+            found.append(passes(reaches, owed[:, :, None]).mean(axis=1))
+        return np.asarray(np.mean(found, axis=0))
+
+    def any_feasible(self, places: Array) -> float:
+        """See `Ensemble.any_feasible`."""
+        return float(np.mean([_any_feasible(posterior, places) for posterior in self._all]))
+
+
+def _any_feasible(found: Posterior, places: Array) -> float:
+    mean, covariance = found.joint_ends(places)
+    ends = mean + ndtri(uniform(DRAWS, len(places))) @ square_root(covariance).T
+    best = _bests(found, places[:16])
+    return max(float((ends.max(axis=1) >= 0).mean()), float((best >= 0).mean(axis=1).max()))
+
+
+def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Sequence[int]) -> Ends:
+    """Return where runs of the posterior, its numbers `columns`, would end: their best value at last."""
+    places = found.data.place[list(columns)]
+    mean, covariance = found.curves(places, LATE, list(columns))
+    normal = ndtri(uniform(DRAWS, len(LATE)))
+    kernel = found.kernel
+    paths = mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1) + kernel.value_noise
+    last = np.array([run.curve.last_step / (run.length or curves.length) for run in runs])
+    paths = np.where(last[:, None, None] >= LATE, -np.inf, paths).max(axis=2)
+    best = np.array([float(over(curves.target, run.curve.values).max()) for run in runs])
+    margin = np.maximum(margin_of(paths, kernel.headroom), best[:, None])
+    return Ends.own(places, np.median(margin, axis=1), margin.var(axis=1))
+
+
+@lru_cache(maxsize=1024)
+def _foreseen(before: Curves, place: tuple[float, ...]) -> tuple[float, float, float]:
+    """Return mean and variance of the best level of a fresh run, by the runs before it; and the headroom."""
+    found = model_of(before)
+    best = _bests(found, np.array([place]))[0] + found.kernel.value_noise
+    return float(best.mean()), float(best.var()) + found.kernel.run_noise**2, found.kernel.headroom
+
+
+def log_evidence(curves: Curves, ends: Ends, columns: Sequence[int]) -> float:
+    """Return the log probability density of runs' margins, each as the runs before it let it be foreseen.
+
+    Args:
+        curves: All runs.
+        ends: Where they ended.
+        columns: Which run of `curves` each of the ends is of.
+    """
+    found = []
+    for i, column in enumerate(columns):
+        if column == 0 or column < len(curves.runs) - REMEMBERED:
+            continue
+        place = tuple(map(float, curves.space.coordinates(curves.runs[column].setting)))
+        mean, variance, headroom = _foreseen(curves.first(column), place)
+        margin = ends.margin[i : i + 1]
+        steep = float(slope(margin, headroom)[0])
+        variance += float(ends.variance[i]) * steep**2
+        off = float(level(margin, headroom)[0]) - mean
+        found.append(math.log(steep) - 0.5 * (off**2 / variance + math.log(2 * math.pi * variance)))
+    first = -math.log(3 * unit(ends))  # about what the other rivals say of the first run
+    return first + (len(ends) - 1) * float(np.mean(found)) if found else first

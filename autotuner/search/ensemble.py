@@ -1,0 +1,315 @@
+"""Predict where runs end by rival priors, at draws of their parameters, weighed by their evidence.
+
+A dozen runs do not tell how noisy a run is, or how steep the hump in the learning rate is. So nothing is
+fitted: every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over
+the rivals, by the probability that each gave to the runs that were seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Protocol
+
+import numpy as np
+from scipy.special import nbdtr, ndtr, ndtri
+
+from autotuner.search.monte_carlo import sample
+from autotuner.search.shape import Features, Frame, Hump, Plain, Rival
+from autotuner.search.space import Space
+from autotuner.study.curve import Array
+
+SAID_ALIKE: Final = 4.0
+"""Nats for the rival that is told of earlier studies: the user has named them for they are alike."""
+DRAWS: Final = 64
+"""Draws of each rival's parameters."""
+FEWEST_DRAWS: Final = 16
+WORK: Final = 2000
+"""Draws times runs at most: with many runs the parameters are known better, and each draw costs more."""
+JITTER: Final = 1e-6
+_JOINT: Final = 16
+"""Draws of many places together, for each draw of the parameters."""
+NEGLIGIBLE: Final = 0.01
+"""A rival of less weight is left out of the predictions."""
+_LEVELS: Final = ndtri((np.arange(24) + 0.5) / 24)
+"""Normal quantiles by which a setting's noise-free end is drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """Where runs ended, or would have: of setting `place[i]`, the best margin and its variance.
+
+    `task[i]` is 0 for the study's own runs, and 1, 2, ... for those of earlier studies.
+    """
+
+    place: Array
+    margin: Array
+    variance: Array
+    task: np.ndarray
+
+    @classmethod
+    def own(cls, place: Array, margin: Array, variance: Array) -> Ends:
+        """Return ends of the study's own runs."""
+        return cls(place, margin, variance, np.zeros(len(margin), dtype=int))
+
+    def __len__(self) -> int:
+        return len(self.margin)
+
+    def scaled(self, unit: float, task: int | None = None) -> Ends:
+        """Return the ends in another unit, and as of another task where one is given."""
+        tasks = self.task if task is None else np.full(len(self), task)
+        return Ends(self.place, self.margin / unit, self.variance / unit**2, tasks)
+
+    def joined(self, more: Ends) -> Ends:
+        """Return these and more."""
+        return Ends(
+            np.concatenate([self.place, more.place]),
+            np.concatenate([self.margin, more.margin]),
+            np.concatenate([self.variance, more.variance]),
+            np.concatenate([self.task, more.task]),
+        )
+
+
+def unit(ends: Ends) -> float:
+    """Return the size of a margin that counts as usual: the median of what was seen."""
+    return float(np.median(np.abs(ends.margin))) or 1.0
+
+
+class _Fit:
+    """A rival at draws of its parameters, conditioned on runs."""
+
+    def __init__(self, rival: Rival, values: Array, size: float, ends: Ends) -> None:
+        self.rival, self.values, self.size = rival, values, size
+        self.p = rival.read(values)
+        self.x = rival.frame.features(ends.place, ends.task)
+        self.noise = np.exp(self.p["noise"][:, 0])
+        covariance, residual, jacobian = _system(rival, self.p, size, self.x, ends)
+        factor = np.linalg.cholesky(covariance)
+        self.inverse = np.linalg.inv(factor)
+        self.white = (self.inverse @ residual[:, :, None])[:, :, 0]
+        self.log_likelihood = (
+            jacobian
+            - 0.5 * (self.white**2).sum(axis=1)
+            - np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+            - 0.5 * len(ends) * math.log(2 * math.pi)
+        )
+
+    def marginals(self, x: Features) -> tuple[Array, Array]:
+        """Return means and variances of noise-free ends, (draws, m)."""
+        solved = self.inverse @ self.rival.covariance(self.p, self.x, x)
+        mean = self.rival.mean(self.p, x) + (self.white[:, None] @ solved)[:, 0]
+        return mean, np.maximum(self.rival.variance(self.p, x) - (solved**2).sum(axis=1), 1e-8)
+
+    def joint(self, x: Features) -> tuple[Array, Array]:
+        """Return means (draws, m) and covariances (draws, m, m) of noise-free ends."""
+        solved = self.inverse @ self.rival.covariance(self.p, self.x, x)
+        mean = self.rival.mean(self.p, x) + (self.white[:, None] @ solved)[:, 0]
+        return mean, self.rival.covariance(self.p, x, x) - solved.transpose(0, 2, 1) @ solved
+
+
+def _system(
+    rival: Rival, p: Mapping[str, Array], size: float, x: Features, ends: Ends
+) -> tuple[Array, Array, Array]:
+    scale = size * np.exp(p["scale"])
+    steep = scale**2 + ends.margin**2
+    level = np.arcsinh(ends.margin / scale)
+    covariance = rival.covariance(p, x, x)
+    index = np.arange(len(ends))
+    covariance[:, index, index] += np.exp(2 * p["noise"]) + ends.variance / steep + JITTER
+    return covariance, level - rival.mean(p, x), -0.5 * np.log(steep).sum(axis=1)
+
+
+def _log_likelihood(rival: Rival, size: float, x: Features, ends: Ends, values: Array) -> Array:
+    p = rival.read(values)
+    covariance, residual, jacobian = _system(rival, p, size, x, ends)
+    try:
+        factor = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        return np.array([_alone(rival, size, x, ends, one[None]) for one in values])
+    white = np.linalg.solve(factor, residual[:, :, None])[:, :, 0]
+    log = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
+    return np.asarray(jacobian - 0.5 * (white**2).sum(axis=1) - log - 0.5 * len(ends) * math.log(2 * math.pi))
+
+
+def _alone(rival: Rival, size: float, x: Features, ends: Ends, values: Array) -> float:
+    p = rival.read(values)
+    covariance, residual, jacobian = _system(rival, p, size, x, ends)
+    try:
+        factor = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        return -1e10
+    white = np.linalg.solve(factor, residual[:, :, None])
+    return float((jacobian - 0.5 * (white**2).sum() - np.log(np.diagonal(factor[0])).sum()).item())
+
+
+RIVALS: Final[tuple[type[Rival], ...]] = (Hump, Plain)
+
+
+def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list[Member], list[float]]:
+    """Return the rivals of `shape` given the ends of runs, and the log of each one's evidence.
+
+    Args:
+        space: The search space.
+        ends: Where the study's own runs ended.
+        earlier: Where runs of earlier studies ended, each by its own target. One rival more is told of them,
+            and learns how alike the studies are.
+    """
+    frame, size = Frame(space), unit(ends)
+    members: list[Member] = []
+    evidence = []
+    for kind in RIVALS:
+        found = _drawn(kind(frame), ends.scaled(size))
+        members.append(found[0].in_unit(size))
+        evidence.append(found[1] - len(ends) * math.log(size))
+    if earlier:
+        informed, other = Hump(frame, len(earlier)), _stacked(earlier)
+        alone = _drawn(informed, other)[1]
+        found = _drawn(informed, ends.scaled(size).joined(other))
+        members.append(found[0].in_unit(size))
+        evidence.append(found[1] - alone - len(ends) * math.log(size) + SAID_ALIKE)
+    return members, evidence
+
+
+def _stacked(earlier: Sequence[Ends]) -> Ends:
+    """Return the ends of earlier studies together, each measured by its own usual margin."""
+    first, *rest = (ends.scaled(unit(ends), task) for task, ends in enumerate(earlier, start=1))
+    for more in rest:
+        first = first.joined(more)
+    return first
+
+
+def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
+    x = rival.frame.features(ends.place, ends.task)
+    drawn = sample(
+        lambda values: _log_likelihood(rival, 1.0, x, ends, values),
+        int(np.clip(WORK / max(len(ends), 1), FEWEST_DRAWS, DRAWS)),
+        rival.size,
+        np.random.default_rng(len(ends)),
+    )
+    return OfEnds(rival, drawn.values, 1.0, ends), drawn.log_evidence
+
+
+class Member(Protocol):
+    """One rival's answers: averages over its own draws."""
+
+    def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
+        """See `Ensemble.chance`."""
+
+    def confirmable(self, places: Array, owed: np.ndarray) -> Array:
+        """See `Ensemble.confirmable`."""
+
+    def any_feasible(self, places: Array) -> float:
+        """See `Ensemble.any_feasible`."""
+
+    def given(self, more: Ends) -> Member:
+        """See `Ensemble.given`."""
+
+
+@dataclass(frozen=True, eq=False)
+class OfEnds:
+    """A rival of `shape`, at draws of its parameters."""
+
+    rival: Rival
+    values: Array
+    unit: float
+    """The unit of margins outside; within, they are measured by it."""
+    ends: Ends
+
+    def in_unit(self, unit: float) -> OfEnds:
+        """Return the rival with margins in this unit."""
+        return OfEnds(self.rival, self.values, unit, self.ends)
+
+    @cached_property
+    def _fit(self) -> _Fit:
+        return _Fit(self.rival, self.values, 1.0, self.ends)
+
+    def given(self, more: Ends) -> OfEnds:
+        """Return the rival given further ends too, at the same parameters."""
+        return OfEnds(self.rival, self.values, self.unit, self.ends.joined(more.scaled(self.unit)))
+
+    def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
+        """See `Ensemble.chance`."""
+        fit = self._fit
+        mean, variance = fit.marginals(self.rival.frame.features(places))
+        chance = ndtr((mean - spare * fit.noise[:, None]) / np.sqrt(variance))
+        return chance.mean(axis=0), mean.mean(axis=0)
+
+    def confirmable(self, places: Array, owed: np.ndarray) -> Array:
+        """See `Ensemble.confirmable`."""
+        fit = self._fit
+        mean, variance = fit.marginals(self.rival.frame.features(places))
+        ends = mean[:, :, None] + np.sqrt(variance)[:, :, None] * _LEVELS
+        reaches = np.clip(ndtr(ends / fit.noise[:, None, None]), 1e-12, 1.0)
+        return np.asarray(passes(reaches, owed[:, :, None]).mean(axis=(0, 2)))
+
+    def any_feasible(self, places: Array) -> float:
+        """See `Ensemble.any_feasible`."""
+        mean, covariance = self._fit.joint(self.rival.frame.features(places))
+        index = np.arange(len(places))
+        covariance[:, index, index] += 1e-5 + 1e-6 * covariance[:, index, index]
+        normal = np.random.default_rng(0).normal(size=(len(places), _JOINT))
+        drawn = mean[:, :, None] + np.linalg.cholesky(covariance) @ normal
+        return float((drawn.max(axis=1) >= 0).mean())
+
+
+def passes(reaches: Array, owed: np.ndarray) -> Array:
+    """Return the chance that fresh runs confirm; each reaches the target with chance `reaches` (..., m, k).
+
+    Of each of m, `owed` (m, 2, 1) says how many more runs must reach the target, and how many may miss it
+    until then: the number of misses is negative binomial.
+    """
+    reach, miss = owed[:, 0], owed[:, 1]
+    found = nbdtr(np.maximum(miss, 0), np.maximum(reach, 1), reaches)
+    return np.asarray(np.where(miss < 0, 0.0, np.where(reach <= 0, 1.0, found)))
+
+
+class Ensemble:
+    """What the runs say of where any setting ends, averaged over the rivals by weight."""
+
+    def __init__(self, members: Sequence[Member], log_evidence: Sequence[float], size: float) -> None:
+        evidence = np.array(log_evidence)
+        share = np.exp(evidence - evidence.max())
+        share = np.where(share < NEGLIGIBLE * share.sum(), 0.0, share)
+        self.shares = share / share.sum()
+        self.log_evidence, self.size = tuple(log_evidence), size
+        self._members = tuple(members)
+
+    @property
+    def _weighed(self) -> list[tuple[Member, float]]:
+        return [(m, float(w)) for m, w in zip(self._members, self.shares, strict=True) if w > 0]
+
+    def given(self, more: Ends) -> Ensemble:
+        """Return the ensemble given further ends too, at the same parameters and weights."""
+        return Ensemble([m.given(more) for m in self._members], self.log_evidence, self.size)
+
+    def chance(self, places: Array, spare: float = 0.0) -> tuple[Array, Array]:
+        """Return the probability that places meet the target, noise aside, and their expected levels.
+
+        (m,) each; to meet it with something to spare, by `spare` deviations of a run's noise.
+        """
+        chance, expected = np.zeros(len(places)), np.zeros(len(places))
+        for member, weight in self._weighed:
+            found = member.chance(places, spare)
+            chance += weight * found[0]
+            expected += weight * found[1]
+        return chance, expected
+
+    def confirmable(self, places: Array, owed: np.ndarray) -> Array:
+        """Return the probability that each place (m, d) is confirmed by fresh runs.
+
+        Of each, `owed` (m, 2) says how many more must reach the target, and how many may miss it until then.
+        """
+        found = sum(weight * member.confirmable(places, owed) for member, weight in self._weighed)
+        # What is settled is no average of rounded weights.
+        return np.where((owed[:, 0] <= 0) & (owed[:, 1] >= 0), 1.0, found)
+
+    def any_feasible(self, places: Array) -> float:
+        """Return the probability that any of the places meets the target, noise aside."""
+        return sum(weight * member.any_feasible(places) for member, weight in self._weighed)
+
+    def believed(self, places: Array) -> Ends:
+        """Return ends that say of places that they end as expected (Kriging believer, Ginsbourger 2010)."""
+        level = self.chance(places)[1]
+        return Ends.own(places, self.size * np.sinh(np.clip(level, -3, 3)), np.zeros(len(places)))

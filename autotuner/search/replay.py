@@ -1,0 +1,244 @@
+"""Decide at fixed points of a run's curve whether to stop it, whenever its measurements arrive.
+
+A run is judged after each fiftieth of its length, by what the trials of smaller numbers have shown, and at
+the first measurement that meets the target. What it measures between two such points, or after the one that
+stops it, does not count: a slow reader of logs would know more than a quick one, and decide otherwise. So two
+studies whose trials, one after the other, print the same curves decide the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Final
+
+import numpy as np
+
+from autotuner.search.beliefs import Beliefs
+from autotuner.search.space import Space
+from autotuner.study.curve import Curve, until
+from autotuner.study.history import History, Unit, curve
+from autotuner.study.setting import setting
+from autotuner.trial import Outcome, Purpose, Trial
+
+POINTS: Final = 50
+"""Points of a run at which it is judged."""
+HOPELESS: Final = 0.05
+"""A run is stopped when its chance to reach the target is smaller."""
+PROMISING: Final = 0.9
+"""A run of the search is stopped when its chance to reach the target is larger."""
+FEWEST_SEEN: Final = 0.15
+"""Fraction of a run that must have been seen before it counts as promising, or a confirmation or a leap as
+hopeless: a prediction is no evidence."""
+LEAP: Final = 2
+"""Times the largest batch size run so far beyond which a trial is a leap."""
+JUDGED: Final = frozenset({None, Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS})
+"""Ends of runs, and none yet, that depend on when the run was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a run ends by the rules of the search, and at which step.
+
+    `value` is the chance to reach the target, or of a run that ran its whole length, that length.
+    """
+
+    step: float
+    outcome: Outcome
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The trials as the search sees them, and the verdicts on those that are to end.
+
+    Attributes:
+        history: Every run up to the last point at which it was judged.
+        verdicts: By number, of runs that the search ends or would have ended.
+    """
+
+    history: History
+    verdicts: Mapping[int, Verdict]
+
+
+def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
+    """Return the trials as far as they count, each judged by those of a smaller number that have ended."""
+    space = Space.of(history.spec)
+    seen: list[Trial] = []
+    before = _Before((), b"")
+    verdicts: dict[int, Verdict] = {}
+    for trial in history.trials:
+        counted = trial
+        if trial.outcome in JUDGED and len(curve(trial)) and history.run_length:
+            found = _verdict(_Case.of(history, earlier, space, before, trial), _judged)
+            if found is not None:
+                verdicts[trial.number] = found
+                counted = replace(_cut(trial, found.step), outcome=found.outcome)
+            elif trial.is_running and not _is_needed_whole(history, trial):
+                counted = _cut(trial, max(_points(curve(trial), _length(history, trial)), default=0.0))
+        is_changed = trial.is_running and not counted.is_running
+        seen.append(replace(counted, outcome=None) if is_changed else counted)
+        if not counted.is_running:
+            before = before.and_then(counted)
+    return Replayed(replace(history, trials=tuple(seen)), verdicts)
+
+
+def _cut(trial: Trial, step: float) -> Trial:
+    kept = until(trial.measurements, step)
+    return trial if kept is trial.measurements else replace(trial, measurements=kept)
+
+
+def _is_needed_whole(history: History, trial: Trial) -> bool:
+    """Return whether the run must go to its own end, for nobody has said yet how long a run is."""
+    return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
+
+
+def _length(history: History, trial: Trial) -> float:
+    return history.length_of(trial.suggestion.batch_size) or math.inf
+
+
+def _points(seen: Curve, length: float) -> list[float]:
+    """Return the steps at which a run is judged."""
+    passed = np.floor(np.minimum(seen.steps / length, 1.0) * POINTS + 1e-9)
+    return [float(step) for step in seen.steps[np.diff(passed, prepend=0.0) > 0]]
+
+
+class _Slot:
+    """A verdict, once it is known."""
+
+    __slots__ = ("is_known", "verdict")
+
+    def __init__(self) -> None:
+        self.is_known = False
+        self.verdict: Verdict | None = None
+
+
+@lru_cache(maxsize=400_000)
+def _slot(_digest: bytes, _judge: str) -> _Slot:
+    # Only digests and verdicts are kept, a few hundred bytes each, so that the bound is far above what the
+    # studies of one controller need, and nothing keeps a study's measurements alive.
+    return _Slot()
+
+
+def _verdict(case: _Case, judge: Callable[[_Case], Verdict | None]) -> Verdict | None:
+    """Return the verdict of a case, computed once as long as it is remembered."""
+    slot = _slot(case.digest, judge.__name__)
+    if not slot.is_known:
+        slot.verdict = judge(case)
+        slot.is_known = True
+    return slot.verdict
+
+
+@dataclass(frozen=True)
+class _Before:
+    """Runs that have ended, as far as they count, and a digest of them."""
+
+    trials: tuple[Trial, ...]
+    digest: bytes
+
+    def and_then(self, trial: Trial) -> _Before:
+        """Return these runs and one more."""
+        return _Before((*self.trials, trial), _digest(self.digest, _identity(trial)))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A run and the ended ones before it; `digest` is equal where a verdict must be."""
+
+    history: History
+    earlier: tuple[History, ...]
+    space: Space
+    before: _Before
+    trial: Trial
+    study: bytes
+
+    @classmethod
+    def of(
+        cls,
+        history: History,
+        earlier: tuple[History, ...],
+        space: Space,
+        before: _Before,
+        trial: Trial,
+    ) -> _Case:
+        """Return the case of a run."""
+        told = b"".join(_identity(t) for h in earlier for t in h.trials)
+        spec = history.spec
+        common = (history.run_length, history.is_length_known, history.unit, spec.target, spec.confirmations)
+        # A space is a function of the spec's ranges and baseline, whose text stands for it.
+        ranges = (spec.batch_size, spec.search_space, spec.baseline_batch_size, spec.baseline_parameters)
+        return cls(history, earlier, space, before, trial, _digest(told, repr((common, ranges)).encode()))
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of all that a verdict depends on."""
+        runs = b"running" if self.trial.is_running else b"ended"
+        return _digest(self.study, self.before.digest, runs, _identity(self.trial))
+
+    def at(self, step: float) -> _Case:
+        """Return the case as it was when the run had come to a step."""
+        return replace(self, trial=replace(_cut(self.trial, step), outcome=None))
+
+
+def _identity(trial: Trial) -> bytes:
+    outcome = None if trial.outcome in JUDGED else trial.outcome
+    said = (trial.number, setting(trial).key, str(trial.suggestion.purpose), str(outcome))
+    return _digest(repr(said).encode(), curve(trial).digest)
+
+
+def _digest(*parts: bytes) -> bytes:
+    made = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        made.update(len(part).to_bytes(8, "big"))
+        made.update(part)
+    return made.digest()
+
+
+def _judged(case: _Case) -> Verdict | None:
+    """Return the first verdict on a run, at one of its points."""
+    history, trial, seen = case.history, case.trial, curve(case.trial)
+    target, length = history.spec.target, _length(history, trial)
+    if _is_needed_whole(history, trial):
+        return None
+    margins = target.sign * (seen.values - target.threshold)
+    met = float(seen.steps[np.argmax(margins >= 0)]) if np.any(margins >= 0) else math.inf
+    for step in (*_points(seen, length), math.inf):
+        if met <= step:
+            return None if met == math.inf else Verdict(met, Outcome.REACHED)
+        if not history.is_length_known:
+            continue
+        if history.unit is not Unit.UNKNOWN and step >= length and trial.is_running:
+            return Verdict(step, Outcome.MISSED, length)
+        if step < length and trial.suggestion.purpose is not Purpose.BASELINE:
+            stopped = _verdict(case.at(step), _stopped)
+            if stopped is not None:
+                return stopped
+    return None
+
+
+def _stopped(case: _Case) -> Verdict | None:
+    """Return the verdict on a run by what it promises as far as it has come."""
+    history, trial = case.history, case.trial
+    step = curve(trial).last_step
+    beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)
+    begun = step >= FEWEST_SEEN * _length(history, trial)
+    chance = beliefs.chance(trial)
+    confirms = trial.suggestion.purpose is Purpose.CONFIRM
+    # Where the length of a run may go by the batch size, little progress is no ground to end it.
+    is_measured = (
+        history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
+    )
+    if is_measured and chance < HOPELESS and (begun or not (confirms or _leaps(case))):
+        return Verdict(step, Outcome.HOPELESS, chance)
+    if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):
+        return Verdict(step, Outcome.PROMISING, chance)
+    return None
+
+
+def _leaps(case: _Case) -> bool:
+    """Return whether the run has gone far beyond all others, to where the model only extrapolates."""
+    others = (t.suggestion.batch_size for t in case.before.trials if len(curve(t)))
+    return case.trial.suggestion.batch_size > LEAP * max(others, default=0)

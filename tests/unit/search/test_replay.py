@@ -1,0 +1,98 @@
+"""Runs are judged at fixed points of their curves, whenever their measurements arrive."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from autotuner.decide import decide
+from autotuner.search.replay import replayed
+from autotuner.study.history import History
+from autotuner.trial import Measurement, Outcome, Purpose, Trial
+from tests.builders import NOON, suggestion, trial
+from tests.simulation.learners import STEPS, World, hill, spec
+
+RISING = tuple(0.3 + 0.03 * step for step in range(STEPS))
+
+
+def test_what_a_run_measures_after_it_met_the_target_does_not_count():
+    asked = spec()
+    met = trial(0, (0.5, 0.91, 0.99), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
+    found = replayed(History.of(asked, [met]))
+    assert [m.value for m in found.history.trials[0].measurements] == [0.5, 0.91]
+
+
+def test_a_run_that_was_not_seen_until_it_had_ended_is_judged_as_one_that_was():
+    asked = spec()
+    known = [trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    hopeless = tuple(0.2 + 0.001 * step for step in range(STEPS))
+    running = [trial(1, hopeless[:seen], None, suggestion(1, batch_size=48)) for seen in range(1, STEPS)]
+    seen = [replayed(History.of(asked, [*known, one])).verdicts.get(1) for one in running]
+    first = next(verdict for verdict in seen if verdict is not None)
+    ended = trial(1, hopeless, Outcome.MISSED, suggestion(1, batch_size=48))
+    late = replayed(History.of(asked, [*known, ended]))
+    assert late.verdicts[1] == first
+    assert late.history.trials[1].outcome is first.outcome
+    assert late.history.trials[1].measurements[-1].step == first.step
+
+
+def told(read: Callable[[int], int]) -> list[tuple[object, ...]]:
+    """What is started, one after the other, where `read` says how many measurements arrive at once."""
+    asked, world = spec(), World(spec(), hill())
+    trials: dict[int, Trial] = {}
+    started, now = [], NOON
+    for tick in range(400):
+        now += timedelta(minutes=1)
+        decision = decide(asked, list(trials.values()), now)
+        for stop in decision.stop:
+            trials[stop.number] = Trial(
+                trials[stop.number].suggestion, trials[stop.number].measurements, stop.outcome
+            )
+        if decision.is_final:
+            assert decision.answer is not None
+            return [*started, (decision.answer.batch_size, dict(decision.answer.parameters))]
+        for one in decision.start:
+            trials[one.number] = Trial(one)
+            started.append((one.batch_size, dict(one.parameters), one.purpose))
+        for number, one in trials.items():
+            if one.outcome is None:
+                whole = world.measured(one.suggestion)
+                count = min(len(one.measurements) + read(tick), len(whole))
+                measured = tuple(Measurement(i + 1.0, float(v)) for i, v in enumerate(whole[:count]))
+                met = any(asked.target.is_met(float(v)) for v in whole)
+                end = (Outcome.REACHED if met else Outcome.MISSED) if count == len(whole) else None
+                trials[number] = Trial(one.suggestion, measured, end)
+    raise AssertionError("no end")
+
+
+def test_the_same_curves_lead_to_the_same_decisions_however_fast_they_are_read():
+    slow, rng = told(lambda _: 1), np.random.default_rng(0)
+    assert told(lambda _: STEPS) == slow
+    assert told(lambda _: int(rng.integers(1, STEPS))) == slow
+
+
+@pytest.mark.parametrize("seen", [1, 7])
+def test_a_running_trial_counts_up_to_the_last_point_it_was_judged_at(seen: int):
+    asked = spec(run_length="1000")
+    known = [trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    running = trial(1, [0.4 + 0.001 * s for s in range(40 + seen)], None, suggestion(1, batch_size=40))
+    found = replayed(History.of(asked, [*known, running]))
+    assert len(found.history.trials[1].measurements) == 40
+
+
+def test_a_run_is_not_hopeless_for_little_progress_while_nobody_knows_what_a_step_is():
+    asked = spec(run_length=None)
+    curve = [0.9 - 0.6 * 0.5 ** (step / 200) for step in range(0, 1000, 50)]
+    whole = [Measurement(50.0 * (i + 1), v + 0.02) for i, v in enumerate(curve)]
+    known = Trial(suggestion(0, purpose=Purpose.BASELINE), tuple(whole), Outcome.REACHED)
+    slow = tuple(Measurement(50.0 * (i + 1), 0.3) for i in range(6))
+    running = Trial(suggestion(1, batch_size=64), slow, None)
+    assert not replayed(History.of(asked, [known, running])).verdicts
+    shown = Trial(
+        suggestion(1, batch_size=64),
+        tuple(Measurement(50.0 * (i + 1), 0.3) for i in range(20)),
+        Outcome.MISSED,
+    )
+    again = Trial(suggestion(2, batch_size=64), slow, None)
+    assert replayed(History.of(asked, [known, shown, again])).verdicts[2].outcome is Outcome.HOPELESS
