@@ -170,8 +170,15 @@ class TuningSpec(Value):
     )
     seed: Count = _annotation("the search's seed", "0", "0", 0)
     paused: Boolean = _annotation("start nothing new while true", "false", "'true'", False)
-    apply: Boolean = _annotation(
-        "unsuspend the job with the answer once it is confirmed", "false", "'true'", False
+    apply: Annotated[bool | Literal["patch"], BeforeValidator(parsers.parse_apply)] = _annotation(
+        "run the job with the answer once it is confirmed; a TrainJob as a new job. patch: change nothing of"
+        " the job, and put the answer into the status as a patch",
+        "false",
+        "'true'",
+        False,
+    )
+    apply_as: Annotated[str | None, BeforeValidator(parsers.parse_job_name)] = _annotation(
+        "name of the TrainJob that `apply` makes of the answer", "<job>-tuned", "resnet50-large", None
     )
 
     baseline_batch_size: int = Field(exclude=True)
