@@ -161,7 +161,10 @@ class TrialReader:
                 # What is left of a pod that is gone is what was read of it.
                 is_whole = rank_zero.is_gone or self._follow(job, rank_zero, follower)
             if standing.ending is not None:
-                ended = self._ended(job, spec, trial, standing=standing, follower=follower, is_whole=is_whole)
+                again = {pod.name for pod in pods if pod.restarts}
+                ended = self._ended(
+                    job, spec, trial, standing=standing, follower=follower, is_whole=is_whole, again=again
+                )
                 return ended, ""
         except RequestFailed as error:
             # What is measured does not change because a node does not answer for a while.
@@ -185,8 +188,12 @@ class TrialReader:
         standing: TrialStanding,
         follower: LogFollower | None,
         is_whole: bool,
+        again: Collection[str],
     ) -> Trial:
-        """Return an ended trial with its outcome; one whose log is longer than a look goes on for now."""
+        """Return an ended trial with its outcome; one whose log is longer than a look goes on for now.
+
+        `again` are the pods whose container was started again: the log of the end is that before.
+        """
         if not is_whole:
             return _with_log(trial, follower)
         if follower is not None:
@@ -195,7 +202,7 @@ class TrialReader:
         if follower is None and ending.exit_code == 0:
             ending = Ending(None, disruption="its pods, and their logs, were gone before they could be read")
         elif ending.exit_code not in {None, 0}:
-            ending = self._with_logs(job, ending, follower)
+            ending = self._with_logs(job, ending, follower, again)
         if follower is not None:
             ending = replace(ending, near_misses=follower.parser.near_misses)
         read = _with_log(trial, follower)
@@ -256,23 +263,26 @@ class TrialReader:
         follower.look(read)
         return follower.is_whole
 
-    def _with_logs(self, job: Job, ending: Ending, follower: LogFollower | None) -> Ending:
+    def _with_logs(
+        self, job: Job, ending: Ending, follower: LogFollower | None, again: Collection[str]
+    ) -> Ending:
         """Return the ending with the ends of the failed pods' own logs, where they can still be read.
 
         A termination message is 2,048 bytes, which a launcher's own table of failures fills.
         """
-        logs = [self._with_log(job, log) for log in ending.logs[:_LOGS_READ]]
+        logs = [self._with_log(job, log, is_previous=log.pod in again) for log in ending.logs[:_LOGS_READ]]
         last = follower.tail if follower is not None else ""
         if len(logs) == 1 and not logs[0].text:
             logs = [replace(logs[0], text=last)]
         return replace(ending, logs=(*logs, *ending.logs[_LOGS_READ:]), log_tail=ending.log_tail or last)
 
-    def _with_log(self, job: Job, log: ProcessLog) -> ProcessLog:
+    def _with_log(self, job: Job, log: ProcessLog, *, is_previous: bool) -> ProcessLog:
         try:
             text = self._api.log(
                 job.namespace,
                 log.pod,
                 container=job.kind.container,
+                previous="true" if is_previous else None,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,
             )
