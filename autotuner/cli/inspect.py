@@ -1,7 +1,7 @@
 """`autotuner status`, `trials`, `report`, `export` and `schema`: looking, and changing nothing.
 
 JOB names a tuning wherever it is: the folder that `autotuner tune` wrote, the name of a job with such a
-folder here, or else a PyTorchJob of the cluster that the kubeconfig names.
+folder here, or else a job of the cluster that the kubeconfig names.
 """
 
 from __future__ import annotations

@@ -361,7 +361,7 @@ def _baseline_batch_size(
     """Return the job's own batch size; 1 beside a mistake where it has none."""
     where = f"env {keys.ENV_BATCH_SIZE}"
     if "batch_size" not in baseline:
-        rule = "must be the batch size that the job uses today, in the environment of the container `pytorch`"
+        rule = "must be the batch size that the job uses today, in the environment of its training container"
         mistakes.append(Mistake(where, "", rule, f'{{name: {keys.ENV_BATCH_SIZE}, value: "256"}}'))
         return 1
     text = str(baseline["batch_size"])
@@ -392,7 +392,7 @@ def _default_space(
         rate = FloatDimension(minimum=1e-30, maximum=1e30).parse(text)
     except ValueError:
         rule = (
-            "must be a learning rate above 0, in the environment of the container `pytorch`: without"
+            "must be a learning rate above 0, in the environment of the training container: without"
             f" {_key('search_space')} the search starts from it; or add a search space"
         )
         mistakes.append(Mistake(f"env {variable}", text, rule, f'{{name: {variable}, value: "0.1"}}'))

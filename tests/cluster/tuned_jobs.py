@@ -121,9 +121,13 @@ class TunedTrainJob:
             },
         }
 
-    def create(self, admin: client.ApiClient, namespace: str) -> Cluster:
+    def create(
+        self, admin: client.ApiClient, namespace: str, labels: Mapping[str, str] | None = None
+    ) -> Cluster:
+        manifest = self.manifest()
+        manifest["metadata"]["labels"] = dict(labels or {})
         client.CustomObjectsApi(admin).create_namespaced_custom_object(
-            *train_jobs.API, namespace, train_jobs.PLURAL, self.manifest()
+            *train_jobs.API, namespace, train_jobs.PLURAL, manifest
         )
         return Cluster(admin, namespace, self.name, train_jobs.API, train_jobs.PLURAL)
 
