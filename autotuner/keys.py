@@ -36,6 +36,8 @@ READS: Final = STATUS_PREFIX + "reads"
 CANDIDATE: Final = STATUS_PREFIX + "candidate"
 """A larger setting than the answer's that is being confirmed; the answer stays until it is."""
 OBSERVED: Final = STATUS_PREFIX + "observed"
+PATCH: Final = STATUS_PREFIX + "patch"
+"""The confirmed answer as a patch of the job, as YAML, where `apply` asks for one."""
 
 LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
 """Annotation of a full ledger ConfigMap: the name of the next one."""

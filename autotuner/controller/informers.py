@@ -56,6 +56,7 @@ class Informers:
         on_trial: OnChange,
         kinds: Sequence[JobKind] = KINDS,
     ) -> None:
+        self._kinds = tuple(kinds)
         self._watches = [
             _Watch(api, kind, namespace, selector, is_metadata=is_metadata, on_change=on_change)
             for kind in kinds
@@ -74,7 +75,8 @@ class Informers:
     @property
     def absent(self) -> list[JobKind]:
         """The kinds that the cluster does not serve."""
-        return list(dict.fromkeys(watch.kind for watch in self._watches if watch.is_absent))
+        absent = {watch.kind.name for watch in self._watches if watch.is_absent}
+        return [kind for kind in self._kinds if kind.name in absent]
 
     def start(self) -> None:
         """Start to list and watch, each informer on its own thread."""

@@ -80,7 +80,7 @@ class ControllerProcess:
         self._watches = Informers(
             api, settings.namespaces, self._controller.on_job, self._controller.on_trial, kinds
         )
-        self._kind = _KindCheck(api, kinds)
+        self._kind = KindCheck(api, kinds)
         self._ending = threading.Event()
         self._elected = threading.Event()
         self._has_lost_lease = False
@@ -193,7 +193,7 @@ class ControllerProcess:
         return True, "ok"
 
 
-class _KindCheck:
+class KindCheck:
     """Whether the cluster serves a kind of job to tune: asks discovery, which every identity may read."""
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from autotuner import keys
@@ -92,7 +93,7 @@ def answered_job(job: Job, suggestion: Suggestion, name: str | None = None) -> d
 
     Without a `name` it is `<job>-tuned`, cut to the length of a trial's name. With a queue label, the
     job's or that of the annotation `queue`, it is suspended, for Kueue to admit it. It has no owner: the
-    answer outlives the registered job. Whose answer it is stands in an annotation.
+    answer outlives the registered job. Whose answer it is, and which, stands in annotations.
     """
     labels = _labels(job)
     return {
@@ -102,7 +103,11 @@ def answered_job(job: Job, suggestion: Suggestion, name: str | None = None) -> d
             "name": name or tuned_name(job.name),
             "namespace": job.namespace,
             "labels": labels,
-            "annotations": {**_annotations(job), keys.ANSWER_OF: job.uid},
+            "annotations": {
+                **_annotations(job),
+                keys.ANSWER_OF: job.uid,
+                keys.SUGGESTION: encode_suggestion(replace(suggestion, number=0, seed=0, rerun_of=None)),
+            },
         },
         "spec": answered_spec(job, suggestion, queued=_QUEUE_LABEL in labels),
     }

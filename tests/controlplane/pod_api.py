@@ -122,7 +122,8 @@ class PodApi:
         try:
             return str(self._request("POST", path, body)["status"]["token"])
         except ApiError as error:
-            if error.status in _IS_GONE:
+            # Nothing is made in a namespace that is going, and the pod goes with it.
+            if error.status in _IS_GONE or "being terminated" in str(error):
                 return None
             raise
 

@@ -121,6 +121,31 @@ def test_a_runtime_comes_from_the_jobs_file_or_from_one_of_its_own(place: Place)
     assert place.run("validate", file.name).code == 0
 
 
+def test_the_answer_is_given_as_a_patch_where_that_is_asked_for(place: Place):
+    job = train_job(place, MEETS)
+    job["metadata"]["annotations"] = annotations(
+        batch_size="16..32", run_length="5", confirmations="1", apply="patch"
+    )
+    ran = place.run("tune", place.save(job).name, "--json")
+    assert ran.code == 0, ran.err
+    patch = yaml.safe_load(place.run("status", "toy-tuning", "--json").json["patch"])
+    assert (patch["kind"], patch["metadata"]["name"], patch["spec"]["suspend"]) == ("TrainJob", "toy", False)
+    assert {"name": "AUTOTUNER_BATCH_SIZE", "value": "32"} in patch["spec"]["trainer"]["env"]
+    assert not (place.tuning / "answer.yaml").exists()
+
+
+def test_the_answer_is_given_as_a_new_job_where_it_is_to_run(place: Place):
+    job = train_job(place, MEETS)
+    job["metadata"]["annotations"] = annotations(
+        batch_size="16..32", run_length="5", confirmations="1", apply="true", apply_as="toy-large"
+    )
+    ran = place.run("tune", place.save(job).name, "--json")
+    assert ran.code == 0, ran.err
+    answer = yaml.safe_load((place.tuning / "answer.yaml").read_text())
+    assert (answer["metadata"]["name"], answer["spec"]["suspend"]) == ("toy-large", False)
+    assert not any(key.startswith("autotuner.dev/") for key in answer["metadata"]["annotations"])
+
+
 def test_a_trial_is_rendered_as_it_would_be_submitted(place: Place):
     file = place.save(train_job(place, MEETS))
     ran = place.run("render", file.name, "--batch-size", "16", "--set", "learning_rate=0.2")

@@ -193,6 +193,31 @@ class KubernetesBackend:
         for event in events:
             emit(self._api, job, event, self._clock())
 
+    def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
+        """Create the job that the answer makes.
+
+        Raises:
+            Conflict: If its name is taken by another, or by the job of an earlier answer.
+        """
+        try:
+            self._api.create(_path(job), answered)
+        except RequestFailed as error:
+            if not error.is_conflict:
+                raise
+            self._check_answer(job, answered)
+
+    def _check_answer(self, job: Job, answered: Mapping[str, Any]) -> None:
+        name = name_of(answered)
+        found, where = self._find(job, name), f"{job.kind.name} {job.namespace}/{name}"
+        if found is None:
+            raise BackendError(f"{where} was there a moment ago, and is gone; come again")
+        there, wanted = (mapping(mapping(o.get("metadata")).get("annotations")) for o in (found, answered))
+        remedy = f"remove it, or name another in {keys.PREFIX}apply-as"
+        if there.get(keys.ANSWER_OF) != job.uid:
+            raise Conflict(f"{where} exists, and is not of {job.name}'s answer: {remedy}")
+        if there.get(keys.SUGGESTION) != wanted.get(keys.SUGGESTION):
+            raise Conflict(f"{where} is of an earlier answer of {job.name}: {remedy}")
+
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the job's trials."""
         return sorted(self._list_trials(job))

@@ -6,7 +6,8 @@ runtimes and the ledger ConfigMaps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from autotuner import keys
@@ -63,8 +64,8 @@ def read_jobs(api: Api, namespace: str | None) -> list[Job]:
         BackendError: If the cluster does not answer.
     """
     jobs: list[Job] = []
-    for kind in KINDS:
-        for item in _list(api, kind, namespace):
+    for kind, found in _of_each_kind(lambda kind: api.list(jobs_path(namespace, kind=kind))):
+        for item in entries(found.get("items")):
             where = str(mapping(item.get("metadata")).get("namespace") or namespace)
             if keys.TARGET not in mapping(mapping(item.get("metadata")).get("annotations")):
                 continue
@@ -85,13 +86,8 @@ def read_study(api: Api, namespace: str, name: str) -> Study:
         BackendError: If there is no such job, or the cluster does not answer.
         InvalidJob: If the job cannot be read.
     """
-    found: list[Job] = []
-    for kind in KINDS:
-        try:
-            found.append(read_job(api, kind, namespace, name))
-        except RequestFailed as error:
-            if not error.is_not_found:
-                raise
+    manifests = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
+    found = [job_of(api, manifest, namespace) for _, manifest in manifests]
     if not found:
         kinds = " or ".join(kind.name for kind in KINDS)
         plurals = ",".join(kind.plural for kind in KINDS)
@@ -104,11 +100,24 @@ def read_study(api: Api, namespace: str, name: str) -> Study:
     return Study(job, trials, problems)
 
 
-def _list(api: Api, kind: JobKind, namespace: str | None) -> list[Mapping[str, Any]]:
-    """Return the jobs of a kind; none where the cluster does not know it."""
-    try:
-        return list(entries(api.list(jobs_path(namespace, kind=kind)).get("items")))
-    except RequestFailed as error:
-        if error.is_not_found:
-            return []
-        raise
+def _of_each_kind(
+    ask: Callable[[JobKind], Mapping[str, Any]],
+) -> list[tuple[JobKind, Mapping[str, Any]]]:
+    """Return the answers for the kinds that the cluster serves and that we may read.
+
+    Raises:
+        RequestFailed: If we may read none, or the cluster does not answer.
+    """
+    answers: list[tuple[JobKind, Mapping[str, Any]]] = []
+    refused: list[RequestFailed] = []
+    for kind in KINDS:
+        try:
+            answers.append((kind, ask(kind)))
+        except RequestFailed as error:
+            if error.status == HTTPStatus.FORBIDDEN:
+                refused.append(error)
+            elif not error.is_not_found:
+                raise
+    if len(refused) == len(KINDS):
+        raise refused[0]
+    return answers

@@ -232,7 +232,8 @@ class TrialReader:
             # The pod that measured was replaced, or is on its way out.
             follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
         if ending.exit_code not in {None, 0}:
-            ending = self._with_logs(job, ending, follower)
+            again = {pod.name for pod in pods if pod.restarts}
+            ending = self._with_logs(job, ending, follower, again)
         if follower is not None:
             ending = replace(ending, near_misses=follower.parser.near_misses)
         read = _with_log(trial, follower)
@@ -264,23 +265,26 @@ class TrialReader:
                 first_seen.setdefault(pod.name, pod.uid)
         return first_seen
 
-    def _with_logs(self, job: Job, ending: Ending, follower: LogFollower | None) -> Ending:
+    def _with_logs(
+        self, job: Job, ending: Ending, follower: LogFollower | None, again: Collection[str]
+    ) -> Ending:
         """Return the ending with the ends of the failed pods' own logs, where they can still be read.
 
         A termination message is 2,048 bytes, which a launcher's own table of failures fills.
         """
-        logs = [self._with_log(job, log) for log in ending.logs[:_LOGS_READ]]
+        logs = [self._with_log(job, log, is_previous=log.pod in again) for log in ending.logs[:_LOGS_READ]]
         last = follower.tail if follower is not None else ""
         if len(logs) == 1 and not logs[0].text:
             logs = [replace(logs[0], text=last)]
         return replace(ending, logs=(*logs, *ending.logs[_LOGS_READ:]), log_tail=ending.log_tail or last)
 
-    def _with_log(self, job: Job, log: ProcessLog) -> ProcessLog:
+    def _with_log(self, job: Job, log: ProcessLog, *, is_previous: bool) -> ProcessLog:
         try:
             text = self._api.log(
                 job.namespace,
                 log.pod,
                 container=job.kind.container,
+                previous="true" if is_previous else None,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,
             )

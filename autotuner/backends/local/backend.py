@@ -215,9 +215,14 @@ class LocalBackend:
             if read_status(self._folder) != status.annotations:
                 supervisor.write_whole(self._folder / "status.json", dict(status.annotations))
             if spec is not None:
-                answered = {**job.manifest, "spec": dict(spec)}
-                text = yaml.safe_dump(answered, sort_keys=False)
-                supervisor.write_text_whole(self._folder / "answer.yaml", text)
+                self.apply(job, {**job.manifest, "spec": dict(spec)})
+
+    def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
+        """Write the job file that carries the answer."""
+        del job
+        with unwritable(self._folder):
+            text = yaml.safe_dump(dict(answered), sort_keys=False)
+            supervisor.write_text_whole(self._folder / "answer.yaml", text)
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials whose files are in the folder."""

@@ -441,7 +441,11 @@ def test_the_answer_is_a_new_job_with_its_settings_and_no_seed():
         "name": "toy-tuned",
         "namespace": "team",
         "labels": {"team": "vision", "kueue.x-k8s.io/queue-name": "gpu"},
-        "annotations": {"sidecar.istio.io/inject": "false", keys.ANSWER_OF: "u-1"},
+        "annotations": {
+            "sidecar.istio.io/inject": "false",
+            keys.ANSWER_OF: "u-1",
+            keys.SUGGESTION: made["metadata"]["annotations"][keys.SUGGESTION],
+        },
     }
     assert environment(made) == {"AUTOTUNER_BATCH_SIZE": "128", "AUTOTUNER_LEARNING_RATE": "0.4"}
     assert made["spec"]["trainer"]["numNodes"] == 4
