@@ -36,12 +36,14 @@ READS: Final = STATUS_PREFIX + "reads"
 CANDIDATE: Final = STATUS_PREFIX + "candidate"
 """A larger setting than the answer's that is being confirmed; the answer stays until it is."""
 OBSERVED: Final = STATUS_PREFIX + "observed"
+PATCH: Final = STATUS_PREFIX + "patch"
+"""The confirmed answer as a patch of the job, as YAML, where `apply` asks for one."""
 
 LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
 """Annotation of a full ledger ConfigMap: the name of the next one."""
 
 TRIAL_PREFIX: Final = "trial.autotuner.dev/"
-"""Prefix of the annotations and labels of a trial PyTorchJob."""
+"""Prefix of the annotations and labels of a trial."""
 
 SUGGESTION: Final = TRIAL_PREFIX + "suggestion"
 """Annotation: the suggestion that this trial runs, as JSON. Its parameters are stored nowhere else."""
@@ -51,6 +53,9 @@ TRIAL_TEMPLATE: Final = TRIAL_PREFIX + "template"
 
 TRIAL_JOB_UID: Final = TRIAL_PREFIX + "job-uid"
 """Label: UID of the registered job that the trial belongs to."""
+
+ANSWER_OF: Final = TRIAL_PREFIX + "answer-of"
+"""Annotation of the job that was made of an answer: UID of the registered job."""
 
 TRIAL_NUMBER: Final = TRIAL_PREFIX + "number"
 """Label: the trial's number within its job."""

@@ -7,10 +7,11 @@ deterministic names, and the status is written once, last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+
+import yaml
 
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation
@@ -18,7 +19,7 @@ from autotuner.decide import decide
 from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
-from autotuner.job.trial_manifest import answered_spec
+from autotuner.job.trial_manifest import answer_patch, answered_job, answered_spec
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.status import (
@@ -99,11 +100,22 @@ def reconcile(
     notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices]
     if put_off:
         notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
-    answered = _answered(job, spec, decision, trials)
+    suggestion = _confirmed(decision, trials) if spec.apply else None
+    answered = None
+    if suggestion is not None and spec.apply is True:
+        if job.kind.takes_answer:
+            answered = answered_spec(job, suggestion)
+        else:
+            made = answered_job(job, suggestion, spec.apply_as)
+            backend.apply(job, made)
+            notices.append(f"the answer runs as {job.kind.name} {made['metadata']['name']}")
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
     told = replace(decision, warnings=(*decision.warnings, *seen.warnings))
     status = describe(told, spec, trials, observed, notices, doubts=doubts)
+    if suggestion is not None and spec.apply == "patch":
+        patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
+        status = Status({**status.annotations, keys.PATCH: patch})
     happened = [
         *events(job.annotations, status),
         *held_up_events(job.annotations, seen.held_up),
@@ -224,12 +236,9 @@ def _start(
     return tuple(started), tuple(decision.start[len(started) :])
 
 
-def _answered(
-    job: Job, spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...]
-) -> Mapping[str, Any] | None:
-    """Return the job's spec with the answer in it, if `apply` is set and the answer is confirmed."""
+def _confirmed(decision: Decision, trials: tuple[Trial, ...]) -> Suggestion | None:
+    """Return the suggestion that the final answer was measured with, once it is confirmed."""
     answer = decision.answer
-    if not (spec.apply and decision.is_final and answer is not None and answer.is_confirmed):
+    if not (decision.is_final and answer is not None and answer.is_confirmed):
         return None
-    suggestion = answer.realised_by(trials)
-    return None if suggestion is None else answered_spec(job, suggestion)
+    return answer.realised_by(trials)

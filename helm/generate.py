@@ -28,7 +28,15 @@ sys.path.insert(0, str(ROOT))
 
 from autotuner.controller.settings import ControllerSettings, settings
 
-DERIVED = ("config_file", "namespaces", "leader_election", "lease_name", "lease_namespace", "http_port")
+DERIVED = (
+    "config_file",
+    "namespaces",
+    "kinds",
+    "leader_election",
+    "lease_name",
+    "lease_namespace",
+    "http_port",
+)
 """Settings that the chart derives from other values."""
 
 NAMESPACE = "autotuner-system"

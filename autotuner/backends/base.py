@@ -66,6 +66,13 @@ class Backend(Protocol):
         """
         ...
 
+    def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
+        """Create the job that the answer makes; Conflict is raised if its name is taken by another.
+
+        One that was made of the same answer already is a success.
+        """
+        ...
+
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials that exist, ended or not; the ledger's own are not asked for."""
         ...

@@ -15,7 +15,7 @@ from autotuner.controller.settings import ControllerSettings, settings
 
 
 def controller(**flags: str | None) -> None:
-    """Run the controller: tune every annotated PyTorchJob of a cluster.
+    """Run the controller: tune every annotated job of a cluster.
 
     Settings come from flags, then the environment, then the file that --config-file names.
     """

@@ -1,7 +1,7 @@
 """`autotuner status`, `trials`, `report`, `export` and `schema`: the read-only commands.
 
 JOB names a study: the folder that `autotuner tune` wrote, the name of a job with such a folder in the current
-directory, or else a PyTorchJob of the cluster that the kubeconfig names.
+directory, or else a job of the cluster that the kubeconfig names.
 """
 
 from __future__ import annotations

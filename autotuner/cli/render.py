@@ -12,7 +12,7 @@ import yaml
 from autotuner import keys
 from autotuner.cli import inspect as look
 from autotuner.cli.exit_codes import Reported
-from autotuner.cli.tune import load_job
+from autotuner.cli.tune import Runtime, load_job
 from autotuner.decide.standing import trial_seed
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
@@ -23,7 +23,7 @@ from autotuner.study.layout_bounds import bounds_of, laid_out, nearest_size
 from autotuner.trial import ParameterValue, Suggestion
 
 
-def render(
+def render(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     job: Annotated[
         str,
         typer.Argument(
@@ -37,11 +37,12 @@ def render(
     ] = None,
     namespace: look.Namespace = None,
     context: look.Context = None,
+    runtime: Runtime = None,
 ) -> None:
     """Print the trial that would be submitted at a batch size, as YAML."""
     with Reported():
         file = Path(job)
-        read = load_job(file) if file.is_file() else look.find(job, namespace, context).job
+        read = load_job(file, runtime) if file.is_file() else look.find(job, namespace, context).job
         made = rendered(read, batch_size, parsed(given or ()))
         typer.echo(yaml.safe_dump(made, sort_keys=False, allow_unicode=True), nl=False)
 

@@ -42,6 +42,6 @@ def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now:
     from autotuner.backends.kubernetes.readers import read_study as read_on_cluster  # noqa: PLC0415
 
     api, where = connect(context=context), namespace or current_namespace(context)
-    read_on_cluster(api, where, job)
-    api.patch(jobs_path(where, job), {"metadata": {"annotations": {keys.RETRIED_AT: now.isoformat()}}})
+    kind = read_on_cluster(api, where, job).job.kind
+    api.patch(jobs_path(where, job, kind), {"metadata": {"annotations": {keys.RETRIED_AT: now.isoformat()}}})
     typer.echo(f"{where}/{job}: earlier failures no longer count; the controller continues the study")

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from autotuner import keys
 from autotuner.backends.local.backend import LocalBackend
-from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
@@ -28,7 +28,8 @@ from autotuner.cli.trial_python import Tool, program, trial_path
 from autotuner.decide.decision import Answer, Phase, Reason
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
-from autotuner.job.validation import validate as check
+from autotuner.job.kinds import KINDS, Runtimes, is_job, runtimes_among
+from autotuner.job.kinds import validate as check
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.spec.untrusted_yaml import load_documents
@@ -44,7 +45,9 @@ _POLL_SECONDS: Final = 0.25
 _MAX_FILE: Final = 4 << 20
 _FROM_JOB: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
-JobFile = Annotated[Path, typer.Argument(help="An annotated PyTorchJob, as YAML.", metavar="FILE")]
+JobFile = Annotated[
+    Path, typer.Argument(help="An annotated PyTorchJob or TrainJob, as YAML.", metavar="FILE")
+]
 Folder = Annotated[
     Path | None,
     typer.Option("--directory", "-d", help="Where the ledger and the logs are kept. (default: NAME-tuning)"),
@@ -63,6 +66,13 @@ Interpreter = Annotated[
         help="The Python that trials run under. (default: that of the active environment, or of PATH)",
     ),
 ]
+Runtime = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime",
+        help="A TrainJob's training runtime, as YAML. (default: that in FILE, or torch-distributed)",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -72,6 +82,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     entrypoint: Entrypoint = "",
     working_dir: WorkingDirectory = None,
     python: Interpreter = None,
+    runtime: Runtime = None,
     as_json: AsJson = False,
 ) -> None:
     """Tune a job on this machine: trials run as processes, no cluster is needed.
@@ -82,11 +93,11 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         from autotuner.report.live_view import LiveView
         from autotuner.report.terminal import PlainView
 
-        job = load_job(file)
+        job = load_job(file, runtime)
         folder = directory or Path(f"{job.name}-tuning")
         surroundings = _surroundings(file, entrypoint, working_dir, python)
         spec = _checked(job, surroundings)
-        script = script_text(job.manifest, surroundings)
+        script = script_text(job, surroundings)
         _warn([warning.mistake for warning in wiring_notices(job, spec, script=script)])
         screen = Console(stderr=as_json)
         view: View = (
@@ -105,22 +116,22 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         _finish(last, spec, folder, as_json=as_json)
 
 
-def validate(file: JobFile, as_json: AsJson = False) -> None:
+def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) -> None:
     """Check a job and its annotations as the cluster would; report all mistakes and warnings at once."""
     with Reported(as_json=as_json):
-        document = _load_document(file)
-        found = check(document)
+        document, runtimes = _load_document(file, runtime)
+        _, found = check(document, runtimes)
         mistakes = list(found.mistakes)
         job: Job | None = None
         try:
-            job = Job.from_manifest(document)
+            job = Job.from_manifest(document, runtimes)
             job.spec()
         except InvalidJob as error:
             mistakes += error.mistakes
         warnings = list(found.warnings)
         spec = None if job is None else job.readable_spec()
         if job is not None and spec is not None:
-            script = script_text(job.manifest, _surroundings(file, "", None, None))
+            script = script_text(job, _surroundings(file, "", None, None))
             warnings += [warning.mistake for warning in wiring_notices(job, spec, script=script)]
         if not as_json:
             _warn(warnings)
@@ -139,16 +150,32 @@ def _warn(warnings: Sequence[Mistake]) -> None:
         typer.echo(f"warning: {warning}", err=True)
 
 
-def load_job(file: Path) -> Job:
-    """Read the one registered PyTorchJob of a YAML file, which may hold other objects, too.
+def load_job(file: Path, runtime: Path | None = None) -> Job:
+    """Read the one registered job of a YAML file, which may hold other objects, too.
+
+    `runtime` is a file with the training runtime of a TrainJob, where it is not in the same file.
 
     Raises:
         InvalidJob: If there is no such job, or more than one.
     """
-    return Job.from_manifest(_load_document(file))
+    return Job.from_manifest(*_load_document(file, runtime))
 
 
-def _load_document(file: Path) -> object:
+def _load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
+    documents = _load_documents(file)
+    runtimes = runtimes_among([*documents, *(_load_documents(runtime) if runtime is not None else ())])
+    jobs = [document for document in documents if is_job(document)]
+    example = "autotuner tune deploy/examples/digits/job.yaml"
+    if len(jobs) > 1:
+        rule = f"must hold one job, but holds {len(jobs)} jobs: write each to its own file"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    if not jobs and len(documents) != 1:
+        rule = f"must hold a {' or a '.join(kind.name for kind in KINDS)}"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    return (jobs or documents)[0], runtimes
+
+
+def _load_documents(file: Path) -> Sequence[object]:
     example = "autotuner tune deploy/examples/digits/job.yaml"
     try:
         with file.open(encoding="utf-8") as opened:
@@ -156,21 +183,13 @@ def _load_document(file: Path) -> object:
         if len(text) > _MAX_FILE:
             rule = f"must have at most {_MAX_FILE >> 20} MiB"
             raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-        documents = load_documents(text)
+        return load_documents(text)
     except OSError as error:
         rule = f"must be a file that can be read ({error.strerror})"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     except ValueError as error:
         rule = str(error)[:400]
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
-    jobs = [d for d in documents if isinstance(d, dict) and d.get("kind") == "PyTorchJob"]
-    if len(jobs) > 1:
-        rule = f"must hold one job, but holds {len(jobs)} PyTorchJobs: write each to its own file"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-    if not jobs and len(documents) != 1:
-        rule = "must hold a PyTorchJob"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-    return (jobs or documents)[0]
 
 
 def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
@@ -182,7 +201,7 @@ def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
     except InvalidJob as error:
         mistakes += error.mistakes
     try:
-        pods(job.manifest, surroundings, port=0)
+        pods(job.kind.pod_plans(job.manifest, LOOPBACK, 0), job.manifest["metadata"], surroundings)
     except InvalidJob as error:
         mistakes += error.mistakes
     if mistakes or spec is None:

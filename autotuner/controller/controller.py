@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,13 +23,16 @@ from autotuner import keys
 from autotuner.backends.kubernetes import Api, KubernetesBackend, RequestFailed
 from autotuner.backends.kubernetes.api import jobs_path
 from autotuner.backends.kubernetes.backend import status_changes
-from autotuner.backends.kubernetes.pods import entries, mapping, read_conditions
+from autotuner.backends.kubernetes.cluster_kind import on_cluster
+from autotuner.backends.kubernetes.pods import entries, mapping
+from autotuner.backends.kubernetes.readers import job_of
 from autotuner.controller.metrics import Metrics
 from autotuner.controller.trial_slots import TrialSlots
 from autotuner.controller.work_queue import WorkQueue
 from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.job import Job
-from autotuner.job.validation import KIND
+from autotuner.job.kind import JobKind
+from autotuner.job.kinds import KINDS, with_plural
 from autotuner.reconcile import Reconciliation, is_settled, reconcile, withdraw
 from autotuner.status import Event, Status, describe_invalid, events
 from autotuner.trial import Suggestion
@@ -60,6 +63,7 @@ class Controller:
         max_parallel_trials: Trials that may run at once over all jobs; None: any number.
         poll_seconds: Pause between two polls of the logs of a job's running trials.
         resync_seconds: Pause between two live reads of a job that is not settled.
+        kinds: The kinds of jobs that are tuned.
         clock: Returns the current time, in UTC.
         ticks: Returns seconds of a monotonic clock.
     """
@@ -73,6 +77,7 @@ class Controller:
         max_parallel_trials: int | None,
         poll_seconds: float,
         resync_seconds: float,
+        kinds: Sequence[JobKind] = KINDS,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,6 +90,7 @@ class Controller:
         self._is_capped = max_parallel_trials is not None
         self._poll_seconds = poll_seconds
         self._resync_seconds = resync_seconds
+        self._kinds = kinds
         self._clock = clock
         self._ticks = ticks
         self._lock = threading.Lock()
@@ -96,14 +102,14 @@ class Controller:
 
     # --- triggers --------------------------------------------------------------------------------------
 
-    def on_job(self, kind: str, changed: Mapping[str, Any]) -> None:
+    def on_job(self, kind: JobKind, change: str, changed: Mapping[str, Any]) -> None:
         """Record a change of a job, of which `changed` has the metadata.
 
         Our own writes of status also arrive as changes, and are ignored.
         """
         metadata = mapping(changed.get("metadata"))
-        key = f"{metadata.get('namespace')}/{metadata.get('name')}"
-        if kind == _DELETED:
+        key = _key(kind, metadata.get("namespace"), metadata.get("name"))
+        if change == _DELETED:
             if self._job_marks.pop(key, None) is not None:
                 self._note(key, self._changed_jobs)
             return
@@ -117,28 +123,28 @@ class Controller:
             self._job_marks[key] = mark
             self._note(key, self._changed_jobs)
 
-    def on_trial(self, kind: str, trial: Mapping[str, Any]) -> None:
+    def on_trial(self, kind: JobKind, change: str, trial: Mapping[str, Any]) -> None:
         """Take note of a change of a trial: its admission, its run's begin and end, and its removal.
 
         Admission and begin are no hurry: the first look at the log, a poll later, finds in the pods when it
         was.
         """
         metadata = mapping(trial.get("metadata"))
-        name = f"{metadata.get('namespace')}/{metadata.get('name')}"
-        owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == KIND)
+        name = _key(kind, metadata.get("namespace"), metadata.get("name"))
+        owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == kind.name)
         owner = next(owners, None)
         if owner is None:
             return
-        key = f"{metadata.get('namespace')}/{owner.get('name')}"
-        if kind == _DELETED:
+        key = _key(kind, metadata.get("namespace"), owner.get("name"))
+        if change == _DELETED:
             self._trial_marks.pop(name, None)
             if not self._backend.has_removed(str(metadata.get("uid"))):
                 self._note(key, self._changed_trials)
             self._slots.release(name)
             return
-        conditions = read_conditions(trial)
+        conditions = on_cluster(kind).read_conditions(trial)
         has_ended = conditions.has_succeeded or conditions.has_failed
-        mark = (has_ended, conditions.running_since is not None, conditions.is_suspended)
+        mark = (has_ended, on_cluster(kind).has_begun(trial), conditions.is_suspended)
         before = self._trial_marks.get(name, (False, False, conditions.is_suspended))
         self._trial_marks[name] = mark
         if has_ended:
@@ -164,12 +170,23 @@ class Controller:
         """
         if not self._is_capped:
             return
-        for namespace in namespaces or (None,):
-            found = self._api.list(jobs_path(namespace), labelSelector=keys.TRIAL_JOB_UID)
-            for item in entries(found.get("items")):
-                conditions, metadata = read_conditions(item), mapping(item.get("metadata"))
-                if not (conditions.has_succeeded or conditions.has_failed):
-                    self._slots.occupy(f"{metadata.get('namespace')}/{metadata.get('name')}")
+        for kind in self._kinds:
+            for namespace in namespaces or (None,):
+                for item in self._trials(kind, namespace):
+                    conditions = on_cluster(kind).read_conditions(item)
+                    metadata = mapping(item.get("metadata"))
+                    if not (conditions.has_succeeded or conditions.has_failed):
+                        self._slots.occupy(_key(kind, metadata.get("namespace"), metadata.get("name")))
+
+    def _trials(self, kind: JobKind, namespace: str | None) -> list[Mapping[str, Any]]:
+        """Return the trials of a kind; none where the cluster does not serve it."""
+        try:
+            found = self._api.list(jobs_path(namespace, kind=kind), labelSelector=keys.TRIAL_JOB_UID)
+        except RequestFailed as error:
+            if error.is_not_found:
+                return []
+            raise
+        return list(entries(found.get("items")))
 
     # --- work ------------------------------------------------------------------------------------------
 
@@ -246,17 +263,17 @@ class Controller:
 
     def _read(self, key: str) -> _Known | None:
         """Read a job live; clean up and return None if it is no longer to be tuned."""
-        namespace, _, name = key.partition("/")
+        kind, namespace, name = _parts(key)
         before = self._known.get(key)
         try:
-            manifest = self._api.get(jobs_path(namespace, name))
+            manifest = self._api.get(jobs_path(namespace, name, kind))
         except RequestFailed as error:
             if not error.is_not_found:
                 raise
             self._forget(key)  # garbage collection removes its trials and its ledger
             return None
         try:
-            job = Job.from_manifest(manifest)
+            job = job_of(self._api, manifest, namespace)
         except InvalidJob as error:
             self._reject(key, manifest, error)
             return None
@@ -282,13 +299,15 @@ class Controller:
         self._forget(key)
         metadata = mapping(manifest.get("metadata"))
         annotations = {str(k): str(v) for k, v in mapping(metadata.get("annotations")).items()}
-        namespace, _, name = key.partition("/")
-        job = Job(name, namespace, str(metadata.get("uid")), annotations, manifest)
+        kind, namespace, name = _parts(key)
+        job = Job(name, namespace, str(metadata.get("uid")), annotations, manifest, kind=kind)
         if job.is_registered:
             status = describe_invalid(error, annotations, job.fingerprint)
             self._backend.publish(job, status, events(annotations, status))
             self._metrics.note_phase(key, str(status.phase))
             _log.info("job_unreadable", job=key, error=str(error))
+            # What is wrong may be outside of the job, such as a training runtime that is made later.
+            self.queue.add(key, after=self._resync_seconds)
 
     def _forget(self, key: str) -> None:
         known = self._known.pop(key, None)
@@ -299,7 +318,7 @@ class Controller:
         self._slots.leave(key)
 
     def _admit(self, key: str, job: Job, suggestion: Suggestion, admitted: list[str]) -> bool:
-        name = f"{job.namespace}/{keys.trial_name(job.name, job.uid, suggestion.number)}"
+        name = _key(job.kind, job.namespace, keys.trial_name(job.name, job.uid, suggestion.number))
         may_start = self._slots.ask(key, name)
         if may_start:
             admitted.append(name)
@@ -340,6 +359,16 @@ class Controller:
             self._backend.publish(known.job, status, [Event("Warning", "StudyHeldUp", message[:1024])])
         except BackendError as again:
             _log.warning("status_not_written", job=key, error=str(again))
+
+
+def _key(kind: JobKind, namespace: object, name: object) -> str:
+    """Return what a job, or a trial, is called over all kinds and namespaces."""
+    return f"{kind.plural}/{namespace}/{name}"
+
+
+def _parts(key: str) -> tuple[JobKind, str, str]:
+    plural, namespace, name = key.split("/")
+    return with_plural(plural), namespace, name
 
 
 def _summary(seen: Reconciliation) -> dict[str, object]:

@@ -1,8 +1,10 @@
 """Watch jobs and trials, and say which job to reconcile.
 
-There are two informers per watched namespace (or for the whole cluster). One holds the metadata of jobs only,
-so that a thousand registered jobs with large templates do not fill the memory. The other holds trials, whose
-conditions say when to reconcile their job. No decision is based on what they hold: a reconcile reads live.
+There are two informers per kind of job and per watched namespace (or for the whole cluster). A kind that the
+cluster does not serve is asked for again from time to time, because it may be installed later. One informer
+holds the metadata of jobs only, so that a thousand registered jobs with large templates do not fill the
+memory. The other holds trials, whose conditions say when to reconcile their job. No decision is based on what
+they hold: a reconcile reads live.
 
 The official `SharedInformer` (client 37.0.2) needs four things from its caller: a list function that returns
 an object with `items` and `metadata` and whose docstring names a return type, or the watch replays its
@@ -25,6 +27,8 @@ from kubernetes.informer import ADDED, DELETED, ERROR, MODIFIED, SharedInformer
 
 from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
+from autotuner.job.kind import JobKind
+from autotuner.job.kinds import KINDS
 
 _WATCH_SECONDS: Final = (240, 300)
 """Seconds, drawn at random, after which a watch ends, so that many watches do not end at once."""
@@ -35,18 +39,27 @@ _LONGEST_PAUSE: Final = 30.0
 _METADATA: Final = "application/json;as={};g=meta.k8s.io;v=v1"
 _WHOLE: Final = "application/json"
 
-OnChange = Callable[[str, dict[str, Any]], None]
-"""Called with the kind of a change (ADDED, MODIFIED, DELETED) and the object."""
+OnChange = Callable[[JobKind, str, dict[str, Any]], None]
+"""Called with the kind of job, the kind of a change (ADDED, MODIFIED, DELETED) and the object."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Informers:
-    """Informers for jobs and trials, in the given namespaces (none: in all)."""
+    """Informers for jobs and trials of the given kinds, in the given namespaces (none: in all)."""
 
-    def __init__(self, api: Api, namespaces: Sequence[str], on_job: OnChange, on_trial: OnChange) -> None:
+    def __init__(
+        self,
+        api: Api,
+        namespaces: Sequence[str],
+        on_job: OnChange,
+        on_trial: OnChange,
+        kinds: Sequence[JobKind] = KINDS,
+    ) -> None:
+        self._kinds = tuple(kinds)
         self._watches = [
-            _Watch(api, namespace, selector, is_metadata=is_metadata, on_change=on_change)
+            _Watch(api, kind, namespace, selector, is_metadata=is_metadata, on_change=on_change)
+            for kind in kinds
             for namespace in (namespaces or (None,))
             for selector, is_metadata, on_change in (
                 (f"!{keys.TRIAL_JOB_UID}", True, on_job),
@@ -56,8 +69,14 @@ class Informers:
 
     @property
     def have_synced(self) -> bool:
-        """Whether every informer has listed its objects once."""
-        return all(watch.has_synced.is_set() for watch in self._watches)
+        """Whether every informer has listed its objects once, or the cluster does not serve its kind."""
+        return all(watch.has_synced.is_set() or watch.is_absent for watch in self._watches)
+
+    @property
+    def absent(self) -> list[JobKind]:
+        """The kinds that the cluster does not serve."""
+        absent = {watch.kind.name for watch in self._watches if watch.is_absent}
+        return [kind for kind in self._kinds if kind.name in absent]
 
     def start(self) -> None:
         """Start to list and watch, each informer on its own thread."""
@@ -75,19 +94,28 @@ class Informers:
 class _Watch:
     """One informer, with its list function and error handler."""
 
-    def __init__(
-        self, api: Api, namespace: str | None, selector: str, *, is_metadata: bool, on_change: OnChange
+    def __init__(  # noqa: PLR0913 (what is watched, and by whom)
+        self,
+        api: Api,
+        kind: JobKind,
+        namespace: str | None,
+        selector: str,
+        *,
+        is_metadata: bool,
+        on_change: OnChange,
     ) -> None:
+        self.kind = kind
+        self.is_absent = False
         self.has_synced = threading.Event()
         self.is_stopping = threading.Event()
         self._api = api
-        self._path = jobs_path(namespace)
+        self._path = jobs_path(namespace, kind=kind)
         self._selector = selector
         self._is_metadata = is_metadata
         self._failures = 0
         self.informer = SharedInformer(self._list_or_watch)
-        for kind in (ADDED, MODIFIED, DELETED):
-            self.informer.add_event_handler(kind, self._handler(kind, on_change))
+        for change in (ADDED, MODIFIED, DELETED):
+            self.informer.add_event_handler(change, self._handler(change, on_change))
         self.informer.add_event_handler(ERROR, self._pause)
 
     def _list_or_watch(
@@ -121,11 +149,17 @@ class _Watch:
             raise
 
     def _list(self) -> object:
-        found = self._api.list_as(
-            self._path,
-            accept=_METADATA.format("PartialObjectMetadataList") if self._is_metadata else _WHOLE,
-            labelSelector=self._selector,
-        )
+        try:
+            found = self._api.list_as(
+                self._path,
+                accept=_METADATA.format("PartialObjectMetadataList") if self._is_metadata else _WHOLE,
+                labelSelector=self._selector,
+            )
+        except RequestFailed as error:
+            if error.is_not_found:
+                self.is_absent = True
+            raise
+        self.is_absent = False
         self._failures = 0
         self.has_synced.set()
         version = found.get("metadata", {}).get("resourceVersion")
@@ -133,10 +167,10 @@ class _Watch:
             items=found.get("items") or [], metadata=SimpleNamespace(resource_version=version)
         )
 
-    def _handler(self, kind: str, on_change: OnChange) -> Callable[[dict[str, Any]], None]:
+    def _handler(self, change: str, on_change: OnChange) -> Callable[[dict[str, Any]], None]:
         def handle(changed: dict[str, Any]) -> None:
             self._failures = 0
-            on_change(kind, changed)
+            on_change(self.kind, change, changed)
 
         return handle
 
@@ -146,5 +180,10 @@ class _Watch:
             return
         pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 16), _LONGEST_PAUSE)
         self._failures += 1
+        if self.is_absent:
+            if self._failures == 1:
+                _log.info("kind_not_served", kind=self.kind.name, path=self._path)
+            self.is_stopping.wait(pause)
+            return
         _log.warning("watch_failed", path=self._path, selector=self._selector, error=str(error), pause=pause)
         self.is_stopping.wait(pause)

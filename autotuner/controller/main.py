@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -20,7 +20,7 @@ import structlog
 
 from autotuner import __version__
 from autotuner.backends.kubernetes import Api, KubernetesBackend, RequestFailed, connect
-from autotuner.backends.kubernetes.api import JOBS
+from autotuner.backends.kubernetes.api import group_path
 from autotuner.controller.controller import Controller
 from autotuner.controller.http import Answer, Server
 from autotuner.controller.informers import Informers
@@ -28,11 +28,14 @@ from autotuner.controller.leader_election import Lock, elect
 from autotuner.controller.metrics import Metrics
 from autotuner.controller.settings import ControllerSettings
 from autotuner.errors import BackendError, InvalidConfiguration
+from autotuner.job.kind import JobKind
+from autotuner.job.kinds import KINDS
 
 FINISH_SECONDS: Final = 20.0
 """Seconds that running reconciles get to finish at shutdown; Kubernetes kills after 30 s by default."""
 _KIND_FRESH_SECONDS: Final = 60.0
 _BEGIN_PAUSE: Final = 2.0
+_OPERATORS: Final = "Kubeflow Trainer (TrainJob) or the training operator (PyTorchJob)"
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +61,7 @@ class ControllerProcess:
         self._settings = settings
         self._api = api
         self._metrics = metrics
+        kinds = [kind for kind in KINDS if kind.name in settings.kinds]
         backend = KubernetesBackend(
             api,
             start_patience=timedelta(seconds=settings.start_patience_seconds),
@@ -71,11 +75,12 @@ class ControllerProcess:
             max_parallel_trials=settings.max_parallel_trials,
             poll_seconds=settings.poll_seconds,
             resync_seconds=settings.resync_seconds,
+            kinds=kinds,
         )
         self._watches = Informers(
-            api, settings.namespaces, self._controller.on_job, self._controller.on_trial
+            api, settings.namespaces, self._controller.on_job, self._controller.on_trial, kinds
         )
-        self._kind = _KindCheck(api)
+        self._kind = KindCheck(api, kinds)
         self._ending = threading.Event()
         self._elected = threading.Event()
         self._has_lost_lease = False
@@ -188,11 +193,14 @@ class ControllerProcess:
         return True, "ok"
 
 
-class _KindCheck:
-    """Whether the cluster serves PyTorchJobs, according to discovery, which every identity may read."""
+class KindCheck:
+    """Whether the cluster serves a kind of job to tune: asks discovery, which every identity may read."""
 
-    def __init__(self, api: Api, ticks: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, api: Api, kinds: Sequence[JobKind], ticks: Callable[[], float] = time.monotonic
+    ) -> None:
         self._api = api
+        self._kinds = kinds
         self._ticks = ticks
         self._good_until = 0.0
 
@@ -200,13 +208,22 @@ class _KindCheck:
         """Return what is wrong; empty if nothing is."""
         if self._ticks() < self._good_until:
             return ""
+        missing: list[str] = []
+        for kind in self._kinds:
+            try:
+                if self._serves(kind):
+                    self._good_until = self._ticks() + _KIND_FRESH_SECONDS
+                    return ""
+            except RequestFailed as error:
+                return f"the cluster does not answer: {error}"
+            missing.append(f"{kind.name}s ({kind.api_version})")
+        return f"the cluster does not serve {' or '.join(missing)}: install {_OPERATORS}"
+
+    def _serves(self, kind: JobKind) -> bool:
         try:
-            found = self._api.get(JOBS)
+            found = self._api.get(group_path(kind))
         except RequestFailed as error:
             if error.is_not_found:
-                return "the cluster does not serve kubeflow.org/v1: install the Kubeflow training operator"
-            return f"the cluster does not answer: {error}"
-        if not any(resource.get("name") == "pytorchjobs" for resource in found.get("resources", ())):
-            return "the cluster does not serve PyTorchJobs: install the Kubeflow training operator"
-        self._good_until = self._ticks() + _KIND_FRESH_SECONDS
-        return ""
+                return False
+            raise
+        return any(resource.get("name") == kind.plural for resource in found.get("resources", ()))

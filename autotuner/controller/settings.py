@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from autotuner import keys
 from autotuner.errors import InvalidConfiguration, Mistake
+from autotuner.job.kinds import KINDS, named
 from autotuner.spec.pydantic_errors import rule_of
 
 __all__ = ["ControllerSettings", "SettingDoc", "settings"]
@@ -59,6 +60,12 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _kind(value: str) -> str:
+    if named(value) is None:
+        raise ValueError(f"must be one of {', '.join(kind.name for kind in KINDS)}")
+    return value
+
+
 def _object_name(value: str) -> str:
     if not _SUBDOMAIN.fullmatch(value):
         raise ValueError("must be the name of an object: at most 253 lower-case letters, digits, '-' and '.'")
@@ -71,6 +78,10 @@ def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
 
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split), AfterValidator(_unique)]
+Kind = Annotated[str, AfterValidator(_kind)]
+Kinds = Annotated[
+    tuple[Kind, ...], NoDecode, BeforeValidator(_split), AfterValidator(_unique), Field(min_length=1)
+]
 ObjectName = Annotated[str, AfterValidator(_object_name)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 LeaseSeconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
@@ -93,6 +104,9 @@ class ControllerSettings(BaseSettings):
     config_file: Path | None = _setting(None, "YAML file with any of the settings below", _EXAMPLE_FILE)
     namespaces: Namespaces = _setting(
         (), "namespaces to watch, a list or separated by commas; none: the whole cluster", "team-a,team-b"
+    )
+    kinds: Kinds = _setting(
+        tuple(kind.name for kind in KINDS), "kinds of jobs to tune, a list or separated by commas", "TrainJob"
     )
     max_parallel_trials: int | None = _setting(
         None, "trials that may run at once over all jobs; none: each job's own limit only", "16", ge=1

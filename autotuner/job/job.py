@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,9 +13,10 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake, Unrealisable
-from autotuner.job import policies, processes
-from autotuner.job.pytorchjob import container, mapping, replicas
-from autotuner.job.validation import API_VERSION, KIND, validate
+from autotuner.job import kinds
+from autotuner.job.kind import JobKind
+from autotuner.job.pytorchjob import PYTORCHJOB
+from autotuner.job.training_runtime import BUILT_IN
 from autotuner.spec import Shape, TuningSpec
 from autotuner.study.layout_bounds import bounds_of
 from autotuner.trial import ParameterValue
@@ -27,7 +27,7 @@ _READING: Final = frozenset({keys.TARGET, keys.PREFIX + "metric-pattern", keys.P
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A registered PyTorchJob: a template that is never changed but for our own annotations.
+    """A registered job of any kind: a template that is never changed but for our own annotations.
 
     `warnings` are what its owner should know, although it can be tuned.
     """
@@ -38,27 +38,29 @@ class Job:
     annotations: Mapping[str, str]
     manifest: Mapping[str, Any]
     warnings: tuple[Mistake, ...] = ()
+    kind: JobKind = PYTORCHJOB
 
     @classmethod
-    def from_manifest(cls, manifest: object) -> Job:
-        """Read a PyTorchJob, from a file or from the API server.
+    def from_manifest(cls, manifest: object, runtimes: kinds.Runtimes = BUILT_IN.get) -> Job:
+        """Read a job, from a file or from the API server.
+
+        `runtimes` finds the training runtime that a TrainJob refers to.
 
         Raises:
-            InvalidJob: If it is no PyTorchJob, or one without a container `pytorch` in each replica.
+            InvalidJob: If it is of no kind that can be tuned, or cannot be tuned as it is written.
         """
         # With or without images: on a laptop there are none.
-        found = validate(manifest, needs_images=False)
-        if found.mistakes:
-            raise InvalidJob(found.mistakes)
+        kind, found = kinds.read(manifest, runtimes)
         checked = dict(found.manifest)
-        metadata = mapping(checked, "metadata")
+        metadata = checked["metadata"]
         return cls(
             name=str(metadata["name"]),
             namespace=str(metadata.get("namespace") or "default"),
             uid=str(metadata.get("uid") or ""),
-            annotations=mapping(metadata, "annotations"),
+            annotations=metadata.get("annotations") or {},
             manifest=checked,
             warnings=found.warnings,
+            kind=kind,
         )
 
     @property
@@ -69,7 +71,7 @@ class Job:
     @property
     def is_deleted(self) -> bool:
         """Whether the job is on its way out."""
-        return "deletionTimestamp" in mapping(self.manifest, "metadata")
+        return "deletionTimestamp" in self.manifest["metadata"]
 
     @property
     def owner_reference(self) -> dict[str, Any]:
@@ -78,8 +80,8 @@ class Job:
         It is no controller reference: Kueue does not queue the children of a queued job.
         """
         return {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
+            "apiVersion": self.kind.api_version,
+            "kind": self.kind.name,
             "name": self.name,
             "uid": self.uid,
             "controller": False,
@@ -89,14 +91,7 @@ class Job:
     @property
     def baseline(self) -> Mapping[str, ParameterValue]:
         """The known-good values that the job's own environment carries, by hyperparameter name."""
-        values: dict[str, ParameterValue] = {}
-        for _, template in reversed(list(replicas(self.manifest))):
-            # The Master's word counts over a Worker's, and of a name that stands there twice the last.
-            for entry in container(template).get("env") or ():
-                name, value = entry["name"], entry.get("value")
-                if name.startswith(keys.ENV_PREFIX) and isinstance(value, str):
-                    values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
-        return values
+        return self.kind.baseline(self.manifest)
 
     @property
     def output_directory(self) -> str:
@@ -106,23 +101,18 @@ class Job:
     @property
     def shape(self) -> Shape:
         """The processes that the job runs."""
-        return processes.shape(self.manifest, self.annotations)
+        return self.kind.shape(self.manifest, self.annotations)
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that the user can change: annotations and template, whether suspended or not."""
         asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
-        return _digest([asked, self._spec_but_suspend()])
+        return _digest([asked, self.kind.template(self.manifest)])
 
     @property
     def template(self) -> str:
-        """A hash of what trials are made from: the job's `spec`, whether suspended or not."""
-        return _digest(self._spec_but_suspend())
-
-    def _spec_but_suspend(self) -> dict[str, Any]:
-        spec = copy.deepcopy(mapping(self.manifest, "spec"))
-        mapping(spec, "runPolicy").pop("suspend", None)
-        return spec
+        """A hash of what trials are made from, the same whether the job is suspended or not."""
+        return _digest(self.kind.template(self.manifest))
 
     def with_spec(self, spec: Mapping[str, Any]) -> Job:
         """Return the job with another `spec`."""
@@ -146,7 +136,7 @@ class Job:
 
     def spec(self) -> TuningSpec:
         """Return what the job's annotations ask for; InvalidJob carries every mistake."""
-        wrong = processes.mistakes(self.manifest, self.annotations)
+        wrong = self.kind.mistakes(self.manifest, self.annotations)
         try:
             spec = self._parsed(self.annotations)
         except InvalidJob as error:
@@ -158,7 +148,7 @@ class Job:
         except Unrealisable as error:
             asked = str(spec.batch_size)
             raise InvalidJob([Mistake(keys.PREFIX + "batch-size", asked, str(error), "256..32768")]) from None
-        own = policies.deadline(self.manifest)
+        own = self.kind.deadline(self.manifest)
         if spec.trial_timeout is None and own is not None:
             return spec.model_copy(update={"trial_timeout": own})
         return spec

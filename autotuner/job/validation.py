@@ -57,7 +57,7 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
         needs_images: Whether it is to run on a cluster, where a container without an image is refused.
     """
     if not isinstance(manifest, dict):
-        return Validated({}, (Mistake("file", _brief(manifest), "must hold one object", f"kind: {KIND}"),))
+        return Validated({}, (Mistake("file", brief(manifest), "must hold one object", f"kind: {KIND}"),))
     try:
         checked: dict[str, Any] = plain(manifest)
     except ValueError as error:
@@ -65,15 +65,15 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
     mistakes: list[Mistake] = []
     for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         if checked.get(key) != wanted:
-            rule = f"only a {KIND} of {API_VERSION} can be tuned; write"
-            mistakes.append(Mistake(key, _brief(checked.get(key)), rule, f"{key}: {wanted}"))
+            rule = f"must be that of a {KIND} of {API_VERSION}, or of a TrainJob"
+            mistakes.append(Mistake(key, brief(checked.get(key)), rule, f"{key}: {wanted}"))
     if mistakes:
         return Validated(checked, tuple(mistakes))
     unknown, wrong = check_fields(checked)
-    mistakes += [Mistake(w.where, _brief(w.value), w.rule, w.example) for w in wrong]
+    mistakes += [Mistake(w.where, brief(w.value), w.rule, w.example) for w in wrong]
     ignored: list[Mistake] = []
     for field in unknown:
-        value = _brief(field.value)
+        value = brief(field.value)
         if field.nearest:
             # The owner meant a field that would change what runs.
             rule = f"there is no such field: the nearest is {field.nearest}"
@@ -83,7 +83,7 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
                 "there is no such field, and the API server drops it: remove it, or put it where it belongs"
             )
             ignored.append(Mistake(field.where, value, rule, field.elsewhere or "metadata.annotations"))
-    mistakes += _metadata(checked.get("metadata"))
+    mistakes += check_metadata(checked.get("metadata"))
     mistakes += _spec(checked.get("spec"))
     found = [] if mistakes else [*_policies(checked), *_images(checked)]
     imageless = [m for m in found if m.key.endswith(".image")]
@@ -101,38 +101,39 @@ def replica_count(replica: Mapping[str, Any]) -> int:
     return int(replica.get("replicas", 1))
 
 
-def _metadata(metadata: object) -> Iterator[Mistake]:
+def check_metadata(metadata: object) -> Iterator[Mistake]:
+    """Yield the mistakes of an object's metadata."""
     if not isinstance(metadata, dict):
-        yield Mistake("metadata", _brief(metadata), "must be a mapping", "{name: resnet50}")
+        yield Mistake("metadata", brief(metadata), "must be a mapping", "{name: resnet50}")
         return
     name = metadata.get("name")
     if name is None and metadata.get("generateName"):
         rule = (
-            f"must be given: generateName {_brief(metadata['generateName'])!r} makes another job each time,"
+            f"must be given: generateName {brief(metadata['generateName'])!r} makes another job each time,"
             " and a study belongs to one"
         )
         yield Mistake(
-            "metadata.name", "", rule, f"{_brief(metadata['generateName']).rstrip('-') or 'resnet50'}"
+            "metadata.name", "", rule, f"{brief(metadata['generateName']).rstrip('-') or 'resnet50'}"
         )
     elif not isinstance(name, str) or not _NAME.fullmatch(name):
         rule = "must be at most 63 lower-case letters, digits and dashes, from a letter"
-        yield Mistake("metadata.name", _brief(name), rule, "resnet50")
+        yield Mistake("metadata.name", brief(name), rule, "resnet50")
     for key in ("annotations", "labels"):
         given = metadata.get(key) or {}
         if not isinstance(given, dict):
             rule, example = "must be a mapping of strings", f'{{{keys.TARGET}: "accuracy >= 0.9"}}'
-            yield Mistake(f"metadata.{key}", _brief(given), rule, example)
+            yield Mistake(f"metadata.{key}", brief(given), rule, example)
             continue
         for written, value in given.items():
             if not isinstance(value, str):
                 rule = f"must be a string, as all {key} of Kubernetes; put it in quotes"
-                yield Mistake(written, _brief(value), rule, f'"{_brief(value)[:80]}"')
+                yield Mistake(written, brief(value), rule, f'"{brief(value)[:80]}"')
 
 
 def _spec(spec: object) -> Iterator[Mistake]:
     replicas = spec.get("pytorchReplicaSpecs") if isinstance(spec, dict) else None
     if not isinstance(spec, dict) or not isinstance(replicas, dict) or not replicas:
-        yield Mistake(_WHERE, _brief(replicas), "must have replicas", "Master: {replicas: 1, template: ...}")
+        yield Mistake(_WHERE, brief(replicas), "must have replicas", "Master: {replicas: 1, template: ...}")
         return
     for kind, replica in replicas.items():
         if kind not in REPLICAS:
@@ -145,50 +146,51 @@ def _spec(spec: object) -> Iterator[Mistake]:
 
 def _replica(where: str, kind: str, replica: object) -> Iterator[Mistake]:
     if not isinstance(replica, dict):
-        yield Mistake(where, _brief(replica), "must be a mapping", "{replicas: 1, template: ...}")
+        yield Mistake(where, brief(replica), "must be a mapping", "{replicas: 1, template: ...}")
         return
     count = replica.get("replicas")
     is_whole = isinstance(count, int) and not isinstance(count, bool)
     if kind == "Master" and (not is_whole or count != 1):
         rule = "must be 1 for a Master, and be given: the operator's webhook refuses the job otherwise"
-        yield Mistake(f"{where}.replicas", _brief(count), rule, "replicas: 1")
+        yield Mistake(f"{where}.replicas", brief(count), rule, "replicas: 1")
     elif count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         rule = "must be a whole number of at least 1: the operator's webhook refuses the job otherwise"
-        yield Mistake(f"{where}.replicas", _brief(count), rule, "replicas: 1")
+        yield Mistake(f"{where}.replicas", brief(count), rule, "replicas: 1")
     containers = _containers(replica)
     container = next((c for c in containers if isinstance(c, dict) and c.get("name") == CONTAINER), None)
     if container is None or not all(isinstance(c, dict) for c in containers):
-        names = ", ".join(_brief(c.get("name")) for c in containers if isinstance(c, dict))
+        names = ", ".join(brief(c.get("name")) for c in containers if isinstance(c, dict))
         rule = f"each replica must have a container named {CONTAINER}, where the training runs"
         yield Mistake(f"{where}.template.spec.containers", names, rule, f"- name: {CONTAINER}")
         return
-    yield from _container(f"{where} container {CONTAINER}", container)
+    yield from check_container(f"{where} container {CONTAINER}", container)
 
 
-def _container(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
+def check_container(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield the mistakes of a training container: words, folder and environment."""
     for key in ("command", "args"):
         value = container.get(key) or []
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             rule = "must be a list of strings; put numbers in quotes"
-            yield Mistake(f"{where}.{key}", _brief(value), rule, '["python", "train.py"]')
+            yield Mistake(f"{where}.{key}", brief(value), rule, '["python", "train.py"]')
             continue
         if (katib := next((m for word in value if (m := _KATIB.search(word))), None)) is not None:
             rule = "is a placeholder of Katib, which nothing fills in here: write the trial's own variable"
             yield Mistake(f"{where}.{key}", katib[0], rule, f"$({keys.environment_name(katib[1])})")
     folder = container.get("workingDir")
     if folder is not None and not isinstance(folder, str):
-        yield Mistake(f"{where}.workingDir", _brief(folder), "must be a path", "/workspace")
+        yield Mistake(f"{where}.workingDir", brief(folder), "must be a path", "/workspace")
     env = container.get("env") or []
     if not isinstance(env, list) or not all(map(_is_variable, env)):
         rule = "must be a list of names, in ASCII and without =, and values"
-        yield Mistake(f"{where}.env", _brief(env), rule, '- {name: LR, value: "0.1"}')
+        yield Mistake(f"{where}.env", brief(env), rule, '- {name: LR, value: "0.1"}')
         return
     for entry in env:
         # Kubernetes takes `value:` with nothing behind it for an empty string.
         value = entry.get("value")
         if value is not None and not isinstance(value, str):
             rule = "must be a string; put it in quotes"
-            yield Mistake(f"{where}.env {entry['name']}", _brief(value), rule, f'"{value}"')
+            yield Mistake(f"{where}.env {entry['name']}", brief(value), rule, f'"{value}"')
 
 
 def _policies(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -197,12 +199,12 @@ def _policies(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     if isinstance(elastic, dict):
         if "Worker" not in spec["pytorchReplicaSpecs"]:
             rule = "must stand beside a Worker: the operator's webhook refuses an elastic job without one"
-            yield Mistake("spec.elasticPolicy", _brief(elastic), rule, "Worker: {replicas: 2, template: ...}")
+            yield Mistake("spec.elasticPolicy", brief(elastic), rule, "Worker: {replicas: 2, template: ...}")
         if elastic.get("nProcPerNode") is not None and spec.get("nprocPerNode") is not None:
             rule = (
                 "must not stand beside spec.nprocPerNode: the operator's webhook refuses both; keep that one"
             )
-            where, value = "spec.elasticPolicy.nProcPerNode", _brief(elastic["nProcPerNode"])
+            where, value = "spec.elasticPolicy.nProcPerNode", brief(elastic["nProcPerNode"])
             yield Mistake(where, value, rule, f'spec.nprocPerNode: "{value}"')
     manager = (spec.get("runPolicy") or {}).get("managedBy")
     if manager is not None and manager != _MANAGERS:
@@ -216,7 +218,7 @@ def _images(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     for kind, replica in manifest["spec"]["pytorchReplicaSpecs"].items():
         for container in _containers(replica):
             if not container.get("image"):
-                where = f"{_WHERE}.{kind} container {_brief(container.get('name'))}.image"
+                where = f"{_WHERE}.{kind} container {brief(container.get('name'))}.image"
                 rule = "must be given: the operator's webhook refuses a container without one"
                 yield Mistake(where, "", rule, "registry/resnet50:1")
 
@@ -249,5 +251,6 @@ def _is_variable(entry: object) -> bool:
     return bool(_VARIABLE.fullmatch(entry["name"])) and (source is None or isinstance(source, dict))
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
+    """Return a value as an error shows it; nothing for None."""
     return "" if value is None else str(value)

@@ -30,8 +30,10 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     metadata, spec = manifest["metadata"], manifest["spec"]
     annotations = metadata.get("annotations") or {}
     if keys.TARGET in annotations:
-        yield from _would_run(metadata, spec, annotations)
-        yield from _has_run(manifest.get("status"))
+        yield from would_run(
+            metadata, (spec.get("runPolicy") or {}).get("suspend"), annotations, "spec.runPolicy.suspend"
+        )
+        yield from has_run(manifest.get("status"))
     elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict):
         if elastic.get("nProcPerNode") is not None:
@@ -45,15 +47,15 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     yield from _rendezvous(spec)
 
 
-def _would_run(
-    metadata: Mapping[str, Any], spec: Mapping[str, Any], annotations: Mapping[str, str]
+def would_run(
+    metadata: Mapping[str, Any], suspend: object, annotations: Mapping[str, str], where: str
 ) -> Iterator[Mistake]:
-    suspend = (spec.get("runPolicy") or {}).get("suspend")
+    """Yield why a registered job would itself run; `suspend` is its field at `where`."""
     queue = (metadata.get("labels") or {}).get(_KUEUE_QUEUE)
     if suspend is not True and queue is None:
         rule = "must be true, or the operator runs the registered job itself beside its trials"
         shown = "" if suspend is None else str(suspend).lower()
-        yield Mistake("spec.runPolicy.suspend", shown, rule, "suspend: true")
+        yield Mistake(where, shown, rule, "suspend: true")
     if queue is not None:
         rule = (
             "lets Kueue run the registered job itself: remove the label, and name the queue of the trials in"
@@ -68,12 +70,13 @@ def _would_run(
         yield Mistake(keys.QUEUE, "default", rule, "team-a")
 
 
-def _has_run(status: object) -> Iterator[Mistake]:
+def has_run(status: object) -> Iterator[Mistake]:
+    """Yield that a job has already run to its end."""
     conditions = status.get("conditions") if isinstance(status, dict) else None
     for condition in conditions if isinstance(conditions, list) else ():
         if not isinstance(condition, dict) or condition.get("status") != "True":
             continue
-        if condition.get("type") in {"Succeeded", "Failed"}:
+        if condition.get("type") in {"Succeeded", "Complete", "Failed"}:
             rule = (
                 "the job has already run to its end: it is tuned all the same, but cannot run again with the"
                 " answer; create it anew, suspended"

@@ -53,6 +53,7 @@ def render(study: Study, now: datetime) -> str:
         why_ended=ending(answer.reason) if answer and answer.reason else "",
         phase=job.annotations.get(keys.PHASE, "not started"),
         message=job.annotations.get(keys.MESSAGE, ""),
+        patch=job.annotations.get(keys.PATCH, ""),
         cost=cost(sum(trial.gpu_hours(now) for trial in trials)),
         confirmations=_confirmations(trials, answer, study),
         pictures=[

@@ -56,6 +56,16 @@ def parse_boolean(value: object) -> object:
     return _BOOLEANS[word]
 
 
+def parse_apply(value: object) -> object:
+    """Read `true`, `false` or `patch`."""
+    if isinstance(value, str) and value.strip() == "patch":
+        return "patch"
+    try:
+        return parse_boolean(value)
+    except ValueError:
+        raise ValueError('must be "true", "false" or "patch", in quotes') from None
+
+
 def parse_count(value: object) -> object:
     """Read a whole number."""
     if not isinstance(value, str):
@@ -139,6 +149,15 @@ def parse_queue(value: object) -> object:
     """Read the name of a Kueue LocalQueue."""
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", value):
         raise ValueError("must be the name of a LocalQueue: at most 63 lower-case letters, digits and '-'")
+    return value
+
+
+def parse_job_name(value: object) -> object:
+    """Read the name of a job."""
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z]([-a-z0-9]{0,48}[a-z0-9])?", value):
+        raise ValueError(
+            "must be the name of a job: at most 50 lower-case letters, digits and '-', from a letter"
+        )
     return value
 
 

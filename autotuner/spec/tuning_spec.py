@@ -173,8 +173,15 @@ class TuningSpec(Value):
     )
     seed: Count = _annotation("the search's seed", "0", "0", 0)
     paused: Boolean = _annotation("start nothing new while true", "false", "'true'", False)
-    apply: Boolean = _annotation(
-        "unsuspend the job with the answer once it is confirmed", "false", "'true'", False
+    apply: Annotated[bool | Literal["patch"], BeforeValidator(parsers.parse_apply)] = _annotation(
+        "run the job with the answer once it is confirmed; a TrainJob as a new job. patch: change nothing of"
+        " the job, and put the answer into the status as a patch",
+        "false",
+        "'true'",
+        False,
+    )
+    apply_as: Annotated[str | None, BeforeValidator(parsers.parse_job_name)] = _annotation(
+        "name of the TrainJob that `apply` makes of the answer", "<job>-tuned", "resnet50-large", None
     )
 
     baseline_batch_size: int = Field(exclude=True)
@@ -338,7 +345,7 @@ def _baseline_batch_size(
     """Return the job's own batch size; without one, add a mistake and return 1."""
     where = f"env {keys.ENV_BATCH_SIZE}"
     if "batch_size" not in baseline:
-        rule = "must be the batch size that the job uses today, in the environment of the container `pytorch`"
+        rule = "must be the batch size that the job uses today, in the environment of its training container"
         mistakes.append(Mistake(where, "", rule, f'{{name: {keys.ENV_BATCH_SIZE}, value: "256"}}'))
         return 1
     text = str(baseline["batch_size"])
@@ -369,7 +376,7 @@ def _default_space(
         rate = FloatDimension(minimum=1e-30, maximum=1e30).parse(text)
     except ValueError:
         rule = (
-            "must be a learning rate above 0, in the environment of the container `pytorch`: without"
+            "must be a learning rate above 0, in the environment of the training container: without"
             f" {key_of('search_space')} the search starts from it; or add a search space"
         )
         mistakes.append(Mistake(f"env {variable}", text, rule, f'{{name: {variable}, value: "0.1"}}'))

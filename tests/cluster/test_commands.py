@@ -75,4 +75,4 @@ def test_a_tuning_is_shown_listed_reported_and_exported(
 def test_a_job_that_is_not_there_is_an_error_that_says_so(autotuner):
     answer = autotuner("status", "nothing")
     assert answer.returncode != 0
-    assert "there is no PyTorchJob nothing in namespace" in answer.stderr + answer.stdout
+    assert "there is no PyTorchJob or TrainJob nothing in namespace" in answer.stderr + answer.stdout

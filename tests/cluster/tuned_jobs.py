@@ -11,9 +11,13 @@ from kubernetes import client
 
 from autotuner import keys
 from autotuner.job.job import Job
+from autotuner.job.training_runtime import CLUSTER_KIND, RuntimeReference, TrainingRuntime
 from autotuner.study.ledger import decode_ledger
 from autotuner.trial import Trial
+from tests.controlplane import train_jobs
 from tests.controlplane.images import Image, Invocation, Script
+from tests.controlplane.pod import GPU
+from tests.controlplane.train_jobs import Runtime
 
 API = ("kubeflow.org", "v1")
 PLURAL = "pytorchjobs"
@@ -89,19 +93,70 @@ class TunedJob:
 
 
 @dataclass(frozen=True)
+class TunedTrainJob:
+    """A registered TrainJob that is tuned as a `TunedJob`; `runtime` is `torch-distributed` where None."""
+
+    name: str = "digits"
+    image: str = "example/training"
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
+    batch_size: str = "256..1024"
+    runtime: Runtime | None = None
+    gpus: int = 0
+
+    def manifest(self) -> dict[str, Any]:
+        like = TunedJob(self.name, self.image, self.annotations, batch_size=self.batch_size).manifest()
+        (container,) = like["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+        trainer = {key: value for key, value in container.items() if key != "name"}
+        if self.gpus:
+            trainer["resourcesPerNode"] = {"limits": {GPU: self.gpus}, "requests": {GPU: self.gpus}}
+        return {
+            "apiVersion": "/".join(train_jobs.API),
+            "kind": "TrainJob",
+            "metadata": like["metadata"],
+            "spec": {
+                "runtimeRef": self.runtime.reference if self.runtime else {"name": "torch-distributed"},
+                "suspend": True,
+                "trainer": {**trainer, "numNodes": self.nodes},
+            },
+        }
+
+    def create(
+        self, admin: client.ApiClient, namespace: str, labels: Mapping[str, str] | None = None
+    ) -> Cluster:
+        manifest = self.manifest()
+        manifest["metadata"]["labels"] = dict(labels or {})
+        client.CustomObjectsApi(admin).create_namespaced_custom_object(
+            *train_jobs.API, namespace, train_jobs.PLURAL, manifest
+        )
+        return Cluster(admin, namespace, self.name, train_jobs.API, train_jobs.PLURAL)
+
+
+@dataclass(frozen=True)
 class Cluster:
     """What the cluster shows of one registered job."""
 
     admin: client.ApiClient
     namespace: str
     name: str
+    api: tuple[str, str] = API
+    plural: str = PLURAL
 
     def read(self) -> Job:
         return Job.from_manifest(
             client.CustomObjectsApi(self.admin).get_namespaced_custom_object(
-                *API, self.namespace, PLURAL, self.name
-            )
+                *self.api, self.namespace, self.plural, self.name
+            ),
+            self._runtime,
         )
+
+    def _runtime(self, reference: RuntimeReference) -> TrainingRuntime:
+        api, plural = client.CustomObjectsApi(self.admin), f"{reference.kind.lower()}s"
+        if reference.kind == CLUSTER_KIND:
+            found = api.get_cluster_custom_object(*self.api, plural, reference.name)
+        else:
+            found = api.get_namespaced_custom_object(*self.api, self.namespace, plural, reference.name)
+        return TrainingRuntime.from_manifest(found)
 
     def annotate(self, **annotations: str | None) -> None:
         """Change our annotations, by their names without the prefix; None removes one."""
@@ -110,12 +165,12 @@ class Cluster:
 
     def patch(self, patch: Mapping[str, Any]) -> None:
         client.CustomObjectsApi(self.admin).patch_namespaced_custom_object(
-            *API, self.namespace, PLURAL, self.name, patch
+            *self.api, self.namespace, self.plural, self.name, patch
         )
 
     def delete(self) -> None:
         client.CustomObjectsApi(self.admin).delete_namespaced_custom_object(
-            *API, self.namespace, PLURAL, self.name
+            *self.api, self.namespace, self.plural, self.name
         )
 
     @property
@@ -141,7 +196,7 @@ class Cluster:
 
     def trial_jobs(self) -> list[dict[str, Any]]:
         found = client.CustomObjectsApi(self.admin).list_namespaced_custom_object(
-            *API, self.namespace, PLURAL, label_selector=f"{keys.TRIAL_JOB_UID}={self.read().uid}"
+            *self.api, self.namespace, self.plural, label_selector=f"{keys.TRIAL_JOB_UID}={self.read().uid}"
         )
         items: list[dict[str, Any]] = found["items"]
         return items

@@ -1,7 +1,7 @@
 """Find the control plane's programs, or build them, once a machine.
 
 Run it as ``python -m tests.controlplane.build`` before the cluster tests. It needs the standard
-library alone and, where something is missing, Go; building everything takes about ten minutes on
+library alone and, where something is missing, Go; building everything takes about twenty minutes on
 two cores.
 
 Where a program comes from, in this order:
@@ -12,45 +12,44 @@ Where a program comes from, in this order:
    product and version. A program is renamed into it when it is whole, so what is there is good.
 3. A build from the released Go modules, which Go checks against its checksum database.
 
-Versions are pinned here and nowhere else. The Go module that builds etcd and Kubernetes is written
-from them: which modules it must replace, and which etcd belongs to it, stand in the go.mod of that
-Kubernetes release.
+Versions are pinned in `tests.controlplane.versions`. The Go module that builds etcd and Kubernetes is
+written from them: which modules it must replace, and which etcd belongs to it, stand in the go.mod of
+that Kubernetes release. JobSet, Trainer and Kueue, which only some tests need, are built into the
+cache always; see `tests.controlplane.releases`.
 """
 
 from __future__ import annotations
 
-import collections
 import fcntl
-import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.controlplane import releases
+from tests.controlplane.golang import (
+    LINKER_FLAGS,
+    BuildError,
+    compile_program,
+    copy_files,
+    download,
+    whole_or_absent,
+)
+from tests.controlplane.versions import HELM, KUBERNETES, TRAINING_OPERATOR
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
-    Report = Callable[[str], None]
-
-KUBERNETES = "1.36.3"
-TRAINING_OPERATOR = "1.9.4"
-HELM = "4.3.1"
+    from tests.controlplane.golang import Report
+    from tests.controlplane.releases import Built, Release
 
 _GO_SOURCES = Path(__file__).parent / "go"
 _OPERATOR_MODULE = f"github.com/kubeflow/training-operator@v{TRAINING_OPERATOR}"
-_LINKER_FLAGS = "-ldflags=-s -w"  # without symbol tables and debug information
-_PROGRESS_EVERY_SECONDS = 20.0
-
-
-class BuildError(Exception):
-    """A program can neither be found nor built; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,23 @@ def build(report: Report) -> Programs:
         if not _locate("helm").exists():
             package = f"helm.sh/helm/v{HELM.split('.', maxsplit=1)[0]}/cmd/helm@v{HELM}"
             _install(package, "helm", _locate("helm"), report)
+        for release in releases.RELEASES:
+            releases.build(release, _cache(), report)
     return find()
+
+
+def find_release(release: Release) -> Built:
+    """Return a controller that only some tests need, without building it.
+
+    Raises:
+        BuildError: it is missing.
+    """
+    built = releases.locate(release, _cache())
+    if not built.exists:
+        raise BuildError(
+            f"{release.name} {release.version} is missing: run `python -m tests.controlplane.build`"
+        )
+    return built
 
 
 _KUBERNETES_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager")
@@ -159,19 +174,19 @@ def _build_kubernetes(report: Report) -> None:
     # A server that is not told its version calls itself v0.0.0, which clients refuse to talk to.
     stamp = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor}
     variables = (f"-X k8s.io/component-base/version.{key}={stamp[key]}" for key in stamp)
-    linker_flags = " ".join([_LINKER_FLAGS, *variables])
+    linker_flags = " ".join([LINKER_FLAGS, *variables])
     with tempfile.TemporaryDirectory() as scratch:
         shutil.copytree(_GO_SOURCES, scratch, dirs_exist_ok=True)
         (Path(scratch) / "go.mod").write_text(_kubernetes_go_mod())
         for name in _KUBERNETES_PROGRAMS:
             if not (target := _locate(name)).exists():
-                with _whole_or_absent(target) as output:
+                with whole_or_absent(target) as output:
                     arguments = ["-mod=mod", linker_flags, "-o", str(output), f"./{name}"]
-                    _compile(name, ["build", *arguments], report, folder=scratch)
+                    compile_program(name, ["build", *arguments], report, folder=scratch)
 
 
 def _kubernetes_go_mod() -> str:
-    text = Path(_download(f"k8s.io/kubernetes@v{KUBERNETES}")["GoMod"]).read_text()
+    text = Path(download(f"k8s.io/kubernetes@v{KUBERNETES}")["GoMod"]).read_text()
     staging = re.findall(r"^\s*(k8s\.io/[\w-]+) => \./staging/", text, re.MULTILINE)
     go = re.search(r"^go (\S+)$", text, re.MULTILINE)
     etcd = re.search(r"^\s*go\.etcd\.io/etcd/server/v3 (\S+)", text, re.MULTILINE)
@@ -196,92 +211,17 @@ def _kubernetes_go_mod() -> str:
 
 
 def _copy_operator_manifests() -> None:
-    source = Path(_download(_OPERATOR_MODULE)["Dir"]) / "manifests" / "base"
-    with _whole_or_absent(_operator_folder() / "manifests") as output:
-        # Contents without modes: what lies in Go's module cache is read-only.
-        for file in source.rglob("*.yaml"):
-            copy = output / file.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes())
+    source = Path(download(_OPERATOR_MODULE)["Dir"]) / "manifests" / "base"
+    with whole_or_absent(_operator_folder() / "manifests") as output:
+        copy_files(source, output, "*.yaml")
 
 
 def _install(package: str, built_name: str, target: Path, report: Report) -> None:
     with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
-        arguments = ["install", _LINKER_FLAGS, package]
-        _compile(target.name, arguments, report, environment={"GOBIN": scratch})
-        with _whole_or_absent(target) as output:
+        arguments = ["install", LINKER_FLAGS, package]
+        compile_program(target.name, arguments, report, environment={"GOBIN": scratch})
+        with whole_or_absent(target) as output:
             (Path(scratch) / built_name).rename(output)
-
-
-@contextmanager
-def _whole_or_absent(target: Path) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to, which takes its name if the block succeeds."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-        output = Path(aside) / target.name
-        yield output
-        output.rename(target)
-
-
-def _go() -> str:
-    go = shutil.which("go")
-    if go is None:
-        raise BuildError(
-            "`go` is not on the PATH: install Go (the version that Kubernetes "
-            f"{KUBERNETES} asks for, or later), or let KUBEBUILDER_ASSETS name a folder with "
-            "the control plane's programs"
-        )
-    return go
-
-
-def _download(module: str) -> dict[str, str]:
-    done = subprocess.run(
-        [_go(), "mod", "download", "-json", module],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tempfile.gettempdir(),  # outside any module, which might forbid the download
-    )
-    answer: dict[str, str] = json.loads(done.stdout or "{}")
-    if done.returncode or "Error" in answer:
-        raise BuildError(f"cannot download {module}: {answer.get('Error') or done.stderr}")
-    return answer
-
-
-def _compile(
-    name: str,
-    arguments: Sequence[str],
-    report: Report,
-    *,
-    folder: str | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> None:
-    """Run a ``go build`` or ``go install`` at low priority, reporting as packages go by."""
-    verb, *rest = arguments
-    started = reported = time.monotonic()
-    packages = 0
-    tail: collections.deque[str] = collections.deque(maxlen=30)
-    report(f"{name}: building")
-    with subprocess.Popen(
-        ["nice", _go(), verb, "-v", "-trimpath", "-p=2", *rest],
-        cwd=folder,
-        # Without cgo the programs are static, and no C compiler is needed.
-        env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            tail.append(line)
-            packages += " " not in line.strip()
-            now = time.monotonic()
-            if now - reported > _PROGRESS_EVERY_SECONDS:
-                report(f"{name}: {packages} packages compiled after {now - started:.0f} s")
-                reported = now
-    if process.returncode:
-        raise BuildError(f"building {name} failed:\n{''.join(tail)}")
-    report(f"{name}: built in {time.monotonic() - started:.0f} s")
 
 
 def _print_now(line: str) -> None:

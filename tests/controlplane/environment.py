@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 _PORT_VARIABLES = ("MASTER_PORT", "PET_MASTER_PORT")
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
+_SERVICE_URL = re.compile(r"^(https?://)[a-z0-9-]+\.[a-z0-9-]+\.svc(?:\.cluster\.local)?(?=[:/]|$)")
 _LABEL_OR_ANNOTATION = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
@@ -79,11 +80,15 @@ def command_line(
 def _on_loopback(text: str, pod: Pod, job_port: int | None) -> str:
     """Replace ``<service>[:port]``, alone or after an ``=``, where it is one of the pod's job.
 
+    So is the host of a URL that leads to a Service: what serves in this cluster serves on loopback.
     To be done before references are expanded: a pod that is told its own name means the name.
     """
+    text = _SERVICE_URL.sub(rf"\g<1>{LOOPBACK}", text)
     if pod.job_name is None or job_port is None:
         return text
-    host = re.escape(pod.job_name) + r"-(?:master|worker)-\d+"
+    name = re.escape(pod.job_name)
+    # Of a PyTorchJob `<job>-master-0`; of a JobSet `<set>-<job>-<index of the job>-<index of the pod>.<set>`.
+    host = rf"{name}-(?:(?:master|worker)-\d+|[a-z0-9-]+-\d+-\d+\.{name})"
     domain = rf"(?:\.{re.escape(pod.namespace)}(?:\.svc(?:\.cluster\.local)?)?)?"
     return re.sub(
         rf"(^|=){host}{domain}(:\d+)?$",
@@ -105,7 +110,7 @@ def _from_reference(
     source: Mapping[str, Any], container: Container, pod: Pod, read: ReadObject
 ) -> str | None:
     if "fieldRef" in source:
-        return _field(source["fieldRef"]["fieldPath"], pod)
+        return field(source["fieldRef"]["fieldPath"], pod)
     if source.get("resourceFieldRef", {}).get("resource") == "limits.cpu":
         return str(container.processors)
     for kind, key in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
@@ -131,7 +136,7 @@ def _data(kind: str, reference: Mapping[str, Any], pod: Pod, read: ReadObject) -
     return dict(data)
 
 
-def _field(path: str, pod: Pod) -> str:
+def field(path: str, pod: Pod) -> str:
     """Return a field of the pod, by the paths that the downward API offers to variables."""
     if match := _LABEL_OR_ANNOTATION.fullmatch(path):
         values = pod.labels if match[1] == "labels" else pod.annotations

@@ -10,7 +10,9 @@ from kubernetes import client
 
 from tests.controlplane import build, rbac
 from tests.controlplane.cluster import Cluster
+from tests.controlplane.kueue import Kueue, Queue
 from tests.controlplane.plane import ControlPlane
+from tests.controlplane.trainer import Trainer
 from tests.controlplane.waiting import eventually
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from tests.controlplane.nodes import Nodes
 
 _PLANE = pytest.StashKey[ControlPlane]()
+_TRAINER = pytest.StashKey[Trainer]()
+_KUEUE = pytest.StashKey[Kueue]()
 _COUNT = itertools.count()
 
 
@@ -30,6 +34,36 @@ def control_plane(pytestconfig: pytest.Config) -> ControlPlane:
         pytestconfig.stash[_PLANE] = plane
         pytestconfig.add_cleanup(plane.close)
     return pytestconfig.stash[_PLANE]
+
+
+@pytest.fixture(scope="session")
+def trainer(pytestconfig: pytest.Config, control_plane: ControlPlane) -> Trainer:
+    """Trainer and JobSet on the control plane: installed when a test first asks, and from then on there."""
+    if _TRAINER not in pytestconfig.stash:
+        pytestconfig.stash[_TRAINER] = Trainer.start(control_plane)
+    return pytestconfig.stash[_TRAINER]
+
+
+@pytest.fixture(scope="session")
+def kueue(pytestconfig: pytest.Config, control_plane: ControlPlane) -> Kueue:
+    """Kueue on the control plane: installed when a test first asks, and from then on there."""
+    if _KUEUE not in pytestconfig.stash:
+        pytestconfig.stash[_KUEUE] = Kueue.start(control_plane)
+    return pytestconfig.stash[_KUEUE]
+
+
+@pytest.fixture
+def new_queue(kueue: Kueue, admin: client.ApiClient, namespace: str) -> Iterator[Callable[..., Queue]]:
+    """Return a function that makes a LocalQueue with a ClusterQueue of its own, gone after the test."""
+    made: list[Queue] = []
+
+    def make(name: str = "gpus", gpus: int = 2) -> Queue:
+        made.append(Queue(admin, namespace, name, gpus))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        queue.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ One init container is not run but understood: ``init-pytorch``, which the traini
 before each worker, waits until the master's name resolves. No name resolves here, so the worker
 asks whether the master's pod runs.
 
-What a kubelet does and this does not: volumes, probes, life-cycle hooks, resource limits, sidecars
-(init containers that go on), and a message from ``terminationMessagePath``.
+What a kubelet does and this does not: most volumes (see `tests.controlplane.volumes`), probes, life-cycle
+hooks, resource limits, sidecars (init containers that go on), and a message from ``terminationMessagePath``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tests.controlplane.execution import ProcessExecution, ScriptExecution, Star
 from tests.controlplane.images import Image, Invocation, machine_environment
 from tests.controlplane.logs import ContainerLog, NoLogError
 from tests.controlplane.status import PodStatus
+from tests.controlplane.volumes import Mounts
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -71,6 +72,9 @@ class Host(Protocol):
 
     def read_object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         """Read a ConfigMap or Secret. It blocks."""
+
+    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str | None:
+        """Request a token of the pod's service account; None if one is gone. It blocks."""
 
     async def patch_status(self, pod: Pod, status: JSON) -> None:
         """Write a pod's status, unless the pod is gone."""
@@ -262,6 +266,9 @@ class PodWorker:
         port = self._host.job_port(self.pod)
         variables = await asyncio.to_thread(environment, container, self.pod, self._host.read_object, port)
         command = command_line(image.command_of(container), variables, self.pod, port)
+        mounts = Mounts(container, self.pod, self._host)
+        variables = await asyncio.to_thread(mounts.localise_variables, variables)
+        command = await asyncio.to_thread(mounts.localise_command, command)
         if image.script is not None:
             return ScriptExecution(image, Invocation(command, variables), log)
         if not command:
@@ -269,7 +276,7 @@ class PodWorker:
         return ProcessExecution(
             image.localise_command(command),
             {
-                **machine_environment(self._host.folder(self.pod), self.pod.name),
+                **machine_environment(self._host.folder(self.pod), self.pod.host_name),
                 **self._host.environment,
                 **image.environment,
                 **variables,

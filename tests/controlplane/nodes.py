@@ -20,12 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tests.controlplane import scheduler
+from tests.controlplane import failures, scheduler
 from tests.controlplane.images import Image
 from tests.controlplane.kubelet import Fate, PodWorker
 from tests.controlplane.logs import ContainerLog, LogServer, NoLogError
 from tests.controlplane.processes import free_port
-from tests.controlplane.status import disruption, now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -35,23 +34,11 @@ if TYPE_CHECKING:
     from tests.controlplane.pod_api import PodApi
     from tests.controlplane.status import JSON
 
-CUDA_OUT_OF_MEMORY = """\
-Traceback (most recent call last):
-  File "/workspace/train.py", line 83, in <module>
-    loss = criterion(model(images), labels)
-torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.53 GiB. GPU 0 has a total capacity \
-of 15.77 GiB of which 1.12 GiB is free. Including non-PyTorch memory, this process has 14.65 GiB \
-memory in use. Of the allocated memory 13.90 GiB is allocated by PyTorch, and 381.77 MiB is \
-reserved by PyTorch but unallocated. If reserved but unallocated memory is large try setting \
-PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation.
-"""
-
 NODE_NAMES = ("node-0", "node-1")
 GPUS_A_NODE = 64
 
 _API_THREADS = 8
 _CALL_SECONDS = 60.0
-_UNREACHABLE = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
 
 _Result = TypeVar("_Result")
 _logger = logging.getLogger(__name__)
@@ -93,9 +80,9 @@ class Nodes:
         self._pending: dict[str, Pod] = {}  # by UID, oldest first
         self._complaints: dict[str, str] = {}  # what was last said of a pod that has no place
         self._workers: dict[str, PodWorker] = {}  # by UID
-        self._masters: dict[str, PodWorker] = {}  # by their job's UID
+        self._masters: dict[str, PodWorker] = {}  # by their pods' group
         self._lost: dict[str, Pod] = {}  # pods of lost nodes, by UID
-        self._job_ports: dict[str, int] = {}  # by the job's UID
+        self._job_ports: dict[str, int] = {}  # by the pods' group
         self._tasks: set[asyncio.Task[None]] = set()
         self._api = api
         self._api_threads = ThreadPoolExecutor(_API_THREADS, thread_name_prefix="nodes-api")
@@ -106,7 +93,7 @@ class Nodes:
         port = self._call(self._log_server.start(certificate, key))
         for node in self._nodes.values():
             self._api.register_node(node.name, node.labels, node.gpus, port)
-            self._api.patch_node_status(node.name, _readiness("True", "KubeletReady"))
+            self._api.patch_node_status(node.name, failures.readiness("True", "KubeletReady"))
         threading.Thread(
             target=self._api.follow_pods,
             args=(self._on_loop(self._take_up), self._on_loop(self._follow)),
@@ -125,7 +112,7 @@ class Nodes:
         self._loop.close()
         self._api_threads.shutdown(wait=False, cancel_futures=True)
 
-    # What tests do: images
+    # What tests do: images and failures
 
     def add_image(self, name: str, image: Image) -> None:
         """Say what an image's name stands for, from the next container on."""
@@ -139,15 +126,13 @@ class Nodes:
         """Let pulls of an image succeed again; pods that wait for it then start."""
         self._broken_images.discard(name)
 
-    # What tests do: failures
-
-    def kill_for_memory(self, namespace: str, pod: str, container: str = "pytorch") -> None:
+    def kill_for_memory(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Kill a container as the kernel does when it exceeds its memory limit."""
         self._end_container(namespace, pod, container, Fate(137, "OOMKilled"))
 
-    def fail_for_cuda_memory(self, namespace: str, pod: str, container: str = "pytorch") -> None:
+    def fail_for_cuda_memory(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Fail a container as PyTorch does when the GPU's memory does not suffice."""
-        self.crash(namespace, pod, 1, CUDA_OUT_OF_MEMORY, container)
+        self.crash(namespace, pod, 1, failures.CUDA_OUT_OF_MEMORY, container)
 
     def crash(
         self,
@@ -155,12 +140,12 @@ class Nodes:
         pod: str,
         exit_code: int,
         last_words: str,
-        container: str = "pytorch",
+        container: str | None = None,
     ) -> None:
         """End a container with an exit code, after some last words in its log."""
         self._end_container(namespace, pod, container, Fate(exit_code, "Error", last_words))
 
-    def lose_log(self, namespace: str, pod: str, container: str = "pytorch") -> None:
+    def lose_log(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Lose a container's log, as when its node cleans up: asking for it then is an error."""
         self._call(self._lose_log(namespace, pod, container))
 
@@ -171,9 +156,7 @@ class Nodes:
     def preempt(self, namespace: str, pod: str) -> None:
         """Delete a pod as kube-scheduler does to make room for one of higher priority."""
         found = self._call(self._find_pod(namespace, pod))
-        message = "default-scheduler: preempting to accommodate a higher priority pod"
-        condition = disruption("PreemptionByScheduler", message)
-        self._api.patch_status(found, {"conditions": [condition]})
+        self._api.patch_status(found, {"conditions": [failures.preempted()]})
         self._api.delete(found)
 
     def lose(self, node: str) -> None:
@@ -183,18 +166,16 @@ class Nodes:
         as after the five minutes that it usually takes: the default of ``tolerationSeconds``.
         """
         pods = self._call(self._lose(node))
-        self._api.patch_node_status(node, _readiness("Unknown", "NodeStatusUnknown"))
-        self._api.patch_node(node, {"taints": [_UNREACHABLE]})
-        condition = disruption("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
-        not_ready = {"type": "Ready", "status": "False", "lastTransitionTime": now()}
+        self._api.patch_node_status(node, failures.readiness("Unknown", "NodeStatusUnknown"))
+        self._api.patch_node(node, {"taints": [failures.UNREACHABLE]})
         for pod in pods:
-            self._api.patch_status(pod, {"conditions": [condition, not_ready]})
+            self._api.patch_status(pod, {"conditions": failures.lost()})
             self._api.delete(pod)
 
     def recover(self, node: str) -> None:
         """Bring a lost node back: its kubelet removes the pods that were deleted meanwhile."""
         self._api.patch_node(node, {"taints": None})
-        self._api.patch_node_status(node, _readiness("True", "KubeletReady"))
+        self._api.patch_node_status(node, failures.readiness("True", "KubeletReady"))
         for pod in self._call(self._recover(node)):
             self._api.delete(pod, grace_seconds=0)
 
@@ -224,16 +205,16 @@ class Nodes:
         return self._images.get(name, _THE_MACHINE)
 
     def job_port(self, pod: Pod) -> int | None:
-        if pod.job_name is None or pod.owner_uid is None:
+        if pod.job_name is None or pod.group is None:
             return None
-        while pod.owner_uid not in self._job_ports:
+        while pod.group not in self._job_ports:
             port = free_port()
             if port not in self._job_ports.values():
-                self._job_ports[pod.owner_uid] = port
-        return self._job_ports[pod.owner_uid]
+                self._job_ports[pod.group] = port
+        return self._job_ports[pod.group]
 
     def master_runs(self, pod: Pod) -> bool:
-        master = self._masters.get(pod.owner_uid or "")
+        master = self._masters.get(pod.group or "")
         return master is not None and master.status.phase != "Pending"
 
     def folder(self, pod: Pod) -> Path:
@@ -241,6 +222,9 @@ class Nodes:
 
     def read_object(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
         return self._api.read_object(kind, namespace, name)
+
+    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str | None:
+        return self._api.request_token(pod, audience, seconds)
 
     async def patch_status(self, pod: Pod, status: JSON) -> None:
         await self._request(self._api.patch_status, pod, status)
@@ -275,8 +259,8 @@ class Nodes:
             node.pods[pod.uid] = pod
             worker = self._workers[pod.uid] = PodWorker(pod, self)
             worker.life.add_done_callback(self._note_failure)
-            if pod.is_master and pod.owner_uid is not None:
-                self._masters[pod.owner_uid] = worker
+            if pod.is_master and pod.group is not None:
+                self._masters[pod.group] = worker
         if worker is not None and pod.grace_seconds is not None:
             worker.delete(pod.grace_seconds)
 
@@ -290,10 +274,10 @@ class Nodes:
         if worker is None:
             return
         self._spawn(worker.vanish())
-        job = worker.pod.owner_uid
-        if job is not None and not any(w.pod.owner_uid == job for w in self._workers.values()):
-            self._job_ports.pop(job, None)
-            self._masters.pop(job, None)
+        group = worker.pod.group
+        if group is not None and not any(w.pod.group == group for w in self._workers.values()):
+            self._job_ports.pop(group, None)
+            self._masters.pop(group, None)
 
     def _schedule(self) -> None:
         for pod in list(self._pending.values()):
@@ -304,32 +288,27 @@ class Nodes:
                 self._spawn(self._bind(pod, choice))
             elif self._complaints.get(pod.uid) != choice:
                 self._complaints[pod.uid] = choice
-                condition = {
-                    "type": "PodScheduled",
-                    "status": "False",
-                    "reason": "Unschedulable",
-                    "message": choice,
-                    "lastTransitionTime": now(),
-                }
-                self._spawn(self.patch_status(pod, {"conditions": [condition]}))
+                self._spawn(self.patch_status(pod, {"conditions": [failures.unschedulable(choice)]}))
 
     async def _bind(self, pod: Pod, node: scheduler.Node) -> None:
         if not await self._request(self._api.bind, pod, node.name):
             node.pods.pop(pod.uid, None)
 
-    # Failures, on the loop
+    # On the loop
 
-    def _end_container(self, namespace: str, pod: str, container: str, fate: Fate) -> None:
+    def _end_container(self, namespace: str, pod: str, container: str | None, fate: Fate) -> None:
         async def end() -> None:
-            self._worker(namespace, pod).end_container(container, fate)
+            worker = self._worker(namespace, pod)
+            worker.end_container(container or worker.pod.containers[0].name, fate)
 
         self._call(end())
 
     async def _evict(self, namespace: str, pod: str, message: str) -> None:
         self._worker(namespace, pod).evict(message)
 
-    async def _lose_log(self, namespace: str, pod: str, container: str) -> None:
-        status = self._worker(namespace, pod).status.find(container)
+    async def _lose_log(self, namespace: str, pod: str, container: str | None) -> None:
+        worker = self._worker(namespace, pod)
+        status = worker.status.find(container or worker.pod.containers[0].name)
         if status is None or status.log is None:
             raise ValueError(f"container {container} of pod {namespace}/{pod} has no log yet")
         status.has_lost_log = True
@@ -378,8 +357,6 @@ class Nodes:
             raise ConnectionAbortedError(f"the node of pod {pod} is lost")
         return worker.find_log(container, previous)
 
-    # The loop
-
     def _worker(self, namespace: str, name: str) -> PodWorker:
         for worker in self._workers.values():
             if (worker.pod.namespace, worker.pod.name) == (namespace, name):
@@ -420,8 +397,3 @@ class Nodes:
 
 
 _THE_MACHINE = Image()
-
-
-def _readiness(status: str, reason: str) -> JSON:
-    condition = {"type": "Ready", "status": status, "reason": reason, "lastTransitionTime": now()}
-    return {"conditions": [condition]}

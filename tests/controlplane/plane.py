@@ -33,6 +33,7 @@ _START_SECONDS = 120.0  # an upper bound for a machine under heavy load; 10 is u
 _CONTROLLERS = (
     "deployment-controller",
     "garbage-collector-controller",
+    "job-controller",
     "namespace-controller",
     "replicaset-controller",
     "root-ca-certificate-publisher-controller",
@@ -55,6 +56,7 @@ class ControlPlane:
         self.controller_manager = self._make_controller_manager(programs)
         self.operator = TrainingOperator(programs.training_operator, programs.operator_manifests, self)
         self.nodes: Nodes
+        self._added: list[Program] = []
 
     @classmethod
     def start(cls, programs: Programs) -> ControlPlane:
@@ -74,8 +76,18 @@ class ControlPlane:
     def close(self) -> None:
         """End all programs and pods, and delete their data."""
         self._closing.close()
-        for program in (self.etcd, self.api_server, self.controller_manager, self.operator.program):
+        own = (self.etcd, self.api_server, self.controller_manager, self.operator.program)
+        for program in (*own, *self._added):
             program.stop()  # dead already, but not yet waited for
+
+    def add(self, program: Program) -> None:
+        """Let a program end with the control plane."""
+        self._added.append(program)
+
+    def restart_controller_manager(self) -> None:
+        """Let the garbage collector learn of new kinds at once; by itself it looks every 30 s."""
+        self.controller_manager.stop()
+        self.controller_manager.start()
 
     @property
     def certificate_authority(self) -> Path:
@@ -188,7 +200,9 @@ class ControlPlane:
             "--service-cluster-ip-range=10.0.0.0/24",
             "--authorization-mode=RBAC",
             f"--token-auth-file={tokens}",
-            "--service-account-issuer=https://kubernetes.default.svc",
+            # Trainer's status server looks up here who signs tokens, so the names must lead to this server.
+            f"--service-account-issuer={self.url}",
+            f"--service-account-jwks-uri={self.url}/openid/v1/jwks",
             # The server makes its TLS key at its start, before it reads these. One key is enough.
             f"--service-account-key-file={self.certificate_key}",
             f"--service-account-signing-key-file={self.certificate_key}",

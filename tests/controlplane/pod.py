@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 GPU = "nvidia.com/gpu"
 PROCESSORS_A_NODE = 64
 _JOB_NAME_LABEL = "training.kubeflow.org/job-name"
+_JOBSET = "jobset.sigs.k8s.io/"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Container:
     gpus: int
     processors: int
     """The limit of `cpu`, rounded up as the downward API shows it; without one the node's."""
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """Where volumes are mounted: their names, by path."""
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Container:
@@ -46,6 +49,7 @@ class Container:
             falls_back_to_logs=manifest.get("terminationMessagePolicy") == "FallbackToLogsOnError",
             gpus=int(limits.get(GPU, 0)),
             processors=ceil(parse_quantity(limits.get("cpu", PROCESSORS_A_NODE))),
+            mounts={mount["mountPath"]: mount["name"] for mount in manifest.get("volumeMounts") or ()},
         )
 
 
@@ -68,6 +72,9 @@ class Pod:
     phase: str
     grace_seconds: float | None
     """None until the pod is being deleted."""
+    host_name: str
+    volumes: Mapping[str, Mapping[str, Any]]
+    """By name, as in the manifest."""
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Pod:
@@ -90,12 +97,25 @@ class Pod:
             owner_uid=next(owners, None),
             phase=manifest.get("status", {}).get("phase", "Pending"),
             grace_seconds=metadata.get("deletionGracePeriodSeconds", 0) if is_deleting else None,
+            host_name=spec.get("hostname", metadata["name"]),
+            volumes={volume["name"]: volume for volume in spec.get("volumes") or ()},
         )
 
     @property
     def job_name(self) -> str | None:
-        """The training job that it belongs to, if any."""
-        return self.labels.get(_JOB_NAME_LABEL)
+        """The PyTorchJob or JobSet that it belongs to, if any: the names of its peers begin so."""
+        return self.labels.get(_JOB_NAME_LABEL) or self.labels.get(f"{_JOBSET}jobset-name")
+
+    @property
+    def group(self) -> str | None:
+        """What the pods that train together have in common, and no other pod.
+
+        A PyTorchJob's UID; or a JobSet's, with the number of the attempt, for a JobSet that starts again
+        may do so before the pods of its last attempt are gone.
+        """
+        if jobset := self.labels.get(f"{_JOBSET}jobset-uid"):
+            return f"{jobset}/{self.labels.get(f'{_JOBSET}restart-attempt', '0')}"
+        return self.owner_uid
 
     @property
     def gpus(self) -> int:

@@ -106,6 +106,27 @@ class PodApi:
                 return None
             raise
 
+    def request_token(self, pod: Pod, audience: str | None, seconds: int) -> str | None:
+        """Return a token of the pod's service account that is bound to the pod; None if one is gone."""
+        path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{pod.service_account}/token"
+        reference = {"kind": "Pod", "apiVersion": "v1", "name": pod.name, "uid": pod.uid}
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {
+                "audiences": [audience] if audience else [],
+                "expirationSeconds": seconds,
+                "boundObjectRef": reference,
+            },
+        }
+        try:
+            return str(self._request("POST", path, body)["status"]["token"])
+        except ApiError as error:
+            # Nothing is made in a namespace that is going, and the pod goes with it.
+            if error.status in _IS_GONE or "being terminated" in str(error):
+                return None
+            raise
+
     def follow_pods(self, on_all: Callable[[list[Pod]], None], on_change: Callable[[str, Pod], None]) -> None:
         """Tell which pods there are, then each change, until closed.
 

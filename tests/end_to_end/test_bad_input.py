@@ -17,13 +17,16 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 FILES = {
-    "empty": ("", "must hold a PyTorchJob"),
+    "empty": ("", "must hold a PyTorchJob or a TrainJob"),
     "no YAML": ("a: b: c", "must be YAML"),
     "no text": (b"\xff\xfe\x00", "FILE"),
     "a list": ("- 1\n- 2\n", "must hold one object"),
-    "another kind": ("apiVersion: v1\nkind: Pod\n", "only a PyTorchJob"),
-    "two objects": ("kind: Pod\n---\nkind: Service\n", "must hold a PyTorchJob"),
-    "two jobs": ("kind: PyTorchJob\n---\nkind: PyTorchJob\n", "holds 2 PyTorchJobs"),
+    "another kind": (
+        "apiVersion: v1\nkind: Pod\n",
+        "must be that of a PyTorchJob of kubeflow.org/v1, or of a TrainJob",
+    ),
+    "two objects": ("kind: Pod\n---\nkind: Service\n", "must hold a PyTorchJob or a TrainJob"),
+    "two jobs": ("kind: PyTorchJob\n---\nkind: PyTorchJob\n", "holds 2 jobs"),
     "a billion laughs": (LAUGHS, "at most 100000 values"),
     "a job within itself": ("kind: PyTorchJob\nspec: &s {a: *s}\n", "nested at most 100 deep"),
     "a date that is none": ("kind: PyTorchJob\nx: 2001-99-99\n", "must be YAML"),

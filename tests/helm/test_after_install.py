@@ -23,7 +23,7 @@ def test_notes_name_the_next_commands():
     assert f"helm test {RELEASE} -n {NAMESPACE}" in text
     assert "autotuner.dev/target=" in text
     assert "every namespace" in text
-    assert "WARNING: this cluster serves no PyTorchJob" in text
+    assert "WARNING: this cluster does not serve PyTorchJobs" in text
 
 
 def test_notes_of_a_namespaced_release_use_its_namespace():

@@ -5,13 +5,10 @@ import pytest
 from tests.helm.chart import FULLNAME, NAMESPACE, daemon_file, find, one, pod_spec, render
 
 CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding"}
-JOBS_AND_PODS = [
-    ("pytorchjobs", "get"),
-    ("pytorchjobs", "list"),
-    ("pytorchjobs", "watch"),
-    ("pytorchjobs", "create"),
-    ("pytorchjobs", "patch"),
-    ("pytorchjobs", "delete"),
+PYTORCHJOBS = [("pytorchjobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")]
+TRAINJOBS = [("trainjobs", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")]
+RUNTIMES = [("trainingruntimes", "get"), ("clustertrainingruntimes", "get")]
+PODS = [
     ("pods", "list"),
     ("pods/log", "get"),
     ("configmaps", "get"),
@@ -20,6 +17,7 @@ JOBS_AND_PODS = [
     ("events", "create"),
     ("events", "patch"),
 ]
+JOBS_AND_PODS = [*PYTORCHJOBS, *PODS]
 REASONS = [("events", "list")]
 """A tuning does without them: then it says less about what holds trials up."""
 LEASES = [("leases", "get"), ("leases", "create"), ("leases", "update")]
@@ -32,7 +30,7 @@ def test_namespaced_mode_has_rights_in_these_namespaces_and_nowhere_else():
     assert [d["metadata"]["namespace"] for d in roles] == ["team-a", "team-b"]
     assert [d["metadata"]["namespace"] for d in bindings] == ["team-a", "team-b"]
     for role, binding in zip(roles, bindings, strict=True):
-        assert role["rules"] == one(render(), "ClusterRole")["rules"]
+        assert rights_of([role]) == rights_of([one(render(), "ClusterRole")]) - {RUNTIMES[1]}
         assert binding["roleRef"] == {
             "apiGroup": "rbac.authorization.k8s.io",
             "kind": "Role",
@@ -90,8 +88,33 @@ def rights_of(documents):
 
 
 def test_rights_are_these_and_no_others():
-    assert rights_of(render()) == {*JOBS_AND_PODS, *REASONS, *LEASES}
-    assert rights_of(render(namespaces=["a"])) == {*JOBS_AND_PODS, *REASONS, *LEASES}
+    own = {*JOBS_AND_PODS, *TRAINJOBS, *REASONS, *LEASES}
+    assert rights_of(render()) == {*own, *RUNTIMES}
+    # A Role cannot name what belongs to no namespace.
+    assert rights_of(render(namespaces=["a"])) == {*own, RUNTIMES[0]}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "rights"),
+    [(["PyTorchJob"], PYTORCHJOBS), (["TrainJob"], [*TRAINJOBS, *RUNTIMES])],
+)
+def test_a_kind_that_is_not_tuned_comes_with_no_rights(kinds, rights):
+    documents = render(kinds=kinds)
+    assert rights_of(documents) == {*PODS, *REASONS, *LEASES, *rights}
+    assert f"kinds:\n- {kinds[0]}\n" in daemon_file(documents)
+
+
+def test_a_namespaced_controller_may_read_cluster_runtimes_if_it_is_told_to_and_nothing_else():
+    documents = render(namespaces=["a"], rbac={"clusterTrainingRuntimes": True})
+    assert one(documents, "ClusterRole", f"{FULLNAME}-runtimes")["rules"] == [
+        {
+            "apiGroups": ["trainer.kubeflow.org"],
+            "resources": ["clustertrainingruntimes"],
+            "verbs": ["get"],
+        }
+    ]
+    only = render(namespaces=["a"], kinds=["PyTorchJob"], rbac={"clusterTrainingRuntimes": True})
+    assert not CLUSTER_SCOPED & {d["kind"] for d in only}
 
 
 def test_extra_rules_are_added_to_them():

@@ -180,7 +180,8 @@ def test_chart_and_program_have_one_version():
 
 def test_settings_that_the_chart_writes_itself_are_not_in_config():
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["config"]["properties"]
-    derived = {"namespaces", "leader_election", "lease_name", "lease_namespace", "http_port", "config_file"}
+    written = ("namespaces", "kinds", "leader_election", "lease_name", "lease_namespace", "http_port")
+    derived = {*written, "config_file"}
     assert set(schema) == {setting.name for setting in settings()} - derived
 
 

@@ -9,6 +9,7 @@ from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
 from autotuner.controller.controller import Controller
 from autotuner.controller.metrics import Metrics
+from autotuner.job.pytorchjob import PYTORCHJOB
 from tests.contract.suite import REPORTS, manifest
 from tests.unit.fake_api_server import FakeServer
 
@@ -68,19 +69,21 @@ def trial(*conditions):
 
 def test_a_job_that_is_not_registered_is_nobodys_business(world):
     controller, _ = world({})
-    controller.on_job("ADDED", {"metadata": {"name": "other", "namespace": "ns", "annotations": {}}})
-    controller.on_job("ADDED", {"metadata": {"name": "bare", "namespace": "ns"}})
+    controller.on_job(
+        PYTORCHJOB, "ADDED", {"metadata": {"name": "other", "namespace": "ns", "annotations": {}}}
+    )
+    controller.on_job(PYTORCHJOB, "ADDED", {"metadata": {"name": "bare", "namespace": "ns"}})
     assert len(controller.queue) == 0
 
 
 def test_our_own_status_is_no_news_and_a_users_edit_is(world):
     controller, _ = world({})
-    controller.on_job("ADDED", job())
-    assert controller.queue.take() == "ns/digits"
-    controller.queue.done("ns/digits")
-    controller.on_job("MODIFIED", job(**{keys.PHASE: "Searching"}))
+    controller.on_job(PYTORCHJOB, "ADDED", job())
+    assert controller.queue.take() == "pytorchjobs/ns/digits"
+    controller.queue.done("pytorchjobs/ns/digits")
+    controller.on_job(PYTORCHJOB, "MODIFIED", job(**{keys.PHASE: "Searching"}))
     assert len(controller.queue) == 0
-    controller.on_job("MODIFIED", job(**{keys.PREFIX + "paused": "true"}))
+    controller.on_job(PYTORCHJOB, "MODIFIED", job(**{keys.PREFIX + "paused": "true"}))
     assert len(controller.queue) == 1
 
 
@@ -97,25 +100,25 @@ def test_our_own_status_is_no_news_and_a_users_edit_is(world):
 )
 def test_a_trials_end_is_news_at_once_and_its_begin_can_wait_for_the_next_poll(world, before, after, is_news):
     controller, _ = world({})
-    controller.on_trial("ADDED", trial(*before))
+    controller.on_trial(PYTORCHJOB, "ADDED", trial(*before))
     if len(controller.queue):
         controller.queue.done(controller.queue.take())
-    controller.on_trial("MODIFIED", trial(*after))
+    controller.on_trial(PYTORCHJOB, "MODIFIED", trial(*after))
     assert bool(len(controller.queue)) is is_news
 
 
 def test_a_trial_that_somebody_else_deleted_is_news(world):
     controller, _ = world({})
-    controller.on_trial("ADDED", trial())
+    controller.on_trial(PYTORCHJOB, "ADDED", trial())
     assert len(controller.queue) == 0
-    controller.on_trial("DELETED", trial())
-    assert controller.queue.take() == "ns/digits"
+    controller.on_trial(PYTORCHJOB, "DELETED", trial())
+    assert controller.queue.take() == "pytorchjobs/ns/digits"
 
 
 def test_a_job_that_cannot_be_read_is_told_so(world):
     malformed = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", **job(), "spec": {}}
     controller, requests = world(malformed)
-    controller.on_job("ADDED", malformed)
+    controller.on_job(PYTORCHJOB, "ADDED", malformed)
     controller.work_once()
     patches = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
     assert patches[0]["metadata"]["annotations"][keys.PHASE] == "Invalid"
@@ -168,16 +171,16 @@ def cluster():
 
 def test_a_job_that_fails_at_the_head_of_the_line_does_not_hold_up_the_others(cluster):
     controller = cluster.controller
-    controller.on_trial("ADDED", trial())
+    controller.on_trial(PYTORCHJOB, "ADDED", trial())
     for name in ("first", "second"):
-        controller.on_job("ADDED", cluster.jobs[name])
+        controller.on_job(PYTORCHJOB, "ADDED", cluster.jobs[name])
         controller.work_once()
     assert cluster.started() == []
 
     cluster.broken = {"first"}
     cluster.jobs["first"]["metadata"]["generation"] = 2
-    controller.on_job("MODIFIED", cluster.jobs["first"])
-    controller.on_trial("DELETED", trial())
+    controller.on_job(PYTORCHJOB, "MODIFIED", cluster.jobs["first"])
+    controller.on_trial(PYTORCHJOB, "DELETED", trial())
     while len(controller.queue):
         controller.work_once()
     assert cluster.started() == ["second"]

@@ -181,3 +181,28 @@ def test_a_whole_run_without_the_metric_takes_nothing_from_an_earlier_run(logs):
     again = replace(pod("t-master-0"), uid="second")
     world.texts["t-master-0"] = ["nothing"]
     assert world.read([again], "Succeeded").outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(("value", "outcome"), [("0.95", Outcome.REACHED), ("0.5", Outcome.LOST)])
+def test_a_pod_that_is_gone_is_not_asked_and_what_was_read_of_it_counts(logs, value, outcome):
+    world = logs(made(workers=1))
+    world.texts = {"t-master-0": [line(value)]}
+    assert world.read(["t-master-0"]).measurements == (Measurement(1, float(value)),)
+    asked = len(world.asked())
+    world.status = {"t-master-0": 404}
+    gone = replace(pod("t-master-0"), is_gone=True)
+    assert world.read([gone], "Succeeded").outcome is outcome
+    assert len(world.asked()) == asked
+
+
+def test_a_pod_that_was_gone_before_its_log_was_read_is_no_proof_of_a_missing_metric(logs):
+    gone = replace(pod("t-master-0"), is_gone=True)
+    assert logs(made(workers=1)).read([gone], "Succeeded").outcome is Outcome.LOST
+
+
+def test_of_a_container_that_was_started_again_the_log_before_that_is_read(logs):
+    world = logs(made(workers=1))
+    world.texts = {"t-master-0": [METRIC]}
+    world.read([pod("t-master-0")])
+    world.read([replace(pod("t-master-0"), restarts=1)])
+    assert ["previous" in query for _, _, query, *_ in world.server.requests] == [False, True]

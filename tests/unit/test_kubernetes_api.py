@@ -8,6 +8,8 @@ from autotuner import __version__, keys
 from autotuner.backends.kubernetes import RequestFailed
 from autotuner.backends.kubernetes.api import jobs_path
 from autotuner.controller.informers import Informers
+from autotuner.job.kinds import KINDS
+from autotuner.job.pytorchjob import PYTORCHJOB
 from tests.controlplane.waiting import eventually
 from tests.unit.fake_api_server import FakeServer
 
@@ -114,7 +116,13 @@ def test_a_watch_that_is_too_old_is_listed_again(serve, how):
         return (200, {}, gone()) if how == "event" else (410, {}, b'{"message": "too old"}')
 
     server, seen = serve(answer), []
-    watches = Informers(server.api(), (), lambda kind, item: seen.append((kind, item)), lambda *_: None)
+    watches = Informers(
+        server.api(),
+        (),
+        lambda _kind, change, item: seen.append((change, item)),
+        lambda *_: None,
+        [PYTORCHJOB],
+    )
     watches.start()
     try:
         eventually(lambda: len([r for r in server.requests if "watch" not in r[2]]) >= 4)
@@ -128,7 +136,7 @@ def test_a_server_that_fails_is_not_asked_in_a_busy_loop(serve):
     server = serve(
         lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
     )
-    watches = Informers(server.api(), (), lambda *_: None, lambda *_: None)
+    watches = Informers(server.api(), (), lambda *_: None, lambda *_: None, [PYTORCHJOB])
     watches.start()
     try:
         eventually(lambda: len([r for r in server.requests if "watch" in r[2]]) >= 4)
@@ -138,11 +146,34 @@ def test_a_server_that_fails_is_not_asked_in_a_busy_loop(serve):
     assert len([r for r in server.requests if "watch" in r[2]]) <= 8
 
 
+def test_a_kind_that_is_not_served_holds_nothing_up_and_is_picked_up_once_it_is(serve):
+    served = []
+
+    def answer(_method, path, query):
+        if "trainjobs" in path and not served:
+            return 404, {}, b'{"message": "the server could not find the requested resource"}'
+        return (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
+
+    seen = []
+    watches = Informers(
+        serve(answer).api(), (), lambda kind, *_: seen.append(kind.name), lambda *_: None, KINDS
+    )
+    watches.start()
+    try:
+        eventually(lambda: watches.have_synced and "PyTorchJob" in seen)
+        assert [kind.name for kind in watches.absent] == ["TrainJob"]
+        served.append(True)
+        eventually(lambda: "TrainJob" in seen)
+        eventually(lambda: not watches.absent)
+    finally:
+        watches.stop()
+
+
 def test_jobs_are_watched_by_their_metadata_and_trials_whole(serve):
     server = serve(
         lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
     )
-    watches = Informers(server.api(), ("a",), lambda *_: None, lambda *_: None)
+    watches = Informers(server.api(), ("a",), lambda *_: None, lambda *_: None, [PYTORCHJOB])
     watches.start()
     try:
         eventually(lambda: len(server.requests) >= 4)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
+from autotuner.job.pytorchjob import PYTORCHJOB
 from tests.builders import manifest, replica
 
 
@@ -19,5 +20,6 @@ from tests.builders import manifest, replica
 )
 def test_the_processes_of_a_pod_are_told_as_the_operator_tells_them(fields, expected):
     made = manifest(worker=replica(), **fields)
-    found = pods(made, Surroundings(Path(), {}), port=1)
+    plans = PYTORCHJOB.pod_plans(made, LOOPBACK, port=1)
+    found = pods(plans, made["metadata"], Surroundings(Path(), {}))
     assert [pod.environment["PET_NPROC_PER_NODE"] for pod in found] == [expected] * 2

@@ -271,7 +271,8 @@ WRONG = {
     "retried_at": ["", "yesterday", "2026-11-25T20:00:00", "20:00"],
     "seed": ["", "-1", "1.5", "x"],
     "paused": ["", "yes", "on", "2", "tRUE", "01"],
-    "apply": ["", "no", "off", "-1", "true false"],
+    "apply": ["", "no", "off", "-1", "true false", "Patch"],
+    "apply_as": ["", "Large", "-a", "a" * 51, "1a", "a/b"],
 }
 
 

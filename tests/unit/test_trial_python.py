@@ -10,6 +10,7 @@ import pytest
 from autotuner.backends.local.pods import Surroundings, pods
 from autotuner.cli.trial_python import Tool, program, trial_path
 from autotuner.errors import InvalidJob
+from autotuner.job.pytorchjob import PYTORCHJOB
 from tests.builders import manifest
 
 
@@ -69,5 +70,9 @@ def test_without_any_other_python_the_tools_own_is_better_than_none(machine, tmp
 def test_where_there_is_no_python_but_a_python3_a_command_python_runs_that(machine, tmp_path):
     chosen = program(path(machine["debian"]))
     assert chosen == str(machine["debian"] / "python3")
-    (process,) = pods(manifest(), Surroundings(tmp_path, {}, python=chosen), 1)
+    (process,) = pods(
+        PYTORCHJOB.pod_plans(manifest(), "127.0.0.1", 1),
+        manifest()["metadata"],
+        Surroundings(tmp_path, {}, python=chosen),
+    )
     assert process.command == (chosen, "train.py")

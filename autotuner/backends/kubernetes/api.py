@@ -20,11 +20,14 @@ from kubernetes import client, config
 
 import autotuner
 from autotuner.errors import BackendError, InvalidConfiguration
+from autotuner.job.kind import JobKind
+from autotuner.job.pytorchjob import PYTORCHJOB
+from autotuner.job.training_runtime import API_VERSION as RUNTIMES
+from autotuner.job.training_runtime import CLUSTER_KIND, RuntimeReference
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
 
-JOBS: Final = "/apis/kubeflow.org/v1"
 CORE: Final = "/api/v1"
 LEASES: Final = "/apis/coordination.k8s.io/v1"
 
@@ -199,9 +202,21 @@ def current_namespace(context: str | None = None) -> str:
     return str((chosen or {}).get("context", {}).get("namespace") or "default")
 
 
-def jobs_path(namespace: str | None, name: str | None = None) -> str:
-    """Return the path of one PyTorchJob, of those of a namespace, or of all (namespace None)."""
-    return _path(JOBS, namespace, "pytorchjobs", name)
+def group_path(kind: JobKind) -> str:
+    """Return the path of a kind's API group and version."""
+    return f"/apis/{kind.api_version}"
+
+
+def jobs_path(namespace: str | None, name: str | None = None, kind: JobKind = PYTORCHJOB) -> str:
+    """Return the path of one job of a kind, of those of a namespace, or of all (namespace None)."""
+    return _path(group_path(kind), namespace, kind.plural, name)
+
+
+def runtime_path(reference: RuntimeReference, namespace: str) -> str:
+    """Return the path of a training runtime; `namespace` is that of the job that refers to it."""
+    is_of_cluster = reference.kind == CLUSTER_KIND
+    plural = f"{reference.kind.lower()}s"
+    return _path(f"/apis/{RUNTIMES}", None if is_of_cluster else namespace, plural, reference.name)
 
 
 def core_path(namespace: str, kind: str, name: str | None = None) -> str:

@@ -36,7 +36,8 @@ class PodStatus:
     outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
     node lost. `is_deleted_first` says that the pod was told to go before its process ended. `stuck` says
     what keeps a pod from starting. `has_sidecars` says that other containers run beside
-    the training container, and may go on after its end.
+    the training container, and may go on after its end. `restarts` is how often its container, and `attempt`
+    how often the whole trial was started again by Kubernetes. A pod that `is_gone` is as it was last seen.
     """
 
     name: str
@@ -54,6 +55,9 @@ class PodStatus:
     is_deleted_first: bool = False
     stuck: Stuck | None = None
     has_sidecars: bool = False
+    restarts: int = 0
+    attempt: int = 0
+    is_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

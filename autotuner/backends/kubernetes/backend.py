@@ -1,4 +1,4 @@
-"""Trials as PyTorchJobs: the backend of the controller.
+"""Trials as jobs of the kind of the registered one: the backend of the controller.
 
 The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger's
 ConfigMaps (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
@@ -134,7 +134,7 @@ class KubernetesBackend:
         return Observation(recorded, live, problems, held_up, [*map(str, job.warnings)])
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
-        """Create the trial's PyTorchJob.
+        """Create the trial's job.
 
         Raises:
             BackendError: If the cluster refuses or does not answer; Conflict, if the name is taken.
@@ -142,7 +142,7 @@ class KubernetesBackend:
         manifest = trial_manifest(job, suggestion)
         created: Mapping[str, Any]
         try:
-            created = self._api.create(jobs_path(job.namespace), manifest)
+            created = self._api.create(_path(job), manifest)
         except RequestFailed as error:
             if not error.is_conflict:
                 raise
@@ -158,7 +158,7 @@ class KubernetesBackend:
         ledger.write(trial)
 
     def stop(self, job: Job, number: int) -> None:
-        """Delete the trial's PyTorchJob; the garbage collector ends its pods."""
+        """Delete the trial's job; the garbage collector ends its pods."""
         view = self._views.get(job.uid)
         name = keys.trial_name(job.name, job.uid, number)
         found = (view.trials.get(number) if view is not None else None) or self._find(job, name)
@@ -185,7 +185,7 @@ class KubernetesBackend:
                 metadata["resourceVersion"] = mapping(job.manifest.get("metadata")).get("resourceVersion")
                 patch["spec"] = dict(changed_spec)
             try:
-                self._api.patch(jobs_path(job.namespace, job.name), patch)
+                self._api.patch(_path(job, job.name), patch)
             except RequestFailed as error:
                 if error.is_not_found:
                     return
@@ -193,8 +193,33 @@ class KubernetesBackend:
         for event in events:
             emit(self._api, job, event, self._clock())
 
+    def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
+        """Create the job that the answer makes.
+
+        Raises:
+            Conflict: If its name is taken by another, or by the job of an earlier answer.
+        """
+        try:
+            self._api.create(_path(job), answered)
+        except RequestFailed as error:
+            if not error.is_conflict:
+                raise
+            self._check_answer(job, answered)
+
+    def _check_answer(self, job: Job, answered: Mapping[str, Any]) -> None:
+        name = name_of(answered)
+        found, where = self._find(job, name), f"{job.kind.name} {job.namespace}/{name}"
+        if found is None:
+            raise BackendError(f"{where} was there a moment ago, and is gone; come again")
+        there, wanted = (mapping(mapping(o.get("metadata")).get("annotations")) for o in (found, answered))
+        remedy = f"remove it, or name another in {keys.PREFIX}apply-as"
+        if there.get(keys.ANSWER_OF) != job.uid:
+            raise Conflict(f"{where} exists, and is not of {job.name}'s answer: {remedy}")
+        if there.get(keys.SUGGESTION) != wanted.get(keys.SUGGESTION):
+            raise Conflict(f"{where} is of an earlier answer of {job.name}: {remedy}")
+
     def existing(self, job: Job) -> Sequence[int]:
-        """Return the numbers of the job's PyTorchJobs that are trials."""
+        """Return the numbers of the job's trials."""
         return sorted(self._list_trials(job))
 
     # --- trials ----------------------------------------------------------------------------------------
@@ -211,7 +236,7 @@ class KubernetesBackend:
         return view
 
     def _list_trials(self, job: Job) -> dict[int, Mapping[str, Any]]:
-        found = self._api.list(jobs_path(job.namespace), labelSelector=f"{keys.TRIAL_JOB_UID}={job.uid}")
+        found = self._api.list(_path(job), labelSelector=f"{keys.TRIAL_JOB_UID}={job.uid}")
         trials: dict[int, Mapping[str, Any]] = {}
         for item in entries(found.get("items")):
             # Labels can be copied by anybody; a trial of ours has the owner and the name as well.
@@ -226,19 +251,19 @@ class KubernetesBackend:
     def _existing_trial(self, job: Job, name: str) -> Mapping[str, Any]:
         found = self._find(job, name)
         if found is None:
-            raise BackendError(f"PyTorchJob {name} was there a moment ago, and is gone; come again")
+            raise BackendError(f"{job.kind.name} {name} was there a moment ago, and is gone; come again")
         if not _is_ours(found, job):
             raise Conflict(
-                f"PyTorchJob {job.namespace}/{name} exists, and is no trial of {job.name}:"
+                f"{job.kind.name} {job.namespace}/{name} exists, and is no trial of {job.name}:"
                 " remove or rename it, for the trial needs its name"
             )
         if "deletionTimestamp" in mapping(found.get("metadata")):
-            raise BackendError(f"PyTorchJob {name} is being deleted; come again")
+            raise BackendError(f"{job.kind.name} {name} is being deleted; come again")
         return found
 
     def _find(self, job: Job, name: str) -> Mapping[str, Any] | None:
         try:
-            return self._api.get(jobs_path(job.namespace, name))
+            return self._api.get(_path(job, name))
         except RequestFailed as error:
             if error.is_not_found:
                 return None
@@ -249,7 +274,7 @@ class KubernetesBackend:
             self._removed.add(uid)
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
-            self._api.delete(jobs_path(job.namespace, name), options)
+            self._api.delete(_path(job, name), options)
         except RequestFailed as error:
             if not error.is_not_found:
                 self.forget_view(job.uid)
@@ -280,6 +305,10 @@ def _lasting(answer: str | None) -> object:
         return None
     moving = {"gpu_hours": None, "probability_larger": None}
     return {**fields, **moving} if isinstance(fields, dict) else fields
+
+
+def _path(job: Job, name: str | None = None) -> str:
+    return jobs_path(job.namespace, name, job.kind)
 
 
 def _is_ours(manifest: Mapping[str, Any], job: Job) -> bool:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
 from autotuner.job.job import Job
-from autotuner.job.validation import API_VERSION, KIND
 from autotuner.status import Event
 
 _COMPONENT: Final = "autotuner"
@@ -31,8 +30,8 @@ def emit(api: Api, job: Job, event: Event, now: datetime) -> None:
         "kind": "Event",
         "metadata": {"name": name, "namespace": job.namespace},
         "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
+            "apiVersion": job.kind.api_version,
+            "kind": job.kind.name,
             "name": job.name,
             "namespace": job.namespace,
             "uid": job.uid,

@@ -19,7 +19,6 @@ from autotuner.backends.kubernetes.api import Api, RequestFailed
 from autotuner.backends.kubernetes.assess import PodStatus
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.job.job import Job
-from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
 from autotuner.study.log_reader import LogReader
 
@@ -175,16 +174,21 @@ class LogFollowers:
             return self._api.log(
                 job.namespace,
                 pod.name,
-                container=CONTAINER,
+                container=job.kind.container,
+                # Where it was started again, the log is that of the run before.
+                previous="true" if pod.restarts else None,
                 timestamps="true",
                 sinceTime=since,
                 limitBytes=limit,
             )
 
-        follower.look(read)
-        if has_ended and follower.is_whole:
+        # What is left of a pod that is gone is what was read of it.
+        if not pod.is_gone:
+            follower.look(read)
+        is_whole = pod.is_gone or follower.is_whole
+        if has_ended and is_whole:
             follower.close()
-        return Followed(follower, follower.is_whole)
+        return Followed(follower, is_whole)
 
     def _follower(
         self, job: Job, spec: TuningSpec, pod: PodStatus, checkpoint: Checkpoint | None

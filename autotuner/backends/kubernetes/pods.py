@@ -68,10 +68,6 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     spec = mapping(job.get("spec"))
     is_suspended = mapping(spec.get("runPolicy")).get("suspend") is True
     replicas = mapping(spec.get("pytorchReplicaSpecs")).values()
-    suspended = mapping(conditions.get("Suspended"))
-    # The condition turns to True with a suspension, and to False with its end, a moment after the spec.
-    is_settled = not suspended or (suspended.get("status") == "True") == is_suspended
-    turned = moment(suspended.get("lastTransitionTime")) if suspended else made
     return Conditions(
         replicas=sum(_count(replica) for replica in replicas),
         failed={
@@ -82,8 +78,8 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
         has_succeeded=succeeded is not None,
         has_failed=failed is not None,
         is_suspended=is_suspended,
-        waiting_since=turned if is_settled else None,
-        queue=str(mapping(mapping(job.get("metadata")).get("labels")).get(QUEUE_LABEL) or ""),
+        waiting_since=waiting_since(job, is_suspended=is_suspended),
+        queue=queue_of(job),
         running_since=running,
         ended_at=moment(status.get("completionTime")) or succeeded or failed,
         clock_behind=behind,
@@ -91,16 +87,32 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     )
 
 
+def waiting_since(job: Mapping[str, Any], *, is_suspended: bool) -> datetime | None:
+    """Return when a job of any kind was created, or was suspended or admitted last."""
+    found = (c for c in entries(mapping(job.get("status")).get("conditions")) if c.get("type") == "Suspended")
+    suspended = next(found, None)
+    if suspended is None:
+        return moment(mapping(job.get("metadata")).get("creationTimestamp"))
+    # The condition turns to True with a suspension, and to False with its end, a moment after the spec.
+    is_settled = (suspended.get("status") == "True") == is_suspended
+    return moment(suspended.get("lastTransitionTime")) if is_settled else None
+
+
+def queue_of(job: Mapping[str, Any]) -> str:
+    """Return the queue that admits a job of any kind; empty without one."""
+    return str(mapping(mapping(job.get("metadata")).get("labels")).get(QUEUE_LABEL) or "")
+
+
 def _count(replica: object) -> int:
     count = mapping(replica).get("replicas", 1)
     return count if isinstance(count, int) else 1
 
 
-def read_pod(pod: Mapping[str, Any]) -> PodStatus:
-    """Read a pod."""
+def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStatus:
+    """Read a pod; `container_name` is its training container."""
     metadata, status = mapping(pod.get("metadata")), mapping(pod.get("status"))
     labels = mapping(metadata.get("labels"))
-    container = _training_container(status)
+    container = _training_container(status, container_name)
     state = mapping(container.get("state"))
     terminated = mapping(state.get("terminated")) or mapping(
         mapping(container.get("lastState")).get("terminated")
@@ -189,8 +201,8 @@ def _is_rank_zero(labels: Mapping[str, Any]) -> bool:
     )
 
 
-def _training_container(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    named = (c for c in entries(status.get("containerStatuses")) if c.get("name") == CONTAINER)
+def _training_container(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    named = (c for c in entries(status.get("containerStatuses")) if c.get("name") == name)
     return next(named, {})
 
 

@@ -1,16 +1,60 @@
-"""What the commands that only look read of a cluster: `status`, `trials`, `report` and `export`.
+"""Read jobs from a cluster: one with its training runtime, or, for the commands that only look, all.
 
-They need no more rights than reading PyTorchJobs and the ledger ConfigMaps.
+The commands `status`, `trials`, `report` and `export` need no more rights than reading jobs, training
+runtimes and the ledger ConfigMaps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from autotuner import keys
 from autotuner.backends.base import Study
-from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
+from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path, runtime_path
 from autotuner.backends.kubernetes.ledger import Ledger
-from autotuner.backends.kubernetes.pods import entries
+from autotuner.backends.kubernetes.pods import entries, mapping
 from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.job import Job
+from autotuner.job.kind import JobKind
+from autotuner.job.kinds import KINDS, Runtimes
+from autotuner.job.training_runtime import RuntimeReference, TrainingRuntime
+
+
+def read_job(api: Api, kind: JobKind, namespace: str, name: str) -> Job:
+    """Return a job as it stands.
+
+    Raises:
+        RequestFailed: If there is none, or the cluster does not answer.
+        InvalidJob: If it cannot be tuned as it is written.
+    """
+    return job_of(api, api.get(jobs_path(namespace, name, kind)), namespace)
+
+
+def job_of(api: Api, manifest: Mapping[str, Any], namespace: str) -> Job:
+    """Return a job that was read, with the training runtime that it refers to as it is now.
+
+    Raises:
+        RequestFailed: If the cluster does not answer.
+        InvalidJob: If it cannot be tuned as it is written.
+    """
+    return Job.from_manifest(manifest, runtimes_of(api, namespace))
+
+
+def runtimes_of(api: Api, namespace: str) -> Runtimes:
+    """Return how to find a training runtime on a cluster, for the jobs of a namespace."""
+
+    def find(reference: RuntimeReference) -> TrainingRuntime | None:
+        try:
+            found = api.get(runtime_path(reference, namespace))
+        except RequestFailed as error:
+            if error.is_not_found:
+                return None
+            raise
+        return TrainingRuntime.from_manifest(found)
+
+    return find
 
 
 def read_jobs(api: Api, namespace: str | None) -> list[Job]:
@@ -20,32 +64,60 @@ def read_jobs(api: Api, namespace: str | None) -> list[Job]:
         BackendError: If the cluster does not answer.
     """
     jobs: list[Job] = []
-    for item in entries(api.list(jobs_path(namespace)).get("items")):
-        try:
-            job = Job.from_manifest({"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", **item})
-        except InvalidJob:
-            continue  # nothing that could be tuned, whoever made it
-        if job.is_registered:
+    for kind, found in _of_each_kind(lambda kind: api.list(jobs_path(namespace, kind=kind))):
+        for item in entries(found.get("items")):
+            where = str(mapping(item.get("metadata")).get("namespace") or namespace)
+            if keys.TARGET not in mapping(mapping(item.get("metadata")).get("annotations")):
+                continue
+            try:
+                job = job_of(api, {"apiVersion": kind.api_version, "kind": kind.name, **item}, where)
+            except InvalidJob:
+                continue  # nothing that could be tuned, whoever made it
             jobs.append(job)
-    return sorted(jobs, key=lambda job: (job.namespace, job.name))
+    return sorted(jobs, key=lambda job: (job.namespace, job.name, job.kind.name))
 
 
 def read_study(api: Api, namespace: str, name: str) -> Study:
     """Return a job with its status and its finished trials.
 
+    Of two jobs of this name the registered one is meant.
+
     Raises:
         BackendError: If there is no such job, or the cluster does not answer.
         InvalidJob: If the job cannot be read.
     """
-    try:
-        manifest = api.get(jobs_path(namespace, name))
-    except RequestFailed as error:
-        if error.is_not_found:
-            raise BackendError(
-                f"there is no PyTorchJob {name} in namespace {namespace}: `kubectl get pytorchjobs -A` shows"
-                " those that there are"
-            ) from error
-        raise
-    job = Job.from_manifest(manifest)
+    manifests = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
+    found = [job_of(api, manifest, namespace) for _, manifest in manifests]
+    if not found:
+        kinds = " or ".join(kind.name for kind in KINDS)
+        plurals = ",".join(kind.plural for kind in KINDS)
+        raise BackendError(
+            f"there is no {kinds} {name} in namespace {namespace}: `kubectl get {plurals} -A` shows those"
+            " that there are"
+        )
+    job = next((job for job in found if job.is_registered), found[0])
     trials, problems = Ledger.read(api, job).trials()
     return Study(job, trials, problems)
+
+
+def _of_each_kind(
+    ask: Callable[[JobKind], Mapping[str, Any]],
+) -> list[tuple[JobKind, Mapping[str, Any]]]:
+    """Return the answers for the kinds that the cluster serves and that we may read.
+
+    Raises:
+        RequestFailed: If we may read none, or the cluster does not answer.
+    """
+    answers: list[tuple[JobKind, Mapping[str, Any]]] = []
+    refused: list[RequestFailed] = []
+    for kind in KINDS:
+        try:
+            answers.append((kind, ask(kind)))
+        except RequestFailed as error:
+            if error.status == HTTPStatus.FORBIDDEN:
+                refused.append(error)
+            elif not error.is_not_found:
+                raise
+    if len(refused) == len(KINDS):
+        raise refused[0]
+    return answers

@@ -18,26 +18,21 @@ from autotuner.backends.kubernetes.assess import (
     Conditions,
     PodStatus,
     TrialStanding,
-    assess,
     is_late,
 )
+from autotuner.backends.kubernetes.cluster_kind import on_cluster
 from autotuner.backends.kubernetes.cluster_words import ClusterWords
 from autotuner.backends.kubernetes.followers import Followed, LogFollowers
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
-    JOB_NAME_LABEL,
     entries,
-    is_owned_by,
     mapping,
     name_of,
-    read_conditions,
-    read_pod,
     suggestion_of,
     uid_of,
 )
+from autotuner.backends.kubernetes.train_jobs import with_gone
 from autotuner.job.job import Job
-from autotuner.job.pytorchjob import devices
-from autotuner.job.validation import CONTAINER
 from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.hold_up import HoldUp, HoldUpReason
@@ -80,11 +75,13 @@ class TrialReader:
         self._logs = LogFollowers(api, max_log_bytes)
         self._words = ClusterWords(api, clock)
         self._runs: dict[str, dict[str, _Run]] = {}
+        self._seen: dict[str, dict[str, list[PodStatus]]] = {}
 
     def forget(self, uid: str) -> None:
         """Drop all that is remembered of a job's trials."""
         self._logs.forget(uid)
         self._runs.pop(uid, None)
+        self._seen.pop(uid, None)
 
     def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
         """Drop what is remembered of a job's trials and pods that are gone; `trials` are UIDs."""
@@ -92,39 +89,49 @@ class TrialReader:
         runs = self._runs.get(job.uid, {})
         for uid in [uid for uid in runs if uid not in trials]:
             del runs[uid]
+        seen = self._seen.get(job.uid, {})
+        for uid in [uid for uid in seen if uid not in trials]:
+            del seen[uid]
 
     def read_pods(
         self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
     ) -> dict[str, list[PodStatus]]:
         """Return, by trial, the pods of those of which `known` does not say all yet; one request."""
-        wanted: dict[str, str] = {}
+        kind, wanted = on_cluster(job.kind), dict[str, Mapping[str, Any]]()
         for manifest in trials:
-            conditions, pods = read_conditions(manifest), known.get(name_of(manifest))
-            # A sidecar keeps its pod, and the job, as they are when the training container ends.
-            all_run = (
+            conditions, pods = kind.read_conditions(manifest), known.get(name_of(manifest))
+            # A sidecar keeps its pod, and the job, as they are when the training container ends, and nothing
+            # but its pods shows that a node was started again.
+            all_known = (
                 pods is not None
                 and sum(p.started_at is not None for p in pods) >= conditions.replicas
                 and not any(p.has_sidecars for p in pods)
+                and not job.kind.may_retry
             )
-            if not conditions.is_suspended and not all_run:
-                wanted[name_of(manifest)] = uid_of(manifest)
+            if not conditions.is_suspended and not all_known:
+                wanted[name_of(manifest)] = manifest
         if not wanted:
             return {}
-        selector = f"{JOB_NAME_LABEL} in ({','.join(sorted(wanted))})"
+        selector = f"{kind.JOB_NAME_LABEL} in ({','.join(sorted(wanted))})"
         found = self._api.list(core_path(job.namespace, "pods"), labelSelector=selector)
         pods_of: dict[str, list[PodStatus]] = {name: [] for name in wanted}
         for item in entries(found.get("items")):
-            name = str(mapping(mapping(item.get("metadata")).get("labels")).get(JOB_NAME_LABEL))
+            name = str(mapping(mapping(item.get("metadata")).get("labels")).get(kind.JOB_NAME_LABEL))
             # A pod of an earlier trial of this name may still be on its way out.
-            if name in wanted and is_owned_by(item, wanted[name]):
-                pods_of[name].append(read_pod(item))
+            if name in wanted and kind.is_pod_of(item, wanted[name]):
+                pods_of[name].append(kind.read_pod(item))
+        if kind.KEEPS_GONE_PODS:
+            seen = self._seen.setdefault(job.uid, {})
+            for name, manifest in wanted.items():
+                uid = uid_of(manifest)
+                seen[uid] = pods_of[name] = with_gone(manifest, seen.get(uid, ()), pods_of[name])
         return pods_of
 
     def follower(
         self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[PodStatus]
     ) -> LogFollower | None:
         """Return the follower of the log of a trial that runs."""
-        return self._logs.of(job, spec, uid_of(manifest), pods)
+        return self._logs.of(job, spec, uid_of(manifest), on_cluster(job.kind).first(pods))
 
     def read(
         self,
@@ -141,33 +148,34 @@ class TrialReader:
         Raises:
             BackendError: If the log of an ended trial cannot be read now; its end is not known before.
         """
-        conditions, now = read_conditions(manifest), self._clock()
+        kind, now = on_cluster(job.kind), self._clock()
+        conditions = kind.read_conditions(manifest)
         first_seen = self._first_seen(job, uid_of(manifest), conditions, pods)
-        standing = assess(conditions, pods, now, self._start_patience, first_seen)
+        standing = kind.stand(conditions, pods, now, self._start_patience, first_seen)
         trial = Trial(
             suggestion_of(manifest),
             started_at=standing.started_at,
-            devices=devices(manifest),
+            devices=job.kind.devices(manifest),
             template=spec.attempt(_template(manifest) or ""),
         )
         if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
             lost = "the job was changed before the trial had started"
             return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), None
-        followed = Followed(None)
+        followed, first = Followed(None), kind.first(pods)
         try:
             followed = self._logs.follow(
                 job,
                 spec,
                 uid_of(manifest),
-                pods,
+                first,
                 checkpoint,
-                is_by_arrival=_ranks_by_arrival(manifest),
+                is_by_arrival=kind.ranks_by_arrival(manifest),
                 has_ended=standing.ending is not None,
             )
             if standing.ending is not None:
-                return self._ended(job, spec, manifest, trial, standing, followed, pods, checkpoint), None
+                return self._ended(job, spec, manifest, trial, standing, followed, first, checkpoint), None
         except RequestFailed as error:
-            follower = self._logs.of(job, spec, uid_of(manifest), pods)
+            follower = self._logs.of(job, spec, uid_of(manifest), first)
             # What is measured does not change because a node does not answer for a while.
             if standing.ending is None:
                 return _with_log(trial, follower), None
@@ -211,7 +219,11 @@ class TrialReader:
         follower, ending = followed.follower, standing.ending or Ending(None)
         if not followed.is_whole:
             return _with_log(trial, follower)
-        if not any(pod.is_rank_zero for pod in pods) and (follower is None or not follower.measurements):
+        gone_pods = {pod.uid for pod in pods if pod.is_gone}
+        # What was read of the log of a pod that is gone may not be all of it.
+        is_cut = follower is not None and follower.reading[0] in gone_pods
+        has_rank_zero = any(pod.is_rank_zero and not pod.is_gone for pod in pods)
+        if is_cut or (not has_rank_zero and (follower is None or not follower.measurements)):
             if ending.exit_code == 0:
                 gone = "its pods, and their logs, were gone before they could be read"
                 ending = Ending(None, disruption=gone)
@@ -220,7 +232,8 @@ class TrialReader:
             # The pod that measured was replaced, or is on its way out.
             follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
         if ending.exit_code not in {None, 0}:
-            ending = self._with_logs(job, ending, follower)
+            again = {pod.name for pod in pods if pod.restarts}
+            ending = self._with_logs(job, ending, follower, again)
         if follower is not None:
             ending = replace(ending, near_misses=follower.parser.near_misses)
         read = _with_log(trial, follower)
@@ -252,23 +265,26 @@ class TrialReader:
                 first_seen.setdefault(pod.name, pod.uid)
         return first_seen
 
-    def _with_logs(self, job: Job, ending: Ending, follower: LogFollower | None) -> Ending:
+    def _with_logs(
+        self, job: Job, ending: Ending, follower: LogFollower | None, again: Collection[str]
+    ) -> Ending:
         """Return the ending with the ends of the failed pods' own logs, where they can still be read.
 
         A termination message is 2,048 bytes, which a launcher's own table of failures fills.
         """
-        logs = [self._with_log(job, log) for log in ending.logs[:_LOGS_READ]]
+        logs = [self._with_log(job, log, is_previous=log.pod in again) for log in ending.logs[:_LOGS_READ]]
         last = follower.tail if follower is not None else ""
         if len(logs) == 1 and not logs[0].text:
             logs = [replace(logs[0], text=last)]
         return replace(ending, logs=(*logs, *ending.logs[_LOGS_READ:]), log_tail=ending.log_tail or last)
 
-    def _with_log(self, job: Job, log: ProcessLog) -> ProcessLog:
+    def _with_log(self, job: Job, log: ProcessLog, *, is_previous: bool) -> ProcessLog:
         try:
             text = self._api.log(
                 job.namespace,
                 log.pod,
-                container=CONTAINER,
+                container=job.kind.container,
+                previous="true" if is_previous else None,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,
             )
@@ -286,14 +302,6 @@ def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
 def _template(manifest: Mapping[str, Any]) -> str | None:
     made_from = mapping(mapping(manifest.get("metadata")).get("annotations")).get(keys.TRIAL_TEMPLATE)
     return None if made_from is None else str(made_from)
-
-
-def _ranks_by_arrival(manifest: Mapping[str, Any]) -> bool:
-    """Return whether any pod of a trial may have rank 0: the operator fixes ranks beside a Master alone."""
-    spec = mapping(manifest.get("spec"))
-    return isinstance(spec.get("elasticPolicy"), Mapping) or "Master" not in mapping(
-        spec.get("pytorchReplicaSpecs")
-    )
 
 
 def _with_log(trial: Trial, follower: LogFollower | None) -> Trial:

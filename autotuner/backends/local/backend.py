@@ -52,7 +52,6 @@ from autotuner.backends.local.study_folder import (
 )
 from autotuner.errors import BackendError, InvalidRecord
 from autotuner.job.job import Job
-from autotuner.job.pytorchjob import devices
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
@@ -141,7 +140,8 @@ class LocalBackend:
         output = (self._folder / "output" / str(suggestion.number)).absolute()
         manifest = trial_manifest(job, suggestion, str(output))
         folder = self._trial_folder(suggestion.number)
-        planned = pods(manifest, self._surroundings, _free_port())
+        plans = job.kind.pod_plans(manifest, LOOPBACK, _free_port())
+        planned = pods(plans, manifest["metadata"], self._surroundings)
         with unwritable(self._folder):
             shutil.rmtree(folder, ignore_errors=True)
             # The output of an interrupted run of this number must not be resumed.
@@ -166,7 +166,7 @@ class LocalBackend:
                 folder / _SUGGESTION,
                 {
                     "suggestion": json.loads(encode_suggestion(suggestion)),
-                    "devices": devices(manifest),
+                    "devices": job.kind.devices(manifest),
                     "template": job.template,
                 },
             )
@@ -215,9 +215,14 @@ class LocalBackend:
             if read_status(self._folder) != status.annotations:
                 supervisor.write_whole(self._folder / "status.json", dict(status.annotations))
             if spec is not None:
-                answered = {**job.manifest, "spec": dict(spec)}
-                text = yaml.safe_dump(answered, sort_keys=False)
-                supervisor.write_text_whole(self._folder / "answer.yaml", text)
+                self.apply(job, {**job.manifest, "spec": dict(spec)})
+
+    def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
+        """Write the job file that carries the answer."""
+        del job
+        with unwritable(self._folder):
+            text = yaml.safe_dump(dict(answered), sort_keys=False)
+            supervisor.write_text_whole(self._folder / "answer.yaml", text)
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials whose files are in the folder."""
@@ -232,7 +237,8 @@ class LocalBackend:
         """
         check_owner(self._folder, job)
         with unwritable(self._folder):
-            text = yaml.safe_dump(dict(job.manifest), sort_keys=False)
+            documents = [dict(job.manifest), *map(dict, job.kind.documents)]
+            text = yaml.safe_dump_all(documents, sort_keys=False)
             supervisor.write_text_whole(self._folder / "job.yaml", text)
 
     def discard_doubtful(self, job: Job, spec: TuningSpec) -> None:

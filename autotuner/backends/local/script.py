@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from autotuner.backends.local.pods import Surroundings, pods
+from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.errors import InvalidJob
+from autotuner.job.job import Job
 from autotuner.job.wiring import MAX_TEXT
 
 _MAX_MODULES: Final = 16
 _IMPORT: Final = re.compile(r"^[ \t]{0,40}(?:from|import)[ \t]{1,8}(\w[\w.]{0,200})", re.MULTILINE)
 
 
-def script_text(manifest: Mapping[str, Any], surroundings: Surroundings) -> str | None:
+def script_text(job: Job, surroundings: Surroundings) -> str | None:
     """Return the script of the first pod with the modules beside it that it imports.
 
     None where no script is named that can be read here, or where it is longer than `MAX_TEXT`: what is not
     seen whole does not show what is missing.
     """
     try:
-        first = pods(manifest, surroundings, port=0)[0]
+        plans = job.kind.pod_plans(job.manifest, LOOPBACK, 0)
+        first = pods(plans, job.manifest["metadata"], surroundings)[0]
     except (InvalidJob, LookupError):
         return None
     file = next(_scripts(first.command, first.folder), None)

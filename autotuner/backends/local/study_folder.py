@@ -16,6 +16,7 @@ from autotuner import keys
 from autotuner.backends.base import Study
 from autotuner.errors import BackendError, Conflict, Unwritable
 from autotuner.job.job import Job
+from autotuner.job.kinds import runtimes_among
 from autotuner.spec.untrusted_yaml import load_documents
 from autotuner.study.ledger import decode_ledger
 from autotuner.trial import Outcome, Trial
@@ -35,13 +36,13 @@ def read_study(folder: Path) -> Study:
         InvalidJob: If the job's copy in it cannot be read.
     """
     try:
-        (manifest,) = load_documents((folder / JOB).read_text(encoding="utf-8"))
+        manifest, *others = load_documents((folder / JOB).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BackendError(
             f"{folder} is not the folder of a study ({error}): name one that `autotuner tune` wrote,"
             " for example resnet50-tuning"
         ) from error
-    job = Job.from_manifest(manifest)
+    job = Job.from_manifest(manifest, runtimes_among(others))
     trials, problems = read_ledger(folder)
     logs = {trial.number: str(log) for trial in trials if (log := log_of(folder, trial.number)) is not None}
     return Study(with_status(job, folder), trials, problems, logs)
@@ -91,8 +92,7 @@ def check_owner(folder: Path, job: Job) -> None:
         Conflict: If it holds the study of another or an unknown job.
     """
     try:
-        documents = load_documents((folder / JOB).read_text(encoding="utf-8"))
-        (manifest,) = documents
+        manifest, *_ = load_documents((folder / JOB).read_text(encoding="utf-8"))
         metadata = manifest["metadata"]  # type: ignore[index]  # the except clause below handles other types
         owner = (manifest["kind"], metadata.get("namespace") or "default", metadata["name"])  # type: ignore[index]
     except FileNotFoundError:

@@ -73,6 +73,7 @@ annotations:
 {{- define "autotuner.config" -}}
 {{- $derived := dict
   "namespaces" .Values.namespaces
+  "kinds" .Values.kinds
   "http_port" (int .Values.httpPort)
   "leader_election" .Values.leaderElection.enabled
 -}}
@@ -86,9 +87,20 @@ annotations:
 {{/* The controller's permissions in each namespace that it watches. */}}
 {{- define "autotuner.rules" -}}
 # Read registered jobs and patch their status annotations; create and delete trials.
+{{- if has "PyTorchJob" .Values.kinds }}
 - apiGroups: [kubeflow.org]
   resources: [pytorchjobs]
   verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if has "TrainJob" .Values.kinds }}
+- apiGroups: [trainer.kubeflow.org]
+  resources: [trainjobs]
+  verbs: [get, list, watch, create, patch, delete]
+# Read the runtime of a TrainJob: its training container, and what happens after a failure.
+- apiGroups: [trainer.kubeflow.org]
+  resources: [trainingruntimes{{ if not .Values.namespaces }}, clustertrainingruntimes{{ end }}]
+  verbs: [get]
+{{- end }}
 # Read the state of a trial's pods, and how they ended.
 - apiGroups: [""]
   resources: [pods]

@@ -1,10 +1,11 @@
 """The programs of the control plane are found where the user or the build has put them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.controlplane import build
+from tests.controlplane import build, golang, releases
 
 NAMES = ("etcd", "kube-apiserver", "kube-controller-manager", "training-operator", "helm")
 
@@ -29,6 +30,9 @@ def fill_cache(cache):
     put_program(cache / f"training-operator-{build.TRAINING_OPERATOR}", "training-operator")
     (cache / f"training-operator-{build.TRAINING_OPERATOR}" / "manifests").mkdir()
     put_program(cache / f"helm-{build.HELM}", "helm")
+    for release in releases.RELEASES:
+        put_program(cache / release.folder, release.name)
+        (cache / release.folder / "manifests").mkdir()
 
 
 def test_what_is_missing_is_named_with_its_remedy():
@@ -71,3 +75,32 @@ def test_without_go_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setenv("PATH", str(Path(__file__).parent))
     with pytest.raises(build.BuildError, match="install Go"):
         build.build(lambda _: None)
+
+
+def test_a_controller_that_only_some_tests_need_is_asked_for_by_itself(empty_cache):
+    fill_cache(empty_cache)
+    assert build.find_release(releases.KUEUE).program == empty_cache / releases.KUEUE.folder / "kueue"
+
+    (empty_cache / releases.KUEUE.folder).rename(empty_cache / "kueue-0.0.1")
+
+    assert build.find()
+    with pytest.raises(build.BuildError, match=rf"kueue {releases.KUEUE.version} is missing: run"):
+        build.find_release(releases.KUEUE)
+
+
+def test_what_a_kubelet_would_mount_is_led_elsewhere_in_a_controllers_source(tmp_path):
+    file = tmp_path / "main.go"
+    release = replace(releases.KUEUE, mounts=(("main.go", "/etc/certs"),))
+    file.write_text('import "os"\npath := "/etc/certs"\n')
+
+    releases._lead_mounts_elsewhere(release, tmp_path)
+
+    assert file.read_text() == 'import "os"\npath := os.Getenv("CONTROLPLANE_ROOT")+"/etc/certs"\n'
+
+
+def test_a_controller_whose_source_has_changed_is_not_built_wrong(tmp_path):
+    (tmp_path / "main.go").write_text('import "os"\npath := "/etc/other"\n')
+    release = replace(releases.KUEUE, mounts=(("main.go", "/etc/certs"),))
+
+    with pytest.raises(golang.BuildError, match="does not name /etc/certs once"):
+        releases._lead_mounts_elsewhere(release, tmp_path)

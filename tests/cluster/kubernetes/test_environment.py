@@ -154,3 +154,44 @@ def test_arguments_lead_to_loopback_too():
     words = ("--rdzv-endpoint=job-worker-0:29400", "$(MASTER_ADDR)", "$(ABSENT)")
     found = command_line(words, {"MASTER_ADDR": "127.0.0.1"}, POD, 20001)
     assert found == ("--rdzv-endpoint=127.0.0.1:20001", "127.0.0.1", "$(ABSENT)")
+
+
+JOBSET_POD = Pod.from_manifest(
+    {
+        "metadata": {
+            "namespace": "team",
+            "name": "job-node-0-1-x7k2p",
+            "uid": "1234",
+            "labels": {
+                "jobset.sigs.k8s.io/jobset-name": "job",
+                "jobset.sigs.k8s.io/jobset-uid": "5678",
+                "jobset.sigs.k8s.io/restart-attempt": "2",
+            },
+            "ownerReferences": [{"uid": "9"}],
+        },
+        "spec": {"hostname": "job-node-0-1", "containers": [{"name": "node"}]},
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "on_loopback"),
+    [
+        ("job-node-0-0.job", "127.0.0.1"),
+        ("job-node-0-0.job:29500", "127.0.0.1:4321"),
+        ("--rdzv-endpoint=job-node-0-0.job.team.svc:29500", "--rdzv-endpoint=127.0.0.1:4321"),
+        ("job-node-0-0", "job-node-0-0"),
+        ("job-node-0-0.other", "job-node-0-0.other"),
+        ("https://trainer.kubeflow-system.svc:10443/status", "https://127.0.0.1:10443/status"),
+        ("https://trainer.kubeflow-system.svc.cluster.local/status", "https://127.0.0.1/status"),
+        ("https://example.com/a.b.svc", "https://example.com/a.b.svc"),
+    ],
+)
+def test_names_of_a_job_sets_pods_and_urls_of_services_lead_to_loopback(value, on_loopback):
+    assert command_line([value], {}, JOBSET_POD, 4321) == (on_loopback,)
+
+
+def test_a_job_sets_pods_train_together_within_one_attempt():
+    assert JOBSET_POD.group == "5678/2"
+    assert POD.group == "5678"
+    assert JOBSET_POD.host_name == "job-node-0-1"

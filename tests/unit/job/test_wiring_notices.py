@@ -8,6 +8,7 @@ import pytest
 
 from autotuner.backends.local.pods import Surroundings
 from autotuner.backends.local.script import script_text
+from autotuner.job.job import Job
 from autotuner.job.wiring import MAX_TEXT
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.trial import Outcome, Purpose
@@ -60,7 +61,7 @@ def test_a_run_that_goes_on_may_still_read_more():
 def reads(tmp_path):
     def script(command, args=()):
         made = manifest(master=replica(container(command=command, args=args)))
-        return script_text(made, Surroundings(tmp_path, shell={}))
+        return script_text(Job.from_manifest(made), Surroundings(tmp_path, shell={}))
 
     return script
 

@@ -1,0 +1,66 @@
+"""How trials of each kind look on a cluster: their conditions, their pods, and where they stand.
+
+One module a kind answers; the rest of the backend asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from autotuner.backends.kubernetes import pytorch_jobs, train_jobs
+from autotuner.backends.kubernetes.assess import Conditions, PodStatus, TrialStanding
+from autotuner.job.kind import JobKind
+
+
+class ClusterKind(Protocol):
+    """A kind of job on a cluster; modules implement it."""
+
+    JOB_NAME_LABEL: str
+    """The label of a pod with the name of its trial."""
+    KEEPS_GONE_PODS: bool
+    """Whether the cluster removes pods of a trial that still matter, so that they are remembered."""
+
+    def read_conditions(self, trial: Mapping[str, Any]) -> Conditions:
+        """Read a trial's object."""
+        ...
+
+    def has_begun(self, trial: Mapping[str, Any]) -> bool:
+        """Return whether a trial runs, for a hint of when to look at it."""
+        ...
+
+    def is_pod_of(self, pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
+        """Return whether a pod that carries the trial's name is this trial's."""
+        ...
+
+    def read_pod(self, pod: Mapping[str, Any]) -> PodStatus:
+        """Read a pod."""
+        ...
+
+    def first(self, pods: Sequence[PodStatus]) -> Sequence[PodStatus]:
+        """Return the pods of a trial's first attempt."""
+        ...
+
+    def ranks_by_arrival(self, trial: Mapping[str, Any]) -> bool:
+        """Return whether any pod of a trial may turn out to have rank 0."""
+        ...
+
+    def stand(
+        self,
+        conditions: Conditions,
+        pods: Sequence[PodStatus],
+        now: datetime,
+        patience: timedelta,
+        first_seen: Mapping[str, str],
+    ) -> TrialStanding:
+        """Return where a trial stands; see `assess.assess`."""
+        ...
+
+
+_KINDS: Final[Mapping[str, ClusterKind]] = {"PyTorchJob": pytorch_jobs, "TrainJob": train_jobs}
+
+
+def on_cluster(kind: JobKind) -> ClusterKind:
+    """Return how trials of a kind look on a cluster."""
+    return _KINDS[kind.name]

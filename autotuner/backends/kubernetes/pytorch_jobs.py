@@ -1,0 +1,55 @@
+"""Trials as PyTorchJobs: what the training operator shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from autotuner.backends.kubernetes.assess import PodStatus
+from autotuner.backends.kubernetes.assess import assess as stand
+from autotuner.backends.kubernetes.pods import (
+    JOB_NAME_LABEL,
+    is_owned_by,
+    mapping,
+    read_conditions,
+    read_pod,
+    uid_of,
+)
+
+__all__ = [
+    "JOB_NAME_LABEL",
+    "KEEPS_GONE_PODS",
+    "first",
+    "has_begun",
+    "is_pod_of",
+    "ranks_by_arrival",
+    "read_conditions",
+    "read_pod",
+    "stand",
+]
+
+KEEPS_GONE_PODS: Final = False
+"""The operator leaves ended pods where they are."""
+
+
+def first(pods: Sequence[PodStatus]) -> Sequence[PodStatus]:
+    """Return the pods: the operator starts none again, and those that are made again end the trial."""
+    return pods
+
+
+def has_begun(trial: Mapping[str, Any]) -> bool:
+    """Return whether the master runs."""
+    return read_conditions(trial).running_since is not None
+
+
+def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
+    """Return whether the trial owns the pod; one of an earlier trial of its name may still be going."""
+    return is_owned_by(pod, uid_of(trial))
+
+
+def ranks_by_arrival(trial: Mapping[str, Any]) -> bool:
+    """Return whether any pod may have rank 0: the operator fixes ranks beside a Master alone."""
+    spec = mapping(trial.get("spec"))
+    return isinstance(spec.get("elasticPolicy"), Mapping) or "Master" not in mapping(
+        spec.get("pytorchReplicaSpecs")
+    )

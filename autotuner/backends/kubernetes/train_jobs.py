@@ -1,0 +1,186 @@
+"""Trials as TrainJobs: what Trainer, JobSet and the Job controller show of them.
+
+A TrainJob says whether it has ended, and its pods say why. Unlike the training operator, Kubernetes starts
+a failed node again: its container in its pod (restartPolicy OnFailure), its pod (backoffLimit) or all pods
+(JobSet's maxRestarts), as the runtime has it. One attempt is one trial, so the first sign of another one
+ends the trial with what ended its first. When a node fails for good the Job removes the pods of the others,
+so they are remembered here as they were last seen (`PodStatus.is_gone`).
+
+We may not read JobSets and Jobs; the pods' labels are theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from autotuner.backends.kubernetes import pods as pods_of
+from autotuner.backends.kubernetes.assess import Conditions, PodStatus, TrialStanding, assess
+from autotuner.backends.kubernetes.pods import (
+    entries,
+    mapping,
+    moment,
+    name_of,
+    queue_of,
+    waiting_since,
+)
+from autotuner.job.training_runtime import CONTAINER
+
+JOB_NAME_LABEL: Final = "jobset.sigs.k8s.io/jobset-name"
+KEEPS_GONE_PODS: Final = True
+_ATTEMPT_LABEL: Final = "jobset.sigs.k8s.io/restart-attempt"
+_INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+_REPLICATED_LABEL: Final = "jobset.sigs.k8s.io/replicatedjob-name"
+
+
+def read_conditions(trial: Mapping[str, Any]) -> Conditions:
+    """Read a trial's TrainJob. It does not say since when it runs; its pods do."""
+    status, spec = mapping(trial.get("status")), mapping(trial.get("spec"))
+    held = {str(c.get("type")): c for c in entries(status.get("conditions")) if c.get("status") == "True"}
+    ended = held.get("Complete") or held.get("Failed") or {}
+    # A trial's own manifest always gives it.
+    nodes = mapping(spec.get("trainer")).get("numNodes")
+    is_suspended = spec.get("suspend") is True
+    return Conditions(
+        replicas=nodes if isinstance(nodes, int) else 1,
+        has_succeeded="Complete" in held,
+        has_failed="Failed" in held,
+        is_suspended=is_suspended,
+        waiting_since=waiting_since(trial, is_suspended=is_suspended),
+        queue=queue_of(trial),
+        ended_at=moment(ended.get("lastTransitionTime")),
+        message=str(mapping(held.get("Failed")).get("message", "")),
+    )
+
+
+def has_begun(trial: Mapping[str, Any]) -> bool:
+    """Return whether all nodes of a replicated job run."""
+    return any(job.get("ready") for job in entries(mapping(trial.get("status")).get("jobsStatus")))
+
+
+def resumed_at(trial: Mapping[str, Any]) -> datetime | None:
+    """Return since when a trial is not suspended any more; None where it was not suspended before."""
+    for condition in entries(mapping(trial.get("status")).get("conditions")):
+        if condition.get("type") == "Suspended" and condition.get("status") == "False":
+            return moment(condition.get("lastTransitionTime"))
+    return None
+
+
+def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
+    """Return whether a pod is of this trial, and not of an earlier one of its name that is still going.
+
+    Its owner is a Job of the trial's JobSet, neither of which we may read: the Job's name and the time tell.
+    """
+    metadata, name = mapping(pod.get("metadata")), name_of(trial)
+    owners = entries(metadata.get("ownerReferences"))
+    is_of_job = any(o.get("kind") == "Job" and str(o.get("name")).startswith(f"{name}-") for o in owners)
+    made = moment(metadata.get("creationTimestamp"))
+    created = moment(mapping(trial.get("metadata")).get("creationTimestamp"))
+    return is_of_job and (made is None or created is None or made >= created)
+
+
+def read_pod(pod: Mapping[str, Any]) -> PodStatus:
+    """Read a pod; of one whose container was started again, its first end that is still known."""
+    labels = mapping(mapping(pod.get("metadata")).get("labels"))
+    read = pods_of.read_pod(_before_restart(pod), CONTAINER)
+    attempt = str(labels.get(_ATTEMPT_LABEL, "0"))
+    return replace(
+        read,
+        role=str(labels.get(_REPLICATED_LABEL, "")),
+        is_rank_zero=labels.get(_INDEX_LABEL) == "0",
+        restarts=_restarts(pod),
+        attempt=int(attempt) if attempt.isdecimal() else 0,
+    )
+
+
+def stand(
+    conditions: Conditions,
+    pods: Sequence[PodStatus],
+    now: datetime,
+    patience: timedelta,
+    first_seen: Mapping[str, str],
+) -> TrialStanding:
+    """Return where a trial stands: by its first attempt, if there is a sign of another one."""
+    del first_seen  # gone pods are among `pods`
+    attempt, is_again = first(pods), _is_again(pods)
+    starts = [pod.started_at for pod in attempt if pod.started_at is not None]
+    if not (conditions.has_succeeded or conditions.is_suspended) and (
+        is_again or conditions.has_failed or any(pod.disruption for pod in attempt)
+    ):
+        if not conditions.has_failed:
+            finishes = [pod.finished_at for pod in attempt if pod.finished_at is not None]
+            message = "Kubernetes started it again" if is_again else ""
+            conditions = replace(
+                conditions, has_failed=True, ended_at=min(finishes, default=now), message=message
+            )
+        standing = assess(conditions, attempt, now, patience)
+        # The Job has removed pods that may never have been seen.
+        return replace(standing, started_at=standing.started_at or max(starts, default=None))
+    return assess(conditions, attempt, now, patience)
+
+
+def first(pods: Sequence[PodStatus]) -> list[PodStatus]:
+    """Return the pods of a trial's first attempt."""
+    return [found[0] for found in _by_place(pods).values() if not found[0].attempt]
+
+
+def ranks_by_arrival(trial: Mapping[str, Any]) -> bool:
+    """Return that no other pod than the first may have rank 0: Trainer gives each node its rank."""
+    del trial
+    return False
+
+
+def _is_again(pods: Sequence[PodStatus]) -> bool:
+    """Return whether Kubernetes has started a container, a pod or the whole trial again."""
+    is_twice = any(len(found) > 1 for found in _by_place(pods).values())
+    return is_twice or any(pod.attempt or pod.restarts for pod in pods)
+
+
+def _by_place(pods: Sequence[PodStatus]) -> dict[str, list[PodStatus]]:
+    by_place: dict[str, list[PodStatus]] = {}
+    for pod in sorted(pods, key=lambda pod: (pod.attempt, str(pod.created_at or ""), not pod.is_gone)):
+        # A pod is called <job>-<index>-<random>.
+        by_place.setdefault(pod.name.rpartition("-")[0], []).append(pod)
+    return by_place
+
+
+def with_gone(
+    trial: Mapping[str, Any], seen: Iterable[PodStatus], found: Sequence[PodStatus]
+) -> list[PodStatus]:
+    """Return the pods of a trial that are there, and those seen before that are not there any more.
+
+    A trial that is suspended has none, and those of before it was resumed are of another run.
+    """
+    if read_conditions(trial).is_suspended:
+        return list(found)
+    there, since = {pod.uid for pod in found}, resumed_at(trial)
+
+    def is_of_before(pod: PodStatus) -> bool:
+        return since is not None and pod.created_at is not None and pod.created_at < since
+
+    gone = (replace(pod, is_gone=True) for pod in seen if pod.uid not in there and not is_of_before(pod))
+    # One that is still being deleted since the trial was suspended.
+    return [*(pod for pod in found if not (pod.is_deleted_first and is_of_before(pod))), *gone]
+
+
+def _restarts(pod: Mapping[str, Any]) -> int:
+    counts = (
+        status.get("restartCount")
+        for status in entries(mapping(pod.get("status")).get("containerStatuses"))
+        if status.get("name") == CONTAINER
+    )
+    return max((count for count in counts if isinstance(count, int)), default=0)
+
+
+def _before_restart(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a pod whose training container was started again as it was before that."""
+    status = mapping(pod.get("status"))
+    containers = [
+        {**container, "state": last}
+        if container.get("restartCount") and (last := mapping(container.get("lastState"))).get("terminated")
+        else container
+        for container in entries(status.get("containerStatuses"))
+    ]
+    return {**pod, "status": {**status, "containerStatuses": containers}}

@@ -1,0 +1,126 @@
+"""What the rest of the program asks of a kind of job; one module a kind answers, and nobody else knows which.
+
+A kind reads manifests that its validation has let pass. What trials of all kinds have in common, names,
+labels, owners and environment, is in `autotuner.job.trial_manifest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from autotuner.errors import Mistake
+from autotuner.spec import Shape
+from autotuner.trial import ParameterValue, Suggestion
+
+MAX_PODS: Final = 256
+"""Maximum number of pods of one job on one machine; hundreds of processes would overload a laptop."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """One pod: its name, its training container, and the variables that the operator adds to those of it."""
+
+    name: str
+    container: Mapping[str, Any]
+    environment: Mapping[str, str]
+
+
+class JobKind(Protocol):
+    """A kind of job, such as PyTorchJob."""
+
+    @property
+    def name(self) -> str:
+        """Its Kubernetes kind."""
+        ...
+
+    @property
+    def api_version(self) -> str:
+        """Its API group and version."""
+        ...
+
+    @property
+    def plural(self) -> str:
+        """Its resource, as in a path of the API."""
+        ...
+
+    @property
+    def container(self) -> str:
+        """The name of the training container."""
+        ...
+
+    @property
+    def takes_answer(self) -> bool:
+        """Whether the answer can be written into the registered job; it becomes a new job otherwise."""
+        ...
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether the cluster may start a failed trial again by itself."""
+        ...
+
+    @property
+    def documents(self) -> tuple[Mapping[str, Any], ...]:
+        """Further objects that the job was read with, such as its training runtime."""
+        ...
+
+    def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
+        """Return the known-good values of the job's own environment, by hyperparameter name."""
+        ...
+
+    def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
+        """Return the processes that the job runs."""
+        ...
+
+    def devices(self, manifest: Mapping[str, Any]) -> int:
+        """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
+        ...
+
+    def deadline(self, manifest: Mapping[str, Any]) -> timedelta | None:
+        """Return how long a trial may run where no annotation says it."""
+        ...
+
+    def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
+        """Return what must change about the job's processes for it to be tuned as its annotations ask."""
+        ...
+
+    def template(self, manifest: Mapping[str, Any]) -> object:
+        """Return what trials are made from, as JSON: the same whether the job is suspended or not."""
+        ...
+
+    def trial_spec(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        trial: str,
+        queued: bool,
+    ) -> dict[str, Any]:
+        """Return the `spec` of the trial of this name; a queued one is suspended, for Kueue to admit it."""
+        ...
+
+    def answered_spec(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        queued: bool,
+    ) -> dict[str, Any]:
+        """Return the job's `spec` as the answer would have it; a queued one is suspended."""
+        ...
+
+    def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what changes from the job's `spec` to the answered one, as a merge patch (RFC 7386)."""
+        ...
+
+    def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
+        """Return the pods of a job or a trial, rank 0 first; its rendezvous is at the address and port.
+
+        Raises:
+            InvalidJob: If they are more than a machine can stand in for.
+        """
+        ...

@@ -1,0 +1,105 @@
+"""The kinds of jobs that can be tuned, and which of them a document is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from autotuner.errors import InvalidJob, Mistake
+from autotuner.job import trainjob_validation, validation
+from autotuner.job.kind import JobKind
+from autotuner.job.pytorchjob import PYTORCHJOB
+from autotuner.job.training_runtime import BUILT_IN, RuntimeReference, TrainingRuntime
+from autotuner.job.training_runtime import KINDS as RUNTIME_KINDS
+from autotuner.job.trainjob import TrainJobKind, check_override
+from autotuner.job.validation import Validated
+
+Runtimes = Callable[[RuntimeReference], TrainingRuntime | None]
+"""Returns the training runtime of a name, or None where there is none; it may raise InvalidJob."""
+
+TRAINJOB: Final[JobKind] = TrainJobKind(BUILT_IN[RuntimeReference("torch-distributed")])
+"""TrainJobs before any is read: for names and paths, which depend on no runtime."""
+KINDS: Final = (PYTORCHJOB, TRAINJOB)
+
+
+def with_plural(plural: str) -> JobKind:
+    """Return the kind of this resource.
+
+    Raises:
+        LookupError: If it is none of ours.
+    """
+    return {kind.plural: kind for kind in KINDS}[plural]
+
+
+def is_job(document: object) -> bool:
+    """Return whether a document is of a kind that can be tuned, whatever else is wrong with it."""
+    return isinstance(document, dict) and named(document.get("kind")) is not None
+
+
+def is_runtime(document: object) -> bool:
+    """Return whether a document is a training runtime."""
+    return isinstance(document, dict) and document.get("kind") in RUNTIME_KINDS
+
+
+def runtimes_among(documents: Iterable[object]) -> Runtimes:
+    """Return how to find a runtime among the documents of a file, and else among those that need no file."""
+    given = {
+        RuntimeReference(str(metadata.get("name")), str(document["kind"])): document
+        for document in documents
+        if isinstance(document, dict)
+        and is_runtime(document)
+        and isinstance(metadata := document.get("metadata"), dict)
+    }
+
+    def find(reference: RuntimeReference) -> TrainingRuntime | None:
+        if reference in given:
+            return TrainingRuntime.from_manifest(given[reference])
+        return BUILT_IN.get(reference)
+
+    return find
+
+
+def named(kind: object) -> JobKind | None:
+    """Return the kind of this Kubernetes name, or None."""
+    return next((known for known in KINDS if known.name == kind), None)
+
+
+def validate(
+    document: object, runtimes: Runtimes = BUILT_IN.get, *, needs_images: bool = True
+) -> tuple[JobKind, Validated]:
+    """Return of which kind a document is, and what was found about it; it never raises.
+
+    What is of no known kind is validated as a PyTorchJob.
+    """
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if kind != trainjob_validation.KIND:
+        return PYTORCHJOB, validation.validate(document, needs_images=needs_images)
+    found = trainjob_validation.validate(document)
+    if found.mistakes:
+        return TRAINJOB, found
+    reference = trainjob_validation.runtime_reference(found.manifest)
+    mistakes: list[Mistake] = []
+    try:
+        runtime = runtimes(reference)
+    except InvalidJob as error:
+        runtime, mistakes = None, [*error.mistakes]
+    if runtime is None:
+        rule = f"there must be a {reference.kind} of that name"
+        missing = Mistake("spec.runtimeRef.name", reference.name, rule, "torch-distributed")
+        return TRAINJOB, Validated(found.manifest, tuple(mistakes) or (missing,), found.warnings)
+    mistakes += check_override(found.manifest["spec"]["trainer"], runtime)
+    return TrainJobKind(runtime), Validated(found.manifest, tuple(mistakes), found.warnings)
+
+
+def read(document: object, runtimes: Runtimes = BUILT_IN.get) -> tuple[JobKind, Validated]:
+    """Return the kind of a document, and a copy that is fit to be tuned, with or without images.
+
+    The copy comes with the warnings about it.
+
+    Raises:
+        InvalidJob: With every mistake.
+    """
+    kind, found = validate(document, runtimes, needs_images=False)
+    if found.mistakes:
+        raise InvalidJob(found.mistakes)
+    return kind, found

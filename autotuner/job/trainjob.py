@@ -1,0 +1,288 @@
+"""TrainJob (trainer.kubeflow.org/v1alpha1): what it runs, its trials, and its pods without a cluster.
+
+A TrainJob is read together with the training runtime that it refers to. How Trainer makes pods of the two:
+pkg/runtime/framework/plugins/torch/torch.go. The spec is immutable but for `suspend` and `runtimePatches`, so
+an answer becomes a new TrainJob, or a patch for the file that the job comes from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from autotuner import keys
+from autotuner.errors import InvalidJob, Mistake
+from autotuner.job import policies
+from autotuner.job.kind import MAX_PODS, PodPlan
+from autotuner.job.processes import stated
+from autotuner.job.quantity import whole
+from autotuner.job.training_runtime import API_VERSION, CONTAINER, TrainingRuntime
+from autotuner.job.trainjob_validation import KIND
+from autotuner.spec import Shape
+from autotuner.trial import ParameterValue, Suggestion
+
+_KUEUE: Final = "kueue.x-k8s.io/"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJobKind:
+    """The kind of jobs that Trainer runs, with the runtime that a job refers to."""
+
+    runtime: TrainingRuntime
+
+    name = KIND
+    api_version = API_VERSION
+    plural = "trainjobs"
+    container = CONTAINER
+    # All of its spec that an answer changes is immutable.
+    takes_answer = False
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether Kubernetes starts a failed node again before the TrainJob fails."""
+        return self.runtime.retries_failures
+
+    @property
+    def documents(self) -> tuple[Mapping[str, Any], ...]:
+        """The runtime."""
+        return (self.runtime.manifest,)
+
+    def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
+        """Return the known-good values of `spec.trainer.env`, by hyperparameter name.
+
+        A value that only the runtime's container has counts too: Trainer merges both.
+        """
+        values: dict[str, ParameterValue] = {}
+        for entry in variables(manifest, self.runtime):
+            name, value = entry["name"], entry.get("value")
+            if name.startswith(keys.ENV_PREFIX) and isinstance(value, str):
+                values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
+        return values
+
+    def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
+        """Return the processes that the job runs; its nodes are alike, so all of them count as workers."""
+        return Shape(
+            masters=0,
+            workers=nodes(manifest, self.runtime),
+            processes_per_replica=stated(annotations) or processes_per_node(manifest, self.runtime),
+            can_grow=True,
+        )
+
+    def devices(self, manifest: Mapping[str, Any]) -> int:
+        """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
+        return devices(manifest, self.runtime)
+
+    def deadline(self, manifest: Mapping[str, Any]) -> timedelta | None:
+        """Return the job's own `activeDeadlineSeconds`."""
+        return policies.deadline({"spec": {"runPolicy": manifest["spec"]}})
+
+    def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
+        """Return nothing: Trainer counts the processes itself, from what `shape` reads."""
+        del manifest, annotations
+        return []
+
+    def template(self, manifest: Mapping[str, Any]) -> object:
+        """Return the job's `spec`, whether suspended or not, and its runtime."""
+        spec = {key: value for key, value in manifest["spec"].items() if key != "suspend"}
+        return [spec, self.runtime.fingerprint]
+
+    def trial_spec(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        trial: str,
+        queued: bool,
+    ) -> dict[str, Any]:
+        """Return the `spec` of a trial."""
+        del trial  # Trainer names the rendezvous by the job.
+        spec = self._with(manifest, suggestion, variables, queued=queued)
+        # Its end would delete the pods, and their logs with them. The deadline of a trial is ours.
+        spec.pop("activeDeadlineSeconds", None)
+        return spec
+
+    def answered_spec(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        queued: bool,
+    ) -> dict[str, Any]:
+        """Return the job's `spec` as the answer would have it: environment and nodes."""
+        return self._with(manifest, suggestion, variables, queued=queued)
+
+    def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the trainer's environment and nodes, as the answer would have them, not suspended."""
+        del manifest
+        trainer = {key: answered["trainer"][key] for key in ("env", "numNodes")}
+        return {"suspend": False, "trainer": trainer}
+
+    def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
+        """Return the pods, node 0 first, with torchrun's variables."""
+        return pod_plans(manifest, self.runtime, address, port)
+
+    def _with(
+        self,
+        manifest: Mapping[str, Any],
+        suggestion: Suggestion,
+        variables: Mapping[str, str],
+        *,
+        queued: bool,
+    ) -> dict[str, Any]:
+        spec: dict[str, Any] = copy.deepcopy(manifest["spec"])
+        trainer = spec["trainer"]
+        kept = [entry for entry in trainer.get("env") or () if entry["name"] not in variables]
+        # Ours come first: Kubernetes expands $(NAME) only from variables that are above.
+        trainer["env"] = [{"name": name, "value": value} for name, value in sorted(variables.items())] + kept
+        # Given even where it is the runtime's, so that a trial says by itself how many pods it has.
+        trainer["numNodes"] = suggestion.workers or nodes(manifest, self.runtime)
+        # Kueue reads the object and writes it back, without what is empty, when it admits it. The API server
+        # takes the difference for a change of an immutable field, so the job would never start.
+        spec["trainer"] = _without_empty(trainer)
+        spec["suspend"] = queued
+        patches = [
+            {key: value for key, value in patch.items() if key != "time"}
+            for patch in spec.pop("runtimePatches", None) or ()
+            if not patch["manager"].startswith(_KUEUE)
+        ]
+        return {**spec, "runtimePatches": patches} if patches else spec
+
+
+def check_override(trainer: Mapping[str, Any], runtime: TrainingRuntime) -> list[Mistake]:
+    """Return the mistakes of a trainer that empties what its runtime has."""
+    return [
+        Mistake(
+            f"spec.trainer.{key}",
+            "[]",
+            f"must have words, as Kueue drops an empty list and those of {runtime.reference} would be used",
+            '["--epochs=5"]',
+        )
+        for key in ("command", "args")
+        if trainer.get(key) == [] and runtime.container.get(key)
+    ]
+
+
+def nodes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
+    """Return how many nodes, that is pods, a validated TrainJob runs on."""
+    return int(manifest["spec"]["trainer"].get("numNodes") or runtime.nodes)
+
+
+def processes_per_node(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
+    """Return how many processes run on each node of a validated TrainJob.
+
+    As many as it says; else, for torchrun, as many as a node has GPUs, or processors where it has no GPUs.
+    """
+    trainer = manifest["spec"]["trainer"]
+    if trainer.get("numProcPerNode") is not None:
+        return int(trainer["numProcPerNode"])
+    if not runtime.is_torch:
+        return 1
+    return _gpus(manifest, runtime) or max(1, _processors(_resources(manifest, runtime)))
+
+
+def devices(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
+    """Return how many GPUs a TrainJob asks for, or how many processes it runs where it asks for none."""
+    each = _gpus(manifest, runtime) or processes_per_node(manifest, runtime)
+    return nodes(manifest, runtime) * each
+
+
+def variables(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> list[dict[str, Any]]:
+    """Return the environment of the training container, in the order in which Trainer writes it.
+
+    The runtime's variables come first; the job's replace those of the same name where they are, and follow.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for container in (runtime.container, manifest["spec"]["trainer"]):
+        merged |= {entry["name"]: entry for entry in container.get("env") or ()}
+    return list(merged.values())
+
+
+def _resources(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Mapping[str, Any]:
+    resources = manifest["spec"]["trainer"].get("resourcesPerNode")
+    if resources is None:
+        resources = runtime.container.get("resources")
+    return resources if isinstance(resources, dict) else {}
+
+
+def _gpus(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
+    resources = _resources(manifest, runtime)
+    # Trainer counts every resource with this word in its name, such as gpu.intel.com/i915.
+    requested = _largest(resources, "requests", lambda name: "gpu" in name.lower())
+    return requested or _largest(resources, "limits", lambda name: "gpu" in name.lower())
+
+
+def _processors(resources: Mapping[str, Any]) -> int:
+    requested = _largest(resources, "requests", "cpu".__eq__)
+    return requested or _largest(resources, "limits", "cpu".__eq__)
+
+
+def _largest(resources: Mapping[str, Any], part: str, is_meant: Callable[[str], bool]) -> int:
+    amounts = resources.get(part)
+    found = [0]
+    for name, amount in amounts.items() if isinstance(amounts, dict) else ():
+        if is_meant(name):
+            with contextlib.suppress(ValueError):  # of a runtime, which only the API server has checked
+                found.append(whole(amount))
+    return max(found)
+
+
+def pod_plans(
+    manifest: Mapping[str, Any], runtime: TrainingRuntime, address: str, port: int
+) -> list[PodPlan]:
+    """Return the pods of a validated TrainJob, node 0 first.
+
+    Args:
+        manifest: A TrainJob that `TrainJob.from_manifest` accepts, or a trial of one.
+        runtime: The runtime that it refers to.
+        address: Where node 0 can be reached, for PET_MASTER_ADDR.
+        port: A free port there, one a trial, for PET_MASTER_PORT.
+
+    Raises:
+        InvalidJob: If they are more than a machine can stand in for.
+    """
+    count = nodes(manifest, runtime)
+    if count > MAX_PODS:
+        rule = f"must be at most {MAX_PODS} on one machine; write fewer, or tune on a cluster"
+        raise InvalidJob([Mistake("spec.trainer.numNodes", str(count), rule, "1")])
+    trainer = manifest["spec"]["trainer"]
+    overridden = {key: trainer[key] for key in ("image", "command", "args") if trainer.get(key) is not None}
+    container = {
+        **runtime.container,
+        **overridden,
+        "name": CONTAINER,
+        "env": variables(manifest, runtime),
+    }
+    shared = {
+        "PET_NNODES": str(count),
+        # On a cluster `auto` may be there, which is as many as there are GPUs: here there may be others.
+        "PET_NPROC_PER_NODE": str(processes_per_node(manifest, runtime)),
+        "PET_MASTER_ADDR": address,
+        "PET_MASTER_PORT": str(port),
+    }
+    return [
+        PodPlan(
+            name=f"{manifest['metadata']['name']}-{runtime.replicated_job}-0-{index}",
+            container=container,
+            environment={
+                "JOB_COMPLETION_INDEX": str(index),
+                **({**shared, "PET_NODE_RANK": str(index)} if runtime.is_torch else {}),
+            },
+        )
+        for index in range(count)
+    ]
+
+
+def _without_empty(value: Any) -> Any:  # noqa: ANN401 (what JSON holds has no better name)
+    """Return a value of JSON without members that are null or empty, as Go writes it."""
+    if isinstance(value, list):
+        return [_without_empty(held) for held in value]
+    if not isinstance(value, dict):
+        return value
+    members = {key: _without_empty(held) for key, held in value.items()}
+    return {key: held for key, held in members.items() if held not in (None, "", [], {})}

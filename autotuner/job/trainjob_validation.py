@@ -1,0 +1,159 @@
+"""Validate a TrainJob at the boundary.
+
+A file on a laptop has met no API server, so this checks what Trainer's schema and webhook check, and what we
+rely on besides. All mistakes are reported at once. What passes is a copy of plain values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from autotuner import keys
+from autotuner.errors import Mistake
+from autotuner.job.quantity import whole
+from autotuner.job.training_runtime import API_GROUP, API_VERSION, CLUSTER_KIND, KINDS, RuntimeReference
+from autotuner.job.validation import Validated, brief, check_container, check_metadata
+from autotuner.job.warnings import has_run, would_run
+from autotuner.spec.untrusted_yaml import plain
+
+KIND: Final = "TrainJob"
+RESERVED: Final = frozenset(
+    {"PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"}
+)
+"""Variables that only Trainer may set; its webhook refuses a TrainJob that does."""
+MAX_VARIABLES: Final = 64
+"""Entries of `trainer.env`; the schema allows 128, and a trial adds those of its suggestion."""
+MAX_NODES: Final = 100_000
+MAX_PROCESSES_PER_NODE: Final = 10_000
+_MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
+
+
+def validate(manifest: object) -> Validated:
+    """Return a TrainJob with all mistakes that can be told without its runtime; it never raises."""
+    if not isinstance(manifest, dict):
+        return Validated({}, (Mistake("file", brief(manifest), "must hold one object", f"kind: {KIND}"),))
+    try:
+        checked: dict[str, Any] = plain(manifest)
+    except ValueError as error:
+        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}"),))
+    mistakes: list[Mistake] = []
+    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if checked.get(key) != wanted:
+            rule = f"must be that of a {KIND} of {API_VERSION}"
+            mistakes.append(Mistake(key, brief(checked.get(key)), rule, f"{key}: {wanted}"))
+    if not mistakes:
+        mistakes += check_metadata(checked.get("metadata"))
+        _check_spec(checked.get("spec"), mistakes)
+    return Validated(checked, tuple(mistakes), () if mistakes else tuple(_warnings(checked)))
+
+
+def _warnings(checked: Mapping[str, Any]) -> Iterator[Mistake]:
+    metadata, spec = checked["metadata"], checked["spec"]
+    annotations = metadata.get("annotations") or {}
+    if keys.TARGET in annotations:
+        # What a PyTorchJob has in its runPolicy a TrainJob has in its spec.
+        yield from would_run(metadata, spec.get("suspend"), annotations, "spec.suspend")
+        yield from has_run(checked.get("status"))
+
+
+def runtime_reference(checked: Mapping[str, Any]) -> RuntimeReference:
+    """Return which runtime a validated TrainJob refers to."""
+    reference = checked["spec"]["runtimeRef"]
+    return RuntimeReference(str(reference["name"]), str(reference.get("kind") or CLUSTER_KIND))
+
+
+def _check_spec(spec: object, mistakes: list[Mistake]) -> None:
+    if not isinstance(spec, dict):
+        mistakes.append(Mistake("spec", brief(spec), "must be a mapping", "{runtimeRef: ..., trainer: ...}"))
+        return
+    _check_reference(spec.get("runtimeRef"), mistakes)
+    if not isinstance(spec.get("suspend"), bool | None):
+        mistakes.append(Mistake("spec.suspend", brief(spec["suspend"]), "must be true or false", "true"))
+    if spec.get("managedBy") == _MULTIKUEUE:
+        rule = "must not be MultiKueue: pods and logs of trials would be in another cluster"
+        mistakes.append(Mistake("spec.managedBy", _MULTIKUEUE, rule, f"{API_GROUP}/trainjob-controller"))
+    patches = spec.get("runtimePatches") or []
+    if not isinstance(patches, list) or not all(map(_is_patch, patches)):
+        rule = "must be a list of patches, each with a manager"
+        mistakes.append(Mistake("spec.runtimePatches", brief(patches), rule, "[{manager: example.com/me}]"))
+    trainer = spec.get("trainer")
+    if isinstance(trainer, dict):
+        _check_trainer(trainer, mistakes)
+    else:
+        rule = "must be a mapping: the known-good values are in its env"
+        mistakes.append(Mistake("spec.trainer", brief(trainer), rule, "{command: [...], env: [...]}"))
+
+
+def _check_reference(reference: object, mistakes: list[Mistake]) -> None:
+    name = reference.get("name") if isinstance(reference, dict) else None
+    if not isinstance(reference, dict) or not isinstance(name, str) or not name:
+        mistakes.append(
+            Mistake("spec.runtimeRef", brief(reference), "must name a runtime", "{name: torch-distributed}")
+        )
+        return
+    if reference.get("kind", CLUSTER_KIND) not in KINDS:
+        rule = f"must be {' or '.join(KINDS)}"
+        mistakes.append(Mistake("spec.runtimeRef.kind", brief(reference["kind"]), rule, CLUSTER_KIND))
+    if reference.get("apiGroup", API_GROUP) != API_GROUP:
+        rule = f"must be {API_GROUP}"
+        mistakes.append(Mistake("spec.runtimeRef.apiGroup", brief(reference["apiGroup"]), rule, API_GROUP))
+
+
+def _is_patch(patch: object) -> bool:
+    return isinstance(patch, dict) and isinstance(patch.get("manager"), str)
+
+
+def _check_trainer(trainer: Mapping[str, Any], mistakes: list[Mistake]) -> None:
+    mistakes += check_container("spec.trainer", trainer)
+    for key, most in (("numNodes", MAX_NODES), ("numProcPerNode", MAX_PROCESSES_PER_NODE)):
+        value = trainer.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            rule = f"must be a whole number from 1 to {most}"
+            mistakes.append(Mistake(f"spec.trainer.{key}", brief(value), rule, "4"))
+    env = trainer.get("env") or []
+    if isinstance(env, list):
+        names = [
+            entry["name"] for entry in env if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        ]
+        _check_names(names, mistakes)
+    _check_resources(trainer.get("resourcesPerNode"), mistakes)
+
+
+def _check_names(names: list[str], mistakes: list[Mistake]) -> None:
+    for name in sorted(RESERVED.intersection(names)):
+        rule = "must be left out: Trainer sets it, and its webhook refuses the job"
+        mistakes.append(Mistake(f"spec.trainer.env {name}", name, rule, "numNodes: 2"))
+    for name in sorted(
+        {name for name in names if names.count(name) > 1} if len(names) <= MAX_VARIABLES else ()
+    ):
+        rule = "must be there once: the schema refuses a name twice"
+        mistakes.append(Mistake(f"spec.trainer.env {name}", name, rule, f"- name: {name}"))
+    if len(names) > MAX_VARIABLES:
+        rule = f"must have at most {MAX_VARIABLES} entries, to leave room for those of a trial"
+        mistakes.append(Mistake("spec.trainer.env", f"{len(names)} entries", rule, "envFrom in the runtime"))
+
+
+def _check_resources(resources: object, mistakes: list[Mistake]) -> None:
+    where = "spec.trainer.resourcesPerNode"
+    if resources is None:
+        return
+    if not isinstance(resources, dict):
+        mistakes.append(
+            Mistake(where, brief(resources), "must be a mapping", "{limits: {nvidia.com/gpu: 1}}")
+        )
+        return
+    for part in ("requests", "limits"):
+        amounts = resources.get(part) or {}
+        if not isinstance(amounts, dict):
+            rule = "must be a mapping from resources to quantities"
+            mistakes.append(Mistake(f"{where}.{part}", brief(amounts), rule, "{nvidia.com/gpu: 1}"))
+            continue
+        for name, amount in amounts.items():
+            try:
+                whole(amount)
+            except ValueError:
+                rule = "must be a quantity"
+                mistakes.append(Mistake(f"{where}.{part} {name}", brief(amount), rule, "500m"))

@@ -1,0 +1,145 @@
+"""TrainJobs and their pods as the API server shows them, and where a trial stands by them."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from autotuner.backends.kubernetes import train_jobs
+from autotuner.backends.kubernetes.assess import NOTHING_SEEN, PodStatus
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PATIENCE = timedelta(minutes=10)
+
+
+def at(minutes):
+    return (NOON + timedelta(minutes=minutes)).isoformat().replace("+00:00", "Z")
+
+
+def trial(*held, suspend=False, resumed=None, nodes=2):
+    conditions = [{"type": kind, "status": "True", "lastTransitionTime": at(30)} for kind in held]
+    if resumed is not None:
+        conditions.append({"type": "Suspended", "status": "False", "lastTransitionTime": at(resumed)})
+    return {
+        "metadata": {"name": "toy-1", "creationTimestamp": at(0)},
+        "spec": {"suspend": suspend, "trainer": {"numNodes": nodes}},
+        "status": {"conditions": conditions},
+    }
+
+
+def pod(index, suffix="a", made=0, **container):
+    """Return a pod as the API server shows it; `container` are fields of its training container's status."""
+    labels = {
+        "batch.kubernetes.io/job-completion-index": str(index),
+        "jobset.sigs.k8s.io/replicatedjob-name": "node",
+        "jobset.sigs.k8s.io/restart-attempt": container.pop("attempt", "0"),
+    }
+    running = {"running": {"startedAt": at(made)}}
+    return {
+        "metadata": {
+            "name": f"toy-1-node-0-{index}-{suffix}",
+            "uid": f"{index}{suffix}",
+            "labels": labels,
+            "creationTimestamp": at(made),
+            "ownerReferences": [{"kind": "Job", "name": "toy-1-node-0", "uid": "j"}],
+        },
+        "status": {"containerStatuses": [{"name": "node", "state": running, **container}]},
+    }
+
+
+def failed(code=1, reason="Error", minutes=10):
+    return {"terminated": {"exitCode": code, "reason": reason, "startedAt": at(0), "finishedAt": at(minutes)}}
+
+
+def stand(*pods, job=None):
+    conditions = train_jobs.read_conditions(job or trial())
+    read = [each if isinstance(each, PodStatus) else train_jobs.read_pod(each) for each in pods]
+    return train_jobs.stand(conditions, read, NOON + timedelta(hours=1), PATIENCE, NOTHING_SEEN)
+
+
+def test_a_trial_runs_since_all_of_its_nodes_run():
+    assert stand(pod(0)).started_at is None
+    assert stand(pod(0), pod(1, made=3)).started_at == NOON + timedelta(minutes=3)
+    assert stand(pod(0), pod(1)).ending is None
+
+
+def test_node_0_is_told_by_its_completion_index():
+    assert [train_jobs.read_pod(pod(index)).is_rank_zero for index in (0, 1)] == [True, False]
+
+
+def test_a_complete_job_has_ended_well():
+    standing = stand(pod(0, state=failed(0, "Completed")), pod(1), job=trial("Complete"))
+    assert (standing.ending.exit_code, standing.ending.disruption) == (0, "")
+    assert standing.ended_at == NOON + timedelta(minutes=30)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_container_that_was_started_again_has_failed_as_it_first_did(index):
+    again = {"restartCount": 1, "lastState": failed(3)}
+    standing = stand(*(pod(i, **(again if i == index else {})) for i in (0, 1)))
+    assert standing.ending.exit_code == 3
+    assert standing.ended_at == NOON + timedelta(minutes=10)
+
+
+def test_a_container_that_waits_to_be_started_again_has_failed():
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    standing = stand(pod(0, restartCount=1, state=waiting, lastState=failed(137, "OOMKilled")), pod(1))
+    assert standing.ending.killed_for_memory
+
+
+def test_a_pod_that_was_made_again_ends_the_trial_with_what_ended_the_first():
+    standing = stand(pod(0, state=failed(3)), pod(0, "b", made=11), pod(1))
+    assert standing.ending.exit_code == 3
+
+
+def test_a_pod_that_is_gone_and_was_made_again_was_lost():
+    gone = replace(train_jobs.read_pod(pod(0)), is_gone=True)
+    standing = stand(gone, pod(0, "b", made=11), pod(1))
+    assert "started it again" in standing.ending.disruption
+
+
+def test_a_whole_trial_that_was_started_again_is_lost():
+    standing = stand(pod(0, "b", attempt="1"), pod(1, "b", attempt="1"))
+    assert standing.ending.exit_code is None
+    assert standing.ending.disruption
+
+
+def test_a_trial_that_is_suspended_has_not_ended_for_its_pods_are_gone():
+    gone = replace(train_jobs.read_pod(pod(0)), is_gone=True)
+    assert stand(gone, pod(0, "b", made=11), job=trial(suspend=True)).ending is None
+
+
+def test_a_failed_job_still_tells_when_it_began_though_its_other_pods_are_gone():
+    standing = stand(pod(1, state=failed(3)), job=trial("Failed"))
+    assert standing.ending.exit_code == 3
+    assert standing.started_at == NOON
+
+
+def test_pods_that_are_not_there_any_more_are_kept_as_last_seen():
+    seen = [train_jobs.read_pod(pod(0)), train_jobs.read_pod(pod(1))]
+    first, second = train_jobs.with_gone(trial(), seen, [seen[1]])
+    assert (first.uid, first.is_gone, second.uid, second.is_gone) == ("1a", False, "0a", True)
+
+
+def test_pods_of_before_a_trial_was_resumed_are_of_another_run():
+    seen = [train_jobs.read_pod(pod(0))]
+    new = train_jobs.read_pod(pod(0, "b", made=6))
+    assert train_jobs.with_gone(trial(suspend=True), seen, []) == []
+    assert train_jobs.with_gone(trial(resumed=5), seen, [new]) == [new]
+    going = replace(seen[0], is_deleted_first=True)
+    assert train_jobs.with_gone(trial(resumed=5), (), [going, new]) == [new]
+
+
+def test_a_pod_of_an_earlier_trial_of_the_name_is_not_of_this_one():
+    assert train_jobs.is_pod_of(pod(0), trial())
+    assert not train_jobs.is_pod_of(pod(0, made=-1), trial())
+    other = pod(0)
+    other["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "else-node-0"}]
+    assert not train_jobs.is_pod_of(other, trial())
+
+
+@pytest.mark.parametrize("broken", [{}, {"status": None}, {"status": {"conditions": "x", "jobsStatus": [1]}}])
+def test_absent_and_hostile_fields_count_as_absent(broken):
+    assert not train_jobs.read_conditions(broken).has_failed
+    assert not train_jobs.has_begun(broken)
+    assert train_jobs.read_pod(broken).started_at is None
