@@ -19,6 +19,7 @@ import json
 import math
 import os
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from autotuner.annotations import parse_target
 from autotuner.spec import Target
