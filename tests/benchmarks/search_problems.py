@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.benchmarks.search.problems import DATA, SEARCH_SPACE, CurveProblem, fitted_surface
 

@@ -19,6 +19,7 @@ import json
 import math
 import os
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from autotuner.spec import Target
-from autotuner.spec.parsers import parse_target
+from autotuner.spec.target import parse_target
 
 SETUPS = Path(__file__).with_suffix(".json")
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"

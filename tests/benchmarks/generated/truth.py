@@ -173,12 +173,13 @@ def least(job: Job) -> float:
 # --- the job's ranges, target and known-good setting -------------------------------------------------------
 
 
-def search_space(plan: Blueprint, rng: Draw) -> tuple[dict[str, Any], list[Parameters]]:
+def search_space(plan: Blueprint, rng: Draw) -> tuple[dict[str, Any], Sequence[Parameters]]:
     """Return what is tuned, with a range of learning rates that a pilot at the known-good batch size places.
 
     And the pilot's best setting of each optimizer.
     """
-    best, pilot = [], []
+    best: list[float] = []
+    pilot: list[Parameters] = []
     for optimizer in plan.optimizers:
         low, high = RATES[optimizer]
         space = {**plan.space, LEARNING_RATE: {"min": low, "max": high, "log": True}}
