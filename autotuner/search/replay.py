@@ -20,7 +20,7 @@ import numpy as np
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.space import Space
 from autotuner.study.curve import Curve, until
-from autotuner.study.history import History, Unit, curve
+from autotuner.study.history import History, Unit, curve, is_complete
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -74,6 +74,8 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
         counted = trial
         if trial.outcome in JUDGED and len(curve(trial)) and history.run_length:
             found = _verdict(_Case.of(history, earlier, space, before, trial), _judged)
+            if found is not None and _is_refuted(trial, found):
+                found = None
             if found is not None:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
@@ -84,6 +86,11 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
         if not counted.is_running:
             before = before.and_then(counted)
     return Replayed(replace(history, trials=tuple(seen)), verdicts)
+
+
+def _is_refuted(trial: Trial, found: Verdict) -> bool:
+    """Return whether a run that would have been stopped as promising went on to its end, and missed."""
+    return found.outcome is Outcome.PROMISING and trial.outcome is Outcome.MISSED and is_complete(trial)
 
 
 def _cut(trial: Trial, step: float) -> Trial:

@@ -61,7 +61,7 @@ def test_it_holds_and_goes_on_once_its_owner_says_how_to_read(cluster, ends_in_d
 
     told = replace(held, annotations={**held.annotations, **PATTERN})
     seen, going_on = after(cluster, told)
-    assert going_on.annotations[keys.PHASE] == "Searching"
+    assert going_on.annotations[keys.PHASE] == "Searching", going_on.annotations
     (trial, *_) = seen.trials
     assert trial.measurements[:2] == (Measurement(1, 0.91), Measurement(2, 0.92))
     assert [t.number for t in seen.finished] == [0]
@@ -73,7 +73,7 @@ def test_a_job_that_was_changed_instead_gives_the_doubtful_run_up(cluster):
     spec = {**held.manifest["spec"], "nprocPerNode": "1"}
     seen, going_on = after(cluster, held.with_spec(spec))
     assert [(t.number, t.outcome) for t in seen.finished] == [(0, Outcome.LOST)]
-    assert going_on.annotations[keys.PHASE] == "Searching"
+    assert going_on.annotations[keys.PHASE] == "Searching", going_on.annotations
     assert [s.rerun_of for s in seen.started] == [0]
 
 
