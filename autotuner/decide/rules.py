@@ -165,7 +165,7 @@ def run_baseline(standing: Standing) -> Step | None:
         again = standing.suggest(standing.baseline, Purpose.BASELINE, rerun_of=ended[-1])
         return Start(again, Phase.SEARCHING, Reason.BASELINE_RUNNING)
     own = standing.known_good
-    if own.needs_run and len(runs) < KNOWN_GOOD_RUNS:
+    if not runs or (own.needs_run and len(runs) < KNOWN_GOOD_RUNS):
         first = standing.suggest(standing.baseline, Purpose.BASELINE)
         return Start(first, Phase.SEARCHING, Reason.BASELINE_RUNNING)
     if met and not own.is_met_by_chance:

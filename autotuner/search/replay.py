@@ -72,14 +72,14 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
     verdicts: dict[int, Verdict] = {}
     for trial in history.trials:
         counted = trial
-        if trial.outcome in JUDGED and len(curve(trial)) and history.run_length:
+        if trial.outcome in JUDGED and len(curve(trial)):
             found = _verdict(_Case.of(history, earlier, space, before, trial), _judged)
             if found is not None and _is_refuted(trial, found):
                 found = None
             if found is not None:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
-            elif trial.is_running and not _is_needed_whole(history, trial):
+            elif trial.is_running and history.run_length and not _is_needed_whole(history, trial):
                 counted = _cut(trial, max(_points(curve(trial), _length(history, trial)), default=0.0))
         is_changed = trial.is_running and not counted.is_running
         seen.append(replace(counted, outcome=None) if is_changed else counted)
