@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,13 +75,25 @@ def curves(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Seq
     for members in groups.values():
         for first in range(0, len(members), size):
             these = members[first : first + size]
-            found[these] = _train(job, batch_size, [whole[i] for i in these], [seeds[i] for i in these])
+            with _fast_arithmetic():
+                found[these] = _train(job, batch_size, [whole[i] for i in these], [seeds[i] for i in these])
     return found
 
 
-def _train(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequence[int]) -> np.ndarray:
+@contextmanager
+def _fast_arithmetic() -> Iterator[None]:
+    """Compute in one thread and without denormal numbers, and leave the process as it was."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(threads)
+
+
+def _train(job: Job, batch_size: int, settings: Sequence[Parameters], seeds: Sequence[int]) -> np.ndarray:
     examples, members = job.examples, len(seeds)
     shapes = weights(job.network, examples.train_x.shape[1:], examples.classes or 1)
     flat = start(shapes, [job.seed] * members if job.from_checkpoint else seeds)
