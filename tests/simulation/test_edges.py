@@ -58,8 +58,9 @@ def test_curves_that_gain_late_are_not_given_up():
 
 
 def test_a_plateau_above_the_target_is_climbed_to_its_edge():
-    def curve(batch_size, _parameters):
-        best = 0.91 if batch_size <= 200 else 0.7
+    def curve(batch_size, parameters):
+        # Nearly flat: runs equal to the last digit are those of a script that does not use what it is given.
+        best = (0.91 if batch_size <= 200 else 0.7) + 1e-5 * math.log(parameters["learning_rate"])
         return best * (1 - np.exp(-6 * np.arange(1, STEPS + 1) / STEPS))
 
     reaches(World(spec(), curve), 200)
