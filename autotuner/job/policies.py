@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from autotuner.job.lookup import mapping, pod_count
+
 _SHARED_BACKENDS: Final = frozenset({"etcd", "etcd-v2"})
 """Rendezvous on a server that the job only names; with c10d it is a pod of the job."""
 
@@ -24,18 +26,18 @@ def fix_replicas(spec: dict[str, Any]) -> None:
     change them. Gang scheduling waits for all pods; `minResources`, where given, is the scheduler's to sum
     up again, for it was written for another number of pods.
     """
-    replicas = _mapping(spec, "pytorchReplicaSpecs")
+    replicas = mapping(spec, "pytorchReplicaSpecs")
     elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict) and "Worker" in replicas:
-        workers = _count(replicas["Worker"])
+        workers = pod_count(replicas["Worker"])
         spec["elasticPolicy"] = {
             **{key: value for key, value in elastic.items() if key != "metrics"},
             "minReplicas": workers,
             "maxReplicas": workers,
         }
-    policy = _mapping(spec, "runPolicy")
-    scheduling = _mapping(policy, "schedulingPolicy")
-    pods = sum(map(_count, replicas.values()))
+    policy = mapping(spec, "runPolicy")
+    scheduling = mapping(policy, "schedulingPolicy")
+    pods = sum(map(pod_count, replicas.values()))
     if scheduling and "minAvailable" in scheduling and scheduling["minAvailable"] != pods:
         kept = {key: value for key, value in scheduling.items() if key != "minResources"}
         spec["runPolicy"] = {**policy, "schedulingPolicy": {**kept, "minAvailable": pods}}
@@ -60,18 +62,8 @@ def isolate(spec: dict[str, Any], *, job: str, trial: str) -> None:
 
 def deadline(manifest: Mapping[str, Any]) -> timedelta | None:
     """Return the job's own `activeDeadlineSeconds`: how long a trial may run where no annotation says it."""
-    policy = _mapping(_mapping(manifest, "spec"), "runPolicy")
+    policy = mapping(mapping(manifest, "spec"), "runPolicy")
     seconds = policy.get("activeDeadlineSeconds")
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 < seconds < 10**9:
         return None
     return timedelta(seconds=seconds)
-
-
-def _count(replica: object) -> int:
-    count = replica.get("replicas", 1) if isinstance(replica, dict) else 0
-    return count if isinstance(count, int) else 1
-
-
-def _mapping(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = mapping.get(key)
-    return value if isinstance(value, dict) else {}

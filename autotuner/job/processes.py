@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
+from autotuner.job.lookup import mapping, pod_count
 from autotuner.job.pod_processes import Evidence, read_pod
 from autotuner.spec.values import Shape
 
@@ -62,13 +63,13 @@ class Processes:
 
 def read_processes(manifest: Mapping[str, Any]) -> Processes:
     """Return the processes of a PyTorchJob that validation has let pass."""
-    spec = _mapping(manifest, "spec")
-    replicas = _mapping(spec, "pytorchReplicaSpecs")
-    pods = {kind: _count(replicas[kind]) for kind in _KINDS if isinstance(replicas.get(kind), dict)}
+    spec = mapping(manifest, "spec")
+    replicas = mapping(spec, "pytorchReplicaSpecs")
+    pods = {kind: pod_count(replicas[kind]) for kind in _KINDS if isinstance(replicas.get(kind), dict)}
     readings = [
         reading
         for kind in pods
-        if (reading := read_pod(kind, _mapping(replicas, kind), spec, sum(pods.values()))) is not None
+        if (reading := read_pod(kind, mapping(replicas, kind), spec, sum(pods.values()))) is not None
     ]
     counts = {reading.kind: reading.count for reading in readings}
     remote = next((r for r in readings if r.is_remote), None)
@@ -95,14 +96,14 @@ def stated(annotations: Mapping[str, str]) -> int | None:
 
 def shape(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
     """Return the shape of a PyTorchJob: its pods, and the processes of each."""
-    replicas = _mapping(_mapping(manifest, "spec"), "pytorchReplicaSpecs")
+    replicas = mapping(mapping(manifest, "spec"), "pytorchReplicaSpecs")
     found, given = read_processes(manifest), stated(annotations)
     is_uneven = (
         given is None and found.is_known and found.master is not None and found.master != found.replica
     )
     return Shape(
-        masters=_count(replicas.get("Master")) if "Master" in replicas else 0,
-        workers=_count(replicas.get("Worker")) if "Worker" in replicas else 0,
+        masters=pod_count(replicas.get("Master")) if "Master" in replicas else 0,
+        workers=pod_count(replicas.get("Worker")) if "Worker" in replicas else 0,
         processes_per_replica=given or found.replica,
         processes_per_master=found.master if is_uneven else None,
         can_grow="Worker" in replicas,
@@ -149,13 +150,3 @@ def _unpinned(option: str) -> str:
     if name in {"--num_processes", "-np"}:
         return f"{name}=$((PROCESSES_OF_A_POD * PET_NNODES)) in a shell"
     return f"{name}=$(PET_NNODES), which the operator sets"
-
-
-def _count(replica: object) -> int:
-    count = replica.get("replicas", 1) if isinstance(replica, dict) else 0
-    return count if isinstance(count, int) else 1
-
-
-def _mapping(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = mapping.get(key)
-    return value if isinstance(value, dict) else {}

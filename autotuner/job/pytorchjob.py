@@ -16,6 +16,7 @@ from autotuner.errors import InvalidJob, Mistake
 from autotuner.job import policies, processes
 from autotuner.job.accelerators import accelerators
 from autotuner.job.kind import MAX_PODS, JobKind, PodPlan
+from autotuner.job.lookup import mapping
 from autotuner.job.validation import API_VERSION, CONTAINER, KIND, REPLICAS, replica_count
 from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
@@ -144,12 +145,6 @@ def devices(manifest: Mapping[str, Any]) -> int:
         replica_count(replica) * accelerators(container(replica)).devices for _, replica in replicas(manifest)
     )
     return gpus or max(1, processes.shape(manifest, {}).processes)
-
-
-def mapping(manifest: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the mapping under a key, or an empty one."""
-    value = manifest.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def replicas(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,9 +13,8 @@ from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.quantity import whole
 from autotuner.job.training_runtime import API_GROUP, API_VERSION, CLUSTER_KIND, KINDS, RuntimeReference
-from autotuner.job.validation import Validated, brief, check_container, check_metadata
+from autotuner.job.validation import Validated, brief, check_container, check_metadata, read_as
 from autotuner.job.warnings import has_run, would_run
-from autotuner.spec.untrusted_yaml import plain
 
 KIND: Final = "TrainJob"
 RESERVED: Final = frozenset(
@@ -31,20 +30,12 @@ _MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
 
 def validate(manifest: object) -> Validated:
     """Return a TrainJob with all mistakes that can be told without its runtime; it never raises."""
-    if not isinstance(manifest, dict):
-        return Validated({}, (Mistake("file", brief(manifest), "must hold one object", f"kind: {KIND}"),))
-    try:
-        checked: dict[str, Any] = plain(manifest)
-    except ValueError as error:
-        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}"),))
-    mistakes: list[Mistake] = []
-    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if checked.get(key) != wanted:
-            rule = f"must be that of a {KIND} of {API_VERSION}"
-            mistakes.append(Mistake(key, brief(checked.get(key)), rule, f"{key}: {wanted}"))
-    if not mistakes:
-        mistakes += check_metadata(checked.get("metadata"))
-        _check_spec(checked.get("spec"), mistakes)
+    read = read_as(manifest, API_VERSION, KIND, f"must be that of a {KIND} of {API_VERSION}")
+    if read.mistakes:
+        return read
+    checked = read.manifest
+    mistakes = list(check_metadata(checked.get("metadata")))
+    _check_spec(checked.get("spec"), mistakes)
     return Validated(checked, tuple(mistakes), () if mistakes else tuple(_warnings(checked)))
 
 

@@ -56,21 +56,14 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
         manifest: A document as it was read.
         needs_images: Whether it is to run on a cluster, where a container without an image is refused.
     """
-    if not isinstance(manifest, dict):
-        return Validated({}, (Mistake("file", brief(manifest), "must hold one object", f"kind: {KIND}"),))
-    try:
-        checked: dict[str, Any] = plain(manifest)
-    except ValueError as error:
-        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {KIND}"),))
-    mistakes: list[Mistake] = []
-    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if checked.get(key) != wanted:
-            rule = f"must be that of a {KIND} of {API_VERSION}, or of a TrainJob"
-            mistakes.append(Mistake(key, brief(checked.get(key)), rule, f"{key}: {wanted}"))
-    if mistakes:
-        return Validated(checked, tuple(mistakes))
+    read = read_as(
+        manifest, API_VERSION, KIND, f"must be that of a {KIND} of {API_VERSION}, or of a TrainJob"
+    )
+    if read.mistakes:
+        return read
+    checked = read.manifest
     unknown, wrong = check_fields(checked)
-    mistakes += [Mistake(w.where, brief(w.value), w.rule, w.example) for w in wrong]
+    mistakes = [Mistake(w.where, brief(w.value), w.rule, w.example) for w in wrong]
     ignored: list[Mistake] = []
     for field in unknown:
         value = brief(field.value)
@@ -94,6 +87,25 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
         mistakes += _own_names(checked)
         ignored += warnings(checked)
     return Validated(checked, tuple(mistakes), tuple(ignored))
+
+
+def read_as(manifest: object, api_version: str, kind: str, rule: str) -> Validated:
+    """Return a document as plain values, with mistakes by the rule where it is of another version or kind."""
+    if not isinstance(manifest, dict):
+        return Validated({}, (Mistake("file", brief(manifest), "must hold one object", f"kind: {kind}"),))
+    try:
+        checked: dict[str, Any] = plain(manifest)
+    except ValueError as error:
+        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {kind}"),))
+    wanted = {"apiVersion": api_version, "kind": kind}
+    return Validated(
+        checked,
+        tuple(
+            Mistake(key, brief(checked.get(key)), rule, f"{key}: {value}")
+            for key, value in wanted.items()
+            if checked.get(key) != value
+        ),
+    )
 
 
 def replica_count(replica: Mapping[str, Any]) -> int:
