@@ -1,7 +1,7 @@
 """The `autotuner` command, also `python -m autotuner`.
 
-Importing what the controller needs takes seconds, and a pod may be told to end in them. So its signals are
-handled before anything slow: nothing is held yet, and the process just ends.
+Importing what the controller needs takes seconds, and a pod may be asked to terminate within them.
+So its signals are handled before anything slow: nothing is held yet, and the process just ends.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def _drive(
             if seen.decision is None or seen.decision.is_final:
                 return seen
             if seen.decision.reason is Reason.METRIC_IN_DOUBT:
-                # Nobody answers while this waits: what runs is interrupted, and starts again then.
+                # Waiting brings no answer: running trials are interrupted, and start again after it.
                 return seen
             if seen.decision.phase is Phase.PAUSED and not any(t.is_running for t in seen.trials):
                 return seen

@@ -28,7 +28,7 @@ from autotuner.study.layout_bounds import within_reach
 from autotuner.trial import Outcome, Suggestion, Trial
 
 WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED, Doubt.LARGER_THAN_DATA})
-"""Doubts that the user is told of, and that do not end the study."""
+"""Doubts that are shown to the user and do not end the study."""
 MAX_RESUMED: Final = 2
 """Resumed runs that a status names."""
 

@@ -1,4 +1,4 @@
-"""What the rest of the program asks of a kind of job; one module a kind answers, and nobody else knows which.
+"""What the rest of the program asks of a kind of job; one module answers for each kind.
 
 A kind reads manifests that its validation has let pass. What trials of all kinds have in common, names,
 labels, owners and environment, is in `autotuner.job.trial_manifest`.

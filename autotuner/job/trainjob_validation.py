@@ -29,7 +29,7 @@ _MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
 
 
 def validate(manifest: object) -> Validated:
-    """Return a TrainJob with all mistakes that can be told without its runtime; it never raises."""
+    """Return a TrainJob with all mistakes that can be found without its runtime; it never raises."""
     read = read_as(manifest, API_VERSION, KIND, f"must be that of a {KIND} of {API_VERSION}")
     if read.mistakes:
         return read

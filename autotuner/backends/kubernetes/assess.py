@@ -34,7 +34,7 @@ class PodStatus:
     `role` is `master` or `worker`, `node` is where it runs. `started_at`, `finished_at`, `exit_code`,
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
     outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
-    node lost. `is_deleted_first` says that the pod was told to go before its process ended. `stuck` says
+    node lost. `is_deleted_first` says that the pod's deletion began before its process ended. `stuck` says
     what keeps a pod from starting. `has_sidecars` says that other containers run beside
     the training container, and may go on after its end. `restarts` is how often its container, and `attempt`
     how often the whole trial was started again by Kubernetes. A pod that `is_gone` is as it was last seen.
@@ -161,8 +161,9 @@ def _ended_beside_sidecars(
 
 
 def _success(pods: Sequence[PodStatus]) -> Ending:
-    """Return the end of a job that has succeeded, which a program that was told to go may have ended well.
+    """Return the end of a job that has succeeded.
 
+    A program whose pod is being deleted may exit with 0 too, which is a disruption.
     A worker that was disrupted after rank 0 had finished changes nothing.
     """
     finishes = [pod.finished_at for pod in pods if pod.is_rank_zero and pod.finished_at is not None]
@@ -244,7 +245,7 @@ def _replaced(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[st
 def _vanished(job: Conditions, failed: Sequence[PodStatus]) -> str:
     """Return of which role a failed pod is gone, or nothing.
 
-    Nobody but the cluster, or a human, deletes a failed pod: the operator clears up running ones only.
+    Only the cluster or a human deletes a failed pod: the operator cleans up running ones only.
     """
     for role, count in job.failed.items():
         if count > sum(pod.role == role for pod in failed):

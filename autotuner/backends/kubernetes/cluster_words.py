@@ -2,7 +2,7 @@
 
 Why no pod is created (a quota, a webhook) and why a volume is not mounted stands in Events alone. Listing
 them is a right that the chart gives, and that the controller can do without: where it is refused, hold-ups
-are told without these words. Kueue's Workloads are read where the chart's `rbac.extraRules` allow it.
+are reported without these words. Kueue's Workloads are read where the chart's `rbac.extraRules` allow it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ClusterWords:
         try:
             return list(entries(self._api.list(path, **query).get("items")))
         except RequestFailed as error:
-            # What cannot be told now costs no pass.
+            # A cause that cannot be read now must not fail the whole pass.
             if error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
                 self._refused[key] = now
             return []

@@ -241,7 +241,7 @@ def _disruption(status: Mapping[str, Any]) -> str:
 
 
 def _is_deleted_first(metadata: Mapping[str, Any], finished_at: datetime | None) -> bool:
-    """Return whether the pod was told to go before its process ended.
+    """Return whether the pod's deletion began before its process ended.
 
     deletionTimestamp is when the grace period ends, not when the deletion was asked for.
     """
