@@ -111,7 +111,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
             backend.discard_doubtful(job, spec)
             known = len(read_study(folder).trials)
             if known:
-                screen.print(f"going on from {known} finished trials in {folder}", style="dim")
+                screen.print(f"continuing from {known} finished trials in {folder}", style="dim")
             last = _drive(backend, job, spec, view, script)
         _finish(last, spec, folder, as_json=as_json)
 
