@@ -32,6 +32,7 @@ from autotuner.status import (
     held_up_events,
     warning_events,
 )
+from autotuner.study.history import History
 from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message
@@ -87,7 +88,8 @@ def reconcile(
     seen = _without_past_doubts(spec, backend.observe(job, spec), now)
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
-    decision = decide(spec, trials, now)
+    earlier, untold = _earlier(backend, job, spec)
+    decision = decide(spec, trials, now, earlier)
     stopped = _stopped(spec, decision, trials, now)
     for trial in stopped.values():
         backend.record(job, trial)
@@ -97,7 +99,7 @@ def reconcile(
         *(stopped.get(trial.number, trial) for trial in trials),
         *(Trial(suggestion) for suggestion in started),
     )
-    notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices]
+    notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *untold]
     if put_off:
         notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
     suggestion = _confirmed(decision, trials) if spec.apply else None
@@ -204,6 +206,27 @@ def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial,
         if trial.number in recorded:
             backend.stop(job, trial.number)
     return ended
+
+
+def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[History, ...], list[str]]:
+    """Return the studies that the search starts from, and a notice of each that it goes on without."""
+    found: list[History] = []
+    notices: list[str] = []
+    for name in spec.start_from:
+        try:
+            study = None if name == job.name else backend.study(job, name)
+            told = None if study is None else History.of(study.job.spec(), study.trials)
+        except InvalidJob as error:
+            notices.append(f"the search starts without {name}: {error.mistakes[0]}")
+            continue
+        if study is None or told is None or not any(t.measurements for t in told.trials):
+            reason = "there is no other job of this name" if study is None else "it has no trials"
+            notices.append(f"the search starts without {name}: {reason}")
+        elif study.job.annotations.get(keys.REASON) == Reason.NOT_WIRED:
+            notices.append(f"the search starts without {name}: its settings had no effect on its training")
+        else:
+            found.append(told)
+    return tuple(found), notices
 
 
 def _stopped(

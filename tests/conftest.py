@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
+
+# Several processes test at once, and the BLAS threads would wait for each other. Read when NumPy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile(
     "autotuner",

@@ -73,6 +73,13 @@ class Backend(Protocol):
         """
         ...
 
+    def study(self, job: Job, name: str) -> Study | None:
+        """Return the study of the job of this name beside the given one; None if there is none.
+
+        InvalidJob is raised if that job cannot be read.
+        """
+        ...
+
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials that exist, ended or not; the ledger's own are not asked for."""
         ...

@@ -212,9 +212,13 @@ def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:
 def _drive(
     backend: LocalBackend, job: Job, spec: TuningSpec, view: View, script: str | None
 ) -> Reconciliation:
+    from threadpoolctl import threadpool_limits
+
     from autotuner.reconcile import reconcile
 
-    with view:
+    # The search's matrices are small. More threads make it slower, take processors from the trials, and let
+    # the last digits of its sums depend on how many there are.
+    with threadpool_limits(limits=1, user_api="blas"), view:
         while True:
             seen = reconcile(backend, backend.job(job), _now(), script=script)
             view.show(seen, spec)

@@ -73,9 +73,9 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
     for trial in history.trials:
         counted = trial
         if trial.outcome in JUDGED and len(curve(trial)):
-            found = _verdict(_Case.of(history, earlier, space, before, trial), _judged)
-            if found is not None and _is_refuted(trial, found):
-                found = None
+            found = _unrefuted(
+                history, trial, _verdict(_Case.of(history, earlier, space, before, trial), _judged)
+            )
             if found is not None:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
@@ -88,9 +88,21 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
     return Replayed(replace(history, trials=tuple(seen)), verdicts)
 
 
-def _is_refuted(trial: Trial, found: Verdict) -> bool:
-    """Return whether a run that would have been stopped as promising went on to its end, and missed."""
-    return found.outcome is Outcome.PROMISING and trial.outcome is Outcome.MISSED and is_complete(trial)
+def _unrefuted(history: History, trial: Trial, found: Verdict | None) -> Verdict | None:
+    """Return the verdict, unless the run went on and showed the prediction to be wrong: facts come first."""
+    if found is None or found.outcome not in {Outcome.PROMISING, Outcome.HOPELESS}:
+        return found
+    if found.outcome is Outcome.PROMISING:
+        return None if trial.outcome is Outcome.MISSED and is_complete(trial) else found
+    met = _met(history, curve(trial))
+    return found if met == math.inf else Verdict(met, Outcome.REACHED)
+
+
+def _met(history: History, seen: Curve) -> float:
+    """Return the first step at which a run met the target; infinity without one."""
+    target = history.spec.target
+    meets = target.sign * (seen.values - target.threshold) >= 0
+    return float(seen.steps[np.argmax(meets)]) if np.any(meets) else math.inf
 
 
 def _cut(trial: Trial, step: float) -> Trial:
@@ -207,11 +219,9 @@ def _digest(*parts: bytes) -> bytes:
 def _judged(case: _Case) -> Verdict | None:
     """Return the first verdict on a run, at one of its points."""
     history, trial, seen = case.history, case.trial, curve(case.trial)
-    target, length = history.spec.target, _length(history, trial)
+    length, met = _length(history, trial), _met(history, seen)
     if _is_needed_whole(history, trial):
         return None
-    margins = target.sign * (seen.values - target.threshold)
-    met = float(seen.steps[np.argmax(margins >= 0)]) if np.any(margins >= 0) else math.inf
     for step in (*_points(seen, length), math.inf):
         if met <= step:
             return None if met == math.inf else Verdict(met, Outcome.REACHED)

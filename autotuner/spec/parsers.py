@@ -21,6 +21,8 @@ from autotuner.spec.values import (
 )
 
 MAX_PATTERN: Final = 512
+MAX_EARLIER: Final = 4
+"""Earlier studies that inform a search: each costs a model of its own."""
 SHOWN: Final = 80
 """Characters of the user's text that a rule shows."""
 _BOOLEANS: Final = {
@@ -159,6 +161,18 @@ def parse_job_name(value: object) -> object:
             "must be the name of a job: at most 50 lower-case letters, digits and '-', from a letter"
         )
     return value
+
+
+def parse_jobs(value: object) -> object:
+    """Read names of jobs, separated by commas."""
+    if not isinstance(value, str):
+        return value
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(re.fullmatch(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", name) for name in names):
+        raise ValueError("must be names of jobs in the same namespace, separated by commas")
+    if len(names) > MAX_EARLIER or len(set(names)) < len(names):
+        raise ValueError(f"must be at most {MAX_EARLIER} different names")
+    return names
 
 
 def parse_sampler(value: object) -> object:

@@ -158,6 +158,12 @@ class TuningSpec(Value):
         r"'top1\s+(?P<value>[0-9.]+) at epoch (?P<step>\d+)'",
         None,
     )
+    start_from: Annotated[tuple[str, ...], BeforeValidator(parsers.parse_jobs)] = _annotation(
+        "jobs of the same namespace whose studies inform the search; their trials are never its own",
+        "none",
+        "resnet50, resnet101",
+        (),
+    )
     queue: Annotated[str | None, BeforeValidator(parsers.parse_queue)] = _annotation(
         "Kueue's LocalQueue in which trials wait for quota; the job itself carries no queue label, or Kueue"
         " would run it",

@@ -289,6 +289,22 @@ class BackendContract:
         harness.backend.stop(job, 0)
         assert not harness.backend.existing(job)
 
+    def test_the_study_of_a_job_is_found_by_name(self, harness):
+        job = harness.register(manifest(REPORTS))
+        harness.backend.record(job, finished())
+        study = harness.backend.study(job, job.name)
+        assert study.job.name == job.name
+        assert [(t.number, t.measurements) for t in study.trials] == [(0, finished().measurements)]
+        assert harness.backend.study(job, "resnet50") is None
+
+    def test_a_search_goes_on_without_an_earlier_study_that_is_not_there(self, harness):
+        job = harness.register(manifest(RUNS_ON, **{"start-from": "resnet50"}))
+        seen = reconcile(harness.backend, job, datetime.now(UTC))
+        assert [s.number for s in seen.started] == [0]
+        message = seen.status.annotations[keys.MESSAGE]
+        assert "the search starts without resnet50: there is no other job of this name" in message
+        harness.backend.stop(job, 0)
+
     def test_a_large_ledger_keeps_every_result(self, harness):
         job = harness.register(manifest(REPORTS))
         curve = tuple(Measurement(step, 0.123456789 + step * 1e-7) for step in range(2000))

@@ -18,10 +18,12 @@ class LocalHarness:
         self.backend = self._open()
 
     def _open(self):
-        return LocalBackend(self._folder / "tuning", self._surroundings).__enter__()
+        return LocalBackend(self._folder / "contract-tuning", self._surroundings).__enter__()
 
     def register(self, manifest):
-        return replace(Job.from_manifest(manifest), uid="local")
+        job = replace(Job.from_manifest(manifest), uid="local")
+        self.backend.save_job(job)
+        return job
 
     def reread(self, job):
         return self.backend.job(job)

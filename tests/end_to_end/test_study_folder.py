@@ -48,6 +48,21 @@ def test_the_same_job_with_other_annotations_and_another_template_goes_on(place:
     assert ran.json["confirmations"] == 2
 
 
+def test_a_study_starts_from_another_ones_trials(place: Place):
+    """The earlier study knows that 64 holds; the later one, of the same program, needs fewer trials."""
+    asked = {"batch_size": "16..256", "max_trials": "30"}
+    assert place.run("tune", place.write(asked=asked).name).code == 0
+    alone = place.trials()
+    file = renamed(place.write(asked={**asked, "start_from": "toy"}), name="later")
+    ran = place.run("tune", file.name, "--json")
+    assert ran.code == 0, ran.err
+    assert "starts without" not in ran.err
+    assert ran.json["batch_size"] == pytest.approx(64, rel=0.4)
+    later = place.run("trials", "later-tuning", "--json").json
+    assert later[0]["batch_size"] == alone[0]["batch_size"]
+    assert len(later) <= len(alone)
+
+
 def test_a_folder_whose_job_cannot_be_read_is_refused(place: Place):
     file = place.write()
     place.tuning.mkdir()

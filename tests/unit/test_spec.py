@@ -266,6 +266,7 @@ WRONG = {
         "(?=a)(b)",
         "(" + "a" * 600 + ")",
     ],
+    "start_from": ["", "Resnet", "a,", "a, a", "a,b,c,d,e", "../a", "a b"],
     "queue": ["", "Team-A", "a/b", "-a", "a" * 64],
     "log_format": ["", "yaml", "auto, json"],
     "retried_at": ["", "yesterday", "2026-11-25T20:00:00", "20:00"],

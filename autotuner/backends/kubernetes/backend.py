@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from autotuner import keys
-from autotuner.backends.base import Backend, Observation
+from autotuner.backends.base import Backend, Observation, Study
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
 from autotuner.backends.kubernetes.assess import PodStatus
 from autotuner.backends.kubernetes.checkpoints import Checkpoints
@@ -26,6 +26,7 @@ from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.backends.kubernetes.logs import LogFollower
 from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of, uid_of
+from autotuner.backends.kubernetes.readers import find_study
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
 from autotuner.job.job import Job
@@ -217,6 +218,10 @@ class KubernetesBackend:
             raise Conflict(f"{where} exists, and is not of {job.name}'s answer: {remedy}")
         if there.get(keys.SUGGESTION) != wanted.get(keys.SUGGESTION):
             raise Conflict(f"{where} is of an earlier answer of {job.name}: {remedy}")
+
+    def study(self, job: Job, name: str) -> Study | None:
+        """Return the study of the job of this name in the same namespace."""
+        return find_study(self._api, job.namespace, name)
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the job's trials."""

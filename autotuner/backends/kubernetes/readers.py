@@ -86,15 +86,30 @@ def read_study(api: Api, namespace: str, name: str) -> Study:
         BackendError: If there is no such job, or the cluster does not answer.
         InvalidJob: If the job cannot be read.
     """
-    manifests = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
-    found = [job_of(api, manifest, namespace) for _, manifest in manifests]
-    if not found:
+    found = find_study(api, namespace, name)
+    if found is None:
         kinds = " or ".join(kind.name for kind in KINDS)
         plurals = ",".join(kind.plural for kind in KINDS)
         raise BackendError(
             f"there is no {kinds} {name} in namespace {namespace}: `kubectl get {plurals} -A` shows those"
             " that there are"
         )
+    return found
+
+
+def find_study(api: Api, namespace: str, name: str) -> Study | None:
+    """Return a job with its status and its finished trials; None if there is no such job.
+
+    Of two jobs of this name the registered one is meant.
+
+    Raises:
+        BackendError: If the cluster does not answer.
+        InvalidJob: If the job cannot be read.
+    """
+    manifests = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
+    found = [job_of(api, manifest, namespace) for _, manifest in manifests]
+    if not found:
+        return None
     job = next((job for job in found if job.is_registered), found[0])
     trials, problems = Ledger.read(api, job).trials()
     return Study(job, trials, problems)

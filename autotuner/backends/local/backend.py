@@ -37,16 +37,18 @@ from typing import Any, Final, Self
 import yaml
 
 from autotuner import keys
-from autotuner.backends.base import Backend, Observation
+from autotuner.backends.base import Backend, Observation, Study
 from autotuner.backends.local import supervisor
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.study_folder import (
+    JOB,
     NAMES_LOG,
     check_owner,
     kept_logs,
     read_json,
     read_ledger,
     read_status,
+    read_study,
     unwritable,
     with_status,
 )
@@ -223,6 +225,12 @@ class LocalBackend:
         with unwritable(self._folder):
             text = yaml.safe_dump(dict(answered), sort_keys=False)
             supervisor.write_text_whole(self._folder / "answer.yaml", text)
+
+    def study(self, job: Job, name: str) -> Study | None:
+        """Return the study in the folder `NAME-tuning` beside this one."""
+        del job
+        folder = self._folder.parent / f"{name}-tuning"
+        return read_study(folder) if (folder / JOB).exists() else None
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials whose files are in the folder."""

@@ -15,10 +15,11 @@ pytestmark = pytest.mark.usefixtures("trainer")
 
 
 def as_train_job(manifest, reference):
-    """Return the TrainJob that runs what a PyTorchJob's Master does."""
-    replica = manifest["spec"]["pytorchReplicaSpecs"]["Master"]
+    """Return the TrainJob that runs what the one kind of replica of a PyTorchJob does, on as many nodes."""
+    (replica,) = manifest["spec"]["pytorchReplicaSpecs"].values()
     (container,) = replica["template"]["spec"]["containers"]
     trainer = {key: value for key, value in container.items() if key != "name"}
+    trainer["numNodes"] = replica["replicas"]
     return {
         "apiVersion": "/".join(API),
         "kind": "TrainJob",

@@ -37,6 +37,21 @@ def test_a_run_that_was_not_seen_until_it_had_ended_is_judged_as_one_that_was():
     assert late.history.trials[1].measurements[-1].step == first.step
 
 
+def test_a_run_that_met_the_target_before_it_was_stopped_is_not_hopeless_whatever_was_predicted():
+    asked = spec()
+    known = [trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    flat = [0.2 + 0.001 * step for step in range(STEPS - 1)]
+    confirmation = suggestion(1, batch_size=48, purpose=Purpose.CONFIRM)
+    missed = replayed(History.of(asked, [*known, trial(1, (*flat, 0.3), None, confirmation)]))
+    assert missed.verdicts[1].outcome is Outcome.HOPELESS
+    for outcome in (None, Outcome.HOPELESS):
+        met = replayed(History.of(asked, [*known, trial(1, (*flat, 0.95), outcome, confirmation)]))
+        assert met.verdicts[1].outcome is Outcome.REACHED
+        assert met.verdicts[1].step == STEPS
+        assert met.history.trials[1].outcome in {None, Outcome.REACHED}
+        assert met.history.has_reached(met.history.trials[1])
+
+
 def told(read: Callable[[int], int]) -> list[tuple[object, ...]]:
     """What is started, one after the other, where `read` says how many measurements arrive at once."""
     asked, world = spec(), World(spec(), hill())
