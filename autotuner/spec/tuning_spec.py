@@ -29,27 +29,13 @@ from autotuner.spec.values import (
     MAX_INTEGER,
     Choice,
     Dimension,
-    FloatDimension,
     IntegerDimension,
     IntegerRange,
     Shape,
     Target,
     Value,
-    environment_value,
 )
 from autotuner.trial import ParameterValue
-
-__all__ = [
-    "Choice",
-    "Dimension",
-    "FloatDimension",
-    "IntegerDimension",
-    "IntegerRange",
-    "Shape",
-    "Target",
-    "TuningSpec",
-    "environment_value",
-]
 
 MAX_ANNOTATION: Final = 16 * 1024
 """Characters of one annotation; Kubernetes allows 256 KiB for all annotations of an object together."""
