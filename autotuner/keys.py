@@ -80,6 +80,11 @@ MAX_TRIAL_NAME: Final = 50
 _UID_DIGITS: Final = 6
 
 
+def key_of(name: str) -> str:
+    """Return the annotation of a field of the spec."""
+    return PREFIX + name.replace("_", "-")
+
+
 def environment_name(parameter: str) -> str:
     """Return the environment variable that carries a hyperparameter into a trial."""
     return ENV_PREFIX + parameter.upper()

@@ -24,7 +24,7 @@ from autotuner.backends.kubernetes import Api, KubernetesBackend, RequestFailed
 from autotuner.backends.kubernetes.api import jobs_path
 from autotuner.backends.kubernetes.backend import status_changes
 from autotuner.backends.kubernetes.cluster_kind import on_cluster
-from autotuner.backends.kubernetes.pods import entries, mapping
+from autotuner.backends.kubernetes.pods import entries
 from autotuner.backends.kubernetes.readers import job_of
 from autotuner.controller.metrics import Metrics
 from autotuner.controller.trial_slots import TrialSlots
@@ -33,6 +33,7 @@ from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
 from autotuner.job.kinds import KINDS, with_plural
+from autotuner.job.lookup import mapping
 from autotuner.reconcile import Reconciliation, is_settled, reconcile, withdraw
 from autotuner.status import Event, Status, describe_invalid, events
 from autotuner.trial import Suggestion

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.launchers import Launch, Program, read_command_line
-from autotuner.job.lookup import mapping
+from autotuner.job.lookup import section
 from autotuner.job.shell import GPUS, Variables
 
 _CONTAINER: Final = "pytorch"
@@ -80,7 +80,7 @@ class _Reader:
         self._kind, self._container, self._spec = kind, container, spec
         self._pods = max(pods, 1)
         self._gpus: Accelerators = accelerators(container)
-        elastic = mapping(spec, "elasticPolicy")
+        elastic = section(spec, "elasticPolicy")
         self._is_elastic = isinstance(spec.get("elasticPolicy"), dict)
         self._declared = _text(spec.get("nprocPerNode"))
         self._operators = self._declared or _text(elastic.get("nProcPerNode")) or "auto"
@@ -89,8 +89,8 @@ class _Reader:
         self._pinned: list[Evidence] = []
         self._guesses: list[int] = []
         self._problems: list[str] = []
-        has_master = "Master" in mapping(spec, "pytorchReplicaSpecs")
-        self._is_mixed = len(mapping(spec, "pytorchReplicaSpecs")) > 1
+        has_master = "Master" in section(spec, "pytorchReplicaSpecs")
+        self._is_mixed = len(section(spec, "pytorchReplicaSpecs")) > 1
         self._own = _environment(container)
         self._variables: Variables = {
             **self._own,
@@ -335,7 +335,7 @@ def _expanded(text: str, variables: Mapping[str, str | None]) -> str:
 
 
 def _container(replica: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    pod = mapping(mapping(replica, "template"), "spec")
+    pod = section(section(replica, "template"), "spec")
     return next((c for c in _entries(pod, "containers") if c.get("name") == _CONTAINER), None)
 
 

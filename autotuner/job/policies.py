@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from autotuner.job.lookup import mapping, pod_count
+from autotuner.job.lookup import pod_count, section
 
 _SHARED_BACKENDS: Final = frozenset({"etcd", "etcd-v2"})
 """Rendezvous on a server that the job only names; with c10d it is a pod of the job."""
@@ -26,7 +26,7 @@ def fix_replicas(spec: dict[str, Any]) -> None:
     change them. Gang scheduling waits for all pods; `minResources`, where given, is the scheduler's to sum
     up again, for it was written for another number of pods.
     """
-    replicas = mapping(spec, "pytorchReplicaSpecs")
+    replicas = section(spec, "pytorchReplicaSpecs")
     elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict) and "Worker" in replicas:
         workers = pod_count(replicas["Worker"])
@@ -35,8 +35,8 @@ def fix_replicas(spec: dict[str, Any]) -> None:
             "minReplicas": workers,
             "maxReplicas": workers,
         }
-    policy = mapping(spec, "runPolicy")
-    scheduling = mapping(policy, "schedulingPolicy")
+    policy = section(spec, "runPolicy")
+    scheduling = section(policy, "schedulingPolicy")
     pods = sum(map(pod_count, replicas.values()))
     if scheduling and "minAvailable" in scheduling and scheduling["minAvailable"] != pods:
         kept = {key: value for key, value in scheduling.items() if key != "minResources"}
@@ -62,7 +62,7 @@ def isolate(spec: dict[str, Any], *, job: str, trial: str) -> None:
 
 def deadline(manifest: Mapping[str, Any]) -> timedelta | None:
     """Return the job's own `activeDeadlineSeconds`: how long a trial may run where no annotation says it."""
-    policy = mapping(mapping(manifest, "spec"), "runPolicy")
+    policy = section(section(manifest, "spec"), "runPolicy")
     seconds = policy.get("activeDeadlineSeconds")
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 < seconds < 10**9:
         return None

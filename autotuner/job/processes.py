@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
-from autotuner.job.lookup import mapping, pod_count
+from autotuner.job.lookup import pod_count, section
 from autotuner.job.pod_processes import Evidence, read_pod
 from autotuner.spec.values import Shape
 
@@ -63,13 +63,13 @@ class Processes:
 
 def read_processes(manifest: Mapping[str, Any]) -> Processes:
     """Return the processes of a PyTorchJob that validation has let pass."""
-    spec = mapping(manifest, "spec")
-    replicas = mapping(spec, "pytorchReplicaSpecs")
+    spec = section(manifest, "spec")
+    replicas = section(spec, "pytorchReplicaSpecs")
     pods = {kind: pod_count(replicas[kind]) for kind in _KINDS if isinstance(replicas.get(kind), dict)}
     readings = [
         reading
         for kind in pods
-        if (reading := read_pod(kind, mapping(replicas, kind), spec, sum(pods.values()))) is not None
+        if (reading := read_pod(kind, section(replicas, kind), spec, sum(pods.values()))) is not None
     ]
     counts = {reading.kind: reading.count for reading in readings}
     remote = next((r for r in readings if r.is_remote), None)
@@ -96,7 +96,7 @@ def stated(annotations: Mapping[str, str]) -> int | None:
 
 def shape(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
     """Return the shape of a PyTorchJob: its pods, and the processes of each."""
-    replicas = mapping(mapping(manifest, "spec"), "pytorchReplicaSpecs")
+    replicas = section(section(manifest, "spec"), "pytorchReplicaSpecs")
     found, given = read_processes(manifest), stated(annotations)
     is_uneven = (
         given is None and found.is_known and found.master is not None and found.master != found.replica

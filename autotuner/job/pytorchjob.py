@@ -16,7 +16,7 @@ from autotuner.errors import InvalidJob, Mistake
 from autotuner.job import policies, processes
 from autotuner.job.accelerators import accelerators
 from autotuner.job.kind import MAX_PODS, JobKind, PodPlan
-from autotuner.job.lookup import mapping
+from autotuner.job.lookup import section
 from autotuner.job.validation import API_VERSION, CONTAINER, KIND, REPLICAS, replica_count
 from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
@@ -64,8 +64,8 @@ class PyTorchJobKind:
 
     def template(self, manifest: Mapping[str, Any]) -> object:
         """Return the job's `spec`, whether suspended or not."""
-        spec = copy.deepcopy(mapping(manifest, "spec"))
-        mapping(spec, "runPolicy").pop("suspend", None)
+        spec = copy.deepcopy(section(manifest, "spec"))
+        section(spec, "runPolicy").pop("suspend", None)
         return spec
 
     def trial_spec(
@@ -78,7 +78,7 @@ class PyTorchJobKind:
         queued: bool,
     ) -> dict[str, Any]:
         """Return the `spec` of the trial of this name."""
-        spec = copy.deepcopy(mapping(manifest, "spec"))
+        spec = copy.deepcopy(section(manifest, "spec"))
         _set_run_policy(spec, queued=queued)
         for kind, replica in replicas({"spec": spec}):
             # OnFailure, the default, would restart a diverged run for ever.
@@ -99,11 +99,11 @@ class PyTorchJobKind:
         queued: bool,
     ) -> dict[str, Any]:
         """Return the job's `spec` as the answer would have it: environment and workers."""
-        spec = copy.deepcopy(mapping(manifest, "spec"))
+        spec = copy.deepcopy(section(manifest, "spec"))
         for kind, replica in replicas({"spec": spec}):
             _set_replica(kind, replica, suggestion, variables)
         policies.fix_replicas(spec)
-        spec["runPolicy"] = {**mapping(spec, "runPolicy"), "suspend": queued}
+        spec["runPolicy"] = {**section(spec, "runPolicy"), "suspend": queued}
         return spec
 
     def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class PyTorchJobKind:
 
         A merge patch replaces lists as a whole, so it has the containers of each replica.
         """
-        return changes(mapping(manifest, "spec"), answered)
+        return changes(section(manifest, "spec"), answered)
 
     def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
         """Return the pods, rank 0 first, with the operator's variables.
@@ -149,7 +149,7 @@ def devices(manifest: Mapping[str, Any]) -> int:
 
 def replicas(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the replica types of a validated job with their specs, the Master first."""
-    replicas = mapping(mapping(manifest, "spec"), "pytorchReplicaSpecs")
+    replicas = section(section(manifest, "spec"), "pytorchReplicaSpecs")
     for kind in REPLICAS:
         if kind in replicas:
             yield kind, replicas[kind]
@@ -184,7 +184,7 @@ def _set_run_policy(spec: dict[str, Any], *, queued: bool) -> None:
     # None, the default, leaves workers running, and holding their GPUs, when the Master ends. Where any
     # worker may have rank 0, all pods are kept until its log is read: the trial is deleted right after.
     is_elastic = isinstance(spec.get("elasticPolicy"), dict)
-    has_fixed_ranks = "Master" in mapping(spec, "pytorchReplicaSpecs") and not is_elastic
+    has_fixed_ranks = "Master" in section(spec, "pytorchReplicaSpecs") and not is_elastic
     policy["cleanPodPolicy"] = "Running" if has_fixed_ranks else "None"
     spec["runPolicy"] = policy
 

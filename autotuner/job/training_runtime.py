@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from autotuner.errors import InvalidJob, Mistake
-from autotuner.job.lookup import mapping
+from autotuner.job.lookup import section
 from autotuner.job.validation import check_container
 from autotuner.spec.untrusted_yaml import plain
 
@@ -75,13 +75,13 @@ class TrainingRuntime:
             checked: dict[str, Any] = plain(manifest)
         except ValueError as error:
             raise InvalidJob([Mistake("runtime", "", f"{error}", f"kind: {CLUSTER_KIND}")]) from None
-        kind, name = checked.get("kind"), mapping(checked, "metadata").get("name")
+        kind, name = checked.get("kind"), section(checked, "metadata").get("name")
         if checked.get("apiVersion") != API_VERSION or kind not in KINDS or not isinstance(name, str):
             rule = f"must be a {' or a '.join(KINDS)} of {API_VERSION} with a name"
             raise InvalidJob([Mistake("runtime", str(kind), rule, f"kind: {CLUSTER_KIND}")])
         reference = RuntimeReference(name, kind)
-        spec = mapping(checked, "spec")
-        policy = mapping(spec, "mlPolicy")
+        spec = section(checked, "spec")
+        policy = section(spec, "mlPolicy")
         others = sorted((_POLICIES & policy.keys()) - {"torch"})
         if others:
             rule = (
@@ -93,9 +93,9 @@ class TrainingRuntime:
             raise InvalidJob(
                 [Mistake(f"{reference} mlPolicy.numNodes", str(nodes), "must be a number from 1", "1")]
             )
-        jobset = mapping(mapping(spec, "template"), "spec")
+        jobset = section(section(spec, "template"), "spec")
         found = _training_job(reference, jobset)
-        pod = mapping(mapping(_job(found), "template"), "spec")
+        pod = section(section(_job(found), "template"), "spec")
         container = _training_container(reference, pod)
         mistakes = list(check_container(f"{reference} container {CONTAINER}", container))
         if mistakes:
@@ -117,7 +117,7 @@ def _training_job(reference: RuntimeReference, jobset: Mapping[str, Any]) -> dic
     for job in jobs if isinstance(jobs, list) else ():
         if not isinstance(job, dict) or not isinstance(job.get("name"), str):
             continue
-        labels = mapping(mapping(mapping(job, "template"), "metadata"), "labels")
+        labels = section(section(section(job, "template"), "metadata"), "labels")
         if labels.get(_ANCESTOR) == "trainer":
             return job
     rule = f"must have one with the label {_ANCESTOR}: trainer, which the training runs in"
@@ -137,11 +137,11 @@ def _retries(jobset: Mapping[str, Any], job: Mapping[str, Any], pod: Mapping[str
     # Where the pods have no policy JobSet sets OnFailure: a container is started again in its pod.
     restarts = pod.get("restartPolicy", "OnFailure") != "Never"
     makes_again = _job(job).get("backoffLimit", _JOB_BACKOFF_LIMIT) != 0
-    return restarts or makes_again or bool(mapping(jobset, "failurePolicy").get("maxRestarts"))
+    return restarts or makes_again or bool(section(jobset, "failurePolicy").get("maxRestarts"))
 
 
 def _job(replicated: Mapping[str, Any]) -> dict[str, Any]:
-    return mapping(mapping(replicated, "template"), "spec")
+    return section(section(replicated, "template"), "spec")
 
 
 BUILT_IN: Final = {

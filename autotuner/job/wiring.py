@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
+from autotuner.job.lookup import mapping, sequence
 
 MAX_TEXT: Final = 65_536
 """Characters of a command line, and of a script, that are read."""
@@ -245,13 +246,13 @@ def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Itera
 
 
 def _containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    spec = _mapping(manifest.get("spec"))
-    for role, replica in _mapping(spec.get("pytorchReplicaSpecs")).items():
-        pod = _mapping(_mapping(_mapping(replica).get("template")).get("spec"))
-        for container in _list(pod.get("containers")):
-            if _mapping(container).get("name") == _CONTAINER:
-                yield str(role), _mapping(container)
-    if trainer := _mapping(spec.get("trainer")):
+    spec = mapping(manifest.get("spec"))
+    for role, replica in mapping(spec.get("pytorchReplicaSpecs")).items():
+        pod = mapping(mapping(mapping(replica).get("template")).get("spec"))
+        for container in sequence(pod.get("containers")):
+            if mapping(container).get("name") == _CONTAINER:
+                yield str(role), mapping(container)
+    if trainer := mapping(spec.get("trainer")):
         yield "trainer", trainer
 
 
@@ -259,7 +260,7 @@ def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
     words = [
         (f"{role} {field}[{index}]", str(word)[:MAX_TEXT])
         for field in ("command", "args")
-        for index, word in enumerate(_list(container.get(field)))
+        for index, word in enumerate(sequence(container.get(field)))
     ]
     is_after_shell = is_script = False
     for where, word in words:
@@ -269,9 +270,9 @@ def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
             continue
         is_script = is_after_shell and re.fullmatch(r"-[a-z]{0,8}c", word) is not None
         is_after_shell = is_after_shell or word.rsplit("/", 1)[-1] in _SHELLS
-    for entry in _list(container.get("env")):
-        name = str(_mapping(entry).get("name"))
-        value = _mapping(entry).get("value")
+    for entry in sequence(container.get("env")):
+        name = str(mapping(entry).get("name"))
+        value = mapping(entry).get("value")
         if isinstance(value, str):
             yield _Text(f"{role} env {name}", value[:MAX_TEXT], variable=name)
 
@@ -388,11 +389,3 @@ def _replaced(option: _Option, variable: str) -> str:
     if option.form in {"flag=", "override"}:
         return f"{option.written.partition('=')[0]}={reference}"
     return f"{option.written.partition(' ')[0]}={reference}"
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()

@@ -30,6 +30,7 @@ from autotuner.search.frontier import (
     gain_over,
     reach,
 )
+from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
 from autotuner.search.quasi import generator, square_root, uniform
 from autotuner.search.space import Space
@@ -101,28 +102,41 @@ class Beliefs:
     def _is_whole(self) -> tuple[bool, ...]:
         return tuple(t.outcome in WHOLE for t in self._ended)
 
-    @cached_property
+    @property
     def frontier(self) -> Frontier | None:
         """What the ended trials say; None before the first has ended."""
+        return None if self._frontier_data is None else _frontier(self._frontier_data)
+
+    @cached_property
+    def _frontier_data(self) -> _Ended | None:
         if not any(t.outcome not in SILENT for t in self._ended):
             return None
         spec = self.history.spec
-        return _frontier(
-            _Ended(
-                curves=self._curves,
-                is_silent=tuple(t.outcome in SILENT for t in self._ended),
-                is_whole=self._is_whole,
-                earlier=tuple(
-                    (found._curves, found._is_whole)  # noqa: SLF001 (another of its own kind)
-                    for found in (Beliefs(h, Space.of(h.spec)) for h in self.earlier)
-                    if found._ended  # noqa: SLF001
-                ),
-                limits=self._limits,
-                seed=spec.seed,
-                confirmations=spec.confirmations,
-                confirming=tuple((tried, *self.history.tally(tried)) for tried in self.history.confirmations),
-            )
+        return _Ended(
+            curves=self._curves,
+            is_silent=tuple(t.outcome in SILENT for t in self._ended),
+            is_whole=self._is_whole,
+            earlier=tuple(
+                (found._curves, found._is_whole)  # noqa: SLF001 (another of its own kind)
+                for found in (Beliefs(h, Space.of(h.spec)) for h in self.earlier)
+                if found._ended  # noqa: SLF001
+            ),
+            limits=self._limits,
+            seed=spec.seed,
+            confirmations=spec.confirmations,
+            confirming=tuple((tried, *self.history.tally(tried)) for tried in self.history.confirmations),
         )
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of everything that the beliefs follow from."""
+        studies = (self.history, *self.earlier)
+        trials = (
+            (t.suggestion, t.outcome, t.is_complete, t.doubt, curve(t).digest)
+            for study in studies
+            for t in study.trials
+        )
+        return digest_of(repr((self.space, *(study.spec for study in studies), *trials)).encode())
 
     @cached_property
     def posterior(self) -> Posterior | None:
@@ -197,11 +211,19 @@ class Beliefs:
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
         """Return the setting that stands as the answer, confirmed or not."""
-        return None if self.frontier is None else self.frontier.incumbent(rejected)
+        data = self._frontier_data
+        if data is None:
+            return None
+        key = digest_of(data.digest, repr(sorted(s.key for s in rejected)).encode())
+        return _INCUMBENTS.of(key, lambda: _frontier(data).incumbent(rejected))
 
     def probability_larger(self, batch_size: int) -> float | None:
         """Return the probability that a batch half a doubling larger is feasible; None without a model."""
-        return None if self.frontier is None else self.frontier.probability_larger(batch_size)
+        data = self._frontier_data
+        if data is None:
+            return None
+        key = digest_of(data.digest, repr(batch_size).encode())
+        return _LARGER.of(key, lambda: _frontier(data).probability_larger(batch_size))
 
     def propose(self, number: int, incumbent: Setting | None) -> Setting:
         """Return the setting to try next: the largest expected gain in doublings over the incumbent.
@@ -255,8 +277,21 @@ class _Ended:
     confirming: tuple[tuple[Setting, int, int], ...]
     """Settings with confirmation runs: how many reached the target, and missed it."""
 
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of all of it."""
+        rest = (self.is_silent, self.is_whole, self.limits, self.seed, self.confirmations, self.confirming)
+        earlier = (
+            part for found, is_whole in self.earlier for part in (found.digest, repr(is_whole).encode())
+        )
+        return digest_of(self.curves.digest, repr(rest).encode(), *earlier)
 
-@lru_cache(maxsize=16)
+
+_INCUMBENTS: Final[Memory[Setting | None]] = Memory(20_000)
+_LARGER: Final[Memory[float]] = Memory(20_000)
+
+
+@lru_cache(maxsize=16)  # megabytes each
 def _frontier(ended: _Ended) -> Frontier:
     curves, space = ended.curves, ended.curves.space
     heard = {run.setting for run, silent in zip(curves.runs, ended.is_silent, strict=True) if not silent}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.special import ndtr, ndtri
 
 from autotuner.search.data import Points, Seen, over, points
 from autotuner.search.ensemble import Ends, passes, unit
+from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior, fit, likely
 from autotuner.search.quasi import square_root, uniform
 from autotuner.search.shortfall import level, margin_of, slope
@@ -43,6 +44,12 @@ class Curves:
         """Return the first so many runs alone."""
         return Curves(self.space, self.target, self.length, self.runs[:count])
 
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of all that the model of curves follows from."""
+        runs = [(r.setting, r.curve.digest, r.has_diverged, r.length) for r in self.runs]
+        return digest_of(repr((self.space, self.target, self.length, runs)).encode())
+
 
 def refit_count(ended: int) -> int:
     """Return the largest count of the schedule 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, ... that has been reached."""
@@ -52,15 +59,24 @@ def refit_count(ended: int) -> int:
     return count
 
 
-@lru_cache(maxsize=64)
+_FITTED: Final[Memory[Array]] = Memory(10_000)
+_LIKELY: Final[Memory[list[Array]]] = Memory(10_000)
+_FORESEEN: Final[Memory[tuple[float, float, float]]] = Memory(200_000)
+
+
 def _fitted(curves: Curves) -> Array:
-    return fit(curves.space, points(curves.space, curves.target, curves.length, curves.runs))
+    def fitted() -> Array:
+        return fit(curves.space, points(curves.space, curves.target, curves.length, curves.runs))
+
+    return _FITTED.of(curves.digest, fitted)
 
 
-@lru_cache(maxsize=64)
-def _likely(curves: Curves) -> tuple[Array, ...]:
-    data = points(curves.space, curves.target, curves.length, curves.runs)
-    return tuple(likely(curves.space, data, _fitted(curves), RIVALS))
+def _likely(curves: Curves) -> list[Array]:
+    def found() -> list[Array]:
+        data = points(curves.space, curves.target, curves.length, curves.runs)
+        return likely(curves.space, data, _fitted(curves), RIVALS)
+
+    return _LIKELY.of(curves.digest, found)
 
 
 @lru_cache(maxsize=16)
@@ -160,7 +176,6 @@ def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: S
     return Ends.own(places, np.median(margin, axis=1), margin.var(axis=1))
 
 
-@lru_cache(maxsize=1024)
 def _foreseen(before: Curves, place: tuple[float, ...]) -> tuple[float, float, float]:
     """Return mean and variance of the best level of a fresh run, by the runs before it; and the headroom."""
     found = model_of(before)
@@ -181,7 +196,9 @@ def log_evidence(curves: Curves, ends: Ends, columns: Sequence[int]) -> float:
         if column == 0 or column < len(curves.runs) - REMEMBERED:
             continue
         place = tuple(map(float, curves.space.coordinates(curves.runs[column].setting)))
-        mean, variance, headroom = _foreseen(curves.first(column), place)
+        before = curves.first(column)
+        key = digest_of(before.digest, repr(place).encode())
+        mean, variance, headroom = _FORESEEN.of(key, partial(_foreseen, before, place))
         margin = ends.margin[i : i + 1]
         steep = float(slope(margin, headroom)[0])
         variance += float(ends.variance[i]) * steep**2

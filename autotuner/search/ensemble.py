@@ -16,7 +16,8 @@ from typing import Final, Protocol
 import numpy as np
 from scipy.special import nbdtr, ndtr, ndtri
 
-from autotuner.search.monte_carlo import sample
+from autotuner.search.memory import Memory, digest_of
+from autotuner.search.monte_carlo import Draws, sample
 from autotuner.search.shape import Features, Frame, Hump, Plain, Rival
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
@@ -180,13 +181,20 @@ def _stacked(earlier: Sequence[Ends]) -> Ends:
     return first
 
 
+_DRAWN: Final[Memory[Draws]] = Memory(4_000)
+
+
 def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
     x = rival.frame.features(ends.place, ends.task)
-    drawn = sample(
-        lambda values: _log_likelihood(rival, 1.0, x, ends, values),
-        int(np.clip(WORK / max(len(ends), 1), FEWEST_DRAWS, DRAWS)),
-        rival.size,
-        np.random.default_rng(len(ends)),
+    told = digest_of(*(part.tobytes() for part in (ends.place, ends.margin, ends.variance, ends.task)))
+    drawn = _DRAWN.of(
+        digest_of(repr((type(rival).__name__, rival.earlier, rival.frame.space)).encode(), told),
+        lambda: sample(
+            lambda values: _log_likelihood(rival, 1.0, x, ends, values),
+            int(np.clip(WORK / max(len(ends), 1), FEWEST_DRAWS, DRAWS)),
+            rival.size,
+            np.random.default_rng(len(ends)),
+        ),
     )
     return OfEnds(rival, drawn.values, 1.0, ends), drawn.log_evidence
 

@@ -73,14 +73,17 @@ class Frontier:
         self._larger: dict[int, float] = {}
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting with the largest batch that is held to pass its confirmation."""
+        """Return the setting with the largest batch that is held to pass its confirmation.
+
+        Of several settings with this batch size it is the likeliest.
+        """
         low, high = self.limits
         held = [
-            s
+            (s.batch_size, float(p), s.key, s)
             for s, p in zip(self.tried, self.chances, strict=True)
             if p >= HELD and s not in rejected and low <= s.batch_size <= high
         ]
-        return held[-1] if held else None
+        return max(held)[-1] if held else None
 
     def probability_larger(self, batch_size: int) -> float:
         """Return the probability that some setting half a doubling larger is feasible; any, larger than 0.

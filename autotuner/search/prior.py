@@ -38,7 +38,7 @@ _OPTIMIZERS: Final = frozenset(
     }
 )
 _NEAREST_ONE: Final = 1e-3
-"""A momentum's distance from 1 counts as at least so much."""
+"""A momentum's distance from 1 counts as at least this part of the largest distance in its range."""
 
 
 class Role(StrEnum):
@@ -125,7 +125,12 @@ def is_optimizer(name: str, dimension: Dimension) -> bool:
 
 def momentum_range(dimension: FloatDimension) -> float:
     """Return by how many e-folds `1 - m` falls from the smallest to the largest momentum."""
-    return math.log(max(1 - dimension.minimum, _NEAREST_ONE) / max(1 - dimension.maximum, _NEAREST_ONE))
+    return math.log((1 - dimension.minimum) / max(1 - dimension.maximum, nearest_one(dimension)))
+
+
+def nearest_one(dimension: FloatDimension) -> float:
+    """Return the distance from 1 that a momentum of the range counts as at least."""
+    return _NEAREST_ONE * (1 - dimension.minimum)
 
 
 def reference_ranges(found: Role, dimension: Dimension) -> float:

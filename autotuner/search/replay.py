@@ -8,16 +8,16 @@ studies whose trials, one after the other, print the same curves decide the same
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.memory import Memory, digest_of
 from autotuner.search.space import Space
 from autotuner.study.curve import Curve, until
 from autotuner.study.history import History, Unit, curve, is_complete
@@ -67,6 +67,7 @@ class Replayed:
 def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
     """Return the trials as far as they count, each judged by those of a smaller number that have ended."""
     space = Space.of(history.spec)
+    study = _study(history, earlier, space)
     seen: list[Trial] = []
     before = _Before((), b"")
     verdicts: dict[int, Verdict] = {}
@@ -74,7 +75,7 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
         counted = trial
         if trial.outcome in JUDGED and len(curve(trial)):
             found = _unrefuted(
-                history, trial, _verdict(_Case.of(history, earlier, space, before, trial), _judged)
+                history, trial, _verdict(_Case(history, earlier, space, before, trial, study), _judged)
             )
             if found is not None:
                 verdicts[trial.number] = found
@@ -125,30 +126,12 @@ def _points(seen: Curve, length: float) -> list[float]:
     return [float(step) for step in seen.steps[np.diff(passed, prepend=0.0) > 0]]
 
 
-class _Slot:
-    """A verdict, once it is known."""
-
-    __slots__ = ("is_known", "verdict")
-
-    def __init__(self) -> None:
-        self.is_known = False
-        self.verdict: Verdict | None = None
-
-
-@lru_cache(maxsize=400_000)
-def _slot(_digest: bytes, _judge: str) -> _Slot:
-    # Only digests and verdicts are kept, a few hundred bytes each, so that the bound is far above what the
-    # studies of one controller need, and nothing keeps a study's measurements alive.
-    return _Slot()
+_VERDICTS: Final[Memory[Verdict | None]] = Memory(400_000)
 
 
 def _verdict(case: _Case, judge: Callable[[_Case], Verdict | None]) -> Verdict | None:
-    """Return the verdict of a case, computed once as long as it is remembered."""
-    slot = _slot(case.digest, judge.__name__)
-    if not slot.is_known:
-        slot.verdict = judge(case)
-        slot.is_known = True
-    return slot.verdict
+    """Return the verdict of a case, computed once."""
+    return _VERDICTS.of(digest_of(case.digest, judge.__name__.encode()), lambda: judge(case))
 
 
 @dataclass(frozen=True)
@@ -160,7 +143,8 @@ class _Before:
 
     def and_then(self, trial: Trial) -> _Before:
         """Return these runs and one more."""
-        return _Before((*self.trials, trial), _digest(self.digest, _identity(trial)))
+        ended = str(trial.outcome).encode()
+        return _Before((*self.trials, trial), digest_of(self.digest, _identity(trial), ended))
 
 
 @dataclass(frozen=True)
@@ -174,46 +158,30 @@ class _Case:
     trial: Trial
     study: bytes
 
-    @classmethod
-    def of(
-        cls,
-        history: History,
-        earlier: tuple[History, ...],
-        space: Space,
-        before: _Before,
-        trial: Trial,
-    ) -> _Case:
-        """Return the case of a run."""
-        told = b"".join(_identity(t) for h in earlier for t in h.trials)
-        spec = history.spec
-        common = (history.run_length, history.is_length_known, history.unit, spec.target, spec.confirmations)
-        # A space is a function of the spec's ranges and baseline, whose text stands for it.
-        ranges = (spec.batch_size, spec.search_space, spec.baseline_batch_size, spec.baseline_parameters)
-        return cls(history, earlier, space, before, trial, _digest(told, repr((common, ranges)).encode()))
-
     @cached_property
     def digest(self) -> bytes:
         """A digest of all that a verdict depends on."""
         runs = b"running" if self.trial.is_running else b"ended"
-        return _digest(self.study, self.before.digest, runs, _identity(self.trial))
+        return digest_of(self.study, self.before.digest, runs, _identity(self.trial))
 
     def at(self, step: float) -> _Case:
         """Return the case as it was when the run had come to a step."""
         return replace(self, trial=replace(_cut(self.trial, step), outcome=None))
 
 
+def _study(history: History, earlier: tuple[History, ...], space: Space) -> bytes:
+    """Return a digest of what the verdicts on all runs of a study depend on."""
+    told = b"".join(_identity(t) for h in earlier for t in h.trials)
+    spec = history.spec
+    common = (history.run_length, history.is_length_known, history.unit, spec.target, spec.confirmations)
+    others = [(h.spec.target, h.run_length, Space.of(h.spec)) for h in earlier]
+    return digest_of(told, repr((common, space, spec.baseline_batch_size, others)).encode())
+
+
 def _identity(trial: Trial) -> bytes:
     outcome = None if trial.outcome in JUDGED else trial.outcome
     said = (trial.number, setting(trial).key, str(trial.suggestion.purpose), str(outcome))
-    return _digest(repr(said).encode(), curve(trial).digest)
-
-
-def _digest(*parts: bytes) -> bytes:
-    made = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        made.update(len(part).to_bytes(8, "big"))
-        made.update(part)
-    return made.digest()
+    return digest_of(repr(said).encode(), curve(trial).digest)
 
 
 def _judged(case: _Case) -> Verdict | None:

@@ -35,6 +35,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.memory import Memory, digest_of
 from autotuner.search.optuna_study import ask
 from autotuner.search.space import BATCH_SIZE, Space
 from autotuner.spec import (
@@ -60,6 +61,15 @@ _STOCK: Final[Mapping[str, Callable[[int], BaseSampler]]] = {
 
 def propose(beliefs: Beliefs, number: int, incumbent: Setting | None) -> Setting:
     """Return what the sampler that the spec names would try as trial `number`."""
+    # A trial that has to wait for a slot of the cluster is proposed again at every poll.
+    key = digest_of(beliefs.digest, repr((number, incumbent)).encode())
+    return _PROPOSALS.of(key, lambda: _propose(beliefs, number, incumbent))
+
+
+_PROPOSALS: Final[Memory[Setting]] = Memory(20_000)
+
+
+def _propose(beliefs: Beliefs, number: int, incumbent: Setting | None) -> Setting:
     spec = beliefs.history.spec
     stock = _STOCK.get(spec.sampler)
     if stock is None:

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 
-from autotuner.search.prior import Role
+from autotuner.search.prior import Role, nearest_one
 from autotuner.search.space import Space
 from autotuner.spec import Choice, FloatDimension
 from autotuner.study.curve import Array
@@ -26,7 +26,6 @@ OTHER_OPTIMIZER: Final = 2.3
 """E-folds by which the best learning rate of another optimizer may differ: a factor of ten, or a hundred."""
 OTHER_CHOICE: Final = 0.5
 """And under another value of any other choice, such as a schedule: a factor of 1.6."""
-_NEAREST_ONE: Final = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,8 @@ class Frame:
                 assert isinstance(dimension, FloatDimension)  # noqa: S101 (as the role says)
                 low, width = dimension.minimum, dimension.maximum - dimension.minimum
                 here, there = (
-                    np.maximum(1 - low - width * at, _NEAREST_ONE) for at in (self.origin[i], places[:, i])
+                    np.maximum(1 - low - width * at, nearest_one(dimension))
+                    for at in (self.origin[i], places[:, i])
                 )
                 memory = memory + np.log(here / there)
         return Features(

@@ -32,6 +32,9 @@ OTHER_OPTIMIZER: Final = 0.3
 """Part of the distance to the known-good learning rate that counts under another optimizer: a factor of a
 hundred counts as one of four."""
 _DIGITS: Final = 4
+"""Significant digits of a value, at least,"""
+_STEPS: Final = 3
+"""and of the width of its range."""
 
 
 @dataclass(frozen=True)
@@ -316,9 +319,19 @@ def _value(log: bool, dimension: Dimension, coordinate: float) -> ParameterValue
 
 
 def snapped(dimension: FloatDimension, value: float) -> float:
-    """Return the value in its range with a few significant digits, as a person would write it."""
-    rounded = round(value, _DIGITS - 1 - math.floor(math.log10(abs(value)))) if value else 0.0
+    """Return the value in its range with a few significant digits, as a person would write it.
+
+    A range that is narrow for its values, such as 0.9991..0.9999, takes more digits.
+    """
+    rounded = round(
+        value, max(_decimals(value, _DIGITS), _decimals(dimension.maximum - dimension.minimum, _STEPS))
+    )
     return float(min(max(rounded, dimension.minimum), dimension.maximum))
+
+
+def _decimals(size: float, digits: int) -> int:
+    """Return the number of decimals with which a number of this size has so many significant digits."""
+    return digits - 1 - math.floor(math.log10(abs(size))) if size else 0
 
 
 def _centre(dimension: Dimension) -> ParameterValue:

@@ -20,41 +20,25 @@ from pydantic.fields import FieldInfo
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
+from autotuner.keys import key_of
 from autotuner.spec import parsers, search_space
+from autotuner.spec.baseline import baseline_batch_size, baseline_parameters, default_space
 from autotuner.spec.pydantic_errors import rule_of
 from autotuner.spec.target import parse_target
 from autotuner.spec.values import (
     MAX_INTEGER,
     Choice,
     Dimension,
-    FloatDimension,
     IntegerDimension,
     IntegerRange,
     Shape,
     Target,
     Value,
-    environment_value,
 )
 from autotuner.trial import ParameterValue
 
-__all__ = [
-    "Choice",
-    "Dimension",
-    "FloatDimension",
-    "IntegerDimension",
-    "IntegerRange",
-    "Shape",
-    "Target",
-    "TuningSpec",
-    "environment_value",
-]
-
 MAX_ANNOTATION: Final = 16 * 1024
 """Characters of one annotation; Kubernetes allows 256 KiB for all annotations of an object together."""
-
-_DEFAULT_SPREAD: Final = 10.0
-"""Without a search space, the learning rate is searched from its baseline divided by this factor to this
-factor times what linear scaling to the largest batch size gives."""
 
 _MOST: Final = {
     "max_trials": 10_000,
@@ -248,11 +232,6 @@ def annotation_fields() -> Iterable[tuple[str, FieldInfo]]:
             yield key_of(name), field
 
 
-def key_of(name: str) -> str:
-    """Return the annotation of a field."""
-    return keys.PREFIX + name.replace("_", "-")
-
-
 def default_text_of(field: FieldInfo) -> str:
     """Return the default of a field, for people."""
     extra = field.json_schema_extra
@@ -312,10 +291,10 @@ def _complete(
 ) -> None:
     """Add to the parsed values what the baseline says, and what follows from several of them."""
     _keep_within_samples(values, mistakes)
-    batch_size = _baseline_batch_size(values.get("batch_size"), baseline, mistakes)
+    batch_size = baseline_batch_size(values.get("batch_size"), baseline, mistakes)
     values["baseline_batch_size"] = batch_size
     if "search_space" not in given:
-        _default_space(values, baseline, batch_size, mistakes)
+        default_space(values, baseline, batch_size, mistakes)
     space: dict[str, Dimension] = values.get("search_space", {})
     if "learning_rate" in values and space and values["learning_rate"] not in space:
         rule = f"must be a hyperparameter of the search space: {', '.join(space)}"
@@ -327,7 +306,7 @@ def _complete(
         rule = f"{values['learning_rate']}, the learning rate, must be a range above 0 with log: true"
         example = example_of(TuningSpec.model_fields["search_space"])
         mistakes.append(Mistake(key_of("search_space"), given.get("search_space", ""), rule, example))
-    values["baseline_parameters"] = _baseline_parameters(space, baseline, mistakes)
+    values["baseline_parameters"] = baseline_parameters(space, baseline, mistakes)
     for name, most in _MOST.items():
         if not 1 <= values.get(name, 1) <= most:
             mistakes.append(Mistake(key_of(name), given[name], f"must be a number from 1 to {most}", "3"))
@@ -343,71 +322,3 @@ def _keep_within_samples(values: dict[str, Any], mistakes: list[Mistake]) -> Non
         mistakes.append(Mistake(key_of("samples"), str(samples), rule, str(allowed.minimum)))
         return
     values["batch_size"] = IntegerRange(minimum=allowed.minimum, maximum=min(allowed.maximum, samples))
-
-
-def _baseline_batch_size(
-    allowed: IntegerRange | None, baseline: Mapping[str, ParameterValue], mistakes: list[Mistake]
-) -> int:
-    """Return the job's own batch size; without one, add a mistake and return 1."""
-    where = f"env {keys.ENV_BATCH_SIZE}"
-    if "batch_size" not in baseline:
-        rule = "must be the batch size that the job uses today, in the environment of its training container"
-        mistakes.append(Mistake(where, "", rule, f'{{name: {keys.ENV_BATCH_SIZE}, value: "256"}}'))
-        return 1
-    text = str(baseline["batch_size"])
-    try:
-        size = IntegerDimension(minimum=1, maximum=MAX_INTEGER).parse(text)
-    except ValueError:
-        mistakes.append(Mistake(where, text, f"must be a whole number from 1 to {MAX_INTEGER}", '"256"'))
-        return 1
-    if allowed is not None and size not in allowed:
-        rule = f"must lie within {key_of('batch_size')} ({allowed}); widen that"
-        example = f"{min(size, allowed.minimum)}..{max(size, allowed.maximum)}"
-        mistakes.append(Mistake(where, text, rule, example))
-    return size
-
-
-def _default_space(
-    values: dict[str, Any],
-    baseline: Mapping[str, ParameterValue],
-    batch_size: int,
-    mistakes: list[Mistake],
-) -> None:
-    """Search only the learning rate, around the job's current value."""
-    named = values.get("learning_rate")
-    name = named or next((n for n in ("learning_rate", "lr") if n in baseline), "learning_rate")
-    variable = keys.environment_name(name)
-    text = str(baseline.get(name, ""))
-    try:
-        rate = FloatDimension(minimum=1e-30, maximum=1e30).parse(text)
-    except ValueError:
-        rule = (
-            "must be a learning rate above 0, in the environment of the training container: without"
-            f" {key_of('search_space')} the search starts from it; or add a search space"
-        )
-        mistakes.append(Mistake(f"env {variable}", text, rule, f'{{name: {variable}, value: "0.1"}}'))
-        return
-    allowed = values.get("batch_size")
-    growth = allowed.maximum / batch_size if allowed is not None else 1.0
-    space = FloatDimension(
-        minimum=rate / _DEFAULT_SPREAD, maximum=rate * _DEFAULT_SPREAD * max(growth, 1.0), log=True
-    )
-    values["search_space"] = {name: space}
-
-
-def _baseline_parameters(
-    space: Mapping[str, Dimension], baseline: Mapping[str, ParameterValue], mistakes: list[Mistake]
-) -> dict[str, ParameterValue]:
-    """Return the baseline's values of the hyperparameters in the search space."""
-    parameters: dict[str, ParameterValue] = {}
-    for name, dimension in space.items():
-        if name not in baseline:
-            continue
-        try:
-            parameters[name] = dimension.parse(baseline[name])
-        except ValueError as error:
-            value = environment_value(baseline[name])
-            rule = f"{error}, as {key_of('search_space')} requires"
-            example = "a range or list that contains the value"
-            mistakes.append(Mistake(f"env {keys.environment_name(name)}", value, rule, example))
-    return parameters

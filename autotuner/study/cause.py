@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from autotuner.study.formats.line import ESCAPE, printable
 from autotuner.study.known_errors import meaning
 from autotuner.trial import Outcome
 
@@ -33,7 +34,6 @@ MAX_SAID: Final = 500
 _FEW: Final = 3
 """Lines of progress that other ranks may print between a rank's error and their own end."""
 
-_ESCAPE: Final = re.compile(r"\x1b\[[0-9;?]{0,32}[ -/]{0,4}[@-~]")
 _RANK: Final = re.compile(
     r"\s{0,8}(\[rank ?\d{1,6}\]:?|\[default\d{1,6}\]:|\[\d{1,6},\d{1,6}\]<\w{1,10}>:"
     r"|\(\w{0,60} ?pid=[^()]{1,80}\)|\d{1,4}:)\s?"
@@ -168,7 +168,7 @@ def _rank_of(error: _Error) -> int:
 
 def _cause(log: ProcessLog, outcome: Outcome, line: str) -> Cause:
     is_sure = outcome is Outcome.FAILED and (log.exit_code in _CANNOT_START or _SURE.search(line) is not None)
-    return Cause(outcome, _printable(line)[:MAX_SAID], is_sure, log.pod, log.node)
+    return Cause(outcome, printable(line).strip()[:MAX_SAID], is_sure, log.pod, log.node)
 
 
 def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
@@ -350,7 +350,7 @@ def _shows_progress(line: str) -> bool:
 def _lines(text: str) -> Iterable[tuple[str, str]]:
     """Yield the last lines of a log, each with its rank prefix separated."""
     for raw in _bounded(text):
-        line = _ESCAPE.sub("", raw[:MAX_LINE])
+        line = ESCAPE.sub("", raw[:MAX_LINE])
         rank = ""
         if match := _RANK.match(line):
             rank, line = match[1], line[match.end() :]
@@ -362,7 +362,3 @@ def _lines(text: str) -> Iterable[tuple[str, str]]:
 def _bounded(text: str) -> Iterator[str]:
     # Only the line ends of a terminal: str.splitlines also splits at form feeds and others.
     return iter(re.split(r"[\r\n]+", text[-MAX_LOG:])[-MAX_LINES:])
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in line).strip()

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Final
 
 import re2
@@ -337,7 +336,6 @@ class LogReader:
                 self._names.setdefault(key(match["name"]), match["name"])
 
 
-@cache
 def _compiled(pattern: str) -> re2._Regexp:
     options = re2.Options()
     options.log_errors = False

@@ -14,7 +14,7 @@ from typing import Final
 
 from autotuner.spec import Target
 from autotuner.study.cause import Cause, ProcessLog, find_cause
-from autotuner.study.formats.line import ESCAPE
+from autotuner.study.formats.line import printable
 from autotuner.trial import Measurement, Outcome
 
 TAIL_LINES: Final = 8
@@ -119,9 +119,5 @@ def tail(log: str) -> str:
 
     Colours and other terminal control sequences are removed, because annotations and pages show the lines.
     """
-    lines = [line for written in log.splitlines() if (line := _printable(written))]
+    lines = [line for written in log.splitlines() if (line := printable(written).rstrip())]
     return "\n".join(lines[-TAIL_LINES:])[-MAX_TAIL:]
-
-
-def _printable(line: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in ESCAPE.sub("", line)).rstrip()

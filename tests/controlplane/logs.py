@@ -69,6 +69,7 @@ class ContainerLog:
 
     def __init__(self) -> None:
         self._lines: list[tuple[int, bytes]] = []  # nanoseconds since the epoch, line
+        self._oldest = 0
         self._unfinished = b""
         self._is_over = False
         self._is_broken = False
@@ -92,6 +93,10 @@ class ContainerLog:
         self._is_over = True
         self._notify()
 
+    def rotate(self, lines: int) -> None:
+        """Cut off all but the newest lines, as a kubelet does with a long log; who follows it goes on."""
+        self._oldest = max(self._oldest, len(self._lines) - lines)
+
     def break_off(self) -> None:
         """Fail those who follow: the node is lost, and its connections with it."""
         self._is_broken = True
@@ -104,9 +109,9 @@ class ContainerLog:
 
     async def read(self, options: LogOptions) -> AsyncIterator[bytes]:
         """Yield the part of the log that is asked for; with ``follow`` until the log ends."""
-        position = 0
+        position = self._oldest
         if options.tail_lines is not None:
-            position = max(0, len(self._lines) - options.tail_lines)
+            position = max(position, len(self._lines) - options.tail_lines)
         since = int((options.since or 0) * _NANOSECONDS)
         left = math.inf if options.limit_bytes is None else options.limit_bytes
         starts_a_line = True

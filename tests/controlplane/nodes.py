@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from tests.controlplane.pod import Pod
     from tests.controlplane.pod_api import PodApi
-    from tests.controlplane.status import JSON
+    from tests.controlplane.status import JSON, ContainerStatus
 
 NODE_NAMES = ("node-0", "node-1")
 GPUS_A_NODE = 64
@@ -148,6 +148,10 @@ class Nodes:
     def lose_log(self, namespace: str, pod: str, container: str | None = None) -> None:
         """Lose a container's log, as when its node cleans up: asking for it then is an error."""
         self._call(self._lose_log(namespace, pod, container))
+
+    def rotate_log(self, namespace: str, pod: str, lines: int, container: str | None = None) -> None:
+        """Cut a container's log down to its newest lines, as a kubelet does with one of 10 MiB."""
+        self._call(self._rotate_log(namespace, pod, lines, container))
 
     def evict(self, namespace: str, pod: str, message: str = "The node was low on resource: memory.") -> None:
         """End a pod as a kubelet does when its node runs out of something."""
@@ -307,11 +311,19 @@ class Nodes:
         self._worker(namespace, pod).evict(message)
 
     async def _lose_log(self, namespace: str, pod: str, container: str | None) -> None:
+        self._logged(namespace, pod, container)[0].has_lost_log = True
+
+    async def _rotate_log(self, namespace: str, pod: str, lines: int, container: str | None) -> None:
+        self._logged(namespace, pod, container)[1].rotate(lines)
+
+    def _logged(
+        self, namespace: str, pod: str, container: str | None
+    ) -> tuple[ContainerStatus, ContainerLog]:
         worker = self._worker(namespace, pod)
         status = worker.status.find(container or worker.pod.containers[0].name)
         if status is None or status.log is None:
             raise ValueError(f"container {container} of pod {namespace}/{pod} has no log yet")
-        status.has_lost_log = True
+        return status, status.log
 
     async def _find_pod(self, namespace: str, name: str) -> Pod:
         return self._worker(namespace, name).pod

@@ -1,14 +1,18 @@
 """A cluster with one trial that runs, for the Kubernetes backend, over HTTP."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from autotuner.backends.kubernetes import KubernetesBackend
+from autotuner.controller.controller import Controller
+from autotuner.controller.metrics import Metrics
 from autotuner.job.job import Job
+from autotuner.job.pytorchjob import PYTORCHJOB
 from autotuner.job.trial_manifest import trial_manifest
-from autotuner.trial import Suggestion
-from tests.contract.suite import REPORTS, manifest
+from autotuner.trial import Purpose, Suggestion
+from tests.contract.suite import REPORTS, finished, manifest
 from tests.unit.fake_api_server import FakeServer
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -29,8 +33,10 @@ class Cluster:
     def restart(self):
         self.backend = KubernetesBackend(self.server.api(), lambda: self.now, keeps_views=True)
 
+    suggestion = Suggestion(0, 256, {"learning_rate": 0.1}, 1)
+
     def trial(self):
-        found = trial_manifest(JOB, Suggestion(0, 256, {"learning_rate": 0.1}, 1))
+        found = trial_manifest(JOB, self.suggestion)
         found["metadata"]["uid"] = "t"
         kinds = ["Succeeded"] if self.has_succeeded else ["Running"]
         conditions = [
@@ -95,3 +101,54 @@ class Cluster:
 
     def writes(self):
         return [r for r in self.server.requests if r[0] in {"POST", "PATCH"} and "configmaps" in r[1]]
+
+
+class TunedCluster(Cluster):
+    """A controller of a job whose baseline met the target, and whose next trial is far from its end."""
+
+    suggestion = Suggestion(1, 1024, {"learning_rate": 0.1}, 2)
+
+    def __init__(self):
+        self.job = deepcopy(manifest(REPORTS, **{"run-length": "100000"}))
+        self.job["metadata"] |= {"namespace": "ns", "uid": JOB.uid}
+        self.ticks = 0.0
+        self.steps = 0
+        super().__init__()
+        baseline = Suggestion(0, 256, {"learning_rate": 0.1}, 1, Purpose.BASELINE)
+        self.backend.record(JOB, finished(suggestion=baseline))
+        self.controller.on_job(PYTORCHJOB, "ADDED", self.job)
+
+    def restart(self):
+        super().restart()
+        self.metrics = Metrics()
+        self.controller = Controller(
+            self.server.api(),
+            self.backend,
+            self.metrics,
+            max_parallel_trials=None,
+            poll_seconds=15,
+            resync_seconds=300,
+            clock=lambda: self.now,
+            ticks=lambda: self.ticks,
+        )
+
+    def answer(self, method, path, query):
+        if not path.endswith(f"/pytorchjobs/{self.job['metadata']['name']}"):
+            return super().answer(method, path, query)
+        if method == "PATCH":
+            sent = json.loads(self.server.requests[-1][4])
+            self.job["metadata"]["annotations"] |= sent["metadata"]["annotations"]
+        return 200, {}, json.dumps(self.job).encode()
+
+    def poll(self, lines):
+        """Have the trial print so many lines, and the controller poll it."""
+        self.now += timedelta(seconds=15)
+        self.ticks += 15
+        # The log's older part has been read, and the API server does not send it again.
+        self.lines = [
+            f"{self.now:%Y-%m-%dT%H:%M:%S}.5Z accuracy=0.5 step={step}\n"
+            for step in range(self.steps, self.steps + lines)
+        ]
+        self.steps += lines
+        self.controller.work_once()
+        self.server.requests.clear()

@@ -25,11 +25,12 @@ from autotuner.backends.kubernetes.checkpoints import Checkpoints
 from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.backends.kubernetes.logs import LogFollower
-from autotuner.backends.kubernetes.pods import entries, is_owned_by, mapping, name_of, suggestion_of, uid_of
+from autotuner.backends.kubernetes.pods import entries, is_owned_by, name_of, suggestion_of, uid_of
 from autotuner.backends.kubernetes.readers import find_study
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
 from autotuner.job.job import Job
+from autotuner.job.lookup import mapping
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status

@@ -22,8 +22,8 @@ from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
 from autotuner.backends.kubernetes.ledger import config_map, find
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
-from autotuner.backends.kubernetes.pods import mapping
 from autotuner.job.job import Job
+from autotuner.job.lookup import mapping
 from autotuner.trial import Measurement
 
 SHORTEST_PAUSE: Final = timedelta(minutes=1)

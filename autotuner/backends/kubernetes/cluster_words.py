@@ -13,7 +13,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
-from autotuner.backends.kubernetes.pods import entries, mapping, sentence
+from autotuner.backends.kubernetes.pods import entries, sentence
+from autotuner.job.lookup import mapping
 
 _KUEUE: Final = ("v1beta2", "v1beta1")
 """Versions of Workload, the newest first; an older Kueue serves only the other."""

@@ -15,9 +15,10 @@ from typing import Any, Final, Self
 
 from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
-from autotuner.backends.kubernetes.pods import is_owned_by, mapping
+from autotuner.backends.kubernetes.pods import is_owned_by
 from autotuner.errors import Conflict, Unwritable
 from autotuner.job.job import Job
+from autotuner.job.lookup import mapping
 from autotuner.study.ledger import CAPACITY, MAX_POINTS, decode_ledger, encode_trial, size
 from autotuner.trial import Trial
 

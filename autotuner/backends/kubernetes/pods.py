@@ -15,6 +15,7 @@ from autotuner import keys
 from autotuner.backends.kubernetes.assess import Conditions, PodStatus
 from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.errors import InvalidRecord
+from autotuner.job.lookup import mapping
 from autotuner.job.validation import CONTAINER
 from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.outcome import MAX_TAIL
@@ -180,11 +181,6 @@ def moment(text: object) -> datetime | None:
     except ValueError:
         return None
     return read if read is not None and read.tzinfo is not None else None
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """Return a mapping as it is, and anything else as an empty one."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def entries(value: object) -> Iterator[Mapping[str, Any]]:

@@ -10,11 +10,11 @@ from autotuner.backends.kubernetes.assess import assess as stand
 from autotuner.backends.kubernetes.pods import (
     JOB_NAME_LABEL,
     is_owned_by,
-    mapping,
     read_conditions,
     read_pod,
     uid_of,
 )
+from autotuner.job.lookup import mapping
 
 __all__ = [
     "JOB_NAME_LABEL",

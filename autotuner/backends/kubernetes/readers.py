@@ -14,11 +14,12 @@ from autotuner import keys
 from autotuner.backends.base import Study
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path, runtime_path
 from autotuner.backends.kubernetes.ledger import Ledger
-from autotuner.backends.kubernetes.pods import entries, mapping
+from autotuner.backends.kubernetes.pods import entries
 from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
 from autotuner.job.kinds import KINDS, Runtimes
+from autotuner.job.lookup import mapping
 from autotuner.job.training_runtime import RuntimeReference, TrainingRuntime
 
 

@@ -20,12 +20,12 @@ from autotuner.backends.kubernetes import pods as pods_of
 from autotuner.backends.kubernetes.assess import Conditions, PodStatus, TrialStanding, assess
 from autotuner.backends.kubernetes.pods import (
     entries,
-    mapping,
     moment,
     name_of,
     queue_of,
     waiting_since,
 )
+from autotuner.job.lookup import mapping
 from autotuner.job.training_runtime import CONTAINER
 
 JOB_NAME_LABEL: Final = "jobset.sigs.k8s.io/jobset-name"

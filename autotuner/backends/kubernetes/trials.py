@@ -26,13 +26,13 @@ from autotuner.backends.kubernetes.followers import Followed, LogFollowers
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
     entries,
-    mapping,
     name_of,
     suggestion_of,
     uid_of,
 )
 from autotuner.backends.kubernetes.train_jobs import with_gone
 from autotuner.job.job import Job
+from autotuner.job.lookup import mapping
 from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.hold_up import HoldUp, HoldUpReason

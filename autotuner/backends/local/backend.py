@@ -18,8 +18,6 @@ Every supervisor holds a second lock, so that a tuner waits until the processes 
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import fcntl
 import json
 import os
@@ -29,8 +27,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -42,46 +38,26 @@ from autotuner.backends.local import supervisor
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.study_folder import (
     JOB,
-    NAMES_LOG,
     check_owner,
     kept_logs,
-    read_json,
     read_ledger,
     read_status,
     read_study,
     unwritable,
     with_status,
 )
-from autotuner.errors import BackendError, InvalidRecord
+from autotuner.backends.local.trials import SUGGESTION, TrialReader
+from autotuner.errors import BackendError
 from autotuner.job.job import Job
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
-from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.ledger import encode_trial
-from autotuner.study.log_reader import LogReader, with_reading
-from autotuner.study.outcome import Ending, classify
-from autotuner.study.suggestions import decode_suggestion, encode_suggestion
+from autotuner.study.suggestions import encode_suggestion
 from autotuner.trial import Suggestion, Trial
 
-_SUGGESTION: Final = "suggestion.json"
-_CHUNK: Final = 1 << 20
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
-_LOGS_READ: Final = 16
-"""Pods of a trial whose logs are read for the metric."""
 _POLL_SECONDS: Final = 0.05
-_NO_ENDING: Final = "the trial's supervisor ended without a record: it was killed, or the disk is full"
-
-
-@dataclass(slots=True)
-class _Log:
-    """The position up to which a rank-0 log has been read; a cache that can be rebuilt from the file."""
-
-    reader: LogReader
-    decoder: codecs.IncrementalDecoder = field(
-        default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
-    )
-    offset: int = 0
 
 
 class LocalBackend:
@@ -91,7 +67,7 @@ class LocalBackend:
         self._folder = folder
         self._surroundings = surroundings
         self._supervisors: dict[int, subprocess.Popen[bytes]] = {}
-        self._logs: dict[tuple[object, ...], _Log] = {}
+        self._reader = TrialReader(folder, self._runs)
         self._lock: int | None = None
         self._processes_lock: int | None = None
 
@@ -128,7 +104,9 @@ class LocalBackend:
         recorded, problems = read_ledger(self._folder)
         numbers = {trial.number for trial in recorded}
         live = [
-            self._observe(spec, folder) for folder in self._trial_folders() if int(folder.name) not in numbers
+            self._reader.read(spec, folder)
+            for folder in self._trial_folders()
+            if int(folder.name) not in numbers
         ]
         remains = [t for t in recorded if (self._trial_folder(t.number)).exists()]
         return Observation(recorded, [t for t in live if t is not None] + remains, problems)
@@ -165,7 +143,7 @@ class LocalBackend:
                 ],
             )
             supervisor.write_whole(
-                folder / _SUGGESTION,
+                folder / SUGGESTION,
                 {
                     "suggestion": json.loads(encode_suggestion(suggestion)),
                     "devices": job.kind.devices(manifest),
@@ -279,91 +257,12 @@ class LocalBackend:
             if not (trial / supervisor.ENDING).exists():
                 shutil.rmtree(trial)
 
-    def _observe(self, spec: TuningSpec, folder: Path) -> Trial | None:
-        try:
-            about = json.loads((folder / _SUGGESTION).read_text())
-            suggestion = decode_suggestion(json.dumps(about["suggestion"]))
-            pods = json.loads((folder / supervisor.PODS).read_text())
-            names = [pod["name"] for pod in pods]
-            # The operator fixes ranks beside a Master alone, and a dynamic rendezvous gives them by arrival.
-            is_by_arrival = {"RANK", "PET_RDZV_BACKEND"} & pods[0]["environment"].keys() != {"RANK"}
-        except (OSError, ValueError, KeyError, InvalidRecord):
-            return None  # Not complete: interrupted while it was being started.
-        ending = read_json(folder / supervisor.ENDING)
-        runs_on = self._runs(suggestion.number)
-        if ending is None and not runs_on:
-            # The supervisor wrote its ending between our two checks, or it was killed.
-            ending = read_json(folder / supervisor.ENDING)
-        others = names[1:_LOGS_READ] if is_by_arrival or ending is not None else ()
-        log = self._read_logs(
-            spec, suggestion.number, folder, (names[0], *others), has_ended=ending is not None
-        )
-        unread = Trial(
-            suggestion=suggestion,
-            started_at=_moment(read_json(folder / supervisor.STARTED) or ending),
-            devices=int(about["devices"]),
-            template=spec.attempt(str(about.get("template", ""))),
-        )
-        trial = with_reading(unread, log)
-        if ending is None:
-            if runs_on:
-                return trial
-            lost = Ending(exit_code=None, disruption=_NO_ENDING)
-            outcome, message = classify(lost, trial.measurements, spec.target)
-            return replace(
-                trial, outcome=outcome, message=message, ended_at=datetime.now(UTC), is_complete=False
-            )
-        code, last = int(ending["exit_code"]), _tail(folder / f"{ending['pod']}.log")
-        logs: tuple[ProcessLog, ...] = ()
-        if code != 0:
-            # A process that waits for one that ran out of memory may appear to fail first: all logs count.
-            rest = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != ending["pod"])
-            # No one deletes pods here: a signal comes from the kernel or the user.
-            signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
-            logs = (ProcessLog(last, signalled), *rest)
-        failed = Ending(code, last, logs=logs, near_misses=log.near_misses)
-        outcome, message = classify(failed, trial.measurements, spec.target)
-        if outcome in NAMES_LOG:
-            # The path of the log once the trial is recorded: `stop` moves it there.
-            kept = kept_logs(self._folder, suggestion.number) / f"{ending['pod']}.log"
-            message = f"{message}\nthe whole log: {kept}"
-        ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
-        return replace(
-            trial, outcome=outcome, message=message, ended_at=ended_at, is_complete=failed.is_complete
-        )
-
-    def _read_logs(
-        self, spec: TuningSpec, number: int, folder: Path, names: Sequence[str], *, has_ended: bool
-    ) -> LogReader:
-        """Return the first reading that has the metric of these pods' logs; without one the first pod's."""
-        first = self._read_log(spec, number, folder / f"{names[0]}.log", has_ended=has_ended)
-        if first.measurements or first.doubt:
-            return first
-        rest = (self._read_log(spec, number, folder / f"{n}.log", has_ended=has_ended) for n in names[1:])
-        return next((read for read in rest if read.measurements or read.doubt), first)
-
-    def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogReader:
-        # The readings depend on all of these: after an edit the log is read again from its start.
-        key = (number, path.name, spec.target, spec.log_format, spec.metric_pattern)
-        log = self._logs.get(key)
-        if log is None:
-            reader = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)
-            log = self._logs[key] = _Log(reader)
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            file.seek(log.offset)
-            while piece := file.read(_CHUNK):
-                log.offset += len(piece)
-                log.reader.feed(log.decoder.decode(piece))
-        if has_ended:
-            log.reader.close()
-        return log.reader
-
     def _runs(self, number: int) -> bool:
         process = self._supervisors.get(number)
         return process is not None and process.poll() is None
 
     def _end(self, number: int) -> None:
-        self._logs = {key: log for key, log in self._logs.items() if key[0] != number}
+        self._reader.forget(number)
         process = self._supervisors.pop(number, None)
         if process is None:
             return
@@ -405,19 +304,6 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
     """Close the pipe, on which the supervisor ends its processes."""
     if process.stdin is not None:
         process.stdin.close()
-
-
-def _moment(about: Mapping[str, Any] | None) -> datetime | None:
-    return None if about is None else datetime.fromtimestamp(about["started_at"], UTC)
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - MAX_LOG))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def _free_port() -> int:

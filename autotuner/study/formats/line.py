@@ -122,3 +122,8 @@ def _without_prefixes(text: str) -> tuple[str, int | None]:
 
 def _narrow(match: re.Match[str]) -> str:
     return _TRANSLATED.get(match[0]) or unicodedata.normalize("NFKC", match[0])
+
+
+def printable(line: str) -> str:
+    """Return a line without terminal control sequences, and with a space for each other control character."""
+    return "".join(c if c.isprintable() else " " for c in ESCAPE.sub("", line))

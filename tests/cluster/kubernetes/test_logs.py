@@ -164,6 +164,16 @@ def test_a_lost_log_is_refused_but_its_end_stays_in_the_status(cluster, nodes):
     assert cluster.terminated(SCRIPTED.master).message.endswith("last words\n")
 
 
+def test_a_rotated_log_has_its_newest_lines(cluster, nodes, print_lines):
+    print_lines("one", "two", "three")
+
+    nodes.rotate_log(cluster.namespace, SCRIPTED.master, 2)
+
+    assert cluster.log(SCRIPTED.master) == "two\nthree\n"
+    assert cluster.log(SCRIPTED.master, tail_lines=5) == "two\nthree\n"
+    assert cluster.log(SCRIPTED.master, tail_lines=1) == "three\n"
+
+
 def test_a_restarted_container_has_a_previous_log(cluster, nodes):
     job = Job("restarting", ("sh", "-c", "echo begin; exec sleep 600"), restart_policy="OnFailure")
     cluster.run(job)

@@ -1,11 +1,14 @@
 """What is expected of a hyperparameter by its name and range."""
 
+import math
+
 import numpy as np
 import pytest
 
 from autotuner.search.data import Points
 from autotuner.search.model import Kernel, Prior
 from autotuner.search.prior import Role
+from autotuner.search.shape import Frame
 from autotuner.search.space import Space
 from autotuner.study.setting import Setting
 from tests.builders import spec
@@ -86,6 +89,25 @@ def test_the_learning_rate_gives_way_to_momentum():
         return abs(float(gap[1, 0, 0]))
 
     assert apart(0.05) < apart(0.1) < apart(0.2)
+
+
+@pytest.mark.parametrize("high", [0.9999, 1])
+def test_momenta_close_to_one_are_told_apart(high: float):
+    found = space(f"momentum: {{min: 0.9991, max: {high}}}", momentum=0.9991)
+    places = [
+        found.coordinates(Setting.of(32, {"learning_rate": 0.1, "momentum": m})) for m in (0.9991, 0.9997)
+    ]
+    gap = kernel(found).differences(places[0][None], places[1][None])[:, 0, 0]
+    # A third of the distance to 1 is left.
+    assert abs(gap[1:]).min() > 0.1
+    features = Frame(found).features(np.array(places))
+    assert features.memory[1] - features.memory[0] == pytest.approx(math.log(3))
+
+
+def test_a_narrow_range_of_momentum_is_tried_in_fine_steps():
+    found = space("momentum: {min: 0.9991, max: 0.9999}", momentum=0.9991)
+    places = found.scattered(np.linspace(0, 1, 200)[:, None] * np.ones(found.size))
+    assert len({found.setting(place).parameters["momentum"] for place in places}) == 200
 
 
 def test_another_optimizer_is_neither_a_slope_nor_a_distance():
