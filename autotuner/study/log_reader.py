@@ -29,6 +29,7 @@ from autotuner.study.formats.reading import (
     Reading,
     key,
     label_in,
+    part_in,
     position_in,
 )
 from autotuner.study.formats.records import value_of
@@ -49,7 +50,9 @@ _MAX_SHARED: Final = 256
 _MAX_BLOCK: Final = 400
 """Maximum lines of one dictionary that is printed over several lines."""
 _SECTION_LINES: Final = 12
-_POSITIONED: Final = re.compile(r"epoch|step|iter|batch|update|train:|(?<![a-z])ep(?![a-z])", re.IGNORECASE)
+_POSITIONED: Final = re.compile(
+    r"epoch|step|iter|batch|update|train:|\]\t|(?<![a-z])ep(?![a-z])", re.IGNORECASE
+)
 _SECTION: Final = re.compile(
     r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?)\w{0,5}\s{1,2}){0,3}"
     r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)(?:\s[A-Za-z]{1,16}){0,3}[\W_]{0,40}",
@@ -98,6 +101,7 @@ class LogReader:
         self._section = Label.UNKNOWN
         self._section_lines = 0
         self._extras = Extras()
+        self._part = ""
         self._near: dict[str, None] = {}
         self._names: dict[str, str] = {}
         self._block: list[Line] = []
@@ -263,7 +267,10 @@ class LogReader:
             found = reader.read(line, self._context)
             if found is None:
                 continue
-            return [replace(self._labelled(each, line), format=name, rank=line.rank) for each in found]
+            return [
+                replace(self._labelled(each, line), format=name, rank=line.rank, part=self._part)
+                for each in found
+            ]
         return []
 
     def _labelled(self, reading: Reading, line: Line) -> Reading:
@@ -302,6 +309,7 @@ class LogReader:
         """Remember the epoch and the step that the log has reached."""
         if self._section_lines:
             self._section_lines -= 1
+        self._part = part_in(line.text) or self._part
         if not _POSITIONED.search(line.text):
             return
         position = position_in(line.text)

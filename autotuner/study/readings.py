@@ -15,6 +15,7 @@ from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.doubt import Doubt, bounded, doubt
+from autotuner.study.early import from_training, is_echo
 from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
@@ -33,9 +34,8 @@ _TRAINING_EPOCHS: Final = 3
 _SHOWN: Final = 60
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
-_BARE: Final = 16
-"""Characters, in addition to the name, of a line that only repeats a setting."""
-
+_RECENT: Final = 256
+"""Number of measurements that one is compared with that may be printed again."""
 Stream = tuple[Label, str]
 
 
@@ -213,7 +213,13 @@ class Readings:
         pending, self._pending = self._pending, []
         best = max(_PRIORITY[r.label] for r in pending)
         readings = [r for r in pending if _PRIORITY[r.label] == best]
-        readings = self._without_echo(self._from_first_position(readings))
+        if not self._is_pattern:
+            start = from_training(readings, self.metric, self._target)
+            if start.warning:
+                self._warn(start.warning)
+            if start.doubt:
+                self._raise(start.doubt, *start.doubtful)
+            readings = list(start.readings)
         if not readings:
             return
         first = readings[0]
@@ -226,20 +232,8 @@ class Readings:
         for reading in readings:
             self._take(reading)
 
-    def _from_first_position(self, readings: list[Reading]) -> list[Reading]:
-        """Return the readings without those before the training, such as a configuration or a checkpoint."""
-        at = next((i for i, r in enumerate(readings) if not self._is_early(r)), 0)
-        if at != 1 or readings[at].position.is_empty:
-            at = 0
-        if at and not self._is_pattern:
-            self._warn(
-                f"{bounded(readings[0].line)!r} stands before the first epoch or step, and is not counted"
-            )
-        return readings if self._is_pattern else readings[at:]
-
-    def _is_early(self, reading: Reading) -> bool:
-        is_bare = len(reading.line) <= len(self.metric.name) + _BARE
-        return reading.position.is_empty and (is_bare or reading.label is Label.UNKNOWN)
+    def _is_echo(self, reading: Reading) -> bool:
+        return not self._is_pattern and is_echo(reading, self._target)
 
     def _contradict(self, reading: Reading) -> None:
         label, _ = self._chosen or (Label.UNKNOWN, "")
@@ -267,7 +261,7 @@ class Readings:
 
     def _measure(self, reading: Reading) -> None:
         value = self._scaled(reading)
-        if value is None:
+        if value is None or self._is_of_another_run(reading):
             return
         has_steps = self._unit in {_Unit.STEP, _Unit.FRACTION}
         if has_steps and reading.position.step is None and self._last is not None:  # noqa: SIM102
@@ -281,10 +275,8 @@ class Readings:
                 return
             self._raise(f"{self.metric.name} has several values at step {step:g}", known, reading)
             return
-        if last is not None and step < last.step:
-            self._warn(
-                f"steps went back from {last.step:g} to {step:g}: the run was restarted, or has several parts"
-            )
+        if last is not None and step < last.step and self._is_printed_again(step, value):
+            return
         if not self.measurements:
             self.first_line, self.format = bounded(reading.line), reading.format
         self._last = as_read
@@ -294,6 +286,24 @@ class Readings:
             self.measurements = thin(self.measurements, MAX_MEASUREMENTS // 2)
         if len(self.measurements) == _PERCENT_READINGS:
             self._check_fractions()
+
+    def _is_printed_again(self, step: float, value: float) -> bool:
+        """Return whether an earlier measurement is printed again, such as the best one; warn if not."""
+        recent = self.measurements[-_RECENT:]
+        if Measurement(step, value) in recent:
+            return True
+        last = recent[-1].step
+        self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
+        return False
+
+    def _is_of_another_run(self, reading: Reading) -> bool:
+        """Report a doubt if the log has several runs, such as the folds of a cross-validation."""
+        known = self._last
+        if known is None or self._is_pattern or known.part in {"", reading.part}:
+            return False
+        several = f"the log has several runs ({known.part}, {reading.part}), each with its {self.metric.name}"
+        self._raise(several, known, reading)
+        return True
 
     def _step(self, reading: Reading) -> float:
         position = reading.position
@@ -349,30 +359,6 @@ class Readings:
         return len(self.measurements) > 1 and any(
             math.isclose(m.value, reading.value, abs_tol=tolerance) for m in self.measurements[:-1]
         )
-
-    # --- echoes and ranks ------------------------------------------------------------------------------
-
-    def _is_echo(self, reading: Reading) -> bool:
-        """Return whether a reading may be the target itself, printed before the training."""
-        return (
-            reading.label is Label.UNKNOWN
-            and reading.value == self._target.threshold
-            and reading.position.is_empty
-            and not self._is_pattern
-        )
-
-    def _without_echo(self, readings: list[Reading]) -> list[Reading]:
-        echoes = [r for r in readings if self._is_echo(r)]
-        others = [r for r in readings if not self._is_echo(r)]
-        if not echoes or not self._is_echo(readings[0]):
-            return readings
-        if others and not others[0].position.is_empty:
-            self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is not a measurement")
-            return others
-        self._raise(
-            f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2]
-        )
-        return []
 
     def _raise(self, reason: str, *readings: Reading, target: str = "") -> None:
         if self._doubt is None:

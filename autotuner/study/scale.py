@@ -16,6 +16,7 @@ from autotuner.study.formats.reading import Metric, Reading
 from autotuner.trial import Measurement
 
 _PERCENT: Final = 100
+_THOUSAND: Final = 1000
 _SMALL: Final = 0.2
 """Values below this may be percentages of a run that learns nothing: chance of 1,000 classes is 0.1%."""
 
@@ -38,6 +39,8 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
         return Implausible(
             f"{name} is followed by {other} in parentheses, which may be an average that is meant"
         )
+    if _may_have_decimal_comma(reading, target):
+        return Implausible(f"the comma in {value:,.0f} may separate thousands or decimals")
     if reading.is_percent:
         if threshold > 1:
             return value
@@ -58,6 +61,15 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
             f"{value:g} looks like a fraction, and {target} like percent", fitting(target, 0.01)
         )
     return value
+
+
+def _may_have_decimal_comma(reading: Reading, target: Target) -> bool:
+    """Return whether a number such as `28,123` meets the target only if its comma separates thousands."""
+    value = reading.value
+    if abs(value) < _THOUSAND or value != int(value) or not target.is_met(value):
+        return False
+    is_one_comma = abs(value) < _THOUSAND**2 and f"{abs(value):,.0f}" in reading.line
+    return is_one_comma and not target.is_met(value / _THOUSAND)
 
 
 def are_fractions(measurements: Sequence[Measurement], metric: Metric, target: Target) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 NUMBER: Final = (
-    r"[-+]?(?:(?:\d{1,3}(?:,\d{3}){1,6}(?![\d,])(?:\.\d{1,40})?|\d{1,40}\.?\d{0,40}|\.\d{1,40})"
+    r"[-+]?(?:(?:[1-9]\d{0,2}(?:,\d{3}){1,6}(?![\d,])(?:\.\d{1,40})?|\d{1,40}\.?\d{0,40}|\.\d{1,40})"
     r"(?:[eE][-+]?\d{1,4})?|nan|inf(?:inity)?)"
 )
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
@@ -48,7 +48,8 @@ _TIME: Final = (
 )
 _LOGGING: Final = re.compile(
     r"\s{0,4}(?:"
-    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}})?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?"
+    # A word behind the time is the logger's name only before a bracket; else it may be `epoch` or `DEV`.
+    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}}(?=\]|\s{{1,2}}[\w./-]{{1,80}}:\d))?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?"
     r"(?:\s(?:stdout|stderr) [FP] )?"
     r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
     r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|:)?"

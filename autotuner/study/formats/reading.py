@@ -55,7 +55,8 @@ class Reading:
     from 0 to 1, marks a value that the next line of the same kind replaces (a progress bar, a running
     average); it counts when complete. `variant` distinguishes readings with the same name and label, such as
     an evaluation of averaged weights; without a label, the format and `lead`, the words before the name, do.
-    `alternative` is another number on the line that might be meant instead.
+    `alternative` is another number on the line that might be meant instead. `part` names the run that it
+    belongs to where a log has several, such as `fold 2`.
     """
 
     value: float
@@ -72,6 +73,7 @@ class Reading:
     digits: int = 4
     rank: int | None = None
     lead: str = ""
+    part: str = ""
 
     @property
     def stream(self) -> tuple[Label, str]:
@@ -181,6 +183,8 @@ _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,
 _TIMM: Final = re.compile(
     r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s"
 )
+_BOOSTED: Final = re.compile(r"\[(?P<step>\d{1,9})\]\t")
+"""`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
     r"(?<![A-Za-z])(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$",
     re.IGNORECASE,
@@ -192,6 +196,8 @@ def position_in(text: str) -> Position:
     epoch = step = total = None
     if head := _TIMM.match(text):
         return Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
+    if head := _BOOSTED.match(text):
+        return Position(None, float(head["step"]))
     for match in _EPOCH.finditer(text):
         if _CONFIGURED.search(text, max(0, match.start() - 12), match.start()):
             continue
@@ -215,6 +221,21 @@ def position_in(text: str) -> Position:
                 break
     return Position(epoch, step, total)
 
+
+_PART: Final = re.compile(
+    r"(?<![\w/.-])(?:fold|k-?fold|seed|repeat|repetition)(?:\s?[:=#]\s?|\s)(?P<number>\d{1,9})(?![\w.])"
+    r"|[\W_]{0,12}(?:run|trial|replica|experiment)\s?#?(?P<run>\d{1,6})(?:\s?/\s?\d{1,6})?(?:\s?[:|=*-]|\s{0,4}$)",
+    re.IGNORECASE,
+)
+
+
+def part_in(text: str) -> str:
+    """Return the run that a line names where a log has several, such as `fold 2`; empty for none."""
+    match = _PART.search(text)
+    return " ".join(match[0].lower().translate(_PLAIN).split()) if match else ""
+
+
+_PLAIN: Final = str.maketrans(dict.fromkeys(":=#|*-_[]()", " "))
 
 # --- values -------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ _EPOCHS: Final = frozenset({"epoch", "ep", "epochs", "e"})
 _STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step", "#"})
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
+_LETTER: Final = re.compile(r"[^\W\d_]")
 _MAX_CELLS: Final = 64
 _MAX_CELL: Final = 64
 
@@ -50,6 +51,7 @@ class TableReader:
         self._metric = metric
         self._header: _Header | None = None
         self._task = ""
+        self._group = ""
         self._epoch: float | None = None
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
@@ -61,18 +63,26 @@ class TableReader:
         if _RULE.match(text.strip()):
             return [] if kind == "bars" else None
         if len(cells) < 2 or len(cells) > _MAX_CELLS:  # noqa: PLR2004
+            self._group = ""
             return None
+        if kind == "bars" and len(cells) == 2 and cells[0].endswith("/") and not cells[1]:  # noqa: PLR2004
+            self._group = cells[0][:_MAX_CELL]
+            return []
         header = self._header
         if header is not None and kind == header.kind and _has_number(cells):
             for names in (header.names, header.wide):
                 if len(cells) == len(names):
                     return self._row(header, names, cells, line, context)
-        if kind == "bars" and len(cells) == 2 and self._metric.is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
+        if kind == "bars" and len(cells) == 2 and self._is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
             return self._pair(cells, line, context)
         if _is_header(cells):
             self._take_header(kind, cells, _PROGRESS.sub("", text))
             return [] if self._column(cells) or kind != "blanks" else None
         return None
+
+    def _is_named(self, name: str) -> bool:
+        """Return whether a row has the metric's name, perhaps without the group above it: `eval/`."""
+        return self._metric.is_named(name) or bool(self._group and self._metric.is_named(self._group + name))
 
     def _take_header(self, kind: str, cells: list[str], text: str) -> None:
         has_metric = bool(self._column(cells))
@@ -131,9 +141,10 @@ class TableReader:
             Reading(
                 to_number(cell["value"]),
                 context,
-                self._metric.label or label_in(cells[0]),
+                self._metric.label or label_in(self._group + cells[0]),
                 line.raw,
                 is_percent=bool(cell["percent"]),
+                is_definite=bool(self._group),
                 digits=digits_of(cell["value"]),
             )
         ]
@@ -159,7 +170,7 @@ def _cells(text: str) -> tuple[str, list[str]]:
 
 def _is_header(cells: list[str]) -> bool:
     """Return whether cells are names: they contain no number as a word."""
-    if not all(cell and len(cell) <= _MAX_CELL for cell in cells):
+    if not all(0 < len(cell) <= _MAX_CELL and (_LETTER.search(cell) or "#" in cell) for cell in cells):
         return False
     return not any(_CELL.fullmatch(word) for cell in cells for word in cell.split())
 

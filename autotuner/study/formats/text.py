@@ -47,7 +47,7 @@ _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
+_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?:_\d{1,2}(?='s))?(?![\w/.])")
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
 _WHOLE_SET: Final = re.compile(
     r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
@@ -231,6 +231,8 @@ class TextReader:
         if not found:
             return None
         position = position_in(text).or_else(context)
+        if line.is_redrawn and position.epoch is not None:
+            position = Position(position.epoch)  # the next line of the epoch replaces this one
         is_definite = is_key_value(text) and found[0].label is not Label.TRAIN
         return [
             Reading(
