@@ -275,7 +275,7 @@ class Readings:
                 return
             self._raise(f"{self.metric.name} has several values at step {step:g}", known, reading)
             return
-        if last is not None and step < last.step and self._is_printed_again(step, value):
+        if last is not None and step < last.step and self._is_left_out(step, as_read):
             return
         if not self.measurements:
             self.first_line, self.format = bounded(reading.line), reading.format
@@ -287,12 +287,18 @@ class Readings:
         if len(self.measurements) == _PERCENT_READINGS:
             self._check_fractions()
 
-    def _is_printed_again(self, step: float, value: float) -> bool:
-        """Return whether an earlier measurement is printed again, such as the best one; warn if not."""
+    def _is_left_out(self, step: float, reading: Reading) -> bool:
+        """Return whether a value of an earlier step does not count; report a doubt or a warning about it."""
         recent = self.measurements[-_RECENT:]
-        if Measurement(step, value) in recent:
-            return True
+        if Measurement(step, reading.value) in recent:
+            return True  # the best one, printed again
         last = recent[-1].step
+        known = self._last or reading
+        if self._unit is _Unit.STEP and (known.position.epoch or 0.0) < (reading.position.epoch or 0.0):
+            name = self.metric.name
+            reason = f"the steps of {name} count within an epoch, of which the log names no length"
+            self._raise(reason, known, reading)
+            return True
         self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
         return False
 
@@ -300,6 +306,8 @@ class Readings:
         """Report a doubt if the log has several runs, such as the folds of a cross-validation."""
         known = self._last
         if known is None or self._is_pattern or known.part in {"", reading.part}:
+            return False
+        if known.part.split()[0] != reading.part.split()[0]:
             return False
         several = f"the log has several runs ({known.part}, {reading.part}), each with its {self.metric.name}"
         self._raise(several, known, reading)

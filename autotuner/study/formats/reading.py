@@ -186,9 +186,10 @@ _TIMM: Final = re.compile(
 _BOOSTED: Final = re.compile(r"\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
-    r"(?<![A-Za-z])(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$",
+    r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?|eval[_-]?)$",
     re.IGNORECASE,
 )
+_CONFIGURED_STEPS: Final = re.compile(_CONFIGURED.pattern + r"|(?<![A-Za-z])eval $", re.IGNORECASE)
 
 
 def position_in(text: str) -> Position:
@@ -211,7 +212,7 @@ def position_in(text: str) -> Position:
                 (
                     m
                     for m in pattern.finditer(text)
-                    if not _CONFIGURED.search(text, max(0, m.start() - 12), m.start())
+                    if not _CONFIGURED_STEPS.search(text, max(0, m.start() - 12), m.start())
                 ),
                 None,
             )
@@ -223,8 +224,8 @@ def position_in(text: str) -> Position:
 
 
 _PART: Final = re.compile(
-    r"(?<![\w/.-])(?:fold|k-?fold|seed|repeat|repetition)(?:\s?[:=#]\s?|\s)(?P<number>\d{1,9})(?![\w.])"
-    r"|[\W_]{0,12}(?:run|trial|replica|experiment)\s?#?(?P<run>\d{1,6})(?:\s?/\s?\d{1,6})?(?:\s?[:|=*-]|\s{0,4}$)",
+    r"(?<![\w/.-])(?P<part>fold|k-?fold|seed|repeat|repetition)(?:\s?[:=#]\s?|\s)(?P<number>\d{1,9})(?![\w.])"
+    r"|[\W_]{0,12}(?P<run>run|trial|replica|experiment)\s?[:=#]?\s?(?P<index>\d{1,6})(?:\s?/\s?\d{1,6})?(?:\s?[:|=*,-]|\s{0,4}$)",
     re.IGNORECASE,
 )
 
@@ -232,10 +233,11 @@ _PART: Final = re.compile(
 def part_in(text: str) -> str:
     """Return the run that a line names where a log has several, such as `fold 2`; empty for none."""
     match = _PART.search(text)
-    return " ".join(match[0].lower().translate(_PLAIN).split()) if match else ""
+    if match is None:
+        return ""
+    word, number = match["part"] or match["run"], match["number"] or match["index"]
+    return f"{word.lower()} {int(number)}"
 
-
-_PLAIN: Final = str.maketrans(dict.fromkeys(":=#|*-_[]()", " "))
 
 # --- values -------------------------------------------------------------------------------------------
 
