@@ -41,6 +41,11 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
         if met and not all(is_echo(r, target) for r in met):
             doubt = f"{metric.name} stands before the first epoch or step several times"
             return Start((), doubt=doubt, doubtful=(met[0], readings[at]))
+    if len(kept) > 1 and _is_bare(kept[0], metric) and all(r.position.is_empty for r in kept):
+        is_met, is_met_next = (target.is_met(r.value) for r in kept[:2])
+        if is_met and not is_met_next:
+            doubt = f"the first {metric.name} meets the target, unlike the next, and may be a setting"
+            return Start((), doubt=doubt, doubtful=kept[:2])
     return _without_echo(kept, metric, target)
 
 
@@ -52,8 +57,15 @@ def is_echo(reading: Reading, target: Target) -> bool:
 
 def _is_early(reading: Reading, first: Reading, metric: Metric) -> bool:
     """Return whether a value was printed before the training, whose first value is the other."""
-    is_bare = len(reading.line) <= len(metric.name) + _BARE
-    return is_bare or reading.label is Label.UNKNOWN or _words(reading.line) != _words(first.line)
+    return (
+        _is_bare(reading, metric)
+        or reading.label is Label.UNKNOWN
+        or _words(reading.line) != _words(first.line)
+    )
+
+
+def _is_bare(reading: Reading, metric: Metric) -> bool:
+    return len(reading.line) <= len(metric.name) + _BARE
 
 
 def _without_echo(readings: tuple[Reading, ...], metric: Metric, target: Target) -> Start:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from enum import Enum, auto
 from typing import Final
 
 from autotuner.spec.values import Target
@@ -20,6 +19,7 @@ from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
+from autotuner.study.units import Unit, step_of, unit_of
 from autotuner.trial import Measurement
 
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
@@ -37,13 +37,6 @@ _PERCENT_READINGS: Final = 3
 _RECENT: Final = 256
 """Number of measurements that one is compared with that may be printed again."""
 Stream = tuple[Label, str]
-
-
-class _Unit(Enum):
-    EPOCH = auto()
-    STEP = auto()
-    FRACTION = auto()
-    COUNT = auto()
 
 
 class Readings:
@@ -65,7 +58,7 @@ class Readings:
         self._doubt: Doubt | None = None
         self._warnings: dict[str, None] = {}
         self._chosen: Stream | None = None
-        self._unit = _Unit.COUNT
+        self._unit = Unit.COUNT
         self._pending: list[Reading] = []
         self._held: dict[Stream, Reading] = {}
         self._training: list[Reading] = []
@@ -94,7 +87,7 @@ class Readings:
     @property
     def is_counted(self) -> bool:
         """Whether steps only count the measurements, because the log names no other unit."""
-        return self._unit is _Unit.COUNT
+        return self._unit is Unit.COUNT
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -224,7 +217,7 @@ class Readings:
             return
         first = readings[0]
         self._chosen = first.stream
-        self._unit = self._unit_of(readings)
+        self._unit = unit_of(readings, is_pattern=self._is_pattern)
         self._check_sibling(first)
         for reading in pending:
             if _PRIORITY[reading.label] < best:
@@ -263,12 +256,10 @@ class Readings:
         value = self._scaled(reading)
         if value is None or self._is_of_another_run(reading):
             return
-        has_steps = self._unit in {_Unit.STEP, _Unit.FRACTION}
-        if has_steps and reading.position.step is None and self._last is not None:  # noqa: SIM102
-            if agree(self._last, replace(reading, value=value), self.metric):
-                return  # a bar or a summary repeats it
-        step = self._step(reading)
+        if self._is_summary(replace(reading, value=value)):
+            return
         last = self.measurements[-1] if self.measurements else None
+        step = step_of(reading, self._unit, 0.0 if last is None else last.step)
         known, as_read = self._last, replace(reading, value=value)
         if last is not None and known is not None and step == last.step:
             if agree(known, as_read, self.metric) or self._is_repeated(as_read):
@@ -287,6 +278,19 @@ class Readings:
         if len(self.measurements) == _PERCENT_READINGS:
             self._check_fractions()
 
+    def _is_summary(self, reading: Reading) -> bool:
+        """Return whether a value has no step where others have, and so repeats them or is in doubt."""
+        known = self._last
+        has_steps = self._unit in {Unit.STEP, Unit.FRACTION}
+        if not has_steps or reading.position.step is not None or known is None:
+            return False
+        if agree(known, reading, self.metric):
+            return True  # a bar or a summary repeats it
+        if self._unit is Unit.STEP or reading.position.epoch != known.position.epoch:
+            return False
+        self._raise(f"{self.metric.name} has values within the epoch and one of it", known, reading)
+        return True
+
     def _is_left_out(self, step: float, reading: Reading) -> bool:
         """Return whether a value of an earlier step does not count; report a doubt or a warning about it."""
         recent = self.measurements[-_RECENT:]
@@ -294,7 +298,7 @@ class Readings:
             return True  # the best one, printed again
         last = recent[-1].step
         known = self._last or reading
-        if self._unit is _Unit.STEP and (known.position.epoch or 0.0) < (reading.position.epoch or 0.0):
+        if self._unit is Unit.STEP and (known.position.epoch or 0.0) < (reading.position.epoch or 0.0):
             name = self.metric.name
             reason = f"the steps of {name} count within an epoch, of which the log names no length"
             self._raise(reason, known, reading)
@@ -312,33 +316,6 @@ class Readings:
         several = f"the log has several runs ({known.part}, {reading.part}), each with its {self.metric.name}"
         self._raise(several, known, reading)
         return True
-
-    def _step(self, reading: Reading) -> float:
-        position = reading.position
-        last = self.measurements[-1].step if self.measurements else 0.0
-        if self._unit is _Unit.FRACTION and position.epoch is not None:
-            share = position.step / position.total if position.step is not None and position.total else 0.0
-            return round(position.epoch + share, 6)
-        if self._unit is _Unit.EPOCH and position.epoch is not None:
-            return position.epoch
-        if self._unit is _Unit.STEP and position.step is not None:
-            return position.step
-        return last + 1
-
-    def _unit_of(self, readings: list[Reading]) -> _Unit:
-        first = readings[0].position
-        if first.step is not None and (readings[0].uses_step or first.epoch is None):
-            return _Unit.STEP
-        if first.epoch is None:
-            return _Unit.COUNT
-        for reading in readings[1:]:
-            if reading.position.epoch == first.epoch and first.epoch == int(first.epoch):
-                if reading.position.step != first.step and None not in {reading.position.step, first.step}:
-                    return _Unit.FRACTION if first.total else _Unit.STEP
-                if self._is_pattern:
-                    return _Unit.COUNT
-            break
-        return _Unit.EPOCH
 
     def _scaled(self, reading: Reading) -> float | None:
         """Return the value in the threshold's unit; None if it is in doubt."""

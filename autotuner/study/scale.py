@@ -7,6 +7,7 @@ none.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,11 @@ from autotuner.spec.values import Target
 from autotuner.study.formats.reading import Metric, Reading
 from autotuner.trial import Measurement
 
+_OF_BATCH: Final = re.compile(
+    r"(?<![A-Za-z])(?:val|valid|validation|eval|evaluation|test|dev)[ _-]batch(?:es)?[ :#=\[(]{0,4}\d",
+    re.IGNORECASE,
+)
+"""`val batch 3/10`: a value of one batch, or an average so far."""
 _PERCENT: Final = 100
 _THOUSAND: Final = 1000
 _SMALL: Final = 0.2
@@ -34,13 +40,8 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
     value, threshold, name = reading.value, abs(target.threshold), metric.name
     if not math.isfinite(value):
         return value
-    if reading.alternative is not None and not is_pattern:
-        other = f"{reading.alternative:g}"
-        return Implausible(
-            f"{name} is followed by {other} in parentheses, which may be an average that is meant"
-        )
-    if _may_have_decimal_comma(reading, target):
-        return Implausible(f"the comma in {value:,.0f} may separate thousands or decimals")
+    if not is_pattern and (reason := _ambiguity(reading, name, target)):
+        return Implausible(reason)
     if reading.is_percent:
         if threshold > 1:
             return value
@@ -61,6 +62,18 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
             f"{value:g} looks like a fraction, and {target} like percent", fitting(target, 0.01)
         )
     return value
+
+
+def _ambiguity(reading: Reading, name: str, target: Target) -> str:
+    """Return why the number may not be the one that is meant; empty if it is clear."""
+    if reading.alternative is not None:
+        other = f"{reading.alternative:g}"
+        return f"{name} is followed by {other} in parentheses, which may be an average that is meant"
+    if reading.progress is None and _OF_BATCH.search(reading.line):
+        return f"{name} may be of one batch of the validation"
+    if _may_have_decimal_comma(reading, target):
+        return f"the comma in {reading.value:,.0f} may separate thousands or decimals"
+    return ""
 
 
 def _may_have_decimal_comma(reading: Reading, target: Target) -> bool:

@@ -15,9 +15,9 @@ NUMBER: Final = (
     r"(?:[eE][-+]?\d{1,4})?|nan|inf(?:inity)?)"
 )
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
-NUMBER_END: Final = r"(?![\w]|\.\d|,\d|\s?%\s?\|(?![A-Za-z]))"
-"""What must not follow a number: excludes `1.2.3`, `0x10`, `0,93` (its comma may separate decimals), and a
-progress bar's own percentage."""
+NUMBER_END: Final = r"(?![\w]|\.\d|\.?#|,\d|-\.?\d|\s?%\s?\|(?![A-Za-z]))"
+"""What must not follow a number: excludes `1.2.3`, `0x10`, `1.#QNAN`, `0.5-0.9`, `0,93` (its comma may
+separate decimals), and a progress bar's own percentage."""
 
 ESCAPE: Final = re.compile(
     r"\x1b(?:\[[0-9;?]{0,64}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[@-Z\\-_])"
