@@ -13,8 +13,6 @@ from autotuner.spec.values import Target
 from autotuner.study.doubt import bounded
 from autotuner.study.formats.reading import Label, Metric, Reading
 
-_BARE: Final = 16
-"""Characters, in addition to the name, of a line that only repeats a setting."""
 _WORD: Final = re.compile(r"[A-Za-z]+")
 
 
@@ -33,7 +31,7 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
     kept = tuple(readings)
     at = next((i for i, r in enumerate(readings) if not r.position.is_empty), 0)
     early = readings[:at]
-    if early and all(_is_early(r, readings[at], metric) for r in early):
+    if early and all(_is_early(r, readings[at]) for r in early):
         if len(early) == 1:
             line = bounded(early[0].line)
             return Start(kept[1:], f"{line!r} stands before the first epoch or step, and is not counted")
@@ -41,7 +39,7 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
         if met and not all(is_echo(r, target) for r in met):
             doubt = f"{metric.name} stands before the first epoch or step several times"
             return Start((), doubt=doubt, doubtful=(met[0], readings[at]))
-    if len(kept) > 1 and _is_bare(kept[0], metric) and all(r.position.is_empty for r in kept):
+    if len(kept) > 1 and kept[0].is_bare and all(r.position.is_empty for r in kept):
         is_met, is_met_next = (target.is_met(r.value) for r in kept[:2])
         if is_met and not is_met_next:
             doubt = f"the first {metric.name} meets the target, unlike the next, and may be a setting"
@@ -55,17 +53,9 @@ def is_echo(reading: Reading, target: Target) -> bool:
     return is_unlabelled and reading.value == target.threshold
 
 
-def _is_early(reading: Reading, first: Reading, metric: Metric) -> bool:
+def _is_early(reading: Reading, first: Reading) -> bool:
     """Return whether a value was printed before the training, whose first value is the other."""
-    return (
-        _is_bare(reading, metric)
-        or reading.label is Label.UNKNOWN
-        or _words(reading.line) != _words(first.line)
-    )
-
-
-def _is_bare(reading: Reading, metric: Metric) -> bool:
-    return len(reading.line) <= len(metric.name) + _BARE
+    return reading.is_bare or reading.label is Label.UNKNOWN or _words(reading.line) != _words(first.line)
 
 
 def _without_echo(readings: tuple[Reading, ...], metric: Metric, target: Target) -> Start:

@@ -171,8 +171,10 @@ class RichBarReader:
         ]
 
 
+_MAX_LEAD: Final = 400
 _KERAS: Final = re.compile(
-    r"\s{0,4}(?:step )?(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}"
+    r"(?:^\s{0,4}(?:step )?|(?<=\s)(?:step )?(?=\d{1,12}/\d{1,12}\s{1,4}(?:\[[=>.]{10}|\u2501{3})))"
+    r"(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}"
     r"(?:\[[=>.\s]{1,80}\]|[\u2501 ]{1,80}|-)\s?(?=-|\d)"
 )
 
@@ -193,7 +195,7 @@ class KerasReader:
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's values on a bar."""
-        bar = _KERAS.match(line.text)
+        bar = _KERAS.search(line.text[:_MAX_LEAD])
         if bar is None:
             return None
         count = float(bar["count"])

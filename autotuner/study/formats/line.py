@@ -38,7 +38,7 @@ _RANK: Final = re.compile(
     r"|\[\d{1,4},(\d{1,6})\]\s?<std(?:out|err)>:?"  # mpirun --tag-output
     r"|\[?(?:rank|worker|gpu|process)[ =:_#-]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?(?:[:|]|-(?= ))"
     r"|\(?\w{1,40} (?:rank=|pid=)(\d{1,9})(?:, ip=[\d.]{1,40})?\)"  # Ray
-    r"|(\d{1,4}):(?= [^\d ])"  # srun --label
+    r"|(\d{1,4}):(?= {1,12}[^\d\s])"  # srun --label
     r")\s?",
     re.IGNORECASE,
 )
@@ -53,6 +53,9 @@ _LOGGING: Final = re.compile(
     r"(?:\s(?:stdout|stderr) [FP] )?"
     r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
     r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|:)?"
+    r"|\[?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?(?=\s)|\d{10}(?:\.\d{1,9})?(?=\s)"  # a clock, a UNIX time
+    r"|\s{0,8}\|?\s{0,4}[\w.<>]{1,80}:[\w.<>]{1,80}:\d{1,6} -(?=\s)"  # loguru's place in the code
+    r"|\[pod/[^\]\s]{1,200}\](?=\s)|\[\d{2,8}\](?= )"  # kubectl logs --prefix; a process
     r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\):"
     r"|-\s(?!train|val|test|eval)[\w.-]{1,80}\s-(?=\s)"  # "- mmdet -" of the common logging layout
     r"|[-|](?=\s{0,4}\b(?:INFO|DEBUG|WARNING)\b)|-(?=\s)"

@@ -56,7 +56,8 @@ class Reading:
     average); it counts when complete. `variant` distinguishes readings with the same name and label, such as
     an evaluation of averaged weights; without a label, the format and `lead`, the words before the name, do.
     `alternative` is another number on the line that might be meant instead. `part` names the run that it
-    belongs to where a log has several, such as `fold 2`.
+    belongs to where a log has several, such as `fold 2`. `is_bare` says that the line has little but the name
+    and the value, as that of a setting.
     """
 
     value: float
@@ -74,6 +75,7 @@ class Reading:
     rank: int | None = None
     lead: str = ""
     part: str = ""
+    is_bare: bool = False
 
     @property
     def stream(self) -> tuple[Label, str]:
@@ -183,7 +185,7 @@ _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,
 _TIMM: Final = re.compile(
     r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s"
 )
-_BOOSTED: Final = re.compile(r"\[(?P<step>\d{1,9})\]\t")
+_BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
     r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?|eval[_-]?)$",

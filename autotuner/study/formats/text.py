@@ -69,6 +69,7 @@ _DUMP: Final = re.compile(
 )
 """The start of a line that repeats a configuration or the content of a checkpoint."""
 _MAX_LEAD: Final = 300
+_IOU: Final = frozenset({".95", "0.95", "95"})
 _NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
 _OLD: Final = re.compile(
     r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|checkpoint|ckpt)(?![a-z])", re.IGNORECASE
@@ -133,6 +134,8 @@ class Finder:
     def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
         """Return whether a number is the metric's value, rather than an old value or a part of something."""
         after = number.end()
+        if match["name"][-1].isdigit() and number["value"] in _IOU and text[match.end() - 1] == ":":
+            return False  # `mAP@.5:.95` is a name
         if match["blank"] and not _is_number_after_blank(number, text):
             return False
         change = _BECOMES.match(text, after)
