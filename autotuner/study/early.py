@@ -13,6 +13,8 @@ from autotuner.spec.values import Target
 from autotuner.study.doubt import bounded
 from autotuner.study.formats.reading import Label, Metric, Reading
 
+_DERIVED: Final = frozenset({"ema", "swa", "running", "moving", "smooth", "smoothed", "batch"})
+"""Variants that are printed beside the metric itself, which is not left out for them."""
 _WORD: Final = re.compile(r"[A-Za-z]+")
 
 
@@ -31,7 +33,7 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
     kept = tuple(readings)
     at = next((i for i, r in enumerate(readings) if not r.position.is_empty), 0)
     early = readings[:at]
-    if early and all(_is_early(r, readings[at]) for r in early):
+    if early and readings[at].variant not in _DERIVED and all(_is_early(r, readings[at]) for r in early):
         if len(early) == 1:
             line = bounded(early[0].line)
             return Start(kept[1:], f"{line!r} stands before the first epoch or step, and is not counted")
@@ -39,11 +41,11 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
         if met and not all(is_echo(r, target) for r in met):
             doubt = f"{metric.name} stands before the first epoch or step several times"
             return Start((), doubt=doubt, doubtful=(met[0], readings[at]))
-    if len(kept) > 1 and kept[0].is_bare and all(r.position.is_empty for r in kept):
-        is_met, is_met_next = (target.is_met(r.value) for r in kept[:2])
-        if is_met and not is_met_next:
-            doubt = f"the first {metric.name} meets the target, unlike the next, and may be a setting"
-            return Start((), doubt=doubt, doubtful=kept[:2])
+    if kept and target.is_met(kept[0].value) and all(r.position.is_empty for r in kept):
+        other = next((r for r in kept if not target.is_met(r.value)), None)
+        if other is not None:
+            doubt = f"the first {metric.name} meets the target, unlike a later one, and may be a setting"
+            return Start((), doubt=doubt, doubtful=(kept[0], other))
     return _without_echo(kept, metric, target)
 
 

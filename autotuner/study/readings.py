@@ -25,6 +25,8 @@ from autotuner.trial import Measurement
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
 _PENDING: Final = 64
 """Maximum number of readings that wait for the choice."""
+_SEVERAL: Final = 6
+"""Number of values without an epoch or step after which the first, which met the target, is no setting."""
 _ENOUGH: Final = 20
 """Number of unlabelled readings after which no label is expected any more."""
 _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
@@ -186,7 +188,7 @@ class Readings:
         first, last = readings[0], readings[-1]
         if len(self._pending) >= _PENDING:
             return True
-        if all(self._is_echo(r) for r in readings):
+        if all(self._is_echo(r) for r in readings) or self._may_be_settings(readings):
             return False
         if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
             return False  # a bar that is not over may show what is meant
@@ -201,6 +203,11 @@ class Readings:
                 return first.position.epoch != last.position.epoch or len(readings) >= _ENOUGH
             return len(readings) >= 2 and not self._is_echo(first)  # noqa: PLR2004
         return len(readings) >= 2  # noqa: PLR2004
+
+    def _may_be_settings(self, readings: list[Reading]) -> bool:
+        """Return whether the first values meet the target before any epoch, and too few follow to be sure."""
+        is_met = self._target.is_met(readings[0].value) and not self._is_pattern
+        return is_met and len(readings) < _SEVERAL and all(r.position.is_empty for r in readings)
 
     def _choose(self) -> None:
         pending, self._pending = self._pending, []

@@ -194,6 +194,11 @@ _CONFIGURED: Final = re.compile(
 _CONFIGURED_STEPS: Final = re.compile(_CONFIGURED.pattern + r"|(?<![A-Za-z])eval $", re.IGNORECASE)
 
 
+def _is_size(step: re.Match[str]) -> bool:
+    """Return whether a match may be a batch's size: `batch=32`, without an epoch or a total."""
+    return step[0][:5].lower() == "batch" and not step["total"]
+
+
 def position_in(text: str) -> Position:
     """Return the epoch and the step that a line names."""
     epoch = step = total = None
@@ -215,6 +220,7 @@ def position_in(text: str) -> Position:
                     m
                     for m in pattern.finditer(text)
                     if not _CONFIGURED_STEPS.search(text, max(0, m.start() - 12), m.start())
+                    and not (epoch is None and _is_size(m))
                 ),
                 None,
             )

@@ -38,7 +38,7 @@ _IS: Final = (
 _NOT_MEASURED: Final = re.compile(
     r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
     r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
-    r"|std|stddev|chance|random|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim)"
+    r"|std|stddev|chance|random|oracle|bound|reference|paper|reports|published|human|sota|art|per-\w{1,12}|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim)"
     r"(?![A-Za-z])",
     re.IGNORECASE,
 )
