@@ -125,6 +125,11 @@ class LogReader:
         return self._readings.first_line
 
     @property
+    def unit(self) -> str:
+        """What the steps count, `epoch` or `step`; empty where they count the measurements."""
+        return self._readings.unit
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the reading, for the user."""
         return self._readings.warnings
@@ -358,5 +363,7 @@ def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
         extras=reader.extras,
         doubt="" if reader.doubt is None else reader.doubt.message,
         reads=reader.first_line,
+        unit=reader.unit,
+        warnings=reader.warnings,
         variables=reader.variables,
     )

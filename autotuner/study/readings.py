@@ -92,6 +92,11 @@ class Readings:
         return self._unit is Unit.COUNT
 
     @property
+    def unit(self) -> str:
+        """What the steps count, `epoch` or `step`; empty where they count the measurements."""
+        return self._unit.word if self.measurements else ""
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the reading, for the user."""
         return tuple(self._warnings)

@@ -19,6 +19,11 @@ class Unit(Enum):
     FRACTION = auto()
     COUNT = auto()
 
+    @property
+    def word(self) -> str:
+        """The unit in a word; empty for a count."""
+        return {Unit.STEP: "step", Unit.COUNT: ""}.get(self, "epoch")
+
 
 def unit_of(readings: Sequence[Reading], *, is_pattern: bool) -> Unit:
     """Return the unit for a log with these first readings."""
