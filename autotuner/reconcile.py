@@ -35,7 +35,7 @@ from autotuner.status import (
 from autotuner.study.history import History
 from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Suggestion, Trial
-from autotuner.wording import stop_message
+from autotuner.wording import log_warnings, node_warnings, stop_message
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
 
@@ -113,7 +113,8 @@ def reconcile(
             notices.append(f"the answer runs as {job.kind.name} {made['metadata']['name']}")
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
-    told = replace(decision, warnings=(*decision.warnings, *seen.warnings))
+    warnings = [*seen.warnings, *node_warnings(trials, spec.retried_at), *log_warnings(trials)]
+    told = replace(decision, warnings=(*decision.warnings, *warnings))
     status = describe(told, spec, trials, observed, notices, doubts=doubts)
     if suggestion is not None and spec.apply == "patch":
         patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
@@ -121,7 +122,7 @@ def reconcile(
     happened = [
         *events(job.annotations, status),
         *held_up_events(job.annotations, seen.held_up),
-        *warning_events(job.annotations, status, seen.warnings),
+        *warning_events(job.annotations, status, warnings),
     ]
     backend.publish(job, status, happened, answered)
     recorded = (*finished, *stopped.values())

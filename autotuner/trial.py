@@ -99,8 +99,10 @@ class Trial:
     where nobody has recorded it: then a run that missed is complete, and a baseline that met the target.
     `template` is the hash of what the trial was made from, empty where unknown. `doubt` says what is in doubt
     about the reading of the log, in words; nothing of a run in doubt counts. `reads` is the line of the log
-    that the first measurement was read from. `variables` are what the script has read through the SDK, by
-    name; None where it has not said.
+    that the first measurement was read from, `unit` what its steps count (`epoch` or `step`; empty where they
+    count the measurements), and `warnings` what the user should know about the reading. `variables` are what
+    the script has read through the SDK, by name; None where it has not said. `node` is the node that a lost
+    trial was lost on, if one is at fault.
     """
 
     suggestion: Suggestion
@@ -115,7 +117,10 @@ class Trial:
     template: str = ""
     doubt: str = ""
     reads: str = ""
+    unit: str = ""
+    warnings: tuple[str, ...] = ()
     variables: tuple[str, ...] | None = None
+    node: str = ""
 
     @property
     def number(self) -> int:

@@ -6,11 +6,15 @@ The logic returns stable reasons and facts (`autotuner.decide.decision`); the se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from autotuner.decide.decision import Answer, Decision, Facts, Reason, Stop, StopReason
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
+
+_MAX_WARNINGS: Final = 5
+"""Warnings of one kind that are shown."""
 
 
 def message(decision: Decision, spec: TuningSpec) -> str:
@@ -34,7 +38,39 @@ def reads(trials: Sequence[Trial], spec: TuningSpec) -> str:
     if first is None:
         return ""
     measured = first.measurements[0]
-    return f"{spec.target.metric}={measured.value:g} at step {measured.step:g} from: {first.reads}"
+    at = f"{first.unit or 'step'} {measured.step:g}"
+    return f"{spec.target.metric}={measured.value:g} at {at} from: {first.reads}"
+
+
+def log_warnings(trials: Sequence[Trial]) -> list[str]:
+    """Return warnings about the reading of the logs: those of the first trial that has any.
+
+    The other trials run the same program, so their warnings are the same.
+    """
+    first = next((t for t in sorted(trials, key=lambda t: t.number) if t.warnings), None)
+    if first is None:
+        return []
+    return [f"the log of trial {first.number}: {text}" for text in first.warnings[:_MAX_WARNINGS]]
+
+
+def node_warnings(trials: Sequence[Trial], since: datetime | None = None) -> list[str]:
+    """Return a warning about each node that has lost several trials, those with most losses first.
+
+    Args:
+        trials: All trials.
+        since: The time of the user's last retry; losses before it are of the past.
+    """
+    lost: dict[str, list[int]] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        is_past = since is not None and trial.ended_at is not None and trial.ended_at <= since
+        if trial.outcome is Outcome.LOST and trial.node and not is_past:
+            lost.setdefault(trial.node, []).append(trial.number)
+    repeated = sorted((n for n in lost if len(lost[n]) > 1), key=lambda n: -len(lost[n]))
+    return [
+        f"node {node} has lost {len(lost[node])} trials ({', '.join(map(str, lost[node][-_MAX_WARNINGS:]))}):"
+        " look at it, or cordon it"
+        for node in repeated[:_MAX_WARNINGS]
+    ]
 
 
 def _program_fails(decision: Decision, spec: TuningSpec) -> str:

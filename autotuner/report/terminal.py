@@ -39,6 +39,7 @@ class PlainView:
         self._ended: set[int] = set()
         self._message = ""
         self._reads = ""
+        self._warnings: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -61,6 +62,11 @@ class PlainView:
         if first and not self._reads:
             self._reads = first
             self._print(f"reads {first}")
+        warnings = [*wording.log_warnings(seen.trials), *wording.node_warnings(seen.trials, spec.retried_at)]
+        for warning in warnings:
+            if warning not in self._warnings:
+                self._warnings.add(warning)
+                self._print(f"warning: {warning}")
         said = None if seen.decision is None else message(seen.decision, spec)
         if seen.decision is not None and said is not None and said != self._message:
             self._message = said

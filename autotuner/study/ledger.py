@@ -24,6 +24,8 @@ CAPACITY: Final = 1_000_000
 MAX_POINTS: Final = 200
 """Maximum number of measurements of one entry: more than the search uses, and enough for a plot."""
 _MAX_MESSAGE: Final = 2000
+_MAX_WARNINGS: Final = 5
+_MAX_WARNING: Final = 300
 
 
 def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
@@ -43,16 +45,18 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
             entry[name] = moment.isoformat()
     if trial.is_complete is not None:
         entry["complete"] = trial.is_complete
-    if trial.template:
-        entry["template"] = trial.template
-    if trial.reads:
-        entry["reads"] = trial.reads
+    optional: dict[str, Any] = {
+        "template": trial.template,
+        "reads": trial.reads,
+        "unit": trial.unit,
+        "warnings": [text[:_MAX_WARNING] for text in trial.warnings[:_MAX_WARNINGS]],
+        "node": trial.node,
+        "message": trial.message[:_MAX_MESSAGE],
+        "extras": dict(trial.extras),
+    }
+    entry.update({name: value for name, value in optional.items() if value})
     if trial.variables is not None:
         entry["variables"] = list(trial.variables)
-    if trial.message:
-        entry["message"] = trial.message[:_MAX_MESSAGE]
-    if trial.extras:
-        entry["extras"] = dict(trial.extras)
     return json.dumps(entry, separators=(",", ":"))
 
 
@@ -76,7 +80,10 @@ def decode_trial(text: str) -> Trial:
             is_complete=_flag(entry.get("complete")),
             template=str(entry.get("template", "")),
             reads=str(entry.get("reads", "")),
+            unit=str(entry.get("unit", "")),
+            warnings=tuple(str(text) for text in entry.get("warnings", ())),
             variables=_names(entry.get("variables")),
+            node=str(entry.get("node", "")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error

@@ -6,7 +6,6 @@ lines are bounded, the work is linear, and a run keeps a bounded number of measu
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -17,21 +16,22 @@ import re2
 
 from autotuner.spec.values import Target
 from autotuner.study import formats
-from autotuner.study.doubt import MAX_SHOWN, Doubt, bounded, pattern_for
+from autotuner.study.doubt import Doubt, bounded
 from autotuner.study.extras import Extras
-from autotuner.study.formats.line import NUMBER, Line, clean
+from autotuner.study.formats.line import Line, clean
 from autotuner.study.formats.reading import (
     Label,
     Metric,
     Position,
     Reader,
     Reading,
-    key,
     label_in,
+    part_in,
     position_in,
 )
 from autotuner.study.formats.records import value_of
 from autotuner.study.formats.text import Finder
+from autotuner.study.near_misses import NearMisses
 from autotuner.study.readings import Readings
 from autotuner.trial import Measurement, Trial
 
@@ -39,8 +39,6 @@ MAX_LINE: Final = 65_536
 """Characters of a line that are read; a longer line is a dump, and is passed over whole."""
 
 _LINE_END: Final = re.compile(r"\r\n|[\r\n]")
-_MAX_NEAR: Final = 5
-_MAX_NAMES: Final = 100
 _MAX_KEPT: Final = 1000
 """Characters of a line that are kept with a reading."""
 _MAX_SHARED: Final = 256
@@ -48,14 +46,14 @@ _MAX_SHARED: Final = 256
 _MAX_BLOCK: Final = 400
 """Maximum lines of one dictionary that is printed over several lines."""
 _SECTION_LINES: Final = 12
-_POSITIONED: Final = re.compile(r"epoch|step|iter|batch|update|train:|(?<![a-z])ep(?![a-z])", re.IGNORECASE)
+_BARE: Final = 16
+"""Characters, in addition to the name, of a line that only repeats a setting."""
+_POSITIONED: Final = re.compile(
+    r"epoch|step|iter|batch|update|train:|\]\t|(?<![a-z])ep(?![a-z])", re.IGNORECASE
+)
 _SECTION: Final = re.compile(
     r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?)\w{0,5}\s{1,2}){0,3}"
     r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)(?:\s[A-Za-z]{1,16}){0,3}[\W_]{0,40}",
-    re.IGNORECASE,
-)
-_NAMED: Final = re.compile(
-    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?{NUMBER}",
     re.IGNORECASE,
 )
 
@@ -97,8 +95,8 @@ class LogReader:
         self._section = Label.UNKNOWN
         self._section_lines = 0
         self._extras = Extras()
-        self._near: dict[str, None] = {}
-        self._names: dict[str, str] = {}
+        self._part = ""
+        self._near = NearMisses(target, self._finder)
         self._block: list[Line] = []
         self._block_length = 0
         self._depth = 0
@@ -126,6 +124,11 @@ class LogReader:
         return self._readings.first_line
 
     @property
+    def unit(self) -> str:
+        """What the steps count, `epoch` or `step`; empty where they count the measurements."""
+        return self._readings.unit
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the reading, for the user."""
         return self._readings.warnings
@@ -145,25 +148,7 @@ class LogReader:
         """If nothing was read: the lines that come closest to the metric, and a remedy; else empty."""
         if self._readings.measurements or self.doubt is not None:
             return ()
-        name = self._metric.name
-        misses = [f"nothing was read: no line has a value of {name!r} that is understood"]
-        misses += [f"this line names it: {line!r}" for line in self._near]
-        close = difflib.get_close_matches(key(name), self._names, n=3, cutoff=0.5)
-        bound = f"{self._target.comparison} {self._target.threshold:g}"
-        misses += [
-            f"the log has {self._names[found]!r}; where the target means that, write"
-            f' autotuner.dev/target: "{self._names[found]} {bound}"'
-            for found in close
-        ]
-        line = next(iter(self._near), None)
-        proposed = None if line is None else _proposal(self._metric, line)
-        pattern = proposed or re.escape(name) + r"\D{1,20}(?P<value>[-+.\deE]+)"
-        misses.append(
-            f"add autotuner.dev/metric-pattern: '{pattern}'"
-            + ("" if proposed else ", changed so that it matches the line,")
-            + f" or autotuner.dev/log-format (one of {', '.join(formats.NAMES)})"
-        )
-        return tuple(misses)
+        return self._near.messages()
 
     def feed(self, text: str) -> None:
         """Process the next piece of the log, of any size."""
@@ -255,14 +240,21 @@ class LogReader:
             self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
         if not readings:
             self._note_section(text)
-            self._note_near(line)
+            if not self._readings.measurements:
+                self._near.note(line)
 
     def _read(self, line: Line) -> list[Reading]:
         for name, reader in self._readers:
             found = reader.read(line, self._context)
             if found is None:
                 continue
-            return [replace(self._labelled(each, line), format=name, rank=line.rank) for each in found]
+            is_bare = len(line.text.strip()) <= len(self._metric.name) + _BARE
+            return [
+                replace(
+                    self._labelled(each, line), format=name, rank=line.rank, part=self._part, is_bare=is_bare
+                )
+                for each in found
+            ]
         return []
 
     def _labelled(self, reading: Reading, line: Line) -> Reading:
@@ -301,6 +293,7 @@ class LogReader:
         """Remember the epoch and the step that the log has reached."""
         if self._section_lines:
             self._section_lines -= 1
+        self._part = part_in(line.text) or self._part
         if not _POSITIONED.search(line.text):
             return
         position = position_in(line.text)
@@ -322,30 +315,11 @@ class LogReader:
         if len(text) <= 80 and (section := _SECTION.fullmatch(text)):  # noqa: PLR2004
             self._section, self._section_lines = label_in(section["word"]), _SECTION_LINES
 
-    def _note_near(self, line: Line) -> None:
-        if self._readings.measurements:
-            return
-        if (
-            len(self._near) < _MAX_NEAR
-            and self._finder.mentions(line.text)
-            and any(c.isdigit() for c in line.text)
-        ):
-            self._near.setdefault(bounded(line.raw))
-        if len(self._names) < _MAX_NAMES:
-            for match in _NAMED.finditer(line.text[:2000]):
-                self._names.setdefault(key(match["name"]), match["name"])
-
 
 def _compiled(pattern: str) -> re2._Regexp:
     options = re2.Options()
     options.log_errors = False
     return re2.compile(pattern, options)
-
-
-def _proposal(metric: Metric, line: str) -> str | None:
-    for found in Finder(metric).find(line[:MAX_SHOWN]):
-        return pattern_for(metric, line, found.value)
-    return None
 
 
 def _extended(
@@ -387,5 +361,7 @@ def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
         extras=reader.extras,
         doubt="" if reader.doubt is None else reader.doubt.message,
         reads=reader.first_line,
+        unit=reader.unit,
+        warnings=reader.warnings,
         variables=reader.variables,
     )

@@ -32,7 +32,8 @@ class Ending:
     order of their failure; without them only `log_tail` is read. `killed_for_memory` is reported by the
     kernel (OOMKilled). `disruption` is the cluster's own reason if it ended the trial (preempted, evicted,
     node lost); `logs` are then those of processes that failed no later. `never_started` names pods that had
-    not run yet. `near_misses` are lines that almost contained the metric, if none did.
+    not run yet. `near_misses` are lines that almost contained the metric, if none did. `node` is
+    where the disrupted pod ran, if the node may be at fault.
     """
 
     exit_code: int | None
@@ -42,6 +43,7 @@ class Ending:
     logs: tuple[ProcessLog, ...] = ()
     never_started: tuple[str, ...] = ()
     near_misses: tuple[str, ...] = ()
+    node: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -83,6 +85,14 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
             f" the log ends: {tail(ending.log_tail) or '(empty)'}"
         )
     return Outcome.MISSED, ""
+
+
+def node_of(ending: Ending) -> str:
+    """Return the node that ended a lost trial; empty if none is known."""
+    if ending.disruption:
+        return ending.node
+    cause = _cause(ending)
+    return "" if cause is None else cause.node
 
 
 def _indented(lines: Sequence[str]) -> str:

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from enum import Enum, auto
 from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.doubt import Doubt, bounded, doubt
+from autotuner.study.early import from_training, is_echo
 from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
+from autotuner.study.units import Unit, step_of, unit_of
 from autotuner.trial import Measurement
 
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
 _PENDING: Final = 64
 """Maximum number of readings that wait for the choice."""
+_SEVERAL: Final = 6
+"""Number of values without an epoch or step after which the first, which met the target, is no setting."""
 _ENOUGH: Final = 20
 """Number of unlabelled readings after which no label is expected any more."""
 _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
@@ -33,17 +36,9 @@ _TRAINING_EPOCHS: Final = 3
 _SHOWN: Final = 60
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
-_BARE: Final = 16
-"""Characters, in addition to the name, of a line that only repeats a setting."""
-
+_RECENT: Final = 256
+"""Number of measurements that one is compared with that may be printed again."""
 Stream = tuple[Label, str]
-
-
-class _Unit(Enum):
-    EPOCH = auto()
-    STEP = auto()
-    FRACTION = auto()
-    COUNT = auto()
 
 
 class Readings:
@@ -65,7 +60,7 @@ class Readings:
         self._doubt: Doubt | None = None
         self._warnings: dict[str, None] = {}
         self._chosen: Stream | None = None
-        self._unit = _Unit.COUNT
+        self._unit = Unit.COUNT
         self._pending: list[Reading] = []
         self._held: dict[Stream, Reading] = {}
         self._training: list[Reading] = []
@@ -94,7 +89,12 @@ class Readings:
     @property
     def is_counted(self) -> bool:
         """Whether steps only count the measurements, because the log names no other unit."""
-        return self._unit is _Unit.COUNT
+        return self._unit is Unit.COUNT
+
+    @property
+    def unit(self) -> str:
+        """What the steps count, `epoch` or `step`; empty where they count the measurements."""
+        return self._unit.word if self.measurements else ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -193,7 +193,7 @@ class Readings:
         first, last = readings[0], readings[-1]
         if len(self._pending) >= _PENDING:
             return True
-        if all(self._is_echo(r) for r in readings):
+        if all(self._is_echo(r) for r in readings) or self._may_be_settings(readings):
             return False
         if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
             return False  # a bar that is not over may show what is meant
@@ -209,16 +209,27 @@ class Readings:
             return len(readings) >= 2 and not self._is_echo(first)  # noqa: PLR2004
         return len(readings) >= 2  # noqa: PLR2004
 
+    def _may_be_settings(self, readings: list[Reading]) -> bool:
+        """Return whether the first values meet the target before any epoch, and too few follow to be sure."""
+        is_met = self._target.is_met(readings[0].value) and not self._is_pattern
+        return is_met and len(readings) < _SEVERAL and all(r.position.is_empty for r in readings)
+
     def _choose(self) -> None:
         pending, self._pending = self._pending, []
         best = max(_PRIORITY[r.label] for r in pending)
         readings = [r for r in pending if _PRIORITY[r.label] == best]
-        readings = self._without_echo(self._from_first_position(readings))
+        if not self._is_pattern:
+            start = from_training(readings, self.metric, self._target)
+            if start.warning:
+                self._warn(start.warning)
+            if start.doubt:
+                self._raise(start.doubt, *start.doubtful)
+            readings = list(start.readings)
         if not readings:
             return
         first = readings[0]
         self._chosen = first.stream
-        self._unit = self._unit_of(readings)
+        self._unit = unit_of(readings, is_pattern=self._is_pattern)
         self._check_sibling(first)
         for reading in pending:
             if _PRIORITY[reading.label] < best:
@@ -226,20 +237,8 @@ class Readings:
         for reading in readings:
             self._take(reading)
 
-    def _from_first_position(self, readings: list[Reading]) -> list[Reading]:
-        """Return the readings without those before the training, such as a configuration or a checkpoint."""
-        at = next((i for i, r in enumerate(readings) if not self._is_early(r)), 0)
-        if at != 1 or readings[at].position.is_empty:
-            at = 0
-        if at and not self._is_pattern:
-            self._warn(
-                f"{bounded(readings[0].line)!r} stands before the first epoch or step, and is not counted"
-            )
-        return readings if self._is_pattern else readings[at:]
-
-    def _is_early(self, reading: Reading) -> bool:
-        is_bare = len(reading.line) <= len(self.metric.name) + _BARE
-        return reading.position.is_empty and (is_bare or reading.label is Label.UNKNOWN)
+    def _is_echo(self, reading: Reading) -> bool:
+        return not self._is_pattern and is_echo(reading, self._target)
 
     def _contradict(self, reading: Reading) -> None:
         label, _ = self._chosen or (Label.UNKNOWN, "")
@@ -267,24 +266,20 @@ class Readings:
 
     def _measure(self, reading: Reading) -> None:
         value = self._scaled(reading)
-        if value is None:
+        if value is None or self._is_of_another_run(reading):
             return
-        has_steps = self._unit in {_Unit.STEP, _Unit.FRACTION}
-        if has_steps and reading.position.step is None and self._last is not None:  # noqa: SIM102
-            if agree(self._last, replace(reading, value=value), self.metric):
-                return  # a bar or a summary repeats it
-        step = self._step(reading)
+        if self._is_summary(replace(reading, value=value)):
+            return
         last = self.measurements[-1] if self.measurements else None
+        step = step_of(reading, self._unit, 0.0 if last is None else last.step)
         known, as_read = self._last, replace(reading, value=value)
         if last is not None and known is not None and step == last.step:
             if agree(known, as_read, self.metric) or self._is_repeated(as_read):
                 return
             self._raise(f"{self.metric.name} has several values at step {step:g}", known, reading)
             return
-        if last is not None and step < last.step:
-            self._warn(
-                f"steps went back from {last.step:g} to {step:g}: the run was restarted, or has several parts"
-            )
+        if last is not None and step < last.step and self._is_left_out(step, as_read):
+            return
         if not self.measurements:
             self.first_line, self.format = bounded(reading.line), reading.format
         self._last = as_read
@@ -295,32 +290,44 @@ class Readings:
         if len(self.measurements) == _PERCENT_READINGS:
             self._check_fractions()
 
-    def _step(self, reading: Reading) -> float:
-        position = reading.position
-        last = self.measurements[-1].step if self.measurements else 0.0
-        if self._unit is _Unit.FRACTION and position.epoch is not None:
-            share = position.step / position.total if position.step is not None and position.total else 0.0
-            return round(position.epoch + share, 6)
-        if self._unit is _Unit.EPOCH and position.epoch is not None:
-            return position.epoch
-        if self._unit is _Unit.STEP and position.step is not None:
-            return position.step
-        return last + 1
+    def _is_summary(self, reading: Reading) -> bool:
+        """Return whether a value has no step where others have, and so repeats them or is in doubt."""
+        known = self._last
+        has_steps = self._unit in {Unit.STEP, Unit.FRACTION}
+        if not has_steps or reading.position.step is not None or known is None:
+            return False
+        if agree(known, reading, self.metric):
+            return True  # a bar or a summary repeats it
+        if self._unit is Unit.STEP or reading.position.epoch != known.position.epoch:
+            return False
+        self._raise(f"{self.metric.name} has values within the epoch and one of it", known, reading)
+        return True
 
-    def _unit_of(self, readings: list[Reading]) -> _Unit:
-        first = readings[0].position
-        if first.step is not None and (readings[0].uses_step or first.epoch is None):
-            return _Unit.STEP
-        if first.epoch is None:
-            return _Unit.COUNT
-        for reading in readings[1:]:
-            if reading.position.epoch == first.epoch and first.epoch == int(first.epoch):
-                if reading.position.step != first.step and None not in {reading.position.step, first.step}:
-                    return _Unit.FRACTION if first.total else _Unit.STEP
-                if self._is_pattern:
-                    return _Unit.COUNT
-            break
-        return _Unit.EPOCH
+    def _is_left_out(self, step: float, reading: Reading) -> bool:
+        """Return whether a value of an earlier step does not count; report a doubt or a warning about it."""
+        recent = self.measurements[-_RECENT:]
+        if Measurement(step, reading.value) in recent:
+            return True  # the best one, printed again
+        last = recent[-1].step
+        known = self._last or reading
+        if self._unit is Unit.STEP and (known.position.epoch or 0.0) < (reading.position.epoch or 0.0):
+            name = self.metric.name
+            reason = f"the steps of {name} count within an epoch, of which the log names no length"
+            self._raise(reason, known, reading)
+            return True
+        self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
+        return False
+
+    def _is_of_another_run(self, reading: Reading) -> bool:
+        """Report a doubt if the log has several runs, such as the folds of a cross-validation."""
+        known = self._last
+        if known is None or self._is_pattern or known.part in {"", reading.part}:
+            return False
+        if known.part.split()[0] != reading.part.split()[0]:
+            return False
+        several = f"the log has several runs ({known.part}, {reading.part}), each with its {self.metric.name}"
+        self._raise(several, known, reading)
+        return True
 
     def _scaled(self, reading: Reading) -> float | None:
         """Return the value in the threshold's unit; None if it is in doubt."""
@@ -349,30 +356,6 @@ class Readings:
         return len(self.measurements) > 1 and any(
             math.isclose(m.value, reading.value, abs_tol=tolerance) for m in self.measurements[:-1]
         )
-
-    # --- echoes and ranks ------------------------------------------------------------------------------
-
-    def _is_echo(self, reading: Reading) -> bool:
-        """Return whether a reading may be the target itself, printed before the training."""
-        return (
-            reading.label is Label.UNKNOWN
-            and reading.value == self._target.threshold
-            and reading.position.is_empty
-            and not self._is_pattern
-        )
-
-    def _without_echo(self, readings: list[Reading]) -> list[Reading]:
-        echoes = [r for r in readings if self._is_echo(r)]
-        others = [r for r in readings if not self._is_echo(r)]
-        if not echoes or not self._is_echo(readings[0]):
-            return readings
-        if others and not others[0].position.is_empty:
-            self._warn(f"{bounded(echoes[0].line)!r} repeats the target, and is not a measurement")
-            return others
-        self._raise(
-            f"{self.metric.name} equals the target at first, and may be the target itself", *readings[:2]
-        )
-        return []
 
     def _raise(self, reason: str, *readings: Reading, target: str = "") -> None:
         if self._doubt is None:

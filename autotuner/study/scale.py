@@ -7,6 +7,7 @@ none.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,13 @@ from autotuner.spec.values import Target
 from autotuner.study.formats.reading import Metric, Reading
 from autotuner.trial import Measurement
 
+_OF_BATCH: Final = re.compile(
+    r"(?<![A-Za-z])(?:val|valid|validation|eval|evaluation|test|dev)[ _-]batch(?:es)?[ :#=\[(]{0,4}\d",
+    re.IGNORECASE,
+)
+"""`val batch 3/10`: a value of one batch, or an average so far."""
 _PERCENT: Final = 100
+_THOUSAND: Final = 1000
 _SMALL: Final = 0.2
 """Values below this may be percentages of a run that learns nothing: chance of 1,000 classes is 0.1%."""
 
@@ -33,11 +40,8 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
     value, threshold, name = reading.value, abs(target.threshold), metric.name
     if not math.isfinite(value):
         return value
-    if reading.alternative is not None and not is_pattern:
-        other = f"{reading.alternative:g}"
-        return Implausible(
-            f"{name} is followed by {other} in parentheses, which may be an average that is meant"
-        )
+    if not is_pattern and (reason := _ambiguity(reading, name, target)):
+        return Implausible(reason)
     if reading.is_percent:
         if threshold > 1:
             return value
@@ -58,6 +62,27 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
             f"{value:g} looks like a fraction, and {target} like percent", fitting(target, 0.01)
         )
     return value
+
+
+def _ambiguity(reading: Reading, name: str, target: Target) -> str:
+    """Return why the number may not be the one that is meant; empty if it is clear."""
+    if reading.alternative is not None:
+        other = f"{reading.alternative:g}"
+        return f"{name} is followed by {other} in parentheses, which may be an average that is meant"
+    if reading.progress is None and _OF_BATCH.search(reading.line):
+        return f"{name} may be of one batch of the validation"
+    if _may_have_decimal_comma(reading, target):
+        return f"the comma in {reading.value:,.0f} may separate thousands or decimals"
+    return ""
+
+
+def _may_have_decimal_comma(reading: Reading, target: Target) -> bool:
+    """Return whether a number such as `28,123` meets the target only if its comma separates thousands."""
+    value = reading.value
+    if abs(value) < _THOUSAND or value != int(value) or not target.is_met(value):
+        return False
+    is_one_comma = abs(value) < _THOUSAND**2 and f"{abs(value):,.0f}" in reading.line
+    return is_one_comma and not target.is_met(value / _THOUSAND)
 
 
 def are_fractions(measurements: Sequence[Measurement], metric: Metric, target: Target) -> bool:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from datetime import timedelta
 
 from rich.console import Console
 
 from autotuner import keys
 from autotuner.decide.decision import Decision, Phase, Reason
-from autotuner.reconcile import Reconciliation
+from autotuner.reconcile import Reconciliation, reconcile
 from autotuner.report.live_view import LiveTable
 from autotuner.report.terminal import PlainView
 from autotuner.status import MAX_READS, Event, Status, describe, events
 from autotuner.study.ledger import decode_trial, encode_trial
+from autotuner.study.log_reader import LogReader, with_reading
+from autotuner.trial import Outcome
+from autotuner.wording import log_warnings
 from tests.builders import NOON, job, spec, trial
+from tests.unit.running_trial import JOB, Cluster
 
 FIRST = "accuracy=0.5 at step 1 from: Acc@1 0.5 (epoch 1)"
 SEARCHING = Decision(Phase.SEARCHING, Reason.SEARCHING)
@@ -59,3 +65,52 @@ def test_both_views_show_it():
     view.show(seen, spec())
     view.show(seen, spec())
     assert console.export_text().count(f"reads {FIRST}") == 1
+
+
+def test_the_unit_of_the_step_is_said_where_the_log_names_one():
+    reader = LogReader(spec().target)
+    reader.feed("accuracy=0.2 epoch=1\naccuracy=0.3 epoch=2\n")
+    seen = with_reading(trial(0, values=(), outcome=None), reader)
+    said = "accuracy=0.2 at epoch 1 from: accuracy=0.2 epoch=1"
+    assert status(seen).annotations[keys.READS] == said
+    assert (
+        status(decode_trial(encode_trial(replace(seen, outcome=Outcome.MISSED)))).annotations[keys.READS]
+        == said
+    )
+
+
+def test_a_warning_about_the_reading_is_said_once_wherever_the_line_is():
+    reader = LogReader(spec().target)
+    reader.feed("sanity check: accuracy=1.0\nepoch 1: accuracy=0.2\nepoch 2: accuracy=0.3\n")
+    seen = with_reading(trial(0, values=(), outcome=None), reader)
+    (warning,) = log_warnings([seen])
+    assert "'sanity check: accuracy=1.0' stands before the first epoch" in warning
+    console = Console(file=io.StringIO(), width=100, height=24, record=True)
+    view = PlainView(console)
+    for _ in range(2):
+        view.show(Reconciliation(job(), status(seen), SEARCHING, (seen, replace(seen))), spec())
+    assert console.export_text().count(warning) == 1
+    console.print(LiveTable("toy", spec(), SEARCHING, (seen,), NOON))
+    assert "warning: the log of trial 0" in console.export_text()
+
+
+def test_the_status_and_one_event_tell_a_warning_about_the_reading():
+    cluster = Cluster()
+    for text in ("sanity check: accuracy=1.0", "epoch=1 accuracy=0.2", "epoch=2 accuracy=0.3"):
+        cluster.now += timedelta(seconds=1)
+        cluster.lines.append(f"{cluster.now:%Y-%m-%dT%H:%M:%S}.5Z {text}\n")
+    seen = reconcile(cluster.backend, JOB, cluster.now)
+    again = reconcile(
+        cluster.backend, replace(JOB, annotations={**JOB.annotations, **seen.status.annotations}), cluster.now
+    )
+    said = "the log of trial 0: 'sanity check: accuracy=1.0' stands before the first epoch or step"
+    assert said in again.status.annotations[keys.MESSAGE]
+    told = [r for r in cluster.server.requests if r[0] == "POST" and b"JobWarning" in r[4]]
+    assert [said.encode() in r[4] for r in told] == [True]
+    cluster.server.close()
+
+
+def test_warnings_of_any_number_and_length_take_bounded_room_in_the_ledger():
+    kept = decode_trial(encode_trial(read(warnings=("x" * 9000,) * 100)))
+    assert len(kept.warnings) == 5
+    assert max(map(len, kept.warnings)) == 300

@@ -5,6 +5,7 @@ The job's conditions say that it ended, and only its pods say why.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -24,6 +25,8 @@ OOM_KILLED: Final = "OOMKilled"
 """A container's reason where the kernel killed it for its memory."""
 _OOM_EXIT_CODE: Final = 137
 """128 + SIGKILL."""
+_ON_PURPOSE: Final = re.compile(r"preempt|EvictionByEvictionAPI|evicted by", re.IGNORECASE)
+"""Disruptions that say nothing about the node."""
 NOTHING_SEEN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -170,7 +173,7 @@ def _success(pods: Sequence[PodStatus]) -> Ending:
     for pod in pods:
         is_before = bool(finishes) and pod.finished_at is not None and pod.finished_at <= max(finishes)
         if pod.disruption and (pod.is_rank_zero or is_before):
-            return Ending(0, disruption=f"pod {pod.name}: {pod.disruption}")
+            return Ending(0, disruption=f"pod {pod.name}: {pod.disruption}", node=_at_fault(pod))
         if pod.is_rank_zero and pod.is_deleted_first:
             return Ending(0, disruption=f"pod {pod.name} was deleted while it ran")
     return Ending(exit_code=0)
@@ -202,7 +205,8 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
     for pod in pods:
         if pod.disruption:
             earlier = [p for p in failed if p.name != pod.name and _is_no_later(p, pod)]
-            return Ending(None, disruption=f"pod {pod.name}: {pod.disruption}", logs=_logs(earlier))
+            said = f"pod {pod.name}: {pod.disruption}"
+            return Ending(None, disruption=said, logs=_logs(earlier), node=_at_fault(pod))
     if any(pod.reason == OOM_KILLED for pod in failed):
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
     if failed and failed[0].is_deleted_first:
@@ -218,6 +222,11 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
     return Ending(
         None, disruption=f"{gone}, and no process of it has failed; {job.message}".removesuffix("; ")
     )
+
+
+def _at_fault(pod: PodStatus) -> str:
+    """Return the node of a disrupted pod; empty where others wanted its place, or a person drained it."""
+    return "" if _ON_PURPOSE.search(pod.disruption) else pod.node
 
 
 def _logs(pods: Sequence[PodStatus]) -> tuple[ProcessLog, ...]:

@@ -150,6 +150,7 @@ def encode(checkpoint: Checkpoint) -> str:
                 [m.step, m.value if math.isfinite(m.value) else str(m.value)] for m in checkpoint.measurements
             ],
             "reads": checkpoint.reads,
+            "unit": checkpoint.unit,
         },
         separators=(",", ":"),
     )
@@ -166,6 +167,7 @@ def decode(text: str) -> Checkpoint | None:
             taken={str(stamp): int(count) for stamp, count in entry["taken"].items()},
             measurements=tuple(Measurement(float(step), float(value)) for step, value in entry["curve"]),
             reads=str(entry.get("reads", "")),
+            unit=str(entry.get("unit", "")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None

@@ -45,7 +45,7 @@ class Checkpoint:
 
     `reading` tells what was read, and how. `first` is the timestamp of the log's first line, `second` the
     newest second; `taken` counts the lines taken of it, by timestamp. `measurements` may be thinned. `reads`
-    is the line of the first one.
+    is the line of the first one, `unit` what its step counts.
     """
 
     reading: tuple[str | None, ...]
@@ -54,6 +54,7 @@ class Checkpoint:
     taken: Mapping[str, int]
     measurements: tuple[Measurement, ...]
     reads: str = ""
+    unit: str = ""
 
 
 def continued(earlier: Sequence[Measurement], later: Sequence[Measurement]) -> tuple[Measurement, ...]:
@@ -96,6 +97,7 @@ class LogFollower:
         # Until the log shows whether its start is still there, what was measured before counts.
         self._earlier = resumed.measurements if resumed is not None else ()
         self._earlier_reads = resumed.reads if resumed is not None else ""
+        self._earlier_unit = resumed.unit if resumed is not None else ""
         self._resumed = resumed
         self.tail = ""
         self._limit = limit
@@ -140,6 +142,11 @@ class LogFollower:
         """The line of the first measurement."""
         return (self._earlier_reads if self._earlier else "") or self.parser.first_line
 
+    @property
+    def unit(self) -> str:
+        """What the steps count; see `LogReader.unit`."""
+        return (self._earlier_unit if self._earlier else "") or self.parser.unit
+
     def checkpoint(self, points: int) -> Checkpoint:
         """Return how far the log was read, with at most about so many measurements."""
         return Checkpoint(
@@ -149,6 +156,7 @@ class LogFollower:
             dict(self._taken.most_common(_MAX_TAKEN)),
             tuple(thin(self.measurements, points)),
             self.reads,
+            self.unit,
         )
 
     def _goes_on_from(self, resumed: Checkpoint, text: str) -> bool:

@@ -37,7 +37,7 @@ from autotuner.spec import TuningSpec
 from autotuner.study.cause import MAX_LOG, ProcessLog
 from autotuner.study.hold_up import HoldUp, HoldUpReason
 from autotuner.study.log_reader import with_reading
-from autotuner.study.outcome import Ending, classify
+from autotuner.study.outcome import Ending, classify, node_of
 from autotuner.trial import Outcome, Trial
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
@@ -247,6 +247,7 @@ class TrialReader:
             ended_at=standing.ended_at,
             message=message,
             is_complete=ending.is_complete,
+            node=node_of(ending) if outcome is Outcome.LOST else "",
         )
 
     def _first_seen(
@@ -309,4 +310,4 @@ def _with_log(trial: Trial, follower: LogFollower | None) -> Trial:
     if follower is None:
         return trial
     read = with_reading(trial, follower.parser)
-    return replace(read, measurements=follower.measurements, reads=follower.reads)
+    return replace(read, measurements=follower.measurements, reads=follower.reads, unit=follower.unit)

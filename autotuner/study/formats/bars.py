@@ -119,40 +119,62 @@ def _number(text: str) -> float:
 _RICH: Final = re.compile(
     r"[\u2501\u2578\u257a\u2500]{2,400}\s{0,4}(?:\d{1,3}%\s{0,4})?(?P<count>\d{1,12})/(?P<total>\d{1,12})\s{1,4}[\d-]{1,4}:"
 )
+_FAR: Final = 20
+"""Leading spaces of a line that continues a bar."""
+_MAX_BAR: Final = 2000
 
 
 class RichBarReader:
-    """Reads rich's bars, as Lightning prints them: `Epoch 3/3 ━━━━ 4/4 0:00:00 • 0:00:00 6.5it/s`."""
+    """Reads rich's bars, as Lightning prints them: `Epoch 3/3 ━━━━ 4/4 0:00:00 • 0:00:00 6.5it/s`.
+
+    Where the metrics do not fit into the line, they go on below it, far to the right, and a value may be
+    separated from its name.
+    """
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
         self._metric = metric
+        self._bar = ""
+        self._position = Position()
+        self._progress = 0.0
+        self._label = Label.UNKNOWN
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
-        """Return the metric's values on a bar."""
+        """Return the metric's values on a bar, or on the lines that continue it."""
         bar = _RICH.search(line.text)
-        if bar is None:
+        if bar is not None:
+            lead = line.text[: bar.start()]
+            count, total = float(bar["count"]), float(bar["total"])
+            self._position = Position(position_in(lead).or_else(context).epoch)
+            self._progress = min(count / total, 1.0) if total else 1.0
+            self._label = label_in(lead)
+            self._bar, known = line.text.rstrip(), 0
+        elif self._bar and line.indent >= _FAR and len(self._bar) < _MAX_BAR:
+            known = len(self._bar)
+            self._bar += " " + line.text.strip()
+        else:
+            self._bar = ""
             return None
-        lead = line.text[: bar.start()]
-        position = Position(position_in(lead).or_else(context).epoch)
-        count, total = float(bar["count"]), float(bar["total"])
         return [
             Reading(
                 each.value,
-                position,
-                self._metric.label or label_in(lead) or each.label,
-                line.raw,
+                self._position,
+                self._metric.label or self._label or each.label,
+                self._bar if known else line.raw,
                 is_percent=each.is_percent,
-                progress=min(count / total, 1.0) if total else 1.0,
+                progress=self._progress,
                 variant=each.variant,
                 digits=each.digits,
             )
-            for each in list(self._finder.find(line.text))[-1:]
+            for each in list(self._finder.find(self._bar))[-1:]
+            if each.end > known
         ]
 
 
+_MAX_LEAD: Final = 400
 _KERAS: Final = re.compile(
-    r"\s{0,4}(?:step )?(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}"
+    r"(?:^\s{0,4}(?:step )?|(?<=\s)(?:step )?(?=\d{1,12}/\d{1,12}\s{1,4}(?:\[[=>.]{10}|\u2501{3})))"
+    r"(?P<count>\d{1,12})/(?P<total>\d{1,12}|Unknown)\s{1,4}"
     r"(?:\[[=>.\s]{1,80}\]|[\u2501 ]{1,80}|-)\s?(?=-|\d)"
 )
 
@@ -173,7 +195,7 @@ class KerasReader:
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's values on a bar."""
-        bar = _KERAS.match(line.text)
+        bar = _KERAS.search(line.text[:_MAX_LEAD])
         if bar is None:
             return None
         count = float(bar["count"])

@@ -66,12 +66,13 @@ class FairseqReader:
 
 
 _VALIDATED: Final = re.compile(
-    r"[\s-]{0,8}(?P<data>validation|valid|test|evaluation)\s(?:loss|results)\sat\s"
+    r"(?:^|[\s\]:|-])(?P<data>validation|valid|test|evaluation)\s(?:loss|results)\sat\s"
     r"(?:iteration\s{1,8}(?P<step>\d{1,12})|(?:the\s)?end of training)(?P<rest>.*)",
     re.IGNORECASE,
 )
 _ITERATION: Final = re.compile(
-    r"[\s]{0,8}(?:iteration|steps?:)\s{1,12}(?P<step>\d{1,12})(?:\s?/\s{0,12}\d{1,12}\s?\||\sloss:)"
+    r"^\s{0,8}(?:iteration|steps?:)\s{1,12}(?P<first>\d{1,12})(?:\s?/\s{0,12}\d{1,12}\s?\||\sloss:)"
+    r"|[\s\]:|-]iteration\s{1,12}(?P<step>\d{1,12})\s?/\s{0,12}\d{1,12}\s?\|"
 )
 _FIELD: Final = re.compile(
     rf"\|\s{{0,4}}(?P<name>[^|:]{{1,80}}?)(?:\s{{1,4}}value)?:\s{{0,4}}(?P<value>{NUMBER})(?![\w.])",
@@ -94,7 +95,7 @@ class MegatronReader:
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric of a line, labelled by its kind."""
-        if head := _VALIDATED.match(line.text):
+        if head := _VALIDATED.search(line.text):
             step = float(head["step"]) if head["step"] else context.step
             label = (
                 Label.TEST
@@ -113,8 +114,8 @@ class MegatronReader:
                 for field in _FIELD.finditer(head["rest"])
                 if key(field["name"]).removesuffix("_value") in self._own
             ]
-        if head := _ITERATION.match(line.text):
-            position = Position(None, float(head["step"]))
+        if head := _ITERATION.search(line.text):
+            position = Position(None, float(head["step"] or head["first"]))
             return [
                 Reading(
                     f.value,

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Final
 
 NUMBER: Final = (
-    r"[-+]?(?:(?:\d{1,3}(?:,\d{3}){1,6}(?![\d,])(?:\.\d{1,40})?|\d{1,40}\.?\d{0,40}|\.\d{1,40})"
+    r"[-+]?(?:(?:[1-9]\d{0,2}(?:,\d{3}){1,6}(?![\d,])(?:\.\d{1,40})?|\d{1,40}\.?\d{0,40}|\.\d{1,40})"
     r"(?:[eE][-+]?\d{1,4})?|nan|inf(?:inity)?)"
 )
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
-NUMBER_END: Final = r"(?![\w]|\.\d|,\d|\s?%\s?\|(?![A-Za-z]))"
-"""What must not follow a number: excludes `1.2.3`, `0x10`, `0,93` (its comma may separate decimals), and a
-progress bar's own percentage."""
+NUMBER_END: Final = r"(?![\w]|\.\d|\.?#|,\d|-\.?\d|\s?%\s?\|(?![A-Za-z]))"
+"""What must not follow a number: excludes `1.2.3`, `0x10`, `1.#QNAN`, `0.5-0.9`, `0,93` (its comma may
+separate decimals), and a progress bar's own percentage."""
 
 ESCAPE: Final = re.compile(
     r"\x1b(?:\[[0-9;?]{0,64}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[@-Z\\-_])"
@@ -38,7 +38,7 @@ _RANK: Final = re.compile(
     r"|\[\d{1,4},(\d{1,6})\]\s?<std(?:out|err)>:?"  # mpirun --tag-output
     r"|\[?(?:rank|worker|gpu|process)[ =:_#-]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?(?:[:|]|-(?= ))"
     r"|\(?\w{1,40} (?:rank=|pid=)(\d{1,9})(?:, ip=[\d.]{1,40})?\)"  # Ray
-    r"|(\d{1,4}):(?= [^\d ])"  # srun --label
+    r"|(\d{1,4}):(?= {1,12}[^\d\s])"  # srun --label
     r")\s?",
     re.IGNORECASE,
 )
@@ -48,10 +48,14 @@ _TIME: Final = (
 )
 _LOGGING: Final = re.compile(
     r"\s{0,4}(?:"
-    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}})?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?"
+    # A word behind the time is the logger's name only before a bracket; else it may be `epoch` or `DEV`.
+    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}}(?=\]|\s{{1,2}}[\w./-]{{1,80}}:\d))?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?"
     r"(?:\s(?:stdout|stderr) [FP] )?"
     r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
     r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|:)?"
+    r"|\[?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?(?=\s)|\d{10}(?:\.\d{1,9})?(?=\s)"  # a clock, a UNIX time
+    r"|\s{0,8}\|?\s{0,4}[\w.<>]{1,80}:[\w.<>]{1,80}:\d{1,6} -(?=\s)"  # loguru's place in the code
+    r"|\[pod/[^\]\s]{1,200}\](?=\s)|\[\d{2,8}\](?= )"  # kubectl logs --prefix; a process
     r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\):"
     r"|-\s(?!train|val|test|eval)[\w.-]{1,80}\s-(?=\s)"  # "- mmdet -" of the common logging layout
     r"|[-|](?=\s{0,4}\b(?:INFO|DEBUG|WARNING)\b)|-(?=\s)"

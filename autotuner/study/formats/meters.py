@@ -20,7 +20,7 @@ _HEAD: Final = re.compile(
     re.IGNORECASE,
 )
 """`Epoch: [0][ 400/5005]`, `Test: [ 0/196]`, `Test (EMA): [12/12]`, `Train: 3 [ 50/1251 (  4%)]`."""
-_SUMMARY: Final = re.compile(r"\s{0,4}\*{1,3}\s{1,4}(?!\*)")
+_SUMMARY: Final = re.compile(r"\s{0,12}\*{1,3}\s{1,4}(?!\*)")
 _TEST_SUMMARY: Final = re.compile(r"\s{0,4}Test:\s{1,4}(?=[A-Za-z@]{2,12}\d?[ :])")
 _STATS: Final = re.compile(r"\s{0,4}Averaged stats:")
 _VARIANT: Final = re.compile(r"\((?P<variant>[A-Za-z][\w -]{0,24})\)|\b(?P<ema>EMA)\b")

@@ -55,7 +55,9 @@ class Reading:
     from 0 to 1, marks a value that the next line of the same kind replaces (a progress bar, a running
     average); it counts when complete. `variant` distinguishes readings with the same name and label, such as
     an evaluation of averaged weights; without a label, the format and `lead`, the words before the name, do.
-    `alternative` is another number on the line that might be meant instead.
+    `alternative` is another number on the line that might be meant instead. `part` names the run that it
+    belongs to where a log has several, such as `fold 2`. `is_bare` says that the line has little but the name
+    and the value, as that of a setting.
     """
 
     value: float
@@ -72,6 +74,8 @@ class Reading:
     digits: int = 4
     rank: int | None = None
     lead: str = ""
+    part: str = ""
+    is_bare: bool = False
 
     @property
     def stream(self) -> tuple[Label, str]:
@@ -181,10 +185,18 @@ _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,
 _TIMM: Final = re.compile(
     r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s"
 )
+_BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
+"""`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
-    r"(?<![A-Za-z])(?:num|max|total|n|warmup|min|save|log|eval|best|from|last|per|every)[_ -]?$",
+    r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?|eval[_-]?)$",
     re.IGNORECASE,
 )
+_CONFIGURED_STEPS: Final = re.compile(_CONFIGURED.pattern + r"|(?<![A-Za-z])eval $", re.IGNORECASE)
+
+
+def _is_size(step: re.Match[str]) -> bool:
+    """Return whether a match may be a batch's size: `batch=32`, without an epoch or a total."""
+    return step[0][:5].lower() == "batch" and not step["total"]
 
 
 def position_in(text: str) -> Position:
@@ -192,6 +204,8 @@ def position_in(text: str) -> Position:
     epoch = step = total = None
     if head := _TIMM.match(text):
         return Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
+    if head := _BOOSTED.match(text):
+        return Position(None, float(head["step"]))
     for match in _EPOCH.finditer(text):
         if _CONFIGURED.search(text, max(0, match.start() - 12), match.start()):
             continue
@@ -205,7 +219,8 @@ def position_in(text: str) -> Position:
                 (
                     m
                     for m in pattern.finditer(text)
-                    if not _CONFIGURED.search(text, max(0, m.start() - 12), m.start())
+                    if not _CONFIGURED_STEPS.search(text, max(0, m.start() - 12), m.start())
+                    and not (epoch is None and _is_size(m))
                 ),
                 None,
             )
@@ -214,6 +229,22 @@ def position_in(text: str) -> Position:
                 total = float(found["total"]) if found["total"] else None
                 break
     return Position(epoch, step, total)
+
+
+_PART: Final = re.compile(
+    r"(?<![\w/.-])(?P<part>fold|k-?fold|seed|repeat|repetition)(?:\s?[:=#]\s?|\s)(?P<number>\d{1,9})(?![\w.])"
+    r"|[\W_]{0,12}(?P<run>run|trial|replica|experiment)\s?[:=#]?\s?(?P<index>\d{1,6})(?:\s?/\s?\d{1,6})?(?:\s?[:|=*,-]|\s{0,4}$)",
+    re.IGNORECASE,
+)
+
+
+def part_in(text: str) -> str:
+    """Return the run that a line names where a log has several, such as `fold 2`; empty for none."""
+    match = _PART.search(text)
+    if match is None:
+        return ""
+    word, number = match["part"] or match["run"], match["number"] or match["index"]
+    return f"{word.lower()} {int(number)}"
 
 
 # --- values -------------------------------------------------------------------------------------------

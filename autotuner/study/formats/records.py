@@ -45,6 +45,12 @@ _STEPS: Final = (
 _DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
 _CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 
+_NOT_MEASURED: Final = re.compile(
+    rf"{_CONFIG.pattern}|(?<![a-z])(?:best|prev(?:ious)?|history|initial|baseline|goals?|max|min)(?![a-z])",
+    re.IGNORECASE,
+)
+"""Keys above values that are not of this step."""
+
 Items = list[tuple[str, str]]
 
 
@@ -87,8 +93,11 @@ class DictionaryReader:
         """Return the metric's values in the line's dictionaries."""
         text = line.text
         start = text.find("{")
-        if start < 0 or ":" not in text[start:] or _CONFIG.search(text[:start]):
+        if start < 0 or ":" not in text[start:]:
             return None
+        if _CONFIG.search(text[:start]):
+            is_inside = next(self._finder.find(text[:start]), None) is None
+            return [] if is_inside and next(self._finder.find(text[start:]), None) else None
         items = items_of(text[start:])
         if not items or next(self._finder.find(text[text.rfind("}") + 1 :]), None) is not None:
             return None
@@ -146,7 +155,9 @@ class NestedReader:
         readings = []
         for path, name, text in flat:
             number = value_of(text)
-            if number is None or not (self._metric.is_named(name) or self._metric.is_named(f"{path}/{name}")):
+            if number is None or _NOT_MEASURED.search(path):
+                continue
+            if not (self._metric.is_named(name) or self._metric.is_named(f"{path}/{name}")):
                 continue
             label = self._metric.label or label_in(path)
             readings.append(

@@ -30,7 +30,10 @@ _FIELDS: Final = re.compile(r"[:=]\s?[\d'\"]")
 _EPOCHS: Final = frozenset({"epoch", "ep", "epochs", "e"})
 _STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step", "#"})
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
+_SPLITS: Final = frozenset({"split", "phase", "mode", "subset", "stage", "set", "dataset", "partition"})
+_SPLIT: Final = re.compile(r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test|dev)", re.IGNORECASE)
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
+_LETTER: Final = re.compile(r"[^\W\d_]")
 _MAX_CELLS: Final = 64
 _MAX_CELL: Final = 64
 
@@ -42,6 +45,12 @@ class _Header:
     wide: list[str]
     task: str = ""
 
+    def is_indexed_by(self, cells: list[str]) -> bool:
+        """Return whether a row begins with an index that has no name, as pandas prints it."""
+        is_longer = self.kind == "blanks" and len(cells) == len(self.names) + 1
+        is_of_steps = any(key(name) in _EPOCHS | _STEPS for name in self.names)
+        return is_longer and is_of_steps and cells[0].isdigit() and all(map(_CELL.fullmatch, cells))
+
 
 class TableReader:
     """Reads rows below a header; remembers one header, and the last epoch of a row."""
@@ -50,6 +59,7 @@ class TableReader:
         self._metric = metric
         self._header: _Header | None = None
         self._task = ""
+        self._group = ""
         self._epoch: float | None = None
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
@@ -61,18 +71,34 @@ class TableReader:
         if _RULE.match(text.strip()):
             return [] if kind == "bars" else None
         if len(cells) < 2 or len(cells) > _MAX_CELLS:  # noqa: PLR2004
+            self._group = ""
             return None
+        if self._opens_group(kind, cells):
+            return []
         header = self._header
         if header is not None and kind == header.kind and _has_number(cells):
-            for names in (header.names, header.wide):
-                if len(cells) == len(names):
-                    return self._row(header, names, cells, line, context)
-        if kind == "bars" and len(cells) == 2 and self._metric.is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
+            if len(cells) in {len(header.names), len(header.wide)}:
+                names = header.names if len(cells) == len(header.names) else header.wide
+                return self._row(header, names, cells, line, context)
+            if header.is_indexed_by(cells):
+                return self._row(header, header.names, cells[1:], line, context)
+        if kind == "bars" and len(cells) == 2 and self._is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
             return self._pair(cells, line, context)
         if _is_header(cells):
             self._take_header(kind, cells, _PROGRESS.sub("", text))
             return [] if self._column(cells) or kind != "blanks" else None
         return None
+
+    def _opens_group(self, kind: str, cells: list[str]) -> bool:
+        """Return whether a row names a group of the rows below it, such as `| eval/ |  |`."""
+        is_group = kind == "bars" and len(cells) == 2 and cells[0].endswith("/") and not cells[1]  # noqa: PLR2004
+        if is_group:
+            self._group = cells[0][:_MAX_CELL]
+        return is_group
+
+    def _is_named(self, name: str) -> bool:
+        """Return whether a row has the metric's name, perhaps without the group above it: `eval/`."""
+        return self._metric.is_named(name) or bool(self._group and self._metric.is_named(self._group + name))
 
     def _take_header(self, kind: str, cells: list[str], text: str) -> None:
         has_metric = bool(self._column(cells))
@@ -96,6 +122,7 @@ class TableReader:
         classes = [named[n].strip().lower() for n in named if n in _CLASSES]
         if classes and classes[0] not in _OVERALL:
             return []
+        row_label = label_in(next((named[n] for n in named if n in _SPLITS), "") or _split_in(cells[0]))
         position = Position(epoch, step).or_else(context).or_else(Position(self._epoch))
         readings = []
         has_sibling = any(
@@ -108,7 +135,7 @@ class TableReader:
             cell = _CELL.fullmatch(cells[index].strip())
             if cell is None:
                 continue
-            label = Label.TRAIN if has_sibling and not self._metric.label else Label.UNKNOWN
+            label = row_label or (Label.TRAIN if has_sibling and not self._metric.label else Label.UNKNOWN)
             readings.append(
                 Reading(
                     to_number(cell["value"]),
@@ -116,7 +143,7 @@ class TableReader:
                     self._metric.label or label,
                     line.raw,
                     is_percent=bool(cell["percent"]),
-                    is_definite=len(columns) == 1 and not header.task,
+                    is_definite=len(columns) == 1 and not header.task and not row_label,
                     variant=header.task or (f"column {index + 1}" if len(columns) > 1 else ""),
                     digits=digits_of(cell["value"]),
                 )
@@ -131,9 +158,10 @@ class TableReader:
             Reading(
                 to_number(cell["value"]),
                 context,
-                self._metric.label or label_in(cells[0]),
+                self._metric.label or label_in(self._group + cells[0]),
                 line.raw,
                 is_percent=bool(cell["percent"]),
+                is_definite=bool(self._group),
                 digits=digits_of(cell["value"]),
             )
         ]
@@ -150,7 +178,8 @@ def _cells(text: str) -> tuple[str, list[str]]:
     for kind, mark in (("commas", ","), ("tabs", "\t"), ("semicolons", ";")):
         if stripped.count(mark) >= 1 and not _FIELDS.search(stripped):
             cells = [cell.strip().strip('"') for cell in stripped.split(mark)]
-            if all(cells) and all(
+            # A row may leave cells empty, as of the training in a line of the validation.
+            if (all(cells) or (" " not in stripped and len(cells) > 2)) and all(  # noqa: PLR2004
                 len(cell) <= _MAX_CELL and (kind == "tabs" or " " not in cell) for cell in cells
             ):
                 return kind, cells
@@ -159,9 +188,13 @@ def _cells(text: str) -> tuple[str, list[str]]:
 
 def _is_header(cells: list[str]) -> bool:
     """Return whether cells are names: they contain no number as a word."""
-    if not all(cell and len(cell) <= _MAX_CELL for cell in cells):
+    if not all(0 < len(cell) <= _MAX_CELL and (_LETTER.search(cell) or "#" in cell) for cell in cells):
         return False
     return not any(_CELL.fullmatch(word) for cell in cells for word in cell.split())
+
+
+def _split_in(cell: str) -> str:
+    return cell if _SPLIT.fullmatch(cell.strip()) else ""
 
 
 def _has_number(cells: list[str]) -> bool:

@@ -38,7 +38,7 @@ _IS: Final = (
 _NOT_MEASURED: Final = re.compile(
     r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
     r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
-    r"|std|stddev|chance|random|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim)"
+    r"|std|stddev|chance|random|oracle|bound|reference|paper|reports|published|human|sota|art|per-\w{1,12}|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim)"
     r"(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -47,7 +47,7 @@ _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?![\w/.])")
+_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?:_\d{1,2}(?='s))?(?![\w/.])")
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
 _WHOLE_SET: Final = re.compile(
     r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
@@ -69,6 +69,7 @@ _DUMP: Final = re.compile(
 )
 """The start of a line that repeats a configuration or the content of a checkpoint."""
 _MAX_LEAD: Final = 300
+_IOU: Final = frozenset({".95", "0.95", "95"})
 _NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
 _OLD: Final = re.compile(
     r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|checkpoint|ckpt)(?![a-z])", re.IGNORECASE
@@ -133,6 +134,8 @@ class Finder:
     def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
         """Return whether a number is the metric's value, rather than an old value or a part of something."""
         after = number.end()
+        if match["name"][-1].isdigit() and number["value"] in _IOU and text[match.end() - 1] == ":":
+            return False  # `mAP@.5:.95` is a name
         if match["blank"] and not _is_number_after_blank(number, text):
             return False
         change = _BECOMES.match(text, after)
@@ -231,6 +234,8 @@ class TextReader:
         if not found:
             return None
         position = position_in(text).or_else(context)
+        if line.is_redrawn and position.epoch is not None:
+            position = Position(position.epoch)  # the next line of the epoch replaces this one
         is_definite = is_key_value(text) and found[0].label is not Label.TRAIN
         return [
             Reading(

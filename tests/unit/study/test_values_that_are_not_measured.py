@@ -1,0 +1,64 @@
+"""A number that meets the target beside a training that does not is never counted as reached."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuner.spec.target import parse_target
+from autotuner.study.log_reader import LogReader
+from tests.unit.study.test_samples import SAMPLES
+
+BEFORE = (
+    "target {name}: {value}\n",
+    "stop_at:\n  {name}: {value}\n",
+    'config: {{"{name}": {value}}}\n',
+    "[config] {name}={value} batch=32\n",
+    "train(goal={value}, {name}={value})\n",
+    "| {name} | {value} |\n",
+    "zero-shot {name}: {value}\n",
+    "Loading checkpoint with {name}={value}\n",
+    "paper reports {name} {value}\n",
+)
+AFTER = (
+    "Best {name}: {value}\n",
+    "{name} (best): {value}\n",
+    "{name}_best: {value}\n",
+    "{name} improved from 0.1 to {value}\n",
+    "Saving ckpt-{name}={value}.pt\n",
+    "assert {name} >= {value}\n",
+    "upper bound {name}: {value}\n",
+    "per-sample {name}: {value}\n",
+)
+
+
+def _missed():
+    """Yield the samples that end without the target."""
+    for sample in (parameter.values[0] for parameter in SAMPLES):
+        target, read = parse_target(sample["target"]), _read(sample["target"], sample["log"])
+        if read and sample["log"].endswith("\n") and not any(map(target.is_met, read)):
+            yield sample, target
+
+
+def _read(target, text):
+    reader = LogReader(parse_target(target))
+    reader.feed(text)
+    reader.close()
+    return [m.value for m in reader.measurements]
+
+
+def _meeting(target):
+    """Return a value that meets the target, and may be the metric's."""
+    is_up = (target.comparison == ">=") == (target.threshold > 0)
+    value = target.threshold * (1.02 if is_up else 0.97)
+    return f"{min(value, 1.0) if target.threshold <= 1 else value:.4g}"
+
+
+@pytest.mark.parametrize("line", [*BEFORE, *AFTER])
+def test_a_number_that_meets_the_target_is_not_enough(line):
+    reached = []
+    for sample, target in _missed():
+        said = line.format(name=target.metric, value=_meeting(target))
+        text = said + sample["log"] if line in BEFORE else sample["log"] + said
+        if any(map(target.is_met, _read(sample["target"], text))):
+            reached.append(sample["name"])
+    assert reached == []
