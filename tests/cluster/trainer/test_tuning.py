@@ -35,7 +35,7 @@ def test_the_answer_of_a_trainjob_runs_as_a_new_one_and_the_registered_one_stays
     assert environment(answer.read(admin, namespace))["AUTOTUNER_BATCH_SIZE"] == str(job.answer["batch_size"])
     assert "digits-tuned" in job.status["message"]
     assert job.read().manifest["spec"] == before
-    assert "TuningDone" in job.events()
+    assert "StudyDone" in job.events()
     assert not {trial.outcome for trial in job.ledger()} & {Outcome.FAILED, Outcome.LOST}
 
 
