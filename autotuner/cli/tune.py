@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from autotuner import keys
 from autotuner.backends.local.backend import LocalBackend
+from autotuner.backends.local.gpus import machine_gpus, trials_at_once
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
@@ -32,6 +34,7 @@ from autotuner.job.kinds import KINDS, Runtimes, is_job, runtimes_among
 from autotuner.job.kinds import validate as check
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
+from autotuner.spec.tuning_spec import AUTO
 from autotuner.spec.untrusted_yaml import load_documents
 
 if TYPE_CHECKING:
@@ -106,7 +109,15 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         signal.signal(signal.SIGTERM, _interrupt)
         # Opening a folder removes the remains of an interrupted study, so the folder must be this job's own.
         check_owner(folder, job)
-        with LocalBackend(folder, surroundings) as backend:
+        gpus: tuple[str, ...] = ()
+        if spec.parallel_trials == AUTO:
+            # There is no queue here: what a cluster would give is what the GPUs allow.
+            gpus = machine_gpus(surroundings.shell)
+            at_once = trials_at_once(job, spec, gpus)
+            screen.print(f"parallel-trials auto: up to {at_once} at once, {len(gpus)} GPUs", style="dim")
+            asked = {keys.key_of("parallel_trials"): str(at_once)}
+            job = replace(job, annotations={**job.annotations, **asked})
+        with LocalBackend(folder, surroundings, gpus) as backend:
             backend.save_job(job)
             backend.discard_doubtful(job, spec)
             known = len(read_study(folder).trials)

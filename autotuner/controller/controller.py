@@ -139,10 +139,12 @@ class Controller:
         key = _key(kind, metadata.get("namespace"), owner.get("name"))
         if change == _DELETED:
             self._trial_marks.pop(name, None)
+            self._backend.forget_trial(str(metadata.get("uid")))
             if not self._backend.has_removed(str(metadata.get("uid"))):
                 self._note(key, self._changed_trials)
             self._slots.release(name)
             return
+        self._backend.note_trial(kind, trial)
         conditions = on_cluster(kind).read_conditions(trial)
         has_ended = conditions.has_succeeded or conditions.has_failed
         mark = (has_ended, on_cluster(kind).has_begun(trial), conditions.is_suspended)

@@ -20,6 +20,7 @@ from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
+from autotuner.spec.tuning_spec import AUTO
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.finding import Finding
 from autotuner.study.finding import Reason as Doubt
@@ -47,13 +48,11 @@ STILL: Final = 2.0
 class Standing:
     """The trials of a study at one moment, and the facts that follow from them.
 
-    `free_slots` is the number of further trials that the job allows at once. `findings` are doubts that the
-    runs raise: settings without effect, resumed checkpoints.
+    `findings` are doubts that the runs raise: settings without effect, resumed checkpoints.
     """
 
     history: History
     now: datetime
-    free_slots: int = 0
     findings: tuple[Finding, ...] = ()
     earlier: tuple[History, ...] = ()
 
@@ -72,17 +71,16 @@ class Standing:
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
-        return cls(kept, now, history.spec.parallel_trials - len(history.running), found, earlier)
+        return cls(kept, now, found, earlier)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
         """Return the standing after a running trial has ended."""
-        history = self.history.ending({number: outcome})
-        return replace(self, history=history, free_slots=self.free_slots + 1)
+        return replace(self, history=self.history.ending({number: outcome}))
 
     def starting(self, suggestion: Suggestion) -> Standing:
         """Return the standing after a trial has been started."""
         trials = (*self.history.trials, Trial(suggestion))
-        return replace(self, history=History.of(self.spec, trials), free_slots=self.free_slots - 1)
+        return replace(self, history=History.of(self.spec, trials))
 
     @property
     def spec(self) -> TuningSpec:
@@ -119,6 +117,19 @@ class Standing:
     def known_good(self) -> KnownGood:
         """What the runs of the job's own setting have shown."""
         return known_good(self.history)
+
+    @cached_property
+    def free_slots(self) -> int:
+        """Number of trials that may be started now.
+
+        With `parallel-trials: auto` at most one trial waits, in a queue or for its pods: once all run, the
+        cluster has room that nobody else takes, and one more may try it.
+        """
+        free = self.spec.most_parallel_trials - len(self.history.running)
+        if self.spec.parallel_trials != AUTO:
+            return free
+        is_waiting = any(trial.started_at is None for trial in self.history.running)
+        return 0 if is_waiting else min(free, 1)
 
     @property
     def trials_left(self) -> int:

@@ -252,6 +252,8 @@ def pod_plans(
         raise InvalidJob([Mistake("spec.trainer.numNodes", str(count), rule, "1")])
     trainer = manifest["spec"]["trainer"]
     overridden = {key: trainer[key] for key in ("image", "command", "args") if trainer.get(key) is not None}
+    if trainer.get("resourcesPerNode") is not None:
+        overridden["resources"] = trainer["resourcesPerNode"]
     container = {
         **runtime.container,
         **overridden,

@@ -77,6 +77,16 @@ def parse_count(value: object) -> object:
     return int(value)
 
 
+def parse_count_or_auto(value: object) -> object:
+    """Read a whole number, or `auto`."""
+    if isinstance(value, str) and value.strip() == "auto":
+        return "auto"
+    try:
+        return parse_count(value)
+    except ValueError:
+        raise ValueError("must be a whole number or auto") from None
+
+
 def parse_positive(value: object) -> object:
     """Read a number above 0."""
     if not isinstance(value, str):

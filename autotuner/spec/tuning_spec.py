@@ -50,6 +50,10 @@ _MOST: Final = {
 """The largest counts, so that an untrusted annotation cannot make a reconcile endless."""
 _MAX_RULE: Final = 500
 """Characters of a rule; some contain the message of a parser of YAML or regular expressions."""
+AUTO: Final = "auto"
+MOST_AUTO_TRIALS: Final = 8
+"""Maximum number of trials at once with `parallel-trials: auto`: each trial that has ended makes the next one
+better, so more at once find the answer sooner and cost more trials."""
 MAX_KEY: Final = 128
 """Characters of an unknown key that are compared with the existing names."""
 
@@ -118,7 +122,15 @@ class TuningSpec(Value):
     max_gpu_hours: Positive | None = _annotation(
         "maximum GPU-hours (a process without a GPU counts as one)", "no limit", "200", None
     )
-    parallel_trials: Count = _annotation("trials that run at once", "1", "4", 1)
+    parallel_trials: Annotated[int | Literal["auto"], BeforeValidator(parsers.parse_count_or_auto)] = (
+        _annotation(
+            "trials that run at once; auto: another one whenever all of them run, up to"
+            f" {MOST_AUTO_TRIALS}, so that at most one waits in the queue or for pods",
+            "1",
+            "4",
+            1,
+        )
+    )
     trial_timeout: Annotated[timedelta | None, BeforeValidator(parsers.parse_duration)] = _annotation(
         "maximum duration of one trial, from the moment that all of its pods run",
         "no limit",
@@ -214,6 +226,11 @@ class TuningSpec(Value):
             raise InvalidJob(mistakes)
         return cls(**values, shape=shape, template=template)
 
+    @property
+    def most_parallel_trials(self) -> int:
+        """The largest number of trials that may exist at once."""
+        return MOST_AUTO_TRIALS if self.parallel_trials == AUTO else self.parallel_trials
+
     def attempt(self, template: str) -> str:
         """Return a hash of what decides whether a trial fails: the template, and how its log is read.
 
@@ -308,7 +325,8 @@ def _complete(
         mistakes.append(Mistake(key_of("search_space"), given.get("search_space", ""), rule, example))
     values["baseline_parameters"] = baseline_parameters(space, baseline, mistakes)
     for name, most in _MOST.items():
-        if not 1 <= values.get(name, 1) <= most:
+        value = values.get(name, 1)
+        if value != AUTO and not 1 <= value <= most:
             mistakes.append(Mistake(key_of(name), given[name], f"must be a number from 1 to {most}", "3"))
 
 

@@ -60,6 +60,7 @@ class TunedJob:
     annotations: Mapping[str, str] = field(default_factory=dict)
     workers: int = 0
     batch_size: str = "256..1024"
+    gpus: int = 0
 
     def manifest(self) -> dict[str, Any]:
         container = {
@@ -72,6 +73,8 @@ class TunedJob:
                 {"name": "JOB", "value": self.name},
             ],
         }
+        if self.gpus:
+            container["resources"] = {"limits": {GPU: self.gpus}, "requests": {GPU: self.gpus}}
         replica = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": {"containers": [container]}}}
         specs: dict[str, Any] = {"Master": replica}
         if self.workers:

@@ -112,6 +112,12 @@ class Queue:
             if item["metadata"].get("ownerReferences")
         }
 
+    def resize(self, gpus: int) -> None:
+        """Give the queue another quota."""
+        self._api.patch_cluster_custom_object(
+            GROUP, VERSION, "clusterqueues", self._cluster_queue, {"spec": self._quota(gpus)}
+        )
+
     def close(self) -> None:
         """Delete the ClusterQueue, which does not go with the namespace."""
         self._api.delete_cluster_custom_object(GROUP, VERSION, "clusterqueues", self._cluster_queue)

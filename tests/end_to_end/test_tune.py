@@ -249,3 +249,18 @@ def test_two_tuners_do_not_share_a_folder(place: Place):
 
 def test_a_manifest_builder_of_these_tests_is_a_valid_job(place: Place):
     assert place.run("validate", place.save(manifest()).name).code == 0
+
+
+def test_auto_runs_as_many_trials_at_once_as_the_gpus_allow_each_on_its_own(place: Place):
+    place.environment["CUDA_VISIBLE_DEVICES"] = "0,1,2,3"
+    program = f"import os\nopen('seen', 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + '\\n')\n{LEARNS}"
+    file = place.write(
+        program,
+        asked={"batch_size": "16..64", "confirmations": "2", "parallel_trials": "auto"},
+        resources={"limits": {"nvidia.com/gpu": 2}},
+        env=[*container()["env"], {"name": "PACE", "value": "0.3"}],
+    )
+    ran = place.run("tune", file.name)
+    assert ran.code == 0, ran.err
+    assert "up to 2 at once, 4 GPUs" in ran.out
+    assert set((place.folder / "seen").read_text().splitlines()) == {"0,1", "2,3"}

@@ -83,6 +83,8 @@ class World:
     shuffled: bool = False
     fate: Callable[[Suggestion, int], Outcome | None] = lambda *_: None
     """An outcome that strikes a trial at a step (1, 2, ...), for instance a node that dies."""
+    quota: int | None = None
+    """Trials that the queue admits at once; the others wait."""
     trials: dict[int, Trial] = field(default_factory=dict)
     now: datetime = START
     passes: int = 0
@@ -120,15 +122,27 @@ class World:
             for suggestion in starts[: 1 if self.crashing else None]:
                 assert suggestion.number not in self.trials
                 running = sum(t.is_running for t in self.trials.values())
-                assert running < self.spec.parallel_trials
-                self.trials[suggestion.number] = Trial(suggestion, started_at=self.now)
+                assert running < self.spec.most_parallel_trials
+                self.trials[suggestion.number] = Trial(suggestion)
+                self.admit()
             if not starts:
                 return decision
+
+    def admit(self) -> None:
+        """Let waiting trials run, as many as the queue admits."""
+        for trial in [t for t in self.trials.values() if t.is_running and t.started_at is None]:
+            if self.quota is None or len(self.training()) < self.quota:
+                self.trials[trial.number] = replace(trial, started_at=self.now)
+
+    def training(self) -> list[Trial]:
+        """Return the trials that run and do not wait."""
+        return [t for t in self.trials.values() if t.is_running and t.started_at is not None]
 
     def train(self) -> None:
         """Let every running trial measure once."""
         self.now += timedelta(minutes=1)
-        for trial in [t for t in self.trials.values() if t.is_running]:
+        self.admit()
+        for trial in self.training():
             step = len(trial.measurements) + 1
             fate = self.fate(trial.suggestion, step)
             if fate is not None:

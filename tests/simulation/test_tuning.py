@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.spec import Shape
+from autotuner.spec.tuning_spec import MOST_AUTO_TRIALS
 from autotuner.trial import Outcome, ParameterValue, Purpose
 from autotuner.wording import message
-from tests.simulation.learners import World, hill, largest, spec
+from tests.simulation.learners import STEPS, World, hill, largest, spec
 
 
 def told(decision: Decision) -> tuple[object, ...]:
@@ -191,6 +193,42 @@ def test_trials_are_never_more_than_allowed():
     decision = world.run()
     assert len(world.trials) <= 6
     assert decision.is_final
+
+
+@dataclass
+class Counting(World):
+    """A world that counts the trials that run and those that wait, whenever it trains."""
+
+    counts: list[tuple[int, int]] = field(default_factory=list)
+
+    def train(self) -> None:
+        self.admit()
+        waiting = sum(t.is_running and t.started_at is None for t in self.trials.values())
+        self.counts.append((len(self.training()), waiting))
+        super().train()
+
+
+@pytest.mark.parametrize("crashing", [False, True])
+def test_auto_takes_what_the_queue_gives_and_keeps_one_trial_waiting_at_most(crashing):
+    world = Counting(spec(parallel_trials="auto", max_trials="8"), hill(), quota=3, crashing=crashing)
+    assert world.run().is_final
+    assert max(running for running, _ in world.counts) == 3
+    assert max(waiting for _, waiting in world.counts) == 1
+
+
+def test_auto_stays_below_its_limit_where_the_cluster_has_room_for_all():
+    world = Counting(spec(parallel_trials="auto"), hill())
+    for _ in range(STEPS + 4):  # the baseline alone, and a few passes more
+        world.settle()
+        world.train()
+    assert max(running for running, _ in world.counts) == MOST_AUTO_TRIALS
+
+
+def test_auto_ends_a_study_for_which_the_queue_admits_one_trial_at_a_time():
+    world = Counting(spec(parallel_trials="auto", max_trials="4"), hill(), quota=1)
+    decision = world.run()
+    assert decision.is_final
+    assert set(world.counts) <= {(1, 0), (1, 1)}
 
 
 def test_several_trials_at_once_try_different_places():

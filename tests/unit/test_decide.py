@@ -10,6 +10,7 @@ import pytest
 from autotuner.decide import decide
 from autotuner.decide.decision import Phase, Reason
 from autotuner.decide.standing import trial_seed
+from autotuner.spec.tuning_spec import MOST_AUTO_TRIALS
 from autotuner.trial import Measurement, Outcome, Purpose
 from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
@@ -243,3 +244,35 @@ def test_another_process_decides_the_same():
     }
     assert len(said) == 1
     assert "Decision(" in said.pop()
+
+
+# --- parallel-trials: auto ----------------------------------------------------------------------------------
+
+
+def running(number, started_at):
+    return trial(number, (), None, started_at=started_at)
+
+
+def test_auto_starts_one_more_trial_once_all_run():
+    trials = [baseline(), running(1, NOON), running(2, NOON)]
+    assert [s.number for s in decide(spec(parallel_trials="auto"), trials, NOON).start] == [3]
+
+
+@pytest.mark.parametrize("waiting", [1, 2])
+def test_auto_starts_nothing_while_a_trial_waits_for_its_queue_or_its_pods(waiting):
+    trials = [baseline(), *(running(n, None if n == waiting else NOON) for n in (1, 2))]
+    decision = decide(spec(parallel_trials="auto"), trials, NOON)
+    assert not decision.start
+    assert decision.phase is Phase.SEARCHING
+
+
+def test_auto_starts_nothing_beyond_its_limit():
+    trials = [baseline(), *(running(n, NOON) for n in range(1, MOST_AUTO_TRIALS + 1))]
+    assert not decide(spec(parallel_trials="auto"), trials, NOON).start
+
+
+def test_auto_starts_the_place_of_a_trial_that_ends_once():
+    diverged = trial(1, (math.nan,) * 3, None, started_at=NOON)
+    decision = decide(spec(parallel_trials="auto"), [baseline(), diverged], NOON)
+    assert [stop.number for stop in decision.stop] == [1]
+    assert len(decision.start) == 1

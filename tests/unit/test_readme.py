@@ -10,6 +10,7 @@ import yaml
 from autotuner.job.job import Job
 from autotuner.job.validation import validate
 from autotuner.job.wiring import wiring_warnings
+from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec.parsers import parse_pattern
 from autotuner.spec.target import parse_target
 from autotuner.study.log_reader import LogReader
@@ -30,6 +31,17 @@ def test_the_job_of_the_readme_is_valid_and_passes_everything_on():
     assert set(spec.search_space) == {"learning_rate", "weight_decay", "optimizer"}
     assert set(spec.baseline_parameters) == set(spec.search_space)
     assert wiring_warnings(document, list(spec.search_space)) == []
+
+
+def test_the_trainjob_of_the_readme_is_tuned_as_the_pytorchjob_is():
+    texts = {
+        kind: block for block in blocks() for kind in ("PyTorchJob", "TrainJob") if f"kind: {kind}" in block
+    }
+    older, newer = (Job.from_manifest(yaml.safe_load(texts[kind])) for kind in ("PyTorchJob", "TrainJob"))
+    assert newer.annotations == older.annotations
+    assert newer.baseline == older.baseline
+    assert newer.shape.processes == older.shape.processes
+    assert wiring_notices(newer, newer.spec()) == []
 
 
 def test_the_lines_that_the_readme_recommends_count_at_once():

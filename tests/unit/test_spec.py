@@ -22,7 +22,7 @@ from autotuner.spec import (
     environment_value,
 )
 from autotuner.spec.schema import annotation_schema, annotation_table
-from autotuner.spec.tuning_spec import annotation_fields
+from autotuner.spec.tuning_spec import MOST_AUTO_TRIALS, annotation_fields
 from tests.builders import BASELINE, annotations, spec
 
 NAMES = [key.removeprefix(keys.PREFIX).replace("-", "_") for key, _ in annotation_fields()]
@@ -97,6 +97,15 @@ def test_the_defaults_are_those_of_the_contract():
     assert not parsed.paused
     assert not parsed.apply
     assert parsed.learning_rate == "learning_rate"
+
+
+def test_trials_at_once_are_a_number_or_auto_which_has_a_limit():
+    assert (spec(parallel_trials=" auto ").parallel_trials, spec(parallel_trials="3").parallel_trials) == (
+        "auto",
+        3,
+    )
+    assert spec(parallel_trials="auto").most_parallel_trials == MOST_AUTO_TRIALS
+    assert spec(parallel_trials="3").most_parallel_trials == 3
 
 
 def test_without_a_search_space_the_learning_rate_is_tuned_around_its_baseline():
@@ -252,7 +261,7 @@ WRONG = {
     "run_length": ["", "0", "-1", "nan", "inf", "ninety"],
     "max_trials": ["", "0", "-1", "1.5", "many", "10001", "1e3"],
     "max_gpu_hours": ["", "0", "-2", "nan", "inf", "1h"],
-    "parallel_trials": ["", "0", "257"],
+    "parallel_trials": ["", "0", "257", "Auto", "auto 4", "all"],
     "trial_timeout": ["", "0", "0s", "6", "h", "-1h", "1h 30m", "30m1h"],
     "confirmations": ["", "0", "-3", "101"],
     "sampler": ["", "grid", "GP"],

@@ -143,3 +143,45 @@ def test_absent_and_hostile_fields_count_as_absent(broken):
     assert not train_jobs.read_conditions(broken).has_failed
     assert not train_jobs.has_begun(broken)
     assert train_jobs.read_pod(broken).started_at is None
+
+
+# --- metrics that the process pushes ------------------------------------------------------------------------
+
+
+def pushing(minutes=10, values=(("eval_accuracy", "0.8"),), **fields):
+    found = trial(**fields)
+    metrics = [{"name": name, "value": value} for name, value in values]
+    found["status"]["trainerStatus"] = {"metrics": metrics, "lastUpdatedTime": at(minutes)}
+    return found
+
+
+def test_a_push_is_read_from_the_trials_own_status():
+    pushed = train_jobs.pushed(pushing())
+    assert pushed.values == {"eval_accuracy": "0.8"}
+    assert pushed.at == NOON + timedelta(minutes=10)
+    assert train_jobs.pushed(trial()) is None
+    assert train_jobs.pushed(pushing(values=())) is None
+
+
+def test_what_an_evicted_run_pushed_is_not_the_next_ones():
+    assert train_jobs.pushed(pushing(suspend=True)) is None
+    assert train_jobs.pushed(pushing(10, resumed=20)) is None
+    again = train_jobs.pushed(pushing(21, resumed=20))
+    assert again.run != train_jobs.pushed(pushing(21)).run
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, [], "x", {"metrics": "x"}, {"metrics": [None, 3, []]}, {"metrics": [{}], "lastUpdatedTime": 3}],
+)
+def test_a_status_of_another_form_is_no_error(told):
+    found = trial()
+    found["status"]["trainerStatus"] = told
+    assert train_jobs.pushed(found) is None or train_jobs.pushed(found).values == {"None": "None"}
+
+
+def test_a_push_is_bounded():
+    many = [(f"{number}" * 100, "9" * 1000) for number in range(1000)]
+    pushed = train_jobs.pushed(pushing(values=many))
+    assert len(pushed.values) <= 256
+    assert max(map(len, [*pushed.values, *pushed.values.values()])) <= 64

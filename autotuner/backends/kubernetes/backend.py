@@ -30,6 +30,7 @@ from autotuner.backends.kubernetes.readers import find_study
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord
 from autotuner.job.job import Job
+from autotuner.job.kind import JobKind
 from autotuner.job.lookup import mapping
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
@@ -79,6 +80,14 @@ class KubernetesBackend:
     def forget_view(self, uid: str) -> None:
         """Have the next look at a job read everything live."""
         self._views.pop(uid, None)
+
+    def note_trial(self, kind: JobKind, trial: Mapping[str, Any]) -> None:
+        """Take note of a trial that the watch has shown: its status may be replaced before it is read."""
+        self._reader.pushes.note(kind, trial)
+
+    def forget_trial(self, uid: str) -> None:
+        """Drop what is remembered of a trial that is gone, by its UID."""
+        self._reader.pushes.forget(uid)
 
     def forget_trials(self, uid: str) -> None:
         """Have the next look at a job read its trials live; nobody else writes its ledger."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from autotuner.backends.kubernetes import pytorch_jobs, train_jobs
 from autotuner.backends.kubernetes.assess import Conditions, PodStatus, TrialStanding
 from autotuner.job.kind import JobKind
+from autotuner.study.pushed import Push
 
 
 class ClusterKind(Protocol):
@@ -28,6 +29,10 @@ class ClusterKind(Protocol):
 
     def has_begun(self, trial: Mapping[str, Any]) -> bool:
         """Return whether a trial runs, for a hint of when to look at it."""
+        ...
+
+    def pushed(self, trial: Mapping[str, Any]) -> Push | None:
+        """Return the metrics that a trial's process has pushed to its status last; None without such."""
         ...
 
     def is_pod_of(self, pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:

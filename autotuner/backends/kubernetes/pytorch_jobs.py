@@ -22,6 +22,7 @@ __all__ = [
     "first",
     "has_begun",
     "is_pod_of",
+    "pushed",
     "ranks_by_arrival",
     "read_conditions",
     "read_pod",
@@ -40,6 +41,11 @@ def first(pods: Sequence[PodStatus]) -> Sequence[PodStatus]:
 def has_begun(trial: Mapping[str, Any]) -> bool:
     """Return whether the master runs."""
     return read_conditions(trial).running_since is not None
+
+
+def pushed(trial: Mapping[str, Any]) -> None:
+    """Return nothing: a PyTorchJob has no place for metrics."""
+    del trial
 
 
 def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from autotuner.backends.kubernetes.pods import (
 )
 from autotuner.job.lookup import mapping
 from autotuner.job.training_runtime import CONTAINER
+from autotuner.study.pushed import MAX_CHARACTERS, MAX_METRICS, Push
 
 JOB_NAME_LABEL: Final = "jobset.sigs.k8s.io/jobset-name"
 KEEPS_GONE_PODS: Final = True
@@ -58,6 +59,24 @@ def read_conditions(trial: Mapping[str, Any]) -> Conditions:
 def has_begun(trial: Mapping[str, Any]) -> bool:
     """Return whether all nodes of a replicated job run."""
     return any(job.get("ready") for job in entries(mapping(trial.get("status")).get("jobsStatus")))
+
+
+def pushed(trial: Mapping[str, Any]) -> Push | None:
+    """Return the metrics of `status.trainerStatus`: the latest that the process pushed (KEP-2779).
+
+    Those that an evicted run pushed stay there while it waits, and after it is admitted again until the next.
+    """
+    told = mapping(mapping(trial.get("status")).get("trainerStatus"))
+    values = {
+        str(metric.get("name"))[:MAX_CHARACTERS]: str(metric.get("value"))[:MAX_CHARACTERS]
+        for metric in list(entries(told.get("metrics")))[:MAX_METRICS]
+    }
+    at, resumed = moment(told.get("lastUpdatedTime")), resumed_at(trial)
+    if not values or mapping(trial.get("spec")).get("suspend") is True:
+        return None
+    if at is not None and resumed is not None and at < resumed:
+        return None
+    return Push(values, at, run="" if resumed is None else resumed.isoformat())
 
 
 def resumed_at(trial: Mapping[str, Any]) -> datetime | None:

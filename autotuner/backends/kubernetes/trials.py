@@ -30,6 +30,7 @@ from autotuner.backends.kubernetes.pods import (
     suggestion_of,
     uid_of,
 )
+from autotuner.backends.kubernetes.pushes import Pushed, Pushes
 from autotuner.backends.kubernetes.train_jobs import with_gone
 from autotuner.job.job import Job
 from autotuner.job.lookup import mapping
@@ -74,12 +75,14 @@ class TrialReader:
         self._max_log_bytes = max_log_bytes
         self._logs = LogFollowers(api, max_log_bytes)
         self._words = ClusterWords(api, clock)
+        self.pushes = Pushes(clock)
         self._runs: dict[str, dict[str, _Run]] = {}
         self._seen: dict[str, dict[str, list[PodStatus]]] = {}
 
     def forget(self, uid: str) -> None:
         """Drop all that is remembered of a job's trials."""
         self._logs.forget(uid)
+        self.pushes.forget_job(uid)
         self._runs.pop(uid, None)
         self._seen.pop(uid, None)
 
@@ -162,6 +165,7 @@ class TrialReader:
             lost = "the job was changed before the trial had started"
             return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), None
         followed, first = Followed(None), kind.first(pods)
+        pushed = self.pushes.read(job.kind, manifest, spec)
         try:
             followed = self._logs.follow(
                 job,
@@ -173,20 +177,22 @@ class TrialReader:
                 has_ended=standing.ending is not None,
             )
             if standing.ending is not None:
-                return self._ended(job, spec, manifest, trial, standing, followed, first, checkpoint), None
+                ended = self._ended(job, spec, manifest, trial, standing, followed, first, checkpoint, pushed)
+                return ended, None
         except RequestFailed as error:
             follower = self._logs.of(job, spec, uid_of(manifest), first)
             # What is measured does not change because a node does not answer for a while.
             if standing.ending is None:
-                return _with_log(trial, follower), None
+                return _as_read(trial, follower, pushed), None
             if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
                 raise
             unread = Ending(None, disruption=standing.ending.disruption or f"its log cannot be read: {error}")
-            read = _with_log(trial, follower)
+            read = _as_read(trial, follower, pushed)
             outcome, message = classify(unread, read.measurements, spec.target)
             ended = replace(read, outcome=outcome, message=message)
             return replace(ended, ended_at=standing.ended_at, is_complete=False), None
-        return _with_log(trial, followed.follower), self._held_up(job, manifest, trial, standing)
+        read = _as_read(trial, followed.follower, pushed)
+        return read, self._held_up(job, manifest, trial, standing)
 
     def _held_up(
         self, job: Job, manifest: Mapping[str, Any], trial: Trial, standing: TrialStanding
@@ -214,11 +220,12 @@ class TrialReader:
         followed: Followed,
         pods: Sequence[PodStatus],
         checkpoint: Checkpoint | None,
+        pushed: Pushed,
     ) -> Trial:
         """Return an ended trial with its outcome; one whose log is longer than a look goes on for now."""
         follower, ending = followed.follower, standing.ending or Ending(None)
         if not followed.is_whole:
-            return _with_log(trial, follower)
+            return _as_read(trial, follower, pushed)
         gone_pods = {pod.uid for pod in pods if pod.is_gone}
         # What was read of the log of a pod that is gone may not be all of it.
         is_cut = follower is not None and follower.reading[0] in gone_pods
@@ -234,13 +241,16 @@ class TrialReader:
         if ending.exit_code not in {None, 0}:
             again = {pod.name for pod in pods if pod.restarts}
             ending = self._with_logs(job, ending, follower, again)
-        if follower is not None:
-            ending = replace(ending, near_misses=follower.parser.near_misses)
-        read = _with_log(trial, follower)
+        near = () if follower is None else follower.parser.near_misses
+        ending = replace(ending, near_misses=(*near, *pushed.reader.near_misses))
+        read = _as_read(trial, follower, pushed, has_ended=True)
         outcome, message = classify(ending, read.measurements, spec.target)
         if outcome is Outcome.MISSED and follower is not None and follower.has_gap:
             outcome = Outcome.LOST
             message = "its node cut its log while no controller read it: whether it met the target is unknown"
+        elif outcome is Outcome.MISSED and pushed.may_lack(read):
+            outcome = Outcome.LOST
+            message = "it pushed metrics while no controller watched: whether it met the target is unknown"
         return replace(
             read,
             outcome=outcome,
@@ -305,9 +315,11 @@ def _template(manifest: Mapping[str, Any]) -> str | None:
     return None if made_from is None else str(made_from)
 
 
-def _with_log(trial: Trial, follower: LogFollower | None) -> Trial:
-    """Return a trial with what its log says, before a restart of the controller too."""
-    if follower is None:
-        return trial
-    read = with_reading(trial, follower.parser)
-    return replace(read, measurements=follower.measurements, reads=follower.reads, unit=follower.unit)
+def _as_read(trial: Trial, follower: LogFollower | None, pushed: Pushed, *, has_ended: bool = False) -> Trial:
+    """Return a trial with its log, as read before a restart of the controller too, and with its pushes."""
+    logged = trial
+    if follower is not None:
+        read = with_reading(trial, follower.parser)
+        logged = replace(read, measurements=follower.measurements, reads=follower.reads, unit=follower.unit)
+    is_whole = follower is not None and not follower.has_gap
+    return pushed.added_to(logged, has_ended=has_ended, is_log_whole=is_whole)

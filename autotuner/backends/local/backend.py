@@ -35,6 +35,7 @@ import yaml
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation, Study
 from autotuner.backends.local import supervisor
+from autotuner.backends.local.gpus import GpuShares
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.study_folder import (
     JOB,
@@ -61,11 +62,18 @@ _POLL_SECONDS: Final = 0.05
 
 
 class LocalBackend:
-    """Runs trials on this machine. A context manager: on exit it has ended every process that it started."""
+    """Runs trials on this machine. A context manager: on exit it has ended every process that it started.
 
-    def __init__(self, folder: Path, surroundings: Surroundings) -> None:
+    Args:
+        folder: Where all state is kept.
+        surroundings: What replaces an image.
+        gpus: GPUs to divide among the trials; without any, each trial sees all of the machine's.
+    """
+
+    def __init__(self, folder: Path, surroundings: Surroundings, gpus: Sequence[str] = ()) -> None:
         self._folder = folder
         self._surroundings = surroundings
+        self._gpus = GpuShares(gpus)
         self._supervisors: dict[int, subprocess.Popen[bytes]] = {}
         self._reader = TrialReader(folder, self._runs)
         self._lock: int | None = None
@@ -120,7 +128,7 @@ class LocalBackend:
         output = (self._folder / "output" / str(suggestion.number)).absolute()
         manifest = trial_manifest(job, suggestion, str(output))
         folder = self._trial_folder(suggestion.number)
-        plans = job.kind.pod_plans(manifest, LOOPBACK, _free_port())
+        plans = self._gpus.take(suggestion.number, job.kind.pod_plans(manifest, LOOPBACK, _free_port()))
         planned = pods(plans, manifest["metadata"], self._surroundings)
         with unwritable(self._folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -264,6 +272,7 @@ class LocalBackend:
     def _end(self, number: int) -> None:
         self._reader.forget(number)
         process = self._supervisors.pop(number, None)
+        self._gpus.release(number)
         if process is None:
             return
         _let_go(process)

@@ -1,5 +1,7 @@
 """Trials wait in a queue of the real Kueue, whatever their kind, at no cost; registered jobs are in none."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from autotuner import keys
@@ -54,3 +56,46 @@ def test_a_trial_that_is_preempted_runs_again_and_costs_the_study_nothing(
     assert {t.outcome for t in job.ledger()} <= {Outcome.REACHED, Outcome.LOST}
     for each in job.ledger():
         assert [m.step for m in each.measurements] == sorted({m.step for m in each.measurements})
+
+
+def only_the_baseline_ends(invocation):
+    if invocation.environment["AUTOTUNER_TRIAL"] == "0":
+        yield from learner(largest=4096)(invocation)
+    else:
+        yield 0.1, "accuracy=0.5 epoch=1"
+        yield 3600, "never"
+
+
+@pytest.mark.parametrize("kind", [TunedJob, TunedTrainJob], ids=["PyTorchJob", "TrainJob"])
+def test_auto_takes_what_the_queue_gives_and_keeps_one_trial_waiting_at_most(
+    admin, namespace, nodes, new_controller, new_queue, kind
+):
+    nodes.add_image("example/training", image_of(only_the_baseline_ends))
+    queue = new_queue(gpus=2)
+    asked = {keys.QUEUE: queue.name, keys.PREFIX + "parallel-trials": "auto"}
+    job = kind(gpus=1, annotations=asked, batch_size="256..4096").create(admin, namespace)
+    most_waiting = 0
+
+    def stand():
+        """Return how many trials are admitted, and how many wait."""
+        nonlocal most_waiting
+        waits = [is_suspended(each) for each in job.trial_jobs()]
+        most_waiting = max(most_waiting, sum(waits))
+        return len(waits) - sum(waits), sum(waits)
+
+    with running(new_controller()):
+        eventually(lambda: job.ledger() and stand() == (2, 1))
+        queue.resize(gpus=4)
+        eventually(lambda: stand() == (4, 1))
+        # Several polls later it is the same.
+        began = datetime.now(UTC)
+        eventually(lambda: stand() and datetime.now(UTC) - began > timedelta(seconds=3))
+        assert stand() == (4, 1)
+
+    assert most_waiting == 1
+    assert not {t.outcome for t in job.ledger()} & {Outcome.FAILED, Outcome.LOST}
+
+
+def is_suspended(trial):
+    spec = trial["spec"]
+    return bool(spec.get("runPolicy", spec).get("suspend"))

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
-from tests.controlplane.train_jobs import TrainJob
+from autotuner import keys
+from tests.cluster.controllers import running
+from tests.cluster.tuned_jobs import Cluster, TunedTrainJob
+from tests.controlplane.train_jobs import API, PLURAL, TrainJob
+from tests.controlplane.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("trainer")
 
@@ -53,3 +57,30 @@ def test_hugging_faces_trainer_pushes_what_it_evaluates_and_its_log_says_nothing
     # The last push, at the end of the training, has the epoch of the values, and no step.
     assert pushed["epoch"] == 2
     assert "current_step" not in pushed
+
+
+@pytest.mark.timeout(600)
+def test_hugging_faces_trainer_that_prints_nothing_is_tuned_by_what_it_pushes(
+    admin, namespace, new_controller
+):
+    pytest.importorskip("transformers")
+    asked = {keys.TARGET: "eval_loss <= 0.55", keys.PREFIX + "run-length": "2"}
+    manifest = TunedTrainJob(batch_size="8..16", annotations=asked).manifest()
+    known_good = {"AUTOTUNER_BATCH_SIZE": "8", "AUTOTUNER_LEARNING_RATE": "0.1"}
+    manifest["spec"]["trainer"] |= {
+        "command": [sys.executable, HUGGING_FACE],
+        "env": [{"name": name, "value": value} for name, value in known_good.items()],
+    }
+    client.CustomObjectsApi(admin).create_namespaced_custom_object(*API, namespace, PLURAL, manifest)
+    job = Cluster(admin, namespace, "digits", API, PLURAL)
+
+    with running(new_controller()) as controller:
+        eventually(job.is_in("Done", "Failed", "Invalid"), 480)
+        requests = controller.metrics()
+
+    assert job.phase == "Done", job.status
+    assert job.answer["batch_size"] == 16, job.status
+    assert job.answer["confirmed"] == 1
+    assert job.status["reads"].startswith("eval_loss=")
+    assert "from: status.trainerStatus {" in job.status["reads"]
+    assert not any('code="403"' in name for name in requests)

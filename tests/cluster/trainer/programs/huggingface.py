@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 
 import torch
 from torch import nn
@@ -27,10 +28,13 @@ def accuracy(prediction):
     return {"accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
 
 
+torch.manual_seed(int(os.environ.get("AUTOTUNER_SEED", "0")))
 options = TrainingArguments(
     output_dir="out",
     num_train_epochs=2,
-    learning_rate=0.1,
+    per_device_train_batch_size=int(os.environ.get("AUTOTUNER_BATCH_SIZE", "8")),
+    learning_rate=float(os.environ.get("AUTOTUNER_LEARNING_RATE", "0.1")),
+    seed=int(os.environ.get("AUTOTUNER_SEED", "0")),
     eval_strategy="epoch",
     save_strategy="no",
     disable_tqdm=True,
