@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from kubernetes import client
 
 from autotuner.trial import Outcome
@@ -18,8 +19,19 @@ def second_is_first(invocation):
         yield seconds, line if invocation.environment["POD"].endswith("worker-1") else "training"
 
 
-def test_the_metric_is_read_from_the_worker_that_became_rank_zero(admin, namespace, nodes, new_controller):
-    nodes.add_image("example/training", image_of(second_is_first))
+def first_leaves(invocation):
+    """Train and print on worker 1 alone: the job has succeeded as soon as worker 0 has ended."""
+    if invocation.environment["POD"].endswith("worker-1"):
+        yield from LEARNER(invocation)
+    else:
+        yield 0.1, "done"
+
+
+@pytest.mark.parametrize("script", [second_is_first, first_leaves])
+def test_the_metric_is_read_from_the_worker_that_became_rank_zero(
+    admin, namespace, nodes, new_controller, script
+):
+    nodes.add_image("example/training", image_of(script))
     tuned = TunedJob(workers=2, batch_size="256..256")
     manifest = json.loads(json.dumps(tuned.manifest()))
     replicas = manifest["spec"]["pytorchReplicaSpecs"]

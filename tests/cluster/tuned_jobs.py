@@ -38,13 +38,13 @@ def learner(
         size = int(invocation.environment["AUTOTUNER_BATCH_SIZE"])
         top = 0.95 if size <= largest else 0.5
         for epoch in range(1, epochs + 1):
-            shown = top * (1 - 0.3**epoch) + _noise(invocation.environment, epoch)
+            shown = top * (1 - 0.3**epoch) + noise(invocation.environment, epoch)
             yield seconds, f"accuracy={shown:.4f} epoch={epoch}"
 
     return play
 
 
-def _noise(environment: Mapping[str, str], epoch: int) -> float:
+def noise(environment: Mapping[str, str], epoch: int) -> float:
     """Return a little that differs between settings and seeds: curves that are all the same are not wired."""
     names = ("AUTOTUNER_BATCH_SIZE", "AUTOTUNER_LEARNING_RATE", "AUTOTUNER_SEED")
     said = "/".join((str(epoch), *(environment.get(name, "") for name in names)))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from autotuner.backends.kubernetes.assess import SIDECAR_GRACE, Conditions, PodStatus, assess
+from autotuner.backends.kubernetes.assess import REST_GRACE, SIDECAR_GRACE, Conditions, PodStatus, assess
 from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.spec.values import Target
 from autotuner.study.hold_up import HoldUpReason
@@ -325,3 +325,45 @@ def test_a_trial_goes_on_while_a_training_container_that_decides_does(pods):
 def test_a_suspended_trial_is_not_ended_by_what_its_last_pods_did():
     waiting = replace(GOES_ON, is_suspended=True)
     assert assess(waiting, [died(MASTER, 143)], AFTER_GRACE, PATIENCE).ending is None
+
+
+# --- elastic jobs -------------------------------------------------------------------------------------------
+
+FIRST_ENDED = replace(SUCCEEDED, ends_with_first=True)
+WORKERS = (
+    replace(WORKER, name="t-worker-0", is_rank_zero=True),
+    replace(WORKER, name="t-worker-1", uid="w1"),
+)
+
+
+def ended_well(pod, after=0):
+    return replace(pod, exit_code=0, reason="Completed", finished_at=ENDED + timedelta(seconds=after))
+
+
+def test_a_job_that_ends_with_its_first_worker_goes_on_until_all_have_ended():
+    early, late = WORKERS
+    at_once = ENDED + timedelta(seconds=5)
+    assert assess(FIRST_ENDED, [ended_well(early), late], at_once, PATIENCE).ending is None
+    starting = replace(late, started_at=None)
+    assert assess(FIRST_ENDED, [ended_well(early), starting], at_once, PATIENCE).ending is None
+    both = [ended_well(early), ended_well(late, 60)]
+    assert assess(FIRST_ENDED, both, ENDED + timedelta(seconds=61), PATIENCE).ending == Ending(0)
+
+
+def test_a_worker_that_never_ends_holds_up_the_end_for_a_bounded_time():
+    early, late = WORKERS
+    standing = assess(FIRST_ENDED, [ended_well(early), late], ENDED + REST_GRACE, PATIENCE)
+    assert standing.ending == Ending(0)
+
+
+def test_a_worker_that_fails_after_the_first_has_succeeded_fails_the_trial():
+    early, late = WORKERS
+    crashed = died(late, code=3, after=20, log_tail="no space left")
+    standing = assess(FIRST_ENDED, [ended_well(early), crashed], ENDED + timedelta(seconds=30), PATIENCE)
+    assert standing.ending is not None
+    assert standing.ending.exit_code == 3
+
+
+def test_a_job_that_ends_with_its_master_does_not_wait_for_its_workers():
+    at_once = ENDED + timedelta(seconds=5)
+    assert assess(SUCCEEDED, [ended_well(MASTER), WORKER], at_once, PATIENCE).ending == Ending(0)

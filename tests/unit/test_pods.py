@@ -149,6 +149,18 @@ def test_a_job_waits_since_it_was_made_or_admitted(conditions, since):
     assert read.queue == "a"
 
 
+@pytest.mark.parametrize(
+    ("spec", "ends_with_first"),
+    [
+        ({"elasticPolicy": {}, "pytorchReplicaSpecs": {"Worker": {}}}, True),
+        ({"elasticPolicy": {}, "pytorchReplicaSpecs": {"Master": {}, "Worker": {}}}, False),
+        ({"pytorchReplicaSpecs": {"Worker": {}}}, False),
+    ],
+)
+def test_the_operator_ends_an_elastic_job_without_a_master_with_its_first_worker(spec, ends_with_first):
+    assert read_conditions({"spec": spec}).ends_with_first is ends_with_first
+
+
 def test_an_init_container_that_failed_is_the_pods_failure():
     status = {
         "phase": "Failed",

@@ -21,6 +21,8 @@ CLOCK_ALLOWANCE: Final = timedelta(minutes=1)
 """Beyond `Conditions.clock_behind`, by how much two clocks may differ."""
 SIDECAR_GRACE: Final = timedelta(seconds=30)
 """After the end of the training container, for the pod's other containers to end, and with them the job."""
+REST_GRACE: Final = timedelta(minutes=10)
+"""After an elastic job's first success, for its other workers to end: torchrun allows five minutes itself."""
 OOM_KILLED: Final = "OOMKilled"
 """A container's reason where the kernel killed it for its memory."""
 _OOM_EXIT_CODE: Final = 137
@@ -71,7 +73,8 @@ class Conditions:
     says nothing about workers. `replicas` is how many pods it is to have, and `failed` how many of each role
     had failed when it ended. `clock_behind` is by how much the operator's clock, which dates the conditions,
     is at least behind the API server's, which dates pods. `waiting_since` is when the job was created, or was
-    suspended or admitted last. `queue` is the queue that admits it.
+    suspended or admitted last. `queue` is the queue that admits it. `ends_with_first` says that the operator
+    ends the job when the first of its workers succeeds, whatever the others do.
     """
 
     replicas: int
@@ -85,6 +88,7 @@ class Conditions:
     message: str = ""
     waiting_since: datetime | None = None
     queue: str = ""
+    ends_with_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,10 @@ def assess(
     if job.has_succeeded or job.has_failed:
         finishes = [pod.finished_at for pod in pods if pod.finished_at is not None]
         ended_at = job.ended_at or max(finishes, default=now)
-        ending = _success(pods) if job.has_succeeded else _failure(job, pods, first_seen)
+        if _goes_on(job, pods) and now - ended_at < REST_GRACE:
+            return TrialStanding(started_at or job.running_since)
+        has_ended_well = job.has_succeeded and not (job.ends_with_first and any(map(_has_failed, pods)))
+        ending = _success(pods) if has_ended_well else _failure(job, pods, first_seen)
         # Without its pods a job still says when its master began.
         return TrialStanding(started_at or job.running_since, ended_at, ending)
     if not job.is_suspended and (replaced := _replaced(job, pods, first_seen)):
@@ -134,6 +141,21 @@ def assess(
         return replace(ended, started_at=started_at or job.running_since)
     held = None if started_at is not None else _hold_up(job, pods, now, patience)
     return TrialStanding(started_at, hold_up=held)
+
+
+def _goes_on(job: Conditions, pods: Sequence[PodStatus]) -> bool:
+    """Return whether workers run on although the operator has called the job a success.
+
+    It does so when the first worker of an elastic job succeeds. Another one may have rank 0, and may still
+    evaluate and print the metric.
+    """
+    if not (job.has_succeeded and job.ends_with_first):
+        return False
+    return any(pod.finished_at is None and not pod.disruption and not pod.is_deleted_first for pod in pods)
+
+
+def _has_failed(pod: PodStatus) -> bool:
+    return pod.exit_code not in {None, 0}
 
 
 def _ended_beside_sidecars(

@@ -68,9 +68,9 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     behind = max(made - noted, timedelta(0)) if made and noted else timedelta(0)
     spec = mapping(job.get("spec"))
     is_suspended = mapping(spec.get("runPolicy")).get("suspend") is True
-    replicas = mapping(spec.get("pytorchReplicaSpecs")).values()
+    replicas = mapping(spec.get("pytorchReplicaSpecs"))
     return Conditions(
-        replicas=sum(_count(replica) for replica in replicas),
+        replicas=sum(_count(replica) for replica in replicas.values()),
         failed={
             str(role).lower(): failures
             for role, counts in mapping(status.get("replicaStatuses")).items()
@@ -85,6 +85,7 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
         ended_at=moment(status.get("completionTime")) or succeeded or failed,
         clock_behind=behind,
         message=str(mapping(conditions.get("Failed")).get("message", "")),
+        ends_with_first=isinstance(spec.get("elasticPolicy"), Mapping) and "Master" not in replicas,
     )
 
 

@@ -104,12 +104,14 @@ class TrialReader:
         for manifest in trials:
             conditions, pods = kind.read_conditions(manifest), known.get(name_of(manifest))
             # A sidecar keeps its pod, and the job, as they are when the training container ends, and nothing
-            # but its pods shows that a node was started again.
+            # but its pods shows that a node was started again, or that all workers of a job that succeeded
+            # with the first of them have ended.
             all_known = (
                 pods is not None
                 and sum(p.started_at is not None for p in pods) >= conditions.replicas
                 and not any(p.has_sidecars for p in pods)
                 and not job.kind.may_retry
+                and not conditions.has_succeeded
             )
             if not conditions.is_suspended and not all_known:
                 wanted[name_of(manifest)] = manifest
