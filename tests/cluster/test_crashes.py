@@ -1,7 +1,6 @@
 """The controller may die between any two effects: same answer, no trial lost, run twice or left behind."""
 
 import random
-from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
@@ -13,7 +12,7 @@ from autotuner.decide.decision import Reason
 from autotuner.errors import BackendError
 from autotuner.job.job import Job
 from autotuner.reconcile import is_settled, reconcile
-from tests.cluster.controllers import running
+from tests.cluster.kills import assert_whole, kill_at_random
 from tests.cluster.tuned_jobs import TunedJob, image_of, learner
 from tests.controlplane.waiting import eventually
 
@@ -55,15 +54,6 @@ def one_life(control_plane, namespace, name, api_type):
     return False
 
 
-def assert_whole(job, starts):
-    """Assert that each trial ran once, was recorded once, and is gone."""
-    numbers = [trial.number for trial in job.ledger()]
-    assert numbers == list(range(len(numbers)))
-    assert not job.trial_jobs()
-    runs = Counter(start for start in starts if start.startswith(f"{job.name}-"))
-    assert runs == Counter(f"{job.name}-{number}" for number in numbers)
-
-
 def test_a_crash_after_every_single_effect_changes_nothing(admin, namespace, nodes, control_plane):
     starts = []
     nodes.add_image("example/training", image_of(learner(largest=512, starts=starts)))
@@ -89,34 +79,14 @@ def test_a_crash_after_every_single_effect_changes_nothing(admin, namespace, nod
     assert_whole(crashed, starts)
 
 
-def all_done(jobs):
-    return all(job.phase == "Done" for job in jobs)
-
-
-def wait_for_lines(controller, count, jobs):
-    eventually(lambda: len(controller.lines()) >= count or all_done(jobs), 120)
-
-
 @pytest.mark.timeout(600)
 def test_random_kills_over_many_jobs_change_nothing(admin, namespace, nodes, new_controller):
     starts = []
     nodes.add_image("example/training", image_of(learner(largest=512, seconds=0.2, starts=starts)))
-    jobs = [
-        TunedJob(f"job-{n}", annotations={"autotuner.dev/parallel-trials": "2"}).create(admin, namespace)
-        for n in range(8)
-    ]
-    dice = random.Random(7)
-    controller = new_controller()
-    kills = 0
+    asked = {"autotuner.dev/parallel-trials": "2"}
+    jobs = [TunedJob(f"job-{n}", annotations=asked).create(admin, namespace) for n in range(4)]
 
-    with running(controller):
-        controller.wait_until_ready()
-        while not all_done(jobs):
-            wanted = len(controller.lines()) + dice.randrange(2, 12)
-            wait_for_lines(controller, wanted, jobs)
-            controller.kill()
-            kills += 1
-            controller.start()
+    kills = kill_at_random(new_controller(), jobs, random.Random(7))
 
     assert kills >= 5
     for job in jobs:
