@@ -98,6 +98,11 @@ class PushReader:
         return self._reader.doubt
 
     @property
+    def unit(self) -> str:
+        """What the steps count; see `LogReader.unit`."""
+        return self._reader.unit
+
+    @property
     def reads(self) -> str:
         """The push of the first measurement, for people."""
         return f"{SOURCE} {self._reader.first_line}" if self._reader.first_line else ""
@@ -130,9 +135,11 @@ def with_pushes(
         if pushes.doubt is not None:
             return replace(trial, doubt=pushes.doubt.message, reads=pushes.reads)
         if len(pushed) > 1 or (pushed and has_ended):
-            return replace(trial, measurements=pushed, reads=pushes.reads)
+            return replace(trial, measurements=pushed, reads=pushes.reads, unit=pushes.unit)
         return trial
-    apart = disagreement(trial.measurements, pushed, is_whole=has_ended and is_log_whole)
+    is_one_unit = bool(trial.unit) and trial.unit == pushes.unit
+    is_whole = has_ended and is_log_whole
+    apart = disagreement(trial.measurements, pushed, is_one_unit=is_one_unit, is_whole=is_whole)
     if apart is None:
         return trial
     logged, other = apart
@@ -150,7 +157,7 @@ def with_pushes(
 
 
 def disagreement(
-    logged: Sequence[Measurement], pushed: Sequence[Measurement], *, is_whole: bool
+    logged: Sequence[Measurement], pushed: Sequence[Measurement], *, is_one_unit: bool, is_whole: bool
 ) -> tuple[Measurement, Measurement] | None:
     """Return a measurement of the log and a pushed one that contradict each other; None without such.
 
@@ -161,10 +168,11 @@ def disagreement(
     Args:
         logged: The measurements of the log; not empty.
         pushed: The pushed ones.
+        is_one_unit: Whether the steps of both count the same.
         is_whole: Whether the log was read from its start to its end, and the run is over.
     """
     tolerance = _tolerance(logged)
-    at_step = {m.step: m for m in logged}
+    at_step = {m.step: m for m in logged} if is_one_unit else {}
     for measurement in pushed:
         if any(_is_same(measurement.value, m.value, tolerance) for m in logged):
             continue

@@ -38,8 +38,8 @@ def measured(*pairs):
     return tuple(Measurement(float(step), value) for step, value in pairs)
 
 
-def with_log(logged, reader, *, has_ended=True, is_log_whole=True, target=EVALUATED):
-    read = trial(0, (), None, measurements=measured(*logged), reads="eval_accuracy=... of the log")
+def with_log(logged, reader, *, has_ended=True, is_log_whole=True, target=EVALUATED, unit="epoch"):
+    read = trial(0, (), None, measurements=measured(*logged), reads="eval_accuracy=... of the log", unit=unit)
     return with_pushes(read, reader, target, has_ended=has_ended, is_log_whole=is_log_whole)
 
 
@@ -112,7 +112,7 @@ def test_a_silent_log_leaves_the_word_to_the_pushes():
     reader = read(face(0.7, 1), face(0.95, 2))
     found = with_log([], reader, has_ended=False)
     assert found.measurements == measured((1, 0.7), (2, 0.95))
-    assert found.reads == reader.reads
+    assert (found.reads, found.unit) == (reader.reads, "epoch")
     assert not found.doubt
 
 
@@ -146,6 +146,12 @@ def test_a_log_that_is_behind_the_pushes_is_no_doubt():
 
 def test_another_value_at_the_same_step_is_a_doubt_at_once():
     assert with_log([(1, 0.7), (2, 0.8)], read(face(0.7, 1), face(0.9, 2)), has_ended=False).doubt
+
+
+def test_the_same_number_of_another_unit_is_not_the_same_step():
+    reader = read(face(0.7, 1), face(0.9, 2))
+    assert not with_log([(1, 0.7), (2, 0.8)], reader, has_ended=False, unit="step").doubt
+    assert not with_log([(1, 0.7), (2, 0.8)], reader, has_ended=False, unit="").doubt
 
 
 def test_a_log_that_counts_another_unit_agrees_by_its_values():
