@@ -4,7 +4,9 @@ import random
 
 import pytest
 
-from tests.cluster.kills import assert_whole, kill_at_random
+from autotuner import keys
+from autotuner.job.kinds import TRAINJOB
+from tests.cluster.crashes import assert_whole, end_both, kill_at_random
 from tests.cluster.tuned_jobs import TunedTrainJob, image_of, learner
 
 pytestmark = pytest.mark.usefixtures("trainer")
@@ -37,3 +39,13 @@ def test_random_kills_over_many_train_jobs_change_nothing(
     for job in jobs:
         assert job.answer["batch_size"] == 512, job.status
         assert_whole(job, starts)
+
+
+@pytest.mark.timeout(600)
+def test_a_crash_after_every_single_effect_changes_nothing(admin, namespace, nodes, control_plane):
+    starts = []
+    nodes.add_image("example/training", image_of(learner(largest=512, starts=starts)))
+    many = {keys.PREFIX + "max-trials": "40"}  # so that neither ends for want of trials
+    jobs = [TunedTrainJob(name, annotations=many).create(admin, namespace) for name in ("smooth", "crashed")]
+
+    end_both(control_plane, TRAINJOB, *jobs, starts)

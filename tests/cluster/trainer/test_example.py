@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
 NAMESPACE = "team-a"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def team(admin):
     """The namespace of the example."""
     core = client.CoreV1Api(admin)
