@@ -9,6 +9,7 @@ from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
 from autotuner.controller.controller import Controller
 from autotuner.controller.metrics import Metrics
+from autotuner.job.kinds import TRAINJOB
 from autotuner.job.pytorchjob import PYTORCHJOB
 from tests.contract.suite import REPORTS, manifest
 from tests.unit.fake_api_server import FakeServer
@@ -184,3 +185,16 @@ def test_a_job_that_fails_at_the_head_of_the_line_does_not_hold_up_the_others(cl
     while len(controller.queue):
         controller.work_once()
     assert cluster.started() == ["second"]
+
+
+def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_with_its_trial(world):
+    controller, requests = world({})
+    pushing = trial()
+    pushing["metadata"]["ownerReferences"][0]["kind"] = "TrainJob"
+    pushing["status"]["trainerStatus"] = {"metrics": [{"name": "accuracy", "value": "0.5"}]}
+    controller.on_trial(TRAINJOB, "MODIFIED", pushing)
+    (noted,) = controller._backend._reader.pushes._trials.values()
+    assert [dict(push.values) for push in noted.unread] == [{"accuracy": "0.5"}]
+    assert not requests
+    controller.on_trial(TRAINJOB, "DELETED", pushing)
+    assert not controller._backend._reader.pushes._trials
