@@ -34,7 +34,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (changed(f"{REPLICAS}/Master/replicas", 2), "Master.replicas is '2'.*must be 1"),
     (changed(f"{REPLICAS}/Worker/replicas", 0), "Worker.replicas is '0'.*at least 1"),
     (changed(f"{REPLICAS}/Worker/replicas", "2"), "Worker.replicas is '2'.*whole number"),
-    (changed(f"{REPLICAS}/worker", replica()), "knows only Master and Worker.*for example Worker"),
+    (changed(f"{REPLICAS}/worker", replica()), "must be Master or Worker.*for example Worker"),
     (changed(f"{CONTAINERS}/0", IMAGELESS), "Worker container pytorch.image.*webhook"),
     (changed(f"{CONTAINERS}/0/image", ""), "container pytorch.image"),
     (changed("spec/nprocPerNode", 2), "spec.nprocPerNode is '2': must be a string, in quotes.*\"2\""),
@@ -42,12 +42,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
          "elasticPolicy.minReplicas is '1': must be a whole"),
     (changed("spec/elasticPolicy", []), "spec.elasticPolicy is .*must be a mapping"),
     (changed("spec/runPolicy/suspend", "true"), "runPolicy.suspend is 'true'.*without quotes"),
-    (manifest(elasticPolicy={"rdzvBackend": "c10d"}), "elasticPolicy.*beside a Worker"),
+    (manifest(elasticPolicy={"rdzvBackend": "c10d"}), "elasticPolicy.*come with a Worker"),
     (
             manifest(worker=replica(), nprocPerNode="2", elasticPolicy={"nProcPerNode": 2}),
-            "must not stand beside spec.nprocPerNode",
+            "must not be given with spec.nprocPerNode",
         ),
-    (changed(f"{REPLICAS}/Worker/replica", 4), "Worker.replica is '4': there is no such field.*replicas"),
+    (changed(f"{REPLICAS}/Worker/replica", 4), "Worker.replica is '4': must be an existing field.*replicas"),
     (changed("spec/nProcPerNode", "2"), "spec.nProcPerNode is '2'.*nearest is nprocPerNode"),
     (changed("spec/runpolicy", {}), "spec.runpolicy.*nearest is runPolicy"),
     (changed(f"{CONTAINERS}/0/arg", []), r"containers\[0\].arg.*nearest is args"),
@@ -55,7 +55,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 """Jobs that the cluster refuses, with what `validate` says of them."""
 
 UNFIT: list[tuple[dict[str, Any], str]] = [
-    (changed("spec/runPolicy/managedBy", "kueue.x-k8s.io/multikueue"), "managedBy.*no pods and no logs"),
+    (
+        changed("spec/runPolicy/managedBy", "kueue.x-k8s.io/multikueue"),
+        "managedBy.*pods and logs would be in another",
+    ),
     (changed("metadata", {"generateName": "resnet-"}),
          "metadata.name.*generateName 'resnet-'.*for example resnet"),
     (

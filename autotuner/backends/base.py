@@ -1,8 +1,8 @@
-"""What the reconcile loop needs of the world.
+"""The interface between the reconcile loop and the place where trials run.
 
-A backend holds no opinion: it starts what it is told to, reports what it sees, and keeps the ledger. Every
-effect may happen twice: starting a trial that exists and stopping one that does not succeed both. A call
-that cannot be carried out now raises `BackendError`, and the caller comes again.
+A backend starts and stops trials, reports their state, and keeps the ledger. It decides nothing. Every effect
+may happen twice: starting an existing trial and stopping a missing one both succeed. A call that fails for
+now raises `BackendError`, and the caller retries.
 
 `tests/contract` is the suite that every backend passes.
 """
@@ -22,13 +22,13 @@ from autotuner.trial import Suggestion, Trial
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a backend sees of one job.
+    """The state of one job in a backend.
 
-    `recorded` are the finished trials of the ledger. `live` are the trials that exist beside it: running
-    ones (outcome None), and ended ones whose end is classified but not yet recorded. A trial whose record
-    is written and whose remains still stand appears in both. `notices` tell the user of what is wrong with
-    the ledger. `held_up` are the trials that do not start: an image that cannot be pulled, a pod that no node
-    takes, a queue that does not admit. `warnings` are what the job's owner should know about running it here.
+    `recorded` are the finished trials of the ledger. `live` are the trials whose processes or objects exist:
+    running ones (outcome None), and ended ones that are classified but not yet recorded. A recorded trial
+    that is not removed yet is in both. `notices` describe problems with the ledger, for the user. `held_up`
+    are the trials that do not start: an image cannot be pulled, no node takes a pod, a queue does not admit
+    the trial. `warnings` are problems of running the job in this backend.
     """
 
     recorded: Sequence[Trial]
@@ -42,11 +42,11 @@ class Backend(Protocol):
     """Runs trials and keeps the ledger."""
 
     def observe(self, job: Job, spec: TuningSpec) -> Observation:
-        """Return what is there now, with the measurements of running trials read live."""
+        """Return the current state, with the measurements of running trials read live."""
         ...
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
-        """Start a trial; one that exists and is ours is a success, and Conflict is raised otherwise."""
+        """Start a trial; succeeds if it exists. Conflict is raised if another object has its name."""
         ...
 
     def record(self, job: Job, trial: Trial) -> None:
@@ -54,22 +54,22 @@ class Backend(Protocol):
         ...
 
     def stop(self, job: Job, number: int) -> None:
-        """End a trial's processes and remove what is left of it; a missing one is a success."""
+        """End a trial's processes and remove it; succeeds if the trial is missing."""
         ...
 
     def publish(
         self, job: Job, status: Status, events: Sequence[Event], spec: Mapping[str, Any] | None = None
     ) -> None:
-        """Write the status onto the job, then the events; nothing where nothing changed.
+        """Write the status onto the job, then the events; write nothing if nothing changed.
 
-        `spec` replaces the job's own in the same write: `apply: "true"` gives the job its answer so.
+        `spec` replaces the job's own in the same write, for `apply: "true"`.
         """
         ...
 
     def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
-        """Create the job that the answer makes; Conflict is raised if its name is taken by another.
+        """Create the job that runs the answer; Conflict is raised if its name is taken by another object.
 
-        One that was made of the same answer already is a success.
+        It succeeds if the job exists and has the same answer.
         """
         ...
 
@@ -81,7 +81,7 @@ class Backend(Protocol):
         ...
 
     def existing(self, job: Job) -> Sequence[int]:
-        """Return the numbers of the trials that exist, ended or not; the ledger's own are not asked for."""
+        """Return the numbers of the existing trials, ended or not; not those that are only in the ledger."""
         ...
 
 
@@ -89,7 +89,7 @@ class Backend(Protocol):
 class Study:
     """A job with its status and its finished trials, as `status`, `trials`, `report` and `export` read it.
 
-    `logs` names the log of a trial, by number, where it is kept.
+    `logs` has the path of a trial's log by number, if it is kept.
     """
 
     job: Job

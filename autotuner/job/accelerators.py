@@ -13,9 +13,9 @@ _WHOLE: Final = re.compile(
 )
 """Devices of which PyTorch counts each as one."""
 _SLICE: Final = re.compile(r"nvidia\.com/mig-\S+|amd\.com/(?:cpx|dpx|spx)\S*")
-"""Parts of a GPU (https://docs.nvidia.com/datacenter/tesla/mig-user-guide): a process sees only one."""
+"""MIG slices of a GPU (https://docs.nvidia.com/datacenter/tesla/mig-user-guide): a process sees only one."""
 _OTHER: Final = re.compile(r"aws\.amazon\.com/neuron\w*|google\.com/tpu|[\w.-]+/\S*gpu\S*")
-"""Devices that PyTorch's own launcher does not count, or counts otherwise than they are asked for."""
+"""Devices that PyTorch's launcher does not count, or counts differently from the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +36,19 @@ class Accelerators:
 
     @property
     def devices(self) -> int:
-        """How many there are to pay for."""
+        """Number of accelerators to pay for."""
         return self.whole + self.slices + self.other
 
     @property
     def auto(self) -> int | None:
-        """How many PyTorch counts, which is what `nproc_per_node: auto` starts; None where unknown."""
+        """Number of devices that PyTorch counts, as for `nproc_per_node: auto`; None if unknown."""
         if self.other or (self.slices and self.whole) or self.slices > 1:
             return None
         return self.whole or self.slices or None
 
 
 def accelerators(container: Mapping[str, Any]) -> Accelerators:
-    """Return the accelerators of a container's limits, and of its requests where it has no limit."""
+    """Return the accelerators of a container's limits, and of its requests if it has no limit."""
     resources = container.get("resources")
     resources = resources if isinstance(resources, dict) else {}
     amounts: dict[str, int] = {}
@@ -66,7 +66,7 @@ def accelerators(container: Mapping[str, Any]) -> Accelerators:
                 named.append(f"{name}: {amount}")
                 break
     if resources.get("claims"):
-        # Dynamic resource allocation: how many devices a claim stands for is said elsewhere.
+        # Dynamic resource allocation: the number of devices of a claim is defined in another object.
         counted["other"] += 1
         named.append("resources.claims")
     return Accelerators(**counted, named=", ".join(named))

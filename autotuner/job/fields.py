@@ -1,7 +1,7 @@
-"""The fields of a PyTorchJob, and what the API server checks of them by their types.
+"""Check the fields of a PyTorchJob by name and type, as the API server does.
 
 They are those of the operator's CustomResourceDefinition (v1.9, manifests/base/crds), whose pod template is
-Kubernetes' own. A field that is none of them is dropped by the API server, or refused by kubectl.
+Kubernetes' own. The API server drops any other field, and kubectl refuses it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ELASTIC_POLICY: Final = {
     "rdzvPort": int,
     "standalone": bool,
 }
-# What a count of replicas must be depends on the kind; it is checked where the kinds are known.
+# The rule for a number of replicas depends on the kind: `validation` checks it.
 _REPLICA: Final = {"replicas": object, "restartPolicy": str, "template": dict}
 _TEMPLATE: Final = {"metadata": dict, "spec": dict}
 _POD_NAMES: Final = (
@@ -82,7 +82,7 @@ _TYPE_NAMES: Final[dict[type, str]] = {
 }
 _EXAMPLES: Final = {dict: "{...}", list: "[...]", str: '"auto"', int: "1", bool: "true"}
 _MAX_SHOWN: Final = 20
-"""Unknown fields that are reported, of a hostile manifest with thousands."""
+"""Maximum number of unknown fields to report; a hostile manifest may have thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,9 @@ class Unknown:
 
     Args:
         where: Its path.
-        value: What stands there.
-        nearest: A field of the same place with a similar name, or empty.
-        elsewhere: Where a field of this very name belongs, or empty.
+        value: Its value.
+        nearest: The valid field at the same place with the most similar name, or empty.
+        elsewhere: The path at which a field of this name is valid, or empty.
     """
 
     where: str
@@ -104,7 +104,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class WrongType:
-    """A field of another type than the API server takes."""
+    """A field whose type the API server refuses."""
 
     where: str
     value: object
@@ -113,7 +113,7 @@ class WrongType:
 
 
 def check_fields(manifest: Mapping[str, Any]) -> tuple[list[Unknown], list[WrongType]]:
-    """Return the fields of a PyTorchJob that do not exist, and those of a wrong type."""
+    """Return the unknown fields of a PyTorchJob, and those of a wrong type."""
     unknown: list[Unknown] = []
     wrong: list[WrongType] = []
     for where, given, known in _places(manifest):
@@ -121,7 +121,7 @@ def check_fields(manifest: Mapping[str, Any]) -> tuple[list[Unknown], list[Wrong
         for name, value in given.items():
             if name not in known:
                 near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.75)
-                # A field may be one letter's case away, which the cutoff alone does not see as near.
+                # A field that differs only in case would fall below the cutoff.
                 same = [other for other in known if other.lower() == name.lower()]
                 if len(unknown) < _MAX_SHOWN:
                     homes = (f"{place}.{name}" for place, held in _HOMES if name in held)

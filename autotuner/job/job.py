@@ -1,6 +1,6 @@
-"""The registered job: a template that we never change except for our own annotations.
+"""The registered job: a template that the tuner never changes, except for its own annotations.
 
-`Job.from_manifest` reads and validates the job as its owner wrote it, once.
+`Job.from_manifest` reads and validates the job once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from autotuner.study.layout_bounds import bounds_of
 from autotuner.trial import ParameterValue
 
 _READING: Final = frozenset({keys.TARGET, keys.PREFIX + "metric-pattern", keys.PREFIX + "log-format"})
-"""Annotations that say how a log is read."""
+"""Annotations that determine how a log is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A registered job of any kind: a template that is never changed but for our own annotations.
+    """A registered job of any kind: a template that the tuner never changes, except for its own annotations.
 
-    `warnings` are what its owner should know, although it can be tuned.
+    `warnings` are problems that do not keep the job from being tuned.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Job:
         `runtimes` finds the training runtime that a TrainJob refers to.
 
         Raises:
-            InvalidJob: If it is of no kind that can be tuned, or cannot be tuned as it is written.
+            InvalidJob: If its kind is not supported, or if it has mistakes.
         """
-        # With or without images: on a laptop there are none.
+        # On a laptop the job may have no images.
         kind, found = kinds.read(manifest, runtimes)
         checked = dict(found.manifest)
         metadata = checked["metadata"]
@@ -70,14 +70,14 @@ class Job:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the job is on its way out."""
+        """Whether the job is being deleted."""
         return "deletionTimestamp" in self.manifest["metadata"]
 
     @property
     def owner_reference(self) -> dict[str, Any]:
-        """What makes the garbage collector remove an object with the job.
+        """The owner reference with which the garbage collector removes an object together with the job.
 
-        It is no controller reference: Kueue does not queue the children of a queued job.
+        It is not a controller reference, because Kueue does not queue the children of a queued job.
         """
         return {
             "apiVersion": self.kind.api_version,
@@ -90,12 +90,12 @@ class Job:
 
     @property
     def baseline(self) -> Mapping[str, ParameterValue]:
-        """The known-good values that the job's own environment carries, by hyperparameter name."""
+        """The known-good values in the job's environment, by hyperparameter name."""
         return self.kind.baseline(self.manifest)
 
     @property
     def output_directory(self) -> str:
-        """The folder that the job's own environment names for output; empty without one."""
+        """The output folder that the job's environment names; empty if there is none."""
         return str(self.baseline.get("output_dir", ""))
 
     @property
@@ -105,13 +105,13 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that the user can change: annotations and template, whether suspended or not."""
+        """A hash of everything that the user can change, annotations and template, except for `suspend`."""
         asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
         return _digest([asked, self.kind.template(self.manifest)])
 
     @property
     def template(self) -> str:
-        """A hash of what trials are made from, the same whether the job is suspended or not."""
+        """A hash of what trials are made from, except for `suspend`."""
         return _digest(self.kind.template(self.manifest))
 
     def with_spec(self, spec: Mapping[str, Any]) -> Job:
@@ -119,9 +119,9 @@ class Job:
         return replace(self, manifest={**self.manifest, "spec": dict(spec)})
 
     def readable_spec(self) -> TuningSpec | None:
-        """Return a spec by which running trials can be read although the job has mistakes, if there is one.
+        """Return a spec that can read running trials although the job has mistakes; None if there is none.
 
-        Annotations with mistakes are left out. Nothing may be started by it.
+        It leaves out the annotations with mistakes. No trial may be started with it.
         """
         try:
             return self.spec()
@@ -135,7 +135,7 @@ class Job:
             return None
 
     def spec(self) -> TuningSpec:
-        """Return what the job's annotations ask for; InvalidJob carries every mistake."""
+        """Return the parsed annotations of the job; InvalidJob lists every mistake."""
         wrong = self.kind.mistakes(self.manifest, self.annotations)
         try:
             spec = self._parsed(self.annotations)

@@ -1,7 +1,7 @@
-"""What the rest of the program asks of a kind of job; one module answers for each kind.
+"""The interface of a kind of job; one module implements it for each kind.
 
-A kind reads manifests that its validation has let pass. What trials of all kinds have in common, names,
-labels, owners and environment, is in `autotuner.job.trial_manifest`.
+A kind reads manifests that its validation has accepted. What the trials of all kinds have in common (names,
+labels, owners and environment) is in `autotuner.job.trial_manifest`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_PODS: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class PodPlan:
-    """One pod: its name, its training container, and the variables that the operator adds to those of it."""
+    """One pod: its name, its training container, and the variables that the operator adds."""
 
     name: str
     container: Mapping[str, Any]
@@ -43,7 +43,7 @@ class JobKind(Protocol):
 
     @property
     def plural(self) -> str:
-        """Its resource, as in a path of the API."""
+        """Its resource name, as in the paths of the API."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class JobKind(Protocol):
 
     @property
     def takes_answer(self) -> bool:
-        """Whether the answer can be written into the registered job; it becomes a new job otherwise."""
+        """Whether the answer can be written into the registered job. Otherwise it becomes a new job."""
         ...
 
     @property
@@ -79,15 +79,15 @@ class JobKind(Protocol):
         ...
 
     def deadline(self, manifest: Mapping[str, Any]) -> timedelta | None:
-        """Return how long a trial may run where no annotation says it."""
+        """Return the maximum duration of a trial without the annotation `trial-timeout`."""
         ...
 
     def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
-        """Return what must change about the job's processes for it to be tuned as its annotations ask."""
+        """Return the mistakes in the job's processes, given what its annotations require."""
         ...
 
     def template(self, manifest: Mapping[str, Any]) -> object:
-        """Return what trials are made from, as JSON: the same whether the job is suspended or not."""
+        """Return what trials are made from, as JSON without `suspend`."""
         ...
 
     def trial_spec(
@@ -99,7 +99,7 @@ class JobKind(Protocol):
         trial: str,
         queued: bool,
     ) -> dict[str, Any]:
-        """Return the `spec` of the trial of this name; a queued one is suspended, for Kueue to admit it."""
+        """Return the `spec` of the trial with this name; a queued one is suspended until Kueue admits it."""
         ...
 
     def answered_spec(
@@ -110,17 +110,17 @@ class JobKind(Protocol):
         *,
         queued: bool,
     ) -> dict[str, Any]:
-        """Return the job's `spec` as the answer would have it; a queued one is suspended."""
+        """Return the job's `spec` with the answer applied; a queued job is suspended."""
         ...
 
     def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what changes from the job's `spec` to the answered one, as a merge patch (RFC 7386)."""
+        """Return the merge patch (RFC 7386) from the job's `spec` to the answered one."""
         ...
 
     def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
         """Return the pods of a job or a trial, rank 0 first; its rendezvous is at the address and port.
 
         Raises:
-            InvalidJob: If they are more than a machine can stand in for.
+            InvalidJob: If there are too many for one machine.
         """
         ...

@@ -1,4 +1,4 @@
-"""The kinds of jobs that can be tuned, and which of them a document is."""
+"""The kinds of jobs that can be tuned, and how a document is assigned to one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from autotuner.job.trainjob import TrainJobKind, check_override
 from autotuner.job.validation import Validated
 
 Runtimes = Callable[[RuntimeReference], TrainingRuntime | None]
-"""Returns the training runtime of a name, or None where there is none; it may raise InvalidJob."""
+"""Returns the training runtime with a name, or None; may raise InvalidJob."""
 
 TRAINJOB: Final[JobKind] = TrainJobKind(BUILT_IN[RuntimeReference("torch-distributed")])
-"""TrainJobs before any is read: for names and paths, which depend on no runtime."""
+"""The kind TrainJob without a runtime: enough for names and paths."""
 KINDS: Final = (PYTORCHJOB, TRAINJOB)
 
 
@@ -26,13 +26,13 @@ def with_plural(plural: str) -> JobKind:
     """Return the kind of this resource.
 
     Raises:
-        LookupError: If it is none of ours.
+        LookupError: If no kind has it.
     """
     return {kind.plural: kind for kind in KINDS}[plural]
 
 
 def is_job(document: object) -> bool:
-    """Return whether a document is of a kind that can be tuned, whatever else is wrong with it."""
+    """Return whether a document is of a kind that can be tuned, even if it has mistakes."""
     return isinstance(document, dict) and named(document.get("kind")) is not None
 
 
@@ -42,7 +42,7 @@ def is_runtime(document: object) -> bool:
 
 
 def runtimes_among(documents: Iterable[object]) -> Runtimes:
-    """Return how to find a runtime among the documents of a file, and else among those that need no file."""
+    """Return a function that finds a runtime among the documents of a file, then among the built-in ones."""
     given = {
         RuntimeReference(str(metadata.get("name")), str(document["kind"])): document
         for document in documents
@@ -67,9 +67,9 @@ def named(kind: object) -> JobKind | None:
 def validate(
     document: object, runtimes: Runtimes = BUILT_IN.get, *, needs_images: bool = True
 ) -> tuple[JobKind, Validated]:
-    """Return of which kind a document is, and what was found about it; it never raises.
+    """Return the kind of a document, and its mistakes and warnings; never raises.
 
-    What is of no known kind is validated as a PyTorchJob.
+    A document of an unknown kind is validated as a PyTorchJob.
     """
     kind = document.get("kind") if isinstance(document, dict) else None
     if kind != trainjob_validation.KIND:
@@ -92,9 +92,7 @@ def validate(
 
 
 def read(document: object, runtimes: Runtimes = BUILT_IN.get) -> tuple[JobKind, Validated]:
-    """Return the kind of a document, and a copy that is fit to be tuned, with or without images.
-
-    The copy comes with the warnings about it.
+    """Return the kind of a document, and a validated copy with its warnings, with or without images.
 
     Raises:
         InvalidJob: With every mistake.

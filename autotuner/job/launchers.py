@@ -1,8 +1,8 @@
 """Recognise what starts the processes of a pod: torchrun, accelerate, deepspeed, mpirun, or Python.
 
 `launches` takes a container's command line and returns each launcher that it runs, with the numbers it was
-given as they were written, and the last program that is none. What the numbers come to is
-`autotuner.job.processes`' question.
+given as they were written, and the last program that is not a launcher. `autotuner.job.processes`
+evaluates the numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from autotuner.job.shell import Command, ScriptTooLong, Variables, commands
 
 _MAX_NESTED: Final = 4
-"""Shells within shells that are followed."""
+"""Maximum depth of nested shells."""
 _SHOWN: Final = 120
 _PYTHON: Final = re.compile(r"(?:python|pypy)[\d.]*")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
@@ -34,7 +34,7 @@ _STEPS: Final = _names(
     trap true ulimit umask unset until unzip wait wandb wget which yum
     """
 )
-"""Commands that a script runs around its training; none of them is the training."""
+"""Commands that a script runs before and after its training."""
 _NO_LAUNCH: Final = _names(
     """
     echo printf which pip pip3 apt apt-get apk yum grep pkill kill export command cat ls rm cp mv
@@ -46,17 +46,17 @@ _NO_LAUNCH: Final = _names(
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A launcher as it is called, numbers as text; None where an option is left out.
+    """A call of a launcher, with numbers as text; None for an option that is not given.
 
     Args:
         name: The launcher, for people.
         text: The command, shortened.
-        per_node: Processes that it starts on a node, that is in a pod.
+        per_node: Processes that it starts on a node, which is a pod.
         total: Processes that it starts on all nodes together.
-        nodes: Nodes that it waits for or reaches out to.
-        is_alone: Whether it forms a group of this pod alone, whatever other pods do.
-        is_remote: Whether it starts the processes of the other pods, too.
-        is_unclear: Whether its options come from something that cannot be read.
+        nodes: Nodes that it waits for or connects to.
+        is_alone: Whether its process group is this pod only.
+        is_remote: Whether it also starts the processes of the other pods.
+        is_unclear: Whether its options come from a source that cannot be read.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that is no launcher.
+    """A program that is not a launcher.
 
-    `is_opaque` says that what it starts cannot be seen: a script in the image, a binary, the image's own
-    entrypoint, or a Python program that a loop may start any number of times.
+    `is_opaque` says that the processes it starts are unknown: it is a script in the image, a binary, the
+    image's entrypoint, or a Python program in a loop.
     """
 
     text: str
@@ -83,14 +83,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """What a container runs."""
+    """The launchers and the program that a container runs."""
 
     launches: tuple[Launch, ...]
     program: Program | None
 
 
 def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine:
-    """Return what a command line runs; `variables` takes in what its scripts assign.
+    """Return what a command line runs; assignments in its scripts are added to `variables`.
 
     Args:
         words: Command and arguments, after Kubernetes has expanded `$(NAME)`.
@@ -116,7 +116,7 @@ def _run(command: Command, variables: Variables, seen: _Seen, depth: int) -> Non
         if first not in _STEPS and first not in _NO_LAUNCH and not words[0].startswith("-"):
             seen.programs.append(Program(_shown(words), is_opaque=True))
         return
-    # In front of it: exec, nohup, env, timeout, numactl, nsys profile, conda run, tini, srun, and the like.
+    # Prefixes: exec, nohup, env, timeout, numactl, nsys profile, conda run, tini, srun, and others.
     words = words[at:]
     name = _base(words[0])
     if name in _SHELLS:
@@ -169,7 +169,7 @@ _NO_TRAINING_MODULES: Final = frozenset({"pip", "venv", "nltk.downloader", "spac
 
 
 def _python(words: Sequence[str], seen: _Seen, *, is_repeated: bool) -> Sequence[str]:
-    """Return the launcher that Python runs, as if it were called by its own name, or nothing."""
+    """Return the words of the launcher that Python runs (`python -m ...`); empty if it runs none."""
     at = 1
     while at < len(words) and words[at].startswith("-") and words[at] not in {"-m", "-c", "-"}:
         at += 2 if words[at] in {"-X", "-W"} else 1
@@ -206,7 +206,7 @@ def _accelerate(words: Sequence[str]) -> Launch:
         _shown(words),
         total=options.get("num_processes"),
         nodes=options.get("num_machines"),
-        # Of what a configuration file says, nothing can be seen.
+        # The content of a configuration file is unknown.
         is_unclear=_UNCLEAR in options or ("config_file" in options and "num_processes" not in options),
     )
 

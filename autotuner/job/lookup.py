@@ -1,4 +1,4 @@
-"""Look into a manifest whose shape nobody has checked yet."""
+"""Read parts of a manifest that is not validated yet."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """Count the processes that one pod of a PyTorchJob starts.
 
-What counts is what will run, and who tells it:
+The number depends on the launcher, and on where it takes the number from:
 
 - torchrun takes `--nproc-per-node`, or else PET_NPROC_PER_NODE (torch/distributed/argparse_util.py). The
   operator sets that after the container's own variables, so its value wins: `nprocPerNode`, else
   `elasticPolicy.nProcPerNode`, else `auto` (training-operator v1.9, pkg/controller.v1/pytorch/envvar.go and
-  pkg/apis/kubeflow.org/v1/pytorch_defaults.go). `auto` is a process a GPU; without GPUs, one a CPU of the
-  node, which no manifest says.
-- A plain `python train.py` is one process a pod, whatever its GPUs.
-- accelerate and mpirun are given the processes of all nodes together.
+  pkg/apis/kubeflow.org/v1/pytorch_defaults.go). `auto` is one process per GPU or, without GPUs, one per
+  CPU of the node, which no manifest states.
+- A plain `python train.py` is one process per pod, whatever its GPUs.
+- accelerate and mpirun take the number of processes on all nodes together.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _REFERENCE: Final = re.compile(r"\$\$|\$\(([^()\s$]+)\)")
 _PRODUCT: Final = re.compile(r"[0-9]{1,6}(?:\s*[*/]\s*[0-9]{1,6}){0,8}")
 _RANGE: Final = re.compile(r"([0-9]{1,6}):([0-9]{1,6})")
 _MOST: Final = 100_000
-"""Processes of a pod that are believed."""
+"""Maximum number of processes of a pod; a larger number counts as unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Something that a manifest says about processes: where it stands, and what stands there."""
+    """A statement of a manifest about processes: its place and its text."""
 
     where: str
     what: str
@@ -46,7 +46,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class PodProcesses:
-    """What one pod starts: the count, or the problem with it; fields as of `Processes`."""
+    """The processes of one pod: their number, or the problem with it. Fields as in `Processes`."""
 
     kind: str
     count: int | None
@@ -61,11 +61,11 @@ class PodProcesses:
 def read_pod(
     kind: str, replica: Mapping[str, Any], spec: Mapping[str, Any], pods: int
 ) -> PodProcesses | None:
-    """Return the processes of a pod of one kind of replica; None where it has no container `pytorch`.
+    """Return the processes of a pod of one kind of replica; None if it has no container `pytorch`.
 
     Args:
         kind: Master or Worker.
-        replica: What the job's spec says of this kind.
+        replica: The replica of this kind in the job's spec.
         spec: The job's spec.
         pods: Pods of all kinds together.
     """
@@ -127,7 +127,7 @@ class _Reader:
         if count is not None:
             self._check(count)
         if self._problems:
-            # A process a GPU is the most that is likely, and what its batches are multiples of is safe.
+            # One process per GPU is the likely maximum, and batches that are multiples of it are safe.
             self._guesses.append(self._gpus.devices)
         return PodProcesses(
             kind=self._kind,
@@ -147,17 +147,17 @@ class _Reader:
             self._guesses.append(number)
 
     def _check(self, count: int) -> None:
-        """Note what else in the manifest says another number."""
+        """Record other places of the manifest that state another number."""
         declared = _number(self._operators)
         if declared is not None and declared != count:
-            self._problems.append(f"the operator is told {declared} processes a pod, and {count} are started")
+            self._problems.append(f"nprocPerNode is {declared}, but the command starts {count} processes")
         given = _number(self._own.get("NPROC_PER_NODE") or "")
         if given is not None:
             self._found(f"{self._where} env NPROC_PER_NODE", str(given))
             if given != count:
-                self._problems.append(f"NPROC_PER_NODE is {given}, and {count} are started")
+                self._problems.append(f"NPROC_PER_NODE is {given}, but the command starts {count} processes")
         if self._gpus.whole and count > self._gpus.whole:
-            self._problems.append(f"{count} processes are started on {self._gpus.whole} GPUs")
+            self._problems.append(f"the command starts {count} processes on {self._gpus.whole} GPUs")
 
     def _of_launch(self, launch: Launch) -> int | None:
         if launch.is_unclear:
@@ -174,15 +174,15 @@ class _Reader:
         if not self._gpus.devices and launch.name == "accelerate launch":
             return 1
         if launch.name in {"accelerate launch", "deepspeed"}:
-            return self._auto(f"{launch.name} starts a process a GPU")
+            return self._auto(f"{launch.name} starts one process per GPU")
         self._problems.append(f"{launch.text!r} does not say how many processes it starts")
         return None
 
     def _joins_all(self, launch: Launch) -> bool:
-        """Note whether the launcher's group is all pods of the job, which a batch is divided among."""
+        """Record whether the launcher's process group is all pods of the job, which share a batch."""
         if self._is_elastic and self._is_mixed and launch.name == "torchrun":
             self._problems.append(
-                "elasticPolicy counts the Workers alone as nodes, and a Master's torchrun joins them, too"
+                "elasticPolicy counts only the Workers as nodes, but the Master's torchrun joins them too"
             )
             return False
         if launch.nodes is None:
@@ -190,7 +190,7 @@ class _Reader:
             alone = launch.is_alone or (launch.name == "accelerate launch")
             if alone and self._pods > 1:
                 self._problems.append(
-                    f"{launch.text!r} forms a group of one pod, and the job has {self._pods}"
+                    f"{launch.text!r} starts a process group of one pod, but the job has {self._pods} pods"
                 )
                 return False
             return True
@@ -201,13 +201,13 @@ class _Reader:
         if elastic is not None and elastic[1] == elastic[2]:
             nodes = int(elastic[1])
         if nodes is None and elastic is None:
-            self._problems.append(f"how many nodes {option}={_plain(launch.nodes)} waits for cannot be known")
+            self._problems.append(f"the number of nodes in {option}={_plain(launch.nodes)} is unknown")
             return False
         if not _follows(launch.nodes):
             self._pinned.append(Evidence(f"{self._where} command", f"{option}={_plain(launch.nodes)}"))
         if nodes != self._pods:
             self._problems.append(
-                f"{option}={_plain(launch.nodes)} is not the job's {self._pods} pods, all of which start"
+                f"{option}={_plain(launch.nodes)} differs from the job's {self._pods} pods, which all start"
             )
             return False
         return True
@@ -215,24 +215,24 @@ class _Reader:
     def _of_torchrun(self, launch: Launch) -> int | None:
         if launch.per_node is not None:
             return self._amount(launch.per_node, launch)
-        # What the script exports comes after what the operator sets.
+        # The script's own exports come after the variables that the operator sets.
         text = self._variables.get("PET_NPROC_PER_NODE") or "auto"
         own = self._own.get("PET_NPROC_PER_NODE")
         count = self._amount(text, launch)
         if own is not None and text == self._operators and _number(own) != count:
             self._found(f"{self._where} env PET_NPROC_PER_NODE", own)
             self._problems.append(
-                f"the operator's PET_NPROC_PER_NODE, {text}, replaces the container's {own}:"
-                " write that in spec.nprocPerNode"
+                f"the operator sets PET_NPROC_PER_NODE to {text}, in place of the container's {own}:"
+                " set the number in spec.nprocPerNode"
             )
             return None
         return count
 
     def _amount(self, text: str, launch: Launch) -> int | None:
         if text in {"auto", "gpu"}:
-            return self._auto(f"torchrun starts a process a GPU ({text})")
+            return self._auto(f"torchrun starts one process per GPU ({text})")
         if text == "cpu":
-            self._problems.append("torchrun starts a process a CPU of the node (cpu)")
+            self._problems.append("torchrun starts one process per CPU of the node (cpu)")
             return None
         number = self._evaluated(text)
         if number is None:
@@ -244,12 +244,12 @@ class _Reader:
 
     def _auto(self, words: str) -> int | None:
         if self._gpus.auto is None:
-            seen = self._gpus.named or "none, so one a CPU of the node"
-            self._problems.append(f"{words}, and how many it will see cannot be known ({seen})")
+            seen = self._gpus.named or "none, so one process per CPU of the node"
+            self._problems.append(f"{words}, and the number is unknown ({seen})")
         return self._gpus.auto
 
     def _part_of(self, launch: Launch, text: str) -> int | None:
-        """Return a pod's part of the processes that a launcher starts on all nodes together."""
+        """Return a pod's share of the processes that a launcher starts on all nodes together."""
         total = self._evaluated(text)
         option = "--num_processes" if launch.name == "accelerate launch" else "-np"
         if total is None:
@@ -258,7 +258,7 @@ class _Reader:
         if not _follows(text):
             self._pinned.append(Evidence(f"{self._where} command", f"{option}={total}"))
         if total % self._pods:
-            self._problems.append(f"{option}={total} is no multiple of the job's {self._pods} pods")
+            self._problems.append(f"{option}={total} is not a multiple of the job's {self._pods} pods")
             return None
         return total // self._pods
 
@@ -272,13 +272,13 @@ class _Reader:
             return given
         if self._gpus.devices > 1:
             self._problems.append(
-                f"what {program.text!r} starts cannot be seen, and the pod has {self._gpus.named}"
+                f"the processes that {program.text!r} starts are unknown, and the pod has {self._gpus.named}"
             )
             return None
         return 1
 
     def _evaluated(self, text: str) -> int | None:
-        """Return the number that an option stands for: a literal, or a product with the operator's own."""
+        """Return the value of an option: a literal, or a product with the operator's variables."""
         gpus = self._gpus.auto
         for marker, value in ((_PODS, self._pods), (_WORLD, self._world), (GPUS, gpus)):
             text = text.replace(marker, "?" if value is None else str(value))
@@ -310,7 +310,7 @@ def _text(value: object) -> str:
 
 
 def _environment(container: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return the container's own variables; None for those whose values stand elsewhere."""
+    """Return the container's own variables; None for those with `valueFrom`."""
     found: dict[str, str | None] = {}
     for entry in _entries(container, "env"):
         name, value = entry.get("name"), entry.get("value")
@@ -320,7 +320,7 @@ def _environment(container: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _expanded(text: str, variables: Mapping[str, str | None]) -> str:
-    """Return a text with `$(NAME)` replaced as Kubernetes does; what is unknown stays."""
+    """Return a text with `$(NAME)` replaced as in Kubernetes; unknown names stay."""
     left = 1 << 18
 
     def replacement(match: re.Match[str]) -> str:

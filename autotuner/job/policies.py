@@ -1,7 +1,7 @@
 """Adapt the policies of a PyTorchJob to one trial: elastic bounds, rendezvous, gang scheduling, deadline.
 
-A trial runs with a fixed number of pods, from its start to its end, and by itself: an elastic job that shrank
-would train at another batch size, and two trials that share a rendezvous would train together. Labels and
+A trial runs alone and with a fixed number of pods: an elastic job that shrank would train at another batch
+size, and two trials that share a rendezvous would train together. Labels and
 annotations of gang schedulers (Volcano, coscheduling, KAI) stay as they are, on the job and its pods.
 
 The functions change the `spec` that they are given, which is a trial's own copy.
@@ -16,15 +16,15 @@ from typing import Any, Final
 from autotuner.job.lookup import pod_count, section
 
 _SHARED_BACKENDS: Final = frozenset({"etcd", "etcd-v2"})
-"""Rendezvous on a server that the job only names; with c10d it is a pod of the job."""
+"""Rendezvous backends with a server of their own; with c10d it is a pod of the job."""
 
 
 def fix_replicas(spec: dict[str, Any]) -> None:
-    """Make the policies say that exactly the pods of the replicas run.
+    """Set the policies so that exactly the pods of the replicas run.
 
-    An elastic policy gets them as both of its bounds, and loses the metrics by which an autoscaler would
-    change them. Gang scheduling waits for all pods; `minResources`, where given, is the scheduler's to sum
-    up again, for it was written for another number of pods.
+    An elastic policy gets their number as both of its bounds, and loses the metrics with which an autoscaler
+    would change it. Gang scheduling waits for all pods; `minResources` is removed, because it was written for
+    another number of pods, and the scheduler computes it.
     """
     replicas = section(spec, "pytorchReplicaSpecs")
     elastic = spec.get("elasticPolicy")
@@ -47,8 +47,8 @@ def isolate(spec: dict[str, Any], *, job: str, trial: str) -> None:
     """Give an elastic trial a rendezvous of its own, and no restarts.
 
     torchrun's default `rdzv_id` is the same for all, so on a shared etcd two trials would meet. With c10d the
-    host is the trial's first worker, as the operator has it where none is given; a host that names the job's
-    own pod would wait for ever. A restart is the search's to decide: `maxRestarts` is 0.
+    host is the trial's first worker, which is the operator's default; a host that names the job's own pod
+    would wait for ever. `maxRestarts` is 0, because the search decides about retries.
     """
     elastic = spec.get("elasticPolicy")
     if not isinstance(elastic, dict):
@@ -61,7 +61,7 @@ def isolate(spec: dict[str, Any], *, job: str, trial: str) -> None:
 
 
 def deadline(manifest: Mapping[str, Any]) -> timedelta | None:
-    """Return the job's own `activeDeadlineSeconds`: how long a trial may run where no annotation says it."""
+    """Return the job's `activeDeadlineSeconds`: the limit of a trial without `trial-timeout`."""
     policy = section(section(manifest, "spec"), "runPolicy")
     seconds = policy.get("activeDeadlineSeconds")
     if not isinstance(seconds, int) or isinstance(seconds, bool) or not 0 < seconds < 10**9:

@@ -1,9 +1,8 @@
-"""Count the processes that a PyTorchJob runs, as it will run, from its manifest alone.
+"""Count the processes that a PyTorchJob runs, from its manifest alone.
 
-A batch is divided among processes, and a manifest says in many places how many there are. Where the places
-disagree, or what starts cannot be seen, the count is unknown, and `Processes.problem` says what was found.
-That is a mistake only in a job that asks for what needs the count; `mistakes` decides. How one pod is read
-stands in `autotuner.job.pod_processes`.
+A batch is divided among processes, and a manifest states their number in many places. If the places disagree,
+or the command is opaque, the number is unknown, and `Processes.problem` says why. That is a mistake only in
+a job whose annotations need the number; `mistakes` decides. `autotuner.job.pod_processes` reads one pod.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from autotuner.job.pod_processes import Evidence, read_pod
 from autotuner.spec.values import Shape
 
 PROCESSES: Final = keys.PREFIX + "processes-per-replica"
-"""Annotation: states the processes of a pod where they cannot be read from the manifest."""
+"""The annotation with the number of processes of a pod, for manifests that do not show it."""
 
 _NEEDING: Final = (keys.PREFIX + "micro-batch-size", keys.PREFIX + "workers")
 _KINDS: Final = ("Master", "Worker")
@@ -31,14 +30,14 @@ class Processes:
     """The processes of a job's pods.
 
     Args:
-        master: Processes of the Master's pod; None without a Master, or where unknown.
-        worker: Processes of each Worker's pod; None without Workers, or where unknown.
+        master: Processes of the Master's pod; None without a Master, or if unknown.
+        worker: Processes of each Worker's pod; None without Workers, or if unknown.
         problem: Why the count is unknown, or empty.
-        guess: The largest number found, at least 1: what an unknown count is taken for where little
+        guess: The largest number found, at least 1; used in place of an unknown number where little
             depends on it.
-        evidence: All that was found.
-        pinned: Numbers of nodes, or of all processes, that would not follow a trial's workers.
-        is_certain: Whether a launcher says the count; a plain Python program may start others itself.
+        evidence: All statements of the manifest about processes.
+        pinned: Fixed numbers of nodes, or of all processes, that do not follow a trial's workers.
+        is_certain: Whether a launcher states the number; a plain Python program may start more processes.
     """
 
     master: int | None
@@ -51,18 +50,18 @@ class Processes:
 
     @property
     def is_known(self) -> bool:
-        """Whether the manifest says how many processes run."""
+        """Whether the number of processes is known."""
         return not self.problem
 
     @property
     def replica(self) -> int:
-        """Processes of a Worker's pod, or of the Master's where there are no Workers."""
+        """Processes of a Worker's pod, or of the Master's if there are no Workers."""
         found = self.worker if self.worker is not None else self.master
         return self.guess if found is None or not self.is_known else found
 
 
 def read_processes(manifest: Mapping[str, Any]) -> Processes:
-    """Return the processes of a PyTorchJob that validation has let pass."""
+    """Return the processes of a validated PyTorchJob."""
     spec = section(manifest, "spec")
     replicas = section(spec, "pytorchReplicaSpecs")
     pods = {kind: pod_count(replicas[kind]) for kind in _KINDS if isinstance(replicas.get(kind), dict)}
@@ -75,7 +74,7 @@ def read_processes(manifest: Mapping[str, Any]) -> Processes:
     remote = next((r for r in readings if r.is_remote), None)
     problems = [r.problem for r in readings if r.problem]
     if remote is not None:
-        # It starts the processes of all pods; what the others run is there to let it in.
+        # It starts the processes of all pods; the other pods run only a server for it, such as sshd.
         counts, problems = dict.fromkeys(counts, remote.count), [remote.problem] if remote.problem else []
     return Processes(
         master=counts.get("Master"),
@@ -89,7 +88,7 @@ def read_processes(manifest: Mapping[str, Any]) -> Processes:
 
 
 def stated(annotations: Mapping[str, str]) -> int | None:
-    """Return the processes of a pod that the annotation states; None without one, or where it is wrong."""
+    """Return the number of processes in the annotation; None without one, or if it is invalid."""
     text = str(annotations.get(PROCESSES, "")).strip()
     return int(text) if re.fullmatch(r"[0-9]{1,5}", text) and int(text) > 0 else None
 
@@ -122,14 +121,14 @@ def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> lis
     ):
         seen = "; ".join(map(str, found.evidence))
         rule = (
-            f"must be what the manifest runs, {found.replica} ({seen}); remove the annotation, or change that"
+            f"must be the number in the manifest, {found.replica} ({seen}); remove it, or change the manifest"
         )
         wrong.append(Mistake(PROCESSES, annotations[PROCESSES], rule, f'"{found.replica}"'))
     needing = next((key for key in _NEEDING if key in annotations), None)
     if needing is not None and PROCESSES not in annotations and not found.is_known:
         seen = "; ".join(map(str, found.evidence)) or "nothing"
         rule = (
-            "it needs the number of processes that a pod starts, which is in doubt:"
+            "it needs the number of processes of a pod, which is uncertain:"
             f" {found.problem} (found: {seen}); make them agree, set spec.nprocPerNode for torchrun, or state"
             f" the number in {PROCESSES}"
         )
@@ -137,7 +136,7 @@ def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> lis
     if _NEEDING[1] in annotations:
         for pin in found.pinned:
             rule = (
-                f"must follow each trial's workers, for {_NEEDING[1]} varies them: leave it out, or take the"
+                f"must follow each trial's workers, as {_NEEDING[1]} varies them: leave it out, or take the"
                 " operator's number"
             )
             wrong.append(Mistake(pin.where, pin.what, rule, _unpinned(pin.what)))

@@ -39,7 +39,7 @@ class PyTorchJobKind:
         """Return the known-good values of the job's own environment, by hyperparameter name."""
         values: dict[str, ParameterValue] = {}
         for _, template in reversed(list(replicas(manifest))):
-            # The Master's word counts over a Worker's, and of a name that stands there twice the last.
+            # The Master's value takes precedence over a Worker's, and a later entry over an earlier one.
             for entry in container(template).get("env") or ():
                 name, value = entry["name"], entry.get("value")
                 if name.startswith(keys.ENV_PREFIX) and isinstance(value, str):
@@ -59,11 +59,11 @@ class PyTorchJobKind:
         return policies.deadline(manifest)
 
     def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
-        """Return what must change about the job's processes for it to be tuned as its annotations ask."""
+        """Return the mistakes in the job's processes, given what its annotations require."""
         return processes.mistakes(manifest, annotations)
 
     def template(self, manifest: Mapping[str, Any]) -> object:
-        """Return the job's `spec`, whether suspended or not."""
+        """Return the job's `spec` without `suspend`."""
         spec = copy.deepcopy(section(manifest, "spec"))
         section(spec, "runPolicy").pop("suspend", None)
         return spec
@@ -77,13 +77,13 @@ class PyTorchJobKind:
         trial: str,
         queued: bool,
     ) -> dict[str, Any]:
-        """Return the `spec` of the trial of this name."""
+        """Return the `spec` of the trial with this name."""
         spec = copy.deepcopy(section(manifest, "spec"))
         _set_run_policy(spec, queued=queued)
         for kind, replica in replicas({"spec": spec}):
             # OnFailure, the default, would restart a diverged run for ever.
             replica["restartPolicy"] = "Never"
-            # A failed container's last lines then stand in its pod's status, which outlives the log.
+            # Then the pod's status has the last lines of a failed container, and outlives the log.
             container(replica)["terminationMessagePolicy"] = "FallbackToLogsOnError"
             _set_replica(kind, replica, suggestion, variables)
         policies.fix_replicas(spec)
@@ -98,7 +98,7 @@ class PyTorchJobKind:
         *,
         queued: bool,
     ) -> dict[str, Any]:
-        """Return the job's `spec` as the answer would have it: environment and workers."""
+        """Return the job's `spec` with the answer applied: environment and workers."""
         spec = copy.deepcopy(section(manifest, "spec"))
         for kind, replica in replicas({"spec": spec}):
             _set_replica(kind, replica, suggestion, variables)
@@ -107,7 +107,7 @@ class PyTorchJobKind:
         return spec
 
     def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what changes from the job's `spec` to the answered one.
+        """Return the merge patch from the job's `spec` to the answered one.
 
         A merge patch replaces lists as a whole, so it has the containers of each replica.
         """
@@ -162,7 +162,7 @@ def container(replica: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the merge patch (RFC 7386) that makes one object of another."""
+    """Return the merge patch (RFC 7386) that turns one object into another."""
     patch: dict[str, Any] = {key: None for key in before if key not in after}
     for key, value in after.items():
         earlier = before.get(key)
@@ -176,13 +176,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
 
 def _set_run_policy(spec: dict[str, Any], *, queued: bool) -> None:
     policy = dict(spec.get("runPolicy") or {})
-    # Both make the operator delete pods, and their logs with them, before we read the end. The deadline is
-    # ours, from the moment all pods run; a trial's retries are the search's.
+    # With both the operator would delete pods and their logs before the end is read. The tuner applies the
+    # deadline itself, from the moment that all pods run, and decides about retries.
     for key in ("activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
         policy.pop(key, None)
     policy["suspend"] = queued
-    # None, the default, leaves workers running, and holding their GPUs, when the Master ends. Where any
-    # worker may have rank 0, all pods are kept until its log is read: the trial is deleted right after.
+    # With the default, None, workers keep running on their GPUs after the Master has ended. If any worker may
+    # have rank 0, all pods are kept until its log is read; the trial is deleted right after.
     is_elastic = isinstance(spec.get("elasticPolicy"), dict)
     has_fixed_ranks = "Master" in section(spec, "pytorchReplicaSpecs") and not is_elastic
     policy["cleanPodPolicy"] = "Running" if has_fixed_ranks else "None"

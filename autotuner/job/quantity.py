@@ -21,12 +21,12 @@ def whole(quantity: object) -> int:
     """Return a quantity, rounded up as Kubernetes' `Quantity.Value()` does.
 
     Raises:
-        ValueError: If it is no quantity, or a negative one.
+        ValueError: If it is not a quantity, or is negative.
     """
     is_written = isinstance(quantity, int | float | str) and not isinstance(quantity, bool)
     match = _QUANTITY.fullmatch(str(quantity)) if is_written else None
     if match is None:
-        raise ValueError(f"{str(quantity)[:40]!r} is no quantity")
+        raise ValueError(f"{str(quantity)[:40]!r} is not a quantity")
     return math.ceil(Fraction(match[1]) * _factor(match[2] or ""))
 
 

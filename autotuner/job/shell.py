@@ -1,9 +1,9 @@
 """Split a shell script into its simple commands, without running any of them.
 
-A PyTorchJob often starts its launcher inside of a string: `bash -c "export N=8; torchrun --nproc-per-node=$N
-a.py"`. What is needed of a shell is little: quotes, continuation lines, comments, `;`, `&&`, variables and
-their defaults, arrays. Everything else stays in the words as it was written, so that a number that cannot be
-known is no number.
+A PyTorchJob often starts its launcher inside a string: `bash -c "export N=8; torchrun --nproc-per-node=$N
+a.py"`. Only a part of the syntax is needed: quotes, continuation lines, comments, `;`, `&&`, variables
+and their defaults, arrays. Everything else stays in the words as it was written, so that an unknown number is
+not taken for a number.
 
 Scripts are untrusted: the time is linear in their length, and so is what variables expand to.
 """
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_SCRIPT: Final = 1 << 18
-"""Characters that are read of a script, what its variables expand to included."""
+"""Maximum characters of a script, including the expansions of its variables."""
 MAX_VALUE: Final = 4096
-"""Characters of one variable; the value of a longer one counts as unknown."""
+"""Maximum characters of one variable; a longer value counts as unknown."""
 
 GPUS: Final = "\0gpus\0"
 """Stands for the number of GPUs of the pod, in `$(nvidia-smi -L | wc -l)` and the like."""
@@ -42,7 +42,7 @@ Variables = MutableMapping[str, str | None]
 class Command:
     """A simple command: its words after quotes and variables, assignments in front of it left out.
 
-    `is_background` says whether it ends with `&`: how often a loop starts it cannot be known.
+    `is_background` says whether it ends with `&`: then a loop may start any number of it.
     """
 
     words: tuple[str, ...]
@@ -50,11 +50,11 @@ class Command:
 
 
 class ScriptTooLong(ValueError):
-    """The script, or what its variables expand to, is too long to be read."""
+    """The script, or the expansion of its variables, is too long."""
 
 
 def commands(script: str, variables: Variables) -> list[Command]:
-    """Return the simple commands of a script in order; `variables` takes in what the script assigns.
+    """Return the simple commands of a script in order; its assignments are added to `variables`.
 
     Raises:
         ScriptTooLong: Past `MAX_SCRIPT` characters.
@@ -158,12 +158,12 @@ class _Reader:
     def _add(self, piece: str) -> None:
         self._left -= len(piece)
         if self._left < 0:
-            raise ScriptTooLong("what the script's variables expand to")
+            raise ScriptTooLong("the expansion of the script's variables")
         self._word = self._word or []
         self._word.append(piece)
 
     def _add_split(self, value: str) -> None:
-        """Add what a variable outside of quotes stands for: as many words as it has."""
+        """Add the value of a variable outside quotes, which may be several words."""
         if "$(" in value or not re.search(r"\s", value):
             self._add(value)
             return
@@ -200,7 +200,7 @@ class _Reader:
     # --- expansions --------------------------------------------------------------------------------------
 
     def _expansion(self) -> str:
-        """Read what begins with `$` or a backquote, and return what it stands for."""
+        """Read an expansion, which begins with `$` or a backquote, and return its value."""
         text, start = self._text, self._at
         if text[start] == "`":
             end = text.find("`", start + 1)
@@ -267,7 +267,7 @@ class _Reader:
         is_declared = bool(words) and words[0] in _DECLARING
         rest = words[1:] if is_declared else words
         while rest and (match := _ASSIGNMENT.fullmatch(rest[0])) is not None:
-            # In front of a command it holds for that command alone, which is the one that is asked about.
+            # An assignment in front of a command holds for that command only.
             self._assign(match[1], match[2])
             rest = rest[1:]
         self._is_conditional = operator in {"&&", "||"}
@@ -285,7 +285,7 @@ class _Reader:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Return where the bracket that opens here is closed, or the text's end."""
+    """Return the position of the closing bracket, or the end of the text."""
     pairs = {"(": ")", "{": "}"}
     opened, closed, depth = text[opening], pairs[text[opening]], 0
     for at in range(opening, min(len(text), opening + MAX_VALUE)):
@@ -299,7 +299,7 @@ def _closing(text: str, opening: int) -> int:
 
 
 def _substituted(inner: str) -> str:
-    """Return what `$(...)` stands for where that is known: a program's name, or the GPUs of the pod."""
+    """Return the value of `$(...)` if it is known: a program's name, or the GPUs of the pod."""
     match = _WHICH.fullmatch(inner)
     if match is not None:
         return match[1]

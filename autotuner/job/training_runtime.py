@@ -1,9 +1,9 @@
-"""Training runtimes: the template that a TrainJob refers to and that its pods are made from.
+"""Training runtimes: the templates of the pods of TrainJobs.
 
 A TrainJob names a ClusterTrainingRuntime or a TrainingRuntime of its namespace
 (https://www.kubeflow.org/docs/components/trainer/operator-guides/runtime/). The training container, the
-default number of nodes and what happens after a failure stand there, so a TrainJob can be validated only
-with its runtime at hand. On a laptop the runtime `torch-distributed` is built in.
+default number of nodes and the failure policy are in the runtime, so a TrainJob can be validated only
+together with it. On a laptop the runtime `torch-distributed` is built in.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ API_VERSION: Final = API_GROUP + "/v1alpha1"
 CLUSTER_KIND: Final = "ClusterTrainingRuntime"
 KINDS: Final = (CLUSTER_KIND, "TrainingRuntime")
 CONTAINER: Final = "node"
-"""The training container: Trainer overrides its image, command and environment by the TrainJob's."""
+"""The training container: the TrainJob overrides its image, command and environment."""
 _ANCESTOR: Final = API_GROUP + "/trainjob-ancestor-step"
 _POLICIES: Final = frozenset({"torch", "mpi", "jax", "xgboost", "flux"})
 _JOB_BACKOFF_LIMIT: Final = 6
-"""How often a Job makes failed pods again where it does not say."""
+"""Default number of times that a Job recreates failed pods."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeReference:
-    """Which runtime a TrainJob refers to."""
+    """A reference of a TrainJob to its runtime."""
 
     name: str
     kind: str = CLUSTER_KIND
@@ -46,11 +46,11 @@ class RuntimeReference:
 class TrainingRuntime:
     """A validated runtime, reduced to what a trial depends on.
 
-    `container` is the training container as the runtime has it, and `replicated_job` the name of the JobSet's
-    job that it is in. `nodes` is the number of nodes of a TrainJob that does not say. `is_torch` tells
-    whether Trainer sets torchrun's variables. `retries_failures` tells whether Kubernetes starts a failed
-    node again before the TrainJob fails: then one TrainJob may make several attempts. `manifest` is the
-    object as it was read, in plain values.
+    `container` is the training container of the runtime, and `replicated_job` the name of the JobSet's job
+    that has it. `nodes` is the default number of nodes of a TrainJob. `is_torch` says whether Trainer sets
+    torchrun's variables. `retries_failures` says whether Kubernetes restarts a failed node before the
+    TrainJob fails: then one TrainJob may make several attempts. `manifest` is the object as it was read, in
+    plain values.
     """
 
     reference: RuntimeReference
@@ -67,7 +67,7 @@ class TrainingRuntime:
         """Read a runtime, from a file or from the API server.
 
         Raises:
-            InvalidJob: If it is no runtime whose TrainJobs can be tuned.
+            InvalidJob: If its TrainJobs cannot be tuned.
         """
         if not isinstance(manifest, dict):
             raise InvalidJob([Mistake("runtime", "", "must be one object", f"kind: {CLUSTER_KIND}")])
@@ -84,9 +84,7 @@ class TrainingRuntime:
         policy = section(spec, "mlPolicy")
         others = sorted((_POLICIES & policy.keys()) - {"torch"})
         if others:
-            rule = (
-                "must be torch, or left out: the processes of other policies are not told from the manifest"
-            )
+            rule = "must be torch or left out: with other policies the manifest does not state the processes"
             raise InvalidJob([Mistake(f"{reference} mlPolicy", others[0], rule, "torch: {}")])
         nodes = policy.get("numNodes", 1)
         if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
@@ -120,7 +118,7 @@ def _training_job(reference: RuntimeReference, jobset: Mapping[str, Any]) -> dic
         labels = section(section(section(job, "template"), "metadata"), "labels")
         if labels.get(_ANCESTOR) == "trainer":
             return job
-    rule = f"must have one with the label {_ANCESTOR}: trainer, which the training runs in"
+    rule = f"must have one with the label {_ANCESTOR}: trainer, where the training runs"
     raise InvalidJob([Mistake(f"{reference} replicatedJobs", "", rule, f"{_ANCESTOR}: trainer")])
 
 
@@ -129,12 +127,12 @@ def _training_container(reference: RuntimeReference, pod: Mapping[str, Any]) -> 
     for container in containers if isinstance(containers, list) else ():
         if isinstance(container, dict) and container.get("name") == CONTAINER:
             return container
-    rule = f"must have a container named {CONTAINER}, which the training runs in"
+    rule = f"must have a container named {CONTAINER}, where the training runs"
     raise InvalidJob([Mistake(f"{reference} containers", "", rule, f"- name: {CONTAINER}")])
 
 
 def _retries(jobset: Mapping[str, Any], job: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
-    # Where the pods have no policy JobSet sets OnFailure: a container is started again in its pod.
+    # JobSet's default policy is OnFailure: a failed container is restarted in its pod.
     restarts = pod.get("restartPolicy", "OnFailure") != "Never"
     makes_again = _job(job).get("backoffLimit", _JOB_BACKOFF_LIMIT) != 0
     return restarts or makes_again or bool(section(jobset, "failurePolicy").get("maxRestarts"))
@@ -147,7 +145,7 @@ def _job(replicated: Mapping[str, Any]) -> dict[str, Any]:
 BUILT_IN: Final = {
     runtime.reference: runtime
     for runtime in [
-        # As released with Trainer 2.3, but without its image, for there are no images on a laptop.
+        # As released with Trainer 2.3, but without its image: there are no images on a laptop.
         TrainingRuntime.from_manifest(
             {
                 "apiVersion": API_VERSION,

@@ -1,8 +1,8 @@
 """TrainJob (trainer.kubeflow.org/v1alpha1): what it runs, its trials, and its pods without a cluster.
 
-A TrainJob is read together with the training runtime that it refers to. How Trainer makes pods of the two:
-pkg/runtime/framework/plugins/torch/torch.go. The spec is immutable but for `suspend` and `runtimePatches`, so
-an answer becomes a new TrainJob, or a patch for the file that the job comes from.
+A TrainJob is read together with the training runtime that it refers to. How Trainer makes pods from the two:
+pkg/runtime/framework/plugins/torch/torch.go. The spec is immutable except for `suspend` and `runtimePatches`,
+so an answer becomes a new TrainJob, or a patch for the file of the job.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class TrainJobKind:
     api_version = API_VERSION
     plural = "trainjobs"
     container = CONTAINER
-    # All of its spec that an answer changes is immutable.
+    # The fields that an answer changes are immutable.
     takes_answer = False
 
     @property
     def may_retry(self) -> bool:
-        """Whether Kubernetes starts a failed node again before the TrainJob fails."""
+        """Whether Kubernetes restarts a failed node before the TrainJob fails."""
         return self.runtime.retries_failures
 
     @property
@@ -54,7 +54,7 @@ class TrainJobKind:
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of `spec.trainer.env`, by hyperparameter name.
 
-        A value that only the runtime's container has counts too: Trainer merges both.
+        Values of the runtime's container count too, because Trainer merges both.
         """
         values: dict[str, ParameterValue] = {}
         for entry in variables(manifest, self.runtime):
@@ -64,7 +64,7 @@ class TrainJobKind:
         return values
 
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
-        """Return the processes that the job runs; its nodes are alike, so all of them count as workers."""
+        """Return the processes that the job runs. All nodes are alike, so they count as workers."""
         return Shape(
             masters=0,
             workers=nodes(manifest, self.runtime),
@@ -81,12 +81,12 @@ class TrainJobKind:
         return policies.deadline({"spec": {"runPolicy": manifest["spec"]}})
 
     def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
-        """Return nothing: Trainer counts the processes itself, from what `shape` reads."""
+        """Return no mistakes: Trainer computes the processes from the fields that `shape` reads."""
         del manifest, annotations
         return []
 
     def template(self, manifest: Mapping[str, Any]) -> object:
-        """Return the job's `spec`, whether suspended or not, and its runtime."""
+        """Return the job's `spec` without `suspend`, and its runtime."""
         spec = {key: value for key, value in manifest["spec"].items() if key != "suspend"}
         return [spec, self.runtime.fingerprint]
 
@@ -100,7 +100,7 @@ class TrainJobKind:
         queued: bool,
     ) -> dict[str, Any]:
         """Return the `spec` of a trial."""
-        del trial  # Trainer names the rendezvous by the job.
+        del trial  # Trainer names the rendezvous after the job.
         spec = self._with(manifest, suggestion, variables, queued=queued)
         # Its end would delete the pods, and their logs with them. The deadline of a trial is ours.
         spec.pop("activeDeadlineSeconds", None)
@@ -140,7 +140,7 @@ class TrainJobKind:
         kept = [entry for entry in trainer.get("env") or () if entry["name"] not in variables]
         # Ours come first: Kubernetes expands $(NAME) only from variables that are above.
         trainer["env"] = [{"name": name, "value": value} for name, value in sorted(variables.items())] + kept
-        # Given even where it is the runtime's, so that a trial says by itself how many pods it has.
+        # Written even if it is the runtime's default, so that a trial shows its number of pods.
         trainer["numNodes"] = suggestion.workers or nodes(manifest, self.runtime)
         # Kueue reads the object and writes it back, without what is empty, when it admits it. The API server
         # takes the difference for a change of an immutable field, so the job would never start.
@@ -193,9 +193,10 @@ def devices(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
 
 
 def variables(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> list[dict[str, Any]]:
-    """Return the environment of the training container, in the order in which Trainer writes it.
+    """Return the environment of the training container, in the order of Trainer.
 
-    The runtime's variables come first; the job's replace those of the same name where they are, and follow.
+    The runtime's variables come first. A variable of the job replaces one of the same name in place; the
+    others follow.
     """
     merged: dict[str, dict[str, Any]] = {}
     for container in (runtime.container, manifest["spec"]["trainer"]):
@@ -227,7 +228,7 @@ def _largest(resources: Mapping[str, Any], part: str, is_meant: Callable[[str], 
     found = [0]
     for name, amount in amounts.items() if isinstance(amounts, dict) else ():
         if is_meant(name):
-            with contextlib.suppress(ValueError):  # of a runtime, which only the API server has checked
+            with contextlib.suppress(ValueError):  # of a runtime, which is checked only by the API server
                 found.append(whole(amount))
     return max(found)
 
@@ -240,11 +241,11 @@ def pod_plans(
     Args:
         manifest: A TrainJob that `TrainJob.from_manifest` accepts, or a trial of one.
         runtime: The runtime that it refers to.
-        address: Where node 0 can be reached, for PET_MASTER_ADDR.
-        port: A free port there, one a trial, for PET_MASTER_PORT.
+        address: The address of node 0, for PET_MASTER_ADDR.
+        port: A free port of that address, a different one for each trial, for PET_MASTER_PORT.
 
     Raises:
-        InvalidJob: If they are more than a machine can stand in for.
+        InvalidJob: If there are too many for one machine.
     """
     count = nodes(manifest, runtime)
     if count > MAX_PODS:
@@ -262,7 +263,7 @@ def pod_plans(
     }
     shared = {
         "PET_NNODES": str(count),
-        # On a cluster `auto` may be there, which is as many as there are GPUs: here there may be others.
+        # On a cluster it may be `auto`, the number of GPUs, which may differ on this machine.
         "PET_NPROC_PER_NODE": str(processes_per_node(manifest, runtime)),
         "PET_MASTER_ADDR": address,
         "PET_MASTER_PORT": str(port),
@@ -280,8 +281,8 @@ def pod_plans(
     ]
 
 
-def _without_empty(value: Any) -> Any:  # noqa: ANN401 (what JSON holds has no better name)
-    """Return a value of JSON without members that are null or empty, as Go writes it."""
+def _without_empty(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    """Return a JSON value without null and empty members, as Go writes it."""
     if isinstance(value, list):
         return [_without_empty(held) for held in value]
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
 """Validate a TrainJob at the boundary.
 
-A file on a laptop has met no API server, so this checks what Trainer's schema and webhook check, and what we
-rely on besides. All mistakes are reported at once. What passes is a copy of plain values.
+No API server has checked a file on a laptop, so this checks what Trainer's schema and webhook check, and what
+the tuner relies on. All mistakes are reported at once. The result is a copy in plain values.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ KIND: Final = "TrainJob"
 RESERVED: Final = frozenset(
     {"PET_NNODES", "PET_NPROC_PER_NODE", "PET_NODE_RANK", "PET_MASTER_ADDR", "PET_MASTER_PORT"}
 )
-"""Variables that only Trainer may set; its webhook refuses a TrainJob that does."""
+"""Variables that only Trainer may set; its webhook refuses them in a TrainJob."""
 MAX_VARIABLES: Final = 64
-"""Entries of `trainer.env`; the schema allows 128, and a trial adds those of its suggestion."""
+"""Maximum entries of `trainer.env`: the schema allows 128, and a trial adds its own variables."""
 MAX_NODES: Final = 100_000
 MAX_PROCESSES_PER_NODE: Final = 10_000
 _MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
 
 
 def validate(manifest: object) -> Validated:
-    """Return a TrainJob with all mistakes that can be found without its runtime; it never raises."""
-    read = read_as(manifest, API_VERSION, KIND, f"must be that of a {KIND} of {API_VERSION}")
+    """Return a TrainJob with all mistakes that can be found without its runtime; never raises."""
+    read = read_as(manifest, API_VERSION, KIND, f"must be the kind {KIND} of {API_VERSION}")
     if read.mistakes:
         return read
     checked = read.manifest
@@ -43,13 +43,13 @@ def _warnings(checked: Mapping[str, Any]) -> Iterator[Mistake]:
     metadata, spec = checked["metadata"], checked["spec"]
     annotations = metadata.get("annotations") or {}
     if keys.TARGET in annotations:
-        # What a PyTorchJob has in its runPolicy a TrainJob has in its spec.
+        # A TrainJob has in its spec what a PyTorchJob has in its runPolicy.
         yield from would_run(metadata, spec.get("suspend"), annotations, "spec.suspend")
         yield from has_run(checked.get("status"))
 
 
 def runtime_reference(checked: Mapping[str, Any]) -> RuntimeReference:
-    """Return which runtime a validated TrainJob refers to."""
+    """Return the reference of a validated TrainJob to its runtime."""
     reference = checked["spec"]["runtimeRef"]
     return RuntimeReference(str(reference["name"]), str(reference.get("kind") or CLUSTER_KIND))
 
@@ -62,7 +62,7 @@ def _check_spec(spec: object, mistakes: list[Mistake]) -> None:
     if not isinstance(spec.get("suspend"), bool | None):
         mistakes.append(Mistake("spec.suspend", brief(spec["suspend"]), "must be true or false", "true"))
     if spec.get("managedBy") == _MULTIKUEUE:
-        rule = "must not be MultiKueue: pods and logs of trials would be in another cluster"
+        rule = "must not be MultiKueue: the pods and logs of trials would be in another cluster"
         mistakes.append(Mistake("spec.managedBy", _MULTIKUEUE, rule, f"{API_GROUP}/trainjob-controller"))
     patches = spec.get("runtimePatches") or []
     if not isinstance(patches, list) or not all(map(_is_patch, patches)):
@@ -115,12 +115,12 @@ def _check_trainer(trainer: Mapping[str, Any], mistakes: list[Mistake]) -> None:
 
 def _check_names(names: list[str], mistakes: list[Mistake]) -> None:
     for name in sorted(RESERVED.intersection(names)):
-        rule = "must be left out: Trainer sets it, and its webhook refuses the job"
+        rule = "must be left out: Trainer sets it, and its webhook refuses it in a job"
         mistakes.append(Mistake(f"spec.trainer.env {name}", name, rule, "numNodes: 2"))
     for name in sorted(
         {name for name in names if names.count(name) > 1} if len(names) <= MAX_VARIABLES else ()
     ):
-        rule = "must be there once: the schema refuses a name twice"
+        rule = "must not occur twice: the schema refuses it"
         mistakes.append(Mistake(f"spec.trainer.env {name}", name, rule, f"- name: {name}"))
     if len(names) > MAX_VARIABLES:
         rule = f"must have at most {MAX_VARIABLES} entries, to leave room for those of a trial"
@@ -139,7 +139,7 @@ def _check_resources(resources: object, mistakes: list[Mistake]) -> None:
     for part in ("requests", "limits"):
         amounts = resources.get(part) or {}
         if not isinstance(amounts, dict):
-            rule = "must be a mapping from resources to quantities"
+            rule = "must be a mapping of resource names to quantities"
             mistakes.append(Mistake(f"{where}.{part}", brief(amounts), rule, "{nvidia.com/gpu: 1}"))
             continue
         for name, amount in amounts.items():

@@ -1,4 +1,4 @@
-"""The trial that runs a suggestion, and the job of the answer: what they have in common over all kinds."""
+"""Create the trial of a suggestion and the job of an answer, from jobs of all kinds."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TUNED: Final = "-tuned"
 def trial_manifest(job: Job, suggestion: Suggestion, output: str | None = None) -> dict[str, Any]:
     """Return the object that runs a suggestion, of the kind of the job.
 
-    `output` is the folder of the trial's output; None: below the one that the job's environment names.
+    `output` is the folder of the trial's output; if None, it is below the folder in the job's environment.
 
-    What the cluster wrote into the job goes, as do our registration annotations (or the tuner would tune
-    its trials) and what Kueue injected. A trial with a queue label, the job's or that of the annotation
-    `queue`, stays suspended, for Kueue to admit it; any other is unsuspended.
+    The fields that the cluster and Kueue wrote into the job are removed, and so are the tuner's annotations:
+    otherwise the tuner would tune its trials. A trial with a queue label, the job's or that of the annotation
+    `queue`, stays suspended until Kueue admits it; any other is unsuspended.
     """
     name, labels = keys.trial_name(job.name, job.uid, suggestion.number), _labels(job)
     folder = _output(job, name) if output is None else output
@@ -60,7 +60,7 @@ def trial_manifest(job: Job, suggestion: Suggestion, output: str | None = None) 
 def trial_environment(suggestion: Suggestion, output: str = "") -> dict[str, str]:
     """Return the environment variables that carry a suggestion into its trial.
 
-    `output` is a folder of this trial alone; empty where the job has no place for output.
+    `output` is a folder for this trial only; empty if the job has no output folder.
     """
     environment = {
         keys.environment_name(name): environment_value(value) for name, value in suggestion.parameters.items()
@@ -78,9 +78,9 @@ def trial_environment(suggestion: Suggestion, output: str = "") -> dict[str, str
 
 
 def answered_spec(job: Job, suggestion: Suggestion, *, queued: bool = False) -> dict[str, Any]:
-    """Return the job's `spec` as the answer would have it: environment, workers, suspended if queued.
+    """Return the job's `spec` with the answer applied: environment, workers, suspended if queued.
 
-    `suggestion` is the confirmed one; its seed stays with its trial.
+    `suggestion` is the confirmed one; its seed is left out.
     """
     variables = trial_environment(suggestion)
     for name in (keys.ENV_SEED, keys.ENV_TRIAL):
@@ -91,9 +91,9 @@ def answered_spec(job: Job, suggestion: Suggestion, *, queued: bool = False) -> 
 def answered_job(job: Job, suggestion: Suggestion, name: str | None = None) -> dict[str, Any]:
     """Return a new job that trains with the answer; the registered one stays as it is.
 
-    Without a `name` it is `<job>-tuned`, cut to the length of a trial's name. With a queue label, the
-    job's or that of the annotation `queue`, it is suspended, for Kueue to admit it. It has no owner: the
-    answer outlives the registered job. Whose answer it is, and which, stands in annotations.
+    Its default name is `<job>-tuned`, cut to the length of a trial's name. With a queue label, the job's or
+    that of the annotation `queue`, it is suspended until Kueue admits it. It has no owner, because the answer
+    outlives the registered job. Its annotations name the registered job and the suggestion.
     """
     labels = _labels(job)
     return {
@@ -116,7 +116,7 @@ def answered_job(job: Job, suggestion: Suggestion, name: str | None = None) -> d
 def answer_patch(job: Job, suggestion: Suggestion) -> dict[str, Any]:
     """Return the answer as a patch for the registered job's file, as kustomize applies one.
 
-    To a custom resource kustomize applies a JSON merge patch, which replaces lists as a whole: the patch has
+    kustomize applies a JSON merge patch to a custom resource. It replaces lists as a whole, so the patch has
     all variables, not only those that change.
     """
     return {
@@ -128,12 +128,12 @@ def answer_patch(job: Job, suggestion: Suggestion) -> dict[str, Any]:
 
 
 def tuned_name(job: str) -> str:
-    """Return the name of the job that is made of an answer where none is asked for."""
+    """Return the default name of the job that runs an answer."""
     return job[: keys.MAX_TRIAL_NAME - len(_TUNED)].rstrip("-") + _TUNED
 
 
 def _output(job: Job, trial: str) -> str:
-    """Return the folder of a trial's output, below the one that the job's environment names; or nothing."""
+    """Return the folder of a trial's output, below the folder in the job's environment; empty without one."""
     return f"{job.output_directory.rstrip('/')}/{trial}" if job.output_directory else ""
 
 

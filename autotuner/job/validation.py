@@ -1,9 +1,9 @@
 """Validate a PyTorchJob at the boundary: what the cluster would refuse, and what the tuner relies on.
 
-A file on a laptop has met no API server, so this checks what the CustomResourceDefinition and the operator's
-webhook check (training-operator v1.9, pkg/webhooks/pytorch/pytorchjob_webhook.go). All findings are reported
-at once: mistakes, with which the job cannot be tuned or would not be created, and warnings, with which it can
-although something is not as its owner may think.
+No API server has checked a file on a laptop, so this checks what the CustomResourceDefinition and the
+operator's webhook check (training-operator v1.9, pkg/webhooks/pytorch/pytorchjob_webhook.go). All findings
+are reported at once: mistakes, because of which the job would not be created or cannot be tuned, and warnings
+about a job that can be tuned but may not do what its owner expects.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONTAINER: Final = "pytorch"
 REPLICAS: Final = ("Master", "Worker")
 
 _NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
-"""DNS-1035, as the training operator's webhook has it; on a laptop it names a folder."""
+"""DNS-1035, as in the training operator's webhook; on a laptop it names a folder."""
 _VARIABLE: Final = re.compile(r"[ -<>-~]+")
 """Printable ASCII without `=`."""
 _MANAGERS: Final = "kubeflow.org/training-operator"
@@ -36,12 +36,12 @@ _WHERE: Final = "spec.pytorchReplicaSpecs"
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """A PyTorchJob as plain values, and what was found about it.
+    """A PyTorchJob as plain values, with its mistakes and warnings.
 
     Args:
-        manifest: The job, safe to be relied on where there are no mistakes.
+        manifest: The job; valid if there are no mistakes.
         mistakes: What must change.
-        warnings: What its owner should know.
+        warnings: What may differ from what its owner expects.
     """
 
     manifest: Mapping[str, Any]
@@ -50,15 +50,13 @@ class Validated:
 
 
 def validate(manifest: object, *, needs_images: bool = True) -> Validated:
-    """Return a PyTorchJob with all mistakes and warnings; it never raises.
+    """Return a PyTorchJob with all mistakes and warnings; never raises.
 
     Args:
         manifest: A document as it was read.
-        needs_images: Whether it is to run on a cluster, where a container without an image is refused.
+        needs_images: Whether it will run on a cluster, which refuses a container without an image.
     """
-    read = read_as(
-        manifest, API_VERSION, KIND, f"must be that of a {KIND} of {API_VERSION}, or of a TrainJob"
-    )
+    read = read_as(manifest, API_VERSION, KIND, f"must be the kind {KIND} of {API_VERSION}, or TrainJob")
     if read.mistakes:
         return read
     checked = read.manifest
@@ -68,13 +66,11 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
     for field in unknown:
         value = brief(field.value)
         if field.nearest:
-            # The owner meant a field that would change what runs.
-            rule = f"there is no such field: the nearest is {field.nearest}"
+            # The intended field would change what runs.
+            rule = f"must be an existing field; the nearest is {field.nearest}"
             mistakes.append(Mistake(field.where, value, rule, f"{field.nearest}: {value}"))
         else:
-            rule = (
-                "there is no such field, and the API server drops it: remove it, or put it where it belongs"
-            )
+            rule = "must be removed or moved: there is no such field here, and the API server drops it"
             ignored.append(Mistake(field.where, value, rule, field.elsewhere or "metadata.annotations"))
     mistakes += check_metadata(checked.get("metadata"))
     mistakes += _spec(checked.get("spec"))
@@ -90,13 +86,13 @@ def validate(manifest: object, *, needs_images: bool = True) -> Validated:
 
 
 def read_as(manifest: object, api_version: str, kind: str, rule: str) -> Validated:
-    """Return a document as plain values, with mistakes by the rule where it is of another version or kind."""
+    """Return a document as plain values, with a mistake by the rule if its version or kind differs."""
     if not isinstance(manifest, dict):
         return Validated({}, (Mistake("file", brief(manifest), "must hold one object", f"kind: {kind}"),))
     try:
         checked: dict[str, Any] = plain(manifest)
     except ValueError as error:
-        return Validated({}, (Mistake("file", "", f"{error}; write plain YAML", f"kind: {kind}"),))
+        return Validated({}, (Mistake("file", "", f"{error}; must be plain YAML", f"kind: {kind}"),))
     wanted = {"apiVersion": api_version, "kind": kind}
     return Validated(
         checked,
@@ -121,14 +117,14 @@ def check_metadata(metadata: object) -> Iterator[Mistake]:
     name = metadata.get("name")
     if name is None and metadata.get("generateName"):
         rule = (
-            f"must be given: generateName {brief(metadata['generateName'])!r} makes another job each time,"
+            f"must be given: generateName {brief(metadata['generateName'])!r} creates a new job each time,"
             " and a study belongs to one"
         )
         yield Mistake(
             "metadata.name", "", rule, f"{brief(metadata['generateName']).rstrip('-') or 'resnet50'}"
         )
     elif not isinstance(name, str) or not _NAME.fullmatch(name):
-        rule = "must be at most 63 lower-case letters, digits and dashes, from a letter"
+        rule = "must be at most 63 lower-case letters, digits and dashes, starting with a letter"
         yield Mistake("metadata.name", brief(name), rule, "resnet50")
     for key in ("annotations", "labels"):
         given = metadata.get(key) or {}
@@ -138,7 +134,7 @@ def check_metadata(metadata: object) -> Iterator[Mistake]:
             continue
         for written, value in given.items():
             if not isinstance(value, str):
-                rule = f"must be a string, as all {key} of Kubernetes; put it in quotes"
+                rule = f"must be a string, like all {key} in Kubernetes; put it in quotes"
                 yield Mistake(written, brief(value), rule, f'"{brief(value)[:80]}"')
 
 
@@ -150,7 +146,7 @@ def _spec(spec: object) -> Iterator[Mistake]:
     for kind, replica in replicas.items():
         if kind not in REPLICAS:
             near = next((known for known in REPLICAS if known.lower() == kind.lower()), "Worker")
-            rule = f"the training operator knows only {' and '.join(REPLICAS)}; write one of them"
+            rule = f"must be {' or '.join(REPLICAS)}, the only replicas of the training operator"
             yield Mistake(_WHERE, kind, rule, near)
         else:
             yield from _replica(f"{_WHERE}.{kind}", kind, replica)
@@ -163,23 +159,23 @@ def _replica(where: str, kind: str, replica: object) -> Iterator[Mistake]:
     count = replica.get("replicas")
     is_whole = isinstance(count, int) and not isinstance(count, bool)
     if kind == "Master" and (not is_whole or count != 1):
-        rule = "must be 1 for a Master, and be given: the operator's webhook refuses the job otherwise"
+        rule = "must be 1 for a Master, and must be given; otherwise the operator's webhook refuses the job"
         yield Mistake(f"{where}.replicas", brief(count), rule, "replicas: 1")
     elif count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        rule = "must be a whole number of at least 1: the operator's webhook refuses the job otherwise"
+        rule = "must be a whole number of at least 1; otherwise the operator's webhook refuses the job"
         yield Mistake(f"{where}.replicas", brief(count), rule, "replicas: 1")
     containers = _containers(replica)
     container = next((c for c in containers if isinstance(c, dict) and c.get("name") == CONTAINER), None)
     if container is None or not all(isinstance(c, dict) for c in containers):
         names = ", ".join(brief(c.get("name")) for c in containers if isinstance(c, dict))
-        rule = f"each replica must have a container named {CONTAINER}, where the training runs"
+        rule = f"must have a container named {CONTAINER}, where the training runs"
         yield Mistake(f"{where}.template.spec.containers", names, rule, f"- name: {CONTAINER}")
         return
     yield from check_container(f"{where} container {CONTAINER}", container)
 
 
 def check_container(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Yield the mistakes of a training container: words, folder and environment."""
+    """Yield the mistakes of a training container: command, working directory and environment."""
     for key in ("command", "args"):
         value = container.get(key) or []
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
@@ -187,18 +183,18 @@ def check_container(where: str, container: Mapping[str, Any]) -> Iterator[Mistak
             yield Mistake(f"{where}.{key}", brief(value), rule, '["python", "train.py"]')
             continue
         if (katib := next((m for word in value if (m := _KATIB.search(word))), None)) is not None:
-            rule = "is a placeholder of Katib, which nothing fills in here: write the trial's own variable"
+            rule = "must not be a placeholder of Katib, which nothing replaces here: use the trial's variable"
             yield Mistake(f"{where}.{key}", katib[0], rule, f"$({keys.environment_name(katib[1])})")
     folder = container.get("workingDir")
     if folder is not None and not isinstance(folder, str):
         yield Mistake(f"{where}.workingDir", brief(folder), "must be a path", "/workspace")
     env = container.get("env") or []
     if not isinstance(env, list) or not all(map(_is_variable, env)):
-        rule = "must be a list of names, in ASCII and without =, and values"
+        rule = "must be a list of entries with a name, in ASCII without =, and a value"
         yield Mistake(f"{where}.env", brief(env), rule, '- {name: LR, value: "0.1"}')
         return
     for entry in env:
-        # Kubernetes takes `value:` with nothing behind it for an empty string.
+        # In Kubernetes, `value:` without a value is an empty string.
         value = entry.get("value")
         if value is not None and not isinstance(value, str):
             rule = "must be a string; put it in quotes"
@@ -210,19 +206,17 @@ def _policies(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict):
         if "Worker" not in spec["pytorchReplicaSpecs"]:
-            rule = "must stand beside a Worker: the operator's webhook refuses an elastic job without one"
+            rule = "must come with a Worker: the operator's webhook refuses an elastic job without one"
             yield Mistake("spec.elasticPolicy", brief(elastic), rule, "Worker: {replicas: 2, template: ...}")
         if elastic.get("nProcPerNode") is not None and spec.get("nprocPerNode") is not None:
             rule = (
-                "must not stand beside spec.nprocPerNode: the operator's webhook refuses both; keep that one"
+                "must not be given with spec.nprocPerNode: the operator's webhook refuses both; keep that one"
             )
             where, value = "spec.elasticPolicy.nProcPerNode", brief(elastic["nProcPerNode"])
             yield Mistake(where, value, rule, f'spec.nprocPerNode: "{value}"')
     manager = (spec.get("runPolicy") or {}).get("managedBy")
     if manager is not None and manager != _MANAGERS:
-        rule = (
-            "must be left to the training operator of this cluster: elsewhere there are no pods and no logs"
-        )
+        rule = "must be the training operator of this cluster: pods and logs would be in another cluster"
         yield Mistake("spec.runPolicy.managedBy", manager, rule, _MANAGERS)
 
 
@@ -231,12 +225,12 @@ def _images(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
         for container in _containers(replica):
             if not container.get("image"):
                 where = f"{_WHERE}.{kind} container {brief(container.get('name'))}.image"
-                rule = "must be given: the operator's webhook refuses a container without one"
+                rule = "must be given; otherwise the operator's webhook refuses the container"
                 yield Mistake(where, "", rule, "registry/resnet50:1")
 
 
 def _own_names(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Yield where the training names a pod of the job itself, which no trial has."""
+    """Yield the places that name a pod of the job: the pods of a trial have other names."""
     name = re.escape(manifest["metadata"]["name"])
     pod = re.compile(rf"(?<![-\w.]){name}-(?:master|worker)-\d+")
     for kind, replica in manifest["spec"]["pytorchReplicaSpecs"].items():
@@ -244,7 +238,7 @@ def _own_names(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
         for key in ("command", "args"):
             for word in container.get(key) or ():
                 if (match := pod.search(word)) is not None:
-                    rule = "must not name a pod of the job, for those of a trial have other names"
+                    rule = "must not name a pod of the job: the pods of a trial have other names"
                     where = f"{_WHERE}.{kind} container {CONTAINER}.{key}"
                     yield Mistake(where, match[0], rule, "$(MASTER_ADDR), which the operator sets")
 
@@ -264,5 +258,5 @@ def _is_variable(entry: object) -> bool:
 
 
 def brief(value: object) -> str:
-    """Return a value as an error shows it; nothing for None."""
+    """Return a value as an error shows it; an empty text for None."""
     return "" if value is None else str(value)

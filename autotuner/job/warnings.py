@@ -1,4 +1,4 @@
-"""Say what a job's owner should know before it is tuned: nothing here keeps a job from running."""
+"""Warnings about a valid job. None of them keeps the job from being tuned."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _POD_GROUPS: Final = (
     "pod-group.scheduling.sigs.k8s.io",
     "scheduling.k8s.io/group-name",
 )
-"""Labels and annotations of a pod that name a pod group which somebody else made."""
+"""Labels and annotations of a pod that name an existing pod group."""
 
 _CONTAINER: Final = "pytorch"
 _MAX_COMMAND: Final = 65_536
-"""Characters of a container's command line that are searched."""
+"""Maximum characters of a container's command line that are searched."""
 _RENDEZVOUS: Final = re.compile(
     r"(?<![\w-])--(?P<name>rdzv[_-]id|max[_-]restarts)(?:=|\s{1,8})[\"']?(?P<value>[^\s\"';|&]{1,200})"
 )
@@ -37,11 +37,11 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     elastic = spec.get("elasticPolicy")
     if isinstance(elastic, dict):
         if elastic.get("nProcPerNode") is not None:
-            rule = "is deprecated by the operator: spec.nprocPerNode takes its place"
+            rule = "is deprecated by the operator: use spec.nprocPerNode"
             value = str(elastic["nProcPerNode"])
             yield Mistake("spec.elasticPolicy.nProcPerNode", value, rule, f'spec.nprocPerNode: "{value}"')
         if elastic.get("metrics"):
-            rule = "does not count in trials: each runs with a fixed number of workers, without an autoscaler"
+            rule = "is ignored in trials: each runs with a fixed number of workers, without an autoscaler"
             yield Mistake("spec.elasticPolicy.metrics", "given", rule, "autotuner.dev/workers: 1..8")
     yield from _pod_groups(spec)
     yield from _rendezvous(spec)
@@ -50,36 +50,36 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
 def would_run(
     metadata: Mapping[str, Any], suspend: object, annotations: Mapping[str, str], where: str
 ) -> Iterator[Mistake]:
-    """Yield why a registered job would itself run; `suspend` is its field at `where`."""
+    """Yield the reasons why the registered job itself would run; `suspend` is its field at `where`."""
     queue = (metadata.get("labels") or {}).get(_KUEUE_QUEUE)
     if suspend is not True and queue is None:
-        rule = "must be true, or the operator runs the registered job itself beside its trials"
+        rule = "must be true; otherwise the operator runs the registered job in addition to its trials"
         shown = "" if suspend is None else str(suspend).lower()
         yield Mistake(where, shown, rule, "suspend: true")
     if queue is not None:
         rule = (
-            "lets Kueue run the registered job itself: remove the label, and name the queue of the trials in"
+            "lets Kueue run the registered job: remove the label, and name the queue of the trials in"
             f" {keys.QUEUE}; Kueue sets it by itself where the namespace has a LocalQueue named default"
         )
         yield Mistake(f"label {_KUEUE_QUEUE}", str(queue), rule, f"{keys.QUEUE}: {queue}")
     elif annotations.get(keys.QUEUE) == "default":
         rule = (
-            "names the LocalQueue that Kueue gives every job of the namespace, the registered one too, which"
-            " it would then run: give the queue another name"
+            "is the LocalQueue that Kueue assigns to every job of the namespace, and Kueue would then run the"
+            " registered job too: give the queue another name"
         )
         yield Mistake(keys.QUEUE, "default", rule, "team-a")
 
 
 def has_run(status: object) -> Iterator[Mistake]:
-    """Yield that a job has already run to its end."""
+    """Yield a warning about a job that has already finished."""
     conditions = status.get("conditions") if isinstance(status, dict) else None
     for condition in conditions if isinstance(conditions, list) else ():
         if not isinstance(condition, dict) or condition.get("status") != "True":
             continue
         if condition.get("type") in {"Succeeded", "Complete", "Failed"}:
             rule = (
-                "the job has already run to its end: it is tuned all the same, but cannot run again with the"
-                " answer; create it anew, suspended"
+                "the job has already finished: it can be tuned, but cannot run again with the answer;"
+                " to run the answer, delete the job and create it again with suspend: true"
             )
             yield Mistake("status", str(condition["type"]), rule, "suspend: true")
             return
@@ -95,14 +95,14 @@ def _pod_groups(spec: Mapping[str, Any]) -> Iterator[Mistake]:
                 if isinstance(held, dict) and key in held:
                     where = f"spec.pytorchReplicaSpecs.{kind}.template.metadata.{place}.{key}"
                     rule = (
-                        "puts the pods of all trials into one pod group with a fixed number of members: leave"
-                        " the group to the operator, which makes one a trial"
+                        "puts the pods of all trials into one pod group with a fixed number of members:"
+                        " remove it, and the operator creates a group for each trial"
                     )
                     yield Mistake(where, str(held[key]), rule, "runPolicy: {schedulingPolicy: {}}")
 
 
 def _rendezvous(spec: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Yield the options of torchrun that take the place of what each trial sets in PET_*."""
+    """Yield the options of torchrun that override the PET_* variables of each trial."""
     for kind, replica in spec["pytorchReplicaSpecs"].items():
         for container in replica["template"]["spec"]["containers"]:
             if container.get("name") != _CONTAINER:
@@ -114,8 +114,8 @@ def _rendezvous(spec: Mapping[str, Any]) -> Iterator[Mistake]:
                 if "restarts" in option["name"]:
                     if option["value"].isdecimal() and int(option["value"]) > 0:
                         rule = (
-                            "makes torchrun start a failed run over inside its trial, and overrides the 0"
-                            " that trials set: leave it out, for whether a trial is run again is decided here"
+                            "makes torchrun restart a failed run inside its trial, and overrides the 0"
+                            " that trials set: leave it out, because the tuner decides about retries"
                         )
                         yield Mistake(where, option["value"], rule, f"--{option['name']}=0")
                 elif "$" not in option["value"]:

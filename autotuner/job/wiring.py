@@ -1,10 +1,10 @@
-"""Warn where a job does not pass on what a trial sets, or where trials would share a place.
+"""Warn if a job does not pass on the variables of a trial, or if trials would share a path.
 
 A script that ignores AUTOTUNER_BATCH_SIZE trains the same batch in every trial, and a study of it
-"confirms" the largest batch that was asked for. So before the first trial the manifest is searched for
-references: `$(NAME)` in command, args and env, `$NAME` where a shell runs, and the script's own text where
-it is at hand. What cannot be seen from here (a configuration file, a script inside an image) is said once,
-never taken for proof.
+"confirms" the largest allowed batch. So before the first trial the manifest is searched for references:
+`$(NAME)` in command, args and env, `$NAME` in shell scripts, and the text of the training script if it is
+available. If the variables may be read elsewhere (in a configuration file, or a script inside an image), one
+warning says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autotuner.errors import Mistake
 from autotuner.job.lookup import mapping, sequence
 
 MAX_TEXT: Final = 65_536
-"""Characters of a command line, and of a script, that are read."""
+"""Maximum characters of a command line, and of a script."""
 
 
 _CONTAINER: Final = "pytorch"
@@ -33,9 +33,9 @@ _BATCH: Final = frozenset(
         "train_micro_batch_size_per_gpu", "max_tokens", "device_batch_size",
     }
 )  # fmt: skip
-"""What scripts call the batch size."""
+"""Names of the batch size in scripts."""
 _MICRO: Final = frozenset({"micro_batch_size", "train_micro_batch_size_per_gpu", "device_batch_size"})
-"""Part of a batch: it may be fixed where the global batch size is passed on."""
+"""Names of a part of the batch. It may be fixed if the global batch size is passed on."""
 _ALIASES: Final = (
     frozenset({"lr", "learning_rate", "base_lr", "blr", "max_lr", "peak_lr", "lr0"}),
     frozenset({"wd", "weight_decay"}),
@@ -70,9 +70,9 @@ _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 
 @dataclass(frozen=True, slots=True)
 class WiringWarning:
-    """One doubt about a manifest: where it stands, what stands there, the rule, and a remedy to copy.
+    """One warning about a manifest: the place, its text, the rule, and a remedy to copy.
 
-    `is_seen` is False where nothing is known to be wrong, and nothing to be right.
+    `is_seen` is False if the manifest does not show whether something is wrong.
     """
 
     where: str
@@ -83,7 +83,7 @@ class WiringWarning:
 
     @property
     def mistake(self) -> Mistake:
-        """The doubt in the form that all commands print."""
+        """The warning in the form that all commands print."""
         return Mistake(self.where, self.value, self.rule, self.remedy)
 
     def __str__(self) -> str:
@@ -92,12 +92,12 @@ class WiringWarning:
 
 
 _SHOWN: Final = 120
-"""Characters of a value that a message repeats."""
+"""Maximum characters of a value in a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One entry of command, args or env; `is_shell` says that a shell reads it."""
+    """One entry of command, args or env; `is_shell` says that it is a shell script."""
 
     where: str
     text: str
@@ -107,7 +107,7 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """A setting as a command line or the environment spells it; `value` is None for a flag without one."""
+    """An option of the command line, or a variable; `value` is None for a flag without a value."""
 
     where: str
     name: str
@@ -122,24 +122,24 @@ def wiring_warnings(
     script: str | None = None,
     read: Collection[str] | None = None,
 ) -> list[WiringWarning]:
-    """Return what makes it doubtful that a trial trains what it is asked to.
+    """Return the warnings about variables that may not reach the training, and about shared paths.
 
     Args:
-        manifest: A PyTorchJob or a TrainJob. What is not of its shape counts as absent.
-        names: The hyperparameters that are searched; the batch size is looked for in any case.
-        script: The text of the training script, where it can be read on this machine.
-        read: What runs have read through the SDK, by name; None where no run has said.
+        manifest: A PyTorchJob or a TrainJob. Parts of another type are ignored.
+        names: The hyperparameters of the search space; the batch size is always checked.
+        script: The text of the training script, if it can be read on this machine.
+        read: The names that runs have read through the SDK; None if no run has reported them.
     """
     text = None if script is None else script[:MAX_TEXT]
     searched = ["batch_size", *(name for name in names if name != "batch_size")]
-    # Once runs have said what they read through the SDK, its mention in the script proves nothing more.
+    # If runs have reported what they read through the SDK, its mention in the script is no evidence.
     reads = _names if read is not None else _reads
     known = {name for name in searched if text is not None and reads(text, name)} | set(read or ())
     if keys.parameter_name(keys.ENV_MICRO_BATCH_SIZE) in known:
         known.add("batch_size")
     unread = [name for name in searched if name not in known]
-    by_whom = " nor does the script read it" if text is not None else ""
-    by_whom = " nor has a run read it through autotuner.sdk" if read is not None else by_whom
+    by_whom = " and the script does not read it" if text is not None else ""
+    by_whom = " and no run has read it through autotuner.sdk" if read is not None else by_whom
     found: list[WiringWarning] = []
     for role, container in _containers(manifest):
         texts = list(_texts(role, container))
@@ -147,7 +147,7 @@ def wiring_warnings(
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
-    # A Worker usually repeats its Master word for word.
+    # A Worker usually has the same text as its Master.
     first: dict[tuple[str, str, str], WiringWarning] = {}
     for warning in found:
         first.setdefault((warning.value, warning.rule, warning.remedy), warning)
@@ -157,9 +157,9 @@ def wiring_warnings(
 def _unread(
     role: str, texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], by_whom: str
 ) -> Iterator[WiringWarning]:
-    """Warn of each name that nothing refers to, or once where none can be seen.
+    """Yield a warning for each name without a reference, or one warning if the text cannot be read.
 
-    `by_whom` says who else was asked and does not read them; empty where nobody could be.
+    `by_whom` says what else was checked and does not read them; empty if nothing was.
     """
     has_reference = False
     missing: list[str] = []
@@ -171,7 +171,7 @@ def _unread(
         bare = next((t for t in texts if not t.is_shell and _shell_reference(variable, t.text)), None)
         if bare is not None:
             has_reference = True
-            rule = f"no shell runs here and Kubernetes expands $(NAME) alone: write $({variable})"
+            rule = f"no shell runs here, and Kubernetes expands only $(NAME): write $({variable})"
             yield WiringWarning(bare.where, bare.text, rule, _expanded(bare.text, variable))
         else:
             missing.append(name)
@@ -182,24 +182,22 @@ def _unread(
         config = next((o for o in options if o.name in _CONFIG_FLAGS or _CONFIGS.search(o.value or "")), None)
         what = f"the file {config.value or config.written}" if config is not None else "the script"
         rule = (
-            f"nothing in command, args or env refers to {variables}, and whether {what} reads them cannot"
-            " be seen from here: pass them on, or check that it does"
+            f"nothing in command, args or env refers to {variables}, and the manifest does not show whether"
+            f" {what} reads them: pass them on, or check that it does"
         )
         where = config.where if config else role
         yield WiringWarning(where, _written(texts), rule, _example("batch_size"), is_seen=False)
         return
     for name in missing:
         variable = keys.environment_name(name)
-        rule = (
-            f"{variable} is referenced nowhere in command, args or env{by_whom and ',' + by_whom}: pass it on"
-        )
+        rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}: pass it on"
         yield WiringWarning(role, _written(texts), rule, _example(name))
 
 
 def _fixed(
     texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str]
 ) -> Iterator[WiringWarning]:
-    """Warn of literal values of what a trial sets."""
+    """Yield a warning for each fixed value of a variable that a trial sets."""
     for name in ("batch_size", *(name for name in names if name != "batch_size")):
         spellings = _spellings(name)
         mine = [option for option in options if option.name in spellings]
@@ -208,18 +206,18 @@ def _fixed(
             if not _is_literal(option.value):
                 continue
             if option.name not in passed and passed and (name != "batch_size" or option.name in _MICRO):
-                # `--lr0` beside `--lr=$(...)` may be another thing; a micro-batch beside the global batch is.
+                # With `--lr=$(...)`, `--lr0` may be another option; with the global batch, a micro-batch is.
                 continue
             if option.form == "env" and _is_referenced(name, texts):
                 continue
-            beside = ", beside a reference to the variable" if _is_referenced(name, texts) else ""
+            beside = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
             variable = keys.environment_name(name)
-            rule = f"a fixed value is trained whatever {variable} says{beside}: pass on the variable"
+            rule = f"a fixed value ignores {variable}{beside}: pass on the variable"
             yield WiringWarning(option.where, option.written, rule, _replaced(option, variable))
 
 
 def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
-    """Warn of places that all trials write to, and of resuming from what another trial wrote."""
+    """Yield a warning for each path that all trials write to, and for resuming another trial's run."""
     for option in options:
         if option.value is None:
             value = ""
@@ -228,7 +226,7 @@ def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Itera
         if any(name in value for name in _OWN):
             continue
         is_off = option.value is not None and value.lower() in _OFF
-        # What a variable from elsewhere holds cannot be seen.
+        # The value of a variable with `valueFrom` is unknown.
         is_unseen = _REFERENCE.match(value) is not None
         is_place = "/" in value or option.name.endswith(("dir", "path", "folder"))
         if option.name in _RESUMES and not is_off and not is_unseen:
@@ -238,11 +236,13 @@ def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Itera
             )
             yield WiringWarning(option.where, option.written, rule, _replaced(option, keys.ENV_OUTPUT_DIR))
         elif option.name in _PLACES and option.value and is_place and not is_off and not is_unseen:
-            rule = "trials share this place, overwrite each other and may resume from it: give each its own"
+            rule = (
+                "trials share this path, overwrite each other and may resume from it: use one path per trial"
+            )
             yield WiringWarning(option.where, option.written, rule, _replaced(option, keys.ENV_OUTPUT_DIR))
 
 
-# --- what stands in a manifest -------------------------------------------------------------------------
+# --- the texts of a manifest ---------------------------------------------------------------------------
 
 
 def _containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -265,7 +265,7 @@ def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
     is_after_shell = is_script = False
     for where, word in words:
         yield _Text(where, word, is_shell=is_script and word != "--")
-        # `sh -c SCRIPT` and `bash -lc SCRIPT`: the word after the flag is read by the shell.
+        # `sh -c SCRIPT` and `bash -lc SCRIPT`: the word after the flag is a script.
         if is_script and word == "--":
             continue
         is_script = is_after_shell and re.fullmatch(r"-[a-z]{0,8}c", word) is not None
@@ -278,7 +278,7 @@ def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
 
 
 def _options(texts: Sequence[_Text]) -> Iterator[_Option]:
-    """Yield the settings that the command line and the environment spell."""
+    """Yield the options of the command line and the variables of the environment."""
     yield from _parsed([(text.where, text.text) for text in texts if not text.variable and not text.is_shell])
     for text in texts:
         if text.is_shell:
@@ -336,7 +336,7 @@ def _is_referenced(name: str, texts: Sequence[_Text]) -> bool:
 
 
 def _mentions(variable: str, shell: str) -> bool:
-    """Return whether a shell string names a variable: `$NAME`, or a program of its own that reads it."""
+    """Return whether a shell script names a variable: as `$NAME`, or in a program inside it."""
     return re.search(rf"(?<!\w){variable}(?!\w)", shell) is not None
 
 
@@ -353,15 +353,15 @@ def _refers(value: str | None, name: str) -> bool:
 
 
 def _reads(script: str, name: str) -> bool:
-    """Return whether a script reads a variable, by its name or through the SDK, as far as its text tells."""
-    # Our callbacks apply what their framework has.
+    """Return whether the text of a script reads a variable, by its name or through the SDK."""
+    # The callbacks apply the options of their framework.
     if _names(script, name) or _CALLBACKS.search(script):
         return True
     return "hyperparameters" in script and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", script) is not None
 
 
 def _names(script: str, name: str) -> bool:
-    """Return whether a script names a variable; one that it puts together (f"AUTOTUNER_{x}") may be any."""
+    """Return whether a script names a variable; a composed name (f"AUTOTUNER_{x}") may be any."""
     if any(_mentions(variable, script) for variable in _variables(name)):
         return True
     return re.search(rf"{keys.ENV_PREFIX}(?:\{{|[\"']\s*\+|%s)", script) is not None

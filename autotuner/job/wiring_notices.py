@@ -1,4 +1,4 @@
-"""Say in a study's status what its job's manifest does not pass on, as long as no run has shown more."""
+"""Warn in the status of variables that the manifest does not pass on, until runs show their effect."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from autotuner.trial import Purpose, Trial
 def wiring_notices(
     job: Job, spec: TuningSpec, trials: Sequence[Trial] = (), script: str | None = None
 ) -> list[WiringWarning]:
-    """Return the doubts about a job that its trials leave.
+    """Return the warnings about a job's wiring that its trials have not answered.
 
-    What cannot be seen in the manifest is said until a run of another setting than the job's own has measured
-    something: from then on the curves show whether settings have an effect.
+    A warning about something that the manifest does not show is dropped once a run at another setting than
+    the job's own has measured something: then the curves show whether settings have an effect.
     """
     ended = [trial for trial in trials if not trial.is_running and trial.variables is not None]
     read = {name for trial in ended for name in trial.variables or ()} if ended else None

@@ -1,11 +1,10 @@
 """Bound the batch by the data set, as runs report it.
 
-A batch that holds the whole data set takes one optimizer step an epoch, or none where the incomplete batch
-is dropped. Such a run may meet the target by an evaluation of weights that were hardly trained, and more
-processes could not share it: it does not count, and no batch larger than half of it is tried. That is half of
-the data set at most where incomplete batches are dropped; where the batch was larger than the data set, the
-next run says so, and the limit is halved again. Runs say it through `autotuner.sdk.report`: `steps_per_epoch`
-(of the optimizer) and `samples_per_epoch` (of all processes).
+If a batch holds the whole data set, an epoch has one optimizer step, or none if incomplete batches are
+dropped. Such a run may meet the target although its weights were hardly trained, and more processes would not
+make it faster. So it does not count, and no batch above half of its size is tried. If that is still larger
+than the data set, the next run reports it, and the limit is halved again. Runs report it through
+`autotuner.sdk.report`: `steps_per_epoch` (of the optimizer) and `samples_per_epoch` (of all processes).
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from autotuner.study.finding import Finding, Reason
 from autotuner.trial import Trial
 
 FEWEST_STEPS: Final = 2
-"""Optimizer steps of an epoch below which a batch is not confirmed."""
+"""Minimum number of optimizer steps of an epoch; a larger batch is not confirmed."""
 _STEPS, _SAMPLES = "steps_per_epoch", "samples_per_epoch"
 _SLACK: Final = 1.5
-"""Samples of an epoch by its steps, over those reported, beyond which the report is of one process alone."""
+"""Ratio of the samples implied by the steps to the reported ones above which the report is of one process."""
 
 
 def batches_larger_than_data(trials: Iterable[Trial], spec: TuningSpec) -> list[Finding]:
     """Return the trials whose batch holds the whole data set.
 
-    The job's own batch size, and smaller ones, are its owner's affair.
+    The job's own batch size and smaller ones are never among them.
     """
     found: list[Finding] = []
     for trial in sorted(trials, key=lambda t: t.number):
@@ -43,7 +42,7 @@ def batches_larger_than_data(trials: Iterable[Trial], spec: TuningSpec) -> list[
 
 
 def largest_batch(trials: Sequence[Trial], spec: TuningSpec) -> int | None:
-    """Return the largest batch that the data set fills, as far as runs have told; None where none has.
+    """Return the largest batch size for the reported data set; None if no run has reported it.
 
     A report of samples that contradicts the steps of the same run counts samples of one process.
     """

@@ -12,7 +12,7 @@ from autotuner.study.formats.reading import Metric, Reading
 from autotuner.study.formats.text import Finder
 
 MAX_SHOWN: Final = 200
-"""Characters of a line that a message shows."""
+"""Maximum characters of a line in a message."""
 _VALUE: Final = r"(?P<value>[-+.\deE]+)"
 _MAX_PATTERN: Final = 200
 
@@ -44,7 +44,7 @@ def doubt(metric: Metric, reason: str, *readings: Reading, target: str = "") -> 
     if not remedies:
         remedies.append(
             _annotation("metric-pattern", re.escape(metric.name) + r"\D{1,20}" + _VALUE)
-            + ", changed so that it matches the lines that are meant"
+            + ", changed so that it matches the right lines"
         )
     return Doubt(reason, tuple((bounded(r.line), r.value) for r in readings), tuple(remedies))
 
@@ -62,7 +62,7 @@ def pattern_for(metric: Metric, line: str, value: float) -> str | None:
     if number is None:
         return None
     pattern = lead + _generalised(shown[: number.start()]) + _VALUE
-    if value != found.value:  # the average, in parentheses behind the value
+    if value != found.value:  # the average, in parentheses after the value
         pattern = lead + _generalised(shown[: number.start()]) + r"[-+.\deE]+%?\s*\(\s*" + _VALUE
     if len(pattern) > _MAX_PATTERN or not _reads(pattern, line):
         return None

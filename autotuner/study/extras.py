@@ -1,7 +1,7 @@
-"""What a log says besides the metric: throughput and noise scale, and what only the SDK's own lines may say.
+"""Read other values than the metric from a log: throughput, noise scale, and the records of the SDK.
 
-A configuration that is printed has a `batch_size` as well, which need not be the one that is trained. So the
-trained batch size, and which variables were read, count only where `autotuner.sdk` has written them.
+A printed configuration may have a `batch_size` that is not the trained one. So the trained batch size, and
+the names of the variables that were read, count only in records of `autotuner.sdk`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from autotuner.study.formats.line import NUMBER
 from autotuner.study.formats.records import value_of
 
 NAMES: Final = ("noise_scale", "samples_per_second")
-"""What any line may carry."""
+"""Names that any line may have."""
 SDK_NAMES: Final = ("batch_size", "samples_per_epoch", "steps_per_epoch", "steps_per_second")
-"""What `autotuner.sdk.report` alone may carry: it counts as said of the training itself."""
+"""Names that count only in records of `autotuner.sdk.report`."""
 MAX_VARIABLES: Final = 100
 _MAX_NAME: Final = 64
 _LARGEST: Final = 1e15
@@ -28,10 +28,10 @@ _FORMAT: Final = 1
 
 
 class Extras:
-    """Collects what a log says besides the metric, line by line.
+    """Collects other values than the metric, line by line.
 
     `values` holds the last value of each name. `variables` are the hyperparameters that the script has read
-    through the SDK; None where it has not said.
+    through the SDK; None if it has not reported them.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Extras:
         self.variables: tuple[str, ...] | None = None
 
     def note(self, text: str) -> bool:
-        """Take a line; return whether it says nothing of a metric, being the SDK's list of variables."""
+        """Process a line; return whether it is the SDK's list of variables, which has no metric."""
         entry = _sdk_entry(text)
         if "reads" in entry:
             self._read(entry["reads"])
@@ -66,7 +66,7 @@ class Extras:
 
 
 def _sdk_entry(text: str) -> Mapping[str, Any]:
-    """Return the SDK's record on a line; empty where there is none of the format that is known."""
+    """Return the SDK's record on a line; empty if there is none of a known format."""
     start = text.find(_SDK)
     if start < 0:
         return {}

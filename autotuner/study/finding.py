@@ -1,4 +1,4 @@
-"""Hold what is found out about runs that did not train what they were asked to."""
+"""Findings about runs that did not train what they were asked to."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from typing import Final
 from autotuner.trial import Trial
 
 FEWEST_VALUES: Final = 3
-"""Different values of a curve that are a curve."""
+"""Number of different values from which on a run counts as a curve."""
 FEWEST_SINGLE: Final = 4
-"""Settings that must agree where a run has but one or two values; the baseline, which learns, is one."""
+"""Number of settings that must agree if a run has only one or two values; the baseline is one of them."""
 
 Point = tuple[float, float]
 Member = tuple[Trial, tuple[Point, ...]]
 
 
 class Reason(StrEnum):
-    """What a finding says of the runs that it names."""
+    """The kind of a finding."""
 
     NOT_WIRED = "NotWired"
-    """Settings have no effect: no answer of this study can be true."""
+    """Settings have no effect, so no answer of this study can be true."""
     SEED_NOT_USED = "SeedNotUsed"
-    """Seeds have no effect: confirmations are one run, repeated."""
+    """Seeds have no effect, so confirmations repeat one run."""
     RESUMED = "Resumed"
-    """A run continues another's training: it does not count."""
+    """A run continues another's training, so it does not count."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
-    """What is reported does not follow the batch size."""
+    """Reported values do not follow the batch size."""
     LARGER_THAN_DATA = "LargerThanData"
-    """A batch holds the whole data set: a run of it does not count."""
+    """A batch holds the whole data set, so its run does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A doubt about runs: the reason, the numbers of the trials, words for the user.
+    """A finding about runs: the reason, the numbers of the trials, and a message for the user.
 
-    `names` are the settings without effect. `continues` is the trial that a resumed run goes on with.
+    `names` are the settings without effect. `continues` is the trial that a resumed run continues.
     """
 
     reason: Reason
@@ -48,6 +48,6 @@ class Finding:
 
 
 def points_of(trial: Trial) -> tuple[Point, ...]:
-    """Return the finite measurements in order of step, the last word on each step."""
+    """Return the finite measurements in order of step, the last value of each step."""
     values = {m.step: m.value for m in trial.measurements if math.isfinite(m.step) and m.is_finite}
     return tuple(sorted(values.items()))

@@ -21,22 +21,22 @@ from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
 TOLD: Final = 1.3
-"""Times another batch size from which on a run tells whether its length goes by it."""
+"""Ratio of batch sizes from which on a run shows whether its length depends on the batch size."""
 CLOSE: Final = 0.15
-"""How near to what is expected the distance of reports must be: epochs of whole batches are rounded."""
+"""Tolerance for the distance of reports, because epochs of whole batches are rounded."""
 MOST_EPOCHS: Final = 1000
-"""Runs of more reports than this, a step apart, count no epochs."""
+"""Maximum number of epochs: runs with more reports, one step apart, do not count epochs."""
 RAN_OUT: Final = frozenset({Outcome.MISSED, Outcome.HOPELESS, Outcome.DIVERGED})
 """Outcomes with which a run that has not met the target counts as a miss."""
 
 
 class Unit(StrEnum):
-    """What a run counts as its steps."""
+    """The unit of a run's steps."""
 
     EPOCH = "epoch"
-    """Or anything else of which a run has as many at any batch size."""
+    """Or anything else whose number does not depend on the batch size."""
     OPTIMIZER_STEP = "optimizer step"
-    """Of which a run has the fewer, the larger its batch."""
+    """Its number decreases as the batch grows."""
     UNKNOWN = "unknown"
 
 
@@ -119,11 +119,11 @@ class History:
 
     @cached_property
     def unit(self) -> Unit:
-        """What a step of the script is, as far as the runs at other batch sizes have shown it.
+        """The unit of the script's steps, as shown by runs at other batch sizes.
 
-        With optimizer steps a run of as many epochs is shorter, the larger the batch. A script that reports
-        steps 1, 2, 3 is believed to count epochs until a whole run shows otherwise. One whose first reports
-        lie half as far apart at twice the batch reports once an epoch, in optimizer steps.
+        In optimizer steps, a run of the same epochs is shorter with a larger batch. A script that reports
+        steps 1, 2, 3 is assumed to count epochs until a whole run shows otherwise. If the first reports are
+        half as far apart at twice the batch, the script reports once per epoch, in optimizer steps.
         """
         return _unit(self)
 
@@ -166,7 +166,7 @@ class History:
         return not trial.doubt and curve(trial).meets(self.spec.target)
 
     def has_missed(self, trial: Trial) -> bool:
-        """Return whether the trial, run as far as it would go, did not meet today's target."""
+        """Return whether the trial ended, or was stopped as a miss, without meeting the current target."""
         return (trial.outcome in RAN_OUT or is_complete(trial)) and not self.has_reached(trial)
 
 
@@ -199,25 +199,25 @@ def _unit(history: History) -> Unit:
     if length is None:
         return Unit.UNKNOWN
     for trial in others:
-        # A run that was still going when it was stopped has shown no end.
+        # A run that was stopped has not shown its own end.
         if trial.outcome is Outcome.MISSED and is_complete(trial) and len(curve(trial)):
             ratio = math.log(curve(trial).last_step / length) / math.log(usual / trial.suggestion.batch_size)
             return Unit.OPTIMIZER_STEP if ratio > 0.5 else Unit.EPOCH  # noqa: PLR2004 (the nearer of 0 and 1)
     unchanged = [t for t in history.trials if t.suggestion.purpose is Purpose.BASELINE]
     gaps = [gap for t in unchanged if (gap := _gap(curve(t))) is not None]
     if not gaps:
-        return Unit.EPOCH  # one report a run: nothing is decided by its progress
+        return Unit.EPOCH  # one report per run: its progress decides nothing
     if gaps[0] == 1 and length <= MOST_EPOCHS:
         return Unit.EPOCH
     for trial in others:
         gap = _gap(curve(trial))
         if gap is not None and abs(gap * trial.suggestion.batch_size / (gaps[0] * usual) - 1) < CLOSE:
-            return Unit.OPTIMIZER_STEP  # it reports once an epoch, in steps
+            return Unit.OPTIMIZER_STEP  # it reports once per epoch, in optimizer steps
     return Unit.UNKNOWN
 
 
 def _gap(seen: Curve) -> float | None:
-    """Return how many steps lie between a run's first two reports."""
+    """Return the number of steps between a run's first two reports."""
     return float(seen.steps[1] - seen.steps[0]) if len(seen) > 1 else None
 
 

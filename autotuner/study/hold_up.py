@@ -1,4 +1,4 @@
-"""Say what keeps a trial from starting: a stable reason, and the cluster's own words."""
+"""What keeps a trial from starting: a stable reason, and the cluster's own message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class HoldUpReason(StrEnum):
-    """Why a trial has not started, as metrics and Events name it; the first applies where several do."""
+    """Why a trial has not started, as in metrics and Events; if several apply, the first counts."""
 
     NO_POD = "NoPod"
     """Pods were not created: a quota, an admission webhook, a gang scheduler whose queue is full."""
@@ -18,7 +18,7 @@ class HoldUpReason(StrEnum):
     GANG = "Gang"
     """A gang scheduler waits for room for all of the trial's pods."""
     STARTING = "Starting"
-    """A container is being created for long, mostly for a volume that is not mounted."""
+    """A container is being created for a long time, usually because a volume is not mounted."""
     INITIALIZING = "Initializing"
     """An init container has not ended."""
     QUEUED = "Queued"
@@ -27,9 +27,9 @@ class HoldUpReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HoldUp:
-    """What holds a trial up.
+    """A reason why a trial does not start.
 
-    `trial` is its number, `message` what the cluster says of it.
+    `trial` is its number, `message` the cluster's message.
     """
 
     trial: int
@@ -38,7 +38,7 @@ class HoldUp:
 
     @property
     def subject(self) -> str:
-        """What the sentence begins with, the same for as long as the hold-up lasts."""
+        """The beginning of the message, which does not change while the hold-up lasts."""
         return f"trial {self.trial} is held up ({self.reason}): "
 
     def __str__(self) -> str:

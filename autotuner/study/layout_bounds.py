@@ -84,11 +84,11 @@ def bounds_of(spec: TuningSpec) -> Bounds:
 def within_reach(spec: TuningSpec, most: int | None = None) -> TuningSpec:
     """Return the spec with its batch sizes from the smallest to the largest that a trial can have.
 
-    `most` is the largest batch that the data set fills, where runs have told it.
+    `most` is the largest batch size for the data set, if runs have reported it.
 
-    Of 256..32768 the largest may have no layout, and a search that waits for it would not end. So whatever
-    is decided is decided by this spec: where the search ends, and which answer is the largest allowed. The
-    job's own batch size stays within. A spec without any layout is returned as it is: `bounds` tells.
+    The largest batch size of a range such as 256..32768 may have no layout, and a search that waits for it
+    would not end. So all decisions use this spec: the end of the search, and the largest possible answer. It
+    contains the job's own batch size. A spec without any layout is returned unchanged, and `bounds` raises.
     """
     if most is not None and most < spec.batch_size.maximum:
         most = max(most, spec.baseline_batch_size)
@@ -145,7 +145,7 @@ def laid_out(suggestion: Suggestion, spec: TuningSpec, found: Layout | None) -> 
 
 
 def can_shrink(history: History, trial: Trial) -> bool:
-    """Return whether a smaller micro-batch than the trial's is left for its batch size."""
+    """Return whether a smaller micro-batch than the trial's is possible for its batch size."""
     micro = history.spec.micro_batch_size
     if micro is None:
         return False

@@ -143,7 +143,7 @@ def _flag(value: object) -> bool | None:
 
 def _names(value: object) -> tuple[str, ...] | None:
     if value is not None and not isinstance(value, list):
-        raise TypeError(f"{str(value)[:40]!r} is no list of names")
+        raise TypeError(f"{str(value)[:40]!r} is not a list of names")
     return None if value is None else tuple(map(str, value))
 
 

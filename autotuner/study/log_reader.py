@@ -135,12 +135,12 @@ class LogReader:
 
     @property
     def extras(self) -> dict[str, float]:
-        """The last value of each other thing that the log says; see `autotuner.study.extras`."""
+        """The last value of each other name in the log; see `autotuner.study.extras`."""
         return dict(self._extras.values)
 
     @property
     def variables(self) -> tuple[str, ...] | None:
-        """The hyperparameters that the script has read through the SDK; None where it has not said."""
+        """The hyperparameters that the script has read through the SDK; None if it has not reported them."""
         return self._extras.variables
 
     @property

@@ -1,4 +1,4 @@
-"""Classify how a trial ended, and whose fault it was.
+"""Classify the end of a trial, and its cause.
 
 A backend describes the end as an `Ending`; `classify` returns the outcome and a message for the user. Out of
 memory is not a failure, because it says something about the micro-batch; a disruption by the cluster is not a

@@ -105,7 +105,7 @@ def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
 def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
     """Yield groups of runs of which each is identical to the longest as far as it goes, that one first."""
     left = [(trial, points) for trial in trials if (points := points_of(trial))]
-    # One run of a setting and seed is enough: a retry of a lost trial repeats it by right.
+    # One run of a setting and seed is enough: a retry of a lost trial repeats it.
     seen: dict[tuple[SettingKey, int], Member] = {}
     for trial, points in left:
         key = (_setting(trial), trial.suggestion.seed)
@@ -239,7 +239,7 @@ def _seed_not_used(group: Sequence[Member]) -> Finding:
     return Finding(Reason.SEED_NOT_USED, numbers, message, ("seed",))
 
 
-# --- what is reported beside the metric ----------------------------------------------------------------
+# --- reported values other than the metric -------------------------------------------------------------
 
 
 def _reported_doubt(trial: Trial) -> Finding | None:

@@ -168,7 +168,7 @@ def test_a_strangers_job_under_a_trials_name_is_left_alone_and_told(admin, names
     job.annotate(paused=None)
 
     with running(new_controller()):
-        eventually(lambda: "is no trial of digits" in job.status.get("message", ""))
+        eventually(lambda: "is not a trial of digits" in job.status.get("message", ""))
         assert custom.get_namespaced_custom_object(*API, namespace, PLURAL, name)
         custom.delete_namespaced_custom_object(*API, namespace, PLURAL, name)
         eventually(job.is_in("Done"))

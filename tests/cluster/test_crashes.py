@@ -25,7 +25,7 @@ def test_random_kills_over_many_jobs_change_nothing(admin, namespace, nodes, new
     starts = []
     nodes.add_image("example/training", image_of(learner(largest=512, seconds=0.2, starts=starts)))
     asked = {"autotuner.dev/parallel-trials": "2"}
-    jobs = [TunedJob(f"job-{n}", annotations=asked).create(admin, namespace) for n in range(4)]
+    jobs = [TunedJob(f"job-{n}", annotations=asked).create(admin, namespace) for n in range(8)]
 
     kills = kill_at_random(new_controller(), jobs, random.Random(7))
 

@@ -23,7 +23,7 @@ FILES = {
     "a list": ("- 1\n- 2\n", "must hold one object"),
     "another kind": (
         "apiVersion: v1\nkind: Pod\n",
-        "must be that of a PyTorchJob of kubeflow.org/v1, or of a TrainJob",
+        "must be the kind PyTorchJob of kubeflow.org/v1, or TrainJob",
     ),
     "two objects": ("kind: Pod\n---\nkind: Service\n", "must hold a PyTorchJob or a TrainJob"),
     "two jobs": ("kind: PyTorchJob\n---\nkind: PyTorchJob\n", "holds 2 jobs"),

@@ -55,12 +55,14 @@ def test_an_answer_that_was_made_already_is_left_as_it_is(apply):
 
 
 def test_a_job_of_another_owner_or_of_an_earlier_answer_is_a_conflict(apply):
-    with pytest.raises(Conflict, match="is not of toy's answer: remove it, or name another in autotuner"):
+    with pytest.raises(
+        Conflict, match="does not run the answer of toy: remove it, or set another name in autotuner"
+    ):
         apply(there(**{keys.ANSWER_OF: "another"}))
-    with pytest.raises(Conflict, match="is of an earlier answer of toy"):
+    with pytest.raises(Conflict, match="runs an earlier answer of toy"):
         apply(answered_job(JOB, suggestion(3, batch_size=64)))
 
 
 def test_a_job_that_is_gone_between_two_requests_is_tried_again(apply):
-    with pytest.raises(BackendError, match="come again"):
+    with pytest.raises(BackendError, match="will retry"):
         apply({})

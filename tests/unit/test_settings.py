@@ -236,4 +236,4 @@ def test_command_without_a_cluster_says_so(monkeypatch, tmp_path):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     done = CliRunner().invoke(app, ["controller", "--http-port", "1", "--http-host", "127.0.0.1"])
     assert done.exit_code == 2
-    assert "there is no cluster to talk to" in done.stderr
+    assert "there is no cluster: this process is not in a pod" in done.stderr

@@ -95,7 +95,7 @@ def test_a_pod_that_was_made_again_ends_the_trial_with_what_ended_the_first():
 def test_a_pod_that_is_gone_and_was_made_again_was_lost():
     gone = replace(train_jobs.read_pod(pod(0)), is_gone=True)
     standing = stand(gone, pod(0, "b", made=11), pod(1))
-    assert "started it again" in standing.ending.disruption
+    assert "restarted it" in standing.ending.disruption
 
 
 def test_a_whole_trial_that_was_started_again_is_lost():

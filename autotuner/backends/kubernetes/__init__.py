@@ -1,7 +1,7 @@
-"""Trials as PyTorchJobs on a cluster, the ledger as a ConfigMap, the status as the job's own annotations.
+"""The backend of a cluster: trials are objects, the ledger is a ConfigMap, the status is annotations.
 
-`api` talks to the API server, `pods` reads pods and job conditions into plain values, `logs` follows logs,
-`backend` is the `Backend`, and `readers` answers the commands that only look.
+`api` is the client of the API server, `pods` parses pods and conditions of jobs, `logs` follows logs,
+`backend` implements `Backend`, and `readers` serves the commands that only read.
 """
 
 from autotuner.backends.kubernetes.api import Api, RequestFailed, connect

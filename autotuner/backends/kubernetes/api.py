@@ -1,10 +1,10 @@
-"""The one edge at which we talk to a Kubernetes API server.
+"""The client of the Kubernetes API server; all requests go through it.
 
-Five verbs over plain JSON, each with a timeout, the User-Agent `autotuner/<version>` and one translation of
-errors: whatever goes wrong becomes a `RequestFailed`, a `BackendError` that carries the HTTP status. The
-generated methods of the official client are passed over on purpose: they build a tree of model objects for
-every pod that is listed (slow, and large), have no default timeout, and guess a patch's content type. Its
-connection handling, its configuration and its credentials (token files that rotate, exec plug-ins) are used.
+Five verbs over plain JSON, each with a timeout and the User-Agent `autotuner/<version>`. Every failure
+becomes a `RequestFailed`, a `BackendError` with the HTTP status. The generated methods of the official client
+are not used: they build a tree of model objects for every listed pod (slow, and large), have no default
+timeout, and guess a patch's content type. Its connection handling, configuration and credentials (token files
+that rotate, exec plug-ins) are used.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 
 OnRequest = Callable[[str, str], None]
-"""Is told the verb and the code of each request; the code is `error` where no answer came."""
+"""Is called with the verb and the code of each request; the code is `error` without an answer."""
 
 
 class RequestFailed(BackendError):
-    """A request that the API server did not carry out, or that never reached it.
+    """A request that the API server refused, or that never reached it.
 
-    `status` is the HTTP status, 0 where there was no answer. `retry_after` is how many seconds the server
-    asks us to wait, 0 where it does not say.
+    `status` is the HTTP status, 0 without an answer. `retry_after` is the number of seconds that the server
+    asks to wait, 0 if it does not say.
     """
 
     def __init__(self, message: str, status: int = 0, retry_after: float = 0.0) -> None:
@@ -53,7 +53,7 @@ class RequestFailed(BackendError):
 
     @property
     def is_not_found(self) -> bool:
-        """Whether the object is not there."""
+        """Whether the object does not exist."""
         return self.status == _NOT_FOUND
 
     @property
@@ -66,7 +66,7 @@ class Api:
     """An API server; safe to use from many threads at once."""
 
     def __init__(self, configuration: client.Configuration, on_request: OnRequest | None = None) -> None:
-        # One repetition is for a pooled connection that the server has closed; back-off is the queue's.
+        # One retry, for a pooled connection that the server has closed; the work queue does the back-off.
         configuration.retries = urllib3.Retry(total=1, redirect=0, other=0, status=0, backoff_factor=0)
         self._client = client.ApiClient(configuration)
         self._client.user_agent = f"autotuner/{autotuner.__version__}"
@@ -82,7 +82,7 @@ class Api:
         return self._json("get", "GET", path, query=query)
 
     def list(self, path: str, **query: object) -> dict[str, Any]:
-        """Read a collection, whole."""
+        """Read a whole collection."""
         return self._json("list", "GET", path, query=query)
 
     def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Api:
         return self._json("delete", "DELETE", path, body=body)
 
     def log(self, namespace: str, pod: str, **query: object) -> str:
-        """Read a pod's log; bytes that are no UTF-8 are replaced. It is counted as a verb of its own."""
+        """Read a pod's log; invalid UTF-8 is replaced. The verb in metrics is `log`."""
         path = core_path(namespace, "pods", pod) + "/log"
         response = self._send("log", "GET", path, query=query, accept="*/*")
         return self._read(response).decode("utf-8", errors="replace")
@@ -173,10 +173,10 @@ class Api:
 
 
 def connect(on_request: OnRequest | None = None, context: str | None = None) -> Api:
-    """Return the API server that this process belongs to: its pod's cluster, else that of KUBECONFIG.
+    """Return the API server of this process: that of its pod's cluster, else that of KUBECONFIG.
 
     Raises:
-        InvalidConfiguration: If there is neither.
+        InvalidConfiguration: If there is none.
     """
     configuration = client.Configuration()
     try:
@@ -186,14 +186,14 @@ def connect(on_request: OnRequest | None = None, context: str | None = None) -> 
             config.load_kube_config(client_configuration=configuration, context=context)
         except (config.ConfigException, OSError) as error:
             raise InvalidConfiguration(
-                f"there is no cluster to talk to: this is no pod with a service account, and {error};"
-                " let KUBECONFIG name a kubeconfig file with a current context"
+                f"there is no cluster: this process is not in a pod with a service account, and {error};"
+                " set KUBECONFIG to a kubeconfig file with a current context"
             ) from error
     return Api(configuration, on_request)
 
 
 def current_namespace(context: str | None = None) -> str:
-    """Return the namespace that the kubeconfig's context names; `default` without one."""
+    """Return the namespace of the kubeconfig's context; `default` without one."""
     try:
         contexts, active = config.list_kube_config_contexts()
     except (config.ConfigException, OSError):
@@ -233,9 +233,9 @@ def _object(data: bytes, path: str) -> dict[str, Any]:
     try:
         value = json.loads(data)
     except ValueError as error:
-        raise RequestFailed(f"{path}: the answer is no JSON, but {data[:80]!r}") from error
+        raise RequestFailed(f"{path}: the answer is not JSON: {data[:80]!r}") from error
     if not isinstance(value, dict):
-        raise RequestFailed(f"{path}: the answer is no object, but {data[:80]!r}")
+        raise RequestFailed(f"{path}: the answer is not an object: {data[:80]!r}")
     return value
 
 

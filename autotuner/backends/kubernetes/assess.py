@@ -1,6 +1,6 @@
-"""Find how a trial ended from the conditions of its job and its pods, given as plain values.
+"""Derive the end of a trial from the conditions of its job and from its pods. Pure.
 
-The job's conditions say that it ended, and only its pods say why.
+The job's conditions show that it ended; only its pods show why.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.outcome import Ending
 
 CLOCK_ALLOWANCE: Final = timedelta(minutes=1)
-"""Beyond `Conditions.clock_behind`, by how much two clocks may differ."""
+"""How much two clocks may differ, in addition to `Conditions.clock_behind`."""
 SIDECAR_GRACE: Final = timedelta(seconds=30)
-"""After the end of the training container, for the pod's other containers to end, and with them the job."""
+"""Time for the pod's other containers, and the job, to end after the training container."""
 REST_GRACE: Final = timedelta(minutes=10)
-"""After an elastic job's first success, for its other workers to end: torchrun allows five minutes itself."""
+"""Time for an elastic job's other workers to end after its first success: torchrun allows five minutes."""
 OOM_KILLED: Final = "OOMKilled"
-"""A container's reason where the kernel killed it for its memory."""
+"""The reason of a container that the kernel killed for its memory."""
 _OOM_EXIT_CODE: Final = 137
 """128 + SIGKILL."""
 _ON_PURPOSE: Final = re.compile(r"preempt|EvictionByEvictionAPI|evicted by", re.IGNORECASE)
@@ -38,11 +38,11 @@ class PodStatus:
 
     `role` is `master` or `worker`, `node` is where it runs. `started_at`, `finished_at`, `exit_code`,
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
-    outlives the log. `disruption` is the cluster's own reason where it ended the pod: preempted, evicted,
+    outlives the log. `disruption` is the cluster's reason if the cluster ended the pod: preempted, evicted,
     node lost. `is_deleted_first` says that the pod's deletion began before its process ended. `stuck` says
-    what keeps a pod from starting. `has_sidecars` says that other containers run beside
-    the training container, and may go on after its end. `restarts` is how often its container, and `attempt`
-    how often the whole trial was started again by Kubernetes. A pod that `is_gone` is as it was last seen.
+    what keeps a pod from starting. `has_sidecars` says that the pod has other containers, which may continue
+    after the end of the training container. `restarts` and `attempt` are how often Kubernetes has restarted
+    its container and the whole trial. A pod that `is_gone` is as it was last observed.
     """
 
     name: str
@@ -67,14 +67,15 @@ class PodStatus:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a trial's PyTorchJob says of itself.
+    """The conditions of a trial's job.
 
-    `running_since` is when its master began to run, None while it does not (or waits in a queue); Running
-    says nothing about workers. `replicas` is how many pods it is to have, and `failed` how many of each role
-    had failed when it ended. `clock_behind` is by how much the operator's clock, which dates the conditions,
-    is at least behind the API server's, which dates pods. `waiting_since` is when the job was created, or was
-    suspended or admitted last. `queue` is the queue that admits it. `ends_with_first` says that the operator
-    ends the job when the first of its workers succeeds, whatever the others do.
+    `running_since` is when its master started, None while it does not run (or waits in a queue); the
+    condition Running does not cover workers. `replicas` is the expected number of pods, and `failed` the
+    number of failed ones of each role at the end. `clock_behind` is how much at least the operator's clock,
+    which dates the conditions, is behind the API server's, which dates pods. `waiting_since` is when the job
+    was created, or was suspended or admitted last. `queue` is the queue that admits it.
+    `ends_with_first` means that the operator ends the job when its first worker succeeds, whatever the others
+    do.
     """
 
     replicas: int
@@ -95,8 +96,8 @@ class Conditions:
 class TrialStanding:
     """Where a trial stands on the cluster.
 
-    `started_at` is None until all pods have run, so that waiting costs no deadline. `ending` is None while
-    the trial goes on. `hold_up` is what keeps it from starting, once patience has run out.
+    `started_at` is None until all pods have run, so that waiting does not count towards the timeout. `ending`
+    is None while the trial runs. `hold_up` is what keeps it from starting, after the patience is over.
     """
 
     started_at: datetime | None = None
@@ -114,15 +115,15 @@ def assess(
 ) -> TrialStanding:
     """Return where a trial stands.
 
-    The job's conditions say *that* it ended, and only its pods say *why*: the job's own message is always
+    The job's conditions show that it ended. Only its pods show why: the job's own message is always
     "... replica(s) failed".
 
     Args:
         job: The trial's conditions.
-        pods: Its pods, those that still exist.
-        now: The present.
+        pods: Its existing pods.
+        now: The current time.
         patience: How long a pod may be held up before the user is told.
-        first_seen: The UIDs that this run's pods had when they were first seen, by name.
+        first_seen: The first observed UIDs of this run's pods, by name.
     """
     starts = [pod.started_at for pod in pods if pod.started_at is not None]
     started_at = max(starts) if starts and len(starts) >= job.replicas else None
@@ -133,7 +134,7 @@ def assess(
             return TrialStanding(started_at or job.running_since)
         has_ended_well = job.has_succeeded and not (job.ends_with_first and any(map(_has_failed, pods)))
         ending = _success(pods) if has_ended_well else _failure(job, pods, first_seen)
-        # Without its pods a job still says when its master began.
+        # A job shows when its master started, even without its pods.
         return TrialStanding(started_at or job.running_since, ended_at, ending)
     if not job.is_suspended and (replaced := _replaced(job, pods, first_seen)):
         return TrialStanding(job.running_since, now, Ending(None, disruption=replaced))
@@ -161,11 +162,11 @@ def _has_failed(pod: PodStatus) -> bool:
 def _ended_beside_sidecars(
     job: Conditions, pods: Sequence[PodStatus], now: datetime, first_seen: Mapping[str, str]
 ) -> TrialStanding | None:
-    """Return the end of a trial whose job runs on for the sake of a sidecar (a mesh proxy, a log shipper).
+    """Return the end of a trial whose job still runs because of a sidecar (a mesh proxy, a log shipper).
 
-    The operator looks at a pod's phase, which is Running as long as any container runs. So the training
-    containers tell, as the pods would: one that failed fails the trial; the Master's success is the trial's,
-    and without a Master all must succeed.
+    The operator uses a pod's phase, which is Running as long as any container runs. So the training
+    containers decide: a failed one fails the trial; the trial succeeds with the Master, and without a Master
+    if all succeed.
     """
     failed = [
         pod.finished_at for pod in pods if pod.exit_code not in {None, 0} and pod.finished_at is not None
@@ -188,8 +189,8 @@ def _ended_beside_sidecars(
 def _success(pods: Sequence[PodStatus]) -> Ending:
     """Return the end of a job that has succeeded.
 
-    A program whose pod is being deleted may exit with 0 too, which is a disruption.
-    A worker that was disrupted after rank 0 had finished changes nothing.
+    If a pod is being deleted and its program exits with 0, it is a disruption. A worker that was disrupted
+    after rank 0 had finished does not matter.
     """
     finishes = [pod.finished_at for pod in pods if pod.is_rank_zero and pod.finished_at is not None]
     for pod in pods:
@@ -202,18 +203,18 @@ def _success(pods: Sequence[PodStatus]) -> Ending:
 
 
 def is_late(job: Conditions, pod: PodStatus) -> bool:
-    """Return whether a pod was made after the master began to run, for certain."""
+    """Return whether a pod was certainly created after the master had started."""
     if job.running_since is None or pod.created_at is None:
         return False
     return pod.created_at > job.running_since + job.clock_behind + CLOCK_ALLOWANCE
 
 
 def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str, str]) -> Ending:
-    """Say why a trial failed: the cluster first, then the process that failed first.
+    """Return why a trial failed: the cluster first, then the process that failed first.
 
-    When one process goes, the others fail of its absence a moment later; their exit codes say nothing. Within
-    one second, the finest that a pod tells, those come first of whose role the job counted a failure: the
-    operator deletes what still runs only after that.
+    When one process ends, the others fail a moment later because it is missing; their exit codes say nothing.
+    Within one second, the resolution of a pod's times, the pods of a role with a counted failure come first:
+    the operator deletes running pods only after it has counted.
     """
     failed = sorted(
         (pod for pod in pods if pod.exit_code not in {None, 0}),
@@ -242,7 +243,7 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
     names = ", ".join(pod.name for pod in pods if pod.is_deleted_first)
     gone = f"pod {names} was deleted" if names else "its pods are gone"
     return Ending(
-        None, disruption=f"{gone}, and no process of it has failed; {job.message}".removesuffix("; ")
+        None, disruption=f"{gone}, and none of its processes has failed; {job.message}".removesuffix("; ")
     )
 
 
@@ -260,11 +261,11 @@ def _is_no_later(pod: PodStatus, other: PodStatus) -> bool:
 
 
 def _replaced(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str, str]) -> str:
-    """Return which pod the operator has silently created again, or nothing.
+    """Return a message about a pod that the operator has recreated; empty if there is none.
 
-    A pod that was deleted before the operator saw its end is replaced under the same name: the run starts
-    again from nothing. Another UID than the one seen first shows that for certain. Of a pod that was not seen
-    before, the time of creation must do, and two clocks are compared.
+    A pod that was deleted before the operator observed its end is replaced under the same name, and the run
+    starts from the beginning. A changed UID is certain evidence. For a pod that was not observed before, the
+    time of its creation is compared with that of the job, by two clocks.
     """
     for pod in pods:
         is_other = first_seen[pod.name] != pod.uid if pod.name in first_seen else is_late(job, pod)
@@ -274,9 +275,9 @@ def _replaced(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[st
 
 
 def _vanished(job: Conditions, failed: Sequence[PodStatus]) -> str:
-    """Return of which role a failed pod is gone, or nothing.
+    """Return a message about a failed pod that does not exist any more; empty if there is none.
 
-    Only the cluster or a human deletes a failed pod: the operator cleans up running ones only.
+    Only the cluster or a person deletes a failed pod: the operator removes running pods only.
     """
     for role, count in job.failed.items():
         if count > sum(pod.role == role for pod in failed):
@@ -287,7 +288,7 @@ def _vanished(job: Conditions, failed: Sequence[PodStatus]) -> str:
 def _hold_up(
     job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: timedelta
 ) -> Waiting | None:
-    """Return what keeps a trial from starting, once patience has run out."""
+    """Return what keeps a trial from starting, after the patience is over."""
     is_late = is_over(job.waiting_since, now, patience)
     if job.is_suspended:
         queue = f"it waits in queue {job.queue}" if job.queue else "it is suspended, and in no queue"

@@ -1,12 +1,12 @@
 """Trials as jobs of the kind of the registered one: the backend of the controller.
 
 The cluster is the database. A trial's parameters are in its own annotation, its result in the ledger's
-ConfigMaps (a merge patch of one key, so nothing is read, changed and written back), the answer on the job.
-What this object remembers is a cache, and losing it costs requests: the followers of logs, and, where
-`keeps_views` is set, what the last poll of a job saw. The controller sets that, because its informers tell
-it when a view is out of date (`forget_view`); a poll in between then reads logs alone.
+ConfigMaps (a merge patch of one key, without read-modify-write), the answer on the job. The state of this
+object is a cache, and losing it costs only requests: the followers of logs and, with `keeps_views`, the
+objects that the last poll of a job read. The controller sets `keeps_views`, because its informers report when
+a view is out of date (`forget_view`); a poll in between reads only logs.
 
-Every request is one that the chart's role allows; see `helm/autotuner/templates/role.yaml`.
+The chart's role allows every request; see `helm/autotuner/templates/role.yaml`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from autotuner.trial import Suggestion, Trial
 
 @dataclass(slots=True)
 class _View:
-    """What the last look at a job saw: its ledger, its trials by number, and their pods."""
+    """The result of the last poll of a job: its ledger, its trials by number, and their pods."""
 
     ledger: Ledger
     trials: dict[int, Mapping[str, Any]]
@@ -54,10 +54,10 @@ class KubernetesBackend:
 
     Args:
         api: The API server.
-        clock: Returns the present, in UTC.
+        clock: Returns the current time, in UTC.
         start_patience: How long a trial may wait to start before the job's status says why.
-        max_log_bytes: Bytes that one request reads of a log.
-        keeps_views: Whether `observe` may repeat what it saw last, but for the logs; see `forget_view`.
+        max_log_bytes: Maximum bytes of a log in one request.
+        keeps_views: Whether `observe` may reuse its last result, except for logs; see `forget_view`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class KubernetesBackend:
         self._removed: set[str] = set()
 
     def forget_view(self, uid: str) -> None:
-        """Have the next look at a job read everything live."""
+        """Make the next poll of a job read everything live."""
         self._views.pop(uid, None)
 
     def note_trial(self, kind: JobKind, trial: Mapping[str, Any]) -> None:
@@ -90,19 +90,19 @@ class KubernetesBackend:
         self._reader.pushes.forget(uid)
 
     def forget_trials(self, uid: str) -> None:
-        """Have the next look at a job read its trials live; nobody else writes its ledger."""
+        """Make the next poll of a job read its trials live; the ledger has no other writer."""
         view = self._views.get(uid)
         if view is not None:
             view.is_stale = True
 
     def forget(self, uid: str) -> None:
-        """Drop all that is remembered of a job, which is gone or done."""
+        """Drop the cache of a job that is deleted or done."""
         self._views.pop(uid, None)
         self._reader.forget(uid)
         self._checkpoints.forget(uid)
 
     def has_removed(self, uid: str) -> bool:
-        """Return whether the trial object of this UID was deleted by us; the answer is given once."""
+        """Return whether this process has deleted the trial with this UID; true only once."""
         try:
             self._removed.remove(uid)
         except KeyError:
@@ -112,7 +112,7 @@ class KubernetesBackend:
     # --- the Protocol ----------------------------------------------------------------------------------
 
     def observe(self, job: Job, spec: TuningSpec) -> Observation:
-        """Return the ledger's trials and those that exist, the logs of running ones read to their end.
+        """Return the ledger's and the existing trials, with the logs of running ones read to their end.
 
         Raises:
             BackendError: If the cluster does not answer; Conflict, if the ledger's name is taken.
@@ -181,18 +181,19 @@ class KubernetesBackend:
     def publish(
         self, job: Job, status: Status, events: Sequence[Event], spec: Mapping[str, Any] | None = None
     ) -> None:
-        """Patch the job's status annotations, and its spec where one is given; then emit the events.
+        """Patch the job's status annotations, and its spec if one is given; then emit the events.
 
-        Annotations of ours that the status no longer has are removed.
+        Status annotations that the new status lacks are removed.
         """
         changes = status_changes(job.annotations, status.annotations)
         changed_spec = spec if spec is not None and spec != job.manifest.get("spec") else None
         if changes or changed_spec is not None:
-            # A job that was deleted and made again under its name is another job: the UID guards it.
+            # A job that was deleted and created again under its name is another job: the patch checks the
+            # UID.
             metadata: dict[str, Any] = {"uid": job.uid, "annotations": changes}
             patch: dict[str, Any] = {"metadata": metadata}
             if changed_spec is not None:
-                # The spec is a copy of what was read: written only onto just that.
+                # The spec is a copy of what was read: it is written only if the job has not changed since.
                 metadata["resourceVersion"] = mapping(job.manifest.get("metadata")).get("resourceVersion")
                 patch["spec"] = dict(changed_spec)
             try:
@@ -205,7 +206,7 @@ class KubernetesBackend:
             emit(self._api, job, event, self._clock())
 
     def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
-        """Create the job that the answer makes.
+        """Create the job that runs the answer.
 
         Raises:
             Conflict: If its name is taken by another, or by the job of an earlier answer.
@@ -221,13 +222,13 @@ class KubernetesBackend:
         name = name_of(answered)
         found, where = self._find(job, name), f"{job.kind.name} {job.namespace}/{name}"
         if found is None:
-            raise BackendError(f"{where} was there a moment ago, and is gone; come again")
+            raise BackendError(f"{where} existed a moment ago, and is deleted; will retry")
         there, wanted = (mapping(mapping(o.get("metadata")).get("annotations")) for o in (found, answered))
-        remedy = f"remove it, or name another in {keys.PREFIX}apply-as"
+        remedy = f"remove it, or set another name in {keys.PREFIX}apply-as"
         if there.get(keys.ANSWER_OF) != job.uid:
-            raise Conflict(f"{where} exists, and is not of {job.name}'s answer: {remedy}")
+            raise Conflict(f"{where} exists, but does not run the answer of {job.name}: {remedy}")
         if there.get(keys.SUGGESTION) != wanted.get(keys.SUGGESTION):
-            raise Conflict(f"{where} is of an earlier answer of {job.name}: {remedy}")
+            raise Conflict(f"{where} runs an earlier answer of {job.name}: {remedy}")
 
     def study(self, job: Job, name: str) -> Study | None:
         """Return the study of the job of this name in the same namespace."""
@@ -244,7 +245,8 @@ class KubernetesBackend:
         if view is not None and self._keeps_views and view.is_stale:
             view = self._views[job.uid] = _View(view.ledger, self._list_trials(job))
         elif view is None or not self._keeps_views:
-            # The trials first: one that is recorded and removed in between is then missed by neither.
+            # The trials first, so that one that is recorded and removed in between is in at least one of the
+            # two.
             trials = self._list_trials(job)
             view = _View(Ledger.read(self._api, job), trials)
             self._views[job.uid] = view
@@ -254,7 +256,7 @@ class KubernetesBackend:
         found = self._api.list(_path(job), labelSelector=f"{keys.TRIAL_JOB_UID}={job.uid}")
         trials: dict[int, Mapping[str, Any]] = {}
         for item in entries(found.get("items")):
-            # Labels can be copied by anybody; a trial of ours has the owner and the name as well.
+            # Anybody can copy labels; a trial also has the owner and the name.
             try:
                 suggestion = suggestion_of(item)
             except InvalidRecord:
@@ -266,14 +268,14 @@ class KubernetesBackend:
     def _existing_trial(self, job: Job, name: str) -> Mapping[str, Any]:
         found = self._find(job, name)
         if found is None:
-            raise BackendError(f"{job.kind.name} {name} was there a moment ago, and is gone; come again")
+            raise BackendError(f"{job.kind.name} {name} existed a moment ago, and is deleted; will retry")
         if not _is_ours(found, job):
             raise Conflict(
-                f"{job.kind.name} {job.namespace}/{name} exists, and is no trial of {job.name}:"
-                " remove or rename it, for the trial needs its name"
+                f"{job.kind.name} {job.namespace}/{name} exists, but is not a trial of {job.name}:"
+                " remove or rename it, because the trial needs its name"
             )
         if "deletionTimestamp" in mapping(found.get("metadata")):
-            raise BackendError(f"{job.kind.name} {name} is being deleted; come again")
+            raise BackendError(f"{job.kind.name} {name} is being deleted; will retry")
         return found
 
     def _find(self, job: Job, name: str) -> Mapping[str, Any] | None:
@@ -299,8 +301,8 @@ class KubernetesBackend:
 def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
     """Return the status annotations to write; None removes one.
 
-    The cost in the answer grows by the second while trials run, and how likely a larger batch is moves with
-    each measurement: by themselves they are not worth a write.
+    The cost in the answer grows every second while trials run, and the probability of a larger batch changes
+    with each measurement: a change of these alone is not written.
     """
     ours = {key: value for key, value in before.items() if key.startswith(keys.STATUS_PREFIX)}
     changes: dict[str, str | None] = {key: None for key in ours if key not in after}

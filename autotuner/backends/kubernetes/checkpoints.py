@@ -1,10 +1,10 @@
-"""What was read of the logs of running trials, kept over a restart of the controller.
+"""Checkpoints of the logs of running trials, for a restart of the controller.
 
 A node keeps only the newest part of a long log (10 MiB by default). A controller that starts while a trial
-runs would never see what was measured before, and a run that reached the target could count as a miss. So
-the measurements so far, thinned, and the position in the log are written into a ConfigMap of the job,
-`<job>-tuning-running`, a key a trial: seldom, and all trials in one request. It is small, and apart from the
-ledger, because etcd stores a ConfigMap whole at each change.
+runs would miss the earlier measurements, and a run that reached the target could count as a miss. So the
+measurements so far, thinned, and the position in the log are written into a ConfigMap of the job,
+`<job>-tuning-running`, one key per trial: seldom, and all trials in one request. It is small, and separate
+from the ledger, because etcd stores the whole ConfigMap at each change.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from autotuner.job.lookup import mapping
 from autotuner.trial import Measurement
 
 SHORTEST_PAUSE: Final = timedelta(minutes=1)
-"""Between two checkpoints of a trial at least."""
+"""Minimum time between two checkpoints of a trial."""
 POINTS: Final = 100
-"""Measurements of a checkpoint at most."""
+"""Maximum measurements of a checkpoint."""
 _ALL_POINTS: Final = 10_000
-"""Measurements of all checkpoints of a job: with the rest they must fit into a ConfigMap."""
+"""Maximum measurements of all checkpoints of a job: everything must fit into one ConfigMap."""
 _GROWTH: Final = 512 * 1024
-"""Bytes of log after which a checkpoint is due: far less than any node keeps of one."""
+"""Bytes of log after which a checkpoint is due: far less than any node keeps."""
 _MAX_TEXT: Final = 64 * 1024
 
 _log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a trial's log had been read when its last checkpoint was written, or when it was first seen."""
+    """The position in a trial's log at its last checkpoint, or when the trial was first observed."""
 
     begun: datetime
     at: datetime
@@ -51,7 +51,7 @@ class _Progress:
 
 @dataclass(slots=True)
 class _Kept:
-    """The checkpoints of one job as they stand in its ConfigMap."""
+    """The checkpoints in the ConfigMap of one job."""
 
     exists: bool
     checkpoints: dict[int, Checkpoint]
@@ -66,7 +66,7 @@ class Checkpoints:
         self._jobs: dict[str, _Kept] = {}
 
     def forget(self, uid: str) -> None:
-        """Drop what is remembered of a job."""
+        """Drop the cache of a job."""
         self._jobs.pop(uid, None)
 
     def of(self, job: Job) -> Mapping[int, Checkpoint]:
@@ -78,7 +78,7 @@ class Checkpoints:
         return self._kept(job).checkpoints
 
     def keep(self, job: Job, running: Mapping[int, LogFollower], now: datetime) -> None:
-        """Write the checkpoints that are due, in one request; a failure costs no more than a later one."""
+        """Write the checkpoints that are due, in one request; after a failure the next poll tries again."""
         kept = self._kept(job)
         due = {
             number: follower.checkpoint(min(POINTS, max(8, _ALL_POINTS // len(running))))
@@ -126,13 +126,13 @@ class Checkpoints:
 
 
 def _is_due(progress: _Progress, follower: LogFollower, now: datetime) -> bool:
-    """Return whether a trial is worth a request: seldom in time, and before a node can cut its log."""
+    """Return whether a checkpoint is due: seldom, but before a node can rotate the log."""
     if not follower.measurements or follower.measurements[-1] == progress.last:
         return False
     since, grown = now - progress.at, follower.read_bytes - progress.read_bytes
     if since < SHORTEST_PAUSE:
         return False
-    # At one minute, and whenever the trial has run three times as long: four in an hour, six in ten.
+    # After one minute, and then whenever the run time has tripled: four in an hour, six in ten hours.
     is_long = 3 * since >= 2 * (now - progress.begun)
     return is_long or grown >= _GROWTH
 
@@ -145,7 +145,7 @@ def encode(checkpoint: Checkpoint) -> str:
             "first": checkpoint.first,
             "second": checkpoint.second,
             "taken": dict(checkpoint.taken),
-            # JSON has no NaN; as text it survives every reader.
+            # JSON has no NaN, so it is written as text.
             "curve": [
                 [m.step, m.value if math.isfinite(m.value) else str(m.value)] for m in checkpoint.measurements
             ],
@@ -157,7 +157,7 @@ def encode(checkpoint: Checkpoint) -> str:
 
 
 def decode(text: str) -> Checkpoint | None:
-    """Read a checkpoint; None where it is not what `encode` writes."""
+    """Read a checkpoint; None if `encode` did not write it."""
     try:
         entry: Any = json.loads(text[:_MAX_TEXT])
         return Checkpoint(

@@ -1,6 +1,6 @@
-"""How trials of each kind look on a cluster: their conditions, their pods, and where they stand.
+"""The interface of a kind of job on a cluster: conditions, pods and states of its trials.
 
-One module a kind answers; the rest of the backend asks here.
+One module implements it for each kind; the rest of the backend uses this interface.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class ClusterKind(Protocol):
     JOB_NAME_LABEL: str
     """The label of a pod with the name of its trial."""
     KEEPS_GONE_PODS: bool
-    """Whether the cluster removes pods of a trial that still matter, so that they are remembered."""
+    """Whether the cluster removes pods of a trial that still matter, so that they must be cached."""
 
     def read_conditions(self, trial: Mapping[str, Any]) -> Conditions:
         """Read a trial's object."""
         ...
 
     def has_begun(self, trial: Mapping[str, Any]) -> bool:
-        """Return whether a trial runs, for a hint of when to look at it."""
+        """Return whether a trial runs: a hint for when to poll it."""
         ...
 
     def pushed(self, trial: Mapping[str, Any]) -> Push | None:
@@ -36,7 +36,7 @@ class ClusterKind(Protocol):
         ...
 
     def is_pod_of(self, pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
-        """Return whether a pod that carries the trial's name is this trial's."""
+        """Return whether a pod with the trial's name in its label belongs to this trial."""
         ...
 
     def read_pod(self, pod: Mapping[str, Any]) -> PodStatus:
@@ -59,7 +59,7 @@ class ClusterKind(Protocol):
         patience: timedelta,
         first_seen: Mapping[str, str],
     ) -> TrialStanding:
-        """Return where a trial stands; see `assess.assess`."""
+        """Return the state of a trial; see `assess.assess`."""
         ...
 
 
@@ -67,5 +67,5 @@ _KINDS: Final[Mapping[str, ClusterKind]] = {"PyTorchJob": pytorch_jobs, "TrainJo
 
 
 def on_cluster(kind: JobKind) -> ClusterKind:
-    """Return how trials of a kind look on a cluster."""
+    """Return the implementation for a kind."""
     return _KINDS[kind.name]

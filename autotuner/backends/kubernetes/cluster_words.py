@@ -1,8 +1,8 @@
-"""Read what the cluster says of an object that holds a trial up: its Events, and Kueue's Workload.
+"""Read the cluster's explanation of a hold-up: Events, and Kueue's Workload.
 
-Why no pod is created (a quota, a webhook) and why a volume is not mounted stands in Events alone. Listing
-them is a right that the chart gives, and that the controller can do without: where it is refused, hold-ups
-are reported without these words. Kueue's Workloads are read where the chart's `rbac.extraRules` allow it.
+Only Events say why no pod is created (a quota, a webhook) and why a volume is not mounted. The chart grants
+the right to list them; without it, hold-ups are reported without this text. Kueue's Workloads are read if the
+chart's `rbac.extraRules` allow it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from autotuner.backends.kubernetes.pods import entries, sentence
 from autotuner.job.lookup import mapping
 
 _KUEUE: Final = ("v1beta2", "v1beta1")
-"""Versions of Workload, the newest first; an older Kueue serves only the other."""
+"""Versions of Workload, newest first; an older Kueue serves only the second."""
 _MOST_EVENTS: Final = 100
 _ASK_AGAIN: Final = timedelta(hours=1)
-"""After a refusal, which a change of the role may lift."""
+"""Pause after a refusal; the role may change meanwhile."""
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class ClusterWords:
-    """Asks the API server for reasons, and does without where it may not.
+    """Asks the API server for reasons; they stay empty if it refuses.
 
     Args:
         api: The API server.
-        clock: Returns the present, in UTC.
+        clock: Returns the current time, in UTC.
     """
 
     def __init__(self, api: Api, clock: Callable[[], datetime]) -> None:
@@ -46,7 +46,7 @@ class ClusterWords:
         return sentence(max(found, key=_last_seen)) if found else ""
 
     def admission(self, namespace: str, uid: str) -> str:
-        """Return what Kueue says of the admission of a job; empty where it says nothing, or not to us."""
+        """Return Kueue's message about the admission of a job; empty without one, or without the right."""
         for version in _KUEUE:
             path = f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/workloads"
             selector = f"kueue.x-k8s.io/job-uid={uid}"
@@ -63,7 +63,7 @@ class ClusterWords:
         try:
             return list(entries(self._api.list(path, **query).get("items")))
         except RequestFailed as error:
-            # A cause that cannot be read now must not fail the whole pass.
+            # A missing reason must not fail the whole reconcile.
             if error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
                 self._refused[key] = now
             return []

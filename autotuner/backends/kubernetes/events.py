@@ -1,8 +1,8 @@
 """Events on a job: `kubectl describe` shows them.
 
-An Event's name is a hash of what it says, so that emitting it twice (after a crash between the status and its
-event, for example) counts up one Event and does not make a second. How often it was emitted is in the answer
-to a patch: no Event is read for it.
+An Event's name is a hash of its content, so that emitting it twice (for example after a crash between the
+status and its event) increases the count of one Event instead of creating a second one. The count is in the
+answer to the patch, so no Event has to be read.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Follow the logs of a trial's pods, and find the one that carries the metric.
 
-The operator names a pod as the one with rank 0: the Master's, or worker 0's. torchrun gives ranks by arrival
-where the rendezvous is dynamic (c10d, etcd), so in an elastic job any pod may have rank 0 and print. There
-the first pod that has printed the metric is followed, and until then all are. In every other job the other
-logs are read once the trial has ended without the metric.
+The operator gives rank 0 to one pod: the Master's, or worker 0's. With a dynamic rendezvous (c10d, etcd),
+torchrun assigns ranks in order of arrival, so in an elastic job any pod may have rank 0 and print. Then all
+logs are followed until one has the metric. In every other job the other logs are read only if the trial has
+ended without the metric.
 
-What is kept is a cache: a follower that is lost reads its log from the start. The follower that read a
-metric is kept by trial as well, for a pod can be gone before its end is read.
+The followers are a cache: a new follower reads its log from the start. The follower that read a metric is
+also kept by trial, because a pod can be deleted before its end is read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from autotuner.spec import TuningSpec
 from autotuner.study.log_reader import LogReader
 
 MOST_PODS: Final = 16
-"""Pods of a trial whose logs are read for the metric."""
+"""Maximum number of pods of a trial whose logs are searched for the metric."""
 MOST_BYTES: Final = 16 * 1024 * 1024
-"""Characters of a log without the metric that are read, but for the pod that the operator names."""
+"""Maximum characters of a log without the metric, except for that of the operator's rank 0."""
 
 Reading = tuple[str | None, ...]
 
@@ -34,8 +34,8 @@ Reading = tuple[str | None, ...]
 class Followed:
     """The log that counts for a trial.
 
-    `follower` is None where no pod has run. `is_whole` says that the present end of all logs that matter was
-    reached.
+    `follower` is None if no pod has run. `is_whole` says that all logs that matter were read to their current
+    end.
     """
 
     follower: LogFollower | None
@@ -47,7 +47,7 @@ class LogFollowers:
 
     Args:
         api: The API server.
-        max_log_bytes: Bytes that one request reads of a log.
+        max_log_bytes: Maximum bytes of a log in one request.
     """
 
     def __init__(self, api: Api, max_log_bytes: int) -> None:
@@ -57,12 +57,12 @@ class LogFollowers:
         self._printing: dict[str, dict[str, LogFollower]] = {}
 
     def forget(self, uid: str) -> None:
-        """Drop all that is remembered of a job."""
+        """Drop the cache of a job."""
         self._followers.pop(uid, None)
         self._printing.pop(uid, None)
 
     def forget_others(self, job: Job, trials: Collection[str], pods: Collection[str]) -> None:
-        """Drop what is remembered of other trials and pods than these, given by their UIDs."""
+        """Drop the cache of all trials and pods but these, given by their UIDs."""
         followers = self._followers.get(job.uid, {})
         for key in [key for key in followers if key[0] not in pods]:
             del followers[key]
@@ -73,7 +73,7 @@ class LogFollowers:
     def printing(
         self, job: Job, spec: TuningSpec, trial: str, checkpoint: Checkpoint | None = None
     ) -> LogFollower | None:
-        """Return the follower that last read a metric of a trial, or what a checkpoint kept of one."""
+        """Return the follower that last read a metric of a trial, or one restored from the checkpoint."""
         follower = self._printing.get(job.uid, {}).get(trial)
         if follower is not None and follower.reading[1:] == reading_of("", spec)[1:]:
             return follower
@@ -82,7 +82,7 @@ class LogFollowers:
         return self._new(spec, checkpoint.reading, checkpoint)
 
     def of(self, job: Job, spec: TuningSpec, trial: str, pods: Sequence[PodStatus]) -> LogFollower | None:
-        """Return the follower of the log that counts for a trial, as far as is known."""
+        """Return the follower of the log that counts for a trial, if it is known."""
         followers = self._followers.get(job.uid, {})
         known = [f for pod in _ordered(pods) if (f := followers.get(reading_of(pod.uid, spec))) is not None]
         printed = (follower for follower in known if _has_printed(follower))
@@ -99,14 +99,14 @@ class LogFollowers:
         is_by_arrival: bool,
         has_ended: bool,
     ) -> Followed:
-        """Read what is new of a trial's logs, and return the follower of the one that counts.
+        """Read the new part of a trial's logs, and return the follower of the one that counts.
 
         Args:
             job: The registered job.
             spec: How its logs are read.
             trial: The trial's UID.
             pods: The trial's pods.
-            checkpoint: What an earlier process had read.
+            checkpoint: The position and the measurements of an earlier process.
             is_by_arrival: Whether any pod may turn out to have rank 0.
             has_ended: Whether the trial has ended: then the logs that are whole are closed.
 
@@ -157,7 +157,7 @@ class LogFollowers:
     def _chosen(
         self, job: Job, spec: TuningSpec, ordered: Sequence[PodStatus], checkpoint: Checkpoint | None
     ) -> PodStatus | None:
-        """Return the pod that has printed the metric, as far as is known."""
+        """Return the pod that has printed the metric, if it is known."""
         followers = self._followers.get(job.uid, {})
         for pod in ordered:
             if _has_printed(followers.get(reading_of(pod.uid, spec))):
@@ -175,14 +175,14 @@ class LogFollowers:
                 job.namespace,
                 pod.name,
                 container=job.kind.container,
-                # Where it was started again, the log is that of the run before.
+                # If the container was restarted, the log of the previous run counts.
                 previous="true" if pod.restarts else None,
                 timestamps="true",
                 sinceTime=since,
                 limitBytes=limit,
             )
 
-        # What is left of a pod that is gone is what was read of it.
+        # The log of a deleted pod cannot be read any more.
         if not pod.is_gone:
             follower.look(read)
         is_whole = pod.is_gone or follower.is_whole
@@ -206,9 +206,10 @@ class LogFollowers:
 
 
 def reading_of(pod: str, spec: TuningSpec) -> Reading:
-    """Return what is read of the pod with this UID, and how.
+    """Return a key of the log of the pod with this UID, and of how it is read.
 
-    A pod of another UID is another run; another target, format or pattern reads the log from its start.
+    A pod with another UID is another run; with another target, format or pattern the log is read from its
+    start.
     """
     return (pod, str(spec.target), spec.log_format, spec.metric_pattern)
 
@@ -218,6 +219,6 @@ def _has_printed(follower: LogFollower | None) -> bool:
 
 
 def _ordered(pods: Sequence[PodStatus]) -> list[PodStatus]:
-    """Return the pods that have run: the one that the operator names first, the others by role and index."""
+    """Return the pods that have run: the operator's rank 0 first, the others by role and index."""
     ran = [pod for pod in pods if pod.started_at is not None]
     return sorted(ran, key=lambda pod: (not pod.is_rank_zero, pod.role, len(pod.name), pod.name))

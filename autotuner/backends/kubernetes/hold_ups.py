@@ -1,8 +1,8 @@
-"""Find what keeps a trial from starting, from its job and its pods, given as plain values.
+"""Find what keeps a trial from starting, from its job and its pods. Pure.
 
-Every pod passes through most of these states; one that lasts longer than the user's patience is a hold-up.
-Patience starts with the state: with the job's creation or its admission by a queue where pods are missing,
-with the pod's creation until it has a node, and with its node after that.
+Every pod passes through most of these states; a state that lasts longer than the patience is a hold-up. It is
+measured from the creation or admission of the job if pods are missing, from the creation of the pod until it
+has a node, and then from the assignment of the node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autotuner.study.hold_up import HoldUpReason
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """A state of a pod in which it does not start, what the pod itself says of it, and since when."""
+    """A state in which a pod does not start, with the pod's own message and the time since when."""
 
     reason: HoldUpReason
     text: str
@@ -25,7 +25,7 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A hold-up of a trial: the object whose Events may say more, by its UID, and words for the user."""
+    """A hold-up of a trial: the UID of the object whose Events may say more, and a message for the user."""
 
     reason: HoldUpReason
     text: str
@@ -33,12 +33,12 @@ class Waiting:
 
 
 def is_over(since: datetime | None, now: datetime, patience: timedelta) -> bool:
-    """Return whether something has lasted for longer than the user's patience."""
+    """Return whether a state has lasted longer than the patience."""
     return since is not None and now - since >= patience
 
 
 def first(found: Sequence[tuple[str, str, Stuck]]) -> Waiting | None:
-    """Return the hold-up that comes first of pods' names, UIDs and states: the others may be its effect."""
+    """Return the earliest hold-up of the pods; the others may be its effect."""
     order = list(HoldUpReason)
     ranked = sorted(found, key=lambda each: (order.index(each[2].reason), len(each[0]), each[0]))
     if not ranked:

@@ -1,11 +1,11 @@
-"""The ledger of one job: ConfigMaps with a key a trial.
+"""The ledger of one job: ConfigMaps with one key per trial.
 
-A key is written by a merge patch of that key alone: twice does no harm, and nothing is read to be written
-back. The ConfigMaps belong to the job by ownerReference, and go with it.
+A merge patch writes one key: it is idempotent, and needs no read-modify-write. The ConfigMaps are owned by
+the job, and are deleted with it.
 
-A ConfigMap holds at most 1 MiB. A full one, `<job>-tuning`, is continued in `<job>-tuning-1`, and so on. Our
-role may not list ConfigMaps, so each names its successor in an annotation, which is written before the
-successor is made: after a crash between the two, a successor that does not exist is an empty one.
+A ConfigMap holds at most 1 MiB. A full one, `<job>-tuning`, is continued in `<job>-tuning-1`, and so on. The
+role does not allow listing ConfigMaps, so each names its successor in an annotation, which is written before
+the successor is created: after a crash between the two, a missing successor counts as empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from autotuner.study.ledger import CAPACITY, MAX_POINTS, decode_ledger, encode_t
 from autotuner.trial import Trial
 
 FEWER_POINTS: Final = 50
-"""Measurements of an entry beyond the first ConfigMap: a ledger of thousands of trials must not fill etcd."""
+"""Maximum measurements of an entry after the first ConfigMap, because etcd must hold thousands of trials."""
 _MAX_SHARDS: Final = 256
 _TOO_LARGE: Final = frozenset({413, 422})
 
@@ -40,7 +40,7 @@ class Ledger:
         """Read a job's ledger; one that does not exist yet is empty.
 
         Raises:
-            Conflict: If a ConfigMap of its names belongs to somebody else.
+            Conflict: If a ConfigMap with one of its names belongs to another owner.
         """
         shards = [_Shard.read(api, job, 0)]
         while shards[-1].is_continued and len(shards) < _MAX_SHARDS:
@@ -48,14 +48,14 @@ class Ledger:
         return cls(shards)
 
     def trials(self) -> tuple[list[Trial], list[str]]:
-        """Return the finished trials by number, and what is wrong with entries that cannot be read."""
+        """Return the finished trials by number, and messages about unreadable entries."""
         if self._trials is None:
             entries = {key: text for shard in reversed(self._shards) for key, text in shard.data.items()}
             self._trials = decode_ledger(entries)
         return self._trials
 
     def write(self, trial: Trial) -> None:
-        """Record a finished trial; one that is recorded already stays as it is.
+        """Record a finished trial; an existing record is not changed.
 
         Raises:
             Unwritable: If the cluster refuses the entry as too large, however short its curve.
@@ -72,7 +72,7 @@ class Ledger:
                 try:
                     shard.write(entry)
                 except RequestFailed as error:
-                    # What somebody else has put into it leaves no room.
+                    # Entries of others leave no room.
                     if error.status not in _TOO_LARGE:
                         raise
                     refused = error
@@ -112,7 +112,7 @@ class _Shard:
         return cls(api, job, number, find(api, job, keys.ledger_name(job.name, number)))
 
     def successor(self) -> _Shard:
-        """Name the next ConfigMap in this one, and return it as it is: seldom there already."""
+        """Name the next ConfigMap in this one, and read it; usually it does not exist yet."""
         annotations = {keys.LEDGER_SUCCESSOR: keys.ledger_name(self._job.name, self.number + 1)}
         if not self.is_continued:
             self._api.patch(self._path, {"metadata": {"annotations": annotations}})
@@ -120,14 +120,14 @@ class _Shard:
         return _Shard.read(self._api, self._job, self.number + 1)
 
     def write(self, changes: Mapping[str, str]) -> None:
-        """Write keys; RequestFailed tells of those that are too large."""
+        """Write keys; RequestFailed is raised if they are too large."""
         if not self.exists:
             try:
                 self._create(changes)
             except RequestFailed as error:
                 if not error.is_conflict:
                     raise
-                # Made since it was read: it must be ours before anything is written into it.
+                # Created since the last read: check the owner before writing into it.
                 self._take(find(self._api, self._job, self._name))
             else:
                 self._note(changes)
@@ -137,7 +137,7 @@ class _Shard:
         except RequestFailed as error:
             if not error.is_not_found:
                 raise
-            # Deleted by hand: what is known of it is written again, whole.
+            # Deleted by hand: write all known entries again.
             self._create({**self.data, **changes})
         self._note(changes)
 
@@ -166,7 +166,7 @@ class _Shard:
 
 
 def config_map(job: Job, name: str, data: Mapping[str, str]) -> dict[str, Any]:
-    """Return a ConfigMap that goes with the job."""
+    """Return a ConfigMap that is owned by the job."""
     metadata = {
         "name": name,
         "namespace": job.namespace,
@@ -177,10 +177,10 @@ def config_map(job: Job, name: str, data: Mapping[str, str]) -> dict[str, Any]:
 
 
 def find(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
-    """Return a ConfigMap of the job, None where there is none.
+    """Return a ConfigMap of the job; None if it does not exist.
 
     Raises:
-        Conflict: If it belongs to somebody else.
+        Conflict: If it belongs to another owner.
     """
     try:
         found = api.get(core_path(job.namespace, "configmaps", name))
@@ -190,7 +190,7 @@ def find(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
         raise
     if not is_owned_by(found, job.uid):
         raise Conflict(
-            f"ConfigMap {job.namespace}/{name} exists, and does not belong to this job (UID {job.uid}):"
-            " remove or rename it, for the results need its name"
+            f"ConfigMap {job.namespace}/{name} exists, but does not belong to this job (UID {job.uid}):"
+            " remove or rename it, because the results need its name"
         )
     return found

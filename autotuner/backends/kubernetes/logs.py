@@ -1,11 +1,11 @@
-"""Follow the log of a pod in bounded pieces, without a connection that stays open.
+"""Follow the log of a pod in bounded pieces, without a permanent connection.
 
-Each look asks for what came since the newest line that is known, with timestamps, and drops what it has seen
-already: `sinceTime` counts whole seconds, so a second's lines come again. A look reads a bounded number of
-bytes; what is left waits for the next one, and `is_whole` says whether anything is.
+Each poll requests the log since the newest known line, with timestamps, and drops the lines that it already
+has: `sinceTime` counts whole seconds, so the lines of that second come again. A poll reads a bounded number
+of bytes; `is_whole` says whether it has reached the end.
 
-A follower is only a cache. After a restart the log is read from its start again. Where the node has cut that
-off since, the follower goes on from a `Checkpoint` of its predecessor.
+A follower is only a cache. After a restart the log is read from its start. If the node has rotated that away,
+the follower continues from a `Checkpoint` of its predecessor.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from autotuner.study.thinning import thin
 from autotuner.trial import Measurement
 
 PIECES: Final = 16
-"""Pieces that one look reads at most."""
+"""Maximum pieces of one poll."""
 _WIDEST: Final = 16
-"""A second that writes more than this many pieces loses the rest of its lines: no program that a human
-reads does that, and a hostile one must not hold up the others."""
+"""Of one second of the log at most this many pieces are read, and the rest is dropped: no ordinary program
+prints that much, and a hostile one must not delay the others."""
 TAIL: Final = 8192
-"""Characters of the log's end that are kept, for a message."""
+"""Characters of the end of the log that are kept for a message."""
 
 _STAMP: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d) ?")
 
 ReadLog = Callable[[str | None, int], str]
-"""Reads a log from a moment on (RFC 3339, None: from the start), at most so many bytes of it."""
+"""Reads a log from a time (RFC 3339, None: from the start), at most this number of bytes."""
 
 
 _MAX_TAKEN: Final = 200
-"""Timestamps of the newest second that a checkpoint repeats; of a busier second some lines are read twice."""
+"""Maximum timestamps of the newest second in a checkpoint; some lines of a busier second are read twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How far a log was read, and what was measured until there.
+    """A position in a log, and the measurements up to it.
 
-    `reading` tells what was read, and how. `first` is the timestamp of the log's first line, `second` the
-    newest second; `taken` counts the lines taken of it, by timestamp. `measurements` may be thinned. `reads`
-    is the line of the first one, `unit` what its step counts.
+    `reading` is the key of the log and of how it is read. `first` is the timestamp of the log's first line,
+    `second` the newest second; `taken` counts the processed lines of that second, by timestamp.
+    `measurements` may be thinned. `reads` is the line of the first measurement,
+    `unit` the unit of its step.
     """
 
     reading: tuple[str | None, ...]
@@ -58,10 +59,10 @@ class Checkpoint:
 
 
 def continued(earlier: Sequence[Measurement], later: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """Return what two readings of one log have measured, the second of which began where the first ended.
+    """Return the measurements of two readings of one log; the second began where the first ended.
 
-    A reading that counts lines, because they name no step, starts at 1 again: its steps are shifted. A step
-    that the later one repeats is the later one's.
+    A reading of lines without steps counts them from 1, so the later steps are shifted. If both have a step,
+    the later value counts.
     """
     if not earlier or not later:
         return tuple(earlier or later)
@@ -75,9 +76,9 @@ class LogFollower:
     """Reads one pod's log as it grows into measurements.
 
     Args:
-        parser: What the lines are given to.
-        limit: Bytes of one piece.
-        reading: What is read, and how, for a checkpoint.
+        parser: Reads the lines.
+        limit: Maximum bytes of one piece.
+        reading: The key of the log and of how it is read, for a checkpoint.
         resumed: The checkpoint of an earlier reading of this log.
     """
 
@@ -94,7 +95,7 @@ class LogFollower:
         self.read_bytes = 0
         self.reading = reading
         self._first: str | None = None
-        # Until the log shows whether its start is still there, what was measured before counts.
+        # The earlier measurements count until the log shows whether its start still exists.
         self._earlier = resumed.measurements if resumed is not None else ()
         self._earlier_reads = resumed.reads if resumed is not None else ""
         self._earlier_unit = resumed.unit if resumed is not None else ""
@@ -103,12 +104,12 @@ class LogFollower:
         self._limit = limit
         self._rest = ""
         self._second: str | None = None
-        # Lines taken of the newest second, by timestamp. Counting them survives a log that the node rotates
-        # between two looks, and two streams whose timestamps overtake each other.
+        # Processed lines of the newest second, by timestamp. Counts work even if the node rotates the log
+        # between two polls, and if the timestamps of two streams are out of order.
         self._taken: Counter[str] = Counter()
 
     def look(self, read: ReadLog) -> None:
-        """Read what is new; `is_whole` then says whether the log's present end was reached."""
+        """Read the new part; `is_whole` then says whether the current end of the log was reached."""
         width = 1
         self.is_whole = False
         for _ in range(PIECES):
@@ -132,7 +133,7 @@ class LogFollower:
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
-        """What the log has said so far, in its order; nothing while it is in doubt."""
+        """The measurements so far, in the order of the log; none while the log is in doubt."""
         if self.parser.doubt is not None:
             return ()
         return continued(self._earlier, self.parser.measurements)
@@ -148,7 +149,7 @@ class LogFollower:
         return (self._earlier_unit if self._earlier else "") or self.parser.unit
 
     def checkpoint(self, points: int) -> Checkpoint:
-        """Return how far the log was read, with at most about so many measurements."""
+        """Return a checkpoint with at most about this number of measurements."""
         return Checkpoint(
             self.reading,
             self._first or "",
@@ -160,9 +161,9 @@ class LogFollower:
         )
 
     def _goes_on_from(self, resumed: Checkpoint, text: str) -> bool:
-        """Go on where an earlier reading ended, if the log's start is gone; return whether it is.
+        """Continue where an earlier reading ended if the start of the log is gone; return whether it is.
 
-        If what is left begins later than that reading ended, lines may be missing in between.
+        If the rest begins later than that reading ended, lines may be missing in between.
         """
         stamp = _STAMP.match(text)
         if stamp is not None and stamp[0] == resumed.first:
@@ -173,13 +174,13 @@ class LogFollower:
         return True
 
     def close(self) -> None:
-        """Take the last line, which may lack its newline, once the process has ended."""
+        """Process the last line, which may lack its newline, after the process has ended."""
         self._take(self._rest + "\n")
         self.parser.close()
 
     def _take(self, text: str) -> bool:
-        """Give the parser the lines that are new; return whether the next request starts later."""
-        # A line without its end may still grow (or was cut by the limit): it comes again.
+        """Pass the new lines to the parser; return whether the next request starts later."""
+        # An incomplete line may still grow (or was cut by the limit): the next request returns it again.
         *lines, self._rest = text.split("\n")
         known = self._taken.copy()
         newest = self._second

@@ -1,7 +1,7 @@
-"""Pods and PyTorchJobs, as the API server returns them, read into the plain values of `assess`.
+"""Parse pods and PyTorchJobs into the plain values of `assess`.
 
-Every field may be absent: lists without entries and counts of zero are omitted, and a pod that was never
-scheduled has almost no status at all. What cannot be read counts as absent.
+Every field may be absent: empty lists and zero counts are omitted, and a pod that was never scheduled has
+almost no status. Unreadable values count as absent.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INDEX_LABEL: Final = _LABEL + "replica-index"
 
 _MAX_HOLD_UP: Final = 500
 _OWN_REASONS: Final = frozenset({"", "DeadlineExceeded"})
-"""Pod-level reasons that are the user's own doing; any other (Evicted, NodeLost, ...) is a node's."""
+"""Reasons of a failed pod that the user causes; the cluster causes all others (Evicted, NodeLost, ...)."""
 _IMAGE: Final = frozenset(
     {
         "ErrImagePull",
@@ -46,7 +46,7 @@ _IMAGE: Final = frozenset(
 _STARTING: Final = frozenset({"ContainerCreating", "PodInitializing"})
 """Waiting reasons that every pod passes through."""
 _GANG: Final = re.compile(r"pod ?group|gang|min(?:Available|Member|Resources)", re.IGNORECASE)
-"""What Volcano, coscheduling and KAI say of a group that has no room yet."""
+"""Messages of Volcano, coscheduling and KAI about a group that does not fit yet."""
 
 
 def read_conditions(job: Mapping[str, Any]) -> Conditions:
@@ -61,9 +61,9 @@ def read_conditions(job: Mapping[str, Any]) -> Conditions:
     failed, succeeded = since("Failed"), since("Succeeded")
     running = since("Running")
     if failed or succeeded:
-        # At the end the operator turns Running to False, and leaves its time as it was.
+        # At the end the operator sets Running to False, and does not change its time.
         running = moment(mapping(conditions.get("Running")).get("lastTransitionTime"))
-    # The operator notes `Created` after the API server has made the object: an earlier time shows its clock.
+    # The operator sets `Created` after the object exists: an earlier time shows that its clock is behind.
     made, noted = moment(mapping(job.get("metadata")).get("creationTimestamp")), since("Created")
     behind = max(made - noted, timedelta(0)) if made and noted else timedelta(0)
     spec = mapping(job.get("spec"))
@@ -95,7 +95,7 @@ def waiting_since(job: Mapping[str, Any], *, is_suspended: bool) -> datetime | N
     suspended = next(found, None)
     if suspended is None:
         return moment(mapping(job.get("metadata")).get("creationTimestamp"))
-    # The condition turns to True with a suspension, and to False with its end, a moment after the spec.
+    # The condition is True during a suspension; it changes a moment after the spec.
     is_settled = (suspended.get("status") == "True") == is_suspended
     return moment(suspended.get("lastTransitionTime")) if is_settled else None
 
@@ -146,7 +146,7 @@ def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStat
 
 
 def is_owned_by(item: Mapping[str, Any], uid: str) -> bool:
-    """Return whether an object has an ownerReference to `uid`; a name or a label can be anybody's."""
+    """Return whether an object has an ownerReference to `uid`; anybody can copy a name or a label."""
     owners = entries(mapping(item.get("metadata")).get("ownerReferences"))
     return any(owner.get("uid") == uid for owner in owners)
 
@@ -162,16 +162,16 @@ def uid_of(item: Mapping[str, Any]) -> str:
 
 
 def suggestion_of(trial: Mapping[str, Any]) -> Suggestion:
-    """Return what a trial's PyTorchJob tries.
+    """Return the suggestion of a trial's object.
 
     Raises:
-        InvalidRecord: If its annotation is not ours, or not whole.
+        InvalidRecord: If its annotation is missing or invalid.
     """
     metadata = mapping(trial.get("metadata"))
     text = mapping(metadata.get("annotations")).get(keys.SUGGESTION)
     suggestion = decode_suggestion(str(text))
     if mapping(metadata.get("labels")).get(keys.TRIAL_NUMBER) != str(suggestion.number):
-        raise InvalidRecord(f"{metadata.get('name')}: label and annotation name two numbers")
+        raise InvalidRecord(f"{metadata.get('name')}: label and annotation have different numbers")
     return suggestion
 
 
@@ -192,7 +192,7 @@ def entries(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_rank_zero(labels: Mapping[str, Any]) -> bool:
-    # The operator gives the role to worker-0 itself where a job has no Master.
+    # In a job without a Master the operator gives this role to worker 0.
     return labels.get(_ROLE_LABEL) == "master" or (
         labels.get(_TYPE_LABEL) == "master" and labels.get(_INDEX_LABEL) == "0"
     )
@@ -204,9 +204,9 @@ def _training_container(status: Mapping[str, Any], name: str) -> Mapping[str, An
 
 
 def _restartable(spec: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the init containers that are sidecars: they run beside the training container.
+    """Return the names of the init containers that are sidecars: they run along with the training container.
 
-    The kubelet starts them again whatever their exit code, and ends them after the pod's other containers
+    The kubelet restarts them after any exit code, and ends them after the pod's other containers
     (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/).
     """
     return frozenset(
@@ -217,7 +217,7 @@ def _restartable(spec: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _failed_init(status: Mapping[str, Any], restartable: Collection[str]) -> Mapping[str, Any]:
-    """Return the end of an init container that failed: then the training container never starts."""
+    """Return the end of a failed init container, after which the training container never starts."""
     for container in entries(status.get("initContainerStatuses")):
         if str(container.get("name")) in restartable:
             continue
@@ -240,7 +240,7 @@ def _disruption(status: Mapping[str, Any]) -> str:
 def _is_deleted_first(metadata: Mapping[str, Any], finished_at: datetime | None) -> bool:
     """Return whether the pod's deletion began before its process ended.
 
-    deletionTimestamp is when the grace period ends, not when the deletion was asked for.
+    deletionTimestamp is the end of the grace period, not the time of the request.
     """
     deadline = moment(metadata.get("deletionTimestamp"))
     if deadline is None:
@@ -251,7 +251,7 @@ def _is_deleted_first(metadata: Mapping[str, Any], finished_at: datetime | None)
 
 
 def _stuck(pod: Mapping[str, Any], created: datetime | None) -> Stuck | None:
-    """Return in what state a pod waits; None where its containers run or have run."""
+    """Return the state in which a pod waits; None if its containers run or have run."""
     status, spec = mapping(pod.get("status")), mapping(pod.get("spec"))
     if status.get("phase", "Pending") != "Pending" or not status:
         return None
@@ -275,7 +275,7 @@ def _unscheduled(scheduled: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple
 
 
 def _waiting(status: Mapping[str, Any]) -> tuple[HoldUpReason, str] | None:
-    """Return what a container waits for that not every container waits for."""
+    """Return why a container waits, unless every container passes through the state."""
     for key in ("initContainerStatuses", "containerStatuses"):
         for container in entries(status.get(key)):
             waiting = mapping(mapping(container.get("state")).get("waiting"))
@@ -287,7 +287,7 @@ def _waiting(status: Mapping[str, Any]) -> tuple[HoldUpReason, str] | None:
 
 
 def _initializing(status: Mapping[str, Any], restartable: Collection[str]) -> tuple[HoldUpReason, str] | None:
-    """Return which container has not started, or which init container has not ended."""
+    """Return a message about the container that has not started, or the init container that has not ended."""
     for container in entries(status.get("initContainerStatuses")):
         name, state = str(container.get("name") or ""), mapping(container.get("state"))
         if state.get("terminated") or (name in restartable and container.get("started") is True):

@@ -1,4 +1,4 @@
-"""Trials as PyTorchJobs: what the training operator shows of them."""
+"""PyTorchJobs of the training operator as trials: conditions and pods."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 KEEPS_GONE_PODS: Final = False
-"""The operator leaves ended pods where they are."""
+"""The operator keeps ended pods."""
 
 
 def first(pods: Sequence[PodStatus]) -> Sequence[PodStatus]:
-    """Return the pods: the operator starts none again, and those that are made again end the trial."""
+    """Return all pods: the operator restarts none, and a recreated pod ends the trial."""
     return pods
 
 
@@ -49,12 +49,12 @@ def pushed(trial: Mapping[str, Any]) -> None:
 
 
 def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
-    """Return whether the trial owns the pod; one of an earlier trial of its name may still be going."""
+    """Return whether the trial owns the pod; an earlier trial with its name may still have pods."""
     return is_owned_by(pod, uid_of(trial))
 
 
 def ranks_by_arrival(trial: Mapping[str, Any]) -> bool:
-    """Return whether any pod may have rank 0: the operator fixes ranks beside a Master alone."""
+    """Return whether any pod may have rank 0: the operator fixes ranks only in jobs with a Master."""
     spec = mapping(trial.get("spec"))
     return isinstance(spec.get("elasticPolicy"), Mapping) or "Master" not in mapping(
         spec.get("pytorchReplicaSpecs")

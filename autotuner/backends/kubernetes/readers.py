@@ -1,7 +1,7 @@
-"""Read jobs from a cluster: one with its training runtime, or, for the commands that only look, all.
+"""Read jobs from a cluster: one with its training runtime, or all of them.
 
-The commands `status`, `trials`, `report` and `export` need no more rights than reading jobs, training
-runtimes and the ledger ConfigMaps.
+The commands `status`, `trials`, `report` and `export` need only the rights to read jobs, training runtimes
+and the ledger ConfigMaps.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from autotuner.job.training_runtime import RuntimeReference, TrainingRuntime
 
 
 def read_job(api: Api, kind: JobKind, namespace: str, name: str) -> Job:
-    """Return a job as it stands.
+    """Return a job.
 
     Raises:
-        RequestFailed: If there is none, or the cluster does not answer.
-        InvalidJob: If it cannot be tuned as it is written.
+        RequestFailed: If it does not exist, or the cluster does not answer.
+        InvalidJob: If it has mistakes.
     """
     return job_of(api, api.get(jobs_path(namespace, name, kind)), namespace)
 
 
 def job_of(api: Api, manifest: Mapping[str, Any], namespace: str) -> Job:
-    """Return a job that was read, with the training runtime that it refers to as it is now.
+    """Return the job of a manifest, with the training runtime that it refers to.
 
     Raises:
         RequestFailed: If the cluster does not answer.
-        InvalidJob: If it cannot be tuned as it is written.
+        InvalidJob: If it has mistakes.
     """
     return Job.from_manifest(manifest, runtimes_of(api, namespace))
 
 
 def runtimes_of(api: Api, namespace: str) -> Runtimes:
-    """Return how to find a training runtime on a cluster, for the jobs of a namespace."""
+    """Return a function that finds a training runtime on a cluster, for the jobs of a namespace."""
 
     def find(reference: RuntimeReference) -> TrainingRuntime | None:
         try:
@@ -73,7 +73,7 @@ def read_jobs(api: Api, namespace: str | None) -> list[Job]:
             try:
                 job = job_of(api, {"apiVersion": kind.api_version, "kind": kind.name, **item}, where)
             except InvalidJob:
-                continue  # nothing that could be tuned, whoever made it
+                continue  # not a job that could be tuned
             jobs.append(job)
     return sorted(jobs, key=lambda job: (job.namespace, job.name, job.kind.name))
 
@@ -119,10 +119,10 @@ def find_study(api: Api, namespace: str, name: str) -> Study | None:
 def _of_each_kind(
     ask: Callable[[JobKind], Mapping[str, Any]],
 ) -> list[tuple[JobKind, Mapping[str, Any]]]:
-    """Return the answers for the kinds that the cluster serves and that we may read.
+    """Return the results for the kinds that the cluster serves and that the role may read.
 
     Raises:
-        RequestFailed: If we may read none, or the cluster does not answer.
+        RequestFailed: If the role may read none, or the cluster does not answer.
     """
     answers: list[tuple[JobKind, Mapping[str, Any]]] = []
     refused: list[RequestFailed] = []

@@ -1,12 +1,12 @@
-"""Trials as TrainJobs: what Trainer, JobSet and the Job controller show of them.
+"""TrainJobs of Trainer as trials: conditions and pods.
 
-A TrainJob says whether it has ended, and its pods say why. Unlike the training operator, Kubernetes starts
-a failed node again: its container in its pod (restartPolicy OnFailure), its pod (backoffLimit) or all pods
-(JobSet's maxRestarts), as the runtime has it. One attempt is one trial, so the first sign of another one
-ends the trial with what ended its first. When a node fails for good the Job removes the pods of the others,
-so they are remembered here as they were last seen (`PodStatus.is_gone`).
+A TrainJob shows that it has ended, and its pods show why. Unlike the training operator, Kubernetes restarts a
+failed node: its container in its pod (restartPolicy OnFailure), its pod (backoffLimit) or all pods (JobSet's
+maxRestarts), depending on the runtime. One attempt is one trial, so the first sign of a second attempt ends
+the trial with the end of the first. When a node has failed for good, the Job removes the pods of the other
+nodes, so pods are cached as they were last observed (`PodStatus.is_gone`).
 
-We may not read JobSets and Jobs; the pods' labels are theirs.
+The role may not read JobSets and Jobs; pods have their labels.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _REPLICATED_LABEL: Final = "jobset.sigs.k8s.io/replicatedjob-name"
 
 
 def read_conditions(trial: Mapping[str, Any]) -> Conditions:
-    """Read a trial's TrainJob. It does not say since when it runs; its pods do."""
+    """Read a trial's TrainJob. Only its pods show since when it runs."""
     status, spec = mapping(trial.get("status")), mapping(trial.get("spec"))
     held = {str(c.get("type")): c for c in entries(status.get("conditions")) if c.get("status") == "True"}
     ended = held.get("Complete") or held.get("Failed") or {}
-    # A trial's own manifest always gives it.
+    # A trial's own manifest always has it.
     nodes = mapping(spec.get("trainer")).get("numNodes")
     is_suspended = spec.get("suspend") is True
     return Conditions(
@@ -80,7 +80,7 @@ def pushed(trial: Mapping[str, Any]) -> Push | None:
 
 
 def resumed_at(trial: Mapping[str, Any]) -> datetime | None:
-    """Return since when a trial is not suspended any more; None where it was not suspended before."""
+    """Return when a trial's suspension ended; None if it was never suspended."""
     for condition in entries(mapping(trial.get("status")).get("conditions")):
         if condition.get("type") == "Suspended" and condition.get("status") == "False":
             return moment(condition.get("lastTransitionTime"))
@@ -88,9 +88,9 @@ def resumed_at(trial: Mapping[str, Any]) -> datetime | None:
 
 
 def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
-    """Return whether a pod is of this trial, and not of an earlier one of its name that is still going.
+    """Return whether a pod belongs to this trial, and not to an earlier one with its name.
 
-    Its owner is a Job of the trial's JobSet, neither of which we may read: the Job's name and the time tell.
+    Its owner is a Job of the trial's JobSet, which the role may not read: the Job's name and the time decide.
     """
     metadata, name = mapping(pod.get("metadata")), name_of(trial)
     owners = entries(metadata.get("ownerReferences"))
@@ -101,7 +101,7 @@ def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
 
 
 def read_pod(pod: Mapping[str, Any]) -> PodStatus:
-    """Read a pod; of one whose container was started again, its first end that is still known."""
+    """Read a pod; if its container was restarted, with its first end that is still known."""
     labels = mapping(mapping(pod.get("metadata")).get("labels"))
     read = pods_of.read_pod(_before_restart(pod), CONTAINER)
     attempt = str(labels.get(_ATTEMPT_LABEL, "0"))
@@ -121,8 +121,8 @@ def stand(
     patience: timedelta,
     first_seen: Mapping[str, str],
 ) -> TrialStanding:
-    """Return where a trial stands: by its first attempt, if there is a sign of another one."""
-    del first_seen  # gone pods are among `pods`
+    """Return the state of a trial: that of its first attempt if there is a sign of a second one."""
+    del first_seen  # `pods` has the deleted pods too
     attempt, is_again = first(pods), _is_again(pods)
     starts = [pod.started_at for pod in attempt if pod.started_at is not None]
     if not (conditions.has_succeeded or conditions.is_suspended) and (
@@ -130,12 +130,12 @@ def stand(
     ):
         if not conditions.has_failed:
             finishes = [pod.finished_at for pod in attempt if pod.finished_at is not None]
-            message = "Kubernetes started it again" if is_again else ""
+            message = "Kubernetes restarted it" if is_again else ""
             conditions = replace(
                 conditions, has_failed=True, ended_at=min(finishes, default=now), message=message
             )
         standing = assess(conditions, attempt, now, patience)
-        # The Job has removed pods that may never have been seen.
+        # The Job may have removed pods that were never observed.
         return replace(standing, started_at=standing.started_at or max(starts, default=None))
     return assess(conditions, attempt, now, patience)
 
@@ -146,13 +146,13 @@ def first(pods: Sequence[PodStatus]) -> list[PodStatus]:
 
 
 def ranks_by_arrival(trial: Mapping[str, Any]) -> bool:
-    """Return that no other pod than the first may have rank 0: Trainer gives each node its rank."""
+    """Return False: Trainer gives each node its rank, so only the first pod has rank 0."""
     del trial
     return False
 
 
 def _is_again(pods: Sequence[PodStatus]) -> bool:
-    """Return whether Kubernetes has started a container, a pod or the whole trial again."""
+    """Return whether Kubernetes has restarted a container, a pod or the whole trial."""
     is_twice = any(len(found) > 1 for found in _by_place(pods).values())
     return is_twice or any(pod.attempt or pod.restarts for pod in pods)
 
@@ -160,7 +160,7 @@ def _is_again(pods: Sequence[PodStatus]) -> bool:
 def _by_place(pods: Sequence[PodStatus]) -> dict[str, list[PodStatus]]:
     by_place: dict[str, list[PodStatus]] = {}
     for pod in sorted(pods, key=lambda pod: (pod.attempt, str(pod.created_at or ""), not pod.is_gone)):
-        # A pod is called <job>-<index>-<random>.
+        # The name of a pod is <job>-<index>-<random>.
         by_place.setdefault(pod.name.rpartition("-")[0], []).append(pod)
     return by_place
 
@@ -168,9 +168,9 @@ def _by_place(pods: Sequence[PodStatus]) -> dict[str, list[PodStatus]]:
 def with_gone(
     trial: Mapping[str, Any], seen: Iterable[PodStatus], found: Sequence[PodStatus]
 ) -> list[PodStatus]:
-    """Return the pods of a trial that are there, and those seen before that are not there any more.
+    """Return the existing pods of a trial, and the cached ones that do not exist any more.
 
-    A trial that is suspended has none, and those of before it was resumed are of another run.
+    A suspended trial has none, and pods from before its resumption belong to another run.
     """
     if read_conditions(trial).is_suspended:
         return list(found)
@@ -180,7 +180,7 @@ def with_gone(
         return since is not None and pod.created_at is not None and pod.created_at < since
 
     gone = (replace(pod, is_gone=True) for pod in seen if pod.uid not in there and not is_of_before(pod))
-    # One that is still being deleted since the trial was suspended.
+    # It is still being deleted because the trial was suspended.
     return [*(pod for pod in found if not (pod.is_deleted_first and is_of_before(pod))), *gone]
 
 
@@ -194,7 +194,7 @@ def _restarts(pod: Mapping[str, Any]) -> int:
 
 
 def _before_restart(pod: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a pod whose training container was started again as it was before that."""
+    """Return a pod as it was before its training container was restarted."""
     status = mapping(pod.get("status"))
     containers = [
         {**container, "state": last}

@@ -1,7 +1,7 @@
-"""One trial as the cluster shows it: its conditions, its pods, and the log of its rank 0.
+"""Read a trial from its conditions, its pods, and the log of its rank 0.
 
-What is kept between two polls is a cache: the followers of logs (a pod of another UID is another run, and a
-follower that is lost reads its log from the start), and which pods a run was first seen with.
+The state between two polls is a cache: the followers of logs (a pod with another UID is another run, and a
+new follower reads its log from the start), and the first observed pods of a run.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from autotuner.study.outcome import Ending, classify, node_of
 from autotuner.trial import Outcome, Trial
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
-"""How long after its end a trial's log may stay unreadable (no answer from its node) before it is lost."""
+"""How long after its end a trial waits for its log, if its node does not answer, before it counts as lost."""
 _TAIL_LINES: Final = 1000
 _LOGS_READ: Final = 16
-"""Failed pods of a trial whose logs are read, those that failed first."""
+"""Maximum number of failed pods of a trial whose logs are read, the first to fail first."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """A trial's run since its master began: its pods' UIDs as first seen, by name."""
+    """A trial's run since its master started: the first observed UIDs of its pods, by name."""
 
     since: datetime
     pods: dict[str, str] = field(default_factory=dict)
@@ -61,9 +61,9 @@ class TrialReader:
 
     Args:
         api: The API server.
-        clock: Returns the present, in UTC.
+        clock: Returns the current time, in UTC.
         start_patience: How long a trial may wait to start before the job's status says why.
-        max_log_bytes: Bytes that one request reads of a log.
+        max_log_bytes: Maximum bytes of a log in one request.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class TrialReader:
         self._seen: dict[str, dict[str, list[PodStatus]]] = {}
 
     def forget(self, uid: str) -> None:
-        """Drop all that is remembered of a job's trials."""
+        """Drop the cache of a job's trials."""
         self._logs.forget(uid)
         self.pushes.forget_job(uid)
         self._runs.pop(uid, None)
         self._seen.pop(uid, None)
 
     def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
-        """Drop what is remembered of a job's trials and pods that are gone; `trials` are UIDs."""
+        """Drop the cache of a job's trials and pods that do not exist any more; `trials` are UIDs."""
         self._logs.forget_others(job, trials, {pod.uid for pod in pods})
         runs = self._runs.get(job.uid, {})
         for uid in [uid for uid in runs if uid not in trials]:
@@ -99,13 +99,12 @@ class TrialReader:
     def read_pods(
         self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
     ) -> dict[str, list[PodStatus]]:
-        """Return, by trial, the pods of those of which `known` does not say all yet; one request."""
+        """Return the pods by trial, of the trials whose pods in `known` may have changed; in one request."""
         kind, wanted = on_cluster(job.kind), dict[str, Mapping[str, Any]]()
         for manifest in trials:
             conditions, pods = kind.read_conditions(manifest), known.get(name_of(manifest))
-            # A sidecar keeps its pod, and the job, as they are when the training container ends, and nothing
-            # but its pods shows that a node was started again, or that all workers of a job that succeeded
-            # with the first of them have ended.
+            # With a sidecar, the pod and the job do not change when the training container ends. Only the
+            # pods show that a node was restarted, or that the last workers of a job have ended.
             all_known = (
                 pods is not None
                 and sum(p.started_at is not None for p in pods) >= conditions.replicas
@@ -122,7 +121,7 @@ class TrialReader:
         pods_of: dict[str, list[PodStatus]] = {name: [] for name in wanted}
         for item in entries(found.get("items")):
             name = str(mapping(mapping(item.get("metadata")).get("labels")).get(kind.JOB_NAME_LABEL))
-            # A pod of an earlier trial of this name may still be on its way out.
+            # A pod of an earlier trial with this name may still be terminating.
             if name in wanted and kind.is_pod_of(item, wanted[name]):
                 pods_of[name].append(kind.read_pod(item))
         if kind.KEEPS_GONE_PODS:
@@ -135,7 +134,7 @@ class TrialReader:
     def follower(
         self, job: Job, spec: TuningSpec, manifest: Mapping[str, Any], pods: Sequence[PodStatus]
     ) -> LogFollower | None:
-        """Return the follower of the log of a trial that runs."""
+        """Return the follower of the log of a running trial."""
         return self._logs.of(job, spec, uid_of(manifest), on_cluster(job.kind).first(pods))
 
     def read(
@@ -146,12 +145,12 @@ class TrialReader:
         pods: Sequence[PodStatus],
         checkpoint: Checkpoint | None = None,
     ) -> tuple[Trial, HoldUp | None]:
-        """Return a trial as it stands, and what holds it up.
+        """Return a trial, and what holds it up.
 
-        A log that is not followed yet, and lacks its start, is read from the checkpoint on.
+        A log that is not followed yet, and whose start is gone, is read from the checkpoint on.
 
         Raises:
-            BackendError: If the log of an ended trial cannot be read now; its end is not known before.
+            BackendError: If the log of an ended trial cannot be read now, so that its outcome is unknown.
         """
         kind, now = on_cluster(job.kind), self._clock()
         conditions = kind.read_conditions(manifest)
@@ -183,7 +182,7 @@ class TrialReader:
                 return ended, None
         except RequestFailed as error:
             follower = self._logs.of(job, spec, uid_of(manifest), first)
-            # What is measured does not change because a node does not answer for a while.
+            # The measurements stay while a node does not answer.
             if standing.ending is None:
                 return _as_read(trial, follower, pushed), None
             if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
@@ -199,7 +198,7 @@ class TrialReader:
     def _held_up(
         self, job: Job, manifest: Mapping[str, Any], trial: Trial, standing: TrialStanding
     ) -> HoldUp | None:
-        """Return what holds a trial up, with what the cluster says of it."""
+        """Return what holds a trial up, with the cluster's explanation."""
         held = standing.hold_up
         if held is None:
             return None
@@ -212,7 +211,7 @@ class TrialReader:
             said = self._words.admission(job.namespace, uid_of(manifest))
         return HoldUp(trial.number, held.reason, f"{held.text}; {said}" if said else held.text)
 
-    def _ended(  # noqa: PLR0913, PLR0917 (all that is known of an end)
+    def _ended(  # noqa: PLR0913, PLR0917 (all data about an end)
         self,
         job: Job,
         spec: TuningSpec,
@@ -224,21 +223,21 @@ class TrialReader:
         checkpoint: Checkpoint | None,
         pushed: Pushed,
     ) -> Trial:
-        """Return an ended trial with its outcome; one whose log is longer than a look goes on for now."""
+        """Return an ended trial with its outcome; still running if its log is longer than one poll reads."""
         follower, ending = followed.follower, standing.ending or Ending(None)
         if not followed.is_whole:
             return _as_read(trial, follower, pushed)
         gone_pods = {pod.uid for pod in pods if pod.is_gone}
-        # What was read of the log of a pod that is gone may not be all of it.
+        # The log of a deleted pod may not have been read to its end.
         is_cut = follower is not None and follower.reading[0] in gone_pods
         has_rank_zero = any(pod.is_rank_zero and not pod.is_gone for pod in pods)
         if is_cut or (not has_rank_zero and (follower is None or not follower.measurements)):
             if ending.exit_code == 0:
-                gone = "its pods, and their logs, were gone before they could be read"
+                gone = "its pods and their logs were deleted before they could be read"
                 ending = Ending(None, disruption=gone)
             follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
         elif ending.disruption and (follower is None or not follower.measurements):
-            # The pod that measured was replaced, or is on its way out.
+            # The pod that measured was replaced, or is terminating.
             follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
         if ending.exit_code not in {None, 0}:
             again = {pod.name for pod in pods if pod.restarts}
@@ -249,7 +248,9 @@ class TrialReader:
         outcome, message = classify(ending, read.measurements, spec.target)
         if outcome is Outcome.MISSED and follower is not None and follower.has_gap:
             outcome = Outcome.LOST
-            message = "its node cut its log while no controller read it: whether it met the target is unknown"
+            message = (
+                "its node rotated its log while no controller read it: whether it met the target is unknown"
+            )
         elif outcome is Outcome.MISSED and pushed.may_lack(read):
             outcome = Outcome.LOST
             message = "it pushed metrics while no controller watched: whether it met the target is unknown"
@@ -265,7 +266,7 @@ class TrialReader:
     def _first_seen(
         self, job: Job, trial: str, conditions: Conditions, pods: Sequence[PodStatus]
     ) -> Mapping[str, str]:
-        """Return the UIDs of a run's pods as first seen, by name; a run that is resumed has new pods."""
+        """Return the first observed UIDs of a run's pods, by name; a resumed run has new pods."""
         if conditions.running_since is None:
             return NOTHING_SEEN
         runs = self._runs.setdefault(job.uid, {})
@@ -273,7 +274,7 @@ class TrialReader:
             runs[trial] = _Run(conditions.running_since)
         first_seen = runs[trial].pods
         for pod in pods:
-            # One that was made late is a replacement already, and no witness.
+            # A pod that was created late is already a replacement.
             if not is_late(conditions, pod):
                 first_seen.setdefault(pod.name, pod.uid)
         return first_seen
@@ -281,9 +282,9 @@ class TrialReader:
     def _with_logs(
         self, job: Job, ending: Ending, follower: LogFollower | None, again: Collection[str]
     ) -> Ending:
-        """Return the ending with the ends of the failed pods' own logs, where they can still be read.
+        """Return the ending with the ends of the failed pods' logs, if they can still be read.
 
-        A termination message is 2,048 bytes, which a launcher's own table of failures fills.
+        A termination message has 2,048 bytes, which a launcher's own table of failures fills.
         """
         logs = [self._with_log(job, log, is_previous=log.pod in again) for log in ending.logs[:_LOGS_READ]]
         last = follower.tail if follower is not None else ""
@@ -307,7 +308,7 @@ class TrialReader:
 
 
 def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
-    """Return whether a trial was made from a template that its owner has changed since."""
+    """Return whether the owner has changed the template since the trial was created."""
     made_from = _template(manifest)
     return made_from is not None and made_from != job.template
 
@@ -318,7 +319,7 @@ def _template(manifest: Mapping[str, Any]) -> str | None:
 
 
 def _as_read(trial: Trial, follower: LogFollower | None, pushed: Pushed, *, has_ended: bool = False) -> Trial:
-    """Return a trial with its log, as read before a restart of the controller too, and with its pushes."""
+    """Return a trial with the results of its log, also from before a restart, and with its pushed metrics."""
     logged = trial
     if follower is not None:
         read = with_reading(trial, follower.parser)

@@ -25,7 +25,7 @@ SUGGESTION: Final = "suggestion.json"
 """The file of a trial's folder with its suggestion, its devices and its template."""
 _CHUNK: Final = 1 << 20
 _LOGS_READ: Final = 16
-"""Pods of a trial whose logs are read for the metric."""
+"""Maximum number of pods of a trial whose logs are searched for the metric."""
 _NO_ENDING: Final = "the trial's supervisor ended without a record: it was killed, or the disk is full"
 
 

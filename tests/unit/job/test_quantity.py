@@ -37,7 +37,7 @@ def test_a_quantity_is_rounded_up(quantity, number):
     "wrong", [None, True, "", "x", "-1", -1, "1 ", "1KI", "1ki", [], {}, "1e999", "²", "inf"]
 )
 def test_what_is_no_quantity_is_refused(wrong):
-    with pytest.raises(ValueError, match="is no quantity"):
+    with pytest.raises(ValueError, match="is not a quantity"):
         whole(wrong)
 
 

@@ -29,8 +29,8 @@ def test_what_the_cluster_would_refuse_is_a_mistake(made, says):
         (changed("spec/runPolicy", {}), "spec.runPolicy.suspend is ''.*suspend: true"),
         (changed("spec/runPolicy/suspend", False), "spec.runPolicy.suspend is 'false'"),
         (changed("metadata/labels", {"kueue.x-k8s.io/queue-name": "a"}), "autotuner.dev/queue: a"),
-        (manifest(asked=annotations(queue="default")), "gives every job of the namespace"),
-        (changed("status", {"conditions": [{"type": "Failed", "status": "True"}]}), "already run to its end"),
+        (manifest(asked=annotations(queue="default")), "assigns to every job of the namespace"),
+        (changed("status", {"conditions": [{"type": "Failed", "status": "True"}]}), "already finished"),
         (changed("spec/cleanPodPolicy", "None"),
          "spec.cleanPodPolicy.*drops it.*for example spec.runPolicy.cleanPodPolicy"),
         (

@@ -74,14 +74,18 @@ def test_what_is_passed_on_raises_no_doubt(job):
 DOUBTFUL = {
     "nothing is passed on": (
         {"args": ["--epochs=3"]},
-        "cannot be seen",
+        "the manifest does not show whether",
         "--batch-size=$(AUTOTUNER_BATCH_SIZE)",
     ),
     "a configuration file": ({"args": ["--config", "c.yaml"]}, "the file c.yaml", BATCH),
-    "one is missing": ({"args": [f"--bs={BATCH}"]}, "AUTOTUNER_LEARNING_RATE is referenced nowhere", LR),
+    "one is missing": (
+        {"args": [f"--bs={BATCH}"]},
+        "nothing in command, args or env refers to AUTOTUNER_LEARNING_RATE",
+        LR,
+    ),
     "the script reads one": (
         {"script": "os.environ['AUTOTUNER_BATCH_SIZE']"},
-        "nor does the script read it",
+        "and the script does not read it",
         LR,
     ),
     "no shell expands": (
@@ -104,7 +108,11 @@ DOUBTFUL = {
         "a fixed value",
         "--batch_size=$(AUTOTUNER_BATCH_SIZE)",
     ),
-    "a literal after the reference": ({"args": [*PASSED, "--lr", "0.1"]}, "beside a reference", f"--lr={LR}"),
+    "a literal after the reference": (
+        {"args": [*PASSED, "--lr", "0.1"]},
+        "in addition to a reference",
+        f"--lr={LR}",
+    ),
     "a literal in a shell": (
         {"command": ["sh", "-c", f"{SCRIPT} --lr 0.1 --bs $AUTOTUNER_BATCH_SIZE"]},
         "a fixed value",
@@ -132,27 +140,27 @@ DOUBTFUL = {
     ),
     "a shared place": (
         {"args": [*PASSED, "--output-dir", "/mnt/out"]},
-        "trials share this place",
+        "trials share this path",
         "--output-dir=$(AUTOTUNER_OUTPUT_DIR)",
     ),
     "a shared place in env": (
         {"args": PASSED, "env": env(OUTPUT_DIR="/mnt/out")},
-        "trials share this place",
+        "trials share this path",
         '{name: OUTPUT_DIR, value: "$(AUTOTUNER_OUTPUT_DIR)"}',
     ),
     "a shared place through env": (
         {"args": [*PASSED, "--save-dir=$(OUT)"], "env": env(OUT="/mnt/out")},
-        "trials share this place",
+        "trials share this path",
         "--save-dir=$(AUTOTUNER_OUTPUT_DIR)",
     ),
     "a shared place of hydra": (
         {"args": [*PASSED, "trainer.default_root_dir=/mnt/out"]},
-        "trials share this place",
+        "trials share this path",
         "trainer.default_root_dir=$(AUTOTUNER_OUTPUT_DIR)",
     ),
     "a checkpoint's place": (
         {"command": ["bash", "-c", f"{SCRIPT} {' '.join(PASSED)} --checkpoint-dir /ckpt"]},
-        "trials share this place",
+        "trials share this path",
         "--checkpoint-dir=$(AUTOTUNER_OUTPUT_DIR)",
     ),
     "resuming": ({"args": [*PASSED, "--resume"]}, "continues another trial", "$(AUTOTUNER_OUTPUT_DIR)"),
