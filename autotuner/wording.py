@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Final
 
 from autotuner.decide.decision import Answer, Decision, Facts, Reason, Stop, StopReason
-from autotuner.spec import TuningSpec
-from autotuner.trial import Outcome, Trial
+from autotuner.spec import Target, TuningSpec
+from autotuner.trial import Measurement, Outcome, Trial
 
 _MAX_WARNINGS: Final = 5
 """Warnings of one kind that are shown."""
@@ -37,9 +37,12 @@ def reads(trials: Sequence[Trial], spec: TuningSpec) -> str:
     first = next((t for t in sorted(trials, key=lambda t: t.number) if t.reads and t.measurements), None)
     if first is None:
         return ""
-    measured = first.measurements[0]
-    at = f"{first.unit or 'step'} {measured.step:g}"
-    return f"{spec.target.metric}={measured.value:g} at {at} from: {first.reads}"
+    return read_from(spec.target, first.measurements[0], first.unit, first.reads)
+
+
+def read_from(target: Target, first: Measurement, unit: str, line: str) -> str:
+    """Return what was read from a line: `accuracy=0.41 at epoch 1 from: ...`."""
+    return f"{target.metric}={first.value:g} at {unit or 'step'} {first.step:g} from: {line}"
 
 
 def log_warnings(trials: Sequence[Trial]) -> list[str]:

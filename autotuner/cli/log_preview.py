@@ -9,6 +9,7 @@ from typing import Any, Final
 from autotuner.spec.values import Target
 from autotuner.study.log_reader import LogReader
 from autotuner.trial import Measurement
+from autotuner.wording import read_from
 
 _ROWS: Final = 10
 _COLUMNS: Final = 60
@@ -43,7 +44,7 @@ def lines(reader: LogReader, target: Target) -> list[str]:
     if measurements:
         first = measurements[0]
         shown += [
-            f"reads {target.metric}={first.value:g} at step {first.step:g} from: {reader.first_line}",
+            f"reads {read_from(target, first, reader.unit, reader.first_line)}",
             f"format: {reader.format}",
             "",
             *_table(measurements, target),

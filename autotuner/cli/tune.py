@@ -124,7 +124,10 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
             if known:
                 screen.print(f"continuing from {known} finished trials in {folder}", style="dim")
             last = _drive(backend, job, spec, view, script)
-        _finish(last, spec, folder, as_json=as_json)
+        # Runs that measured something do not show that each variable was used.
+        unmeasured = [replace(trial, measurements=()) for trial in last.trials]
+        doubts = [str(warning) for warning in wiring_notices(job, spec, unmeasured, script)]
+        _finish(last, spec, folder, as_json=as_json, doubts=doubts)
 
 
 def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) -> None:
@@ -243,7 +246,9 @@ def _drive(
             time.sleep(_POLL_SECONDS)
 
 
-def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bool) -> None:
+def _finish(
+    last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bool, doubts: Sequence[str] = ()
+) -> None:
     """Print the answer, and exit with the code for the kind of end."""
     from autotuner.report.terminal import answer_lines
 
@@ -261,6 +266,8 @@ def _finish(last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bo
         hours = sum(trial.gpu_hours(_now()) for trial in study.trials)
         for line in answer_lines(answer, spec, study.trials, hours):
             typer.echo(line)
+        for doubt in doubts:
+            typer.echo(f"  in doubt: {doubt}")
         typer.echo(f"figures: autotuner report {folder}")
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))

@@ -26,7 +26,7 @@ from autotuner.study.finding import Finding
 from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout
-from autotuner.study.proof import findings
+from autotuner.study.proof import coincide, findings
 from autotuner.study.resumed import unsettled_runs
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
@@ -276,12 +276,18 @@ class Standing:
         """Return the seed of a new trial: a fresh one, except for the first that differs from the baseline.
 
         That one repeats the baseline's seed: if its curve is the same to the last digit, settings have no
-        effect.
+        effect. As long as no run shows one, the next repeats it as well, until the digits prove it.
         """
-        is_first = all(t.suggestion.purpose is Purpose.BASELINE for t in self.history.trials)
-        if purpose in {Purpose.SEARCH, Purpose.CLIMB} and is_first and self.history.trials:
-            return self.history.trials[-1].suggestion.seed
-        return trial_seed(self.spec, number)
+        baseline = next((t for t in reversed(self.history.trials) if _is_baseline(t)), None)
+        if baseline is None or purpose not in {Purpose.SEARCH, Purpose.CLIMB}:
+            return trial_seed(self.spec, number)
+        others = (t for t in self.history.trials if not _is_baseline(t))
+        has_effect = any(not coincide(baseline, t) for t in others)
+        return trial_seed(self.spec, number) if has_effect else baseline.suggestion.seed
+
+
+def _is_baseline(trial: Trial) -> bool:
+    return trial.suggestion.purpose is Purpose.BASELINE
 
 
 def trial_seed(spec: TuningSpec, number: int) -> int:

@@ -70,7 +70,7 @@ _BENIGN: Final = re.compile(
 )
 """Levels below error, as logging, loguru, glog and warnings write them."""
 _SURVIVED: Final = re.compile(
-    r"\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
+    r"(?<!system to )\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
     r"|fall(?:ing|s)? ?back|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)"
     r"|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
     re.IGNORECASE,
@@ -197,7 +197,8 @@ def _last_errors(log: ProcessLog) -> list[_Error]:
     if log.exit_code in _SIGNALS:
         # A process that a signal ended has survived any error that it printed.
         errors = [e for e in errors if e.outcome is not Outcome.FAILED]
-    errors = _unsurvived(errors, marks)
+    # One that was ended from outside has survived an error after which it printed anything.
+    errors = _unsurvived(errors, marks, few=0 if log.exit_code in _SIGNALS else _FEW)
     if several or len({e.rank for e in errors if e.rank}) > 1:
         return errors
     return _last_primary(errors)
@@ -213,12 +214,13 @@ def _last_primary(errors: list[_Error]) -> list[_Error]:
     return [e for e in primary if e.traceback == last] or errors
 
 
-def _unsurvived(errors: list[_Error], marks: list[int]) -> list[_Error]:
+def _unsurvived(errors: list[_Error], marks: list[int], *, few: int) -> list[_Error]:
     """Return the errors without those after which the program continued.
 
-    `marks` are the lines that show that it continued: progress, or words such as "retrying".
+    `marks` are the lines that show that it continued: progress, or words such as "retrying". Up to `few` of
+    them behind the last error may be those of other ranks.
     """
-    if not errors or sum(mark > errors[-1].position for mark in marks) > _FEW:
+    if not errors or sum(mark > errors[-1].position for mark in marks) > few:
         return []
     kept = [errors[-1]]
     for error in reversed(errors[:-1]):
@@ -302,12 +304,20 @@ def _roots(errors: list[_Error]) -> list[_Error]:
 
     A general error that follows from a known one adds no information.
     """
-    known = {e.traceback for e in errors if e.outcome is not Outcome.FAILED and not e.is_secondary}
+    primary = {e.traceback for e in errors if e.outcome is not Outcome.FAILED and not e.is_secondary}
+    # A secondary one may be of another process: it is the root of what follows in its own.
+    secondary: dict[tuple[int, str], int] = {}
+    for e in errors:
+        if e.outcome is not Outcome.FAILED and e.is_secondary:
+            secondary.setdefault((e.traceback, e.rank), e.position)
     return [
         e
         for e in errors
         if not (
-            e.traceback and e.traceback in known and e.outcome is Outcome.FAILED and meaning(e.line) is None
+            e.traceback
+            and e.outcome is Outcome.FAILED
+            and (e.traceback in primary or secondary.get((e.traceback, e.rank), e.position) < e.position)
+            and meaning(e.line) is None
         )
     ]
 

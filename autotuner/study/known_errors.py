@@ -74,7 +74,7 @@ _MEMORY: Final = (
     r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
     r"Failed to CUDA (?:m|c)alloc|Failed to allocate (?:memory|.{0,30}bytes)|failed to alloc\b",
     r"(?:can't|cannot|not enough|could not|couldn't|unable to) allocate|not enough memory",
-    r"alloc_cpu\.cpp",
+    r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
     r"std::bad_alloc|MemoryError\b|insufficient memory|malloc(?: of size \d+)? failed|mmap failed",
     r"NVML_ERROR_MEMORY|No executable batch size found|does not fit (?:in|into) (?:GPU |device )?memory",
     # Shared memory, which holds the batches of DataLoader workers.
@@ -84,12 +84,12 @@ _MEMORY: Final = (
     r"creating shared memory segment",
     r"bus error|SIGBUS|exit\s?code\s{0,4}:? ?-7\b",
     # The kernel, the launcher or the process pool reports which process was killed for its memory.
-    r"oom.?kill|OOMKilled|running low on memory|excessive memory usage|Memory cgroup",
+    r"oom.?kill|OOMKilled|running low on memory|excessive memory usage|Memory cgroup|memory pressure \(OOM\)",
 )
 _KILLED: Final = (
     r"killed by signal: Killed|SIGKILL\b|(?:signal:? ?|signals?\.)\(?9\b",
     r"^(?:.{0,200}: )?(?:line \d+: +\d+ )?Killed\b",
-    r"exit\s?code\s{0,4}[:=]? ?-9\b|return code (?:=|is) ?-9\b|with code -9\b|status -9\b|signal 9\b",
+    r"exit\s?code\s{0,4}[:=]? ?(?:-9|137)\b|return code (?:=|is) ?-9\b|with code -9\b|status -9\b|signal 9\b",
     r"DataLoader worker \(pid\(s\).{0,200}exited unexpectedly|BrokenProcessPool|TerminatedWorkerError",
 )
 _AROUND: Final = (
@@ -102,17 +102,20 @@ _AROUND: Final = (
     r"no CUDA-capable device|No CUDA GPUs are available|No HIP GPUs|hipErrorNoDevice|cudaErrorNoDevice",
     r"CUDA driver initialization failed|CUDA unknown error|CUDA error: unknown error",
     r"Found no NVIDIA driver",
-    r"devices? (?:is|are) busy or unavailable|system not (?:yet )?initialized",
+    r"devices?(?:\(s\))? (?:is|are|is/are) busy or unavailable|system not (?:yet )?initialized",
+    r"TPU initialization failed|NVMLError",
     r"unspecified launch failure",
     r"the launch timed out|an illegal instruction",
     r"driver (?:version is insufficient|on your system is too old)",
     r"forward compatibility was attempted",
-    r"CUDA error: (?:mapping|peer access|device kernel image|driver shut)",
+    r"CUDA error: (?:mapping|peer access|device kernel image|driver shut|device not ready)",
     r"Unexpected error from cud(?:a|nn).{0,20}(?:device|count)|nvidia-smi has failed",
     r"cudaErrorSystemNotReady",
-    r"cuda (?:runtime )?error \(?(?:4|719|999)\b|CUDA_ERROR_(?:UNKNOWN|LAUNCH_FAILED)|cudaErrorUnknown",
+    r"cuda (?:runtime )?error \(?(?:4|30|46|719|80[2-4]|999)\b|cudaErrorUnknown",
+    r"CUDA_ERROR_(?:UNKNOWN|LAUNCH_FAILED)",
     r"NVML_SUCCESS == r",
-    r"unsupported display driver|OCI runtime|containerd task|shim task",
+    r"unsupported display driver|nvidia-container-cli|OCI runtime|containerd task|shim task",
+    r"Node failure|NODE_FAIL",
     r"illegal instruction \(core|SIGILL|Machine check|exit\s?code\s{0,4}[:=]? ?-4\b",
     # Storage.
     r"Stale (?:NFS )?file handle|Input/output error|Remote I/O error",
@@ -128,13 +131,15 @@ _AROUND: Final = (
     r"TLS handshake",
     r"couldn't connect to|Max retries exceeded|MaxRetryError|ConnectTimeout|ReadTimeout|Read timed out",
     r"\b(?:429|50[0234]) (?:Client |Server )?(?:Error|Too Many|Internal|Bad Gateway|Service|Gateway)",
-    r"(?:Service|Temporarily) ?Unavailable|Too Many Requests|IncompleteRead|ChunkedEncodingError",
+    r"HTTP Error (?:429|50[0234])|ClientPayloadError",
+    r"(?:Service|Temporarily) ?Unavailable|Too ?Many ?Requests|IncompleteRead|ChunkedEncodingError",
     r"SSLE(?:OF)?Error",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
     r"UNEXPECTED_EOF",
     r"Cannot connect to host|Server disconnected|Connection broken|FSTimeoutError|URLError|CommError",
     r"\((?:500|503|InternalError|RequestTimeout|ServiceUnavailable)\)",
     r"Address already in use|EADDRINUSE|errno: 98\b",
+    r"ORTE was unable to|(?:ORTE|PRTE|PMIX) daemon has|unable to reliably start one or more daemons",
     r"DUE TO (?:PREEMPTION|NODE FAILURE|TIME LIMIT)|CANCELLED AT|ORTE has lost communication|preempted",
     r"SIGTERMException|SignalException|got signal: (?:1|2|15)\b|Received SIGTERM|SIGTERM received",
     r"SIGTERM: 15",
@@ -162,7 +167,9 @@ _PEERS: Final = (
     r"Rendezvous\w{0,40}Error|rendezvous.{0,80}(?:timed? ?out|timeout|fail|closed)|DistStoreError",
     r"DistNetworkError",
     r"wait timeout after|timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:time|fail|error|reset)",
-    r"monitoredBarrier|Barrier timed out|Timeout waiting|failed to connect to|failed to recv",
+    r"monitoredBarrier|Barrier timed out|Timeout waiting|(?:failed|unable) to connect to|failed to recv",
+    r"WorkerCrashedError|ActorDiedError|NodeDiedError|RayActorError|_InactiveRpcError",
+    r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",
     r"store-?>get",
     r"exit\s?code\s{0,4}[:=]? ?-15\b|KeyboardInterrupt|TimeoutError|ETIMEDOUT|DEADLINE_EXCEEDED",
     r"UNAVAILABLE:",
@@ -173,7 +180,7 @@ _CRASHED: Final = (
 _DIVERGED: Final = (
     r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
     r"\b(?:nan|non-?finite|infinite|inf) (?:loss|gradient|values? in (?:loss|grad))",
-    r"\bloss (?:nan|inf)\b",
+    r"\bloss (?:nan|inf)\b|\bnan in (?:the )?loss|Invalid loss, terminating",
     (
         r"(?:nan|inf(?:inity)?)s? (?:(?:or|and|/) ?(?:nan|inf(?:inity)?)s? )?"
         r"(?:is |was |were )?(?:detected|found|encountered)"

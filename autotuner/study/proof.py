@@ -73,6 +73,15 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
     return found
 
 
+def coincide(one: Trial, other: Trial) -> bool:
+    """Return whether two runs of one seed have measured the same wherever both have measured."""
+    if one.suggestion.seed != other.suggestion.seed:
+        return False
+    known = dict(points_of(one))
+    common = [point for point in points_of(other) if point[0] in known]
+    return bool(common) and all(known[step] == value for step, value in common)
+
+
 def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
     """Return runs whose reported batch, steps or throughput do not follow the batch size.
 

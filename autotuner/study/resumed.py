@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
+from autotuner.study.setting import setting
 from autotuner.trial import Trial
 
 MOST_RUNS: Final = 200
@@ -96,9 +97,10 @@ def _continued_values(
 ) -> Trial | None:
     """Return the trial whose last value a run begins with, where all fresh runs begin far below their last.
 
-    A fast learner may begin high too. So the run must also have nothing left to learn; and either several
-    fresh runs agree on where a run begins, or the run has a batch no smaller than the one that it continues,
-    hence no more updates in its first interval than that one had, which needed `FEWEST_VALUES` of them.
+    A fast learner may begin high too, but not with a setting that another run has begun low with. With
+    another setting, the run must also have nothing left to learn; and either several fresh runs agree on
+    where a run begins, or the run has a batch no smaller than the one that it continues, hence no more
+    updates in its first interval than that one had, which needed `FEWEST_VALUES` of them.
     """
     trial, points = member
     if len(points) < FEWEST_VALUES or not _begins_high(points, fresh, sign):
@@ -106,6 +108,10 @@ def _continued_values(
     firsts = [sign * p[0][1] for _, p in fresh]
     gain = _gain(fresh, sign)
     own = [sign * value for _, value in points]
+    for other, before in reversed(earlier):
+        is_same = setting(other) == setting(trial) and len(before) >= FEWEST_VALUES
+        if is_same and own[0] >= sign * before[-1][1] - 0.05 * gain:
+            return other
     if max(own) - own[0] > 0.1 * gain:
         return None
     agree = len(fresh) >= FEWEST_SINGLE and max(firsts) - min(firsts) <= 0.2 * gain

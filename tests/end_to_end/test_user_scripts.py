@@ -88,7 +88,7 @@ def test_percentages_with_their_sign_are_read_as_the_fractions_that_the_target_m
     (entry,) = (json.loads(each) for each in place.ledger().values())
     assert [value for _, value in entry["curve"]] == pytest.approx([0.19, 0.38, 0.57, 0.76, 0.931])
     assert entry["outcome"] == "reached"
-    assert "reads accuracy=0.19 at step 1 from: Validation accuracy: 19.0% (epoch 1)" in ran.out
+    assert "reads accuracy=0.19 at epoch 1 from: Validation accuracy: 19.0% (epoch 1)" in ran.out
 
 
 def test_percentages_without_a_sign_are_in_doubt_and_the_target_that_fits_is_named(place: Place):

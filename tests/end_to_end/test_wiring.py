@@ -30,6 +30,7 @@ def test_validate_and_tune_warn_of_what_the_script_never_reads(place: Place):
     ran = place.run("tune", file)
     assert ran.code == 0, ran.err
     assert ran.err.count("warning: ") == len(checked.json["warnings"])
+    assert "  in doubt: Master args" in ran.out
     assert "a fixed value ignores AUTOTUNER_" in place.run("status", "toy-tuning", "--json").json["message"]
 
 
@@ -48,7 +49,7 @@ def test_the_line_that_the_metric_is_read_from_is_shown(place: Place):
     script = LEARNS.replace("accuracy=", "val_accuracy=")
     ran = place.run("tune", place.write(script, asked={"target": "val_accuracy >= 0.9"}, args=PASSED).name)
     assert ran.code == 0, ran.out + ran.err
-    first = "val_accuracy=0.2 at step 1 from: val_accuracy=0.200 epoch=1"
+    first = "val_accuracy=0.2 at epoch 1 from: val_accuracy=0.200 epoch=1"
     assert ran.out.count(f"reads {first}\n") == 1
     assert place.run("status", "toy-tuning", "--json").json["reads"] == first
     assert first in place.run("status", "toy-tuning").out

@@ -27,7 +27,7 @@ def run(*arguments, **options):
 def test_a_log_that_is_read_ends_with_0(log):
     result = run(log, "--target", "accuracy >= 0.9")
     assert result.exit_code == 0
-    assert "reads accuracy=0.3 at step 1 from: epoch=1 accuracy=0.3" in result.output
+    assert "reads accuracy=0.3 at epoch 1 from: epoch=1 accuracy=0.3" in result.output
     assert "accuracy >= 0.9 is reached at step 2" in result.output
     assert result.output.count("*") == 3
 

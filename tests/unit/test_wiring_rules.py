@@ -1,6 +1,7 @@
 """What `decide` does when the runs show that settings have no effect, or that a run resumed another's."""
 
 import math
+import random
 from datetime import timedelta
 
 import pytest
@@ -46,6 +47,31 @@ def test_the_first_trial_after_the_baseline_repeats_its_seed():
     assert (first.purpose, first.seed) == (Purpose.SEARCH, 5)
     (second,) = decide(spec(), runs(curve(1), curve(2)), NOON).start
     assert second.seed not in {0, 1}
+
+
+def test_a_seed_is_repeated_until_some_setting_has_an_effect():
+    # Three values of two digits prove little; a script that draws its noise from the seed shows them again.
+    baseline = trial(0, (0.51, 0.84, 0.91), tried=suggestion(0, purpose=Purpose.BASELINE, seed=5))
+    same = trial(1, (0.51, 0.84, 0.91), tried=suggestion(1, batch_size=64, seed=5))
+    other = trial(1, (0.51, 0.84, 0.92), tried=suggestion(1, batch_size=64, seed=5))
+    assert [start.seed for start in decide(spec(), [baseline, same], NOON).start] == [5]
+    assert [start.seed for start in decide(spec(), [baseline, other], NOON).start] != [5]
+
+
+def test_a_script_that_uses_nothing_but_its_seed_gets_no_answer():
+    trials, chance = [], random.Random(0)
+    noise = {}
+    for _ in range(12):
+        decision = decide(spec(), trials, NOON)
+        if not decision.start:
+            break
+        (tried,) = decision.start
+        shown = noise.setdefault(
+            tried.seed, [round(0.96 - 0.4 / e + chance.gauss(0, 0.002), 4) for e in range(1, 9)]
+        )
+        trials.append(trial(tried.number, shown, tried=tried, is_complete=True))
+    assert (decision.phase, decision.reason) == (Phase.FAILED, Reason.NOT_WIRED)
+    assert len(trials) <= 5
 
 
 def test_runs_of_different_settings_that_differ_go_on():

@@ -161,7 +161,10 @@ def test_learners_with_noise_are_never_suspected(seed, digits, samples, noise, p
     if digits is None:
         single = [[struct.unpack("f", struct.pack("f", m.value))[0] for m in r.measurements] for r in runs]
         assert identical_runs([run(i, values) for i, values in enumerate(single[:5])]) == []
-    assert findings([run(r.number, [1 - m.value for m in r.measurements]) for r in runs[:5]], -1) == ()
+    losses = [tuple(Measurement(m.step, 1 - m.value) for m in r.measurements) for r in runs[:5]]
+    assert findings([replace(r, measurements=m) for r, m in zip(runs, losses, strict=False)], -1) == ()
+    if alike:  # runs of one setting differ by their noise alone
+        assert resumed_runs([run(r.number, [m.value for m in r.measurements]) for r in runs], 1) == []
 
 
 def fresh(count=5, noise=0.01):
@@ -194,6 +197,20 @@ def test_a_chain_of_resumed_runs_is_found():
         steps = range(12 * i + 1, 12 * i + 13)
         runs.append(run(i, [CURVE[-1] + j / 1e4 for j in range(12)], steps=steps, batch_size=32 * 2**i))
     assert [(f.trials, f.continues) for f in resumed_runs(runs, 1)] == [((1,), 0), ((2,), 1)]
+
+
+def test_a_run_that_learns_on_from_another_of_its_setting_is_resumed_though_it_counts_from_one():
+    runs = [
+        run(0, [0.65, 0.77, 0.85, 0.89]),
+        run(1, [0.92, 0.93, 0.944, 0.948]),
+        run(2, [0.953, 0.959, 0.96]),
+    ]
+    assert [(f.trials, f.continues) for f in resumed_runs(runs, 1)] == [((1,), 0), ((2,), 1)]
+
+
+def test_two_fresh_runs_of_one_setting_have_not_resumed():
+    generator = random.Random(5)
+    assert resumed_runs([run(i, learner(generator, noise=0.03)) for i in range(20)], 1) == []
 
 
 def test_a_run_beside_the_one_that_it_resembles_has_not_resumed_it():
