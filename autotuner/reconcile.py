@@ -22,6 +22,7 @@ from autotuner.job.job import Job
 from autotuner.job.trial_manifest import answer_patch, answered_job, answered_spec
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
+from autotuner.spec.tuning_spec import AUTO
 from autotuner.status import (
     MAX_HELD_UP,
     Status,
@@ -33,7 +34,7 @@ from autotuner.status import (
     warning_events,
 )
 from autotuner.study.history import History
-from autotuner.study.hold_up import HoldUp
+from autotuner.study.hold_up import HoldUp, unexpected
 from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import log_warnings, node_warnings, stop_message
 
@@ -100,6 +101,7 @@ def reconcile(
         *(Trial(suggestion) for suggestion in started),
     )
     notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *untold]
+    held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
     if put_off:
         notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
     suggestion = _confirmed(decision, trials) if spec.apply else None
@@ -121,14 +123,12 @@ def reconcile(
         status = Status({**status.annotations, keys.PATCH: patch})
     happened = [
         *events(job.annotations, status),
-        *held_up_events(job.annotations, seen.held_up),
+        *held_up_events(job.annotations, held_up),
         *warning_events(job.annotations, status, warnings),
     ]
     backend.publish(job, status, happened, answered)
     recorded = (*finished, *stopped.values())
-    return Reconciliation(
-        job, status, decision, trials, recorded, started, put_off, held_up=tuple(seen.held_up)
-    )
+    return Reconciliation(job, status, decision, trials, recorded, started, put_off, held_up=held_up)
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from autotuner.trial import Trial
 
 
 class HoldUpReason(StrEnum):
@@ -43,3 +47,16 @@ class HoldUp:
 
     def __str__(self) -> str:
         return self.subject + self.message
+
+
+FOR_ROOM: Final = frozenset({HoldUpReason.QUEUED, HoldUpReason.UNSCHEDULABLE, HoldUpReason.GANG})
+"""Hold-ups of trials that wait for room."""
+
+
+def unexpected(held_up: Iterable[HoldUp], trials: Iterable[Trial]) -> tuple[HoldUp, ...]:
+    """Return the hold-ups of a study with `parallel-trials: auto` that are worth a warning.
+
+    Such a study keeps a trial waiting for room while others run; only where none runs is that a hold-up.
+    """
+    runs = any(trial.is_running and trial.started_at is not None for trial in trials)
+    return tuple(held for held in held_up if not (runs and held.reason in FOR_ROOM))

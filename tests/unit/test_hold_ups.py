@@ -11,7 +11,8 @@ from autotuner.controller.metrics import Metrics
 from autotuner.errors import Mistake
 from autotuner.reconcile import reconcile
 from autotuner.status import MAX_HELD_UP, Status, held_up_events, warning_events
-from autotuner.study.hold_up import HoldUp, HoldUpReason
+from autotuner.study.hold_up import HoldUp, HoldUpReason, unexpected
+from tests.builders import trial
 from tests.unit.running_trial import JOB, START, Cluster
 
 IMAGE = HoldUp(3, HoldUpReason.IMAGE, "pod p cannot start: ImagePullBackOff: x")
@@ -112,3 +113,14 @@ def test_a_warning_that_the_status_tells_already_or_has_no_room_for_is_no_event(
     status = Status({keys.MESSAGE: "searches; first; second"})
     events = warning_events({keys.MESSAGE: "waits; first"}, status, ["first", "second", "third"])
     assert [(event.reason, event.message) for event in events] == [("JobWarning", "second")]
+
+
+def test_a_study_that_takes_what_the_queue_gives_expects_a_trial_to_wait_while_others_run():
+    image, queued, room = (
+        HoldUp(4, reason, "m")
+        for reason in (HoldUpReason.IMAGE, HoldUpReason.QUEUED, HoldUpReason.UNSCHEDULABLE)
+    )
+    runs, waits = trial(1, (), None), trial(4, (), None, started_at=None)
+    assert unexpected([image, queued, room], [runs, waits]) == (image,)
+    assert unexpected([queued], [waits]) == (queued,)
+    assert unexpected([queued], [trial(1), waits]) == (queued,)
