@@ -33,7 +33,7 @@ _FORMAT: Final = "json"
 _SHOWN: Final = 10
 """Names of pushed metrics that a message shows."""
 _TOLERANCE: Final = 0.51
-"""Of the last decimal that the log prints: two programs may round differently."""
+"""Of the last digit that the log prints: two programs may round differently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +171,10 @@ def disagreement(
         is_one_unit: Whether the steps of both count the same.
         is_whole: Whether the log was read from its start to its end, and the run is over.
     """
-    tolerance = _tolerance(logged)
+    rounding = _Rounding.of([m.value for m in logged])
     at_step = {m.step: m for m in logged} if is_one_unit else {}
     for measurement in pushed:
-        if any(_is_same(measurement.value, m.value, tolerance) for m in logged):
+        if any(rounding.is_same(m.value, measurement.value) for m in logged):
             continue
         if measurement.step in at_step:
             return at_step[measurement.step], measurement
@@ -184,17 +184,24 @@ def disagreement(
     return None
 
 
-def _is_same(one: float, other: float, tolerance: float) -> bool:
-    if not (math.isfinite(one) and math.isfinite(other)):
-        return math.isfinite(one) == math.isfinite(other)
-    return math.isclose(one, other, rel_tol=1e-6, abs_tol=tolerance)
+@dataclass(frozen=True, slots=True)
+class _Rounding:
+    """How a log rounds what it prints: to this many decimals, or to this many significant digits."""
 
+    decimals: int
+    digits: int
 
-def _tolerance(logged: Sequence[Measurement]) -> float:
-    """Return by how much a value may differ from the one that the log prints, with its fewer decimals."""
-    return float(_TOLERANCE * 10.0 ** -max(_decimals(m.value) for m in logged))
+    @classmethod
+    def of(cls, values: Sequence[float]) -> _Rounding:
+        shown = [f"{abs(value):.12f}".rstrip("0") for value in values if math.isfinite(value)] or ["0."]
+        decimals = max(len(text.partition(".")[2]) for text in shown)
+        digits = max(len(text.replace(".", "").lstrip("0")) for text in shown)
+        return cls(decimals, max(digits, 1))
 
-
-def _decimals(value: float) -> int:
-    text = repr(value)
-    return 12 if "e" in text or not math.isfinite(value) else len(text.partition(".")[2])
+    def is_same(self, logged: float, pushed: float) -> bool:
+        """Return whether a value that the log prints may be the pushed one."""
+        if not (math.isfinite(logged) and math.isfinite(pushed)):
+            return math.isfinite(logged) == math.isfinite(pushed)
+        exponent = math.floor(math.log10(abs(pushed))) + 1 if pushed else 0
+        step = max(10.0**-self.decimals, 10.0 ** (exponent - self.digits))
+        return math.isclose(logged, pushed, rel_tol=1e-6, abs_tol=_TOLERANCE * step)

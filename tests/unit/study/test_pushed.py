@@ -129,6 +129,28 @@ def test_where_both_speak_and_agree_the_log_counts():
     assert not found.doubt
 
 
+@pytest.mark.parametrize(
+    ("logged", "pushed", "is_same"),
+    [
+        ((12.35, 0.9876), (12.3456, 0.98763), True),  # four significant digits, as Transformers prints
+        ((12.35, 0.9876), (12.3612, 0.98763), False),
+        ((12.3456, 0.9), (12.34561, 0.90004), True),  # four decimals
+        ((12.3456, 0.9), (12.34561, 0.9004), False),
+        ((0.5, 1e-7), (0.5, 1.02e-7), True),
+        ((1234567.0, 2.0), (1234567.4, 2.0), True),
+        ((0.0, 0.25), (0.0, 0.25), True),
+        ((0.5, 0.25), (0.5, 0.75), False),
+    ],
+)
+def test_a_log_may_round_what_was_pushed(logged, pushed, is_same):
+    target = parse_target("eval_loss <= 0.001")
+    reader = read(
+        *({"eval_loss": value, "epoch": epoch} for epoch, value in enumerate(pushed, 1)), target=target
+    )
+    found = with_log(list(enumerate(logged, 1)), reader, target=target)
+    assert bool(found.doubt) is not is_same
+
+
 def test_a_pushed_value_that_the_whole_log_lacks_is_a_doubt_that_shows_both():
     found = with_log([(1, 0.7), (2, 0.8)], read(face(0.7, 1), face(0.95, 2.5)))
     assert found.measurements == ()
