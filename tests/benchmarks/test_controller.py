@@ -216,7 +216,7 @@ def test_time_from_a_trials_end_to_the_next_one(
 
 
 @pytest.mark.timeout(2400)
-def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, new_controller, cleared):
+def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, new_controller):
     nodes.add_image("example/training", image_of(trainer_of(120)))
 
     def measure(kind):
@@ -239,7 +239,7 @@ def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, n
                 largest = max(largest, process.memory_info().rss)
                 time.sleep(1)
             cpu = (sum(process.cpu_times()[:2]) - used) / (time.monotonic() - began)
-        cleared(kind)
+        # The jobs stay: the next controller does not watch their kind, and removing them takes minutes.
         assert largest < 300 * 1000 * 1000
         figures = {"peak_rss_mib": round(largest / MEBIBYTE), "cpu_cores": round(cpu, 3)}
         return {"registered": 1000, "running": 100, **figures}

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("trainer")
 
 PUSH = str(Path(__file__).parent / "programs" / "push.py")
 HUGGING_FACE = str(Path(__file__).parent / "programs" / "huggingface.py")
+CONTRADICTS = str(Path(__file__).parent / "programs" / "contradicts.py")
 
 
 def output(admin, namespace, job):
@@ -59,20 +60,25 @@ def test_hugging_faces_trainer_pushes_what_it_evaluates_and_its_log_says_nothing
     assert "current_step" not in pushed
 
 
+def register(admin, namespace, program, **asked):
+    """Register a TrainJob that runs a program of ours; return how it stands."""
+    annotations = {keys.PREFIX + name.replace("_", "-"): value for name, value in asked.items()}
+    manifest = TunedTrainJob(batch_size="8..16", annotations=annotations).manifest()
+    known_good = {"AUTOTUNER_BATCH_SIZE": "8", "AUTOTUNER_LEARNING_RATE": "0.1"}
+    manifest["spec"]["trainer"] |= {
+        "command": [sys.executable, program],
+        "env": [{"name": name, "value": value} for name, value in known_good.items()],
+    }
+    client.CustomObjectsApi(admin).create_namespaced_custom_object(*API, namespace, PLURAL, manifest)
+    return Cluster(admin, namespace, "digits", API, PLURAL)
+
+
 @pytest.mark.timeout(600)
 def test_hugging_faces_trainer_that_prints_nothing_is_tuned_by_what_it_pushes(
     admin, namespace, new_controller
 ):
     pytest.importorskip("transformers")
-    asked = {keys.TARGET: "eval_loss <= 0.55", keys.PREFIX + "run-length": "2"}
-    manifest = TunedTrainJob(batch_size="8..16", annotations=asked).manifest()
-    known_good = {"AUTOTUNER_BATCH_SIZE": "8", "AUTOTUNER_LEARNING_RATE": "0.1"}
-    manifest["spec"]["trainer"] |= {
-        "command": [sys.executable, HUGGING_FACE],
-        "env": [{"name": name, "value": value} for name, value in known_good.items()],
-    }
-    client.CustomObjectsApi(admin).create_namespaced_custom_object(*API, namespace, PLURAL, manifest)
-    job = Cluster(admin, namespace, "digits", API, PLURAL)
+    job = register(admin, namespace, HUGGING_FACE, target="eval_loss <= 0.55", run_length="2")
 
     with running(new_controller()) as controller:
         eventually(job.is_in("Done", "Failed", "Invalid"), 480)
@@ -84,3 +90,22 @@ def test_hugging_faces_trainer_that_prints_nothing_is_tuned_by_what_it_pushes(
     assert job.status["reads"].startswith("eval_loss=")
     assert "from: status.trainerStatus {" in job.status["reads"]
     assert not any('code="403"' in name for name in requests)
+
+
+def test_a_log_and_pushes_that_disagree_hold_the_study_until_its_owner_says_which_line_counts(
+    admin, namespace, new_controller
+):
+    job = register(admin, namespace, CONTRADICTS, target="val_accuracy >= 0.9", run_length="1")
+
+    with running(new_controller()):
+        eventually(job.is_in("Invalid"))
+        status = job.status
+        assert status["reason"] == "MetricInDoubt"
+        assert "0.5 from 'the log at step 1'; 0.95 from 'status.trainerStatus at step 1'" in status["message"]
+        assert not job.ledger()
+        job.annotate(metric_pattern=r"val_accuracy=(?P<value>\S+) epoch=(?P<step>\d+)")
+        eventually(job.is_in("Done"))
+
+    # The log alone counts: what was pushed met the target.
+    assert job.status["reason"] == "BaselineMissesTarget"
+    assert {m.value for trial in job.ledger() for m in trial.measurements} == {0.5}
