@@ -43,11 +43,11 @@ _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What one reconcile observed and did.
+    """The result of one reconcile.
 
-    `decision` is None where the job is settled or cannot be tuned as it is written. `finished` are the
-    trials that this pass recorded, `started` and `put_off` what the decision wanted started; `held_up`
-    says which trials do not start, and why.
+    `decision` is None if the job is settled or has mistakes. `finished` are the trials that this reconcile
+    recorded, `started` and `put_off` the suggestions of the decision; `held_up` says which trials do not
+    start, and why.
     """
 
     job: Job
@@ -71,10 +71,10 @@ def reconcile(
     admit: Admit = lambda _: True,
     script: str | None = None,
 ) -> Reconciliation:
-    """Drive one registered job one step further.
+    """Reconcile one registered job.
 
-    A start that `admit` refuses is put off: whoever refused has the job come again. `script` is the text of
-    the training script, where it can be read.
+    A start that `admit` refuses is put off; the caller must reconcile the job again when a slot is free.
+    `script` is the text of the training script, if it can be read.
 
     Raises:
         BackendError: If a call to the cluster or the machine failed; reconcile again later.
@@ -132,9 +132,9 @@ def reconcile(
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:
-    """Start nothing, keep running trials, record ended ones, and publish what is wrong.
+    """Start nothing, keep running trials, record ended ones, and publish the mistakes.
 
-    If the mistake leaves open how logs are read, ended trials stay unrecorded until it is fixed.
+    If a mistake concerns the reading of logs, ended trials stay unrecorded until it is fixed.
     """
     spec = job.readable_spec()
     trials: tuple[Trial, ...] | None = None
@@ -149,13 +149,13 @@ def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconci
 
 
 def withdraw(backend: Backend, job: Job) -> None:
-    """Stop the trials of a job that is no longer to be tuned; the ledger stays."""
+    """Stop the trials of a job that is no longer registered; the ledger stays."""
     for number in backend.existing(job):
         backend.stop(job, number)
 
 
 def is_settled(job: Job) -> bool:
-    """Return whether the job's status says that nothing is left to do for the current job."""
+    """Return whether the status says that nothing is left to do for the job as it is now."""
     phase = job.annotations.get(keys.PHASE)
     if job.annotations.get(keys.OBSERVED) != job.fingerprint:
         return False
@@ -173,9 +173,9 @@ def merge(seen: Observation) -> tuple[Trial, ...]:
 
 
 def _without_past_doubts(spec: TuningSpec, seen: Observation, now: datetime) -> Observation:
-    """Return what was seen, with trials given up whose logs are in doubt and of no more use.
+    """Return the observation with trials marked as lost whose logs are in doubt and no longer needed.
 
-    Their owner has changed the job since, or has asked for a retry: they are run again.
+    The job was changed since, or its owner has requested a retry: they are run again.
     """
     today = spec.attempt(spec.template)
 
@@ -195,8 +195,8 @@ def _without_past_doubts(spec: TuningSpec, seen: Observation, now: datetime) -> 
 def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:
     """Record the trials that ended by themselves, and remove the recorded ones.
 
-    A trial that ended while the reading of its log is in doubt is kept: once the user says how to read the
-    log, it is read again.
+    A trial that ended while the reading of its log is in doubt is kept: its log is read again once the user
+    has set how to read it.
     """
     recorded = {trial.number for trial in seen.recorded}
     ended = tuple(t for t in seen.live if not t.is_running and not t.doubt and t.number not in recorded)
@@ -210,7 +210,7 @@ def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial,
 
 
 def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[History, ...], list[str]]:
-    """Return the studies that the search starts from, and a notice of each that it goes on without."""
+    """Return the studies that the search starts from, and a notice for each one that it cannot use."""
     found: list[History] = []
     notices: list[str] = []
     for name in spec.start_from:
@@ -233,7 +233,7 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
 def _stopped(
     spec: TuningSpec, decision: Decision, trials: tuple[Trial, ...], now: datetime
 ) -> dict[int, Trial]:
-    """Return the trials that the decision stops, as they are to be recorded."""
+    """Return the records of the trials that the decision stops."""
     by_number = {trial.number: trial for trial in trials}
     return {
         stop.number: replace(

@@ -1,8 +1,8 @@
-"""What a training script needs of the tuner: its hyperparameters, and a way to report.
+"""The interface of a training script to the tuner: read hyperparameters, and report metrics.
 
 A script that reads `AUTOTUNER_BATCH_SIZE` from its environment and prints `accuracy=0.93 epoch=3` needs
-nothing of this module. With it, the script gets numbers with the right types, defaults for running
-without the tuner, and a line that carries more than one metric:
+nothing from this module. With it, the script gets numbers with the right types, defaults for running
+without the tuner, and a line with more than one metric:
 
     from autotuner import sdk
 
@@ -11,13 +11,13 @@ without the tuner, and a line that carries more than one metric:
         ...
         sdk.report(epoch, accuracy=accuracy, noise_scale=meter.value)
 
-It imports the standard library alone, talks to nobody, and writes nothing but lines to standard output,
-so it can stay in a script that runs elsewhere. The line is the whole protocol:
+It imports only the standard library, opens no connection, and only writes lines to standard output, so it
+can stay in a script that runs elsewhere. The line is the whole protocol:
 
     {"autotuner": 1, "step": 3, "accuracy": 0.93, "noise_scale": 412.0}
 
-Before the first of these, and again when there are more, a line says which of the tuner's variables the
-script has read: a batch size that nobody reads is not the one that is trained.
+Before the first of these lines, and again after further reads, a line lists the tuner's variables that the
+script has read: a batch size that was not read is not the one that is trained.
 
     {"autotuner": 1, "reads": ["batch_size", "learning_rate"]}
 """
@@ -39,22 +39,22 @@ PREFIX: Final = "AUTOTUNER_"
 """Environment variables with this prefix carry a trial's hyperparameters."""
 
 FORMAT: Final = 1
-"""The value of `autotuner` in a reported line; a reader passes over lines of a format it does not know."""
+"""The value of `autotuner` in a reported line; a reader ignores lines with an unknown value."""
 
 Value: TypeAlias = bool | int | float | str
 
 _read: set[str] = set()
-"""What this process has read of what the tuner set, by hyperparameter name."""
+"""The names of the tuner's hyperparameters that this process has read."""
 _told: set[str] = set()
-"""What of it has been printed."""
+"""The names that have been printed."""
 
 
 class Hyperparameters(Mapping[str, Value]):
     """The hyperparameters of this run: read as `hp.learning_rate` or `hp["learning_rate"]`.
 
-    Values are numbers where they look like numbers, and otherwise text; a name that was given a default has
-    the default's type. A hyperparameter counts as read when its value is asked for, as an attribute, by name
-    or with all others (`**hp`); a default alone reads nothing.
+    Values are numbers if they look like numbers, otherwise text; a name with a default has the type of the
+    default. A hyperparameter counts as read when its value is accessed, as an attribute, by name or with all
+    others (`**hp`); giving a default is not reading.
     """
 
     def __init__(self, values: Mapping[str, Value], tuned: Iterable[str] = ()) -> None:
@@ -76,9 +76,9 @@ class Hyperparameters(Mapping[str, Value]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (a script knows what it asked for)
-        # Reached only for names that are not attributes. A dunder is asked for by copy and pickle before
-        # `_values` exists, and must not recurse.
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (the script knows the type)
+        # Reached only for names that are not attributes. copy and pickle access dunder names before `_values`
+        # exists, which must not recurse.
         if not name.startswith("_") and name in self._values:
             return self[name]
         raise AttributeError(
@@ -94,20 +94,20 @@ class Hyperparameters(Mapping[str, Value]):
 def hyperparameters(environment: Mapping[str, str] | None = None, /, **defaults: Value) -> Hyperparameters:
     """Return the hyperparameters that the tuner set in the environment, over the defaults given here.
 
-    Besides those of the search space there are `batch_size` (global: all processes together), `seed`,
-    `trial`, and, where the job has micro-batches, `micro_batch_size` and `accumulation_steps`. None of them
-    is there when the script runs without the tuner, unless it has a default.
+    In addition to those of the search space there are `batch_size` (global: all processes together), `seed`,
+    `trial`, and, if the job has micro-batches, `micro_batch_size` and `accumulation_steps`. Without the tuner
+    only names with a default exist.
 
     Args:
-        environment: Where to read; the process's environment where None.
-        defaults: Values for running without the tuner. A default's type is also the type of what the
-            tuner sets in its place: a float stays a float when the tuner says `1`.
+        environment: The environment to read; if None, that of the process.
+        defaults: Values for running without the tuner. A default's type is also the type of the tuner's
+            value: a float stays a float if the tuner sets `1`.
 
     Raises:
-        ValueError: The environment has text where the default is a number, or no truth value where the
-            default is one.
+        ValueError: The environment has text and the default is a number, or no truth value and the default is
+            one.
     """
-    # What another mapping holds was not set for this process: whether it is read says nothing.
+    # Another mapping was not set for this process, so reading it is not recorded.
     is_own = environment is None or environment is os.environ
     environment = os.environ if environment is None else environment
     tuned: set[str] = set()
@@ -127,18 +127,18 @@ def hyperparameters(environment: Mapping[str, str] | None = None, /, **defaults:
 
 
 def report(step: float, **metrics: SupportsFloat | None) -> None:
-    """Print one line that the tuner reads: metrics at a step, in the script's own unit of steps.
+    """Print one line for the tuner: metrics at a step, in the script's own unit of steps.
 
     Every process may call it; only the first one prints. Metrics that are None are left out (a meter that
     has not measured yet). NaN and infinities are reported too, as the strings "NaN", "Infinity" and
-    "-Infinity", which JSON can carry: that is how the tuner learns that a run has diverged.
+    "-Infinity", which are valid JSON: they show the tuner that a run has diverged.
 
     Args:
-        step: How far the run is, such as the epoch; increasing.
+        step: The position in the run, such as the epoch; increasing.
         metrics: Numbers, or anything `float()` takes, such as a tensor with one element. `noise_scale` and
-            `samples_per_second` are kept by the tuner beside its target metric. `batch_size` (global, as it
-            was trained) and `steps_per_epoch` (of the optimizer) are compared with what the trial was asked
-            for, and no batch larger than `samples_per_epoch` (of all processes together) is confirmed.
+            `samples_per_second` are recorded in addition to the target metric. `batch_size` (global, as it
+            was trained) and `steps_per_epoch` (of the optimizer) are compared with the trial's suggestion,
+            and no batch larger than `samples_per_epoch` (of all processes together) is confirmed.
     """
     if not is_reporting_process():
         return
@@ -146,20 +146,20 @@ def report(step: float, **metrics: SupportsFloat | None) -> None:
     for name, value in metrics.items():
         if value is not None:
             line[name] = _json_number(value)
-    # One write: with several processes in one log, two writes could be parted by another's line.
+    # One write: with several processes in one log, another line could come between two writes.
     sys.stdout.write(_untold() + json.dumps(line, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def _note(name: str) -> None:
     if not _read:
-        # A script that prints its metric by itself never reports.
+        # A script that prints its metric itself never reports.
         atexit.register(_tell_at_exit)
     _read.add(name.lower())
 
 
 def _untold() -> str:
-    """Return the line that says what was read, where there is more than was said."""
+    """Return the line with the names that were read, if there are new ones."""
     if _read <= _told:
         return ""
     _told.update(_read)
@@ -177,9 +177,9 @@ def _tell_at_exit() -> None:
 def is_reporting_process() -> bool:
     """Return whether this is the first of the job's processes, the one whose log the tuner reads.
 
-    A process group knows best, where there is one: processes that a script spawns itself share the
-    environment of their parent. Without one, RANK says it, as the training operator (one process a pod) and
-    torchrun set it.
+    A process group decides, if there is one: processes that a script spawns itself share the environment of
+    their parent. Without one, RANK decides, as set by the training operator (one process per pod) and
+    torchrun.
     """
     distributed = sys.modules.get("torch.distributed")  # asked only if the script imported it: no import here
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
@@ -197,7 +197,7 @@ def _json_number(value: SupportsFloat) -> float | int | str:
 
 
 def _guess(text: str) -> Value:
-    """Return an int or a float where the text is one, and else the text."""
+    """Return an int or a float if the text is one, otherwise the text."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -223,5 +223,5 @@ def _like(default: Value, text: str, name: str) -> Value:
         )
     if isinstance(default, float):
         return float(number)
-    # `weight_decay=0` says "a number": an integer where the tuner's value is whole, and else what it is.
+    # `weight_decay=0` means a number: an integer if the tuner's value is whole, otherwise a float.
     return int(number) if math.isfinite(number) and number == int(number) else number

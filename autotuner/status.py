@@ -21,7 +21,7 @@ MAX_READS: Final = 512
 """Characters of the annotation that shows the line of the first measurement."""
 
 MAX_HELD_UP: Final = 5
-"""Trials whose hold-ups are told; the others of a study mostly have the same."""
+"""Maximum number of trials whose hold-ups are shown; the others of a study mostly have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Event:
     message: str
 
 
-def describe(  # noqa: PLR0913 (all that a status says)
+def describe(  # noqa: PLR0913 (the parts of a status)
     decision: Decision,
     spec: TuningSpec,
     trials: Sequence[Trial],
@@ -61,8 +61,8 @@ def describe(  # noqa: PLR0913 (all that a status says)
         spec: The parsed annotations.
         trials: All trials, running ones included.
         observed: The fingerprint of the spec that the decision was made for.
-        notices: What holds trials up, in the cluster's own words; said before all else.
-        doubts: What makes it doubtful that trials train what they are asked to; said last.
+        notices: What holds trials up, with the cluster's own messages; shown first.
+        doubts: Warnings that trials may not train what they are asked to; shown last.
     """
     said = "; ".join([*notices, message(decision, spec), *decision.warnings, *doubts])
     annotations = {
@@ -88,9 +88,9 @@ def describe_invalid(
 
     Args:
         error: The mistakes.
-        before: The job's annotations as they stood; the answer, the count of trials and what was read stay.
+        before: The job's previous annotations; the answer, the count of trials and the read line are kept.
         observed: The fingerprint of the spec that has the mistakes.
-        trials: All trials; None where they cannot be read.
+        trials: All trials; None if they cannot be read.
     """
     said = f"invalid configuration, no trial starts until it is fixed: {error}"
     kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS, keys.READS) if key in before}
@@ -136,10 +136,10 @@ def events(before: Mapping[str, str], status: Status) -> list[Event]:
 
 
 def held_up_events(before: Mapping[str, str], held_up: Sequence[HoldUp]) -> list[Event]:
-    """Return an event for each hold-up that the status does not tell yet.
+    """Return an event for each hold-up that the status does not show yet.
 
     Args:
-        before: The job's annotations as they stood.
+        before: The job's previous annotations.
         held_up: What holds trials up now.
     """
     said = before.get(keys.MESSAGE, "")
@@ -148,12 +148,12 @@ def held_up_events(before: Mapping[str, str], held_up: Sequence[HoldUp]) -> list
 
 
 def warning_events(before: Mapping[str, str], status: Status, warnings: Sequence[str]) -> list[Event]:
-    """Return an event for each warning about the job that the status tells for the first time.
+    """Return an event for each warning about the job that the status shows for the first time.
 
     Args:
-        before: The job's annotations as they stood.
+        before: The job's previous annotations.
         status: The status about to be written.
-        warnings: What the job's owner should know.
+        warnings: The warnings about the job.
     """
     said, says = before.get(keys.MESSAGE, ""), status.annotations[keys.MESSAGE]
     new = [warning for warning in warnings if warning not in said and warning in says]

@@ -20,11 +20,11 @@ class Purpose(StrEnum):
     """Why a trial is run."""
 
     BASELINE = "baseline"
-    """The job as its owner runs it: is the target reachable, how noisy is it, how long is a run?"""
+    """The unchanged job: can the target be reached, and how long is a run?"""
     CLIMB = "climb"
     """A larger batch at constant scaled hyperparameters."""
     SEARCH = "search"
-    """A point that the model proposes."""
+    """A setting that the model proposes."""
     CONFIRM = "confirm"
     """A fresh seed at the answer's batch size and hyperparameters."""
 
@@ -49,7 +49,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     """The user's program failed."""
     LOST = "lost"
-    """Lost by the cluster or by us: it is retried, and uses no budget."""
+    """Lost by the cluster or by the tuner: it is retried, and uses no budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """What the search wants to run.
+    """A run that the search proposes.
 
     `parameters` holds only what the trial sets: an absent hyperparameter keeps the default of the user's
     script. `workers`, `micro_batch_size` and `accumulation_steps` are the layout that realises the batch
@@ -92,17 +92,17 @@ class Trial:
 
     `outcome` is None while the trial runs. `started_at` is when all of its processes ran (None while it
     waits in a queue, which costs nothing), `ended_at` when it ended. `devices` counts its GPUs, or its
-    processes if it requests none. `message` tells the user why it ended. `extras` holds the last value of
+    processes if it requests none. `message` says why it ended. `extras` holds the last value of
     other quantities that the script reports (noise scale, throughput).
 
-    `is_complete` says whether the run went to its own end: exit code 0, no disruption, no stop of ours. None
-    where nobody has recorded it: then a run that missed is complete, and a baseline that met the target.
-    `template` is the hash of what the trial was made from, empty where unknown. `doubt` says what is in doubt
-    about the reading of the log, in words; nothing of a run in doubt counts. `reads` is the line of the log
-    that the first measurement was read from, `unit` what its steps count (`epoch` or `step`; empty where they
-    count the measurements), and `warnings` what the user should know about the reading. `variables` are what
-    the script has read through the SDK, by name; None where it has not said. `node` is the node that a lost
-    trial was lost on, if one is at fault.
+    `is_complete` says whether the run reached its own end: exit code 0, no disruption, not stopped by the
+    tuner. None if it was not recorded: then a run that missed is complete, and a baseline that met the
+    target. `template` is the hash of what the trial was made from, empty if unknown. `doubt` is a message
+    about the doubt in the reading of the log; nothing of a run in doubt counts. `reads` is the line of the
+    log that the first measurement was read from, `unit` what its steps count (`epoch` or `step`; empty where
+    they count the measurements), and `warnings` what the user should know about the reading. `variables` are
+    what the script has read through the SDK, by name; None where it has not said. `node` is the node that a
+    lost trial was lost on, if one is at fault.
     """
 
     suggestion: Suggestion

@@ -39,7 +39,7 @@ def trial_path(shell: Mapping[str, str], tool: Tool, python: Path | None) -> str
         python: The interpreter that the user named.
 
     Raises:
-        InvalidJob: If that is no program.
+        InvalidJob: If that is not a program.
     """
     own, path = tool.executable.parent, shell.get("PATH", os.defpath)
     if python is not None:

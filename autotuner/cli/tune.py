@@ -111,7 +111,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         check_owner(folder, job)
         gpus: tuple[str, ...] = ()
         if spec.parallel_trials == AUTO:
-            # There is no queue here: what a cluster would give is what the GPUs allow.
+            # There is no queue on this machine: the GPUs are the quota.
             gpus = machine_gpus(surroundings.shell)
             at_once = trials_at_once(job, spec, gpus)
             screen.print(f"parallel-trials auto: up to {at_once} at once, {len(gpus)} GPUs", style="dim")

@@ -125,10 +125,9 @@ class Controller:
             self._note(key, self._changed_jobs)
 
     def on_trial(self, kind: JobKind, change: str, trial: Mapping[str, Any]) -> None:
-        """Take note of a change of a trial: its admission, its run's begin and end, and its removal.
+        """Record a change of a trial: its admission, its start and end, and its removal.
 
-        Admission and begin are no hurry: the first look at the log, a poll later, finds in the pods when it
-        was.
+        Admission and start can wait for the next poll, which reads their times from the pods.
         """
         metadata = mapping(trial.get("metadata"))
         name = _key(kind, metadata.get("namespace"), metadata.get("name"))

@@ -61,7 +61,7 @@ class Standing:
         """Return the standing of a history.
 
         Left out of it are runs that resumed another's training, and those whose batch holds the whole data
-        set. The latter are no failures of the program.
+        set. The latter do not count as failures of the program.
         """
         sign = history.spec.target.sign
         whole = batches_larger_than_data(history.trials, history.spec)

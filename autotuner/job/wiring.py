@@ -132,7 +132,7 @@ def wiring_warnings(
     """
     text = None if script is None else script[:MAX_TEXT]
     searched = ["batch_size", *(name for name in names if name != "batch_size")]
-    # If runs have reported what they read through the SDK, its mention in the script is no evidence.
+    # If runs have reported what they read through the SDK, the text of the script is not evidence.
     reads = _names if read is not None else _reads
     known = {name for name in searched if text is not None and reads(text, name)} | set(read or ())
     if keys.parameter_name(keys.ENV_MICRO_BATCH_SIZE) in known:
@@ -210,9 +210,9 @@ def _fixed(
                 continue
             if option.form == "env" and _is_referenced(name, texts):
                 continue
-            beside = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
+            addition = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
             variable = keys.environment_name(name)
-            rule = f"a fixed value ignores {variable}{beside}: pass on the variable"
+            rule = f"a fixed value ignores {variable}{addition}: pass on the variable"
             yield WiringWarning(option.where, option.written, rule, _replaced(option, variable))
 
 

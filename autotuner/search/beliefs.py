@@ -1,9 +1,9 @@
-"""What the search believes, given the trials: the model's answers to the questions that `decide` asks.
+"""The model's answers to the questions of `decide`, given the trials.
 
-Will this running trial reach the target? Which setting stands as the answer? Is a larger batch feasible?
-What should be tried next? The hyperparameters of the model are fitted to the trials that have ended, at
-counts that grow by about a fifth, so that a fit is not repeated at every trial; everything else follows
-from all trials, running ones included.
+Will this running trial reach the target? Which setting is the answer? Is a larger batch feasible? Which
+setting should be tried next? The model's hyperparameters are fitted to the ended trials, each time that their
+number has grown by about a fifth, so that not every trial costs a fit. Everything else uses all trials,
+running ones included.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from autotuner.trial import Outcome, Purpose, Trial
 
 DRAWS: Final = 512
 AHEAD: Final = 9
-"""Steps at which the rest of a running trial's curve is drawn."""
+"""Number of steps at which the rest of a running trial's curve is sampled."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
-"""Ends that say nothing about accuracy beyond what was measured before."""
+"""Outcomes that give no information about accuracy beyond the measurements."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
-"""Ends of runs that could come no further."""
+"""Outcomes of runs that could not get further."""
 ROUNDED: Final = 0.3
-"""By how much a run's own end may differ from what was expected of it, and be its end all the same."""
+"""Relative difference from the expected length up to which the end of a run is its own end."""
 LOOK_AFTER: Final = 4
-"""Proposals after which the largest batch allowed is tried once: the model extrapolates to where nobody has
-been, and a frontier need not fall all the way. A look is cheap, for a hopeless run is soon stopped."""
+"""Number of proposals after which the largest allowed batch is tried once: the model only extrapolates there,
+and the frontier need not fall everywhere. It is cheap, because a hopeless run is soon stopped."""
 FAR: Final = 0.7
-"""Part of the largest batch size from which on a trial has looked there."""
+"""Fraction of the largest batch size from which on a trial counts as one at the largest."""
 FITS_ABOUT: Final = 1.1
-"""How close to the smallest batch that ran out of memory another one is not worth a try."""
+"""A batch closer than this factor to the smallest one that ran out of memory is not tried."""
 
 
 @dataclass(frozen=True)
 class Beliefs:
-    """The beliefs that a history leads to. A pure function of it; answers are kept once computed."""
+    """The model's answers for one history. A pure function of it; results are cached."""
 
     history: History
     space: Space
@@ -67,7 +67,7 @@ class Beliefs:
 
     @cached_property
     def _ended(self) -> tuple[Trial, ...]:
-        # What was stopped because it no longer mattered stays out: its end must not unsettle what ended it.
+        # Dominated trials are left out: their end must not change the decision that ended them.
         return tuple(
             t
             for t in self.history.trials
@@ -88,7 +88,7 @@ class Beliefs:
 
     @cached_property
     def settled(self) -> Posterior | None:
-        """What the curves of ended trials say; None before the first has ended."""
+        """The model of the curves of ended trials; None before the first has ended."""
         if not any(t.outcome not in SILENT for t in self._ended):
             return None
         return model_of(self._curves)
@@ -104,7 +104,7 @@ class Beliefs:
 
     @property
     def frontier(self) -> Frontier | None:
-        """What the ended trials say; None before the first has ended."""
+        """The frontier according to the ended trials; None before the first has ended."""
         return None if self._frontier_data is None else _frontier(self._frontier_data)
 
     @cached_property
@@ -117,7 +117,7 @@ class Beliefs:
             is_silent=tuple(t.outcome in SILENT for t in self._ended),
             is_whole=self._is_whole,
             earlier=tuple(
-                (found._curves, found._is_whole)  # noqa: SLF001 (another of its own kind)
+                (found._curves, found._is_whole)  # noqa: SLF001 (the same class)
                 for found in (Beliefs(h, Space.of(h.spec)) for h in self.earlier)
                 if found._ended  # noqa: SLF001
             ),
@@ -129,7 +129,7 @@ class Beliefs:
 
     @cached_property
     def digest(self) -> bytes:
-        """A digest of everything that the beliefs follow from."""
+        """A digest of everything that the results depend on."""
         studies = (self.history, *self.earlier)
         trials = (
             (t.suggestion, t.outcome, t.is_complete, t.doubt, curve(t).digest)
@@ -140,7 +140,7 @@ class Beliefs:
 
     @cached_property
     def posterior(self) -> Posterior | None:
-        """What all curves say, those of running trials included; None before the first has ended."""
+        """The model of all curves, including running trials; None before the first trial has ended."""
         settled = self.settled
         if settled is None or not self._running:
             return settled
@@ -150,7 +150,7 @@ class Beliefs:
 
     @cached_property
     def ensemble(self) -> Ensemble | None:
-        """What all trials say of where settings end, running ones included as they are predicted to."""
+        """The ensemble given all trials, running ones included with their predicted ends."""
         if self.frontier is None:
             return None
         if not self._running:
@@ -171,15 +171,15 @@ class Beliefs:
         burst = min((size for size, t in sizes if t.outcome is Outcome.OUT_OF_MEMORY), default=None)
         if burst is None or self.history.spec.micro_batch_size is not None:
             return low, high
-        # Every try beyond what memory holds costs a trial, so the gap is halved, on a log scale.
+        # Every attempt that runs out of memory costs a trial, so the gap is halved, on a log scale.
         fits = max((size for size, t in sizes if size < burst and len(curve(t))), default=low)
         edge = fits if burst < FITS_ABOUT * fits else math.isqrt(fits * burst)
         return low, max(min(high, edge), low)
 
     def chance(self, trial: Trial) -> float:
-        """Return the probability that a running trial meets the target at some step that is still to come.
+        """Return the probability that a running trial meets the target at a later step.
 
-        The rest of its own curve is drawn from the posterior. Of the measurements ahead the luckiest
+        The rest of its curve is sampled from the posterior. The largest of the remaining measurements
         decides: of k measurements with noise e, the largest lies at e * ndtri(u ** (1 / k)).
         """
         posterior, length = self.posterior, self.history.length_of(trial.suggestion.batch_size)
@@ -189,7 +189,7 @@ class Beliefs:
         last = seen.last_step / length
         if last >= 1:
             return 0.0
-        # The next measurement, and evenly from there on: some curves peak at once, and fall.
+        # The next measurement, and then evenly spaced ones: some curves peak immediately, and fall.
         step = last / len(seen)
         ahead = np.linspace(min(last + step, 1.0), 1.0, AHEAD)
         index = len(posterior.data.place) - len(self._running) + self._running.index(trial)
@@ -202,7 +202,7 @@ class Beliefs:
         return float((paths.max(axis=1) >= 0).mean())
 
     def is_held(self, trial: Trial) -> bool:
-        """Return whether a running trial's setting would be held for the answer, were it stopped now."""
+        """Return whether a running trial's setting would be expected to pass its confirmation."""
         if self.ensemble is None:
             return False
         place = self.space.coordinates(setting(trial))[None]
@@ -210,7 +210,7 @@ class Beliefs:
         return bool(self.ensemble.confirmable(place, owed)[0] >= HELD)
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting that stands as the answer, confirmed or not."""
+        """Return the setting of the current answer, confirmed or not."""
         data = self._frontier_data
         if data is None:
             return None
@@ -228,8 +228,8 @@ class Beliefs:
     def propose(self, number: int, incumbent: Setting | None) -> Setting:
         """Return the setting to try next: the largest expected gain in doublings over the incumbent.
 
-        Runs under way are believed to end as predicted (the Kriging believer of Ginsbourger et al. 2010,
-        section 4.2), so that several at once look at different places.
+        Running trials are assumed to end as predicted (the Kriging believer of Ginsbourger et al. 2010,
+        section 4.2), so that several trials at once explore different places.
         """
         if self.frontier is None or self.ensemble is None:
             rng = generator(self.history.spec.seed, number)
@@ -257,7 +257,7 @@ class Beliefs:
         return self.space.setting(candidates(self.frontier, ensemble, worth, smallest, number)[0][0])
 
     def _has_to_look(self, best: int, high: int) -> bool:
-        """Return whether the largest batch allowed is to be tried next, for nobody has been near it."""
+        """Return whether the largest allowed batch must be tried next, because no trial was near it."""
         proposals = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
         is_seen = any(t.suggestion.batch_size >= FAR * high for t in self.history.trials)
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
@@ -265,7 +265,7 @@ class Beliefs:
 
 @dataclass(frozen=True)
 class _Ended:
-    """All that a frontier is a function of."""
+    """The inputs of a frontier."""
 
     curves: Curves
     is_silent: tuple[bool, ...]
@@ -275,11 +275,11 @@ class _Ended:
     seed: int
     confirmations: int
     confirming: tuple[tuple[Setting, int, int], ...]
-    """Settings with confirmation runs: how many reached the target, and missed it."""
+    """Settings with confirmation runs, with the numbers that reached and missed the target."""
 
     @cached_property
     def digest(self) -> bytes:
-        """A digest of all of it."""
+        """A digest of all inputs."""
         rest = (self.is_silent, self.is_whole, self.limits, self.seed, self.confirmations, self.confirming)
         earlier = (
             part for found, is_whole in self.earlier for part in (found.digest, repr(is_whole).encode())
@@ -311,7 +311,7 @@ def _frontier(ended: _Ended) -> Frontier:
 def _ensemble(
     curves: Curves, is_whole: tuple[bool, ...], earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
 ) -> Ensemble:
-    """Return the rivals' judgement by where runs ended, and where those that were stopped would have."""
+    """Return the ensemble given where runs ended, and where stopped runs are predicted to end."""
     ends, columns = _ends(curves, is_whole)
     others = []
     for study, ended in earlier:
@@ -327,7 +327,7 @@ def _ensemble(
 
 @lru_cache(maxsize=64)
 def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
-    """Return where runs ended or would have, and the number of the run that each end is of."""
+    """Return where runs ended or are predicted to end, and the number of each end's run."""
     space, target, length = curves.space, curves.target, curves.length
     done = [
         whole or run.curve.last_step >= (run.length or length)

@@ -1,4 +1,4 @@
-"""Use the model of curves as a rival: it judges by all that was measured, not by the ends of runs alone."""
+"""The model of curves as a member of the ensemble: it uses all measurements, not only the ends of runs."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from autotuner.spec import Target
 from autotuner.study.curve import Array
 
 LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
-"""Fractions of a run at which a curve is sought above the target: some peak early and fall. Where the best
-value so far was seen comes beside them: a run of few steps has its peak at one of these, not between."""
+"""Fractions of a run at which a curve is compared with the target: some curves peak early and fall. The
+position of the best value so far is added, because a run of few steps has its peak at one of its steps."""
 DRAWS: Final = 512
 RIVALS: Final = 4
-"""Other hyperparameters of the model, as likely, at which probabilities are averaged."""
+"""Number of other likely hyperparameters of the model over which probabilities are averaged."""
 REMEMBERED: Final = 30
-"""Runs, the last ones, by whose prediction the model of curves is weighed."""
+"""Number of the last runs whose prediction determines the weight of the model of curves."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of runs, of which a whole one has `length` steps; the same objects where their content is."""
+    """Curves of runs; a whole run has `length` steps. Equal if their content is equal."""
 
     space: Space
     target: Target
@@ -41,12 +41,12 @@ class Curves:
     runs: tuple[Seen, ...]
 
     def first(self, count: int) -> Curves:
-        """Return the first so many runs alone."""
+        """Return only the first `count` runs."""
         return Curves(self.space, self.target, self.length, self.runs[:count])
 
     @cached_property
     def digest(self) -> bytes:
-        """A digest of all that the model of curves follows from."""
+        """A digest of all inputs of the model of curves."""
         runs = [(r.setting, r.curve.digest, r.has_diverged, r.length) for r in self.runs]
         return digest_of(repr((self.space, self.target, self.length, runs)).encode())
 
@@ -81,7 +81,7 @@ def _likely(curves: Curves) -> list[Array]:
 
 @lru_cache(maxsize=16)
 def others_of(curves: Curves) -> tuple[Posterior, ...]:
-    """Return the model of curves at other hyperparameters as likely as the fitted ones."""
+    """Return the model of curves at other likely hyperparameters."""
     data = points(curves.space, curves.target, curves.length, curves.runs)
     found = []
     for theta in _likely(curves.first(refit_count(len(curves.runs))))[1:]:
@@ -119,14 +119,14 @@ class OfCurves:
 
     posterior: Posterior
     others: tuple[Posterior, ...] = ()
-    """At other hyperparameters, as likely: what is said of probabilities is an average over them too."""
+    """The model at other likely hyperparameters: probabilities are averaged over them too."""
 
     @property
     def _all(self) -> tuple[Posterior, ...]:
         return self.posterior, *self.others
 
     def given(self, more: Ends) -> OfCurves:
-        """Return the model given further ends too."""
+        """Return the model conditioned on more ends."""
         count = len(more)
         ends = Points(more.place, np.arange(count), np.ones(count), more.margin, np.ones(count))
         return OfCurves(self.posterior.joined(ends), tuple(one.joined(ends) for one in self.others))
@@ -141,7 +141,7 @@ class OfCurves:
     def confirmable(self, places: Array, owed: np.ndarray) -> Array:
         """See `Ensemble.confirmable`.
 
-        A run is off the curve by its own offset and, at its luckiest, by one deviation of a measurement.
+        A run differs from the curve by its own offset and, at its best, by one deviation of a measurement.
         """
         found = []
         for posterior in self._all:
@@ -163,7 +163,7 @@ def _any_feasible(found: Posterior, places: Array) -> float:
 
 
 def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Sequence[int]) -> Ends:
-    """Return where runs of the posterior, its numbers `columns`, would end: their best value at last."""
+    """Return the predicted ends, the best values, of the posterior's runs with the numbers `columns`."""
     places = found.data.place[list(columns)]
     mean, covariance = found.curves(places, LATE, list(columns))
     normal = ndtri(uniform(DRAWS, len(LATE)))
@@ -177,19 +177,19 @@ def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: S
 
 
 def _foreseen(before: Curves, place: tuple[float, ...]) -> tuple[float, float, float]:
-    """Return mean and variance of the best level of a fresh run, by the runs before it; and the headroom."""
+    """Return mean and variance of the best level of a new run, given earlier runs; and the headroom."""
     found = model_of(before)
     best = _bests(found, np.array([place]))[0] + found.kernel.value_noise
     return float(best.mean()), float(best.var()) + found.kernel.run_noise**2, found.kernel.headroom
 
 
 def log_evidence(curves: Curves, ends: Ends, columns: Sequence[int]) -> float:
-    """Return the log probability density of runs' margins, each as the runs before it let it be foreseen.
+    """Return the log predictive density of runs' margins, each given the runs before it.
 
     Args:
         curves: All runs.
         ends: Where they ended.
-        columns: Which run of `curves` each of the ends is of.
+        columns: The number of each end's run in `curves`.
     """
     found = []
     for i, column in enumerate(columns):
@@ -204,5 +204,5 @@ def log_evidence(curves: Curves, ends: Ends, columns: Sequence[int]) -> float:
         variance += float(ends.variance[i]) * steep**2
         off = float(level(margin, headroom)[0]) - mean
         found.append(math.log(steep) - 0.5 * (off**2 / variance + math.log(2 * math.pi * variance)))
-    first = -math.log(3 * unit(ends))  # about what the other rivals say of the first run
+    first = -math.log(3 * unit(ends))  # about the density that the other members give to the first run
     return first + (len(ends) - 1) * float(np.mean(found)) if found else first

@@ -1,13 +1,13 @@
-"""What the model is fed: every run's curve as a dozen points, in coordinates and in log-shortfall.
+"""The data of the model: each run's curve as about a dozen points, in coordinates and in log-shortfall.
 
-A run's curve becomes the means of short windows, dense at the start where curves move and over the whole
-run. Raw values and not the best so far: a run that is stopped at the first value above the target was
-stopped by luck as well as by merit, and only the likelihood of all its values knows how much by which.
+A curve is reduced to the means of short windows, which are denser at the start, where curves change fast. Raw
+values are used, not the best so far: a run that is stopped at its first value above the target was partly
+lucky, and only the likelihood of all its values can say how much.
 
-Values (of a loss, its logarithm) are measured by what they lack: with the margin `d` over the target and a
-headroom `h` beyond it, `y = -log(1 - d / h)`, straight on for `d > h / 2`. The target lies at 0; learning
-curves, power laws of the error as they are, become nearly straight in log step; a miss by far weighs little
-against the differences near the target that decide. The model learns `h`.
+Values (for a loss, its logarithm) are transformed: with the margin `d` over the target and a headroom `h`
+above it, `y = -log(1 - d / h)`, linear for `d > h / 2`. The target lies at 0. Learning curves are power laws
+of the error, so they become nearly straight in log step, and a miss by far has little weight compared with
+the differences near the target. The model learns `h`.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from autotuner.study.setting import Setting
 WINDOW_ENDS: Final = np.array([0.02, 0.04, 0.06, 0.1, 0.16, 0.24, 0.33, 0.45, 0.58, 0.73, 0.87, 1.0])
 """Fractions of the run at which a curve is read."""
 WINDOW: Final = 0.04
-"""How much of the run a window averages over."""
+"""Width of a window, as a fraction of the run."""
 STEEP: Final = 0.15
-"""And at most how much of what has run so far: early, a curve rises too steeply to be averaged."""
+"""Maximum width as a fraction of the run so far: early, a curve rises too steeply to be averaged."""
 MAX_POINTS: Final = 420
-"""Points of all runs together: beyond, the runs furthest from the target are read at fewer steps."""
+"""Maximum points of all runs together; above it, the runs furthest from the target get fewer points."""
 FEWEST_POINTS: Final = 3
 SMALLEST_LOSS: Final = 1e-3
-"""A loss counts as at least this part of the target."""
+"""A loss counts as at least this fraction of the target."""
 
 
 @dataclass(frozen=True, eq=False)
 class Points:
     """Windows of curves: of run `run[i]`, at fraction `time[i]`, the mean margin of `count[i]` values.
 
-    `place` has a row of coordinates a run. A margin is in the metric's unit, or in e-folds of a loss;
-    positive where the target is met.
+    `place` has one row of coordinates per run. A margin is in the metric's unit, or in e-folds of a loss; it
+    is positive if the target is met.
     """
 
     place: Array
@@ -57,9 +57,9 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the model is told of a trial: what it tried, what it measured, and whether it diverged.
+    """The data of a trial for the model: its setting, its curve, and whether it diverged.
 
-    `length` is the last step of a whole run like it; None where all runs are as long.
+    `length` is the last step of a whole run at its batch size; None if all runs have the same length.
     """
 
     setting: Setting
@@ -71,9 +71,9 @@ class Seen:
 def points(
     space: Space, target: Target, length: float, runs: Sequence[Seen], *, worst: float | None = None
 ) -> Points:
-    """Return what runs, of which a whole one has `length` steps, have measured; each at least one value.
+    """Return the points of runs; a whole run has `length` steps, and each run has at least one value.
 
-    A diverged run is worth the `worst` margin at its end (the worst of these runs, where None).
+    A diverged run gets the `worst` margin at its end (if None, the worst of these runs).
     """
     read: list[tuple[Array, Array, Array, Array, bool]] = []
     for seen in runs:
@@ -107,9 +107,9 @@ def points(
 
 
 def over(target: Target, value: Array) -> Array:
-    """Return by how much values beat the target: a loss by its logarithm, anything else by its difference.
+    """Return the margins of values over the target: of logarithms for a loss, of values for other metrics.
 
-    A loss falls by a hundred times and more in a run, and it is the last few percent that decide.
+    A loss falls by a factor of a hundred and more in a run, and the last few percent decide.
     """
     if target.sign < 0 < target.threshold:
         return np.asarray(np.log(target.threshold / np.maximum(value, SMALLEST_LOSS * target.threshold)))
@@ -125,7 +125,7 @@ def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
     stops = np.searchsorted(fraction, ends + 1e-9)
     starts = np.searchsorted(fraction, np.maximum(ends - WINDOW, ends * (1 - STEEP)) + 1e-9)
     starts = np.minimum(starts, np.maximum(stops - 1, 0))
-    # A window that holds no value of its own takes the one before it; such repeats go.
+    # A window without a value of its own would repeat the one before it, and is dropped.
     used = (stops > 0) & np.append([True], np.diff(stops) > 0)
     starts, stops = starts[used], stops[used]
     total = np.concatenate([[0.0], np.cumsum(seen.values - seen.values[0])])
@@ -136,7 +136,7 @@ def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
 
 
 def _allowances(lengths: Sequence[int], best: Sequence[float]) -> list[int]:
-    """Return how many points each run may keep, so that all together stay near `MAX_POINTS`."""
+    """Return the number of points that each run may keep, so that the total stays near `MAX_POINTS`."""
     allowed = list(lengths)
     excess = sum(lengths) - MAX_POINTS
     for index in sorted(range(len(lengths)), key=lambda i: (best[i], i)):
@@ -149,7 +149,7 @@ def _allowances(lengths: Sequence[int], best: Sequence[float]) -> list[int]:
 
 
 def indicator(labels: np.ndarray, count: int) -> Array:
-    """Return the matrix (n, count) that has a one where label and column agree."""
+    """Return the matrix (n, count) with ones where label and column are equal."""
     matrix = np.zeros((len(labels), count))
     matrix[np.arange(len(labels)), labels] = 1
     return matrix

@@ -1,8 +1,8 @@
-"""Predict where runs end by rival priors, at draws of their parameters, weighed by their evidence.
+"""Predict where runs end, with several models (rivals) that are weighted by their evidence.
 
-A dozen runs do not tell how noisy a run is, or how steep the hump in the learning rate is. So nothing is
-fitted: every answer is an average over draws from the posterior of these parameters (`monte_carlo`), and over
-the rivals, by the probability that each gave to the runs that were seen.
+A dozen runs do not show how noisy a run is, or how steep the hump in the learning rate is. So nothing is
+fitted: every result is an average over samples from the posterior of these parameters (`monte_carlo`), and
+over the rivals, weighted by the probability that each gave to the observed runs.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from autotuner.search.space import Space
 from autotuner.study.curve import Array
 
 SAID_ALIKE: Final = 4.0
-"""Nats for the rival that is told of earlier studies: the user has named them for they are alike."""
+"""Nats added to the evidence of the rival that knows earlier studies: the user has named them as similar."""
 DRAWS: Final = 64
-"""Draws of each rival's parameters."""
+"""Samples of each rival's parameters."""
 FEWEST_DRAWS: Final = 16
 WORK: Final = 2000
-"""Draws times runs at most: with many runs the parameters are known better, and each draw costs more."""
+"""Maximum samples times runs: with many runs the parameters are better known, and a sample costs more."""
 JITTER: Final = 1e-6
 _JOINT: Final = 16
-"""Draws of many places together, for each draw of the parameters."""
+"""Joint samples of many places, for each sample of the parameters."""
 NEGLIGIBLE: Final = 0.01
-"""A rival of less weight is left out of the predictions."""
+"""A rival with less weight is left out of the predictions."""
 _LEVELS: Final = ndtri((np.arange(24) + 0.5) / 24)
-"""Normal quantiles by which a setting's noise-free end is drawn."""
+"""Normal quantiles at which a setting's noise-free end is evaluated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Where runs ended, or would have: of setting `place[i]`, the best margin and its variance.
+    """Where runs ended, or are predicted to end: the best margin of setting `place[i]`, and its variance.
 
     `task[i]` is 0 for the study's own runs, and 1, 2, ... for those of earlier studies.
     """
@@ -59,12 +59,12 @@ class Ends:
         return len(self.margin)
 
     def scaled(self, unit: float, task: int | None = None) -> Ends:
-        """Return the ends in another unit, and as of another task where one is given."""
+        """Return the ends in another unit, and with another task if one is given."""
         tasks = self.task if task is None else np.full(len(self), task)
         return Ends(self.place, self.margin / unit, self.variance / unit**2, tasks)
 
     def joined(self, more: Ends) -> Ends:
-        """Return these and more."""
+        """Return these ends and more."""
         return Ends(
             np.concatenate([self.place, more.place]),
             np.concatenate([self.margin, more.margin]),
@@ -74,12 +74,12 @@ class Ends:
 
 
 def unit(ends: Ends) -> float:
-    """Return the size of a margin that counts as usual: the median of what was seen."""
+    """Return the usual size of a margin: the median of the observed ones."""
     return float(np.median(np.abs(ends.margin))) or 1.0
 
 
 class _Fit:
-    """A rival at draws of its parameters, conditioned on runs."""
+    """A rival at samples of its parameters, conditioned on runs."""
 
     def __init__(self, rival: Rival, values: Array, size: float, ends: Ends) -> None:
         self.rival, self.values, self.size = rival, values, size
@@ -154,8 +154,8 @@ def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list
     Args:
         space: The search space.
         ends: Where the study's own runs ended.
-        earlier: Where runs of earlier studies ended, each by its own target. One rival more is told of them,
-            and learns how alike the studies are.
+        earlier: Where runs of earlier studies ended, each relative to its own target. They are given to one
+            additional rival, which learns how similar the studies are.
     """
     frame, size = Frame(space), unit(ends)
     members: list[Member] = []
@@ -174,7 +174,7 @@ def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list
 
 
 def _stacked(earlier: Sequence[Ends]) -> Ends:
-    """Return the ends of earlier studies together, each measured by its own usual margin."""
+    """Return the ends of all earlier studies, each scaled by its own usual margin."""
     first, *rest = (ends.scaled(unit(ends), task) for task, ends in enumerate(earlier, start=1))
     for more in rest:
         first = first.joined(more)
@@ -200,7 +200,7 @@ def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
 
 
 class Member(Protocol):
-    """One rival's answers: averages over its own draws."""
+    """The interface of a rival; results are averages over its samples."""
 
     def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
         """See `Ensemble.chance`."""
@@ -217,16 +217,16 @@ class Member(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class OfEnds:
-    """A rival of `shape`, at draws of its parameters."""
+    """A rival of `shape` at samples of its parameters."""
 
     rival: Rival
     values: Array
     unit: float
-    """The unit of margins outside; within, they are measured by it."""
+    """The unit of margins in arguments and results; internally they are divided by it."""
     ends: Ends
 
     def in_unit(self, unit: float) -> OfEnds:
-        """Return the rival with margins in this unit."""
+        """Return the rival with margins in another unit."""
         return OfEnds(self.rival, self.values, unit, self.ends)
 
     @cached_property
@@ -234,7 +234,7 @@ class OfEnds:
         return _Fit(self.rival, self.values, 1.0, self.ends)
 
     def given(self, more: Ends) -> OfEnds:
-        """Return the rival given further ends too, at the same parameters."""
+        """Return the rival conditioned on more ends, with the same parameters."""
         return OfEnds(self.rival, self.values, self.unit, self.ends.joined(more.scaled(self.unit)))
 
     def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
@@ -263,10 +263,10 @@ class OfEnds:
 
 
 def passes(reaches: Array, owed: np.ndarray) -> Array:
-    """Return the chance that fresh runs confirm; each reaches the target with chance `reaches` (..., m, k).
+    """Return the probability that new runs confirm, if each reaches the target with `reaches` (..., m, k).
 
-    Of each of m, `owed` (m, 2, 1) says how many more runs must reach the target, and how many may miss it
-    until then: the number of misses is negative binomial.
+    For each of m, `owed` (m, 2, 1) has the number of runs that must still reach the target, and the number
+    that may miss it until then: the number of misses is negative binomial.
     """
     reach, miss = owed[:, 0], owed[:, 1]
     found = nbdtr(np.maximum(miss, 0), np.maximum(reach, 1), reaches)
@@ -274,7 +274,7 @@ def passes(reaches: Array, owed: np.ndarray) -> Array:
 
 
 class Ensemble:
-    """What the runs say of where any setting ends, averaged over the rivals by weight."""
+    """Predictions of where any setting ends: the weighted average over the rivals."""
 
     def __init__(self, members: Sequence[Member], log_evidence: Sequence[float], size: float) -> None:
         evidence = np.array(log_evidence)
@@ -289,13 +289,13 @@ class Ensemble:
         return [(m, float(w)) for m, w in zip(self._members, self.shares, strict=True) if w > 0]
 
     def given(self, more: Ends) -> Ensemble:
-        """Return the ensemble given further ends too, at the same parameters and weights."""
+        """Return the ensemble conditioned on more ends, with the same parameters and weights."""
         return Ensemble([m.given(more) for m in self._members], self.log_evidence, self.size)
 
     def chance(self, places: Array, spare: float = 0.0) -> tuple[Array, Array]:
         """Return the probability that places meet the target, noise aside, and their expected levels.
 
-        (m,) each; to meet it with something to spare, by `spare` deviations of a run's noise.
+        (m,) each. With `spare`, the target must be exceeded by this number of deviations of a run's noise.
         """
         chance, expected = np.zeros(len(places)), np.zeros(len(places))
         for member, weight in self._weighed:
@@ -307,10 +307,10 @@ class Ensemble:
     def confirmable(self, places: Array, owed: np.ndarray) -> Array:
         """Return the probability that each place (m, d) is confirmed by fresh runs.
 
-        Of each, `owed` (m, 2) says how many more must reach the target, and how many may miss it until then.
+        For each, `owed` (m, 2) has the number of runs that must still reach the target, and that may miss it.
         """
         found = sum(weight * member.confirmable(places, owed) for member, weight in self._weighed)
-        # What is settled is no average of rounded weights.
+        # A completed confirmation has probability 1, without the rounding of the weights.
         return np.where((owed[:, 0] <= 0) & (owed[:, 1] >= 0), 1.0, found)
 
     def any_feasible(self, places: Array) -> float:
@@ -318,6 +318,6 @@ class Ensemble:
         return sum(weight * member.any_feasible(places) for member, weight in self._weighed)
 
     def believed(self, places: Array) -> Ends:
-        """Return ends that say of places that they end as expected (Kriging believer, Ginsbourger 2010)."""
+        """Return ends of places as expected (Kriging believer, Ginsbourger 2010)."""
         level = self.chance(places)[1]
         return Ends.own(places, self.size * np.sinh(np.clip(level, -3, 3)), np.zeros(len(places)))

@@ -1,14 +1,13 @@
-"""A ledger as an Optuna study in a storage, for optuna-dashboard and the like.
+"""Export a ledger as an Optuna study, for optuna-dashboard and similar programs.
 
-An export only: nothing reads it back. The study maximises the batch size. A trial is COMPLETE where it met
-the target and the answer does not contradict it. It is PRUNED where it missed, or where its batch is larger
-than the answer's (or the same, with other hyperparameters): such a run was lucky, or is not confirmed. So the
-best trial is the answer's for every reader, also for those that do not know constraints: optuna-dashboard
-0.21 takes the largest value of all COMPLETE trials.
+Nothing reads it back. The study maximises the batch size. A trial is COMPLETE if it met the target and does
+not contradict the answer. It is PRUNED if it missed, or if its batch is larger than the answer's (or the
+same, with other hyperparameters): such a run was lucky, or is not confirmed. So the best trial is the answer
+for every reader, also for those that do not know constraints: optuna-dashboard 0.21 takes the largest value
+of all COMPLETE trials.
 
-Exporting again adds the trials that are not there yet, so it can be repeated while a study runs. Optuna does
-not let finished trials change, hence the study is replaced once the target, the answer or the search space
-is another.
+A repeated export adds the new trials, so it can be repeated while a study runs. Optuna does not allow changes
+of finished trials, so the study is replaced if the target, the answer or the search space has changed.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from autotuner.trial import Outcome, ParameterValue, Trial
 
 _NUMBER: Final = "autotuner:number"
 _CONTENT: Final = "autotuner:content"
-"""The study's attribute that says, as a hash, what its trials were judged by, and that it is ours."""
+"""The study's attribute with a hash of what its trials were judged by; it marks the study as an export."""
 _FAILURES: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 
 
@@ -50,19 +49,19 @@ def export(  # noqa: PLR0913 (two of them are optional)
     answer: Setting | None = None,
     attributes: Mapping[str, object] | None = None,
 ) -> int:
-    """Write the finished trials that the study does not hold yet, and return how many those were.
+    """Write the finished trials that the study does not have yet, and return their number.
 
     Args:
-        spec: What the job asks for.
-        trials: The job's trials; running ones are passed over.
-        storage: A storage URL as Optuna takes it, for example `sqlite:///resnet50.db`.
+        spec: The parsed annotations of the job.
+        trials: The job's trials; running ones are skipped.
+        storage: A storage URL of Optuna, for example `sqlite:///resnet50.db`.
         name: The study's name.
         answer: The batch size and hyperparameters of the answer, if there is one.
-        attributes: What to say of the study in the dashboard, as JSON values.
+        attributes: Attributes of the study for the dashboard, as JSON values.
 
     Raises:
         BackendError: If the storage cannot be opened or written.
-        Conflict: If a study of that name in it is not an export.
+        Conflict: If the storage has a study with this name that is not an export.
     """
     finished = History.of(spec, (trial for trial in trials if not trial.is_running)).trials
     distributions = _distributions(spec, finished)
@@ -82,7 +81,7 @@ def export(  # noqa: PLR0913 (two of them are optional)
         study.add_trials(fresh)
     except Conflict:
         raise
-    except Exception as error:  # each of Optuna's storages, and the drivers under them, has errors of its own
+    except Exception as error:  # each of Optuna's storages, and each driver, has its own errors
         raise BackendError(
             f"the Optuna storage {storage!r} cannot be written: {error}; give a URL, for example"
             " sqlite:///tuning.db"
@@ -91,7 +90,7 @@ def export(  # noqa: PLR0913 (two of them are optional)
 
 
 def _opened(storage: str, name: str, content: str) -> optuna.Study:
-    """Return the study to add to: a new one where there is none, or where its trials are judged otherwise."""
+    """Return the study to add to: a new one if there is none, or if its trials were judged differently."""
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     held = study.get_trials(deepcopy=False)
     if _CONTENT not in study.user_attrs and any(_NUMBER not in trial.user_attrs for trial in held):
@@ -107,7 +106,7 @@ def _opened(storage: str, name: str, content: str) -> optuna.Study:
 
 
 def _distributions(spec: TuningSpec, trials: Iterable[Trial]) -> dict[str, BaseDistribution]:
-    """Return the space that holds what every trial tried: today's, widened by trials of an earlier one."""
+    """Return the current space, widened so that it contains the settings of all trials."""
     tried: dict[str, list[ParameterValue]] = {}
     for trial in trials:
         for key, value in _parameters(trial).items():
@@ -138,7 +137,7 @@ def _exported(
     params = _parameters(trial)
     shortfall = None if best is None else -target.margin(best)
     if shortfall is not None and trial.outcome is Outcome.PROMISING:
-        shortfall = min(shortfall, 0.0)  # it was stopped because it meets the target almost surely
+        shortfall = min(shortfall, 0.0)  # it was stopped because it would almost certainly meet the target
     met = shortfall is not None and shortfall <= 0
     if met:
         state = TrialState.COMPLETE if _agrees(tried, answer) else TrialState.PRUNED
@@ -168,11 +167,11 @@ def _exported(
 
 
 def _agrees(tried: Setting, answer: Setting | None) -> bool:
-    """Return whether a run that met the target may stand beside the answer."""
+    """Return whether a run that met the target does not contradict the answer."""
     return answer is None or tried.batch_size < answer.batch_size or tried.key == answer.key
 
 
 def _parameters(trial: Trial) -> dict[str, Any]:
-    """Return what the trial set; a hyperparameter that it left to the script is not known, and absent."""
+    """Return the trial's parameters, without hyperparameters that it left to the script."""
     tried = setting(trial)
     return {BATCH_SIZE: tried.batch_size, **tried.parameters}

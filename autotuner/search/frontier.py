@@ -1,9 +1,9 @@
-"""The feasible frontier, as the ended trials show it: which settings hold, and what larger ones promise.
+"""The feasible frontier, given the ended trials: which settings meet the target, and which larger ones may.
 
-A setting is judged by draws of its noise-free curve. Candidates for larger batches are sought over the whole
-space and around the best settings tried, and refined; the same search serves the next trial (largest expected
-gain in doublings) and the end of the tuning (probability that any is feasible), for an end rule that looks at
-fewer candidates than the acquisition ends too soon.
+A setting is judged by samples of its noise-free curve. Candidates for larger batches are searched in the
+whole space and around the best settings so far, and refined. The same candidates are used for the next trial
+(largest expected gain in doublings) and for the end of the search (probability that any is feasible), because
+an end rule with fewer candidates than the acquisition would end too soon.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from autotuner.study.setting import Setting
 HALF_A_DOUBLING: Final = 0.5
 BEST: Final = 96
 THINNED: Final = 15
-"""Candidates that are drawn together: the best, and of the others one of so many."""
+"""Candidates that are sampled jointly: the best ones, and every fifteenth of the others."""
 HELD: Final = 0.5
-"""A setting is held to meet the target from this probability on that its confirmation passes."""
+"""Probability of passing the confirmation from which on a setting counts as meeting the target."""
 TOLERATED_MISSES: Final = 1
-"""Confirmation runs that may miss the target; as many as are wanted must reach it all the same."""
+"""Number of confirmation runs that may miss the target, in addition to the required number that reach it."""
 WORTHY: Final = 0.05
-"""A setting is not worth a trial below this probability."""
+"""Minimum probability of meeting the target for a trial."""
 FURTHEST: Final = 1.0
 NEAREST: Final = HALF_A_DOUBLING
-"""Doublings beyond which a gain counts no more: at most, and at least. Smaller steps would never settle
-whether a batch half a doubling larger is feasible."""
+"""Maximum and minimum of the doublings up to which a gain counts. With smaller steps it would never become
+clear whether a batch half a doubling larger is feasible."""
 MISSES: Final = 2
-"""Proposals in a row that miss before a gain counts half as far: who doubles by hand halves the step then."""
+"""Number of missed proposals in a row that halve the gain that counts, as an engineer halves the step."""
 MARGIN: Final = 0.5
-"""How far above the target, in standard deviations of a run's noise, a proposed setting should come."""
+"""Standard deviations of a run's noise by which a proposed setting should exceed the target."""
 
 
 POWER: Final = 0.5
-"""Of the batch, by which the learning rate is carried along where candidates are drawn: the square root."""
+"""Power of the batch size with which the learning rate of candidates is scaled: the square root."""
 STEPS: Final = (0.0, 0.25, 0.5, 1.0)
-"""Doublings beyond the smallest batch wanted that an engineer tries,"""
+"""Doublings above the smallest batch of interest that an engineer would try,"""
 POWERS: Final = (0.0, 0.5, 1.0)
 """with the learning rate unchanged, by the square-root rule or by the linear rule,"""
 FACTORS: Final = (0.71, 1.0, 1.41)
@@ -51,12 +51,12 @@ FACTORS: Final = (0.71, 1.0, 1.41)
 
 
 class Frontier:
-    """What the ended trials say of settings: which meet the target, and whether larger batches may.
+    """The settings that meet the target, and the probability of larger batches, given the ended trials.
 
-    A function of the ensemble and the settings tried; each answer is computed once.
+    A function of the ensemble and the settings of the trials; each result is computed once.
     """
 
-    def __init__(  # noqa: PLR0913 (all that it is a function of)
+    def __init__(  # noqa: PLR0913 (its inputs)
         self,
         *,
         space: Space,
@@ -73,9 +73,9 @@ class Frontier:
         self._larger: dict[int, float] = {}
 
     def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting with the largest batch that is held to pass its confirmation.
+        """Return the setting with the largest batch that is expected to pass its confirmation.
 
-        Of several settings with this batch size it is the likeliest.
+        Of several settings with this batch size it is the one with the highest probability.
         """
         low, high = self.limits
         held = [
@@ -86,10 +86,10 @@ class Frontier:
         return max(held)[-1] if held else None
 
     def probability_larger(self, batch_size: int) -> float:
-        """Return the probability that some setting half a doubling larger is feasible; any, larger than 0.
+        """Return the probability that any setting half a doubling larger is feasible; for 0, any setting.
 
-        The most promising candidates are drawn together from the ensemble: it is the share of draws in
-        which any of them meets the target.
+        The most promising candidates are sampled jointly from the ensemble: the result is the share of
+        samples in which any of them meets the target.
         """
         if batch_size not in self._larger:
             self._larger[batch_size] = self._probability_larger(batch_size)
@@ -101,30 +101,30 @@ class Frontier:
             return 0.0
         smallest = min(max(batch_size * 2**HALF_A_DOUBLING, low), high)
         places = candidates(self, self.ensemble, chance_alone, smallest, 0)[0]
-        # The best alone lie close together, and are good or bad together; the others tell whether there may
-        # be something elsewhere.
+        # The best candidates are close together, and are good or bad together; the others cover the rest of
+        # the space.
         places = np.concatenate([places[:BEST], places[BEST::THINNED]])
         return self.ensemble.any_feasible(places)
 
 
 Worth = Callable[[Array, Array, Array], Array]
-"""What places are worth, by log2 of their batch sizes, chances, and expected log-shortfalls, (n,) each."""
+"""The worth of places by log2 of their batch sizes, probabilities, and expected log-shortfalls, (n,) each."""
 
 
 def chance_alone(_octaves: Array, chance: Array, _expected: Array) -> Array:
-    """Return the chances of places."""
+    """Return the probabilities of places."""
     return chance
 
 
 def expectation_alone(_octaves: Array, _chance: Array, expected: Array) -> Array:
-    """Return what is expected of places: far from all others, chances are best where least is known."""
+    """Return the expected log-shortfalls: probabilities would be highest where the model knows least."""
     return expected
 
 
 def reach(met: Iterable[bool]) -> float:
-    """Return up to how many doublings a gain counts, after proposals that met the target or missed it.
+    """Return the doublings up to which a gain counts, after proposals that met the target or missed it.
 
-    The largest batches are where the model knows least, so its errors look like hope there.
+    The model knows least about the largest batches, so its errors are too optimistic there.
     """
     furthest, misses = FURTHEST, 0
     for one in met:
@@ -140,7 +140,7 @@ def gain_over(octaves: float, furthest: float = FURTHEST) -> Worth:
     """Return the expected gain over a batch size of 2 ** octaves, in doublings and at most `furthest`."""
 
     def gain(reached: Array, chance: Array, _expected: Array) -> Array:
-        # A run that would be stopped as hopeless at once teaches nothing; it only breaks ties.
+        # A run that would soon be stopped as hopeless gives no information; it only breaks ties.
         worthy = np.where(chance >= WORTHY, chance, 1e-3 * chance)
         return np.asarray(np.clip(reached - octaves, 0.0, furthest) * worthy)
 
@@ -156,8 +156,8 @@ def candidates(
 ) -> tuple[Array, Array]:
     """Return places from batch size `smallest` on, best first, and their worth.
 
-    They are drawn over the whole space and around the best settings tried, carried to larger batches; then
-    the best are refined by ever smaller steps. `number` seeds the draws.
+    They are sampled in the whole space and around the best settings so far, scaled to larger batches; then
+    the best are refined with decreasing steps. `number` is the seed.
     """
     space = frontier.space
     low, high = space.batch_coordinate(smallest), space.batch_coordinate(frontier.limits[1])
@@ -166,7 +166,7 @@ def candidates(
     size = space.size
 
     def score(places: Array) -> Array:
-        # What only just meets the target does not pass its confirmation.
+        # A setting that only just meets the target would not pass its confirmation.
         chance, expected = ensemble.chance(places, MARGIN)
         return worth(space.octaves(places), chance, expected)
 
@@ -194,7 +194,7 @@ def candidates(
 
 
 def moves(frontier: Frontier, low: float, high: float) -> Array:
-    """Return what an engineer tries by hand, (n, d): larger batches at learning rates scaled with them."""
+    """Return the settings that an engineer would try, (n, d): larger batches with scaled learning rates."""
     space = frontier.space
     best = np.argsort(-frontier.chances, kind="stable")[:4]
     anchors = space.clipped(np.array([space.coordinates(frontier.tried[i]) for i in best]))

@@ -1,7 +1,7 @@
-"""Judge by the known-good setting's own runs whether the target can be confirmed at all, and which one can.
+"""Judge from the runs of the known-good setting whether the target can be confirmed, or propose one.
 
-A target that the unchanged job meets in two runs of four is met by chance: no larger batch can be confirmed
-against it. One run that meets the target says nothing against it, so there are more only after a miss.
+A target that the unchanged job meets in two of four runs is met by chance: no larger batch can be confirmed
+with it. After a first run that meets the target no more runs are needed; only after a miss there are more.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from autotuner.study.setting import Setting, setting
 from autotuner.trial import Trial
 
 RUNS: Final = 4
-"""Runs of the unchanged job at most."""
+"""Maximum number of runs of the unchanged job."""
 ENOUGH_MET: Final = 0.75
-"""Part of its runs that must meet the target. A setting that meets it so often is confirmed by three of at
-most four fresh runs with probability 0.74; one that meets it in every second run, with 0.31."""
+"""Fraction of its runs that must meet the target. A setting that meets it this often is confirmed by three of
+at most four new runs with probability 0.74; one that meets it in every second run, with 0.31."""
 SPARE: Final = 1.3
-"""Deviations between runs by which a setting should beat its target: nine of ten runs then meet it."""
+"""Standard deviations between runs by which a setting should exceed its target: nine of ten runs meet it."""
 DIGITS: Final = 3
 
 
 @dataclass(frozen=True)
 class KnownGood:
-    """Runs of the known-good setting that have shown whether they meet the target.
+    """The runs of the known-good setting with a known result.
 
     Attributes:
         met: Runs that met it.
         missed: Runs that did not.
-        proposal: A target that most of its runs meet; None where there is nothing to tell it by.
+        proposal: A target that most of its runs meet; None without enough runs.
     """
 
     met: int
@@ -42,23 +42,23 @@ class KnownGood:
 
     @property
     def runs(self) -> int:
-        """How many runs there were."""
+        """Number of runs with a known result."""
         return self.met + self.missed
 
     @property
     def needs_run(self) -> bool:
-        """Whether one more run of the unchanged job is wanted."""
+        """Whether another run of the unchanged job is needed."""
         if self.met and not self.missed:
             return False
         return self.runs < (RUNS if self.met else RUNS // 2)
 
     @property
     def is_met_by_chance(self) -> bool:
-        """Whether too few of its runs meet the target for any setting like it to be confirmed."""
+        """Whether too few of its runs meet the target for a similar setting to be confirmed."""
         return self.missed > 0 and self.met < ENOUGH_MET * self.runs
 
     def text(self, target: Target) -> str:
-        """Return what the runs say, and the target that would hold."""
+        """Return the result of the runs as text, with the proposed target."""
         said = f"your own setting met {target} in {self.met} of {self.runs} runs"
         if self.proposal is None:
             return said
@@ -66,7 +66,7 @@ class KnownGood:
 
 
 def known_good(history: History) -> KnownGood:
-    """Return what the runs of the known-good setting have shown."""
+    """Return the results of the runs of the known-good setting."""
     spec = history.spec
     origin = Setting.of(spec.baseline_batch_size, spec.baseline_parameters)
     told: list[Trial] = [
@@ -80,7 +80,7 @@ def known_good(history: History) -> KnownGood:
 
 
 def _proposal(target: Target, bests: list[float]) -> float | None:
-    """Return the strictest target of few digits that nine runs of ten would meet."""
+    """Return the strictest target with few digits that nine of ten runs would meet."""
     value = statistics.mean(bests) - target.sign * SPARE * statistics.stdev(bests)
     if not value:
         return value

@@ -6,27 +6,28 @@ With the log-shortfall `y` of `autotuner.search.data`, a setting's coordinates `
     m(x) = m + g doublings(x) + sum_j (b_j d_j + c_j d_j^2)
     k((x, t), (x', t')) = c^2 + (s^2 + a^2 X(x, x') + sum_j (v_j d_j d_j' + w_j (d_j d_j')^2)) T(t, t')
 
-The first two parts of the kernel are what all curves share, the others how a setting bends them. T is a
-Matern 5/2 and X a Matern 3/2 kernel (Rasmussen & Williams 2006, eq. 4.17) with a length scale a dimension:
-accuracy is rougher in hyperparameters than in time, and a smoother X is too sure of itself. Progress has two
-dimensions, log step and fraction of the run: in log step alone, a schedule that gains late is underrated.
+The first two terms of the kernel are common to all curves; the others depend on the setting. T is a Matern
+5/2 and X a Matern 3/2 kernel (Rasmussen & Williams 2006, eq. 4.17) with one length scale per dimension:
+accuracy is rougher in hyperparameters than in time, and a smoother X is overconfident. Progress has two
+dimensions, log step and fraction of the run: with log step only, schedules that gain late would be
+underestimated.
 
-With `d` the way from the known-good value, each hyperparameter has a slope and a curvature with normal
-priors by its role (`autotuner.search.prior`): of mean b, c and variance v, w, integrated out (eq. 2.39-2.42).
-The learning rate is measured by what is left of its logarithm when the batch size, the momentum and the
-others have had their share, `log lr - sum_j e_j x_j`; the exponents e are learned with the length scales.
+With `d` the distance from the known-good value, each hyperparameter has a slope and a curvature with normal
+priors by its role (`autotuner.search.prior`): mean b, c and variance v, w, integrated out (eq. 2.39-2.42).
+The coordinate of the learning rate is corrected for the batch size, the momentum and the others, `log lr -
+sum_j e_j x_j`; the exponents e are learned with the length scales.
 
-A measurement has noise in the metric's unit and noise in log-shortfall, for real accuracies jump the more the
-further they are from the target. A run is off by an offset that stays and by a drift with the kernel T, of
-which its start says little about its end.
+A measurement has noise in the metric's unit and noise in log-shortfall, because real accuracies vary more the
+further they are from the target. A run differs by a constant offset and by a drift with the kernel T, whose
+start says little about its end.
 
-Hyperparameters are fitted by maximum a posteriori. The priors are log-normal about what curves of tabular
-networks (LCBench) ask for, a factor of 1.5 to 2.5 wide (3 for the noise, which differs most between jobs):
-with a dozen runs in five dimensions the likelihood alone overfits. Everything that has a unit is relative to
-what the runs show, so that percent, fractions and losses are treated alike.
+Hyperparameters are fitted by maximum a posteriori. The priors are log-normal around the values for curves of
+tabular networks (LCBench), a factor of 1.5 to 2.5 wide (3 for the noise, which differs most between jobs):
+with a dozen runs in five dimensions the likelihood alone overfits. Quantities with a unit are relative to the
+observed runs, so that percent, fractions and losses are treated alike.
 
-Exact inference, float64, gradients in closed form: settings enter by run and progress by distinct step, so
-the kernel's matrices are small, and what costs is one Cholesky factor of some hundreds of points.
+Exact inference, float64, gradients in closed form. Settings are evaluated per run and progress per distinct
+step, so the kernel's matrices are small, and the main cost is one Cholesky factor of some hundreds of points.
 """
 
 from __future__ import annotations
@@ -51,17 +52,17 @@ from autotuner.study.curve import Array
 JITTER: Final = 1e-8
 WIDTH: Final = 1.4
 WIDENING: Final = 3.0
-"""Predicted variances grow by the first, and by the second over the number of runs: fitted hyperparameters
-are not known ones, and a prediction that takes them for known is too sure of itself (its errors, on the
-development problems, had 1.26 times the deviation that it claimed)."""
+"""Factor of the predicted variances: the first, plus the second over the number of runs. Predictions with
+fitted hyperparameters are overconfident (on the development problems, their errors had 1.26 times the
+predicted deviation)."""
 OTHER_OPTIMIZER: Final = -1.0
-"""Logarithm of the length scale between optimizers: one tells next to nothing of another beforehand."""
+"""Logarithm of the length scale between optimizers: a priori, one says almost nothing about another."""
 _ITERATIONS: Final = 30
 _BOUND: Final = 4.0
-"""Standard deviations of the prior beyond which no hyperparameter is sought."""
+"""Bound of the hyperparameters, in standard deviations of the prior."""
 
-# Positions in the vector of hyperparameters; then follow the length scales of the coordinates, and their
-# exponents.
+# Positions in the vector of hyperparameters, which are followed by the length scales of the coordinates and
+# their exponents.
 MEAN, LOG_TIME, TIME, COMMON, SHARED, MAIN, NUGGET, EPOCH, RUN, DRIFT, HEADROOM, GROWTH = range(12)
 SCALES: Final = 12
 
@@ -75,11 +76,11 @@ class Prior:
 
     @classmethod
     def of(cls, space: Space, data: Points) -> Prior:
-        """Return the prior for a space and the runs seen; only their overall size is taken from the runs."""
+        """Return the prior for a space and the observed runs; only the overall size depends on the runs."""
         first = data.margin[data.run == 0]
         spread = float(np.ptp(first)) or float(np.abs(first).max()) or 1.0
         expected = [EXPECTED[found] for found in space.roles]
-        # In many dimensions everything is far from everything: the distance grows by the square root of them.
+        # In many dimensions all points are far apart: distances grow with the square root of the dimensions.
         wide = 0.5 * math.log(max(space.size - 1, 4) / 4)
         narrow = {Role.BATCH_SIZE, Role.LEARNING_RATE}
         scales = [
@@ -93,14 +94,14 @@ class Prior:
             (-0.8, 0.25),  # length scale of log step
             (0.9, 0.3),  # length scale of the fraction
             (-0.6, 0.3),  # constant
-            (-1.1, 0.5),  # what curves share
-            (-1.05, 0.4),  # what settings bend
+            (-1.1, 0.5),  # common to all curves
+            (-1.05, 0.4),  # depending on the setting
             (-4.0, 1.2),  # noise of a measurement, in log-shortfall
             (-3.7, 1.0),  # and in the metric's unit, in headrooms
-            (math.log(2.0), 0.6),  # noise of a run, by that of a measurement
-            (math.log(0.7), 0.7),  # and what of it comes and goes
+            (math.log(2.0), 0.6),  # noise of a run, relative to that of a measurement
+            (math.log(0.7), 0.7),  # and its drift
             (math.log(0.15 * spread), 0.9),  # headroom
-            (-0.05, 0.08),  # trend of the mean a doubling
+            (-0.05, 0.08),  # trend of the mean per doubling
             *scales,
             *((e.exponent.mean, e.exponent.deviation) for e in expected),
         ]
@@ -142,12 +143,12 @@ class Kernel:
         return matern(((gap / self.time_scale) ** 2).sum(axis=2))[0]
 
     def trends(self, places: Array) -> Array:
-        """Return what a setting's slopes and curvatures act on, (n, 2 (d - 1))."""
+        """Return the features of the slopes and curvatures, (n, 2 (d - 1))."""
         away = self.space.displacements(places)
         return np.concatenate([away, away**2], axis=1)
 
     def bends(self, left: Array, right: Array) -> Array:
-        """Return how alike settings bend the curve, (n, m): a^2 X and the uncertainty of the trends."""
+        """Return the covariance of settings, (n, m): a^2 X and the uncertainty of the trends."""
         trends = (self.trends(left) * self.trend_deviation) @ (self.trends(right) * self.trend_deviation).T
         return np.asarray(self.main * self.settings(left, right) + trends)
 
@@ -156,11 +157,11 @@ class Kernel:
         return np.asarray(self.main + ((self.trends(places) * self.trend_deviation) ** 2).sum(axis=1))
 
     def join(self, bends: Array, times: Array) -> Array:
-        """Return the kernel where `bends` and T are known."""
+        """Return the kernel, given `bends` and T."""
         return np.asarray(self.common + (self.shared + bends) * times)
 
     def of_run(self, times: Array) -> Array:
-        """Return what a run's points have in common besides their setting, where T is known."""
+        """Return the covariance of the points of one run beyond their setting, given T."""
         return np.asarray(self.offset + self.drift * times)
 
     def noise(self, data: Points) -> Array:
@@ -189,7 +190,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     setting, setting_slope = rough((difference**2).sum(axis=0))
     grid_run, grid_time = np.ix_(data.run, data.run), np.ix_(inverse_time, inverse_time)
     trend = kernel.trends(data.place) * kernel.trend_deviation
-    # What is known by run is put together by run: of all points together there are a hundred times as many.
+    # Sums over points are first taken per run: there are a hundred times as many pairs of points.
     times, bends = time[grid_time], (kernel.main * setting + trend @ trend.T)[grid_run]
     same = (data.run[:, None] == data.run[None]).astype(np.float64)
     covariance = kernel.join(bends, times) + same * kernel.of_run(times)
@@ -249,7 +250,7 @@ def _headroom_gradient(
 
 
 def fit(space: Space, data: Points) -> Array:
-    """Return the hyperparameters that the runs make most probable; the prior's without runs."""
+    """Return the maximum a posteriori hyperparameters; the prior's mean without runs."""
     prior = Prior.of(space, data)
 
     def standardised(unit: Array) -> tuple[float, Array]:
@@ -271,10 +272,10 @@ def fit(space: Space, data: Points) -> Array:
 
 
 def likely(space: Space, data: Points, theta: Array, count: int) -> list[Array]:
-    """Return fitted hyperparameters and others as likely: draws from the Laplace approximation about them.
+    """Return fitted hyperparameters and samples from the Laplace approximation around them.
 
-    The curvature of the objective is taken from its gradients, in deviations of the prior; there the prior
-    alone has curvature 1, and a direction in which the runs say nothing keeps it.
+    The curvature of the objective is computed from its gradients, in deviations of the prior; there the prior
+    has curvature 1, which remains in directions without information from the runs.
     """
     prior = Prior.of(space, data)
     size, step = len(theta), 0.1
@@ -296,9 +297,9 @@ def likely(space: Space, data: Points, theta: Array, count: int) -> list[Array]:
 
 
 class Posterior:
-    """What the runs say of every curve.
+    """The posterior of curves given the runs.
 
-    Each row of V solves `L V = K(points, queries)`, so that a question costs one triangular solve.
+    Each row of V solves `L V = K(points, queries)`, so that a query costs one triangular solve.
     """
 
     def __init__(self, space: Space, theta: Array, data: Points) -> None:
@@ -320,7 +321,7 @@ class Posterior:
         return np.asarray(self._points(data, data) + runs + np.diag(self.kernel.noise(data)))
 
     def joined(self, more: Points) -> Posterior:
-        """Return the posterior given further runs too; costs little where they are few."""
+        """Return the posterior given more runs too; cheap if they are few."""
         if not len(more):
             return self
         new = object.__new__(Posterior)
@@ -367,7 +368,7 @@ class Posterior:
     ) -> tuple[Array, Array]:
         """Return means (settings, times) and covariances (settings, times, times) of curves.
 
-        They are free of noise; with `runs`, each is that run's own curve, its offset included.
+        They are noise-free; with `runs`, each is the curve of that run, including its offset.
         """
         solved = self.whitened(places, times, runs)
         mean = self.kernel.mean(places)[:, None] + np.einsum("i,ijk->jk", self.white, solved)
@@ -390,7 +391,7 @@ class Posterior:
     def joint_ends(self, places: Array) -> tuple[Array, Array]:
         """Return mean (settings,) and covariance (settings, settings) of the curves' ends.
 
-        It is not widened: of many settings drawn together the luckiest decides, and would be too lucky.
+        It is not widened: the maximum over many jointly sampled settings decides, and would be too large.
         """
         solved = self.whitened(places, np.ones(1))[:, :, 0]
         kernel = self.kernel

@@ -1,8 +1,8 @@
-"""Draw parameters from a posterior by sequential Monte Carlo, with its evidence.
+"""Sample parameters from a posterior by sequential Monte Carlo, and compute the evidence.
 
-The likelihood is tempered (Del Moral, Doucet and Jasra 2006, section 2.3.1): at each step the draws are
-weighed, resampled, and moved by elliptical slice sampling (Murray, Adams and MacKay 2010), which needs a
-standard normal prior and has nothing to tune. The same arguments give the same draws.
+The likelihood is tempered (Del Moral, Doucet and Jasra 2006, section 2.3.1): at each step the samples are
+weighted, resampled, and moved by elliptical slice sampling (Murray, Adams and MacKay 2010), which needs a
+standard normal prior and has no tuning parameters. The same arguments give the same samples.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 from autotuner.study.curve import Array
 
 KEPT: Final = 0.5
-"""Part of the draws that a step leaves effective."""
+"""Fraction of the samples that stays effective in a step."""
 MOVES: Final = 4
 """Slice-sampling moves after each step."""
 SHRINKS: Final = 12
-"""Shrinks of the bracket after which a draw stays where it is."""
+"""Number of shrinks of the bracket after which a sample is not moved."""
 
 LogLikelihood = Callable[[Array], Array]
-"""Of parameters (draws, size): the log likelihood of each, -inf where it has none."""
+"""Returns the log likelihoods of parameters (draws, size), (draws,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Equally likely draws (count, size) of standardised parameters, and the log of the evidence."""
+    """Equally weighted samples (count, size) of standardised parameters, and the log evidence."""
 
     values: Array
     log_likelihood: Array
@@ -37,7 +37,7 @@ class Draws:
 
 
 def sample(log_likelihood: LogLikelihood, count: int, size: int, rng: np.random.Generator) -> Draws:
-    """Return draws from the posterior of parameters with a standard normal prior."""
+    """Return samples from the posterior of parameters with a standard normal prior."""
     values = rng.normal(size=(count, size))
     log = log_likelihood(values)
     reached, evidence = 0.0, 0.0
@@ -56,7 +56,7 @@ def sample(log_likelihood: LogLikelihood, count: int, size: int, rng: np.random.
 
 
 def _step(log: Array, most: float) -> float:
-    """Return by how much more of the likelihood may be let in, at most `most`."""
+    """Return the next increase of the likelihood's power, at most `most`."""
 
     def effective(step: float) -> float:
         weight = np.exp(step * (log - log.max()))
@@ -72,7 +72,7 @@ def _step(log: Array, most: float) -> float:
 
 
 def _resampled(weight: Array, offset: float) -> np.ndarray:
-    """Return which draws go on, by systematic resampling."""
+    """Return the indices of the resampled samples, by systematic resampling."""
     edges = np.cumsum(weight) / weight.sum()
     at = (np.arange(len(weight)) + offset) / len(weight)
     return np.minimum(np.searchsorted(edges, at), len(weight) - 1)
@@ -81,7 +81,7 @@ def _resampled(weight: Array, offset: float) -> np.ndarray:
 def _moved(
     log_likelihood: LogLikelihood, values: Array, log: Array, power: float, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Return every draw after one move of elliptical slice sampling."""
+    """Return all samples after one move of elliptical slice sampling."""
     count = len(values)
     other = rng.normal(size=values.shape)
     floor = power * log + np.log(rng.random(count))

@@ -1,8 +1,8 @@
-"""Optuna's own samplers on a study that is rebuilt from the trials at every question.
+"""Propose with Optuna's own samplers, on a study that is rebuilt from the trials each time.
 
-A study is a pure function of its history: the same trials and the same seed suggest the same, in any
-process. Stopped trials are told as complete with a constraint, never as pruned: GPSampler leaves pruned
-trials out, and TPE ranks a pruned one without a constraint above completed ones that missed.
+The study is a pure function of the history: the same trials and seed give the same suggestion in any process.
+Stopped trials are added as complete with a constraint, never as pruned: GPSampler ignores pruned trials, and
+TPE ranks a pruned trial without a constraint above completed ones that missed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autotuner.trial import Outcome, Trial
 
 
 def ask(history: History, space: Space, sampler: optuna.samplers.BaseSampler) -> Setting:
-    """Return what the sampler would try next."""
+    """Return the next setting of the sampler."""
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.add_trials([told for trial in history.trials if (told := tell(history, space, trial)) is not None])
     asked = study.ask(space.distributions)
@@ -29,7 +29,7 @@ def ask(history: History, space: Space, sampler: optuna.samplers.BaseSampler) ->
 
 
 def tell(history: History, space: Space, trial: Trial) -> FrozenTrial | None:
-    """Return the trial in optuna's words; None where it says nothing or lies outside of today's space."""
+    """Return the trial as an Optuna trial; None if it has no result or lies outside the current space."""
     if trial.outcome in {Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY}:
         return None
     tried = setting(trial)

@@ -1,11 +1,11 @@
-"""What the model of curves expects of a hyperparameter by its role, before any trial has run.
+"""The priors of the model of curves for a hyperparameter, by its role.
 
-A role goes by name and range, never by position. No direction is expected: a slope has the mean zero. What
-is expected is a hump in the logarithm of the learning rate, whose top follows the batch by a power of about
-one half and a momentum by `1 - momentum`, and that what lies far from the known-good value may be worse.
-All of this is the mean of a prior with a deviation, so the job's own trials have the last word. Distances
-are in units of a reference range (a factor of 1,000 of the learning rate): a range half as wide expects
-half the effect.
+The role is derived from name and range, never from the position. No direction is expected: slopes have the
+mean zero. The prior expects a hump in the logarithm of the learning rate, whose maximum follows a power of
+about one half of the batch size, and `1 - momentum`; and it expects that settings far from the known-good
+value may be worse. All of these are means of priors with a deviation, so the job's trials decide. Distances
+are in units of a reference range (a factor of 1,000 for the learning rate): in a range half as wide, half the
+effect is expected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autotuner.spec import Choice, Dimension, FloatDimension
 
 _DECAY_NAMES: Final = frozenset({"wd", "l2", "weightdecay"})
 _OF_AVERAGES: Final = frozenset({"bn", "batchnorm", "norm", "ema", "swa", "polyak", "teacher"})
-"""Words of names such as `bn_momentum` and `ema_decay`: those of an average, not of a step."""
+"""Words in names such as `bn_momentum` and `ema_decay`, which belong to an average, not to the optimizer."""
 _OPTIMIZERS: Final = frozenset(
     {
         "sgd",
@@ -38,11 +38,11 @@ _OPTIMIZERS: Final = frozenset(
     }
 )
 _NEAREST_ONE: Final = 1e-3
-"""A momentum's distance from 1 counts as at least this part of the largest distance in its range."""
+"""Minimum of a momentum's distance from 1, as a fraction of the largest distance in its range."""
 
 
 class Role(StrEnum):
-    """What a coordinate of the search space is."""
+    """The role of a coordinate of the search space."""
 
     BATCH_SIZE = "batch size"
     LEARNING_RATE = "learning rate"
@@ -62,13 +62,13 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """Priors of one role's part in the model, in log-shortfall and reference ranges.
+    """The priors of one role, in log-shortfall and reference ranges.
 
     Attributes:
         scale: Logarithm of the length scale.
-        slope: Of the log-shortfall with the distance from the known-good value, upwards.
-        curvature: Of the log-shortfall with the square of that distance.
-        exponent: How the good learning rate changes with it: `lr ~ batch ** a`, `lr ~ (1 - momentum) ** a`,
+        slope: Change of the log-shortfall with the distance above the known-good value.
+        curvature: Change of the log-shortfall with the square of that distance.
+        exponent: How the best learning rate depends on it: `lr ~ batch ** a`, `lr ~ (1 - momentum) ** a`,
             and for others the ratio of coordinates.
     """
 
@@ -92,13 +92,13 @@ _REFERENCE: Final = {
     Role.WEIGHT_DECAY: math.log(10_000),
     Role.MOMENTUM: math.log(90),
 }
-"""The ranges that the numbers above were seen over, in natural logarithms: of 1 - m for a momentum."""
+"""The ranges for which the numbers above hold, in natural logarithms; of 1 - m for a momentum."""
 
 
 def role(name: str, dimension: Dimension, *, is_learning_rate: bool) -> Role:
     """Return the role of a hyperparameter.
 
-    Adam's betas are no momentum in this sense: its step does not grow with them.
+    Adam's betas are not a momentum in this sense: its step does not grow with them.
     """
     if isinstance(dimension, Choice):
         return Role.CHOICE
@@ -116,7 +116,7 @@ def role(name: str, dimension: Dimension, *, is_learning_rate: bool) -> Role:
 
 
 def is_optimizer(name: str, dimension: Dimension) -> bool:
-    """Return whether a choice is one of optimizers: good learning rates lie up to a hundred times apart."""
+    """Return whether a choice is between optimizers, whose best learning rates may differ a hundredfold."""
     if not isinstance(dimension, Choice):
         return False
     known = {str(value).lower() for value in dimension.values} & _OPTIMIZERS
@@ -124,17 +124,17 @@ def is_optimizer(name: str, dimension: Dimension) -> bool:
 
 
 def momentum_range(dimension: FloatDimension) -> float:
-    """Return by how many e-folds `1 - m` falls from the smallest to the largest momentum."""
+    """Return the number of e-folds of `1 - m` between the smallest and the largest momentum."""
     return math.log((1 - dimension.minimum) / max(1 - dimension.maximum, nearest_one(dimension)))
 
 
 def nearest_one(dimension: FloatDimension) -> float:
-    """Return the distance from 1 that a momentum of the range counts as at least."""
+    """Return the minimum distance from 1 of a momentum in the range."""
     return _NEAREST_ONE * (1 - dimension.minimum)
 
 
 def reference_ranges(found: Role, dimension: Dimension) -> float:
-    """Return how many of the ranges that a role's numbers were seen over a dimension spans; 1 if unknown."""
+    """Return the width of a dimension in reference ranges of its role; 1 if unknown."""
     if found not in _REFERENCE or not isinstance(dimension, FloatDimension):
         return 1.0
     if found is Role.MOMENTUM:

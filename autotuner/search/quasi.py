@@ -1,4 +1,4 @@
-"""Numbers that stand for chance: the same at every call, and in every process."""
+"""Deterministic random numbers: the same at every call, and in every process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def uniform(count: int, size: int, seed: int = 0) -> Array:
 
 
 def generator(seed: int, number: int) -> np.random.Generator:
-    """Return the source of chance of one trial."""
+    """Return the random generator of one trial."""
     digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def square_root(covariance: Array) -> Array:
-    """Return a square root of covariance matrices that rounding may have left short of definite."""
+    """Return a square root of covariance matrices that are positive definite except for rounding."""
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])

@@ -1,9 +1,10 @@
 """Decide at fixed points of a run's curve whether to stop it, whenever its measurements arrive.
 
-A run is judged after each fiftieth of its length, by what the trials of smaller numbers have shown, and at
-the first measurement that meets the target. What it measures between two such points, or after the one that
-stops it, does not count: a slow reader of logs would know more than a quick one, and decide otherwise. So two
-studies whose trials, one after the other, print the same curves decide the same.
+A run is judged after each fiftieth of its length, given the trials with smaller numbers, and at the first
+measurement that meets the target. Measurements between two such points, or after the one that stops it, do
+not count: otherwise the decision would depend on how fast logs are read. So two studies whose trials print
+the same
+curves, one after the other, make the same decisions.
 """
 
 from __future__ import annotations
@@ -25,25 +26,25 @@ from autotuner.study.setting import setting
 from autotuner.trial import Outcome, Purpose, Trial
 
 POINTS: Final = 50
-"""Points of a run at which it is judged."""
+"""Number of points of a run at which it is judged."""
 HOPELESS: Final = 0.05
-"""A run is stopped when its chance to reach the target is smaller."""
+"""Probability of reaching the target below which a run is stopped."""
 PROMISING: Final = 0.9
-"""A run of the search is stopped when its chance to reach the target is larger."""
+"""Probability of reaching the target above which a run of the search is stopped."""
 FEWEST_SEEN: Final = 0.15
-"""Fraction of a run that must have been seen before it counts as promising, or a confirmation or a leap as
-hopeless: a prediction is no evidence."""
+"""Minimum fraction of a run before it counts as promising, or before a confirmation or a leap counts as
+hopeless: a prediction is not evidence."""
 LEAP: Final = 2
-"""Times the largest batch size run so far beyond which a trial is a leap."""
+"""Ratio to the largest batch size so far above which a trial is a leap."""
 JUDGED: Final = frozenset({None, Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS})
-"""Ends of runs, and none yet, that depend on when the run was seen."""
+"""Outcomes, and None, that depend on when the run was polled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a run ends by the rules of the search, and at which step.
+    """The end of a run by the rules of the search, and its step.
 
-    `value` is the chance to reach the target, or of a run that ran its whole length, that length.
+    `value` is the probability of reaching the target or, for a whole run, its length.
     """
 
     step: float
@@ -53,11 +54,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The trials as the search sees them, and the verdicts on those that are to end.
+    """The trials as the search uses them, and the verdicts on those that end.
 
     Attributes:
         history: Every run up to the last point at which it was judged.
-        verdicts: By number, of runs that the search ends or would have ended.
+        verdicts: The verdicts by number, on runs that the search ends or would have ended.
     """
 
     history: History
@@ -65,7 +66,7 @@ class Replayed:
 
 
 def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
-    """Return the trials as far as they count, each judged by those of a smaller number that have ended."""
+    """Return the part of each trial that counts, judged given the ended trials with smaller numbers."""
     space = Space.of(history.spec)
     study = _study(history, earlier, space)
     seen: list[Trial] = []
@@ -90,7 +91,7 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
 
 
 def _unrefuted(history: History, trial: Trial, found: Verdict | None) -> Verdict | None:
-    """Return the verdict, unless the run went on and showed the prediction to be wrong: facts come first."""
+    """Return the verdict, unless the run continued and showed that the prediction was wrong."""
     if found is None or found.outcome not in {Outcome.PROMISING, Outcome.HOPELESS}:
         return found
     if found.outcome is Outcome.PROMISING:
@@ -112,7 +113,7 @@ def _cut(trial: Trial, step: float) -> Trial:
 
 
 def _is_needed_whole(history: History, trial: Trial) -> bool:
-    """Return whether the run must go to its own end, for nobody has said yet how long a run is."""
+    """Return whether the run must continue to its own end, because the length of a run is unknown."""
     return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
 
 
@@ -136,20 +137,20 @@ def _verdict(case: _Case, judge: Callable[[_Case], Verdict | None]) -> Verdict |
 
 @dataclass(frozen=True)
 class _Before:
-    """Runs that have ended, as far as they count, and a digest of them."""
+    """The ended runs, as far as they count, and their digest."""
 
     trials: tuple[Trial, ...]
     digest: bytes
 
     def and_then(self, trial: Trial) -> _Before:
-        """Return these runs and one more."""
+        """Return these runs and another one."""
         ended = str(trial.outcome).encode()
         return _Before((*self.trials, trial), digest_of(self.digest, _identity(trial), ended))
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A run and the ended ones before it; `digest` is equal where a verdict must be."""
+    """A run and the ended runs before it; cases with equal digests have equal verdicts."""
 
     history: History
     earlier: tuple[History, ...]
@@ -160,17 +161,17 @@ class _Case:
 
     @cached_property
     def digest(self) -> bytes:
-        """A digest of all that a verdict depends on."""
+        """A digest of everything that a verdict depends on."""
         runs = b"running" if self.trial.is_running else b"ended"
         return digest_of(self.study, self.before.digest, runs, _identity(self.trial))
 
     def at(self, step: float) -> _Case:
-        """Return the case as it was when the run had come to a step."""
+        """Return the case at an earlier step of the run."""
         return replace(self, trial=replace(_cut(self.trial, step), outcome=None))
 
 
 def _study(history: History, earlier: tuple[History, ...], space: Space) -> bytes:
-    """Return a digest of what the verdicts on all runs of a study depend on."""
+    """Return a digest of everything that the verdicts on all runs of a study depend on."""
     told = b"".join(_identity(t) for h in earlier for t in h.trials)
     spec = history.spec
     common = (history.run_length, history.is_length_known, history.unit, spec.target, spec.confirmations)
@@ -205,14 +206,14 @@ def _judged(case: _Case) -> Verdict | None:
 
 
 def _stopped(case: _Case) -> Verdict | None:
-    """Return the verdict on a run by what it promises as far as it has come."""
+    """Return the verdict on a run by its predicted probability, given its measurements so far."""
     history, trial = case.history, case.trial
     step = curve(trial).last_step
     beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)
     begun = step >= FEWEST_SEEN * _length(history, trial)
     chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
-    # Where the length of a run may go by the batch size, little progress is no ground to end it.
+    # If the length of a run may depend on the batch size, little progress is not a reason to stop it.
     is_measured = (
         history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
     )
@@ -224,6 +225,6 @@ def _stopped(case: _Case) -> Verdict | None:
 
 
 def _leaps(case: _Case) -> bool:
-    """Return whether the run has gone far beyond all others, to where the model only extrapolates."""
+    """Return whether the batch is far larger than all others, so that the model only extrapolates."""
     others = (t.suggestion.batch_size for t in case.before.trials if len(curve(t)))
     return case.trial.suggestion.batch_size > LEAP * max(others, default=0)

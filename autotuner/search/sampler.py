@@ -1,6 +1,6 @@
-"""Who proposes: the frontier sampler, or one of optuna's own.
+"""The samplers that propose settings: the frontier sampler, or one of Optuna's own.
 
-`FrontierSampler` serves in anyone's study that maximises a batch size and reports the metric of every
+`FrontierSampler` can be used in any Optuna study that maximises a batch size and reports the metric of every
 epoch:
 
     def objective(trial):
@@ -14,7 +14,7 @@ epoch:
     study = optuna.create_study(direction="maximize", sampler=sampler)
     study.enqueue_trial({"batch_size": 256, "learning_rate": 0.1})
 
-`decide` asks the same beliefs without a study, with all that its own records know.
+`decide` uses the same model without an Optuna study, with all data of its own records.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ _STOCK: Final[Mapping[str, Callable[[int], BaseSampler]]] = {
 
 
 def propose(beliefs: Beliefs, number: int, incumbent: Setting | None) -> Setting:
-    """Return what the sampler that the spec names would try as trial `number`."""
-    # A trial that has to wait for a slot of the cluster is proposed again at every poll.
+    """Return the setting that the sampler of the spec proposes for trial `number`."""
+    # A trial that waits for a slot of the cluster is proposed again at every poll.
     key = digest_of(beliefs.digest, repr((number, incumbent)).encode())
     return _PROPOSALS.of(key, lambda: _propose(beliefs, number, incumbent))
 
@@ -79,18 +79,18 @@ def _propose(beliefs: Beliefs, number: int, incumbent: Setting | None) -> Settin
 
 
 class FrontierSampler(BaseSampler):
-    """Proposes the largest batch size that still meets a target, by a model of learning curves.
+    """Proposes the largest batch size that still meets a target, with a model of learning curves.
 
     Args:
-        target: Metric, comparison and threshold, such as `accuracy >= 0.93`; the metric is what trials
-            report.
+        target: Metric, comparison and threshold, such as `accuracy >= 0.93`; the metric is the value that
+            trials report.
         batch_size: Name of the parameter to maximise, an integer.
         learning_rate: Name of the parameter that scales with the batch size, if there is one.
-        run_length: The last step that a whole run reports; learned from the completed trials where None.
+        run_length: The last step that a whole run reports; if None, it is learned from completed trials.
         seed: Seed of the proposals.
 
-    The first trial's parameters, best enqueued, count as known-good. A pruned trial is a run of which only
-    the beginning is known.
+    The first trial's parameters count as known-good, so they should be enqueued. Of a pruned trial only the
+    beginning is known.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class FrontierSampler(BaseSampler):
         self._independent = optuna.samplers.RandomSampler(seed=seed)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the parameters that all finished trials share; none before there is one."""
+        """Return the parameters that all finished trials share; none before the first."""
         del trial
         space = optuna.search_space.intersection_search_space(
             study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
@@ -140,7 +140,7 @@ class FrontierSampler(BaseSampler):
     def _history(self, study: Study, search_space: Mapping[str, BaseDistribution]) -> History:
         told = [t for t in study.get_trials(deepcopy=False) if set(search_space) <= set(t.params)]
         batch = search_space[self._batch_size]
-        assert isinstance(batch, IntDistribution)  # noqa: S101 (sample_relative is asked about nothing else)
+        assert isinstance(batch, IntDistribution)  # noqa: S101 (checked in sample_relative)
         first = dict(told[0].params) if told else {self._batch_size: batch.low}
         space = {n: _dimension(d) for n, d in search_space.items() if n != self._batch_size}
         spec = TuningSpec(
@@ -157,7 +157,7 @@ class FrontierSampler(BaseSampler):
 
     def _trial(self, told: FrozenTrial, space: Mapping[str, Dimension], *, first: bool) -> Trial:
         outcomes = {
-            TrialState.COMPLETE: Outcome.MISSED,  # it has run to its end, whatever it reached
+            TrialState.COMPLETE: Outcome.MISSED,  # it has run to its end, whatever its result
             TrialState.PRUNED: Outcome.HOPELESS,
             TrialState.FAIL: Outcome.FAILED,
         }
@@ -174,7 +174,7 @@ class FrontierSampler(BaseSampler):
 
 def _dimension(distribution: BaseDistribution) -> Dimension:
     if isinstance(distribution, CategoricalDistribution):
-        return Choice(values=tuple(distribution.choices))  # type: ignore[arg-type] # None is no choice of ours
+        return Choice(values=tuple(distribution.choices))  # type: ignore[arg-type] # a choice is never None here
     if isinstance(distribution, IntDistribution):
         return IntegerDimension(minimum=distribution.low, maximum=distribution.high, log=distribution.log)
     assert isinstance(distribution, FloatDistribution)  # noqa: S101 (optuna has these three)

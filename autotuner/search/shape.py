@@ -1,10 +1,10 @@
-"""Priors over settings: where a run is expected to end before it has run.
+"""Priors of where a run ends, over settings.
 
-Each is a Gaussian process of where runs end, `z = asinh(margin / s)`, whose parameters are drawn, not fitted.
-`Hump` knows what holds for trainings of every kind: one hump in the logarithm of the learning rate, steep
-above and gentle below, whose top follows the batch by a power between 0 and 1 and `1 - momentum`; every other
-numeric hyperparameter has a best value somewhere. `Plain` knows only that near settings end alike. The README
-of this package has a table of the priors with their reasons.
+Each is a Gaussian process of where runs end, `z = asinh(margin / s)`, whose parameters are sampled, not
+fitted. `Hump` has the properties of all kinds of training: one hump in the logarithm of the learning rate,
+steep above and gentle below, whose maximum follows a power between 0 and 1 of the batch size, and `1 -
+momentum`; every other numeric hyperparameter has a best value. `Plain` assumes only that similar settings end
+similarly. The README of this package has a table of the priors with their reasons.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autotuner.study.curve import Array
 OTHER_OPTIMIZER: Final = 2.3
 """E-folds by which the best learning rate of another optimizer may differ: a factor of ten, or a hundred."""
 OTHER_CHOICE: Final = 0.5
-"""And under another value of any other choice, such as a schedule: a factor of 1.6."""
+"""The same for another value of any other choice, such as a schedule: a factor of 1.6."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +33,10 @@ class Features:
     """Settings in units that mean the same in every search space.
 
     Attributes:
-        doublings: Of the batch size over the known-good one, (n,).
+        doublings: Doublings of the batch size over the known-good one, (n,).
         rate: Logarithm of the learning rate over the known-good one, (n,); 0 without a learning rate.
-        memory: Of each momentum, log((1 - m0) / (1 - m)), summed, (n,).
-        other: Way of the other numeric hyperparameters from the known-good value, in ranges, (n, k).
+        memory: The sum of log((1 - m0) / (1 - m)) over the momenta, (n,).
+        other: Distance of the other numeric hyperparameters from the known-good value, in ranges, (n, k).
         choice: Number of the value of each choice, (n, c).
         unit: All coordinates in 0..1, (n, d).
         task: 0 for settings of the study itself, 1, 2, ... for those of earlier studies, (n,).
@@ -53,7 +53,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Frame:
-    """Which coordinate of a space is what."""
+    """The meaning of the coordinates of a space."""
 
     space: Space
 
@@ -70,7 +70,7 @@ class Frame:
 
     @cached_property
     def numeric(self) -> tuple[int, ...]:
-        """All coordinates but the choices."""
+        """All coordinates except choices."""
         return tuple(i for i in range(self.space.size) if i not in self.choices)
 
     @cached_property
@@ -85,7 +85,7 @@ class Frame:
         return self.space.origin_place
 
     def features(self, places: Array, task: np.ndarray | None = None) -> Features:
-        """Return the features of places (n, d), of the study itself where no `task` (n,) is given."""
+        """Return the features of places (n, d); without a `task` (n,) they belong to the study itself."""
         space, index = self.space, self.space.rate_index
         rate, memory = np.zeros(len(places)), np.zeros(len(places))
         if index is not None:
@@ -137,7 +137,7 @@ class Rival:
         self.size = sum(p.count for p in self.parameters.values())
 
     def own(self) -> dict[str, Parameter]:
-        """Return the parameters that the others do not have."""
+        """Return the parameters of this rival only."""
         raise NotImplementedError
 
     def read(self, values: Array) -> Mapping[str, Array]:
@@ -208,10 +208,10 @@ class Plain(Rival):
 
 
 class Hump(Rival):
-    """What is known of trainings of every kind, and a Matern 5/2 process for the rest."""
+    """The properties of all kinds of training, and a Matern 5/2 process for the rest."""
 
     def own(self) -> dict[str, Parameter]:
-        """Return what the README's table lists."""
+        """Return the parameters in the README's table."""
         others, values = len(self.frame.others), sum(n - 1 for n in self.frame.values)
         found = {
             "level": Parameter(0.7, 0.7),
@@ -241,7 +241,7 @@ class Hump(Rival):
         return found
 
     def _values(self, x: Features) -> Array:
-        """Return which value a setting has, other than the known-good one, (n, values)."""
+        """Return indicators of the values other than the known-good ones, (n, values)."""
         columns = []
         for at, (index, count) in enumerate(zip(self.frame.choices, self.frame.values, strict=True)):
             known = int(self.frame.origin[index])
@@ -250,7 +250,7 @@ class Hump(Rival):
 
     @cached_property
     def _shifts(self) -> Array:
-        """E-folds by which the hump may lie elsewhere under another value of a choice, (values,)."""
+        """E-folds by which the hump may be shifted with another value of a choice, (values,)."""
         found = [
             OTHER_OPTIMIZER if index in self.frame.space.optimizers else OTHER_CHOICE
             for index, count in zip(self.frame.choices, self.frame.values, strict=True)
@@ -259,7 +259,7 @@ class Hump(Rival):
         return np.array(found)
 
     def _off(self, p: Mapping[str, Array], x: Features) -> Array:
-        """Return by how much the learning rate is off the top of the hump, in e-folds, (draws, n)."""
+        """Return the distance of the learning rate from the maximum of the hump, in e-folds, (draws, n)."""
         wanted = p["power"] * math.log(2) * x.doublings - p["memory"] * x.memory + p["top"]
         wanted = wanted + p["other top"] @ self._tasks(x).T
         return x.rate - wanted - (p["shift"] * self._shifts) @ self._values(x).T
@@ -278,15 +278,15 @@ class Hump(Rival):
         return np.asarray(found - np.arcsinh(np.exp(p["loss"])[:, None] * away**2).sum(axis=2))
 
     def _tasks(self, x: Features) -> Array:
-        """Return which earlier study a setting is of, (n, earlier)."""
+        """Return indicators of the earlier study of a setting, (n, earlier)."""
         return np.asarray((x.task[:, None] == np.arange(1, self.earlier + 1)).astype(float))
 
     def _doublings(self, p: Mapping[str, Array], x: Features) -> Array:
-        """Return doublings of the batch, in an earlier study from another size on, (draws, n)."""
+        """Return the doublings of the batch; an earlier study has its own reference size, (draws, n)."""
         return np.asarray(x.doublings + p["other size"] @ self._tasks(x).T)
 
     def _inputs(self, p: Mapping[str, Array], x: Features) -> Array:
-        """Return what the residual depends on, (draws, n, k), divided by its length scales."""
+        """Return the inputs of the residual, divided by their length scales, (draws, n, k)."""
         parts = [(self._doublings(p, x) / np.exp(p["doubling"]))[:, :, None]]
         if "top" in p:
             parts.append((self._off(p, x) / np.exp(p["efold"]))[:, :, None])
@@ -301,7 +301,7 @@ class Hump(Rival):
         squared = squared - 2 * left @ right.transpose(0, 2, 1) + self._apart(p, x, y)
         found = np.exp(2 * p["height"])[:, :, None] * matern(squared)
         if self.earlier:
-            # Of what is left, studies share a part.
+            # Studies share a part of the residual.
             differs = x.task[:, None] != y.task[None]
             found = np.where(differs, found / (1 + np.exp(-p["alike"][:, :, None])), found)
         return found

@@ -1,4 +1,4 @@
-"""The log-shortfall: the scale on which learning curves are nearly straight, with the target at zero."""
+"""The log-shortfall: a scale on which learning curves are nearly straight, with the target at zero."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from autotuner.study.curve import Array
 
 BEND: Final = 0.5
-"""What is lacking, in headrooms, below which a level goes straight on: `-log` bends no further there."""
+"""Distance to the headroom, in headrooms, below which a level is linear instead of `-log`."""
 
 
 def level(margin: Array, headroom: float) -> Array:
-    """Return the log-shortfall of a margin over the target; 0 where it is just met."""
+    """Return the log-shortfall of a margin over the target; 0 if it is just met."""
     lack = 1 - margin / headroom
     return np.where(lack < BEND, math.log(2) + 1 - 2 * lack, -np.log(np.maximum(lack, BEND)))
 

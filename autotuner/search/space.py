@@ -1,9 +1,9 @@
-"""The search space: a setting as coordinates and back.
+"""The search space: convert settings to coordinates and back.
 
-Every coordinate lies in 0..1 over its range, on a log scale where magnitude matters. A choice has one
-coordinate a value. What learning rate is good depends on the batch size, by a power law with an exponent that
-differs between optimizers (0.3 to 1 in the literature), and on the momentum and other hyperparameters; the
-model learns these exponents, and here settings are told apart with them.
+Every coordinate is in 0..1 over its range, on a log scale if the magnitude matters. The coordinate of a
+choice is the number of its value. The best learning rate depends on the batch size, by a power law with an
+exponent that differs between optimizers (0.3 to 1 in the literature), and on the momentum and other
+hyperparameters. The model learns these exponents, and the distance between settings uses them.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ Array = npt.NDArray[np.float64]
 
 BATCH_SIZE: Final = "batch_size"
 SCALING_EXPONENT: Final = 0.5
-"""How the learning rate grows with the batch before anything is known: Adam-type 0.5, SGD 0.75 to 1."""
+"""Prior exponent of the learning rate over the batch size: 0.5 for Adam and similar, 0.75 to 1 for SGD."""
 OTHER_OPTIMIZER: Final = 0.3
-"""Part of the distance to the known-good learning rate that counts under another optimizer: a factor of a
-hundred counts as one of four."""
+"""Fraction of the distance to the known-good learning rate that counts with another optimizer: a factor of a
+hundred counts as a factor of four."""
 _DIGITS: Final = 4
-"""Significant digits of a value, at least,"""
+"""Minimum number of significant digits of a value,"""
 _STEPS: Final = 3
 """and of the width of its range."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """Batch sizes and hyperparameters that may be tried."""
+    """The allowed batch sizes and hyperparameters."""
 
     batch_sizes: tuple[int, int]
     dimensions: tuple[tuple[str, Dimension], ...]
     learning_rate: str | None
     origin: Setting | None = None
-    """The known-good setting where the search starts; the centre of the space where None."""
+    """The known-good setting where the search starts; if None, the centre of the space."""
 
     @classmethod
     def of(cls, spec: TuningSpec) -> Space:
-        """Return the space that a spec allows."""
+        """Return the space of a spec."""
         return cls(
             (spec.batch_size.minimum, spec.batch_size.maximum),
             tuple(sorted(spec.search_space.items())),
@@ -59,7 +59,7 @@ class Space:
 
     @cached_property
     def distributions(self) -> dict[str, optuna.distributions.BaseDistribution]:
-        """The space in optuna's words, with the batch size first."""
+        """The space as Optuna distributions, the batch size first."""
         low, high = self.batch_sizes
         found: dict[str, optuna.distributions.BaseDistribution] = {
             BATCH_SIZE: optuna.distributions.IntDistribution(low, high, log=True)
@@ -78,14 +78,14 @@ class Space:
         return found
 
     def complete(self, parameters: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
-        """Return the parameters with the centre of the range, or the first choice, for those unknown."""
+        """Return the parameters; unknown ones get the centre of the range, or the first choice."""
         return {
             name: parameters[name] if name in parameters else _centre(dimension)
             for name, dimension in self.dimensions
         }
 
     def scaled(self, setting: Setting, batch_size: int, exponent: float = SCALING_EXPONENT) -> Setting:
-        """Return the setting carried to another batch size: its learning rate grows as a power of it."""
+        """Return the setting at another batch size, with the learning rate scaled by a power of it."""
         parameters = setting.parameters
         name = self.learning_rate
         dimension = dict(self.dimensions).get(name) if name is not None else None
@@ -103,7 +103,7 @@ class Space:
 
     @cached_property
     def rate_index(self) -> int | None:
-        """Which coordinate is the learning rate; None where there is none on a log scale."""
+        """The coordinate of the learning rate; None if there is none on a log scale."""
         for index, (name, dimension) in enumerate(self.dimensions, start=1):
             if name == self.learning_rate and isinstance(dimension, FloatDimension) and dimension.minimum > 0:
                 return index
@@ -115,7 +115,7 @@ class Space:
 
     @cached_property
     def roles(self) -> tuple[Role, ...]:
-        """What each coordinate is."""
+        """The role of each coordinate."""
         return (
             Role.BATCH_SIZE,
             *(
@@ -126,7 +126,7 @@ class Space:
 
     @cached_property
     def _stretch(self) -> Array:
-        """How many reference ranges of its role each coordinate spans, (d,)."""
+        """The width of each coordinate in reference ranges of its role, (d,)."""
         spans = [
             reference_ranges(found, dimension)
             for found, (_, dimension) in zip(self.roles[1:], self.dimensions, strict=True)
@@ -135,9 +135,9 @@ class Space:
 
     @cached_property
     def exchange(self) -> Array:
-        """How far the learning rate's coordinate moves with each of the others at exponent 1, (d,).
+        """The shift of the learning rate's coordinate with each of the others at exponent 1, (d,).
 
-        0 for choices and for the learning rate itself, and for all where there is no learning rate.
+        0 for choices and for the learning rate itself, and for all if there is no learning rate.
         """
         rate = self.dimensions[self.rate_index - 1][1] if self.rate_index is not None else None
         if not isinstance(rate, FloatDimension):
@@ -157,9 +157,9 @@ class Space:
         return max(math.log2(self.batch_sizes[1] / self.batch_sizes[0]), 1e-3)
 
     def coordinates(self, setting: Setting) -> Array:
-        """Return a setting's coordinates; unknown hyperparameters stand at the centre.
+        """Return a setting's coordinates; unknown hyperparameters are at the centre.
 
-        Values outside of today's ranges (the user may narrow them) give coordinates outside of 0..1.
+        Values outside the current ranges (the user may narrow them) give coordinates outside 0..1.
         """
         parameters = self.complete(setting.parameters)
         found = [self.batch_coordinate(setting.batch_size)]
@@ -168,7 +168,7 @@ class Space:
         return np.array(found)
 
     def _log(self, name: str, dimension: Dimension) -> bool:
-        # A learning rate acts by its magnitude, whether the user says so or not.
+        # The magnitude of a learning rate matters, even if the user has not set `log`.
         return (
             not isinstance(dimension, Choice)
             and dimension.minimum > 0
@@ -184,7 +184,7 @@ class Space:
         return math.log2(self.batch_sizes[0]) + place[..., 0] * self._octaves
 
     def setting(self, place: Array) -> Setting:
-        """Return the setting at a place, with as few digits as tell it apart."""
+        """Return the setting at a place, with as few digits as needed."""
         low, high = self.batch_sizes
         size = min(max(round(low * 2 ** (place[0] * self._octaves)), low), high)
         values = {
@@ -194,7 +194,7 @@ class Space:
         return Setting.of(size, values)
 
     def clipped(self, places: Array) -> Array:
-        """Return places moved into the space; a choice's coordinate is the number of its value."""
+        """Return places clipped to the space; a choice's coordinate is rounded to the number of a value."""
         inside = np.clip(places, 0.0, 1.0)
         for index, (_, dimension) in enumerate(self.dimensions, start=1):
             if isinstance(dimension, Choice):
@@ -224,8 +224,8 @@ class Space:
     def differences(self, left: Array, right: Array, exponents: Array) -> Array:
         """Return the differences between places, (d, n, m), in reference ranges.
 
-        Choices differ by 0 or 1; the learning rate by its logarithm less what the other coordinates ask of
-        it, by their `exponents` (d,).
+        Choices differ by 0 or 1. The difference of the learning rate's logarithm is corrected for the other
+        coordinates, by their `exponents` (d,).
         """
         gap = left.T[:, :, None] - right.T[:, None, :]
         if self._is_choice.any():
@@ -249,14 +249,14 @@ class Space:
         return np.asarray((places[:, 0] - self.origin_place[0]) * self._octaves)
 
     def displacements(self, places: Array) -> Array:
-        """Return how far the hyperparameters lie from the origin, (n, d - 1), in reference ranges.
+        """Return the distance of the hyperparameters from the origin, (n, d - 1), in reference ranges.
 
-        The learning rate is carried along by the usual power laws.
+        The learning rate is corrected by the usual power laws.
         """
         gap = self.differences(places, self.origin_place[None], self._usual_exponents)[1:, :, 0]
-        gap[self._is_choice[1:]] = 0.0  # another optimizer is no distance from a good one
+        gap[self._is_choice[1:]] = 0.0  # another optimizer counts as no distance
         if self.rate_index is not None:
-            # A learning rate of another optimizer is hardly high or low by what is good for this one.
+            # The best learning rate of one optimizer says little about that of another.
             for index in self.optimizers:
                 gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] *= OTHER_OPTIMIZER
         return gap.T
@@ -282,7 +282,7 @@ class Space:
         return self.coordinates(self.origin)
 
     def carried(self, places: Array, batch: Array, exponent: float) -> Array:
-        """Return places at other batch coordinates, their learning rates scaled along."""
+        """Return places at other batch coordinates, with scaled learning rates."""
         moved = places.copy()
         moved[:, 0] = batch
         if self.rate_index is not None:
@@ -290,7 +290,7 @@ class Space:
         return self.clipped(moved)
 
     def shifted(self, places: Array, factor: float) -> Array:
-        """Return places at learning rates so many times as large; the same where there is none."""
+        """Return places with the learning rate multiplied by a factor; unchanged if there is none."""
         moved = places.copy()
         if self.rate_index is not None:
             _, dimension = self.dimensions[self.rate_index - 1]
@@ -330,7 +330,7 @@ def snapped(dimension: FloatDimension, value: float) -> float:
 
 
 def _decimals(size: float, digits: int) -> int:
-    """Return the number of decimals with which a number of this size has so many significant digits."""
+    """Return the number of decimals that gives a number of this size that many significant digits."""
     return digits - 1 - math.floor(math.log10(abs(size))) if size else 0
 
 

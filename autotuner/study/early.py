@@ -14,7 +14,7 @@ from autotuner.study.doubt import bounded
 from autotuner.study.formats.reading import Label, Metric, Reading
 
 _DERIVED: Final = frozenset({"ema", "swa", "running", "moving", "smooth", "smoothed", "batch"})
-"""Variants that are printed beside the metric itself, which is not left out for them."""
+"""Variants that are printed in addition to the metric itself, which still counts."""
 _WORD: Final = re.compile(r"[A-Za-z]+")
 
 

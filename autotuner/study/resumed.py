@@ -22,7 +22,7 @@ MOST_RUNS: Final = 200
 def resumed_runs(trials: Sequence[Trial], sign: int) -> list[Finding]:
     """Return runs that go on where an earlier one ended, by their steps or by their values.
 
-    Runs that were found to resume are no measure of where a run begins; another may continue them in turn.
+    Runs that resumed another do not show where a run begins; another run may continue them.
     `sign` is 1 where a larger value is better, else -1.
     """
     return _sorted_out(trials, sign)[0]

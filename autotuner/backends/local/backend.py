@@ -213,7 +213,7 @@ class LocalBackend:
             supervisor.write_text_whole(self._folder / "answer.yaml", text)
 
     def study(self, job: Job, name: str) -> Study | None:
-        """Return the study in the folder `NAME-tuning` beside this one."""
+        """Return the study in the folder `NAME-tuning` next to this one."""
         del job
         folder = self._folder.parent / f"{name}-tuning"
         return read_study(folder) if (folder / JOB).exists() else None

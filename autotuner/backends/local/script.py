@@ -18,7 +18,7 @@ _IMPORT: Final = re.compile(r"^[ \t]{0,40}(?:from|import)[ \t]{1,8}(\w[\w.]{0,20
 
 
 def script_text(job: Job, surroundings: Surroundings) -> str | None:
-    """Return the script of the first pod with the modules beside it that it imports.
+    """Return the script of the first pod with the modules in its folder that it imports.
 
     None where no script is named that can be read here, or where it is longer than `MAX_TEXT`: what is not
     seen whole does not show what is missing.

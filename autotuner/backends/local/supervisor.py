@@ -56,7 +56,7 @@ def main() -> int:
             # The ending has the same time; on a full disk the trial only appears to wait until it has ended.
             with contextlib.suppress(OSError):
                 write_whole(folder / STARTED, {"started_at": started_at})
-            # The operator sets RANK beside a Master alone.
+            # The operator sets RANK only in jobs with a Master.
             ended = _wait(processes, signals, is_first_enough="RANK" in pods[0]["environment"])
         if ended is None:
             return 1

@@ -64,7 +64,8 @@ class TrialReader:
             suggestion = decode_suggestion(json.dumps(about["suggestion"]))
             pods = json.loads((folder / supervisor.PODS).read_text())
             names = [pod["name"] for pod in pods]
-            # The operator fixes ranks beside a Master alone, and a dynamic rendezvous gives them by arrival.
+            # The operator fixes ranks only in jobs with a Master; a dynamic rendezvous assigns them by
+            # arrival.
             is_by_arrival = {"RANK", "PET_RDZV_BACKEND"} & pods[0]["environment"].keys() != {"RANK"}
         except (OSError, ValueError, KeyError, InvalidRecord):
             return None

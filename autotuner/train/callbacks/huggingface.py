@@ -11,7 +11,7 @@ argument is an error. An optimizer with none of the trial's learning rate is war
 have rates of their own.
 
 The tuner also reads what `Trainer` prints by itself. But those numbers are rounded to four digits, and a loss
-that is no number is left out of them.
+that is not a number is left out of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RENAMED: Final = {"lr": "learning_rate", "epochs": "num_train_epochs"}
 """Short names of hyperparameters, and the argument that each is."""
 
 _BATCH: Final = frozenset({"batch_size", "micro_batch_size", "accumulation_steps", "trial"})
-"""What the tuner sets and is no argument of `Trainer`'s."""
+"""Hyperparameters of the tuner that are not arguments of `Trainer`."""
 
 
 class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]  # Any where it is not installed
