@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final, Protocol
 
-from autotuner.study.formats.line import NUMBER, NUMBER_END, Line, to_number
+from autotuner.study.formats.line import BAR, NUMBER, NUMBER_END, Line, to_number
 
 
 class Label(StrEnum):
@@ -250,7 +250,7 @@ def part_in(text: str) -> str:
 # --- values -------------------------------------------------------------------------------------------
 
 VALUE: Final = re.compile(
-    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%(?!\s?\|(?![A-Za-z])))?"
+    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?(?!{BAR})%)?"
     rf"(?:\s?/\s?(?P<of>\d{{1,15}})(?![\w.]))?{NUMBER_END}(?!\s?/\s?\.?\d)(?(open)\s{{0,4}}\])",
     re.IGNORECASE,
 )
