@@ -107,8 +107,8 @@ class Readings:
             return
         is_followed = self._ranks.is_followed(reading)
         if other := self._ranks.contradicted(reading):
-            reason = f"ranks {other.rank} and {reading.rank} disagree on {self.metric.name}"
-            self._raise(reason, other, reading)
+            ranks = ("lines without a rank" if r.rank is None else f"rank {r.rank}" for r in (other, reading))
+            self._raise(f"{' and '.join(ranks)} disagree on {self.metric.name}", other, reading)
             return
         if not is_followed:
             return
@@ -132,13 +132,15 @@ class Readings:
             self._check_sibling(self._last)
 
     def _check_sibling(self, reading: Reading) -> None:
-        if not self._sibling or reading.label is not Label.UNKNOWN or self._is_pattern:
+        is_validation = reading.label in {Label.VALIDATION, Label.TRAIN} and not reading.variant
+        if not self._sibling or is_validation or self._is_pattern:
             return
         name = self.metric.name
         if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
             self._warn(f"{name} is read, and the log has {self._sibling} as well")
             return
-        reason = f"{name} may be the training's, as the log has {self._sibling} as well"
+        what = f"is {reading.variant or reading.label}'s" if reading.label else "may be the training's"
+        reason = f"{name} {what}, and the log has {self._sibling} as well"
         target = f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
         self._raise(reason, reading, target=target)
 

@@ -157,7 +157,7 @@ class Finder:
                 return None
             value, is_percent, average = percent(value, float(number["of"])), True, None
         label = self._label(text, match, after)
-        variant = _VARIANT.search(_words_before(match, text))
+        variant = _VARIANT.search(f"{_words_before(match, text)} {match['suffix'] or ''}")
         return Found(
             start=match.start("name"),
             end=after,
