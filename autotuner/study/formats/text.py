@@ -63,7 +63,7 @@ _DUMP: Final = re.compile(
     r"[\W_]{0,8}(?:DLL [\d:. -]{10,40})?(?:"
     r"(?:PARAMETER|(?:re)?load\w{0,4}|resum\w{1,4}|restor\w{1,4}|sav(?:ed|ing)(?! dict for)"
     r"|continu\w{1,4})\s|(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
-    r"|settings|options|parameters|flags|[\w.]{0,40}(?:Error|Exception|Warning)|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
+    r"|settings|options|parameters|flags|(?-i:(?:\w{1,40}\.){0,6}(?:[A-Z][A-Za-z]{1,40})?(?:Error|Exception|Warning))|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
     r"(?![\w])|--)",
     re.IGNORECASE,
 )
