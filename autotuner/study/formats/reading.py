@@ -188,7 +188,8 @@ _TIMM: Final = re.compile(
 _BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
-    r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?|eval[_-]?|time/)$",
+    r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?"
+    r"|eval[_-]?|time/)$",
     re.IGNORECASE,
 )
 _CONFIGURED_STEPS: Final = re.compile(_CONFIGURED.pattern + r"|(?<![A-Za-z])eval $", re.IGNORECASE)
