@@ -14,7 +14,7 @@ from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.doubt import Doubt, bounded, doubt
-from autotuner.study.early import from_training, is_echo
+from autotuner.study.early import DERIVED, from_training, is_echo
 from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
@@ -26,7 +26,7 @@ _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.
 _PENDING: Final = 64
 """Maximum number of readings that wait for the choice."""
 _SEVERAL: Final = 6
-"""Number of values without an epoch or step after which the first, which met the target, is no setting."""
+"""Number of values of a kind that may not be meant after which no other kind is expected."""
 _ENOUGH: Final = 20
 """Number of unlabelled readings after which no label is expected any more."""
 _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
@@ -132,14 +132,17 @@ class Readings:
             self._check_sibling(self._last)
 
     def _check_sibling(self, reading: Reading) -> None:
-        is_validation = reading.label in {Label.VALIDATION, Label.TRAIN} and not reading.variant
+        is_validation = reading.label in {Label.VALIDATION, Label.TRAIN} and not (
+            reading.variant or reading.rank
+        )
         if not self._sibling or is_validation or self._is_pattern:
             return
         name = self.metric.name
         if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
             self._warn(f"{name} is read, and the log has {self._sibling} as well")
             return
-        what = f"is {reading.variant or reading.label}'s" if reading.label else "may be the training's"
+        of_what = reading.variant or (f"rank {reading.rank}" if reading.rank else reading.label)
+        what = f"is {of_what}'s" if reading.label else "may be the training's"
         reason = f"{name} {what}, and the log has {self._sibling} as well"
         target = f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
         self._raise(reason, reading, target=target)
@@ -195,7 +198,7 @@ class Readings:
         first, last = readings[0], readings[-1]
         if len(self._pending) >= _PENDING:
             return True
-        if all(self._is_echo(r) for r in readings) or self._may_be_settings(readings):
+        if all(self._is_echo(r) for r in readings) or self._is_too_early(readings):
             return False
         if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
             return False  # a bar that is not over may show what is meant
@@ -208,13 +211,20 @@ class Readings:
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
                 return first.position.epoch != last.position.epoch or len(readings) >= _ENOUGH
-            return len(readings) >= 2 and not self._is_echo(first)  # noqa: PLR2004
+            alike = sum(r.stream == first.stream for r in readings)
+            return alike >= 2 and not self._is_echo(first)  # noqa: PLR2004
         return len(readings) >= 2  # noqa: PLR2004
 
-    def _may_be_settings(self, readings: list[Reading]) -> bool:
-        """Return whether the first values meet the target before any epoch, and too few follow to be sure."""
-        is_met = self._target.is_met(readings[0].value) and not self._is_pattern
-        return is_met and len(readings) < _SEVERAL and all(r.position.is_empty for r in readings)
+    def _is_too_early(self, readings: list[Reading]) -> bool:
+        """Return whether too few values follow one that may be a setting or be derived from the metric."""
+        if self._is_pattern or len(readings) >= _SEVERAL:
+            return False
+        if all(r.variant in DERIVED for r in readings):
+            return True
+        placed = [r for r in readings if not r.position.is_empty]
+        if not placed:
+            return self._target.is_met(readings[0].value)
+        return len(placed) < 2 and readings[0].position.is_empty  # noqa: PLR2004
 
     def _choose(self) -> None:
         pending, self._pending = self._pending, []
