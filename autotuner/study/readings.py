@@ -15,11 +15,12 @@ from typing import Final
 from autotuner.spec.values import Target
 from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.early import DERIVED, from_training, is_echo
+from autotuner.study.formats import STRUCTURED, TEXT
 from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
-from autotuner.study.units import Unit, step_of, unit_of
+from autotuner.study.units import Unit, has_two_units, step_of, unit_of
 from autotuner.trial import Measurement
 
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
@@ -206,7 +207,7 @@ class Readings:
             first.is_definite and (first.uses_step or self._is_pattern)
         )
         is_certain = is_known and not first.position.is_empty
-        if is_certain and not _has_two_units(first):
+        if is_certain and not has_two_units(first):
             return True
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
@@ -280,7 +281,7 @@ class Readings:
         value = self._scaled(reading)
         if value is None or self._is_of_another_run(reading):
             return
-        if self._is_summary(replace(reading, value=value)):
+        if self._is_summary(replace(reading, value=value)) or self._is_remark(replace(reading, value=value)):
             return
         last = self.measurements[-1] if self.measurements else None
         step = step_of(reading, self._unit, 0.0 if last is None else last.step)
@@ -301,6 +302,16 @@ class Readings:
             self.measurements = thin(self.measurements, MAX_MEASUREMENTS // 2)
         if len(self.measurements) == _PERCENT_READINGS:
             self._check_fractions()
+
+    def _is_remark(self, reading: Reading) -> bool:
+        """Return whether free text stands beside a structured format; it is in doubt unless it repeats it."""
+        known = self._last
+        if known is None or reading.format != TEXT or self.format not in STRUCTURED:
+            return False
+        if not agree(known, reading, self.metric) and not self._is_repeated(reading):
+            name = self.metric.name
+            self._raise(f"{name} has a value in a {self.format} line and another in a text", known, reading)
+        return True
 
     def _is_summary(self, reading: Reading) -> bool:
         """Return whether a value has no step where others have, and so repeats them or is in doubt."""
@@ -385,8 +396,3 @@ def _described(reading: Reading) -> str:
 
 def _is_same_row(held: Reading, reading: Reading) -> bool:
     return held.position.epoch == reading.position.epoch and held.position.step == reading.position.step
-
-
-def _has_two_units(reading: Reading) -> bool:
-    p = reading.position
-    return p.epoch is not None and p.step is not None and p.epoch == int(p.epoch) and not reading.uses_step
