@@ -122,8 +122,10 @@ class Readings:
             self._hold(stream, reading)
             return
         held = self._held.pop(stream, None)
-        if held is not None and (held.progress or 0) >= 1 and held.position.epoch != reading.position.epoch:
-            self._take(held)
+        if held is not None and (held.progress or 0) >= 1:
+            is_remark = reading.format == TEXT and held.format in STRUCTURED
+            if is_remark or held.position.epoch != reading.position.epoch:
+                self._take(held)
         self._take(reading)
 
     def note_sibling(self, name: str) -> None:

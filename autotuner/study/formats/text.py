@@ -171,11 +171,13 @@ class Finder:
         )
 
     def _label(self, text: str, match: re.Match[str], after: int) -> Label:
+        said = next(
+            (label for part in (match["suffix"], match["of_what"]) if (label := label_in(part or ""))), None
+        )
         if self.metric.label is not Label.UNKNOWN:
-            return self.metric.label
-        for part in (match["suffix"], match["of_what"]):
-            if part and (label := label_in(part)):
-                return label
+            return Label.TRAIN if said is Label.TRAIN else self.metric.label
+        if said is not None:
+            return said
         if (word := _AFTER.match(text, after)) and (label := label_in(word["word"])):
             return label
         for word in reversed(list(_GOVERNS.finditer(text, 0, match.start("name")))):
