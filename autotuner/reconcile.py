@@ -90,7 +90,9 @@ def reconcile(
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
     earlier, untold = _earlier(backend, job, spec)
-    decision = decide(spec, trials, now, earlier)
+    wiring = wiring_notices(job, spec, trials, script)
+    is_in_doubt = any(warning.name == "batch_size" and warning.is_seen for warning in wiring)
+    decision = decide(spec, trials, now, earlier, is_batch_in_doubt=is_in_doubt)
     stopped = _stopped(spec, decision, trials, now)
     for trial in stopped.values():
         backend.record(job, trial)

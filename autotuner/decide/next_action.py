@@ -34,7 +34,12 @@ MAX_RESUMED: Final = 2
 
 
 def decide(
-    spec: TuningSpec, trials: Iterable[Trial], now: datetime, earlier: tuple[History, ...] = ()
+    spec: TuningSpec,
+    trials: Iterable[Trial],
+    now: datetime,
+    earlier: tuple[History, ...] = (),
+    *,
+    is_batch_in_doubt: bool = False,
 ) -> Decision:
     """Return what to start, what to stop and what to publish.
 
@@ -43,10 +48,13 @@ def decide(
         trials: Every trial of the job, in any order, ended or running.
         now: The current time, for deadlines and costs; timezone-aware if the trials' own times are.
         earlier: Studies whose trials inform the search as prior data of other tasks.
+        is_batch_in_doubt: Whether the job does not seem to pass on the batch size: the first trials then
+            change nothing else, which shows it.
     """
     history = History.of(spec, trials)
     reach = within_reach(spec, largest_batch(history.trials, spec))
     standing = Standing.of(replace(history, spec=reach), now, earlier)
+    standing = replace(standing, is_batch_in_doubt=is_batch_in_doubt)
     stops: dict[int, Stop] = {}
     # One after the other, each based on those before: so it makes no difference whether the process
     # dies between two of them.

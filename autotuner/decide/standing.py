@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -40,6 +41,8 @@ LEAST_EFFORT: Final = 0.25
 """Minimum fraction of a run that a trial counts as, because starting one also has a cost."""
 LIKELY: Final = 0.9
 """The search never ends while a larger batch is likelier than this: the answer would not be credible."""
+_MOST_PROBES: Final = 3
+"""Trials that change the batch size alone where the job does not seem to pass it on."""
 STILL: Final = 2.0
 """A confirmation that has started is finished while the probability is below this many times the limits."""
 
@@ -49,12 +52,14 @@ class Standing:
     """The trials of a study at one moment, and the facts that follow from them.
 
     `findings` are doubts that the runs raise: settings without effect, resumed checkpoints.
+    `is_batch_in_doubt` says that the job does not seem to pass on the batch size.
     """
 
     history: History
     now: datetime
     findings: tuple[Finding, ...] = ()
     earlier: tuple[History, ...] = ()
+    is_batch_in_doubt: bool = False
 
     @classmethod
     def of(cls, history: History, now: datetime, earlier: tuple[History, ...] = ()) -> Standing:
@@ -260,6 +265,8 @@ class Standing:
         number = self.history.next_number
         if rerun_of is not None and rerun_of.outcome is not Outcome.OUT_OF_MEMORY:
             return replace(rerun_of.suggestion, number=number, purpose=purpose, rerun_of=rerun_of.number)
+        is_probe = purpose in {Purpose.SEARCH, Purpose.CLIMB} and rerun_of is None and self._probes_batch
+        tried = Setting.of(tried.batch_size, self.baseline.parameters) if is_probe else tried
         suggestion = Suggestion(
             number=number,
             batch_size=tried.batch_size,
@@ -272,18 +279,27 @@ class Standing:
             return suggestion
         return laid_out(suggestion, self.spec, layout(self.history, tried.batch_size))
 
+    @property
+    def _probes_batch(self) -> bool:
+        """Whether the next trial changes the batch size alone, to show whether the script uses it."""
+        others = [t for t in self.history.trials if not _is_baseline(t)]
+        return self.is_batch_in_doubt and len(others) < _MOST_PROBES and not self._has_effect(others)
+
+    def _has_effect(self, others: Sequence[Trial]) -> bool:
+        """Return whether a run of another setting differs from the baseline, as far as is known."""
+        baseline = next((t for t in reversed(self.history.trials) if _is_baseline(t)), None)
+        return baseline is None or any(not coincide(baseline, t) for t in others)
+
     def _seed(self, number: int, purpose: Purpose) -> int:
         """Return the seed of a new trial: a fresh one, except for the first that differs from the baseline.
 
         That one repeats the baseline's seed: if its curve is the same to the last digit, settings have no
         effect. As long as no run shows one, the next repeats it as well, until the digits prove it.
         """
-        baseline = next((t for t in reversed(self.history.trials) if _is_baseline(t)), None)
-        if baseline is None or purpose not in {Purpose.SEARCH, Purpose.CLIMB}:
+        others = [t for t in self.history.trials if not _is_baseline(t)]
+        if purpose not in {Purpose.SEARCH, Purpose.CLIMB} or self._has_effect(others):
             return trial_seed(self.spec, number)
-        others = (t for t in self.history.trials if not _is_baseline(t))
-        has_effect = any(not coincide(baseline, t) for t in others)
-        return trial_seed(self.spec, number) if has_effect else baseline.suggestion.seed
+        return next(t.suggestion.seed for t in reversed(self.history.trials) if _is_baseline(t))
 
 
 def _is_baseline(trial: Trial) -> bool:

@@ -72,7 +72,8 @@ _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 class WiringWarning:
     """One warning about a manifest: the place, its text, the rule, and a remedy to copy.
 
-    `is_seen` is False if the manifest does not show whether something is wrong.
+    `is_seen` is False if the manifest does not show whether something is wrong. `name` is `batch_size` or the
+    hyperparameter that may not reach the training; empty for a shared path.
     """
 
     where: str
@@ -80,6 +81,7 @@ class WiringWarning:
     rule: str
     remedy: str
     is_seen: bool = True
+    name: str = ""
 
     @property
     def mistake(self) -> Mistake:
@@ -172,7 +174,7 @@ def _unread(
         if bare is not None:
             has_reference = True
             rule = f"no shell runs here, and Kubernetes expands only $(NAME): write $({variable})"
-            yield WiringWarning(bare.where, bare.text, rule, _expanded(bare.text, variable))
+            yield WiringWarning(bare.where, bare.text, rule, _expanded(bare.text, variable), name=name)
         else:
             missing.append(name)
     if not missing:
@@ -191,7 +193,7 @@ def _unread(
     for name in missing:
         variable = keys.environment_name(name)
         rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}: pass it on"
-        yield WiringWarning(role, _written(texts), rule, _example(name))
+        yield WiringWarning(role, _written(texts), rule, _example(name), name=name)
 
 
 def _fixed(
@@ -213,7 +215,7 @@ def _fixed(
             addition = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
             variable = keys.environment_name(name)
             rule = f"a fixed value ignores {variable}{addition}: pass on the variable"
-            yield WiringWarning(option.where, option.written, rule, _replaced(option, variable))
+            yield WiringWarning(option.where, option.written, rule, _replaced(option, variable), name=name)
 
 
 def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:

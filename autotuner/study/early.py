@@ -13,7 +13,7 @@ from autotuner.spec.values import Target
 from autotuner.study.doubt import bounded
 from autotuner.study.formats.reading import Label, Metric, Reading
 
-_DERIVED: Final = frozenset({"ema", "swa", "running", "moving", "smooth", "smoothed", "batch"})
+DERIVED: Final = frozenset({"ema", "swa", "running", "moving", "smooth", "smoothed", "batch"})
 """Variants that are printed in addition to the metric itself, which still counts."""
 _WORD: Final = re.compile(r"[A-Za-z]+")
 
@@ -33,7 +33,7 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
     kept = tuple(readings)
     at = next((i for i, r in enumerate(readings) if not r.position.is_empty), 0)
     early = readings[:at]
-    if early and readings[at].variant not in _DERIVED and all(_is_early(r, readings[at]) for r in early):
+    if early and readings[at].variant not in DERIVED and all(_is_early(r, readings[at]) for r in early):
         if len(early) == 1:
             line = bounded(early[0].line)
             return Start(kept[1:], f"{line!r} stands before the first epoch or step, and is not counted")

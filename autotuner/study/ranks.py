@@ -21,6 +21,7 @@ class Ranks:
         self._rank: int | None = None
         self._places: OrderedDict[tuple[object, ...], Reading] = OrderedDict()
         self._counts: dict[int, int] = {}
+        self._kinds: dict[bool, Reading] = {}
 
     def is_followed(self, reading: Reading) -> bool:
         """Return whether a reading belongs to the process that is read; one without a rank does."""
@@ -30,12 +31,22 @@ class Ranks:
             self._rank = reading.rank
         return reading.rank == self._rank
 
+    def _mixed(self, reading: Reading) -> Reading | None:
+        """Return a different reading of the other kind, where some lines name a rank and others do not."""
+        if reading.rank == 0:
+            return None
+        self._kinds[reading.rank is None] = reading
+        other = self._kinds.get(reading.rank is not None)
+        return other if other is not None and not agree(other, reading, self._metric) else None
+
     def contradicted(self, reading: Reading) -> Reading | None:
         """Return a different reading of another process at the same position, if there is one."""
         rank, at = reading.rank, reading.position
         is_partial = reading.progress is not None and reading.progress < 1
-        if rank is None or is_partial or reading.label is Label.TRAIN:
+        if is_partial or reading.label is Label.TRAIN:
             return None
+        if (other := self._mixed(reading)) is not None or rank is None:
+            return other
         if rank not in self._counts and len(self._counts) >= _MAX_RANKS:
             return None
         self._counts[rank] = self._counts.get(rank, 0) + 1

@@ -14,19 +14,20 @@ from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.doubt import Doubt, bounded, doubt
-from autotuner.study.early import from_training, is_echo
+from autotuner.study.early import DERIVED, from_training, is_echo
+from autotuner.study.formats import STRUCTURED, TEXT
 from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
-from autotuner.study.units import Unit, step_of, unit_of
+from autotuner.study.units import Unit, has_two_units, step_of, unit_of
 from autotuner.trial import Measurement
 
 _PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
 _PENDING: Final = 64
 """Maximum number of readings that wait for the choice."""
 _SEVERAL: Final = 6
-"""Number of values without an epoch or step after which the first, which met the target, is no setting."""
+"""Number of values of a kind that may not be meant after which no other kind is expected."""
 _ENOUGH: Final = 20
 """Number of unlabelled readings after which no label is expected any more."""
 _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
@@ -107,8 +108,8 @@ class Readings:
             return
         is_followed = self._ranks.is_followed(reading)
         if other := self._ranks.contradicted(reading):
-            reason = f"ranks {other.rank} and {reading.rank} disagree on {self.metric.name}"
-            self._raise(reason, other, reading)
+            ranks = ("lines without a rank" if r.rank is None else f"rank {r.rank}" for r in (other, reading))
+            self._raise(f"{' and '.join(ranks)} disagree on {self.metric.name}", other, reading)
             return
         if not is_followed:
             return
@@ -121,8 +122,10 @@ class Readings:
             self._hold(stream, reading)
             return
         held = self._held.pop(stream, None)
-        if held is not None and (held.progress or 0) >= 1 and held.position.epoch != reading.position.epoch:
-            self._take(held)
+        if held is not None and (held.progress or 0) >= 1:
+            is_remark = reading.format == TEXT and held.format in STRUCTURED
+            if is_remark or held.position.epoch != reading.position.epoch:
+                self._take(held)
         self._take(reading)
 
     def note_sibling(self, name: str) -> None:
@@ -132,13 +135,18 @@ class Readings:
             self._check_sibling(self._last)
 
     def _check_sibling(self, reading: Reading) -> None:
-        if not self._sibling or reading.label is not Label.UNKNOWN or self._is_pattern:
+        is_validation = reading.label in {Label.VALIDATION, Label.TRAIN} and not (
+            reading.variant or reading.rank
+        )
+        if not self._sibling or is_validation or self._is_pattern:
             return
         name = self.metric.name
         if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
             self._warn(f"{name} is read, and the log has {self._sibling} as well")
             return
-        reason = f"{name} may be the training's, as the log has {self._sibling} as well"
+        of_what = reading.variant or (f"rank {reading.rank}" if reading.rank else reading.label)
+        what = f"is {of_what}'s" if reading.label else "may be the training's"
+        reason = f"{name} {what}, and the log has {self._sibling} as well"
         target = f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
         self._raise(reason, reading, target=target)
 
@@ -193,7 +201,7 @@ class Readings:
         first, last = readings[0], readings[-1]
         if len(self._pending) >= _PENDING:
             return True
-        if all(self._is_echo(r) for r in readings) or self._may_be_settings(readings):
+        if all(self._is_echo(r) for r in readings) or self._is_too_early(readings):
             return False
         if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
             return False  # a bar that is not over may show what is meant
@@ -201,18 +209,25 @@ class Readings:
             first.is_definite and (first.uses_step or self._is_pattern)
         )
         is_certain = is_known and not first.position.is_empty
-        if is_certain and not _has_two_units(first):
+        if is_certain and not has_two_units(first):
             return True
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
                 return first.position.epoch != last.position.epoch or len(readings) >= _ENOUGH
-            return len(readings) >= 2 and not self._is_echo(first)  # noqa: PLR2004
+            alike = sum(r.stream == first.stream for r in readings)
+            return alike >= 2 and not self._is_echo(first)  # noqa: PLR2004
         return len(readings) >= 2  # noqa: PLR2004
 
-    def _may_be_settings(self, readings: list[Reading]) -> bool:
-        """Return whether the first values meet the target before any epoch, and too few follow to be sure."""
-        is_met = self._target.is_met(readings[0].value) and not self._is_pattern
-        return is_met and len(readings) < _SEVERAL and all(r.position.is_empty for r in readings)
+    def _is_too_early(self, readings: list[Reading]) -> bool:
+        """Return whether too few values follow one that may be a setting or be derived from the metric."""
+        if self._is_pattern or len(readings) >= _SEVERAL:
+            return False
+        if all(r.variant in DERIVED for r in readings):
+            return True
+        placed = [r for r in readings if not r.position.is_empty]
+        if not placed:
+            return self._target.is_met(readings[0].value)
+        return len(placed) < 2 and readings[0].position.is_empty  # noqa: PLR2004
 
     def _choose(self) -> None:
         pending, self._pending = self._pending, []
@@ -268,7 +283,7 @@ class Readings:
         value = self._scaled(reading)
         if value is None or self._is_of_another_run(reading):
             return
-        if self._is_summary(replace(reading, value=value)):
+        if self._is_summary(replace(reading, value=value)) or self._is_remark(replace(reading, value=value)):
             return
         last = self.measurements[-1] if self.measurements else None
         step = step_of(reading, self._unit, 0.0 if last is None else last.step)
@@ -289,6 +304,16 @@ class Readings:
             self.measurements = thin(self.measurements, MAX_MEASUREMENTS // 2)
         if len(self.measurements) == _PERCENT_READINGS:
             self._check_fractions()
+
+    def _is_remark(self, reading: Reading) -> bool:
+        """Return whether free text stands beside a structured format; it is in doubt unless it repeats it."""
+        known = self._last
+        if known is None or reading.format != TEXT or self.format not in STRUCTURED:
+            return False
+        if not agree(known, reading, self.metric) and not self._is_repeated(reading):
+            name = self.metric.name
+            self._raise(f"{name} has a value in a {self.format} line and another in a text", known, reading)
+        return True
 
     def _is_summary(self, reading: Reading) -> bool:
         """Return whether a value has no step where others have, and so repeats them or is in doubt."""
@@ -373,8 +398,3 @@ def _described(reading: Reading) -> str:
 
 def _is_same_row(held: Reading, reading: Reading) -> bool:
     return held.position.epoch == reading.position.epoch and held.position.step == reading.position.step
-
-
-def _has_two_units(reading: Reading) -> bool:
-    p = reading.position
-    return p.epoch is not None and p.step is not None and p.epoch == int(p.epoch) and not reading.uses_step

@@ -42,6 +42,12 @@ def unit_of(readings: Sequence[Reading], *, is_pattern: bool) -> Unit:
     return Unit.EPOCH
 
 
+def has_two_units(reading: Reading) -> bool:
+    """Return whether a reading has an epoch and a step, so that more of them show which unit is meant."""
+    p = reading.position
+    return p.epoch is not None and p.step is not None and p.epoch == int(p.epoch) and not reading.uses_step
+
+
 def step_of(reading: Reading, unit: Unit, last: float) -> float:
     """Return the step of a reading, which follows the last one's."""
     position = reading.position

@@ -11,6 +11,7 @@ from autotuner.study.outcome import Ending, node_of
 from autotuner.trial import Outcome
 from autotuner.wording import node_warnings
 from tests.builders import NOON, trial
+from tests.unit.running_trial import START, Cluster
 from tests.unit.test_assess import ENDED, FAILED, MASTER, NOW, PATIENCE, WORKER, died
 
 
@@ -63,3 +64,31 @@ def test_a_disruption_blames_the_node_unless_others_wanted_its_place(disruption,
     assert standing.ending is not None
     assert node_of(standing.ending) == node
     assert standing.ended_at == ENDED
+
+
+class Broken(Cluster):
+    """A cluster whose trial has failed on a node with broken memory."""
+
+    def trial(self):
+        failed = {"type": "Failed", "status": "True", "lastTransitionTime": self.now.isoformat()}
+        return {**super().trial(), "status": {"conditions": [failed]}}
+
+    def pod(self):
+        pod = super().pod()
+        ended = {"exitCode": 1, "reason": "Error", "finishedAt": START.isoformat()}
+        status = {
+            "phase": "Failed",
+            "containerStatuses": [{"name": "pytorch", "state": {"terminated": ended}}],
+        }
+        return {**pod, "spec": {"nodeName": "gpu-7"}, "status": status}
+
+
+def test_the_backend_tells_the_node_of_a_lost_trial():
+    cluster = Broken()
+    stamp = f"{START:%Y-%m-%dT%H:%M:%S}.5Z"
+    cluster.lines.append(f"{stamp} RuntimeError: CUDA error: uncorrectable ECC error encountered\n")
+    cluster.now += timedelta(minutes=5)
+    (seen,) = cluster.observe()
+    cluster.server.close()
+    assert (seen.outcome, seen.node) == (Outcome.LOST, "gpu-7")
+    assert "on node gpu-7" in seen.message

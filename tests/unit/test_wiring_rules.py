@@ -74,6 +74,27 @@ def test_a_script_that_uses_nothing_but_its_seed_gets_no_answer():
     assert len(trials) <= 5
 
 
+@pytest.mark.parametrize("is_used", [False, True])
+def test_where_the_batch_size_is_not_passed_on_trials_change_it_alone_until_it_has_an_effect(is_used):
+    trials = []
+    for _ in range(12):
+        decision = decide(spec(), trials, NOON, is_batch_in_doubt=True)
+        if not decision.start:
+            break
+        (tried,) = decision.start
+        chance = random.Random(f"{tried.seed} {tried.parameters} {tried.batch_size if is_used else ''}")
+        shown = [round(0.96 - 0.4 / e + chance.gauss(0, 0.002), 4) for e in range(1, 9)]
+        trials.append(trial(tried.number, shown, tried=tried, is_complete=True))
+    first = [t.suggestion for t in trials[:3]]
+    assert first[1].parameters == first[0].parameters
+    assert first[1].batch_size > first[0].batch_size
+    if is_used:
+        assert first[2].parameters != first[0].parameters
+        assert decision.reason is not Reason.NOT_WIRED
+    else:
+        assert (decision.phase, decision.reason, len(trials)) == (Phase.FAILED, Reason.NOT_WIRED, 3)
+
+
 def test_runs_of_different_settings_that_differ_go_on():
     assert decide(spec(), runs(curve(1), curve(2), curve(3)), NOON).phase is not Phase.FAILED
 

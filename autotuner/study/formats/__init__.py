@@ -37,6 +37,23 @@ READERS: Final[tuple[Format, ...]] = (
 )
 """The readers, in the order in which they get a line."""
 
+TEXT: Final = text.FORMAT.name
+STRUCTURED: Final = frozenset(
+    known.name
+    for known in (
+        records.DICTIONARY,
+        records.NESTED,
+        records.DLLOGGER,
+        records.MLPERF,
+        bars.KERAS,
+        language_models.FAIRSEQ,
+        language_models.MEGATRON,
+        meters.METERS,
+        meters.MNIST,
+    )
+)
+"""Formats of programs that print every measurement in them: free text between them is a remark."""
+
 FRAMEWORKS: Final[dict[str, tuple[str, tuple[Format, ...]]]] = {
     "huggingface": (
         "Transformers, Accelerate, Sentence Transformers: dictionaries, tables, `***** eval metrics *****`",

@@ -15,7 +15,9 @@ NUMBER: Final = (
     r"(?:[eE][-+]?\d{1,4})?|nan|inf(?:inity)?)"
 )
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
-NUMBER_END: Final = r"(?![\w]|\.\d|\.?#|,\d|-\.?\d|\s?%\s?\|(?![A-Za-z]))"
+BAR: Final = r"%(?:\s?\|[^\s\w|]|\|\s{2})"
+"""A progress bar's own percentage with the bar's beginning: `30%|###`, `0%|   |`; not `45.3% | Test`."""
+NUMBER_END: Final = rf"(?![\w]|\.\d|\.?#|,\d|-\.?\d|\s?{BAR})"
 """What must not follow a number: excludes `1.2.3`, `0x10`, `1.#QNAN`, `0.5-0.9`, `0,93` (its comma may
 separate decimals), and a progress bar's own percentage."""
 

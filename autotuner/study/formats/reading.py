@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final, Protocol
 
-from autotuner.study.formats.line import NUMBER, NUMBER_END, Line, to_number
+from autotuner.study.formats.line import BAR, NUMBER, NUMBER_END, Line, to_number
 
 
 class Label(StrEnum):
@@ -188,7 +188,8 @@ _TIMM: Final = re.compile(
 _BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
-    r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?|eval[_-]?)$",
+    r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?"
+    r"|eval[_-]?|time/)$",
     re.IGNORECASE,
 )
 _CONFIGURED_STEPS: Final = re.compile(_CONFIGURED.pattern + r"|(?<![A-Za-z])eval $", re.IGNORECASE)
@@ -250,7 +251,7 @@ def part_in(text: str) -> str:
 # --- values -------------------------------------------------------------------------------------------
 
 VALUE: Final = re.compile(
-    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?%(?!\s?\|(?![A-Za-z])))?"
+    rf"(?P<open>\[\s{{0,4}})?(?P<value>{NUMBER})(?P<percent>\s?(?!{BAR})%)?"
     rf"(?:\s?/\s?(?P<of>\d{{1,15}})(?![\w.]))?{NUMBER_END}(?!\s?/\s?\.?\d)(?(open)\s{{0,4}}\])",
     re.IGNORECASE,
 )

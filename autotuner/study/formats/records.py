@@ -153,11 +153,14 @@ class NestedReader:
         items = [(name, text) for _, name, text in flat]
         position = _position(items, self._metric).or_else(context)
         readings = []
+        is_left_out = False
         for path, name, text in flat:
             number = value_of(text)
-            if number is None or _NOT_MEASURED.search(path):
+            is_named = self._metric.is_named(name) or self._metric.is_named(f"{path}/{name}")
+            if number is None or not is_named:
                 continue
-            if not (self._metric.is_named(name) or self._metric.is_named(f"{path}/{name}")):
+            if _NOT_MEASURED.search(path):
+                is_left_out = True
                 continue
             label = self._metric.label or label_in(path)
             readings.append(
@@ -172,7 +175,7 @@ class NestedReader:
                     variant="" if label else path,
                 )
             )
-        return readings or None
+        return readings or ([] if is_left_out else None)
 
 
 def _load(text: str) -> object:

@@ -45,6 +45,11 @@ class _Header:
     wide: list[str]
     task: str = ""
 
+    def is_replaced_by(self, kind: str, cells: list[str]) -> bool:
+        """Return whether words may be the header of another table, rather than a message between rows."""
+        is_as_long = kind != "blanks" or len(cells) in {len(self.names), len(self.wide)}
+        return kind == self.kind and is_as_long
+
     def is_indexed_by(self, cells: list[str]) -> bool:
         """Return whether a row begins with an index that has no name, as pandas prints it."""
         is_longer = self.kind == "blanks" and len(cells) == len(self.names) + 1
@@ -84,7 +89,7 @@ class TableReader:
                 return self._row(header, header.names, cells[1:], line, context)
         if kind == "bars" and len(cells) == 2 and self._is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
             return self._pair(cells, line, context)
-        if _is_header(cells):
+        if _is_header(cells) and not _is_prose(kind, cells):
             self._take_header(kind, cells, _PROGRESS.sub("", text))
             return [] if self._column(cells) or kind != "blanks" else None
         return None
@@ -106,7 +111,7 @@ class TableReader:
         if has_metric or is_known:
             wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
             self._header = _Header(kind, cells, wide, task=self._task)
-        elif kind == (self._header.kind if self._header else None):
+        elif self._header is not None and self._header.is_replaced_by(kind, cells):
             self._header = None
 
     def _column(self, names: Sequence[str]) -> list[int]:
@@ -191,6 +196,11 @@ def _is_header(cells: list[str]) -> bool:
     if not all(0 < len(cell) <= _MAX_CELL and (_LETTER.search(cell) or "#" in cell) for cell in cells):
         return False
     return not any(_CELL.fullmatch(word) for cell in cells for word in cell.split())
+
+
+def _is_prose(kind: str, cells: list[str]) -> bool:
+    """Return whether words between rows are a message rather than the header of another table."""
+    return kind == "blanks" and any(cell[-1] in ":,.!" for cell in cells)
 
 
 def _split_in(cell: str) -> str:

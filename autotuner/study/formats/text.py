@@ -63,7 +63,7 @@ _DUMP: Final = re.compile(
     r"[\W_]{0,8}(?:DLL [\d:. -]{10,40})?(?:"
     r"(?:PARAMETER|(?:re)?load\w{0,4}|resum\w{1,4}|restor\w{1,4}|sav(?:ed|ing)(?! dict for)"
     r"|continu\w{1,4})\s|(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
-    r"|settings|options|parameters|flags|[\w.]{0,40}(?:Error|Exception|Warning)|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
+    r"|settings|options|parameters|flags|(?-i:(?:\w{1,40}\.){0,6}(?:[A-Z][A-Za-z]{1,40})?(?:Error|Exception|Warning))|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
     r"(?![\w])|--)",
     re.IGNORECASE,
 )
@@ -157,7 +157,7 @@ class Finder:
                 return None
             value, is_percent, average = percent(value, float(number["of"])), True, None
         label = self._label(text, match, after)
-        variant = _VARIANT.search(_words_before(match, text))
+        variant = _VARIANT.search(f"{_words_before(match, text)} {match['suffix'] or ''}")
         return Found(
             start=match.start("name"),
             end=after,
@@ -171,11 +171,13 @@ class Finder:
         )
 
     def _label(self, text: str, match: re.Match[str], after: int) -> Label:
+        said = next(
+            (label for part in (match["suffix"], match["of_what"]) if (label := label_in(part or ""))), None
+        )
         if self.metric.label is not Label.UNKNOWN:
-            return self.metric.label
-        for part in (match["suffix"], match["of_what"]):
-            if part and (label := label_in(part)):
-                return label
+            return Label.TRAIN if said is Label.TRAIN else self.metric.label
+        if said is not None:
+            return said
         if (word := _AFTER.match(text, after)) and (label := label_in(word["word"])):
             return label
         for word in reversed(list(_GOVERNS.finditer(text, 0, match.start("name")))):

@@ -30,7 +30,9 @@ PREFIXES = {
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES.keys())
 def test_a_prefix_changes_no_reading(prefix):
     changed = []
-    for sample in (parameter.values[0] for parameter in SAMPLES):
+    # A line with two ranks is of neither.
+    samples = [s for s in (parameter.values[0] for parameter in SAMPLES) if "[rank" not in s["log"]]
+    for sample in samples:
         read = _read(sample["target"], _prefixed(sample["log"], prefix))
         if read and read != _read(sample["target"], sample["log"]):
             changed.append((sample["name"], read))
