@@ -9,8 +9,8 @@ import pytest
 
 from tests.end_to_end.programs import Place
 
-# Every process tells how it was started, and waits until all have, for the end of the first one, and a failure of
-# any, end the trial.
+# Every process tells how it was started, and waits until all have: the end of the first one, and any failure,
+# end the trial.
 # More than 24 samples at once do not fit into the memory of any.
 PROGRAM = """
 import json, os, sys, time
