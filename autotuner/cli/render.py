@@ -11,8 +11,8 @@ import yaml
 
 from autotuner import keys
 from autotuner.cli.exit_codes import Reported
+from autotuner.cli.job_file import Runtime, load_job
 from autotuner.cli.studies import Context, Namespace, find
-from autotuner.cli.tune import Runtime, load_job
 from autotuner.decide.standing import trial_seed
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
