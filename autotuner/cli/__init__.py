@@ -1,7 +1,8 @@
-"""The command line: `autotuner tune FILE`, and what is around it; also `kubectl autotuner`.
+"""The command line: `autotuner tune FILE` and the other commands; also `kubectl autotuner`.
 
-A module a group of commands: `tune` runs a job's file on this machine, `inspect` reads a study wherever it
-is, `retry` lets a failed one go on, `controller` runs the controller. `exit_codes` says how they all end.
+One module per group of commands: `tune` runs a job's file on this machine, `inspect` reads a study, `retry`
+continues a failed one, `controller` runs the controller. `job_file` reads the file of a job, `studies` finds
+a study, and `exit_codes` defines the exit codes.
 """
 
 from __future__ import annotations

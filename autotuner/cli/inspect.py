@@ -1,7 +1,6 @@
 """`autotuner status`, `trials`, `report`, `export` and `schema`: the read-only commands.
 
-JOB names a study: the folder that `autotuner tune` wrote, the name of a job with such a folder in the current
-directory, or else a job of the cluster that the kubeconfig names.
+`autotuner.cli.studies` finds the study that JOB names.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotuner import keys
-from autotuner.backends.base import Study
 from autotuner.backends.local import study_folder as local
 from autotuner.cli.exit_codes import Reported
+from autotuner.cli.studies import Context, JobName, Namespace, cluster_jobs, find
 from autotuner.decide.decision import Answer
-from autotuner.errors import BackendError, InvalidConfiguration
+from autotuner.errors import BackendError
 from autotuner.job.job import Job
 from autotuner.spec.schema import annotation_schema, annotation_table
 from autotuner.study.setting import Setting
@@ -31,13 +30,6 @@ from autotuner.study.setting import Setting
 
 _PIPE_WIDTH: Final = 160
 
-JobName = Annotated[
-    str, typer.Argument(metavar="JOB", help="The folder of a local study, or a job of the cluster.")
-]
-Namespace = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="The job's namespace. (default: the kubeconfig's)")
-]
-Context = Annotated[str | None, typer.Option(help="The kubeconfig's context. (default: its current one)")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -69,7 +61,7 @@ def status(
         if job is not None:
             _show_status(find(job, namespace, context).job, as_json=as_json)
             return
-        jobs = _cluster_jobs(None if all_namespaces else namespace, context, everywhere=all_namespaces)
+        jobs = cluster_jobs(None if all_namespaces else namespace, context, everywhere=all_namespaces)
         if as_json:
             typer.echo(json.dumps([_status_of(each) for each in jobs]))
             return
@@ -193,56 +185,6 @@ def export(
             },
         )
         typer.echo(f"added {count} trials to the study {study.job.name!r}: optuna-dashboard {storage}")
-
-
-def find(job: str, namespace: str | None, context: str | None) -> Study:
-    """Return a study by its folder or its job's name: first from local folders, then from the cluster.
-
-    Raises:
-        BackendError: If there is none, or the cluster does not answer.
-    """
-    folder = local_folder(job, namespace, context)
-    if folder is not None:
-        return local.read_study(folder)
-    try:
-        return _cluster_study(job, namespace, context)
-    except (BackendError, InvalidConfiguration) as error:
-        if namespace is not None or context is not None:
-            raise
-        raise BackendError(
-            f"there is no study {job!r}: no folder {job} or {job}-tuning in {Path.cwd()}; and on the"
-            f" cluster: {error}"
-        ) from error
-
-
-def _cluster_study(job: str, namespace: str | None, context: str | None) -> Study:
-    from autotuner.backends.kubernetes import connect
-    from autotuner.backends.kubernetes.api import current_namespace
-    from autotuner.backends.kubernetes.readers import read_study
-
-    return read_study(connect(context=context), namespace or current_namespace(context), job)
-
-
-def local_folder(job: str, namespace: str | None, context: str | None) -> Path | None:
-    """Return the folder of a local study that JOB names; None if it names a job of the cluster.
-
-    A folder that JOB names directly is returned whatever it holds: reading it reports what is wrong.
-    """
-    if namespace is not None or context is not None:
-        return None
-    named, by_job = Path(job), Path(f"{job}-tuning")
-    found = (folder for folder in (named, by_job) if (folder / local.JOB).exists())
-    return next(found, named if "/" in job or named.is_dir() else None)
-
-
-def _cluster_jobs(namespace: str | None, context: str | None, *, everywhere: bool) -> list[Job]:
-    from autotuner.backends.kubernetes import connect
-    from autotuner.backends.kubernetes.api import current_namespace
-    from autotuner.backends.kubernetes.readers import read_jobs
-
-    return read_jobs(
-        connect(context=context), None if everywhere else namespace or current_namespace(context)
-    )
 
 
 def _show_status(job: Job, *, as_json: bool) -> None:

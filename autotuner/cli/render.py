@@ -10,9 +10,9 @@ import typer
 import yaml
 
 from autotuner import keys
-from autotuner.cli import inspect as look
 from autotuner.cli.exit_codes import Reported
-from autotuner.cli.tune import Runtime, load_job
+from autotuner.cli.job_file import Runtime, load_job
+from autotuner.cli.studies import Context, Namespace, find
 from autotuner.decide.standing import trial_seed
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
@@ -35,14 +35,14 @@ def render(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A hyperparameter; the job's own value without it."),
     ] = None,
-    namespace: look.Namespace = None,
-    context: look.Context = None,
+    namespace: Namespace = None,
+    context: Context = None,
     runtime: Runtime = None,
 ) -> None:
     """Print the trial that would be submitted at a batch size, as YAML."""
     with Reported():
         file = Path(job)
-        read = load_job(file, runtime) if file.is_file() else look.find(job, namespace, context).job
+        read = load_job(file, runtime) if file.is_file() else find(job, namespace, context).job
         made = rendered(read, batch_size, parsed(given or ()))
         typer.echo(yaml.safe_dump(made, sort_keys=False, allow_unicode=True), nl=False)
 

@@ -11,7 +11,7 @@ from autotuner import keys
 from autotuner.backends.local import supervisor
 from autotuner.backends.local.study_folder import RETRIED_AT, read_study, unwritable
 from autotuner.cli.exit_codes import Reported
-from autotuner.cli.inspect import Context, JobName, Namespace, local_folder
+from autotuner.cli.studies import Context, JobName, Namespace, local_folder
 
 
 def retry(job: JobName, namespace: Namespace = None, context: Context = None) -> None:

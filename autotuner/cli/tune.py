@@ -26,16 +26,15 @@ from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
+from autotuner.cli.job_file import Runtime, load_document, load_job
 from autotuner.cli.trial_python import Tool, program, trial_path
 from autotuner.decide.decision import Answer, Phase, Reason
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
-from autotuner.job.kinds import KINDS, Runtimes, is_job, runtimes_among
 from autotuner.job.kinds import validate as check
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
-from autotuner.spec.untrusted_yaml import load_documents
 
 if TYPE_CHECKING:
     from autotuner.reconcile import Reconciliation
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 _POLL_SECONDS: Final = 0.25
-_MAX_FILE: Final = 4 << 20
 _FROM_JOB: Final = (keys.ENV_PREFIX, "PET_", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 JobFile = Annotated[
@@ -67,13 +65,6 @@ Interpreter = Annotated[
     typer.Option(
         "--python",
         help="The Python that trials run under. (default: that of the active environment, or of PATH)",
-    ),
-]
-Runtime = Annotated[
-    Path | None,
-    typer.Option(
-        "--runtime",
-        help="A TrainJob's training runtime, as YAML. (default: that in FILE, or torch-distributed)",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -133,7 +124,7 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
 def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) -> None:
     """Check a job and its annotations as the cluster would; report all mistakes and warnings at once."""
     with Reported(as_json=as_json):
-        document, runtimes = _load_document(file, runtime)
+        document, runtimes = load_document(file, runtime)
         _, found = check(document, runtimes)
         mistakes = list(found.mistakes)
         job: Job | None = None
@@ -162,48 +153,6 @@ def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) ->
 def _warn(warnings: Sequence[Mistake]) -> None:
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-
-
-def load_job(file: Path, runtime: Path | None = None) -> Job:
-    """Read the one registered job of a YAML file, which may hold other objects, too.
-
-    `runtime` is a file with the training runtime of a TrainJob, where it is not in the same file.
-
-    Raises:
-        InvalidJob: If there is no such job, or more than one.
-    """
-    return Job.from_manifest(*_load_document(file, runtime))
-
-
-def _load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
-    documents = _load_documents(file)
-    runtimes = runtimes_among([*documents, *(_load_documents(runtime) if runtime is not None else ())])
-    jobs = [document for document in documents if is_job(document)]
-    example = "autotuner tune deploy/examples/digits/job.yaml"
-    if len(jobs) > 1:
-        rule = f"must hold one job, but holds {len(jobs)} jobs: write each to its own file"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-    if not jobs and len(documents) != 1:
-        rule = f"must hold a {' or a '.join(kind.name for kind in KINDS)}"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-    return (jobs or documents)[0], runtimes
-
-
-def _load_documents(file: Path) -> Sequence[object]:
-    example = "autotuner tune deploy/examples/digits/job.yaml"
-    try:
-        with file.open(encoding="utf-8") as opened:
-            text = opened.read(_MAX_FILE + 1)
-        if len(text) > _MAX_FILE:
-            rule = f"must have at most {_MAX_FILE >> 20} MiB"
-            raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-        return load_documents(text)
-    except OSError as error:
-        rule = f"must be a file that can be read ({error.strerror})"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
-    except ValueError as error:
-        rule = str(error)[:400]
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
 
 
 def _checked(job: Job, surroundings: Surroundings) -> TuningSpec:

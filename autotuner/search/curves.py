@@ -13,8 +13,9 @@ from scipy.special import ndtr, ndtri
 
 from autotuner.search.data import Points, Seen, over, points
 from autotuner.search.ensemble import Ends, passes, unit
+from autotuner.search.fitting import fit, likely
 from autotuner.search.memory import Memory, digest_of
-from autotuner.search.model import Posterior, fit, likely
+from autotuner.search.model import Posterior
 from autotuner.search.quasi import square_root, uniform
 from autotuner.search.shortfall import level, margin_of, slope
 from autotuner.search.space import Space

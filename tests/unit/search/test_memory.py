@@ -10,9 +10,10 @@ import pytest
 
 from autotuner.decide import decide
 from autotuner.search.ensemble import Ensemble
+from autotuner.search.fitting import fit, likely
 from autotuner.search.frontier import candidates
 from autotuner.search.memory import Memory, digest_of
-from autotuner.search.model import Posterior, fit, likely
+from autotuner.search.model import Posterior
 from autotuner.search.monte_carlo import sample
 from autotuner.search.sampler import ask
 from autotuner.trial import Outcome, Purpose, Trial

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from autotuner.search.data import Points, windows
-from autotuner.search.model import DRIFT, MAIN, RUN, Kernel, Posterior, Prior, fit, objective
+from autotuner.search.fitting import fit
+from autotuner.search.kernel import DRIFT, MAIN, RUN, Kernel, Prior
+from autotuner.search.model import Posterior
+from autotuner.search.objective import objective
 from autotuner.search.shortfall import level, slope
 from autotuner.search.space import Space
 from autotuner.study.curve import Curve

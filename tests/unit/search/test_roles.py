@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autotuner.search.data import Points
-from autotuner.search.model import Kernel, Prior
+from autotuner.search.kernel import Kernel, Prior
 from autotuner.search.prior import Role
 from autotuner.search.shape import Frame
 from autotuner.search.space import Space

@@ -1,0 +1,71 @@
+"""Read the file of a job: one PyTorchJob or TrainJob, with other objects such as a training runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from autotuner.errors import InvalidJob, Mistake
+from autotuner.job.job import Job
+from autotuner.job.kinds import KINDS, Runtimes, is_job, runtimes_among
+from autotuner.spec.untrusted_yaml import load_documents
+
+_MAX_FILE: Final = 4 << 20
+
+Runtime = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime",
+        help="A TrainJob's training runtime, as YAML. (default: that in FILE, or torch-distributed)",
+    ),
+]
+
+
+def load_job(file: Path, runtime: Path | None = None) -> Job:
+    """Read the one registered job of a YAML file, which may hold other objects too.
+
+    `runtime` is the file of the TrainJob's training runtime, if that is not in the same file.
+
+    Raises:
+        InvalidJob: If there is no such job, or more than one.
+    """
+    return Job.from_manifest(*load_document(file, runtime))
+
+
+def load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
+    """Return the document of the one registered job of a YAML file, and a function that finds runtimes.
+
+    Raises:
+        InvalidJob: If there is no such job, or more than one.
+    """
+    documents = _load_documents(file)
+    runtimes = runtimes_among([*documents, *(_load_documents(runtime) if runtime is not None else ())])
+    jobs = [document for document in documents if is_job(document)]
+    example = "autotuner tune deploy/examples/digits/job.yaml"
+    if len(jobs) > 1:
+        rule = f"must hold one job, but holds {len(jobs)} jobs: write each to its own file"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    if not jobs and len(documents) != 1:
+        rule = f"must hold a {' or a '.join(kind.name for kind in KINDS)}"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+    return (jobs or documents)[0], runtimes
+
+
+def _load_documents(file: Path) -> Sequence[object]:
+    example = "autotuner tune deploy/examples/digits/job.yaml"
+    try:
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            rule = f"must have at most {_MAX_FILE >> 20} MiB"
+            raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+        return load_documents(text)
+    except OSError as error:
+        rule = f"must be a file that can be read ({error.strerror})"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+    except ValueError as error:
+        rule = str(error)[:400]
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
