@@ -216,11 +216,6 @@ def test_time_from_a_trials_end_to_the_next_one(
     compare("latency", measure)
 
 
-def ended(metrics):
-    """Return how many trials have ended."""
-    return sum(value for name, value in metrics.items() if name.startswith("autotuner_trials_total"))
-
-
 def peak_bytes(pid):
     """Return the largest resident memory that a process has had."""
     (line,) = [each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmHWM" in each]
@@ -229,7 +224,8 @@ def peak_bytes(pid):
 
 @pytest.mark.timeout(2400)
 def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, new_controller):
-    nodes.add_image("example/training", image_of(trainer_of(120)))
+    # No trial ends meanwhile: what the fits of models take depends on when they are made.
+    nodes.add_image("example/training", image_of(trainer_of(3600)))
 
     def measure(kind):
         settings = {
@@ -245,8 +241,6 @@ def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, n
                 kind.job(f"{kind.plural}-{number}", annotations=FRONTIER).create(admin, namespace)
             searching = 'autotuner_studies{phase="Searching"}'
             eventually(lambda: controller.metrics().get(searching, 0) >= 1000, 700)
-            # The peak belongs to the fits of models, which begin when the first trials have ended.
-            eventually(lambda: ended(controller.metrics()) >= 150, 700)
             began, used = time.monotonic(), sum(process.cpu_times()[:2])
             eventually(lambda: time.monotonic() - began > 90)
             cpu = (sum(process.cpu_times()[:2]) - used) / (time.monotonic() - began)
