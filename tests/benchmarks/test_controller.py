@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -215,9 +216,16 @@ def test_time_from_a_trials_end_to_the_next_one(
     compare("latency", measure)
 
 
+def peak_bytes(pid):
+    """Return the largest resident memory that a process has had."""
+    (line,) = [each for each in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmHWM" in each]
+    return int(line.split()[1]) * 1024
+
+
 @pytest.mark.timeout(2400)
 def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, new_controller):
-    nodes.add_image("example/training", image_of(trainer_of(120)))
+    # No trial ends meanwhile: what the fits of models take depends on when they are made.
+    nodes.add_image("example/training", image_of(trainer_of(3600)))
 
     def measure(kind):
         settings = {
@@ -234,11 +242,9 @@ def test_memory_and_cpu_at_a_thousand_registered_jobs(admin, namespace, nodes, n
             searching = 'autotuner_studies{phase="Searching"}'
             eventually(lambda: controller.metrics().get(searching, 0) >= 1000, 700)
             began, used = time.monotonic(), sum(process.cpu_times()[:2])
-            largest = 0
-            while time.monotonic() - began < 90:
-                largest = max(largest, process.memory_info().rss)
-                time.sleep(1)
+            eventually(lambda: time.monotonic() - began > 90)
             cpu = (sum(process.cpu_times()[:2]) - used) / (time.monotonic() - began)
+            largest = peak_bytes(controller.pid)
         # The jobs stay: the next controller does not watch their kind, and removing them takes minutes.
         assert largest < 300 * 1000 * 1000
         figures = {"peak_rss_mib": round(largest / MEBIBYTE), "cpu_cores": round(cpu, 3)}
