@@ -220,14 +220,14 @@ class Readings:
 
     def _is_too_early(self, readings: list[Reading]) -> bool:
         """Return whether too few values follow one that may be a setting or be derived from the metric."""
-        if self._is_pattern or len(readings) >= _SEVERAL:
+        is_exact = readings[0].is_definite and readings[0].uses_step
+        if self._is_pattern or is_exact or len(readings) >= _SEVERAL:
             return False
         if all(r.variant in DERIVED for r in readings):
             return True
-        placed = [r for r in readings if not r.position.is_empty]
-        if not placed:
-            return self._target.is_met(readings[0].value)
-        first = readings[0]
+        placed, first = [r for r in readings if not r.position.is_empty], readings[0]
+        if not placed or (first.label is Label.UNKNOWN and placed[0].position.epoch is None):
+            return self._target.is_met(first.value)
         return len(placed) < 2 and first.position.is_empty and first.label is Label.UNKNOWN  # noqa: PLR2004
 
     def _choose(self) -> None:

@@ -114,3 +114,9 @@ def test_warnings_of_any_number_and_length_take_bounded_room_in_the_ledger():
     kept = decode_trial(encode_trial(read(warnings=("x" * 9000,) * 100)))
     assert len(kept.warnings) == 5
     assert max(map(len, kept.warnings)) == 300
+
+
+def test_a_line_of_the_sdk_counts_at_once():
+    reader = LogReader(spec().target)
+    reader.feed('{"autotuner": 1, "step": 3, "accuracy": 0.95}\n')
+    assert [(m.step, m.value) for m in reader.measurements] == [(3, 0.95)]
