@@ -184,4 +184,6 @@ def _outcome(trial: Trial, now: datetime) -> Text:
             return Text("waits", style="dim")
         seconds = (now - trial.started_at.astimezone(UTC)).total_seconds()
         return Text(f"runs, {seconds:.0f} s", style="cyan")
+    if trial.doubt:
+        return Text("in doubt", style="yellow")
     return Text(str(trial.outcome), style=_STYLES[trial.outcome])

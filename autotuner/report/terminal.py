@@ -115,6 +115,8 @@ def _layout(tried: Suggestion) -> str:
 
 def ending(trial: Trial, spec: TuningSpec) -> str:
     """Return the outcome of a trial as text, with its best value and the reason."""
+    if trial.doubt:
+        return "ended, and its metric is in doubt"
     best = best_value(trial, spec)
     value = "" if best is None else f" at {spec.target.metric} {best:.4g}"
     reason = f" ({trial.message})" if trial.message else ""

@@ -198,18 +198,18 @@ class Readings:
     def _can_choose(self) -> bool:
         best = max(_PRIORITY[r.label] for r in self._pending)
         readings = [r for r in self._pending if _PRIORITY[r.label] == best]
-        first, last = readings[0], readings[-1]
         if len(self._pending) >= _PENDING:
             return True
         if all(self._is_echo(r) for r in readings) or self._is_too_early(readings):
             return False
+        # What has an epoch or a step is of the training, and shows whether more is to come.
+        placed = [r for r in readings if not r.position.is_empty] or readings
+        first, last = placed[0], readings[-1]
         if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
             return False  # a bar that is not over may show what is meant
-        is_known = first.label is Label.VALIDATION or (
-            first.is_definite and (first.uses_step or self._is_pattern)
-        )
-        is_certain = is_known and not first.position.is_empty
-        if is_certain and not has_two_units(first):
+        is_exact = first.is_definite and (first.uses_step or self._is_pattern)
+        is_known = first.label is Label.VALIDATION or is_exact
+        if is_known and not first.position.is_empty and not has_two_units(first):
             return True
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
@@ -220,14 +220,15 @@ class Readings:
 
     def _is_too_early(self, readings: list[Reading]) -> bool:
         """Return whether too few values follow one that may be a setting or be derived from the metric."""
-        if self._is_pattern or len(readings) >= _SEVERAL:
+        is_exact = readings[0].is_definite and readings[0].uses_step
+        if self._is_pattern or is_exact or len(readings) >= _SEVERAL:
             return False
         if all(r.variant in DERIVED for r in readings):
             return True
-        placed = [r for r in readings if not r.position.is_empty]
-        if not placed:
-            return self._target.is_met(readings[0].value)
-        return len(placed) < 2 and readings[0].position.is_empty  # noqa: PLR2004
+        placed, first = [r for r in readings if not r.position.is_empty], readings[0]
+        if not placed or (first.label is Label.UNKNOWN and placed[0].position.epoch is None):
+            return self._target.is_met(first.value)
+        return len(placed) < 2 and first.position.is_empty and first.label is Label.UNKNOWN  # noqa: PLR2004
 
     def _choose(self) -> None:
         pending, self._pending = self._pending, []
@@ -271,11 +272,9 @@ class Readings:
         self._raise(f"{self.metric.name} has {one} and {other} under one name", known, reading)
 
     def _warn_other(self, reading: Reading) -> None:
-        label = self._chosen[0] if self._chosen else Label.UNKNOWN
+        label, name = self._chosen[0] if self._chosen else Label.UNKNOWN, self.metric.name
         what = reading.label or "unlabelled"
-        self._warn(
-            f"{what} values of {self.metric.name} are not read, as there are {label or 'other'} values"
-        )
+        self._warn(f"{what} values of {name} are not read, as there are {label or 'other'} values")
 
     # --- steps and values ------------------------------------------------------------------------------
 

@@ -114,3 +114,21 @@ def test_warnings_of_any_number_and_length_take_bounded_room_in_the_ledger():
     kept = decode_trial(encode_trial(read(warnings=("x" * 9000,) * 100)))
     assert len(kept.warnings) == 5
     assert max(map(len, kept.warnings)) == 300
+
+
+def test_a_line_of_the_sdk_counts_at_once():
+    reader = LogReader(spec().target)
+    reader.feed('{"autotuner": 1, "step": 3, "accuracy": 0.95}\n')
+    assert [(m.step, m.value) for m in reader.measurements] == [(3, 0.95)]
+
+
+def test_a_trial_that_ended_in_doubt_is_not_said_to_have_printed_nothing():
+    said = "the run ended well, but no line of its log carries accuracy"
+    ended = trial(0, values=(), outcome=Outcome.FAILED, doubt="65 cannot be accuracy", message=said)
+    console = Console(file=io.StringIO(), width=200, record=True)
+    PlainView(console).show(Reconciliation(job(), status(ended), SEARCHING, (ended,)), spec())
+    shown = console.export_text()
+    assert "trial 0 ended, and its metric is in doubt" in shown
+    console.print(LiveTable("toy", spec(), SEARCHING, (ended,), NOON))
+    assert "in doubt" in console.export_text()
+    assert said not in shown

@@ -176,7 +176,7 @@ class OlmoReader:
         ]
 
 
-_LITGPT: Final = re.compile(r"\s{0,4}(?:Epoch \d{1,9} \| )?iter\s{1,4}(?P<step>\d{1,12})(?![\w.])")
+_LITGPT: Final = re.compile(r"\s{0,4}(?:Epoch (?P<epoch>\d{1,9}) \| )?iter\s{1,4}(?P<step>\d{1,12})(?![\w.])")
 _LOSSES: Final = re.compile(rf"loss train: {NUMBER}, val: (?:{NUMBER}|n/a)")
 
 
@@ -194,7 +194,7 @@ class LitGptReader:
         head = _LITGPT.match(line.text)
         if head is None:
             return None
-        position = Position(None, float(head["step"]))
+        position = Position(float(head["epoch"]) if head["epoch"] else None, float(head["step"]))
         if self._is_val and _LOSSES.search(line.text):
             return []  # it repeats the last validation's loss, which had a line of its own
         return [
