@@ -24,8 +24,10 @@ HALF_A_DOUBLING: Final = 0.5
 BEST: Final = 96
 THINNED: Final = 15
 """Candidates that are sampled jointly: the best ones, and every fifteenth of the others."""
-HELD: Final = 0.5
-"""Probability of passing the confirmation from which on a setting counts as meeting the target."""
+HELD: Final = 0.35
+"""Probability of passing the confirmation from which on a setting counts as meeting the target.
+
+A confirmation that fails costs one or two runs, and they are data."""
 TOLERATED_MISSES: Final = 1
 """Number of confirmation runs that may miss the target, in addition to the required number that reach it."""
 WORTHY: Final = 0.05
