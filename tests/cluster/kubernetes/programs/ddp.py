@@ -29,6 +29,6 @@ def main() -> None:
 
 
 main()
-# Under load, one of gloo's threads may outlive the interpreter, which then aborts: "terminate called without an
-# active exception". What is tested here is over by now.
+# Under load, a thread of gloo may outlive the interpreter, which then aborts ("terminate called without
+# an active exception"). What is tested here is over by now.
 os._exit(0)
