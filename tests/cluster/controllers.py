@@ -10,13 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.controlplane import rbac
 from tests.controlplane.processes import free_port
 from tests.controlplane.waiting import eventually
 
@@ -121,6 +122,39 @@ class Controller:
     def lines(self) -> list[dict[str, Any]]:
         """Return its log."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+@contextmanager
+def controllers(
+    control_plane: Any, user_with: Callable[[Any], Any], namespace: str, folder: Path, *, cluster_wide: bool
+) -> Iterator[Callable[..., Controller]]:
+    """Give a function that makes a controller for one namespace, with the chart's rights; kill all at last.
+
+    Args:
+        control_plane: The control plane that they work on.
+        user_with: Makes a user of the rights.
+        namespace: The namespace.
+        folder: Where their logs are.
+        cluster_wide: Whether the rights are those of a ClusterRole.
+    """
+    rights = rbac.manifests_of_rules(
+        RULES, namespace, name=f"autotuner-{namespace}", cluster_wide=cluster_wide
+    )
+    token = user_with(rights).api_key["authorization"]
+    kubeconfig = control_plane.write_kubeconfig(folder / "kubeconfig", token, namespace)
+    made: list[Controller] = []
+
+    def make(**settings: object) -> Controller:
+        settings.setdefault("namespaces", namespace)
+        controller = Controller(kubeconfig, folder / f"controller-{len(made)}.log", **settings)
+        made.append(controller)
+        return controller
+
+    try:
+        yield make
+    finally:
+        for controller in made:
+            controller.kill()
 
 
 @contextmanager

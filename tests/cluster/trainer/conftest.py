@@ -1,7 +1,6 @@
 import pytest
 
-from tests.cluster.controllers import RULES, Controller
-from tests.controlplane import rbac
+from tests.cluster.controllers import controllers
 from tests.controlplane.fixtures import kueue, new_queue, trainer
 
 __all__ = ["kueue", "new_controller", "new_queue", "trainer"]
@@ -13,17 +12,5 @@ def new_controller(control_plane, user_with, namespace, tmp_path):
 
     A Role cannot read ClusterTrainingRuntimes.
     """
-    rights = rbac.manifests_of_rules(RULES, namespace, name=f"autotuner-{namespace}", cluster_wide=True)
-    token = user_with(rights).api_key["authorization"]
-    kubeconfig = control_plane.write_kubeconfig(tmp_path / "kubeconfig", token, namespace)
-    made = []
-
-    def make(**settings):
-        settings.setdefault("namespaces", namespace)
-        controller = Controller(kubeconfig, tmp_path / f"controller-{len(made)}.log", **settings)
-        made.append(controller)
-        return controller
-
-    yield make
-    for controller in made:
-        controller.kill()
+    with controllers(control_plane, user_with, namespace, tmp_path, cluster_wide=True) as make:
+        yield make
