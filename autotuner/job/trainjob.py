@@ -101,7 +101,7 @@ class TrainJobKind:
     ) -> dict[str, Any]:
         """Return the `spec` of a trial."""
         del trial  # Trainer names the rendezvous after the job.
-        spec = self._with(manifest, suggestion, variables, queued=queued)
+        spec = self.answered_spec(manifest, suggestion, variables, queued=queued)
         # Its end would delete the pods, and their logs with them. The deadline of a trial is ours.
         spec.pop("activeDeadlineSeconds", None)
         return spec
@@ -115,26 +115,6 @@ class TrainJobKind:
         queued: bool,
     ) -> dict[str, Any]:
         """Return the job's `spec` as the answer would have it: environment and nodes."""
-        return self._with(manifest, suggestion, variables, queued=queued)
-
-    def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the trainer's environment and nodes, as the answer would have them, not suspended."""
-        del manifest
-        trainer = {key: answered["trainer"][key] for key in ("env", "numNodes")}
-        return {"suspend": False, "trainer": trainer}
-
-    def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
-        """Return the pods, node 0 first, with torchrun's variables."""
-        return pod_plans(manifest, self.runtime, address, port)
-
-    def _with(
-        self,
-        manifest: Mapping[str, Any],
-        suggestion: Suggestion,
-        variables: Mapping[str, str],
-        *,
-        queued: bool,
-    ) -> dict[str, Any]:
         spec: dict[str, Any] = copy.deepcopy(manifest["spec"])
         trainer = spec["trainer"]
         kept = [entry for entry in trainer.get("env") or () if entry["name"] not in variables]
@@ -152,6 +132,16 @@ class TrainJobKind:
             if not patch["manager"].startswith(_KUEUE)
         ]
         return {**spec, "runtimePatches": patches} if patches else spec
+
+    def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the trainer's environment and nodes, as the answer would have them, not suspended."""
+        del manifest
+        trainer = {key: answered["trainer"][key] for key in ("env", "numNodes")}
+        return {"suspend": False, "trainer": trainer}
+
+    def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
+        """Return the pods, node 0 first, with torchrun's variables."""
+        return pod_plans(manifest, self.runtime, address, port)
 
 
 def check_override(trainer: Mapping[str, Any], runtime: TrainingRuntime) -> list[Mistake]:
