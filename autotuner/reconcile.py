@@ -89,7 +89,7 @@ def reconcile(
     seen = _without_past_doubts(spec, backend.observe(job, spec), now)
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
-    earlier, untold = _earlier(backend, job, spec)
+    earlier, left_out = _earlier(backend, job, spec)
     wiring = wiring_notices(job, spec, trials, script)
     is_in_doubt = any(warning.name == "batch_size" and warning.is_seen for warning in wiring)
     decision = decide(spec, trials, now, earlier, is_batch_in_doubt=is_in_doubt)
@@ -102,7 +102,7 @@ def reconcile(
         *(stopped.get(trial.number, trial) for trial in trials),
         *(Trial(suggestion) for suggestion in started),
     )
-    notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *untold]
+    notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *left_out]
     held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
     if put_off:
         notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
@@ -118,8 +118,8 @@ def reconcile(
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
     warnings = [*seen.warnings, *node_warnings(trials, spec.retried_at), *log_warnings(trials)]
-    told = replace(decision, warnings=(*decision.warnings, *warnings))
-    status = describe(told, spec, trials, observed, notices, doubts=doubts)
+    warned = replace(decision, warnings=(*decision.warnings, *warnings))
+    status = describe(warned, spec, trials, observed, notices, doubts=doubts)
     if suggestion is not None and spec.apply == "patch":
         patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
         status = Status({**status.annotations, keys.PATCH: patch})
@@ -218,17 +218,17 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
     for name in spec.start_from:
         try:
             study = None if name == job.name else backend.study(job, name)
-            told = None if study is None else History.of(study.job.spec(), study.trials)
+            history = None if study is None else History.of(study.job.spec(), study.trials)
         except InvalidJob as error:
             notices.append(f"the search starts without {name}: {error.mistakes[0]}")
             continue
-        if study is None or told is None or not any(t.measurements for t in told.trials):
+        if study is None or history is None or not any(t.measurements for t in history.trials):
             reason = "there is no other job of this name" if study is None else "it has no trials"
             notices.append(f"the search starts without {name}: {reason}")
         elif study.job.annotations.get(keys.REASON) == Reason.NOT_WIRED:
             notices.append(f"the search starts without {name}: its settings had no effect on its training")
         else:
-            found.append(told)
+            found.append(history)
     return tuple(found), notices
 
 

@@ -127,8 +127,8 @@ class Standing:
     def free_slots(self) -> int:
         """Number of trials that may be started now.
 
-        With `parallel-trials: auto` at most one trial waits, in a queue or for its pods: once all run, the
-        cluster has room that nobody else takes, and one more may try it.
+        With `parallel-trials: auto` at most one trial waits, in a queue or for its pods. Only when all trials
+        run may another one start, because the cluster may have free capacity then.
         """
         free = self.spec.most_parallel_trials - len(self.history.running)
         if self.spec.parallel_trials != AUTO:

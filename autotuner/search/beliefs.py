@@ -315,9 +315,9 @@ def _ensemble(
     ends, columns = _ends(curves, is_whole)
     others = []
     for study, ended in earlier:
-        told, runs = _ends(study, ended)
+        found, runs = _ends(study, ended)
         places = np.array([curves.space.coordinates(study.runs[i].setting) for i in runs])
-        others.append(replace(told, place=places))
+        others.append(replace(found, place=places))
     members, evidence = rivals(curves.space, ends, others)
     if any(len(run.curve) > 1 for run in curves.runs):
         members.append(OfCurves(model_of(curves), others_of(curves)))

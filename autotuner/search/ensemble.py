@@ -186,9 +186,9 @@ _DRAWN: Final[Memory[Draws]] = Memory(4_000)
 
 def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
     x = rival.frame.features(ends.place, ends.task)
-    told = digest_of(*(part.tobytes() for part in (ends.place, ends.margin, ends.variance, ends.task)))
+    data = digest_of(*(part.tobytes() for part in (ends.place, ends.margin, ends.variance, ends.task)))
     drawn = _DRAWN.of(
-        digest_of(repr((type(rival).__name__, rival.earlier, rival.frame.space)).encode(), told),
+        digest_of(repr((type(rival).__name__, rival.earlier, rival.frame.space)).encode(), data),
         lambda: sample(
             lambda values: _log_likelihood(rival, 1.0, x, ends, values),
             int(np.clip(WORK / max(len(ends), 1), FEWEST_DRAWS, DRAWS)),

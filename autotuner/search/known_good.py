@@ -69,14 +69,14 @@ def known_good(history: History) -> KnownGood:
     """Return the results of the runs of the known-good setting."""
     spec = history.spec
     origin = Setting.of(spec.baseline_batch_size, spec.baseline_parameters)
-    told: list[Trial] = [
+    runs: list[Trial] = [
         t
         for t in history.trials
         if setting(t) == origin and (history.has_reached(t) or history.has_missed(t)) and not t.is_running
     ]
-    met = sum(map(history.has_reached, told))
-    bests = [best for t in told if (best := curve(t).best(spec.target)) is not None]
-    return KnownGood(met, len(told) - met, _proposal(spec.target, bests) if len(bests) > 1 else None)
+    met = sum(map(history.has_reached, runs))
+    bests = [best for t in runs if (best := curve(t).best(spec.target)) is not None]
+    return KnownGood(met, len(runs) - met, _proposal(spec.target, bests) if len(bests) > 1 else None)
 
 
 def _proposal(target: Target, bests: list[float]) -> float | None:

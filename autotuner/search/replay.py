@@ -175,11 +175,11 @@ class _Case:
 
 def _study(history: History, earlier: tuple[History, ...], space: Space) -> bytes:
     """Return a digest of everything that the verdicts on all runs of a study depend on."""
-    told = b"".join(_identity(t) for h in earlier for t in h.trials)
+    earlier_trials = b"".join(_identity(t) for h in earlier for t in h.trials)
     spec = history.spec
     common = (history.run_length, history.is_length_known, history.unit, spec.target, spec.confirmations)
     others = [(h.spec.target, h.run_length, Space.of(h.spec)) for h in earlier]
-    return digest_of(told, repr((common, space, spec.baseline_batch_size, others)).encode())
+    return digest_of(earlier_trials, repr((common, space, spec.baseline_batch_size, others)).encode())
 
 
 def _identity(trial: Trial) -> bytes:

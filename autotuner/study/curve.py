@@ -79,8 +79,8 @@ def until(measurements: tuple[Measurement, ...], step: float) -> tuple[Measureme
 class _Curves:
     """A cache of the curves of existing trials: each is computed once, and dropped with its trial.
 
-    The cache needs no size limit, so there is no number of trials beyond which it stops working; and a trial
-    that is read repeatedly leaves nothing behind. A trial is found by its identity, because hashing its
+    The cache has no size limit, so it works for any number of trials, and it does not grow when a trial is
+    read repeatedly. A trial is found by its identity, because hashing its
     measurements would cost as much as reading them.
     """
 

@@ -66,12 +66,12 @@ def pushed(trial: Mapping[str, Any]) -> Push | None:
 
     Those that an evicted run pushed stay there while it waits, and after it is admitted again until the next.
     """
-    told = mapping(mapping(trial.get("status")).get("trainerStatus"))
+    status = mapping(mapping(trial.get("status")).get("trainerStatus"))
     values = {
         str(metric.get("name"))[:MAX_CHARACTERS]: str(metric.get("value"))[:MAX_CHARACTERS]
-        for metric in list(entries(told.get("metrics")))[:MAX_METRICS]
+        for metric in list(entries(status.get("metrics")))[:MAX_METRICS]
     }
-    at, resumed = moment(told.get("lastUpdatedTime")), resumed_at(trial)
+    at, resumed = moment(status.get("lastUpdatedTime")), resumed_at(trial)
     if not values or mapping(trial.get("spec")).get("suspend") is True:
         return None
     if at is not None and resumed is not None and at < resumed:
