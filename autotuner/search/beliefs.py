@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtri
 
-from autotuner.search.curves import Curves, OfCurves, log_evidence, model_of, others_of, predicted
+from autotuner.search.curves import Curves, model_of, predicted
 from autotuner.search.data import Seen, over, points
 from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
@@ -312,16 +312,13 @@ def _ensemble(
     curves: Curves, is_whole: tuple[bool, ...], earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
 ) -> Ensemble:
     """Return the ensemble given where runs ended, and where stopped runs are predicted to end."""
-    ends, columns = _ends(curves, is_whole)
+    ends, _ = _ends(curves, is_whole)
     others = []
     for study, ended in earlier:
         found, runs = _ends(study, ended)
         places = np.array([curves.space.coordinates(study.runs[i].setting) for i in runs])
         others.append(replace(found, place=places))
     members, evidence = rivals(curves.space, ends, others)
-    if any(len(run.curve) > 1 for run in curves.runs):
-        members.append(OfCurves(model_of(curves), others_of(curves)))
-        evidence.append(log_evidence(curves, ends, columns))
     return Ensemble(members, evidence, unit(ends))
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from scipy.special import nbdtr, ndtr, ndtri
@@ -148,7 +148,7 @@ def _alone(rival: Rival, size: float, x: Features, ends: Ends, values: Array) ->
 RIVALS: Final[tuple[type[Rival], ...]] = (Hump, Plain)
 
 
-def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list[Member], list[float]]:
+def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list[OfEnds], list[float]]:
     """Return the rivals of `shape` given the ends of runs, and the log of each one's evidence.
 
     Args:
@@ -158,7 +158,7 @@ def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list
             additional rival, which learns how similar the studies are.
     """
     frame, size = Frame(space), unit(ends)
-    members: list[Member] = []
+    members: list[OfEnds] = []
     evidence = []
     for kind in RIVALS:
         found = _drawn(kind(frame), ends.scaled(size))
@@ -197,22 +197,6 @@ def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
         ),
     )
     return OfEnds(rival, drawn.values, 1.0, ends), drawn.log_evidence
-
-
-class Member(Protocol):
-    """The interface of a rival; results are averages over its samples."""
-
-    def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
-        """See `Ensemble.chance`."""
-
-    def confirmable(self, places: Array, owed: np.ndarray) -> Array:
-        """See `Ensemble.confirmable`."""
-
-    def any_feasible(self, places: Array) -> float:
-        """See `Ensemble.any_feasible`."""
-
-    def given(self, more: Ends) -> Member:
-        """See `Ensemble.given`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +260,7 @@ def passes(reaches: Array, owed: np.ndarray) -> Array:
 class Ensemble:
     """Predictions of where any setting ends: the weighted average over the rivals."""
 
-    def __init__(self, members: Sequence[Member], log_evidence: Sequence[float], size: float) -> None:
+    def __init__(self, members: Sequence[OfEnds], log_evidence: Sequence[float], size: float) -> None:
         evidence = np.array(log_evidence)
         share = np.exp(evidence - evidence.max())
         share = np.where(share < NEGLIGIBLE * share.sum(), 0.0, share)
@@ -285,7 +269,7 @@ class Ensemble:
         self._members = tuple(members)
 
     @property
-    def _weighed(self) -> list[tuple[Member, float]]:
+    def _weighed(self) -> list[tuple[OfEnds, float]]:
         return [(m, float(w)) for m, w in zip(self._members, self.shares, strict=True) if w > 0]
 
     def given(self, more: Ends) -> Ensemble:

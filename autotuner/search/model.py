@@ -108,21 +108,3 @@ class Posterior:
             prior = prior + self.kernel.of_run(self.kernel.times(times, times))
         by_setting = np.ascontiguousarray(solved.transpose(1, 0, 2))
         return mean, self.widening * (prior - by_setting.transpose(0, 2, 1) @ by_setting)
-
-    def ends(self, places: Array) -> tuple[Array, Array]:
-        """Return mean and variance of the curves' ends, (settings,) each."""
-        solved = self.whitened(places, np.ones(1))[:, :, 0]
-        prior = self.kernel.join(self.kernel.own_bends(places), np.ones(1))
-        mean = self.kernel.mean(places) + self.white @ solved
-        variance = prior - np.einsum("ij,ij->j", solved, solved)
-        return mean, self.widening * np.maximum(variance, 1e-10)
-
-    def joint_ends(self, places: Array) -> tuple[Array, Array]:
-        """Return mean (settings,) and covariance (settings, settings) of the curves' ends.
-
-        It is not widened: the maximum over many jointly sampled settings decides, and would be too large.
-        """
-        solved = self.whitened(places, np.ones(1))[:, :, 0]
-        kernel = self.kernel
-        prior = kernel.join(kernel.bends(places, places), np.ones((1, 1)))
-        return kernel.mean(places) + self.white @ solved, prior - solved.T @ solved

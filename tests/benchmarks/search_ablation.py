@@ -21,7 +21,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[2]))
 
 from autotuner.decide import standing
-from autotuner.search import beliefs, curves, ensemble, frontier, replay
+from autotuner.search import beliefs, ensemble, frontier, replay
 from autotuner.search.shape import Hump, Plain
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome
@@ -39,21 +39,6 @@ def no_hump() -> None:
 def no_plain() -> None:
     """Of the ends of runs, the one with the hump alone judges."""
     ensemble.RIVALS = (Hump,)
-
-
-def no_curves() -> None:
-    """The model of curves says where stopped runs would have ended, and nothing else."""
-    beliefs.log_evidence = lambda *_: -1e6
-
-
-def curves_alone() -> None:
-    """Where runs have curves, the model of curves alone judges."""
-    beliefs.log_evidence = lambda *_: 1e6
-
-
-def fitted_curves() -> None:
-    """The hyperparameters of the model of curves are taken for known."""
-    curves.RIVALS = 0
 
 
 def no_moves() -> None:
@@ -126,9 +111,6 @@ ELEMENTS: dict[str, Callable[[], None]] = {
         for f in (
             no_hump,
             no_plain,
-            no_curves,
-            curves_alone,
-            fitted_curves,
             no_moves,
             full_reach,
             no_look,

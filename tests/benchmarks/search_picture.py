@@ -4,9 +4,8 @@
     python tests/benchmarks/search_picture.py --out autotuner/search/tuning.svg
 
 The tuning is a real one of a development problem in simulated time. Over the picture of the report (each
-trial's best accuracy over its batch size, by outcome, and the answer) come what the model believes at the
-end: the best accuracy that it expects from any hyperparameters at a batch size, with one standard deviation,
-and the probability that this batch size or a larger one is feasible.
+trial's best accuracy over its batch size, by outcome, and the answer) comes the probability at the end that
+a batch size or a larger one is feasible.
 """
 
 from __future__ import annotations
@@ -23,15 +22,13 @@ sys.path.append(str(Path(__file__).parents[2]))
 from autotuner.decide import next_action as deciding
 from autotuner.report import figures
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.frontier import HALF_A_DOUBLING, candidates, chance_alone
-from autotuner.search.shortfall import margin_of
+from autotuner.search.frontier import HALF_A_DOUBLING
 from autotuner.search.space import Space
 from autotuner.study.history import History
 from tests.benchmarks.search.policies import Autotuner
 from tests.benchmarks.search.problems import tabular
 from tests.benchmarks.search.simulate import simulate
 
-BELIEF = "#7e22ce"
 SIZES = 48
 
 
@@ -51,20 +48,6 @@ def played(name: str, seed: int):
     return seen
 
 
-def expected(beliefs: Beliefs, sizes: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the accuracy to expect at best at each batch size: less a deviation, mean, more; (sizes, 3)."""
-    frontier, model = beliefs.frontier, beliefs.settled
-    assert frontier is not None
-    assert model is not None
-    found = []
-    for size in sizes:
-        place = candidates(frontier, frontier.ensemble, chance_alone, float(size), 0)[0][:1]
-        mean, variance = model.ends(place)
-        band = mean[0] + np.sqrt(variance[0]) * np.array([-1.0, 0.0, 1.0])
-        found.append(threshold + margin_of(band, model.kernel.headroom))
-    return np.array(found)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--problem", default="lcbench-126026")
@@ -82,9 +65,6 @@ def main() -> None:
             label.set_horizontalalignment("left")
     low, high = spec.batch_size.minimum, spec.batch_size.maximum
     sizes = np.geomspace(low, high, SIZES)
-    beneath, mean, above = expected(beliefs, sizes, spec.target.threshold).T
-    axes.fill_between(sizes, beneath, above, color=BELIEF, alpha=0.15, linewidth=0, zorder=1)
-    axes.plot(sizes, mean, color=BELIEF, linewidth=1.6, label="expected at best")
     beside = axes.twinx()
     chance = [frontier.probability_larger(size / 2**HALF_A_DOUBLING) for size in sizes]
     beside.plot(sizes, chance, color="#0e7490", linewidth=1.2, linestyle="-.", label="probability")

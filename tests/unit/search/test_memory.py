@@ -10,7 +10,7 @@ import pytest
 
 from autotuner.decide import decide
 from autotuner.search.ensemble import Ensemble
-from autotuner.search.fitting import fit, likely
+from autotuner.search.fitting import fit
 from autotuner.search.frontier import candidates
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
@@ -20,7 +20,7 @@ from autotuner.trial import Outcome, Purpose, Trial
 from tests.builders import NOON, suggestion, trial
 from tests.simulation.learners import spec
 
-COSTLY = (fit, likely, sample, candidates, Posterior.__init__, Ensemble.__init__, ask)
+COSTLY = (fit, sample, candidates, Posterior.__init__, Ensemble.__init__, ask)
 """What takes milliseconds and more."""
 STUDIES = 18
 """More than there are models in memory."""
