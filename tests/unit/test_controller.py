@@ -187,6 +187,27 @@ def test_a_job_that_fails_at_the_head_of_the_line_does_not_hold_up_the_others(cl
     assert cluster.started() == ["second"]
 
 
+def test_an_earlier_study_is_read_again_only_with_its_job(cluster):
+    controller, first, ended = cluster.controller, cluster.jobs["first"], trial()
+    first["metadata"]["annotations"][keys.PREFIX + "start-from"] = "second"
+    ended["metadata"]["ownerReferences"][0] |= {"name": "first", "uid": "uid-first"}
+
+    def reads():
+        controller.work_once()
+        return sum(
+            method == "GET" and path.endswith("pytorchjobs/second")
+            for method, path, *_ in cluster.server.requests
+        )
+
+    controller.on_job(PYTORCHJOB, "ADDED", first)
+    assert reads() == 1
+    controller.on_trial(PYTORCHJOB, "DELETED", ended)
+    assert reads() == 1
+    first["metadata"]["generation"] = 2
+    controller.on_job(PYTORCHJOB, "MODIFIED", first)
+    assert reads() == 2
+
+
 def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_with_its_trial(world):
     controller, requests = world({})
     pushing = trial()

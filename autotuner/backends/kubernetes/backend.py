@@ -41,11 +41,15 @@ from autotuner.trial import Suggestion, Trial
 
 @dataclass(slots=True)
 class _View:
-    """The result of the last poll of a job: its ledger, its trials by number, and their pods."""
+    """The result of the last poll of a job: its ledger, its trials by number, and their pods.
+
+    `studies` are those of other jobs that its search starts from, by name.
+    """
 
     ledger: Ledger
     trials: dict[int, Mapping[str, Any]]
     pods: dict[str, list[PodStatus]] = field(default_factory=dict)
+    studies: dict[str, Study | None] = field(default_factory=dict)
     is_stale: bool = False
 
 
@@ -57,7 +61,7 @@ class KubernetesBackend:
         clock: Returns the current time, in UTC.
         start_patience: How long a trial may wait to start before the job's status says why.
         max_log_bytes: Maximum bytes of a log in one request.
-        keeps_views: Whether `observe` may reuse its last result, except for logs; see `forget_view`.
+        keeps_views: Whether `observe` and `study` may reuse their last results, except for logs; see `forget_view`.
     """
 
     def __init__(
@@ -231,8 +235,16 @@ class KubernetesBackend:
             raise Conflict(f"{where} runs an earlier answer of {job.name}: {remedy}")
 
     def study(self, job: Job, name: str) -> Study | None:
-        """Return the study of the job of this name in the same namespace."""
-        return find_study(self._api, job.namespace, name)
+        """Return the study of the job of this name in the same namespace.
+
+        With `keeps_views` it is read once for each view of the given job.
+        """
+        view = self._views.get(job.uid)
+        if view is None or not self._keeps_views:
+            return find_study(self._api, job.namespace, name)
+        if name not in view.studies:
+            view.studies[name] = find_study(self._api, job.namespace, name)
+        return view.studies[name]
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the job's trials."""
@@ -243,7 +255,8 @@ class KubernetesBackend:
     def _view(self, job: Job) -> _View:
         view = self._views.get(job.uid)
         if view is not None and self._keeps_views and view.is_stale:
-            view = self._views[job.uid] = _View(view.ledger, self._list_trials(job))
+            trials = self._list_trials(job)
+            view = self._views[job.uid] = _View(view.ledger, trials, studies=view.studies)
         elif view is None or not self._keeps_views:
             # The trials first, so that one that is recorded and removed in between is in at least one of the
             # two.
