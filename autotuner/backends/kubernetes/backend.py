@@ -61,7 +61,7 @@ class KubernetesBackend:
         clock: Returns the current time, in UTC.
         start_patience: How long a trial may wait to start before the job's status says why.
         max_log_bytes: Maximum bytes of a log in one request.
-        keeps_views: Whether `observe` and `study` may reuse their last results, except for logs; see `forget_view`.
+        keeps_views: Whether `observe` and `study` may reuse their last results (not logs); see `forget_view`.
     """
 
     def __init__(
