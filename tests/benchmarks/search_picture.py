@@ -19,7 +19,6 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from autotuner.decide import next_action as deciding
 from autotuner.report import figures
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.frontier import HALF_A_DOUBLING
@@ -32,20 +31,12 @@ from tests.benchmarks.search.simulate import simulate
 SIZES = 48
 
 
-def played(name: str, seed: int):
-    """Return the spec of a problem, the trials of its study, and the final decision."""
-    seen = []
-    plain = deciding.decide
-
-    def listening(spec, trials, now):
-        seen[:] = [spec, list(trials), plain(spec, trials, now)]
-        return seen[2]
-
+def played(name: str, seed: int) -> Autotuner:
+    """Return the tuner of a problem after its study."""
     problem = next(p for p in tabular() if p.name == name)
-    deciding.decide = listening
-    simulate(problem, Autotuner(problem, seed=seed, parallel=1), name="autotuner", seed=seed)
-    deciding.decide = plain
-    return seen
+    tuner = Autotuner(problem, seed=seed, parallel=1)
+    simulate(problem, tuner, name="autotuner", seed=seed)
+    return tuner
 
 
 def main() -> None:
@@ -54,10 +45,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="where to write: .svg or .png")
     args = parser.parse_args()
-    spec, trials, decision = played(args.problem, args.seed)
+    tuner = played(args.problem, args.seed)
+    spec, trials = tuner.spec, tuner.trials
+    assert tuner.last is not None
     beliefs = Beliefs(History.of(spec, trials), Space.of(spec))
     frontier = beliefs.frontier
-    figure = figures.frontier(spec, trials, decision.answer)
+    figure = figures.frontier(spec, trials, tuner.last.answer)
     axes = figure.axes[0]
     for label in axes.texts:  # the frontier falls where the report writes the target
         if label.get_text().startswith("target"):

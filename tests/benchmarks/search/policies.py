@@ -14,6 +14,7 @@ import optuna
 from autotuner.decide import decide
 from autotuner.decide.decision import Decision
 from autotuner.spec import TuningSpec
+from autotuner.study.history import History
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
 from tests.benchmarks.search.problems import Problem
 from tests.benchmarks.search.simulate import Move, Policy, Request, Run, Setting
@@ -42,13 +43,22 @@ def margin(problem: Problem, run: Run) -> float:
 class Autotuner:
     """The project's own decision function."""
 
-    def __init__(self, problem: Problem, *, seed: int, parallel: int, **annotations: str) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        seed: int,
+        parallel: int,
+        earlier: tuple[History, ...] = (),
+        **annotations: str,
+    ) -> None:
         asked = {"parallel-trials": str(parallel), "seed": str(seed)}
         asked |= {key.replace("_", "-"): value for key, value in annotations.items()}
         self.spec = TuningSpec.from_annotations(
             {**problem.annotations, **{f"autotuner.dev/{key}": value for key, value in asked.items()}},
             baseline=problem.baseline,
         )
+        self.earlier = earlier
         self.suggestions: dict[int, Suggestion] = {}
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
         self.trials: list[Trial] = []
@@ -58,7 +68,7 @@ class Autotuner:
         """Return what the project's decision function decides."""
         self.trials = [self._trial(run) for run in runs]
         self.now += timedelta(minutes=1)
-        decision = self.last = decide(self.spec, self.trials, self.now)
+        decision = self.last = decide(self.spec, self.trials, self.now, self.earlier)
         self.suggestions.update({s.number: s for s in decision.start})
         default, answer = self.spec.baseline_parameters, decision.answer
         return Move(
