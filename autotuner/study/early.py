@@ -36,15 +36,17 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
     if early and readings[at].variant not in DERIVED and all(_is_early(r, readings[at]) for r in early):
         if len(early) == 1:
             line = bounded(early[0].line)
-            return Start(kept[1:], f"{line!r} stands before the first epoch or step, and is not counted")
+            return Start(kept[1:], f"{line!r} comes before the first epoch or step and is not counted")
         met = [r for r in early if target.is_met(r.value)]
         if met and not all(is_echo(r, target) for r in met):
-            doubt = f"{metric.name} stands before the first epoch or step several times"
+            doubt = f"{metric.name} appears several times before the first epoch or step"
             return Start((), doubt=doubt, doubtful=(met[0], readings[at]))
     if kept and target.is_met(kept[0].value) and all(r.position.is_empty for r in kept):
         other = next((r for r in kept if not target.is_met(r.value)), None)
         if other is not None:
-            doubt = f"the first {metric.name} meets the target, unlike a later one, and may be a setting"
+            doubt = (
+                f"the first {metric.name} meets the target, a later one does not: the first may be a setting"
+            )
             return Start((), doubt=doubt, doubtful=(kept[0], other))
     return _without_echo(kept, metric, target)
 
@@ -66,8 +68,8 @@ def _without_echo(readings: tuple[Reading, ...], metric: Metric, target: Target)
         return Start(readings)
     if others and not others[0].position.is_empty:
         line = bounded(readings[0].line)
-        return Start(others, f"{line!r} repeats the target, and is not a measurement")
-    doubt = f"{metric.name} equals the target at first, and may be the target itself"
+        return Start(others, f"{line!r} repeats the target and is not a measurement")
+    doubt = f"the first {metric.name} equals the target, and may be the target itself"
     return Start((), doubt=doubt, doubtful=readings[:2])
 
 

@@ -81,8 +81,8 @@ class Readings:
             if self._is_closed or len(epochs) >= _TRAINING_EPOCHS:
                 name = self.metric.name
                 reason = (
-                    f"{name} stands on training lines only; name the validation's metric, or say that the"
-                    " training's is meant"
+                    f"{name} appears on training lines only; name the metric of the validation, or choose the"
+                    " training values with a pattern"
                 )
                 return doubt(self.metric, reason, self._training[-1])
         return None
@@ -142,11 +142,11 @@ class Readings:
             return
         name = self.metric.name
         if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
-            self._warn(f"{name} is read, and the log has {self._sibling} as well")
+            self._warn(f"{name} is read, but the log has {self._sibling} too")
             return
         of_what = reading.variant or (f"rank {reading.rank}" if reading.rank else reading.label)
-        what = f"is {of_what}'s" if reading.label else "may be the training's"
-        reason = f"{name} {what}, and the log has {self._sibling} as well"
+        what = f"belongs to {of_what}" if reading.label else "may be a training value"
+        reason = f"{name} {what}, and the log has {self._sibling} too"
         target = f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
         self._raise(reason, reading, target=target)
 
@@ -274,7 +274,7 @@ class Readings:
     def _warn_other(self, reading: Reading) -> None:
         label, name = self._chosen[0] if self._chosen else Label.UNKNOWN, self.metric.name
         what = reading.label or "unlabelled"
-        self._warn(f"{what} values of {name} are not read, as there are {label or 'other'} values")
+        self._warn(f"{what} values of {name} are ignored, because there are {label or 'other'} values")
 
     # --- steps and values ------------------------------------------------------------------------------
 
@@ -310,8 +310,8 @@ class Readings:
         if known is None or reading.format != TEXT or self.format not in STRUCTURED:
             return False
         if not agree(known, reading, self.metric) and not self._is_repeated(reading):
-            name = self.metric.name
-            self._raise(f"{name} has a value in a {self.format} line and another in a text", known, reading)
+            others = f"a value in a {self.format} line and a different one in free text"
+            self._raise(f"{self.metric.name} has {others}", known, reading)
         return True
 
     def _is_summary(self, reading: Reading) -> bool:
@@ -324,7 +324,8 @@ class Readings:
             return True  # a bar or a summary repeats it
         if self._unit is Unit.STEP or reading.position.epoch != known.position.epoch:
             return False
-        self._raise(f"{self.metric.name} has values within the epoch and one of it", known, reading)
+        others = "values within an epoch and a different one for the whole epoch"
+        self._raise(f"{self.metric.name} has {others}", known, reading)
         return True
 
     def _is_left_out(self, step: float, reading: Reading) -> bool:
@@ -336,7 +337,7 @@ class Readings:
         known = self._last or reading
         if self._unit is Unit.STEP and (known.position.epoch or 0.0) < (reading.position.epoch or 0.0):
             name = self.metric.name
-            reason = f"the steps of {name} count within an epoch, of which the log names no length"
+            reason = f"the steps of {name} start again in each epoch, and the log does not give its length"
             self._raise(reason, known, reading)
             return True
         self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
@@ -360,9 +361,7 @@ class Readings:
             self._raise(value.reason, reading, target=value.target)
             return None
         if reading.is_percent and abs(self._target.threshold) <= 1 and "%" in reading.line:
-            self._warn(
-                f"{self.metric.name} is printed in percent, and read as a fraction, as the target is one"
-            )
+            self._warn(f"{self.metric.name} is printed in percent and read as a fraction, like the target")
         return value
 
     def _check_fractions(self) -> None:
@@ -371,7 +370,7 @@ class Readings:
         if not is_due or not self._are_fractions or self._last is None:
             return
         if are_fractions(self.measurements, self.metric, self._target):
-            reason = f"{self.metric.name} looks like a fraction, and {self._target} like a percentage"
+            reason = f"{self.metric.name} looks like a fraction, but {self._target} looks like a percentage"
             self._raise(reason, self._last, target=fitting(self._target, 0.01))
 
     def _is_repeated(self, reading: Reading) -> bool:

@@ -59,7 +59,7 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
         return Implausible(f"{value:g} cannot be {name}, not even in percent")
     if metric.is_error_rate and threshold > 1 and 0 < value <= 1 and target.comparison == "<=":
         return Implausible(
-            f"{value:g} looks like a fraction, and {target} like percent", fitting(target, 0.01)
+            f"{value:g} looks like a fraction, but {target} looks like a percentage", fitting(target, 0.01)
         )
     return value
 
@@ -68,9 +68,9 @@ def _ambiguity(reading: Reading, name: str, target: Target) -> str:
     """Return why the number may not be the one that is meant; empty if it is clear."""
     if reading.alternative is not None:
         other = f"{reading.alternative:g}"
-        return f"{name} is followed by {other} in parentheses, which may be an average that is meant"
+        return f"{name} is followed by {other} in parentheses, which may be the average that counts"
     if reading.progress is None and _OF_BATCH.search(reading.line):
-        return f"{name} may be of one batch of the validation"
+        return f"{name} may be the value of one validation batch"
     if _may_have_decimal_comma(reading, target):
         return f"the comma in {reading.value:,.0f} may separate thousands or decimals"
     return ""

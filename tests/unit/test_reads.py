@@ -84,7 +84,7 @@ def test_a_warning_about_the_reading_is_said_once_wherever_the_line_is():
     reader.feed("sanity check: accuracy=1.0\nepoch 1: accuracy=0.2\nepoch 2: accuracy=0.3\n")
     seen = with_reading(trial(0, values=(), outcome=None), reader)
     (warning,) = log_warnings([seen])
-    assert "'sanity check: accuracy=1.0' stands before the first epoch" in warning
+    assert "'sanity check: accuracy=1.0' comes before the first epoch" in warning
     console = Console(file=io.StringIO(), width=100, height=24, record=True)
     view = PlainView(console)
     for _ in range(2):
@@ -103,7 +103,7 @@ def test_the_status_and_one_event_tell_a_warning_about_the_reading():
     again = reconcile(
         cluster.backend, replace(JOB, annotations={**JOB.annotations, **seen.status.annotations}), cluster.now
     )
-    said = "the log of trial 0: 'sanity check: accuracy=1.0' stands before the first epoch or step"
+    said = "the log of trial 0: 'sanity check: accuracy=1.0' comes before the first epoch or step"
     assert said in again.status.annotations[keys.MESSAGE]
     told = [r for r in cluster.server.requests if r[0] == "POST" and b"JobWarning" in r[4]]
     assert [said.encode() in r[4] for r in told] == [True]
