@@ -111,11 +111,12 @@ class LiveTable:
 
     def _head(self) -> Text:
         hours = sum(trial.gpu_hours(self.now) for trial in self.trials)
+        used = cost(hours, self.spec.gpu_hour_price)
         return Text.assemble(
             (self.title, "bold"),
             f"  {self.spec.target}  batch size {self.spec.batch_size}  ",
             (str(self.decision.phase), "bold cyan"),
-            f"  {len(self.trials)} of at most {self.spec.max_trials} trials  {cost(hours)}",
+            f"  {len(self.trials)} of at most {self.spec.max_trials} trials  {used}",
         )
 
     def _incumbent(self) -> Text:

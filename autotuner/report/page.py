@@ -54,7 +54,7 @@ def render(study: Study, now: datetime) -> str:
         phase=job.annotations.get(keys.PHASE, "not started"),
         message=job.annotations.get(keys.MESSAGE, ""),
         patch=job.annotations.get(keys.PATCH, ""),
-        cost=cost(sum(trial.gpu_hours(now) for trial in trials)),
+        cost=cost(sum(trial.gpu_hours(now) for trial in trials), spec.gpu_hour_price),
         confirmations=_confirmations(trials, answer, study),
         pictures=[
             # Only matplotlib's SVG is not escaped here; matplotlib escapes text itself.

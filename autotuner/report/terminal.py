@@ -12,6 +12,7 @@ from autotuner import wording
 from autotuner.decide.decision import Answer
 from autotuner.reconcile import Reconciliation
 from autotuner.spec import TuningSpec
+from autotuner.spec.values import Price
 from autotuner.trial import ParameterValue, Suggestion, Trial
 from autotuner.wording import message
 
@@ -144,7 +145,7 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hour
             f" {answer.probability_larger:.2f}"
         )
     why = "" if answer.reason is None else wording.ending(answer.reason)
-    lines.append(f"  {len(trials)} trials, {cost(hours)}; stopped: {why}")
+    lines.append(f"  {len(trials)} trials, {cost(hours, spec.gpu_hour_price)}; stopped: {why}")
     return lines
 
 
@@ -157,9 +158,10 @@ def parameters(values: dict[str, ParameterValue] | object) -> str:
     return ", ".join(shown) or "the job's own hyperparameters"
 
 
-def cost(hours: float) -> str:
-    """Return a cost as text, in a unit that gives readable digits."""
-    return f"{hours:.2f} GPU-hours" if hours >= 1 else f"{hours * 60:.1f} GPU-minutes"
+def cost(hours: float, price: Price | None = None) -> str:
+    """Return a cost as text, in a unit that gives readable digits, and in money if a GPU-hour has a price."""
+    used = f"{hours:.2f} GPU-hours" if hours >= 1 else f"{hours * 60:.1f} GPU-minutes"
+    return used if price is None else f"{used}, {price.of(hours)}"
 
 
 def best_value(trial: Trial, spec: TuningSpec) -> float | None:

@@ -14,11 +14,7 @@ import re2
 
 from autotuner import keys
 from autotuner.spec.log_formats import LOG_FORMATS
-from autotuner.spec.values import (
-    MAX_INTEGER,
-    IntegerRange,
-    finite_number,
-)
+from autotuner.spec.values import MAX_INTEGER, IntegerRange, Price, finite_number
 
 MAX_PATTERN: Final = 512
 MAX_EARLIER: Final = 4
@@ -30,6 +26,7 @@ _BOOLEANS: Final = {
     **dict.fromkeys(("false", "False", "FALSE", "0"), False),
 }
 _PARAMETER: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_PRICE = re.compile(r"\s*(?P<amount>\d{1,9}(?:\.\d{1,9})?)\s{1,4}(?P<currency>[A-Z]{3})\s*")
 _COUNT = re.compile(r"\s*\d{1,9}\s*")
 _RANGE = re.compile(r"\s*(\d{1,10})\s*\.\.\s*(\d{1,10})\s*")
 _DURATION = re.compile(r"\s*(?=\d)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s)?\s*")
@@ -98,6 +95,16 @@ def parse_positive(value: object) -> object:
     if number <= 0:
         raise ValueError("must be a number above 0")
     return number
+
+
+def parse_price(value: object) -> object:
+    """Read an amount above 0 and the three letters of a currency (ISO 4217), such as `2.50 USD`."""
+    if not isinstance(value, str):
+        return value
+    match = _PRICE.fullmatch(value)
+    if match is None or float(match["amount"]) == 0:
+        raise ValueError("must be a number above 0, a space, and the three capital letters of a currency")
+    return Price(amount=float(match["amount"]), currency=match["currency"])
 
 
 def parse_duration(value: object) -> object:

@@ -31,6 +31,7 @@ from autotuner.spec.values import (
     Dimension,
     IntegerDimension,
     IntegerRange,
+    Price,
     Shape,
     Target,
     Value,
@@ -121,6 +122,9 @@ class TuningSpec(Value):
     max_trials: Count = _annotation("trials to start at most", "100", "100", 100)
     max_gpu_hours: Positive | None = _annotation(
         "maximum GPU-hours (a process without a GPU counts as one)", "no limit", "200", None
+    )
+    gpu_hour_price: Annotated[Price | None, BeforeValidator(parsers.parse_price)] = _annotation(
+        "price of a GPU-hour with its currency, for the report", "none", "2.50 USD", None
     )
     parallel_trials: Annotated[int | Literal["auto"], BeforeValidator(parsers.parse_count_or_auto)] = (
         _annotation(

@@ -55,6 +55,20 @@ class IntegerRange(Value):
         return f"{self.minimum}..{self.maximum}"
 
 
+class Price(Value):
+    """The price of a GPU-hour, with its currency."""
+
+    amount: float
+    currency: str
+
+    def of(self, hours: float) -> str:
+        """Return the price of a number of GPU-hours, for people."""
+        return f"{self.amount * hours:,.2f} {self.currency}"
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.currency}"
+
+
 class FloatDimension(Value):
     """A real hyperparameter in a closed range; with `log`, it is searched on a logarithmic scale."""
 

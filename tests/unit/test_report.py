@@ -183,6 +183,15 @@ def test_an_answer_round_trips():
     assert Answer.from_text(json.dumps(ANSWER.as_json())) == ANSWER
 
 
+def test_the_page_says_what_the_trials_cost_in_money_if_a_gpu_hour_has_a_price():
+    trials = [trial(number, values=[0.5], outcome=Outcome.MISSED, devices=8) for number in range(3)]
+    hours = sum(each.gpu_hours(NOON) for each in trials)
+    assert hours > 0
+    priced = annotations(**{"gpu-hour-price": "2.50 EUR"})
+    assert f"{2.5 * hours:,.2f} EUR" in Page(render(tuning(trials, asked=priced), NOON)).text
+    assert "EUR" not in Page(render(tuning(trials), NOON)).text
+
+
 def test_a_tuning_without_trials_has_a_page():
     assert "no answer yet" in Page(render(tuning([], None, phase="Searching"), NOON)).text
 

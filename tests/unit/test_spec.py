@@ -54,6 +54,7 @@ def test_a_whole_job_parses():
         run_length="90.5",
         max_trials="7",
         max_gpu_hours="2.5",
+        gpu_hour_price=" 2.50  EUR",
         parallel_trials="2",
         trial_timeout="1d2h3m4s",
         confirmations="5",
@@ -80,6 +81,7 @@ def test_a_whole_job_parses():
     assert parsed.workers == IntegerRange(minimum=1, maximum=4)
     assert parsed.run_length == 90.5
     assert (parsed.max_trials, parsed.max_gpu_hours, parsed.parallel_trials) == (7, 2.5, 2)
+    assert (str(parsed.gpu_hour_price), parsed.gpu_hour_price.of(1000.5)) == ("2.5 EUR", "2,501.25 EUR")
     assert parsed.trial_timeout == timedelta(days=1, hours=2, minutes=3, seconds=4)
     assert (parsed.confirmations, parsed.sampler, parsed.seed) == (5, "gp", 42)
     assert parsed.paused
@@ -261,6 +263,18 @@ WRONG = {
     "run_length": ["", "0", "-1", "nan", "inf", "ninety"],
     "max_trials": ["", "0", "-1", "1.5", "many", "10001", "1e3"],
     "max_gpu_hours": ["", "0", "-2", "nan", "inf", "1h"],
+    "gpu_hour_price": [
+        "",
+        "2.50",
+        "USD",
+        "0 USD",
+        "-1 USD",
+        "1e3 USD",
+        "2.50 usd",
+        "2.50USD",
+        "inf USD",
+        "2,5 EUR",
+    ],
     "parallel_trials": ["", "0", "257", "Auto", "auto 4", "all"],
     "trial_timeout": ["", "0", "0s", "6", "h", "-1h", "1h 30m", "30m1h"],
     "confirmations": ["", "0", "-3", "101"],
