@@ -1,6 +1,6 @@
 """The feasible frontier, given the ended trials: which settings meet the target, and which larger ones may.
 
-A setting is judged by samples of its noise-free curve. Candidates for larger batches are searched in the
+A setting is judged by where its runs end, noise aside. Candidates for larger batches are searched in the
 whole space and around the best settings so far, and refined. The same candidates are used for the next trial
 (largest expected gain in doublings) and for the end of the search (probability that any is feasible), because
 an end rule with fewer candidates than the acquisition would end too soon.
