@@ -17,7 +17,6 @@ from typing import Final
 
 from autotuner.decide.decision import Answer, Reason
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
@@ -144,23 +143,12 @@ class Standing:
     # --- what is confirmed -------------------------------------------------------------------------
 
     @cached_property
-    def rejected(self) -> frozenset[Setting]:
-        """Settings for which too many confirmation runs missed the target.
-
-        One miss next to the required number of successes may be noise of a good setting; the model has the
-        miss as data and decides.
-        """
-        return frozenset(
-            tried for tried in self.history.confirmations if self.missed(tried) > TOLERATED_MISSES
-        )
-
-    @cached_property
     def confirmed(self) -> Setting | None:
         """The setting with the largest batch that the required number of confirmation runs has confirmed."""
         held = [
             tried for tried in self.history.confirmations if self.reached(tried) >= self.spec.confirmations
         ]
-        return max((s for s in held if s not in self.rejected), key=self._by_evidence, default=None)
+        return max((s for s in held if s not in self.beliefs.rejected), key=self._by_evidence, default=None)
 
     def _by_evidence(self, tried: Setting) -> tuple[int, int, int, float, str]:
         """Return a key that orders settings by batch size, then by the results of their runs."""
@@ -181,8 +169,8 @@ class Standing:
     @cached_property
     def incumbent(self) -> Setting | None:
         """The setting of the current answer, confirmed or not."""
-        held = self.beliefs.incumbent(self.rejected)
-        if held is None and self.baseline not in self.rejected and self._has_baseline_reached():
+        held = self.beliefs.incumbent
+        if held is None and self.baseline not in self.beliefs.rejected and self._has_baseline_reached():
             held = self.baseline
         if self.confirmed is not None and (held is None or held.batch_size <= self.confirmed.batch_size):
             return self.confirmed

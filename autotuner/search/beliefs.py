@@ -9,9 +9,9 @@ running ones included.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -35,6 +35,7 @@ from autotuner.search.model import Posterior
 from autotuner.search.quasi import generator, square_root, uniform
 from autotuner.search.space import Space
 from autotuner.study.history import History, curve
+from autotuner.study.layout_bounds import nearest
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -125,6 +126,7 @@ class Beliefs:
             seed=spec.seed,
             confirmations=spec.confirmations,
             confirming=tuple((tried, *self.history.tally(tried)) for tried in self.history.confirmations),
+            rejected=self.rejected,
         )
 
     @cached_property
@@ -201,21 +203,29 @@ class Beliefs:
         paths += posterior.kernel.value_noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
         return float((paths.max(axis=1) >= 0).mean())
 
+    @cached_property
+    def rejected(self) -> frozenset[Setting]:
+        """Settings of which too many confirmation runs have missed the target: none of them is the answer.
+
+        One miss next to the required number of successes may be noise of a good setting; the models have the
+        miss as data and decide.
+        """
+        tallies = {tried: self.history.tally(tried) for tried in self.history.confirmations}
+        return frozenset(tried for tried, (_, missed) in tallies.items() if missed > TOLERATED_MISSES)
+
     def is_held(self, trial: Trial) -> bool:
-        """Return whether a running trial's setting would be expected to pass its confirmation."""
-        if self.ensemble is None:
+        """Return whether a running trial's setting could be the answer, and is expected to be confirmed."""
+        if self.ensemble is None or setting(trial) in self.rejected:
             return False
         place = self.space.coordinates(setting(trial))[None]
         owed = np.array([[self.history.spec.confirmations, TOLERATED_MISSES]])
         return bool(self.ensemble.confirmable(place, owed)[0] >= HELD)
 
-    def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting of the current answer, confirmed or not."""
+    @property
+    def incumbent(self) -> Setting | None:
+        """The setting of the current answer, confirmed or not."""
         data = self._frontier_data
-        if data is None:
-            return None
-        key = digest_of(data.digest, repr(sorted(s.key for s in rejected)).encode())
-        return _INCUMBENTS.of(key, lambda: _frontier(data).incumbent(rejected))
+        return None if data is None else _INCUMBENTS.of(data.digest, lambda: _frontier(data).incumbent)
 
     def probability_larger(self, batch_size: int) -> float | None:
         """Return the probability that a batch half a doubling larger is feasible; None without a model."""
@@ -254,7 +264,12 @@ class Beliefs:
         smallest = max(low, best + 1)
         if self._has_to_look(best, high):
             worth, smallest = expectation_alone, high
-        return self.space.setting(candidates(self.frontier, ensemble, worth, smallest, number)[0][0])
+        # A confirmation has already shown that a rejected setting does not meet the target, whatever the
+        # models say.
+        places = candidates(self.frontier, ensemble, worth, smallest, number)[0]
+        settings = (nearest(self.history, self.space.setting(place)) for place in places)
+        first = next(settings)
+        return next((tried for tried in chain([first], settings) if tried not in self.rejected), first)
 
     def _has_to_look(self, best: int, high: int) -> bool:
         """Return whether the largest allowed batch must be tried next, because no trial was near it."""
@@ -276,6 +291,8 @@ class _Ended:
     confirmations: int
     confirming: tuple[tuple[Setting, int, int], ...]
     """Settings with confirmation runs, with the numbers that reached and missed the target."""
+    rejected: frozenset[Setting]
+    """Those of them that cannot be the answer: they follow from the numbers."""
 
     @cached_property
     def digest(self) -> bytes:
@@ -304,6 +321,7 @@ def _frontier(ended: _Ended) -> Frontier:
         tried=tried,
         limits=ended.limits,
         seed=ended.seed,
+        rejected=ended.rejected,
         owed=[(ended.confirmations - reached, TOLERATED_MISSES - missed) for reached, missed in seen],
     )
 

@@ -67,15 +67,17 @@ class Frontier:
         limits: tuple[int, int],
         seed: int,
         owed: Sequence[tuple[int, int]],
+        rejected: Collection[Setting] = (),
     ) -> None:
         self.space, self.ensemble, self.limits, self.seed = space, ensemble, limits, seed
-        self.tried = tuple(tried)
+        self.tried, self._rejected = tuple(tried), rejected
         places = np.array([space.coordinates(s) for s in tried])
         self.chances = ensemble.confirmable(places, np.array(owed).reshape(-1, 2))
         self._larger: dict[int, float] = {}
 
-    def incumbent(self, rejected: Collection[Setting]) -> Setting | None:
-        """Return the setting with the largest batch that is expected to pass its confirmation.
+    @property
+    def incumbent(self) -> Setting | None:
+        """The setting with the largest batch that is expected to pass its confirmation.
 
         Of several settings with this batch size it is the one with the highest probability.
         """
@@ -83,7 +85,7 @@ class Frontier:
         held = [
             (s.batch_size, float(p), s.key, s)
             for s, p in zip(self.tried, self.chances, strict=True)
-            if p >= HELD and s not in rejected and low <= s.batch_size <= high
+            if p >= HELD and s not in self._rejected and low <= s.batch_size <= high
         ]
         return max(held)[-1] if held else None
 
@@ -106,7 +108,8 @@ class Frontier:
         # The best candidates are close together, and are good or bad together; the others cover the rest of
         # the space.
         places = np.concatenate([places[:BEST], places[BEST::THINNED]])
-        return self.ensemble.any_feasible(places)
+        is_open = np.array([self.space.setting(place) not in self._rejected for place in places])
+        return self.ensemble.any_feasible(places[is_open]) if is_open.any() else 0.0
 
 
 Worth = Callable[[Array, Array, Array], Array]

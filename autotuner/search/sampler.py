@@ -128,7 +128,7 @@ class FrontierSampler(BaseSampler):
         if not history.trials:
             return {}
         beliefs = Beliefs(history, Space.of(history.spec))
-        found = beliefs.propose(trial.number, beliefs.incumbent(()))
+        found = beliefs.propose(trial.number, beliefs.incumbent)
         return {self._batch_size: found.batch_size, **found.parameters}
 
     def sample_independent(

@@ -59,15 +59,15 @@ def no_look() -> None:
 def lucky_incumbent() -> None:
     """The incumbent is the largest batch that was seen to reach the target once, or promised to."""
 
-    def incumbent(self, rejected):
+    def incumbent(self):
         met = [
             setting(trial)
             for trial in self.history.trials
             if self.history.has_reached(trial) or trial.outcome is Outcome.PROMISING
         ]
-        return max((s for s in met if s not in rejected), key=lambda s: s.batch_size, default=None)
+        return max((s for s in met if s not in self.rejected), key=lambda s: s.batch_size, default=None)
 
-    beliefs.Beliefs.incumbent = incumbent
+    beliefs.Beliefs.incumbent = property(incumbent)
 
 
 def probability_alone() -> None:
@@ -91,7 +91,7 @@ def no_promising() -> None:
 
 def strict_confirmation() -> None:
     """One confirmation run that misses rejects a setting for good."""
-    standing.TOLERATED_MISSES = beliefs.TOLERATED_MISSES = 0
+    beliefs.TOLERATED_MISSES = 0
 
 
 def no_confirmation() -> None:

@@ -3,6 +3,7 @@
 from autotuner.search.beliefs import LOOK_AFTER, Beliefs
 from autotuner.search.space import Space
 from autotuner.study.history import History
+from autotuner.study.setting import Setting
 from autotuner.trial import Outcome, Purpose
 from tests.builders import spec, suggestion, trial
 
@@ -40,7 +41,7 @@ def proposal(missed: int) -> int:
     trials = [trial(0, held, Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
     trials += [trial(n, FLAT, Outcome.MISSED, suggestion(n, batch_size=50 + n)) for n in range(1, missed + 1)]
     beliefs = Beliefs(History.of(asked, trials), Space.of(asked))
-    return beliefs.propose(missed + 1, beliefs.incumbent(())).batch_size
+    return beliefs.propose(missed + 1, beliefs.incumbent).batch_size
 
 
 def test_the_largest_batch_is_looked_at_once_after_a_few_proposals():
@@ -65,6 +66,43 @@ def test_confirmation_runs_count_towards_the_chance_of_being_confirmed():
     assert confirmable_after(3, 0) == 1
     assert confirmable_after(0, 2) == 0
     assert confirmable_after(2, 0) > confirmable_after(0, 0)
+
+
+def after_rejection() -> Beliefs:
+    """Beliefs where 34, the largest allowed batch, has done well and just missed in two confirmation runs."""
+    chosen = {"optimizer": "sgd"}
+    asked = spec(
+        baseline={"batch_size": 32, **chosen},
+        batch_size="16..34",
+        search_space="optimizer: [sgd]",
+        run_length=str(LENGTH),
+    )
+    good, bad = tuple(value + 0.25 for value in FLAT), tuple(value + 0.2 for value in FLAT)
+    runs = [(32, good, Outcome.REACHED, Purpose.BASELINE), *[(34, good, Outcome.REACHED, Purpose.SEARCH)] * 4]
+    runs += [(34, bad, Outcome.MISSED, Purpose.CONFIRM)] * 2
+    trials = [
+        trial(n, values, outcome, suggestion(n, batch_size=size, parameters=chosen, purpose=purpose))
+        for n, (size, values, outcome, purpose) in enumerate(runs)
+    ]
+    running = trial(7, good[:15], None, suggestion(7, batch_size=34, parameters=chosen))
+    return Beliefs(History.of(asked, [*trials, running]), Space.of(asked))
+
+
+def test_a_rejected_setting_is_not_proposed_again():
+    beliefs = after_rejection()
+    assert {tried.batch_size for tried in beliefs.rejected} == {34}
+    assert beliefs.propose(8, Setting.of(32, {"optimizer": "sgd"})).batch_size == 33
+
+
+def test_a_rejected_setting_is_not_taken_for_a_larger_batch_that_may_be_feasible():
+    assert after_rejection().probability_larger(32) == 0
+
+
+def test_a_run_of_a_rejected_setting_promises_nothing():
+    beliefs = after_rejection()
+    (running,) = beliefs.history.running
+    assert beliefs.chance(running) > 0.9
+    assert not beliefs.is_held(running)
 
 
 def test_an_earlier_study_tells_but_its_trials_are_none_of_this_one():

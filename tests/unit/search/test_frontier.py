@@ -58,6 +58,6 @@ def test_of_settings_of_one_batch_size_the_likeliest_is_the_answer(chances: dict
         seed=0,
         owed=[(3, 1)] * len(tried),
     )
-    best = frontier.incumbent(())
+    best = frontier.incumbent
     assert best is not None
     assert chances[best.parameters["learning_rate"]] == 1.0
