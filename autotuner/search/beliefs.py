@@ -9,9 +9,9 @@ running ones included.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -34,6 +34,7 @@ from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
 from autotuner.search.quasi import generator, square_root, uniform
 from autotuner.search.space import Space
+from autotuner.study.curve import Array
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest
 from autotuner.study.setting import Setting, setting
@@ -55,6 +56,8 @@ FAR: Final = 0.7
 """Fraction of the largest batch size from which on a trial counts as one at the largest."""
 FITS_ABOUT: Final = 1.1
 """A batch closer than this factor to the smallest one that ran out of memory is not tried."""
+Tally = tuple[Setting, int, int]
+"""A setting with confirmation runs, with the numbers that reached and missed the target."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,7 @@ class Beliefs:
             limits=self._limits,
             seed=spec.seed,
             confirmations=spec.confirmations,
-            confirming=tuple((tried, *self.history.tally(tried)) for tried in self.history.confirmations),
-            rejected=self.rejected,
+            confirming=self._confirming,
         )
 
     @cached_property
@@ -210,8 +212,11 @@ class Beliefs:
         One miss next to the required number of successes may be noise of a good setting; the models have the
         miss as data and decide.
         """
-        tallies = {tried: self.history.tally(tried) for tried in self.history.confirmations}
-        return frozenset(tried for tried, (_, missed) in tallies.items() if missed > TOLERATED_MISSES)
+        return _rejected(self._confirming)
+
+    @cached_property
+    def _confirming(self) -> tuple[Tally, ...]:
+        return tuple((tried, *self.history.tally(tried)) for tried in self.history.confirmations)
 
     def is_held(self, trial: Trial) -> bool:
         """Return whether a running trial's setting could be the answer, and is expected to be confirmed."""
@@ -243,7 +248,7 @@ class Beliefs:
         """
         if self.frontier is None or self.ensemble is None:
             rng = generator(self.history.spec.seed, number)
-            return self.space.setting(self.space.scattered(rng.random((1, self.space.size)))[0])
+            return self._realised(self.space.scattered(rng.random((1, self.space.size)))[0])
         low, high = self.frontier.limits
         ensemble, best = self.ensemble, 0 if incumbent is None else incumbent.batch_size
         under_way = [t for t in self.history.running if t.suggestion.purpose is not Purpose.CONFIRM]
@@ -267,9 +272,11 @@ class Beliefs:
         # A confirmation has already shown that a rejected setting does not meet the target, whatever the
         # models say.
         places = candidates(self.frontier, ensemble, worth, smallest, number)[0]
-        settings = (nearest(self.history, self.space.setting(place)) for place in places)
-        first = next(settings)
-        return next((tried for tried in chain([first], settings) if tried not in self.rejected), first)
+        settings = (self._realised(place) for place in places)
+        return next((s for s in settings if s not in self.rejected), None) or self._realised(places[0])
+
+    def _realised(self, place: Array) -> Setting:
+        return nearest(self.history, self.space.setting(place))
 
     def _has_to_look(self, best: int, high: int) -> bool:
         """Return whether the largest allowed batch must be tried next, because no trial was near it."""
@@ -289,10 +296,7 @@ class _Ended:
     limits: tuple[int, int]
     seed: int
     confirmations: int
-    confirming: tuple[tuple[Setting, int, int], ...]
-    """Settings with confirmation runs, with the numbers that reached and missed the target."""
-    rejected: frozenset[Setting]
-    """Those of them that cannot be the answer: they follow from the numbers."""
+    confirming: tuple[Tally, ...]
 
     @cached_property
     def digest(self) -> bytes:
@@ -321,9 +325,13 @@ def _frontier(ended: _Ended) -> Frontier:
         tried=tried,
         limits=ended.limits,
         seed=ended.seed,
-        rejected=ended.rejected,
+        rejected=_rejected(ended.confirming),
         owed=[(ended.confirmations - reached, TOLERATED_MISSES - missed) for reached, missed in seen],
     )
+
+
+def _rejected(confirming: Iterable[Tally]) -> frozenset[Setting]:
+    return frozenset(tried for tried, _, missed in confirming if missed > TOLERATED_MISSES)
 
 
 def _ensemble(

@@ -107,7 +107,6 @@ class Kernel:
         self.epoch_noise, self.nugget = np.exp(theta[[EPOCH, NUGGET]])
         self.value_noise = math.hypot(self.epoch_noise, self.nugget)
         self.offset, self.drift = np.exp(2 * theta[[RUN, DRIFT]]) * self.value_noise**2
-        self.run_noise = math.sqrt(self.offset + self.drift)
         expected = [EXPECTED[found] for found in space.roles[1:]]
         self.trend_mean = np.array([e.slope.mean for e in expected] + [e.curvature.mean for e in expected])
         self.trend_deviation = np.array(

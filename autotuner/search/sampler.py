@@ -49,6 +49,7 @@ from autotuner.spec import (
 )
 from autotuner.spec.target import parse_target
 from autotuner.study.history import History
+from autotuner.study.layout_bounds import nearest
 from autotuner.study.setting import Setting
 from autotuner.trial import Measurement, Outcome, Purpose, Suggestion, Trial
 
@@ -60,7 +61,7 @@ _STOCK: Final[Mapping[str, Callable[[int], BaseSampler]]] = {
 
 
 def propose(beliefs: Beliefs, number: int, incumbent: Setting | None) -> Setting:
-    """Return the setting that the sampler of the spec proposes for trial `number`."""
+    """Return the setting that the sampler of the spec proposes for trial `number`; its batch has a layout."""
     # A trial that waits for a slot of the cluster is proposed again at every poll.
     key = digest_of(beliefs.digest, repr((number, incumbent)).encode())
     return _PROPOSALS.of(key, lambda: _propose(beliefs, number, incumbent))
@@ -75,7 +76,8 @@ def _propose(beliefs: Beliefs, number: int, incumbent: Setting | None) -> Settin
     if stock is None:
         return beliefs.propose(number, incumbent)
     digest = hashlib.sha256(f"{spec.seed}/{number}".encode()).digest()
-    return ask(beliefs.history, beliefs.space, stock(int.from_bytes(digest[:4], "big")))
+    found = ask(beliefs.history, beliefs.space, stock(int.from_bytes(digest[:4], "big")))
+    return nearest(beliefs.history, found)
 
 
 class FrontierSampler(BaseSampler):

@@ -16,6 +16,7 @@ import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -41,14 +42,20 @@ class Pair:
     seed: int
 
 
+@cache
+def studied(family: str, index: int, seed: int) -> History:
+    """Return the study of a problem: several later ones start from it."""
+    problem = load(family)[index]
+    tuner = Autotuner(problem, seed=seed, parallel=1)
+    simulate(problem, tuner, name="earlier", seed=seed)
+    return History.of(tuner.spec, tuner.trials)
+
+
 def play(pair: Pair) -> tuple[Score, Score]:
     """Tune the later problem alone, and after the earlier one."""
     torch.set_num_threads(1)
-    problems = load(pair.family)
-    first, second = problems[pair.earlier], problems[pair.later]
-    before = Autotuner(first, seed=pair.seed + 100, parallel=1)
-    simulate(first, before, name="earlier", seed=pair.seed + 100)
-    history = History.of(before.spec, before.trials)
+    second = load(pair.family)[pair.later]
+    history = studied(pair.family, pair.earlier, pair.seed + 100)
     alone, later = (
         simulate(
             second, Autotuner(second, seed=pair.seed, parallel=1, earlier=earlier), name=name, seed=pair.seed

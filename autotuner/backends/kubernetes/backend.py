@@ -239,12 +239,11 @@ class KubernetesBackend:
 
         With `keeps_views` it is read once for each view of the given job.
         """
-        view = self._views.get(job.uid)
-        if view is None or not self._keeps_views:
-            return find_study(self._api, job.namespace, name)
-        if name not in view.studies:
-            view.studies[name] = find_study(self._api, job.namespace, name)
-        return view.studies[name]
+        view = self._views.get(job.uid) if self._keeps_views else None
+        studies = {} if view is None else view.studies
+        if name not in studies:
+            studies[name] = find_study(self._api, job.namespace, name)
+        return studies[name]
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the job's trials."""
