@@ -15,8 +15,9 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
+from scipy.special import ndtri
 
-from autotuner.search.curves import Curves, model_of, predicted, still_to_come
+from autotuner.search.curves import Curves, model_of, predicted
 from autotuner.search.data import Seen, over, points
 from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
@@ -31,7 +32,7 @@ from autotuner.search.frontier import (
 )
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
-from autotuner.search.quasi import generator
+from autotuner.search.quasi import generator, square_root, uniform
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
 from autotuner.study.history import History, curve
@@ -39,6 +40,9 @@ from autotuner.study.layout_bounds import nearest
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
+DRAWS: Final = 512
+AHEAD: Final = 9
+"""Number of steps at which the rest of a running trial's curve is sampled."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Outcomes that give no information about accuracy beyond the measurements."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
@@ -177,12 +181,29 @@ class Beliefs:
         return low, max(min(high, edge), low)
 
     def chance(self, trial: Trial) -> float:
-        """Return the probability that a running trial meets the target at a later step."""
+        """Return the probability that a running trial meets the target at a later step.
+
+        The rest of its curve is sampled from the posterior. The largest of the remaining measurements
+        decides: of k measurements with noise e, the largest lies at e * ndtri(u ** (1 / k)).
+        """
         posterior, length = self.posterior, self.history.length_of(trial.suggestion.batch_size)
-        if posterior is None or length is None or not len(curve(trial)):
+        seen = curve(trial)
+        if posterior is None or length is None or not len(seen):
             return 0.5
-        column = len(posterior.data.place) - len(self._running) + self._running.index(trial)
-        return float((still_to_come(posterior, self._seen(trial), length, column) >= 0).mean())
+        last = seen.last_step / length
+        if last >= 1:
+            return 0.0
+        # The next measurement, and then evenly spaced ones: some curves peak immediately, and fall.
+        step = last / len(seen)
+        ahead = np.linspace(min(last + step, 1.0), 1.0, AHEAD)
+        index = len(posterior.data.place) - len(self._running) + self._running.index(trial)
+        place = self.space.coordinates(setting(trial))[None]
+        mean, covariance = posterior.curves(place, ahead, [index])
+        drawn = uniform(DRAWS, 2 * AHEAD)
+        each = np.maximum(np.diff(ahead, prepend=last) / step, 1.0)
+        paths = mean[0] + ndtri(drawn[:, :AHEAD]) @ square_root(covariance[0]).T
+        paths += posterior.kernel.value_noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
+        return float((paths.max(axis=1) >= 0).mean())
 
     @cached_property
     def rejected(self) -> frozenset[Setting]:

@@ -21,8 +21,8 @@ from autotuner.search.space import Space
 from autotuner.spec import Target
 from autotuner.study.curve import Array
 
-AHEAD: Final = 9
-"""Maximum number of the measurements still to come at which the rest of a curve is sampled."""
+LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
+"""Fractions of a run at which a curve is compared with the target: some curves peak early and fall."""
 DRAWS: Final = 512
 
 
@@ -71,35 +71,15 @@ def model_of(curves: Curves) -> Posterior:
     return Posterior(curves.space, _fitted(curves.first(refit_count(len(curves.runs)))), data)
 
 
-def still_to_come(found: Posterior, run: Seen, length: float, column: int) -> Array:
-    """Return samples (draws,) of the best log-shortfall among a run's measurements still to come.
-
-    They are assumed to be as far apart as those so far. Of many only some are sampled, and the largest of the
-    k measurements that each stands for decides: their noise e has its largest at e * ndtri(u ** (1 / k)).
-    A run at its end has none: minus infinity.
-    """
-    seen = run.curve
-    last = seen.last_step / length
-    if last >= 1:
-        return np.full(DRAWS, -np.inf)
-    step = last / len(seen)
-    count = min(max(round((1 - last) / step), 1), AHEAD)
-    # The next one, and then evenly spaced ones: some curves peak immediately, and fall.
-    ahead = np.linspace(min(last + step, 1.0), 1.0, count)
-    each = np.maximum(np.diff(ahead, prepend=last) / step, 1.0)
-    mean, covariance = found.curves(found.data.place[[column]], ahead, [column])
-    drawn = uniform(DRAWS, 2 * count)
-    paths = mean[0] + ndtri(drawn[:, :count]) @ square_root(covariance[0]).T
-    paths += found.kernel.value_noise * ndtri(drawn[:, count:] ** (1 / each))
-    return np.asarray(paths.max(axis=1))
-
-
 def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Sequence[int]) -> Ends:
     """Return the predicted ends, the best values, of the posterior's runs with the numbers `columns`."""
-    margins = []
-    for run, column in zip(runs, columns, strict=True):
-        rest = still_to_come(found, run, run.length or curves.length, column)
-        best = float(over(curves.target, run.curve.values).max())
-        margins.append(np.maximum(margin_of(rest, found.kernel.headroom), best))
-    margin = np.array(margins)
-    return Ends.own(found.data.place[list(columns)], np.median(margin, axis=1), margin.var(axis=1))
+    places = found.data.place[list(columns)]
+    mean, covariance = found.curves(places, LATE, list(columns))
+    normal = ndtri(uniform(DRAWS, len(LATE)))
+    kernel = found.kernel
+    paths = mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1) + kernel.value_noise
+    last = np.array([run.curve.last_step / (run.length or curves.length) for run in runs])
+    paths = np.where(last[:, None, None] >= LATE, -np.inf, paths).max(axis=2)
+    best = np.array([float(over(curves.target, run.curve.values).max()) for run in runs])
+    margin = np.maximum(margin_of(paths, kernel.headroom), best[:, None])
+    return Ends.own(places, np.median(margin, axis=1), margin.var(axis=1))

@@ -2,25 +2,29 @@
 
 With the log-shortfall `y` of `autotuner.search.data`, a setting's coordinates `x` and the progress `t`,
 
-    y(x, t) = m + g doublings(x) + f(x, t) + offset of the run + drift of the run + noise of the measurement
-    k((x, t), (x', t')) = c^2 + (s^2 + a^2 X(x, x')) T(t, t')
+    y(x, t) = m(x) + f(x, t) + offset of the run + drift of the run + noise of the measurement
+    m(x) = m + g doublings(x) + sum_j (b_j d_j + c_j d_j^2)
+    k((x, t), (x', t')) = c^2 + (s^2 + a^2 X(x, x') + sum_j (v_j d_j d_j' + w_j (d_j d_j')^2)) T(t, t')
 
-The first two terms of the kernel are common to all curves; the third depends on the setting. T is a Matern
+The first two terms of the kernel are common to all curves; the others depend on the setting. T is a Matern
 5/2 and X a Matern 3/2 kernel (Rasmussen & Williams 2006, eq. 4.17) with one length scale per dimension:
 accuracy is rougher in hyperparameters than in time, and a smoother X is overconfident. Progress has two
 dimensions, log step and fraction of the run: with log step only, schedules that gain late would be
-underestimated. The coordinate of the learning rate is corrected for the batch size, the momentum and the
-others, `log lr - sum_j e_j x_j`; the exponents e are learned with the length scales. The kernel says nothing
-of where good settings lie: that is left to the rivals of `autotuner.search.shape`.
+underestimated.
+
+With `d` the distance from the known-good value, each hyperparameter has a slope and a curvature with normal
+priors by its role (`autotuner.search.prior`): mean b, c and variance v, w, integrated out (eq. 2.39-2.42).
+The coordinate of the learning rate is corrected for the batch size, the momentum and the others, `log lr -
+sum_j e_j x_j`; the exponents e are learned with the length scales.
 
 A measurement has noise in the metric's unit and noise in log-shortfall, because real accuracies vary more the
 further they are from the target. A run differs by a constant offset and by a drift with the kernel T, whose
 start says little about its end.
 
-The priors of the hyperparameters are log-normal, a factor of 1.5 wide (3 for the noise, which differs most
-between jobs): with a dozen runs in five dimensions the likelihood alone overfits. The README of this package
-has a table of them with their reasons. Quantities with a unit are relative to the observed runs, so that
-percent, fractions and losses are treated alike.
+The priors of the hyperparameters are log-normal around the values for curves of
+tabular networks (LCBench), a factor of 1.5 to 2.5 wide (3 for the noise, which differs most between jobs):
+with a dozen runs in five dimensions the likelihood alone overfits. Quantities with a unit are relative to the
+observed runs, so that percent, fractions and losses are treated alike.
 """
 
 from __future__ import annotations
@@ -71,18 +75,18 @@ class Prior:
         for index in space.optimizers:
             scales[index] = (OTHER_OPTIMIZER, scales[index][1])
         pairs = [
-            (-1.0, 1.0),  # mean
-            (math.log(0.5), 0.4),  # length scale of log step
-            (math.log(1.0), 0.5),  # length scale of the fraction
-            (-1.0, 0.5),  # constant
-            (-1.0, 0.5),  # common to all curves
-            (-1.0, 0.5),  # depending on the setting
+            (-1.4, 0.8),  # mean
+            (-0.8, 0.25),  # length scale of log step
+            (0.9, 0.3),  # length scale of the fraction
+            (-0.6, 0.3),  # constant
+            (-1.1, 0.5),  # common to all curves
+            (-1.05, 0.4),  # depending on the setting
             (-4.0, 1.2),  # noise of a measurement, in log-shortfall
             (-3.7, 1.0),  # and in the metric's unit, in headrooms
             (math.log(2.0), 0.6),  # noise of a run, relative to that of a measurement
             (math.log(0.7), 0.7),  # and its drift
             (math.log(0.15 * spread), 0.9),  # headroom
-            (0.0, 0.1),  # trend of the mean per doubling
+            (-0.05, 0.08),  # trend of the mean per doubling
             *scales,
             *((e.exponent.mean, e.exponent.deviation) for e in expected),
         ]
@@ -103,6 +107,11 @@ class Kernel:
         self.epoch_noise, self.nugget = np.exp(theta[[EPOCH, NUGGET]])
         self.value_noise = math.hypot(self.epoch_noise, self.nugget)
         self.offset, self.drift = np.exp(2 * theta[[RUN, DRIFT]]) * self.value_noise**2
+        expected = [EXPECTED[found] for found in space.roles[1:]]
+        self.trend_mean = np.array([e.slope.mean for e in expected] + [e.curvature.mean for e in expected])
+        self.trend_deviation = np.array(
+            [e.slope.deviation for e in expected] + [e.curvature.deviation for e in expected]
+        )
 
     def differences(self, left: Array, right: Array) -> Array:
         """Return the scaled differences of settings, (d, n, m)."""
@@ -117,13 +126,19 @@ class Kernel:
         gap = progress(left)[:, None] - progress(right)[None]
         return matern(((gap / self.time_scale) ** 2).sum(axis=2))[0]
 
+    def trends(self, places: Array) -> Array:
+        """Return the features of the slopes and curvatures, (n, 2 (d - 1))."""
+        away = self.space.displacements(places)
+        return np.concatenate([away, away**2], axis=1)
+
     def bends(self, left: Array, right: Array) -> Array:
-        """Return the covariance of settings, (n, m): a^2 X."""
-        return np.asarray(self.main * self.settings(left, right))
+        """Return the covariance of settings, (n, m): a^2 X and the uncertainty of the trends."""
+        trends = (self.trends(left) * self.trend_deviation) @ (self.trends(right) * self.trend_deviation).T
+        return np.asarray(self.main * self.settings(left, right) + trends)
 
     def own_bends(self, places: Array) -> Array:
         """Return the diagonal of `bends`, (n,)."""
-        return np.full(len(places), self.main)
+        return np.asarray(self.main + ((self.trends(places) * self.trend_deviation) ** 2).sum(axis=1))
 
     def join(self, bends: Array, times: Array) -> Array:
         """Return the kernel, given `bends` and T."""
@@ -144,4 +159,5 @@ class Kernel:
 
     def mean(self, places: Array) -> Array:
         """Return the prior mean at settings."""
-        return np.asarray(self.theta[MEAN] + self.theta[GROWTH] * self.space.doublings(places))
+        growth = self.theta[GROWTH] * self.space.doublings(places)
+        return np.asarray(self.theta[MEAN] + growth + self.trends(places) @ self.trend_mean)

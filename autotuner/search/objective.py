@@ -45,8 +45,9 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     difference = kernel.differences(data.place, data.place)
     setting, setting_slope = rough((difference**2).sum(axis=0))
     grid_run, grid_time = np.ix_(data.run, data.run), np.ix_(inverse_time, inverse_time)
+    trend = kernel.trends(data.place) * kernel.trend_deviation
     # Sums over points are first taken per run: there are a hundred times as many pairs of points.
-    times, bends = time[grid_time], (kernel.main * setting)[grid_run]
+    times, bends = time[grid_time], (kernel.main * setting + trend @ trend.T)[grid_run]
     same = (data.run[:, None] == data.run[None]).astype(np.float64)
     covariance = kernel.join(bends, times) + same * kernel.of_run(times)
     weight = slope(data.margin, kernel.headroom)

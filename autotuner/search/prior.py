@@ -1,9 +1,11 @@
 """The priors of the model of curves for a hyperparameter, by its role.
 
-The role is derived from name and range, never from the position. No direction is expected, and no size of an
-effect: only how far apart settings must be to be different, and that the best learning rate follows a power
-of about one half of the batch size, and `1 - momentum`. Distances are in units of a reference range (a factor
-of 1,000 for the learning rate): in a range half as wide, settings are half as far apart.
+The role is derived from name and range, never from the position. No direction is expected: slopes have the
+mean zero. The prior expects a hump in the logarithm of the learning rate, whose maximum follows a power of
+about one half of the batch size, and `1 - momentum`; and it expects that settings far from the known-good
+value may be worse. All of these are means of priors with a deviation, so the job's trials decide. Distances
+are in units of a reference range (a factor of 1,000 for the learning rate): in a range half as wide, half the
+effect is expected.
 """
 
 from __future__ import annotations
@@ -60,25 +62,29 @@ class Normal:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The priors of one role.
+    """The priors of one role, in log-shortfall and reference ranges.
 
     Attributes:
-        scale: Logarithm of the length scale, in reference ranges.
+        scale: Logarithm of the length scale.
+        slope: Change of the log-shortfall with the distance above the known-good value.
+        curvature: Change of the log-shortfall with the square of that distance.
         exponent: How the best learning rate depends on it: `lr ~ batch ** a`, `lr ~ (1 - momentum) ** a`,
             and for others the ratio of coordinates.
     """
 
-    scale: Normal = Normal(0.0, 0.5)
+    scale: Normal
+    slope: Normal = Normal(0.0, 0.0)
+    curvature: Normal = Normal(0.0, 0.0)
     exponent: Normal = Normal(0.0, 0.15)
 
 
 EXPECTED: Final = {
-    Role.BATCH_SIZE: Expectation(exponent=Normal(0.5, 0.25)),
-    Role.LEARNING_RATE: Expectation(scale=Normal(-1.6, 0.5)),
-    Role.MOMENTUM: Expectation(exponent=Normal(0.9, 0.25)),
-    Role.WEIGHT_DECAY: Expectation(),
-    Role.OTHER: Expectation(),
-    Role.CHOICE: Expectation(),
+    Role.BATCH_SIZE: Expectation(Normal(0.5, 0.4), exponent=Normal(0.5, 0.25)),
+    Role.LEARNING_RATE: Expectation(Normal(-1.6, 0.5), Normal(0.0, 0.5), Normal(-3.0, 2.0)),
+    Role.MOMENTUM: Expectation(Normal(0.0, 0.45), Normal(0.0, 0.4), Normal(0.0, 0.4), Normal(0.9, 0.25)),
+    Role.WEIGHT_DECAY: Expectation(Normal(-0.3, 0.45), Normal(0.0, 0.3), Normal(-0.3, 0.3)),
+    Role.OTHER: Expectation(Normal(-0.15, 0.45), Normal(0.0, 0.15), Normal(-0.25, 0.2)),
+    Role.CHOICE: Expectation(Normal(-0.3, 0.45)),
 }
 
 _REFERENCE: Final = {
@@ -86,7 +92,7 @@ _REFERENCE: Final = {
     Role.WEIGHT_DECAY: math.log(10_000),
     Role.MOMENTUM: math.log(90),
 }
-"""The reference ranges in natural logarithms; of 1 - m for a momentum."""
+"""The ranges for which the numbers above hold, in natural logarithms; of 1 - m for a momentum."""
 
 
 def role(name: str, dimension: Dimension, *, is_learning_rate: bool) -> Role:

@@ -28,9 +28,8 @@ from autotuner.trial import Outcome, Purpose, Trial
 
 POINTS: Final = 50
 """Number of points of a run at which it is judged."""
-HOPELESS: Final = 0.1
-"""Probability of reaching the target below which a run is stopped, if a whole run is still to come. It falls
-with what is left of the run, because near the end there is little to save."""
+HOPELESS: Final = 0.05
+"""Probability of reaching the target below which a run is stopped."""
 PROMISING: Final = 0.9
 """Probability of reaching the target above which a run of the search is stopped."""
 FEWEST_SEEN: Final = 0.15
@@ -214,16 +213,15 @@ def _stopped(case: _Case) -> Verdict | None:
     history, trial = case.history, case.trial
     step = curve(trial).last_step
     beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)
-    length = _length(history, trial)
-    begun = step >= FEWEST_SEEN * length
-    chance, hopeless = beliefs.chance(trial), HOPELESS * (1 - step / length)
+    begun = step >= FEWEST_SEEN * _length(history, trial)
+    chance = beliefs.chance(trial)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
     # If the length of a run may depend on the batch size, little progress is not a reason to stop it.
     is_measured = (
         history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
     )
-    is_unlikely = is_measured and chance < hopeless and (begun or not (confirms or _leaps(case)))
-    if is_unlikely and not _reaches_at_its_pace(curve(trial), history.spec.target, length):
+    is_unlikely = is_measured and chance < HOPELESS and (begun or not (confirms or _leaps(case)))
+    if is_unlikely and not _reaches_at_its_pace(curve(trial), history.spec.target, _length(history, trial)):
         return Verdict(step, Outcome.HOPELESS, chance)
     if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):
         return Verdict(step, Outcome.PROMISING, chance)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from autotuner.search.prior import Role, is_optimizer, momentum_range, reference_ranges, role
+from autotuner.search.prior import EXPECTED, Role, is_optimizer, momentum_range, reference_ranges, role
 from autotuner.spec import Choice, Dimension, FloatDimension, IntegerDimension, TuningSpec
 from autotuner.study.setting import Setting
 from autotuner.trial import ParameterValue
@@ -28,6 +28,9 @@ Array = npt.NDArray[np.float64]
 BATCH_SIZE: Final = "batch_size"
 SCALING_EXPONENT: Final = 0.5
 """Prior exponent of the learning rate over the batch size: 0.5 for Adam and similar, 0.75 to 1 for SGD."""
+OTHER_OPTIMIZER: Final = 0.3
+"""Fraction of the distance to the known-good learning rate that counts with another optimizer: a factor of a
+hundred counts as a factor of four."""
 _DIGITS: Final = 4
 """Minimum number of significant digits of a value,"""
 _STEPS: Final = 3
@@ -245,6 +248,19 @@ class Space:
         """Return the doublings of the batch size over the origin, (n,)."""
         return np.asarray((places[:, 0] - self.origin_place[0]) * self._octaves)
 
+    def displacements(self, places: Array) -> Array:
+        """Return the distance of the hyperparameters from the origin, (n, d - 1), in reference ranges.
+
+        The learning rate is corrected by the usual power laws.
+        """
+        gap = self.differences(places, self.origin_place[None], self._usual_exponents)[1:, :, 0]
+        gap[self._is_choice[1:]] = 0.0  # another optimizer counts as no distance
+        if self.rate_index is not None:
+            # The best learning rate of one optimizer says little about that of another.
+            for index in self.optimizers:
+                gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] *= OTHER_OPTIMIZER
+        return gap.T
+
     @cached_property
     def optimizers(self) -> tuple[int, ...]:
         """Coordinates that are choices of optimizers."""
@@ -253,6 +269,10 @@ class Space:
             for index, (name, dimension) in enumerate(self.dimensions, start=1)
             if is_optimizer(name, dimension)
         )
+
+    @cached_property
+    def _usual_exponents(self) -> Array:
+        return np.array([SCALING_EXPONENT, *(EXPECTED[found].exponent.mean for found in self.roles[1:])])
 
     @cached_property
     def origin_place(self) -> Array:

@@ -62,21 +62,21 @@ def test_roles_go_by_name_and_range(line: str, role: Role):
 
 
 def test_no_direction_is_promising_beforehand():
-    found = space("momentum: {min: 0.1, max: 0.99}\ndropout: {min: 0, max: 1}", momentum=0.5, dropout=0.5)
-    for values in ({"momentum": 0.9}, {"momentum": 0.1}, {"learning_rate": 0.9}, {"dropout": 0.9}):
-        assert expected(found, **values) == expected(found)
+    momentum = space("momentum: {min: 0.1, max: 0.99}", momentum=0.5)
+    rate = 0.1 * (0.1 / 0.5) ** 0.9  # of which the same is left beside the longer memory
+    assert expected(momentum, momentum=0.9, learning_rate=rate) <= expected(momentum)
+    assert expected(momentum, learning_rate=0.05) == pytest.approx(expected(momentum, learning_rate=0.2))
+    other = space("dropout: {min: 0, max: 1}", dropout=0.5)
+    assert expected(other, dropout=0.8) == pytest.approx(expected(other, dropout=0.2))
+    assert expected(other, dropout=0.8) < expected(other)
 
 
-def test_the_same_step_is_as_far_in_a_wide_range_as_in_a_narrow_one():
+def test_the_same_step_is_expected_to_do_the_same_in_a_wide_range_and_in_a_narrow_one():
     wide = space("weight_decay: {min: 1.0e-7, max: 0.1, log: true}", weight_decay=1e-3)
     narrow = space("weight_decay: {min: 1.0e-4, max: 0.01, log: true}", weight_decay=1e-3)
-    steps = []
-    for found in (wide, narrow):
-        assert found.origin is not None
-        there = found.coordinates(Setting.of(32, {"learning_rate": 0.1, "weight_decay": 4e-3}))
-        steps.append(kernel(found).differences(found.coordinates(found.origin)[None], there[None]))
-    np.testing.assert_allclose(steps[0], steps[1])
-    assert np.abs(steps[0]).max() > 0.1
+    lost = [expected(s) - expected(s, weight_decay=4e-3) for s in (wide, narrow)]
+    assert lost[0] == pytest.approx(lost[1])
+    assert lost[0] > 0
 
 
 def test_the_learning_rate_gives_way_to_momentum():
