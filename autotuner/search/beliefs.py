@@ -15,9 +15,8 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 import numpy as np
-from scipy.special import ndtri
 
-from autotuner.search.curves import Curves, model_of, predicted
+from autotuner.search.curves import Curves, evidence, model_of, still_to_come
 from autotuner.search.data import Seen, over, points
 from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
@@ -32,7 +31,7 @@ from autotuner.search.frontier import (
 )
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
-from autotuner.search.quasi import generator, square_root, uniform
+from autotuner.search.quasi import generator
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
 from autotuner.study.history import History, curve
@@ -40,9 +39,6 @@ from autotuner.study.layout_bounds import nearest
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
-DRAWS: Final = 512
-AHEAD: Final = 9
-"""Number of steps at which the rest of a running trial's curve is sampled."""
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 """Outcomes that give no information about accuracy beyond the measurements."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
@@ -164,7 +160,7 @@ class Beliefs:
         runs = [self._seen(trial) for trial in self._running]
         first = len(posterior.data.place) - len(runs)
         return self.frontier.ensemble.given(
-            predicted(posterior, self._curves, runs, [first + i for i in range(len(runs))])
+            evidence(posterior, self._curves, runs, [first + i for i in range(len(runs))])
         )
 
     @property
@@ -183,27 +179,18 @@ class Beliefs:
     def chance(self, trial: Trial) -> float:
         """Return the probability that a running trial meets the target at a later step.
 
-        The rest of its curve is sampled from the posterior. The largest of the remaining measurements
-        decides: of k measurements with noise e, the largest lies at e * ndtri(u ** (1 / k)).
+        The average of two: the model of curves takes a run among bad ones for a bad one too easily, and the
+        ensemble, given what the run's own curve says of its end, is too sure of where settings end.
         """
         posterior, length = self.posterior, self.history.length_of(trial.suggestion.batch_size)
-        seen = curve(trial)
-        if posterior is None or length is None or not len(seen):
+        if posterior is None or length is None or not len(curve(trial)):
             return 0.5
-        last = seen.last_step / length
-        if last >= 1:
-            return 0.0
-        # The next measurement, and then evenly spaced ones: some curves peak immediately, and fall.
-        step = last / len(seen)
-        ahead = np.linspace(min(last + step, 1.0), 1.0, AHEAD)
-        index = len(posterior.data.place) - len(self._running) + self._running.index(trial)
-        place = self.space.coordinates(setting(trial))[None]
-        mean, covariance = posterior.curves(place, ahead, [index])
-        drawn = uniform(DRAWS, 2 * AHEAD)
-        each = np.maximum(np.diff(ahead, prepend=last) / step, 1.0)
-        paths = mean[0] + ndtri(drawn[:, :AHEAD]) @ square_root(covariance[0]).T
-        paths += posterior.kernel.value_noise * ndtri(drawn[:, AHEAD:] ** (1 / each))
-        return float((paths.max(axis=1) >= 0).mean())
+        frontier, run = self.frontier, self._seen(trial)
+        assert frontier is not None  # noqa: S101 (there is a posterior)
+        column = len(posterior.data.place) - len(self._running) + self._running.index(trial)
+        by_curves = float((still_to_come(posterior, run, length, column) >= 0).mean())
+        by_ends = frontier.ensemble.reaches(evidence(posterior, self._curves, [run], [column]))
+        return 0.5 * (by_curves + by_ends)
 
     @cached_property
     def rejected(self) -> frozenset[Setting]:
@@ -363,5 +350,5 @@ def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
     stopped = [i for i, whole in enumerate(done) if not whole]
     if not stopped:
         return ends, columns
-    more = predicted(model_of(curves), curves, [curves.runs[i] for i in stopped], stopped)
+    more = evidence(model_of(curves), curves, [curves.runs[i] for i in stopped], stopped)
     return ends.joined(more), columns + stopped

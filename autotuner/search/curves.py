@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,13 +17,18 @@ from autotuner.search.fitting import fit
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
 from autotuner.search.quasi import square_root, uniform
-from autotuner.search.shortfall import margin_of
+from autotuner.search.shortfall import level, margin_of
 from autotuner.search.space import Space
 from autotuner.spec import Target
 from autotuner.study.curve import Array
 
-LATE: Final = np.array([0.04, 0.07, 0.12, 0.3, 0.6, 0.85, 1.0])
-"""Fractions of a run at which a curve is compared with the target: some curves peak early and fall."""
+AHEAD: Final = 9
+"""Maximum number of the measurements still to come at which the rest of a curve is sampled."""
+MOST_KNOWN: Final = 0.95
+"""Maximum fraction of the variance of an end that remains once the run's own curve is known. With all of it
+the curve would say nothing, and its evidence would be infinitely wide."""
+EXTREMES: Final = (-4.0, 6.0)
+"""Range of the log-shortfalls of the evidence: 55 headrooms below the target, and 2.7 above it."""
 DRAWS: Final = 512
 
 
@@ -71,15 +77,53 @@ def model_of(curves: Curves) -> Posterior:
     return Posterior(curves.space, _fitted(curves.first(refit_count(len(curves.runs)))), data)
 
 
-def predicted(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Sequence[int]) -> Ends:
-    """Return the predicted ends, the best values, of the posterior's runs with the numbers `columns`."""
-    places = found.data.place[list(columns)]
-    mean, covariance = found.curves(places, LATE, list(columns))
-    normal = ndtri(uniform(DRAWS, len(LATE)))
-    kernel = found.kernel
-    paths = mean[:, None] + normal[None] @ square_root(covariance).transpose(0, 2, 1) + kernel.value_noise
-    last = np.array([run.curve.last_step / (run.length or curves.length) for run in runs])
-    paths = np.where(last[:, None, None] >= LATE, -np.inf, paths).max(axis=2)
-    best = np.array([float(over(curves.target, run.curve.values).max()) for run in runs])
-    margin = np.maximum(margin_of(paths, kernel.headroom), best[:, None])
-    return Ends.own(places, np.median(margin, axis=1), margin.var(axis=1))
+def still_to_come(found: Posterior, run: Seen, length: float, column: int) -> Array:
+    """Return samples (draws,) of the best log-shortfall among a run's measurements still to come.
+
+    They are assumed to be as far apart as those so far. Of many only some are sampled, and the largest of the
+    k measurements that each stands for decides: their noise e has its largest at e * ndtri(u ** (1 / k)).
+    A run at its end has none: minus infinity.
+    """
+    seen = run.curve
+    last = seen.last_step / length
+    if last >= 1:
+        return np.full(DRAWS, -np.inf)
+    step = last / len(seen)
+    count = min(max(round((1 - last) / step), 1), AHEAD)
+    # The next one, and then evenly spaced ones: some curves peak immediately, and fall.
+    ahead = np.linspace(min(last + step, 1.0), 1.0, count)
+    each = np.maximum(np.diff(ahead, prepend=last) / step, 1.0)
+    mean, covariance = found.curves(found.data.place[[column]], ahead, [column])
+    drawn = uniform(DRAWS, 2 * count)
+    paths = mean[0] + ndtri(drawn[:, :count]) @ square_root(covariance[0]).T
+    paths += found.kernel.value_noise * ndtri(drawn[:, count:] ** (1 / each))
+    return np.asarray(paths.max(axis=1))
+
+
+def evidence(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Sequence[int]) -> Ends:
+    """Return what the curves of the posterior's runs `columns` say of their ends, the best values.
+
+    A prediction of an end rests on the run's own curve and on all other runs. As evidence of where a setting
+    ends only the former counts: with both, what is known of its neighbours would count once more for each run
+    that was stopped. So the prediction without the run is divided out, as in the cavity distribution of
+    expectation propagation (Rasmussen & Williams 2006, eq. 3.56).
+    """
+    margins, variances = [], []
+    for run, column in zip(runs, columns, strict=True):
+        best = float(over(curves.target, run.curve.values).max())
+        least = float(level(np.array(best), found.kernel.headroom))
+        rest = np.maximum(still_to_come(found, run, run.length or curves.length, column), least)
+        at, spread = float(np.median(rest)), float(rest.std())
+        if spread > 0 and len(found.data.place) > 1:
+            mean, variance = (
+                float(part.item()) for part in found.curves(found.data.place[[column]], np.ones(1), [column])
+            )
+            without, wide = found.end_without(column)
+            share = min(variance / wide, MOST_KNOWN)
+            at += share / (1 - share) * (mean - without)
+            spread /= math.sqrt(1 - share)
+        levels = np.clip(np.array([at - spread, at, at + spread]), *EXTREMES)
+        low, middle, high = margin_of(levels, found.kernel.headroom)
+        margins.append(max(float(middle), best))
+        variances.append(float((high - low) / 2) ** 2)
+    return Ends.own(found.data.place[list(columns)], np.array(margins), np.array(variances))

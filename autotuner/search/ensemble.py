@@ -236,6 +236,19 @@ class OfEnds:
         reaches = np.clip(ndtr(ends / fit.noise[:, None, None]), 1e-12, 1.0)
         return np.asarray(passes(reaches, owed[:, :, None]).mean(axis=(0, 2)))
 
+    def reaches(self, place: Array, margin: float, variance: float) -> tuple[Array, Array]:
+        """Return each draw's probability that a run meets the target, and the likelihood of its curve."""
+        fit = self._fit
+        mean, spread = (part[:, 0] for part in fit.marginals(self.rival.frame.features(place)))
+        scale = self.unit * np.exp(fit.p["scale"][:, 0])
+        steep = scale**2 + margin**2
+        said, doubt = np.arcsinh(margin / scale), variance / steep + JITTER
+        prior = spread + fit.noise**2
+        posterior = prior * doubt / (prior + doubt)
+        middle = posterior * (mean / prior + said / doubt)
+        likelihood = np.exp(-0.5 * (said - mean) ** 2 / (prior + doubt)) / np.sqrt((prior + doubt) * steep)
+        return ndtr(middle / np.sqrt(posterior)), likelihood
+
     def any_feasible(self, places: Array) -> float:
         """See `Ensemble.any_feasible`."""
         mean, covariance = self._fit.joint(self.rival.frame.features(places))
@@ -296,6 +309,15 @@ class Ensemble:
         found = sum(weight * member.confirmable(places, owed) for member, weight in self._weighed)
         # A completed confirmation has probability 1, without the rounding of the weights.
         return np.where((owed[:, 0] <= 0) & (owed[:, 1] >= 0), 1.0, found)
+
+    def reaches(self, run: Ends) -> float:
+        """Return the probability that a run meets the target, given what its curve says of its end."""
+        met = whole = 0.0
+        for member, weight in self._weighed:
+            chance, likelihood = member.reaches(run.place, float(run.margin[0]), float(run.variance[0]))
+            met += weight * float((chance * likelihood).mean())
+            whole += weight * float(likelihood.mean())
+        return met / whole if whole > 0 else 0.0
 
     def any_feasible(self, places: Array) -> float:
         """Return the probability that any of the places meets the target, noise aside."""

@@ -6,10 +6,11 @@ The prior is in `autotuner.search.kernel`, the hyperparameters come from `autotu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve, solve_triangular
 
 from autotuner.search.data import Points
 from autotuner.search.kernel import (
@@ -77,6 +78,28 @@ class Posterior:
         )
         new.white = np.concatenate([self.white, white])
         return new
+
+    @cached_property
+    def _precision(self) -> Array:
+        return np.asarray(cho_solve((self.factor, True), np.eye(len(self.data)), check_finite=False))
+
+    def end_without(self, run: int) -> tuple[float, float]:
+        """Return mean and variance of the noise-free end of a run, given the other runs only.
+
+        The variance includes that of the run's offset. The run's block is removed from the inverse of the
+        covariance (Rasmussen & Williams 2006, section 5.4.2, for one point).
+        """
+        place, end = self.data.place[[run]], np.ones(1)
+        own = self.data.run == run
+        bends = self.kernel.bends(self.data.place, place)[self.data.run, 0]
+        cross = self.kernel.join(bends, self.kernel.times(self.data.time, end)[:, 0])
+        cross[own] = 0.0
+        solved = self._precision @ cross
+        removed = solve(self._precision[np.ix_(own, own)], solved[own], assume_a="pos")
+        solved -= self._precision[:, own] @ removed
+        mean = self.kernel.mean(place)[0] + solved @ self.kernel.residual(self.data)
+        prior = self.kernel.join(self.kernel.own_bends(place), np.ones(1)) + self.kernel.of_run(np.ones(1))
+        return float(mean), self.widening * float(prior[0] - cross @ solved)
 
     def whitened(self, places: Array, times: Array, runs: Sequence[int | None] | None = None) -> Array:
         """Return V for settings at times, (points, settings, times); `runs` adds a run's own offset."""

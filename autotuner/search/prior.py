@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from autotuner.spec import Choice, Dimension, FloatDimension
+from autotuner.trial import ParameterValue
 
 _DECAY_NAMES: Final = frozenset({"wd", "l2", "weightdecay"})
 _OF_AVERAGES: Final = frozenset({"bn", "batchnorm", "norm", "ema", "swa", "polyak", "teacher"})
@@ -37,6 +38,15 @@ _OPTIMIZERS: Final = frozenset(
         "muon",
     }
 )
+_BY_GRADIENT: Final = frozenset({"sgd", "momentum", "nesterov", "asgd"})
+"""Optimizers whose step is the gradient times the learning rate."""
+_NORMALISED: Final = frozenset(
+    {"adam", "adamw", "adamax", "nadam", "radam", "rmsprop", "lion", "adafactor", "sophia", "adan"}
+)
+"""Optimizers that divide the gradient by its size, so that the step is about the learning rate itself."""
+_APART: Final = math.log(10)
+"""E-folds by which the best learning rate of the latter is expected to be smaller. Usual are 0.1 for SGD and
+0.001 for Adam; half of that on a log scale, because the gradient's size is unknown."""
 _NEAREST_ONE: Final = 1e-3
 """Minimum of a momentum's distance from 1, as a fraction of the largest distance in its range."""
 
@@ -121,6 +131,14 @@ def is_optimizer(name: str, dimension: Dimension) -> bool:
         return False
     known = {str(value).lower() for value in dimension.values} & _OPTIMIZERS
     return "optim" in name.lower() or len(known) > 1
+
+
+def usual_shift(known: ParameterValue, other: ParameterValue) -> float:
+    """Return the e-folds by which another optimizer's best learning rate is expected to be larger."""
+    left, right = str(known).lower(), str(other).lower()
+    if left in _BY_GRADIENT and right in _NORMALISED:
+        return -_APART
+    return _APART if left in _NORMALISED and right in _BY_GRADIENT else 0.0
 
 
 def momentum_range(dimension: FloatDimension) -> float:

@@ -33,12 +33,9 @@ HOPELESS: Final = 0.05
 PROMISING: Final = 0.9
 """Probability of reaching the target above which a run of the search is stopped."""
 FEWEST_SEEN: Final = 0.15
-"""Minimum fraction of a run before it counts as promising, or before a confirmation or a leap counts as
-hopeless: a prediction is not evidence."""
+"""Minimum fraction of a run before it counts as promising or as hopeless: a prediction is not evidence."""
 FEWEST_OF_PACE: Final = 4
 """Measurements from which on a curve has a pace."""
-LEAP: Final = 2
-"""Ratio to the largest batch size so far above which a trial is a leap."""
 JUDGED: Final = frozenset({None, Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS})
 """Outcomes, and None, that depend on when the run was polled."""
 
@@ -211,19 +208,20 @@ def _judged(case: _Case) -> Verdict | None:
 def _stopped(case: _Case) -> Verdict | None:
     """Return the verdict on a run by its predicted probability, given its measurements so far."""
     history, trial = case.history, case.trial
-    step = curve(trial).last_step
+    step, length = curve(trial).last_step, _length(history, trial)
+    if step < FEWEST_SEEN * length:
+        return None
     beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)
-    begun = step >= FEWEST_SEEN * _length(history, trial)
     chance = beliefs.chance(trial)
-    confirms = trial.suggestion.purpose is Purpose.CONFIRM
     # If the length of a run may depend on the batch size, little progress is not a reason to stop it.
     is_measured = (
         history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
     )
-    is_unlikely = is_measured and chance < HOPELESS and (begun or not (confirms or _leaps(case)))
-    if is_unlikely and not _reaches_at_its_pace(curve(trial), history.spec.target, _length(history, trial)):
+    is_unlikely = is_measured and chance < HOPELESS
+    if is_unlikely and not _reaches_at_its_pace(curve(trial), history.spec.target, length):
         return Verdict(step, Outcome.HOPELESS, chance)
-    if chance > PROMISING and begun and not confirms and beliefs.is_held(trial):
+    confirms = trial.suggestion.purpose is Purpose.CONFIRM
+    if chance > PROMISING and not confirms and beliefs.is_held(trial):
         return Verdict(step, Outcome.PROMISING, chance)
     return None
 
@@ -243,9 +241,3 @@ def _reaches_at_its_pace(seen: Curve, target: Target, length: float) -> bool:
     off = margins - margins.mean() - pace * away
     error = math.sqrt(float(off @ off / (away @ away)) / (count - 2))
     return bool(margins.mean() + (pace - error) * (length - steps.mean()) >= 0)
-
-
-def _leaps(case: _Case) -> bool:
-    """Return whether the batch is far larger than all others, so that the model only extrapolates."""
-    others = (t.suggestion.batch_size for t in case.before.trials if len(curve(t)))
-    return case.trial.suggestion.batch_size > LEAP * max(others, default=0)

@@ -17,13 +17,13 @@ from typing import Final
 
 import numpy as np
 
-from autotuner.search.prior import Role, nearest_one
+from autotuner.search.prior import Role, nearest_one, usual_shift
 from autotuner.search.space import Space
 from autotuner.spec import Choice, FloatDimension
 from autotuner.study.curve import Array
 
 OTHER_OPTIMIZER: Final = 2.3
-"""E-folds by which the best learning rate of another optimizer may differ: a factor of ten, or a hundred."""
+"""Deviation in e-folds of the best learning rate of another optimizer from what is usual: a factor of ten."""
 OTHER_CHOICE: Final = 0.5
 """The same for another value of any other choice, such as a schedule: a factor of 1.6."""
 
@@ -249,20 +249,25 @@ class Hump(Rival):
         return np.array(columns, dtype=float).T.reshape(len(x.doublings), len(columns))
 
     @cached_property
-    def _shifts(self) -> Array:
-        """E-folds by which the hump may be shifted with another value of a choice, (values,)."""
-        found = [
-            OTHER_OPTIMIZER if index in self.frame.space.optimizers else OTHER_CHOICE
-            for index, count in zip(self.frame.choices, self.frame.values, strict=True)
-            for _ in range(count - 1)
-        ]
-        return np.array(found)
+    def _shifts(self) -> tuple[Array, Array]:
+        """E-folds that another value of a choice shifts the hump by: mean and deviation, (values,)."""
+        mean, deviation = [], []
+        for index in self.frame.choices:
+            is_optimizer = index in self.frame.space.optimizers
+            _, choice = self.frame.space.dimensions[index - 1]
+            assert isinstance(choice, Choice)  # noqa: S101 (as the role says)
+            known = int(self.frame.origin[index])
+            others = [value for number, value in enumerate(choice.values) if number != known]
+            mean += [usual_shift(choice.values[known], other) if is_optimizer else 0.0 for other in others]
+            deviation += [OTHER_OPTIMIZER if is_optimizer else OTHER_CHOICE for _ in others]
+        return np.array(mean), np.array(deviation)
 
     def _off(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return the distance of the learning rate from the maximum of the hump, in e-folds, (draws, n)."""
         wanted = p["power"] * math.log(2) * x.doublings - p["memory"] * x.memory + p["top"]
         wanted = wanted + p["other top"] @ self._tasks(x).T
-        return x.rate - wanted - (p["shift"] * self._shifts) @ self._values(x).T
+        usual, deviation = self._shifts
+        return x.rate - wanted - (usual + p["shift"] * deviation) @ self._values(x).T
 
     def mean(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return the mean of settings, (draws, n)."""

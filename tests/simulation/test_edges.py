@@ -75,8 +75,13 @@ def test_noise_ten_times_larger_still_ends_with_an_answer_that_is_not_far_off():
     assert curve(decision.answer.batch_size, decision.answer.parameters).max() >= 0.9 - 0.02
 
 
+SEEDS = ["0", "1", "2"]
+"""A choice of optimizers was once a matter of luck: one seed showed it, another did not."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("best", ["sgd", "lars"])
-def test_choices_and_integers_are_searched(best: str):
+def test_choices_and_integers_are_searched(best: str, seed: str):
     accuracy = hill()
 
     def curve(batch_size, parameters):
@@ -88,12 +93,13 @@ def test_choices_and_integers_are_searched(best: str):
         " warmup: {min: 0, max: 8, type: int}}"
     )
     baseline = {"batch_size": 32, "learning_rate": 0.1, "optimizer": "sgd", "warmup": 3}
-    world = World(spec(baseline=baseline, search_space=space), curve)
+    world = World(spec(baseline=baseline, search_space=space, seed=seed), curve)
     reaches(world, largest(accuracy, 0.9), within=1.3)
     assert all(isinstance(t.suggestion.parameters["warmup"], int) for t in world.trials.values())
 
 
-def test_an_optimizer_whose_learning_rates_lie_a_hundred_times_lower_is_found():
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_optimizer_whose_learning_rates_lie_a_hundred_times_lower_is_found(seed: str):
     tops = {"sgd": 0.3, "adamw": 0.003, "rmsprop": 0.001}
     critical = {"sgd": 64, "adamw": 700, "rmsprop": 200}
 
@@ -106,7 +112,7 @@ def test_an_optimizer_whose_learning_rates_lie_a_hundred_times_lower_is_found():
 
     space = "{learning_rate: {min: 0.0001, max: 3, log: true}, optimizer: [sgd, adamw, rmsprop]}"
     baseline = {"batch_size": 32, "learning_rate": 0.3, "optimizer": "sgd"}
-    decision = World(spec(baseline=baseline, search_space=space), curve).run()
+    decision = World(spec(baseline=baseline, search_space=space, seed=seed), curve).run()
     assert decision.answer is not None
     assert decision.answer.is_confirmed
     # With the known-good optimizer 181 is the largest.

@@ -1,5 +1,8 @@
 """What the search believes of runs under way."""
 
+import numpy as np
+import pytest
+
 from autotuner.search.beliefs import LOOK_AFTER, Beliefs
 from autotuner.search.space import Space
 from autotuner.study.history import History
@@ -27,11 +30,29 @@ def test_a_peak_at_the_next_step_is_foreseen():
 
 
 def test_a_peak_that_has_passed_comes_no_more():
-    assert chance(PEAKED, 4) < 0.2
+    lower = tuple(value - 0.04 for value in PEAKED)  # its peak just misses the target of 0.9
+    assert chance(lower, 4) < 0.2
 
 
 def test_a_flat_curve_is_hopeless_early():
     assert chance(FLAT, 3) < 0.05
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_measurement_still_to_come_is_one_chance(seed: int):
+    # Flat and noisy curves of five values: each value reaches 0.9 with probability 0.07.
+    rng = np.random.default_rng(seed)
+    asked = spec(run_length="5")
+    curves = [tuple(np.minimum(rng.normal(0.87, 0.02, 5), 0.899).tolist()) for _ in range(7)]
+    sizes = [32, 41, 42, 43, 44, 45]
+    trials = [
+        trial(n, curves[n], Outcome.MISSED, suggestion(n, batch_size=size, purpose=purpose))
+        for n, size in enumerate(sizes)
+        for purpose in [Purpose.BASELINE if n == 0 else Purpose.SEARCH]
+    ]
+    running = trial(6, curves[6][:4], None, suggestion(6, batch_size=43))
+    beliefs = Beliefs(History.of(asked, [*trials, running]), Space.of(asked))
+    assert beliefs.chance(running) < 0.3
 
 
 def proposal(missed: int) -> int:

@@ -75,6 +75,18 @@ def test_conditioning_in_two_parts_is_conditioning_on_all():
     )
 
 
+def test_the_end_of_a_run_without_its_own_curve_is_that_of_its_setting_given_the_others():
+    points = data()
+    theta = Prior.of(space(), points).mean
+    whole, others = Posterior(space(), theta, points), Posterior(space(), theta, runs_of(points, 0, 5))
+    mean, covariance = others.curves(points.place[[5]], np.ones(1))
+    found, variance = whole.end_without(5)
+    assert found == pytest.approx(mean.item(), rel=1e-6)
+    offset = whole.widening * float(whole.kernel.of_run(np.ones(1)).item())
+    noise_free = covariance.item() * whole.widening / others.widening
+    assert variance == pytest.approx(noise_free + offset, rel=1e-6)
+
+
 def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_what_drifts():
     points = data()
     early = Points(

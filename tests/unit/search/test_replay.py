@@ -1,6 +1,7 @@
 """Runs are judged at fixed points of their curves, whenever their measurements arrive."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -50,6 +51,33 @@ def test_a_run_that_met_the_target_before_it_was_stopped_is_not_hopeless_whateve
         assert met.verdicts[1].step == STEPS
         assert met.history.trials[1].outcome in {None, Outcome.REACHED}
         assert met.history.has_reached(met.history.trials[1])
+
+
+def test_a_run_is_not_stopped_for_what_others_did_before_its_own_curve_shows_anything():
+    space = "{learning_rate: {min: 0.0001, max: 3, log: true}, optimizer: [sgd, adamw]}"
+    asked = spec(baseline={"batch_size": 32, "learning_rate": 0.3, "optimizer": "sgd"}, search_space=space)
+
+    def run(number: int, size: int, rate: float, optimizer: str, best: float, seen: int = STEPS) -> Trial:
+        curve = best * (1 - np.exp(-6 * np.arange(1, seen + 1) / STEPS))
+        purpose = Purpose.SEARCH if number else Purpose.BASELINE
+        parameters = {"learning_rate": rate, "optimizer": optimizer}
+        chosen = suggestion(number, batch_size=size, purpose=purpose, parameters=parameters)
+        outcome = Outcome.REACHED if curve.max() >= 0.9 else Outcome.HOPELESS
+        return trial(number, tuple(curve.tolist()), outcome, chosen)
+
+    known = [
+        run(0, 32, 0.3, "sgd", 0.928),
+        run(1, 128, 0.6, "sgd", 0.91),
+        run(2, 256, 0.85, "sgd", 0.89),
+        run(3, 225, 1.4, "adamw", 0.4, seen=4),
+        run(4, 220, 0.5, "adamw", 0.6, seen=4),
+        run(5, 226, 0.12, "adamw", 0.78, seen=7),
+        run(6, 180, 0.3, "sgd", 0.885),
+    ]
+    good = replace(run(7, 296, 0.0128, "adamw", 0.925, seen=1), outcome=None)
+    assert 7 not in replayed(History.of(asked, [*known, good])).verdicts
+    bad = replace(run(7, 296, 0.0128, "adamw", 0.3, seen=2), outcome=None)
+    assert replayed(History.of(asked, [*known, bad])).verdicts[7].outcome is Outcome.HOPELESS
 
 
 def told(read: Callable[[int], int]) -> list[tuple[object, ...]]:

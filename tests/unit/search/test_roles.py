@@ -7,8 +7,8 @@ import pytest
 
 from autotuner.search.data import Points
 from autotuner.search.kernel import Kernel, Prior
-from autotuner.search.prior import Role
-from autotuner.search.shape import Frame
+from autotuner.search.prior import Role, usual_shift
+from autotuner.search.shape import Frame, Hump
 from autotuner.search.space import Space
 from autotuner.study.setting import Setting
 from tests.builders import spec
@@ -113,3 +113,34 @@ def test_a_narrow_range_of_momentum_is_tried_in_fine_steps():
 def test_another_optimizer_is_neither_a_slope_nor_a_distance():
     found = space("optimizer: [sgd, lars]", optimizer="sgd")
     assert expected(found, optimizer="lars") == expected(found)
+
+
+@pytest.mark.parametrize(
+    ("known", "other", "times"),
+    [
+        ("sgd", "adamw", 0.1),
+        ("AdamW", "SGD", 10),
+        ("adam", "rmsprop", 1),
+        ("sgd", "nesterov", 1),
+        ("sgd", "lars", 1),
+        ("mine", "yours", 1),
+    ],
+)
+def test_an_optimizer_that_normalises_the_gradient_is_expected_to_want_a_lower_rate(
+    known: str, other: str, times: float
+):
+    assert math.exp(usual_shift(known, other)) == pytest.approx(times)
+
+
+def test_the_hump_of_another_optimizer_is_where_such_optimizers_have_theirs():
+    found = space("optimizer: [sgd, adamw]", optimizer="sgd")
+    hump = Hump(Frame(found))
+    rates = np.geomspace(0.001, 1, 61)
+
+    def top(optimizer: str) -> float:
+        settings = [Setting.of(32, {"learning_rate": rate, "optimizer": optimizer}) for rate in rates]
+        features = hump.frame.features(np.array([found.coordinates(s) for s in settings]))
+        return float(rates[hump.mean(hump.read(np.zeros((1, hump.size))), features)[0].argmax()])
+
+    assert top("sgd") == pytest.approx(0.1, rel=0.1)
+    assert top("adamw") == pytest.approx(0.01, rel=0.1)
