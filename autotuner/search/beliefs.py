@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from autotuner.search.curves import Curves, evidence, model_of, still_to_come
+from autotuner.search.curves import Curves, evidence, model_of, refit_count, still_to_come
 from autotuner.search.data import Seen, over, points
 from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
@@ -52,6 +52,8 @@ FAR: Final = 0.7
 """Fraction of the largest batch size from which on a trial counts as one at the largest."""
 FITS_ABOUT: Final = 1.1
 """A batch closer than this factor to the smallest one that ran out of memory is not tried."""
+ALWAYS_SAMPLED: Final = 30
+"""Number of ended runs up to which the judge's parameters are sampled again after each of them."""
 Tally = tuple[Setting, int, int]
 """A setting with confirmation runs, with the numbers that reached and missed the target."""
 
@@ -182,15 +184,30 @@ class Beliefs:
         The average of two: the model of curves takes a run among bad ones for a bad one too easily, and the
         ensemble, given what the run's own curve says of its end, is too sure of where settings end.
         """
+        return 0.5 * (self.chance_by_curves(trial) + self._chance_by_ends(trial))
+
+    def chance_by_curves(self, trial: Trial) -> float:
+        """Return the same according to the model of curves alone, which is cheap."""
+        found = self._under_way(trial)
+        if found is None:
+            return 0.5
+        posterior, run, length, column = found
+        return float((still_to_come(posterior, run, length, column) >= 0).mean())
+
+    def _chance_by_ends(self, trial: Trial) -> float:
+        found, data = self._under_way(trial), self._frontier_data
+        if found is None or data is None:
+            return 0.5
+        posterior, run, _, column = found
+        return _judge(data).reaches(evidence(posterior, self._curves, [run], [column]))
+
+    def _under_way(self, trial: Trial) -> tuple[Posterior, Seen, float, int] | None:
+        """Return the posterior, a running trial's data, its length, and its number among the runs."""
         posterior, length = self.posterior, self.history.length_of(trial.suggestion.batch_size)
         if posterior is None or length is None or not len(curve(trial)):
-            return 0.5
-        frontier, run = self.frontier, self._seen(trial)
-        assert frontier is not None  # noqa: S101 (there is a posterior)
+            return None
         column = len(posterior.data.place) - len(self._running) + self._running.index(trial)
-        by_curves = float((still_to_come(posterior, run, length, column) >= 0).mean())
-        by_ends = frontier.ensemble.reaches(evidence(posterior, self._curves, [run], [column]))
-        return 0.5 * (by_curves + by_ends)
+        return posterior, self._seen(trial), length, column
 
     @cached_property
     def rejected(self) -> frozenset[Setting]:
@@ -321,6 +338,21 @@ def _rejected(confirming: Iterable[Tally]) -> frozenset[Setting]:
     return frozenset(tried for tried, _, missed in confirming if missed > TOLERATED_MISSES)
 
 
+@lru_cache(maxsize=16)
+def _judge(ended: _Ended) -> Ensemble:
+    """Return the ensemble that judges running trials.
+
+    After many runs its parameters are sampled at the counts of `refit_count` only: they change little then,
+    and after a restart all runs are judged again.
+    """
+    count = len(ended.curves.runs)
+    if count > ALWAYS_SAMPLED:
+        count = max(refit_count(count), ALWAYS_SAMPLED)
+    sampled = _ensemble(ended.curves.first(count), ended.is_whole[:count], ended.earlier)
+    return sampled.on(_ends(ended.curves, ended.is_whole)[0])
+
+
+@lru_cache(maxsize=16)
 def _ensemble(
     curves: Curves, is_whole: tuple[bool, ...], earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
 ) -> Ensemble:

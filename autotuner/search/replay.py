@@ -212,6 +212,10 @@ def _stopped(case: _Case) -> Verdict | None:
     if step < FEWEST_SEEN * length:
         return None
     beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)
+    # The other half of the chance is costly, and often cannot decide.
+    half = beliefs.chance_by_curves(trial) / 2
+    if HOPELESS <= half <= PROMISING - 0.5:
+        return None
     chance = beliefs.chance(trial)
     # If the length of a run may depend on the batch size, little progress is not a reason to stop it.
     is_measured = (
