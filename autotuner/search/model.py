@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from autotuner.search.data import Points
 from autotuner.search.kernel import (
@@ -95,7 +95,7 @@ class Posterior:
         cross = self.kernel.join(bends, self.kernel.times(self.data.time, end)[:, 0])
         cross[own] = 0.0
         solved = self._precision @ cross
-        removed = solve(self._precision[np.ix_(own, own)], solved[own], assume_a="pos")
+        removed = np.linalg.solve(self._precision[np.ix_(own, own)], solved[own])
         solved -= self._precision[:, own] @ removed
         mean = self.kernel.mean(place)[0] + solved @ self.kernel.residual(self.data)
         prior = self.kernel.join(self.kernel.own_bends(place), np.ones(1)) + self.kernel.of_run(np.ones(1))
