@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
+from tests.benchmarks.search import choices
 from tests.benchmarks.search.calibration import CONFIRMED, FINAL, Claim, tables
 from tests.benchmarks.search.families import load
 from tests.benchmarks.search.policies import POLICIES
@@ -111,6 +113,25 @@ def test_claims_are_binned_by_what_was_said():
     assert "0.90 to 1.00       1       1.00   1.00" in text
 
 
-@pytest.mark.parametrize(("family", "count"), [("language-models", 31), ("tabular", 12), ("real", 18)])
+@pytest.mark.parametrize(
+    ("family", "count"), [("language-models", 31), ("tabular", 12), ("real", 18), ("choices", 12)]
+)
 def test_a_family_has_its_problems(family, count):
     assert len(load(family)) == count
+
+
+def test_the_largest_batch_size_of_a_choice_is_the_largest_that_any_optimizer_holds():
+    for problem in (choices.drawn(number) for number in range(choices.COUNT)):
+
+        def holds(size: float, problem: choices.ChoiceProblem = problem) -> bool:
+            best = {"warmup": problem.warmup}
+            return any(
+                problem.best(round(size), {**best, "optimizer": name, "learning_rate": rate})
+                >= problem.target
+                for name in problem.optimizers
+                for rate in np.geomspace(3e-5, 10, 2000)
+            )
+
+        assert problem.is_feasible(problem.baseline["batch_size"], problem.baseline)
+        assert holds(0.99 * problem.largest)
+        assert problem.largest == choices.BATCH_SIZES[1] or not holds(1.01 * problem.largest)

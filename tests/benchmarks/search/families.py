@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.benchmarks.search import problems
+from tests.benchmarks.search import choices, problems
 from tests.benchmarks.search.problems import Problem
 
 
@@ -37,6 +37,7 @@ FAMILIES: Mapping[str, Callable[[], list[Problem]]] = {
     "tabular": problems.tabular,
     "tabular-further": _further,
     "real": _real,
+    "choices": choices.problems,
     "generated": _generated("development"),
     # For one check at the end of a change to the search: what has been looked at is no check any more.
     "generated-final": _generated("final"),
