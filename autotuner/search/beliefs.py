@@ -179,7 +179,7 @@ class Beliefs:
         return low, max(min(high, edge), low)
 
     def chance(self, trial: Trial) -> float:
-        """Return the probability that a running trial meets the target at a later step.
+        """Return the probability that a running trial that has not met the target meets it at a later step.
 
         The average of two: the model of curves takes a run among bad ones for a bad one too easily, and the
         ensemble, given what the run's own curve says of its end, is too sure of where settings end.
@@ -346,8 +346,9 @@ def _judge(ended: _Ended) -> Ensemble:
     and after a restart all runs are judged again.
     """
     count = len(ended.curves.runs)
-    if count > ALWAYS_SAMPLED:
-        count = max(refit_count(count), ALWAYS_SAMPLED)
+    if count <= ALWAYS_SAMPLED:
+        return _ensemble(ended.curves, ended.is_whole, ended.earlier)
+    count = max(refit_count(count), ALWAYS_SAMPLED)
     sampled = _ensemble(ended.curves.first(count), ended.is_whole[:count], ended.earlier)
     return sampled.on(_ends(ended.curves, ended.is_whole)[0])
 

@@ -24,11 +24,11 @@ from autotuner.study.curve import Array
 
 AHEAD: Final = 9
 """Maximum number of the measurements still to come at which the rest of a curve is sampled."""
-MOST_KNOWN: Final = 0.95
+MOST_LEFT: Final = 0.95
 """Maximum fraction of the variance of an end that remains once the run's own curve is known. With all of it
 the curve would say nothing, and its evidence would be infinitely wide."""
 EXTREMES: Final = (-4.0, 6.0)
-"""Range of the log-shortfalls of the evidence: 55 headrooms below the target, and 2.7 above it."""
+"""Range of the log-shortfalls of the evidence: 54 headrooms below the target, and 3 above it."""
 DRAWS: Final = 512
 
 
@@ -77,6 +77,7 @@ def model_of(curves: Curves) -> Posterior:
     return Posterior(curves.space, _fitted(curves.first(refit_count(len(curves.runs)))), data)
 
 
+@lru_cache(maxsize=1)  # asked several times of the same run
 def still_to_come(found: Posterior, run: Seen, length: float, column: int) -> Array:
     """Return samples (draws,) of the best log-shortfall among a run's measurements still to come.
 
@@ -119,7 +120,7 @@ def evidence(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Se
                 float(part.item()) for part in found.curves(found.data.place[[column]], np.ones(1), [column])
             )
             without, wide = found.end_without(column)
-            share = min(variance / wide, MOST_KNOWN)
+            share = min(variance / wide, MOST_LEFT)
             at += share / (1 - share) * (mean - without)
             spread /= math.sqrt(1 - share)
         levels = np.clip(np.array([at - spread, at, at + spread]), *EXTREMES)

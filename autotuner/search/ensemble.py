@@ -113,13 +113,17 @@ class _Fit:
 def _system(
     rival: Rival, p: Mapping[str, Array], size: float, x: Features, ends: Ends
 ) -> tuple[Array, Array, Array]:
-    scale = size * np.exp(p["scale"])
-    steep = scale**2 + ends.margin**2
-    level = np.arcsinh(ends.margin / scale)
+    level, variance, steep = _levels(ends.margin, ends.variance, size * np.exp(p["scale"]))
     covariance = rival.covariance(p, x, x)
     index = np.arange(len(ends))
-    covariance[:, index, index] += np.exp(2 * p["noise"]) + ends.variance / steep + JITTER
+    covariance[:, index, index] += np.exp(2 * p["noise"]) + variance + JITTER
     return covariance, level - rival.mean(p, x), -0.5 * np.log(steep).sum(axis=1)
+
+
+def _levels(margin: Array, variance: Array, scale: Array) -> tuple[Array, Array, Array]:
+    """Return asinh(margin / scale), its variance, and the inverse square of its slope."""
+    steep = scale**2 + margin**2
+    return np.arcsinh(margin / scale), variance / steep, steep
 
 
 def _log_likelihood(rival: Rival, size: float, x: Features, ends: Ends, values: Array) -> Array:
@@ -242,13 +246,13 @@ class OfEnds:
         reaches = np.clip(ndtr(ends / fit.noise[:, None, None]), 1e-12, 1.0)
         return np.asarray(passes(reaches, owed[:, :, None]).mean(axis=(0, 2)))
 
-    def reaches(self, place: Array, margin: float, variance: float) -> tuple[Array, Array]:
+    def reaches(self, run: Ends) -> tuple[Array, Array]:
         """Return each draw's probability that a run meets the target, and the likelihood of its curve."""
         fit = self._fit
-        mean, spread = (part[:, 0] for part in fit.marginals(self.rival.frame.features(place)))
+        mean, spread = (part[:, 0] for part in fit.marginals(self.rival.frame.features(run.place)))
         scale = self.unit * np.exp(fit.p["scale"][:, 0])
-        steep = scale**2 + margin**2
-        said, doubt = np.arcsinh(margin / scale), variance / steep + JITTER
+        said, variance, steep = _levels(run.margin, run.variance, scale)
+        doubt = variance + JITTER
         prior = spread + fit.noise**2
         posterior = prior * doubt / (prior + doubt)
         middle = posterior * (mean / prior + said / doubt)
@@ -324,7 +328,7 @@ class Ensemble:
         """Return the probability that a run meets the target, given what its curve says of its end."""
         met = whole = 0.0
         for member, weight in self._weighed:
-            chance, likelihood = member.reaches(run.place, float(run.margin[0]), float(run.variance[0]))
+            chance, likelihood = member.reaches(run)
             met += weight * float((chance * likelihood).mean())
             whole += weight * float(likelihood.mean())
         return met / whole if whole > 0 else 0.0

@@ -120,18 +120,18 @@ def test_a_family_has_its_problems(family, count):
     assert len(load(family)) == count
 
 
-def test_the_largest_batch_size_of_a_choice_is_the_largest_that_any_optimizer_holds():
-    for problem in (choices.drawn(number) for number in range(choices.COUNT)):
+@pytest.mark.parametrize("number", range(choices.COUNT))
+def test_the_largest_batch_size_of_a_choice_is_the_largest_that_any_optimizer_holds(number: int):
+    problem = choices.drawn(number)
 
-        def holds(size: float, problem: choices.ChoiceProblem = problem) -> bool:
-            best = {"warmup": problem.warmup}
-            return any(
-                problem.best(round(size), {**best, "optimizer": name, "learning_rate": rate})
-                >= problem.target
-                for name in problem.optimizers
-                for rate in np.geomspace(3e-5, 10, 2000)
-            )
+    def holds(size: float) -> bool:
+        return any(
+            problem.best(round(size), {"warmup": problem.warmup, "optimizer": name, "learning_rate": rate})
+            >= problem.target
+            for name in problem.optimizers
+            for rate in np.geomspace(3e-5, 10, 2000)
+        )
 
-        assert problem.is_feasible(problem.baseline["batch_size"], problem.baseline)
-        assert holds(0.99 * problem.largest)
-        assert problem.largest == choices.BATCH_SIZES[1] or not holds(1.01 * problem.largest)
+    assert problem.is_feasible(problem.baseline["batch_size"], problem.baseline)
+    assert holds(0.99 * problem.largest)
+    assert problem.largest == choices.BATCH_SIZES[1] or not holds(1.01 * problem.largest)
