@@ -83,7 +83,8 @@ def namespace(admin: client.ApiClient, nodes: Nodes) -> Iterator[str]:
     eventually(lambda: core.list_namespaced_service_account(name).items)
     yield name
     core.delete_namespace(name)
-    assert not nodes.failures
+    # Where the stand-in itself has failed, the test may have been silently wrong.
+    assert nodes.take_failures() == []
 
 
 @pytest.fixture

@@ -69,8 +69,7 @@ class Nodes:
             environment: variables that every program gets.
         """
         self.environment = environment
-        self.failures: list[BaseException] = []
-        """Errors of the stand-in itself, of which a test must not be silently wrong."""
+        self._failures: list[BaseException] = []
         self._folder = folder
         self._images: dict[str, Image] = {}
         self._broken_images: set[str] = set()
@@ -111,6 +110,11 @@ class Nodes:
         self._thread.join()
         self._loop.close()
         self._api_threads.shutdown(wait=False, cancel_futures=True)
+
+    def take_failures(self) -> list[BaseException]:
+        """Return the stand-in's own errors since this was last asked, so that each fails one test."""
+        taken, self._failures = self._failures, []
+        return taken
 
     # What tests do: images and failures
 
@@ -393,7 +397,7 @@ class Nodes:
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.failures.append(error)
+            self._failures.append(error)
             _logger.error("the node stand-in failed", exc_info=error)
 
     async def _request(self, function: Callable[..., _Result], *arguments: object) -> _Result:

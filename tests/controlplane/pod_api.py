@@ -163,25 +163,40 @@ class PodApi:
         return version
 
     def _unless_gone(self, method: str, path: str, body: JSON) -> bool:
-        """Make a request until the API server has answered it, for it may be away for a while."""
-        while not self._is_closed.is_set():
-            try:
-                self._request(method, path, body)
-            except ApiError as error:
-                if error.status in _IS_GONE:
-                    return False
-                if error.status == HTTPStatus.FORBIDDEN and "NamespaceTerminating" in str(error):
-                    return False  # a binding is new content, which a namespace on its way out refuses
-                if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise
-            except urllib3.exceptions.HTTPError:
-                pass
-            else:
-                return True
-            self._is_closed.wait(_RETRY_SECONDS)
-        return False
+        """Make a request; say whether what it is about still exists."""
+        try:
+            self._request(method, path, body)
+        except ApiError as error:
+            if error.status in _IS_GONE:
+                return False
+            if error.status == HTTPStatus.FORBIDDEN and "NamespaceTerminating" in str(error):
+                return False  # a binding is new content, which a namespace on its way out refuses
+            if error.status == HTTPStatus.SERVICE_UNAVAILABLE and self._is_closed.is_set():
+                return False
+            raise
+        return True
 
     def _request(self, method: str, path: str, body: JSON | None = None) -> JSON:
+        """Make a request until the API server has answered it, for it may be away or busy for a while.
+
+        Raises:
+            ApiError: it refused the request, or was away until the stand-in was closed.
+        """
+        reason = "closed"
+        while not self._is_closed.is_set():
+            try:
+                return self._request_once(method, path, body)
+            except ApiError as error:
+                is_busy = error.status == HTTPStatus.TOO_MANY_REQUESTS
+                if not is_busy and error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                reason = str(error)
+            except urllib3.exceptions.HTTPError as error:
+                reason = str(error)
+            self._is_closed.wait(_RETRY_SECONDS)
+        raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+
+    def _request_once(self, method: str, path: str, body: JSON | None) -> JSON:
         response = self._pool.request(
             method,
             f"{self._url}{path}",

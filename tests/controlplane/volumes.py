@@ -77,7 +77,7 @@ class Mounts:
             sources = self._pod.volumes[name].get("projected", {}).get("sources") or ()
             # All of it is there before the folder is, which says that the volume has been filled.
             files = [file for source in sources for file in self._content(source).items()]
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)  # another container's may be the first
             for path, content in files:
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 (folder / path).write_text(content)
