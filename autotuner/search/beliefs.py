@@ -17,8 +17,8 @@ from typing import Final
 import numpy as np
 
 from autotuner.search.curves import Curves, evidence, model_of, refit_count, still_to_come
-from autotuner.search.data import Seen, over, points
-from autotuner.search.ensemble import Ends, Ensemble, rivals, unit
+from autotuner.search.data import Seen, over, points, shift
+from autotuner.search.ensemble import Earlier, Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
     HELD,
     TOLERATED_MISSES,
@@ -253,6 +253,9 @@ class Beliefs:
         if self.frontier is None or self.ensemble is None:
             rng = generator(self.history.spec.seed, number)
             return self._realised(self.space.scattered(rng.random((1, self.space.size)))[0])
+        known = self._known_answer(incumbent)
+        if known is not None:
+            return known
         low, high = self.frontier.limits
         ensemble, best = self.ensemble, 0 if incumbent is None else incumbent.batch_size
         under_way = [t for t in self.history.running if t.suggestion.purpose is not Purpose.CONFIRM]
@@ -269,7 +272,8 @@ class Beliefs:
             for t in self._ended
             if t.suggestion.purpose is Purpose.SEARCH
         ]
-        worth: Worth = gain_over(math.log2(best) if best else math.log2(low) - 1, reach(met))
+        octaves = math.log2(best) if best else math.log2(low) - 1
+        worth: Worth = gain_over(octaves, max(reach(met), self._explored - octaves))
         smallest = max(low, best + 1)
         if self._has_to_look(best, high):
             worth, smallest = expectation_alone, high
@@ -278,6 +282,39 @@ class Beliefs:
         places = candidates(self.frontier, ensemble, worth, smallest, number)[0]
         settings = (self._realised(place) for place in places)
         return next((s for s in settings if s not in self.rejected), None) or self._realised(places[0])
+
+    def _known_answer(self, incumbent: Setting | None) -> Setting | None:
+        """Return the largest confirmed answer of an earlier study that is left to try; None without one.
+
+        They come first, one trial for each study: what has met the target of a similar training may leap over
+        most of the search.
+        """
+        proposals = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
+        if proposals >= len(self.earlier):
+            return None
+        best = 0 if incumbent is None else incumbent.batch_size
+        tried = {setting(trial) for trial in self.history.trials}
+        answers = (Beliefs(study, Space.of(study.spec)).confirmed for study in self.earlier)
+        here = [self._realised(self.space.adapted(found)) for found in answers if found is not None]
+        left = [s for s in here if s.batch_size > best and s not in tried]
+        return max(left, key=lambda s: (s.batch_size, s.key), default=None)
+
+    @property
+    def _explored(self) -> float:
+        """Doublings up to which a leap to an earlier answer has met the target; 0 without earlier studies.
+
+        Below them nothing is extrapolated. Without this, a leap whose confirmation fails would be followed by
+        the steps that it had left out.
+        """
+        met = (t.suggestion.batch_size for t in self._ended if self.history.has_reached(t))
+        return math.log2(max(met, default=1)) if self.earlier else 0.0
+
+    @cached_property
+    def confirmed(self) -> Setting | None:
+        """The confirmed setting with the largest batch."""
+        wanted = self.history.spec.confirmations
+        held = (s for s, reached, _ in self._confirming if reached >= wanted and s not in self.rejected)
+        return max(held, key=lambda s: (s.batch_size, s.key), default=None)
 
     def _realised(self, place: Array) -> Setting:
         return nearest(self.history, self.space.setting(place))
@@ -363,7 +400,7 @@ def _ensemble(
     for study, ended in earlier:
         found, runs = _ends(study, ended)
         places = np.array([curves.space.coordinates(study.runs[i].setting) for i in runs])
-        others.append(replace(found, place=places))
+        others.append(Earlier(replace(found, place=places), shift(study.target, curves.target)))
     members, evidence = rivals(curves.space, ends, others)
     return Ensemble(members, evidence, unit(ends))
 

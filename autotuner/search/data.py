@@ -116,6 +116,13 @@ def over(target: Target, value: Array) -> Array:
     return np.asarray(target.sign * (value - target.threshold))
 
 
+def shift(old: Target, new: Target) -> float | None:
+    """Return what makes margins over a target those over another one; None if the metrics differ."""
+    if (old.metric, old.comparison, old.threshold > 0) != (new.metric, new.comparison, new.threshold > 0):
+        return None
+    return float(over(new, np.array(old.threshold)))
+
+
 @lru_cache(maxsize=4096)
 def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
     """Return the windows of a curve: fraction of the run, mean value, number of values."""

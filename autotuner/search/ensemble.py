@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -24,6 +24,8 @@ from autotuner.study.curve import Array
 
 SAID_ALIKE: Final = 4.0
 """Nats added to the evidence of the rival that knows earlier studies: the user has named them as similar."""
+_SAME_TRAINING: Final = 1
+"""Task of all runs of earlier studies, for a rival that does not distinguish studies."""
 DRAWS: Final = 64
 """Samples of each rival's parameters."""
 FEWEST_DRAWS: Final = 16
@@ -152,14 +154,30 @@ def _alone(rival: Rival, size: float, x: Features, ends: Ends, values: Array) ->
 RIVALS: Final[tuple[type[Rival], ...]] = (Hump, Plain)
 
 
-def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list[OfEnds], list[float]]:
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """Where the runs of an earlier study ended, relative to its own target.
+
+    `shift` makes its margins relative to this study's target; None if the two have different metrics.
+    """
+
+    ends: Ends
+    shift: float | None
+
+    @property
+    def shifted(self) -> Ends:
+        """The ends relative to this study's target."""
+        return replace(self.ends, margin=self.ends.margin + (self.shift or 0.0))
+
+
+def rivals(space: Space, ends: Ends, earlier: Sequence[Earlier] = ()) -> tuple[list[OfEnds], list[float]]:
     """Return the rivals of `shape` given the ends of runs, and the log of each one's evidence.
 
     Args:
         space: The search space.
         ends: Where the study's own runs ended.
-        earlier: Where runs of earlier studies ended, each relative to its own target. They are given to one
-            additional rival, which learns how similar the studies are.
+        earlier: Where runs of earlier studies ended. They are given to one additional rival, which learns how
+            similar the studies are, and to one which assumes that they are of the same training.
     """
     frame, size = Frame(space), unit(ends)
     members: list[OfEnds] = []
@@ -168,18 +186,31 @@ def rivals(space: Space, ends: Ends, earlier: Sequence[Ends] = ()) -> tuple[list
         found = _drawn(kind(frame), ends.scaled(size))
         members.append(found[0].in_unit(size))
         evidence.append(found[1] - len(ends) * math.log(size))
+    informed: list[tuple[OfEnds, float]] = []
     if earlier:
-        informed, other = Hump(frame, len(earlier)), _stacked(earlier)
-        alone = _drawn(informed, other)[1]
-        found = _drawn(informed, ends.scaled(size).joined(other))
-        members.append(found[0].in_unit(size))
-        evidence.append(found[1] - alone - len(ends) * math.log(size) + SAID_ALIKE)
+        similar = _joined(
+            [one.ends.scaled(unit(one.ends), task) for task, one in enumerate(earlier, start=1)]
+        )
+        informed.append(_informed(Hump(frame, len(earlier)), ends, size, similar))
+    comparable = [one.shifted for one in earlier if one.shift is not None]
+    if comparable:
+        same = _joined(comparable)
+        size = unit(ends.joined(same))
+        informed.append(_informed(Hump(frame), ends, size, same.scaled(size, _SAME_TRAINING)))
+    members += [member for member, _ in informed]
+    evidence += [log_evidence + SAID_ALIKE for _, log_evidence in informed]
     return members, evidence
 
 
-def _stacked(earlier: Sequence[Ends]) -> Ends:
-    """Return the ends of all earlier studies, each scaled by its own usual margin."""
-    first, *rest = (ends.scaled(unit(ends), task) for task, ends in enumerate(earlier, start=1))
+def _informed(rival: Rival, ends: Ends, size: float, earlier: Ends) -> tuple[OfEnds, float]:
+    """Return a rival given earlier studies too, and the log evidence of the own runs given those."""
+    before = _drawn(rival, earlier)[1]
+    found, both = _drawn(rival, ends.scaled(size).joined(earlier))
+    return found.in_unit(size), both - before - len(ends) * math.log(size)
+
+
+def _joined(parts: Sequence[Ends]) -> Ends:
+    first, *rest = parts
     for more in rest:
         first = first.joined(more)
     return first

@@ -201,6 +201,22 @@ class Space:
                 inside[:, index] = np.clip(np.round(places[:, index]), 0, len(dimension.values) - 1)
         return inside
 
+    def adapted(self, found: Setting) -> Array:
+        """Return the place in this space (d,) of a setting of another one.
+
+        Hyperparameters that the other one does not have are known-good, and so are values that this one
+        cannot have, such as unknown choices.
+        """
+        place = self.coordinates(found)
+        for index, (name, dimension) in enumerate(self.dimensions, start=1):
+            value = found.parameters.get(name)
+            has_kind = (
+                value in dimension.values if isinstance(dimension, Choice) else not isinstance(value, str)
+            )
+            if value is None or not has_kind:
+                place[index] = self.origin_place[index]
+        return np.asarray(self.clipped(place[None])[0])
+
     def perturbed(self, places: Array, scale: Array, normal: Array, uniform: Array) -> Array:
         """Return places moved by `scale * normal`; a choice jumps to any value with probability `scale`."""
         moved = places + scale * normal
@@ -302,6 +318,8 @@ class Space:
 def _coordinate(log: bool, dimension: Dimension, value: ParameterValue) -> float:
     if isinstance(dimension, Choice):
         return float(dimension.values.index(value)) if value in dimension.values else -1.0
+    if isinstance(value, str):  # an earlier study had a choice of this name
+        return 0.5
     low, high, at = dimension.minimum, dimension.maximum, float(value)
     if log:
         return math.log(max(at, 1e-300) / low) / math.log(high / low)

@@ -59,6 +59,99 @@ def test_one_measurement_still_to_come_is_one_chance(seed: int):
     assert beliefs.chance(running) < 0.2
 
 
+def answered(*answers: int, optimizer: str = "sgd") -> History:
+    """A study with a confirmed answer at each of these batch sizes, and one whose confirmation has failed."""
+    asked = spec(
+        run_length="1",
+        batch_size="16..1024",
+        search_space="{learning_rate: {min: 0.001, max: 10, log: true}, optimizer: [sgd, lion]}",
+        baseline={"batch_size": 32, "learning_rate": 0.1, "optimizer": "sgd"},
+    )
+    runs = [(32, 0.93, Purpose.BASELINE)]
+    runs += [(size, 0.92, Purpose.CONFIRM) for size in answers for _ in range(3)]
+    runs += [(900, value, Purpose.CONFIRM) for value in (0.91, 0.8, 0.8)]
+    return History.of(
+        asked,
+        [
+            trial(
+                n,
+                (value,),
+                Outcome.REACHED if value >= 0.9 else Outcome.MISSED,
+                suggestion(
+                    n,
+                    batch_size=size,
+                    parameters={"learning_rate": 0.3, "optimizer": optimizer},
+                    purpose=purpose,
+                ),
+            )
+            for n, (size, value, purpose) in enumerate(runs)
+        ],
+    )
+
+
+def test_the_confirmed_answers_of_earlier_studies_are_tried_first():
+    asked = spec(run_length="1", batch_size="16..1024", search_space="learning_rate: {min: 0.01, max: 0.2}")
+    own = [trial(0, (0.93,), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    earlier = (answered(128, 400), answered(700))
+    proposed = []
+    for number in (1, 2, 3):
+        beliefs = Beliefs(History.of(asked, own), Space.of(asked), earlier)
+        found = beliefs.propose(number, beliefs.incumbent)
+        proposed.append(found)
+        own.append(
+            trial(
+                number,
+                (0.8,),
+                Outcome.MISSED,
+                suggestion(number, batch_size=found.batch_size, parameters=found.parameters),
+            )
+        )
+    assert [one.batch_size for one in proposed[:2]] == [700, 400]
+    assert proposed[2].batch_size not in {128, 400, 700}
+    assert proposed[0].parameters == {"learning_rate": 0.2}  # within this study's range
+
+
+def test_an_answer_that_is_no_larger_than_what_is_held_is_not_tried():
+    asked = spec(run_length="1", batch_size="16..1024")
+    own = [trial(0, (0.93,), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    beliefs = Beliefs(History.of(asked, own), Space.of(asked), (answered(24),))
+    assert beliefs.propose(1, beliefs.incumbent).batch_size > 32
+
+
+def test_what_an_earlier_answer_has_and_this_study_does_not_know_stays_known_good():
+    asked = spec(
+        run_length="1",
+        batch_size="16..1024",
+        search_space="{optimizer: [adamw, sgd], momentum: {min: 0.5, max: 0.98}}",
+        baseline={"batch_size": 32, "optimizer": "sgd", "momentum": 0.9},
+    )
+    own = [trial(0, (0.93,), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    beliefs = Beliefs(History.of(asked, own), Space.of(asked), (answered(400, optimizer="lion"),))
+    found = beliefs.propose(1, beliefs.incumbent)
+    assert found == Setting.of(400, {"optimizer": "sgd", "momentum": 0.9})
+
+
+def test_a_rejected_leap_does_not_let_the_search_start_again_from_the_beginning():
+    asked = spec(
+        run_length="1", batch_size="16..1024", search_space="learning_rate: {min: 0.01, max: 3, log: true}"
+    )
+    runs = [(32, 0.1, 0.95, Purpose.BASELINE), (900, 0.5, 0.9, Purpose.SEARCH)]
+    runs += [(900, 0.5, value, Purpose.CONFIRM) for value in (0.899, 0.898)]
+    trials = [
+        trial(
+            n,
+            (value,),
+            Outcome.REACHED if value >= 0.9 else Outcome.MISSED,
+            suggestion(n, batch_size=size, parameters={"learning_rate": rate}, purpose=purpose),
+        )
+        for n, (size, rate, value, purpose) in enumerate(runs)
+    ]
+    beliefs = Beliefs(History.of(asked, trials), Space.of(asked), (answered(900),))
+    assert beliefs.incumbent is not None
+    assert beliefs.incumbent.batch_size == 32
+    assert beliefs.propose(4, beliefs.incumbent).batch_size > 64
+
+
 def proposal(missed: int) -> int:
     """The batch size proposed after the baseline has held and so many larger ones have not."""
     asked = spec(run_length=str(LENGTH), batch_size="16..1024")
