@@ -256,12 +256,6 @@ class OfEnds:
         """Return the rival conditioned on more ends, with the same parameters."""
         return OfEnds(self.rival, self.values, self.unit, self.ends.joined(more.scaled(self.unit)))
 
-    def on(self, ends: Ends) -> OfEnds:
-        """Return the rival conditioned on other ends of the study itself, with the same parameters."""
-        old, of_earlier = self.ends, self.ends.task > 0
-        earlier = Ends(*(part[of_earlier] for part in (old.place, old.margin, old.variance, old.task)))
-        return OfEnds(self.rival, self.values, self.unit, ends.scaled(self.unit).joined(earlier))
-
     def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
         """See `Ensemble.chance`."""
         fit = self._fit
@@ -329,10 +323,6 @@ class Ensemble:
     def given(self, more: Ends) -> Ensemble:
         """Return the ensemble conditioned on more ends, with the same parameters and weights."""
         return Ensemble([m.given(more) for m in self._members], self.log_evidence, self.size)
-
-    def on(self, ends: Ends) -> Ensemble:
-        """Return the ensemble conditioned on other ends of the study, with the same draws and weights."""
-        return Ensemble([m.on(ends) for m in self._members], self.log_evidence, self.size)
 
     def chance(self, places: Array, spare: float = 0.0) -> tuple[Array, Array]:
         """Return the probability that places meet the target, noise aside, and their expected levels.
