@@ -35,7 +35,8 @@ ENOUGH: Final = 0.1
 """The search ends when the probability that a batch half a doubling larger is feasible falls below this."""
 PATIENCE: Final = 25.0
 """Or below the square of (effort in whole runs / this): early, one more trial still gives much information;
-late, a larger batch that the model has expected for so long does not exist."""
+late, a larger batch that the model has expected for so long does not exist. The effort of earlier studies
+counts as far as they are of the same training."""
 LEAST_EFFORT: Final = 0.25
 """Minimum fraction of a run that a trial counts as, because starting one also has a cost."""
 LIKELY: Final = 0.9
@@ -197,14 +198,10 @@ class Standing:
 
     @property
     def _effort(self) -> float:
-        """Training effort of the search, in whole runs; a running trial counts as a whole run."""
-
-        def length(trial: Trial) -> float:
-            return self.history.length_of(trial.suggestion.batch_size) or math.inf
-
-        searched = [t for t in self.history.trials if t.suggestion.purpose is Purpose.SEARCH]
-        trained = (1.0 if t.is_running else curve(t).last_step / length(t) for t in searched)
-        return sum(max(part, LEAST_EFFORT) for part in trained)
+        """Training effort of the search, in whole runs, with that of earlier studies of the same training."""
+        before = sum(map(_effort, self.earlier))
+        same = self.beliefs.same_training if before else 0.0
+        return _effort(self.history) + same * before
 
     def _is_confirming(self, tried: Setting) -> bool:
         last = self.history.trials[-1]
@@ -298,3 +295,14 @@ def trial_seed(spec: TuningSpec, number: int) -> int:
     """Return the seed of a trial: different for every number and for every seed of the search."""
     start = int.from_bytes(hashlib.sha256(str(spec.seed).encode()).digest()[:4], "big") % 2**30
     return start + number
+
+
+def _effort(history: History) -> float:
+    """Return the training effort of a search, in whole runs; a running trial counts as a whole run."""
+
+    def length(trial: Trial) -> float:
+        return history.length_of(trial.suggestion.batch_size) or math.inf
+
+    searched = [t for t in history.trials if t.suggestion.purpose is Purpose.SEARCH]
+    trained = (1.0 if t.is_running else curve(t).last_step / length(t) for t in searched)
+    return sum(max(part, LEAST_EFFORT) for part in trained)

@@ -229,6 +229,12 @@ class Beliefs:
         return bool(self.ensemble.confirmable(place, owed)[0] >= HELD)
 
     @property
+    def same_training(self) -> float:
+        """Return the probability that the earlier studies are of this training; 0 without a model."""
+        data = self._frontier_data
+        return 0.0 if data is None else _frontier(data).ensemble.same_training
+
+    @property
     def incumbent(self) -> Setting | None:
         """The setting of the current answer, confirmed or not."""
         data = self._frontier_data

@@ -244,6 +244,11 @@ class OfEnds:
     """The unit of margins in arguments and results; internally they are divided by it."""
     ends: Ends
 
+    @property
+    def is_of_same_training(self) -> bool:
+        """Whether it takes the runs of earlier studies for runs of this training."""
+        return self.rival.earlier == 0 and bool((self.ends.task > 0).any())
+
     def in_unit(self, unit: float) -> OfEnds:
         """Return the rival with margins in another unit."""
         return OfEnds(self.rival, self.values, unit, self.ends)
@@ -323,6 +328,11 @@ class Ensemble:
     def given(self, more: Ends) -> Ensemble:
         """Return the ensemble conditioned on more ends, with the same parameters and weights."""
         return Ensemble([m.given(more) for m in self._members], self.log_evidence, self.size)
+
+    @property
+    def same_training(self) -> float:
+        """The probability that the earlier studies are of this training, according to the runs so far."""
+        return sum(weight for member, weight in self._weighed if member.is_of_same_training)
 
     def chance(self, places: Array, spare: float = 0.0) -> tuple[Array, Array]:
         """Return the probability that places meet the target, noise aside, and their expected levels.

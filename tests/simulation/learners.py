@@ -17,6 +17,7 @@ import numpy as np
 from autotuner.decide import decide
 from autotuner.decide.decision import Decision
 from autotuner.spec import TuningSpec
+from autotuner.study.history import History
 from autotuner.trial import Measurement, Outcome, ParameterValue, Suggestion, Trial
 from autotuner.wording import message
 
@@ -85,6 +86,8 @@ class World:
     """An outcome that strikes a trial at a step (1, 2, ...), for instance a node that dies."""
     quota: int | None = None
     """Trials that the queue admits at once; the others wait."""
+    earlier: tuple[History, ...] = ()
+    """The studies that this one starts from."""
     trials: dict[int, Trial] = field(default_factory=dict)
     now: datetime = START
     passes: int = 0
@@ -108,7 +111,7 @@ class World:
             order = list(self.trials.values())
             if self.shuffled:
                 np.random.default_rng(self.passes).shuffle(order)  # type: ignore[arg-type]
-            decision = decide(self.spec, order, self.now)
+            decision = decide(self.spec, order, self.now, self.earlier)
             stops, starts = list(decision.stop), list(decision.start)
             for stop in stops[: 1 if self.crashing else None]:
                 assert self.trials[stop.number].is_running
@@ -162,6 +165,16 @@ class World:
         clean = self.curve(suggestion.batch_size, suggestion.parameters)
         noise = rng.normal(0, self.run_noise) + rng.normal(0, self.step_noise, len(clean))
         return np.asarray(clean + noise)
+
+    @property
+    def history(self) -> History:
+        """The study so far."""
+        return History.of(self.spec, list(self.trials.values()))
+
+    @property
+    def trained(self) -> int:
+        """Steps of all trials together."""
+        return sum(len(trial.measurements) for trial in self.trials.values())
 
     def end(self, trial: Trial, outcome: Outcome, **changed: Any) -> None:
         """End a trial."""

@@ -1,12 +1,14 @@
 """Problems at the edges: other metrics, spaces, noises and shapes of curves."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
+from autotuner.trial import ParameterValue
 from autotuner.wording import message
-from tests.simulation.learners import STEPS, World, hill, largest, spec
+from tests.simulation.learners import STEPS, Curve, World, hill, largest, spec
 
 
 def reaches(world: World, best: int, within: float = 0.75) -> None:
@@ -145,3 +147,30 @@ def test_the_length_of_a_run_is_learned_from_the_baseline():
     world = World(spec(run_length=None), curve)
     reaches(world, largest(curve, 0.9))
     assert len(world.trials[0].measurements) == STEPS
+
+
+OTHER_OWNER: Mapping[str, ParameterValue] = {"batch_size": 32, "learning_rate": 0.05}
+
+
+def alone_and_after(before: Curve) -> tuple[World, World]:
+    """Tune a job alone, and after the study of another owner's job with the curve `before`."""
+    earlier = World(spec(seed="1"), before)
+    earlier.run()
+    alone = World(spec(OTHER_OWNER), hill(top=0.95))
+    later = World(spec(OTHER_OWNER), hill(top=0.95), earlier=(earlier.history,))
+    for world in (alone, later):
+        reaches(world, largest(world.curve, 0.9))
+    return alone, later
+
+
+def test_a_study_that_starts_from_one_of_the_same_training_takes_half_of_it():
+    alone, later = alone_and_after(hill(top=0.95))
+    assert later.trained < alone.trained / 2
+
+
+def test_a_study_that_starts_from_one_of_another_training_comes_to_no_harm():
+    def rates_a_hundred_times_lower(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+        return hill(critical=32)(batch_size, {"learning_rate": 100 * float(parameters["learning_rate"])})
+
+    alone, later = alone_and_after(rates_a_hundred_times_lower)
+    assert later.trained < 1.5 * alone.trained
