@@ -244,6 +244,7 @@ def _stopped(
             ended_at=now,
             message=stop_message(stop, spec),
             is_complete=False,
+            judged=stop.judged,
         )
         for stop in decision.stop
     }

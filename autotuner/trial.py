@@ -86,6 +86,18 @@ class Suggestion:
     rerun_of: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Where the search has stopped a run: at this step; later measurements do not count.
+
+    `study` is a digest of what all runs of the study are judged by, such as the target. If that has changed,
+    the run is judged again.
+    """
+
+    step: float
+    study: str
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Trial:
     """A suggestion and its results so far.
@@ -102,7 +114,7 @@ class Trial:
     log that the first measurement was read from, `unit` what its steps count (`epoch` or `step`; empty where
     they count the measurements), and `warnings` what the user should know about the reading. `variables` are
     what the script has read through the SDK, by name; None where it has not said. `node` is the node that a
-    lost trial was lost on, if one is at fault.
+    lost trial was lost on, if one is at fault. `judged` says where the search stopped it, if it did.
     """
 
     suggestion: Suggestion
@@ -121,6 +133,7 @@ class Trial:
     warnings: tuple[str, ...] = ()
     variables: tuple[str, ...] | None = None
     node: str = ""
+    judged: Judged | None = None
 
     @property
     def number(self) -> int:

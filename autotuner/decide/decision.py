@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from autotuner.trial import Outcome, ParameterValue, Suggestion, Trial
+from autotuner.trial import Judged, Outcome, ParameterValue, Suggestion, Trial
 
 
 class Phase(StrEnum):
@@ -110,6 +110,8 @@ class Stop:
     outcome: Outcome
     reason: StopReason
     facts: Facts = NO_FACTS
+    judged: Judged | None = None
+    """Where the search stops it, if it does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def decide(
     for trial in standing.history.running:
         verdict = judged.verdicts.get(trial.number)
         if verdict is not None:
-            stops[trial.number] = verdict_stop(trial.number, verdict)
+            stops[trial.number] = verdict_stop(trial.number, verdict, judged.study)
             standing = standing.ending(trial.number, verdict.outcome)
     standing = _stopping(standing, AS_JUDGED, stops)
     starts: list[Suggestion] = []

@@ -15,7 +15,7 @@ from autotuner.decide.standing import Standing
 from autotuner.search.replay import Verdict
 from autotuner.study.finding import Reason
 from autotuner.study.history import curve
-from autotuner.trial import Outcome, Trial
+from autotuner.trial import Judged, Outcome, Trial
 
 NAN_AT_FIRST: Final = 3
 """Number of non-finite measurements after which a run without any finite one has diverged."""
@@ -89,9 +89,10 @@ def dominated(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_CONFIRMED, facts)
 
 
-def verdict_stop(number: int, verdict: Verdict) -> Stop:
-    """Return the stop that a verdict of the search on a run amounts to."""
-    return Stop(number, verdict.outcome, _REASONS[verdict.outcome], Facts(value=verdict.value))
+def verdict_stop(number: int, verdict: Verdict, study: str) -> Stop:
+    """Return the stop that a verdict of the search on a run of the study amounts to."""
+    facts, judged = Facts(value=verdict.value), Judged(verdict.step, study)
+    return Stop(number, verdict.outcome, _REASONS[verdict.outcome], facts, judged)
 
 
 _REASONS: Final[Mapping[Outcome, StopReason]] = {

@@ -59,10 +59,12 @@ class Replayed:
     Attributes:
         history: Every run up to the last point at which it was judged.
         verdicts: The verdicts by number, on runs that the search ends or would have ended.
+        study: A digest of what all runs of the study are judged by.
     """
 
     history: History
     verdicts: Mapping[int, Verdict]
+    study: str
 
 
 def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
@@ -75,9 +77,10 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
     for trial in history.trials:
         counted = trial
         if trial.outcome in JUDGED and len(curve(trial)):
-            found = _unrefuted(
-                history, trial, _verdict(_Case(history, earlier, space, before, trial, study), _judged)
-            )
+            found = _recorded(trial, study.hex())
+            if found is None:
+                found = _verdict(_Case(history, earlier, space, before, trial, study), _judged)
+            found = _unrefuted(history, trial, found)
             if found is not None:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
@@ -87,7 +90,15 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
         seen.append(replace(counted, outcome=None) if is_changed else counted)
         if not counted.is_running:
             before = before.and_then(counted)
-    return Replayed(replace(history, trials=tuple(seen)), verdicts)
+    return Replayed(replace(history, trials=tuple(seen)), verdicts, study.hex())
+
+
+def _recorded(trial: Trial, study: str) -> Verdict | None:
+    """Return the recorded verdict that has ended a run; so a restart need not judge every run again."""
+    judged, outcome = trial.judged, trial.outcome
+    if judged is None or outcome is None or judged.study != study:
+        return None
+    return Verdict(judged.step, outcome)
 
 
 def _unrefuted(history: History, trial: Trial, found: Verdict | None) -> Verdict | None:

@@ -17,7 +17,7 @@ from autotuner import keys
 from autotuner.errors import InvalidRecord
 from autotuner.study.suggestions import decode_suggestion, encode_suggestion
 from autotuner.study.thinning import thin
-from autotuner.trial import Measurement, Outcome, Trial
+from autotuner.trial import Judged, Measurement, Outcome, Trial
 
 CAPACITY: Final = 1_000_000
 """Bytes of all entries of one ConfigMap: 1 MiB less the object's own fields."""
@@ -55,6 +55,8 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         "extras": dict(trial.extras),
     }
     entry.update({name: value for name, value in optional.items() if value})
+    if trial.judged is not None:
+        entry["judged"] = [trial.judged.step, trial.judged.study]
     if trial.variables is not None:
         entry["variables"] = list(trial.variables)
     return json.dumps(entry, separators=(",", ":"))
@@ -84,6 +86,7 @@ def decode_trial(text: str) -> Trial:
             warnings=tuple(str(text) for text in entry.get("warnings", ())),
             variables=_names(entry.get("variables")),
             node=str(entry.get("node", "")),
+            judged=_judged(entry.get("judged")),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error
@@ -139,6 +142,15 @@ def _flag(value: object) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise TypeError(f"{str(value)[:40]!r} is neither true nor false")
     return value
+
+
+def _judged(value: object) -> Judged | None:
+    if value is None:
+        return None
+    match value:
+        case [step, str(study)]:
+            return Judged(_step(step), study)
+    raise TypeError(f"{str(value)[:40]!r} is not a step and a digest")
 
 
 def _names(value: object) -> tuple[str, ...] | None:

@@ -116,7 +116,7 @@ class World:
             for stop in stops[: 1 if self.crashing else None]:
                 assert self.trials[stop.number].is_running
                 self.trials[stop.number] = replace(
-                    self.trials[stop.number], outcome=stop.outcome, ended_at=self.now
+                    self.trials[stop.number], outcome=stop.outcome, ended_at=self.now, judged=stop.judged
                 )
             if decision.is_final and not (self.crashing and len(stops) > 1):
                 return decision

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from autotuner import keys
 from autotuner.errors import InvalidRecord
 from autotuner.study.ledger import MAX_POINTS, decode_ledger, decode_trial, encode_trial
-from autotuner.trial import Measurement, Outcome, Trial
+from autotuner.trial import Judged, Measurement, Outcome, Trial
 from tests.builders import NOON, suggestion, trial
 
 MOMENTS = st.integers(0, 10**9).map(lambda seconds: NOON + timedelta(seconds=seconds, microseconds=1))
@@ -27,6 +27,7 @@ TRIALS = st.builds(
     devices=st.integers(1, 4096),
     message=st.text(max_size=50),
     extras=st.dictionaries(st.sampled_from(["noise_scale", "samples_per_second"]), st.floats(0, 1e9)),
+    judged=st.none() | st.builds(Judged, st.floats(0, 1e9), st.text(max_size=20)),
 )
 
 
@@ -83,6 +84,11 @@ GOOD = json.loads(encode_trial(trial()))
         {"started_at": "2030-01-01T12:00:00"},
         {"extras": []},
         {"extras": {"noise_scale": "high"}},
+        {"judged": 3},
+        {"judged": [1]},
+        {"judged": ["a", "b"]},
+        {"judged": [float("inf"), "b"]},
+        {"judged": [1, None]},
     ],
     ids=str,
 )

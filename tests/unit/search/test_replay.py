@@ -1,5 +1,7 @@
 """Runs are judged at fixed points of their curves, whenever their measurements arrive."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -10,7 +12,7 @@ import pytest
 from autotuner.decide import decide
 from autotuner.search.replay import replayed
 from autotuner.study.history import History
-from autotuner.trial import Measurement, Outcome, Purpose, Trial
+from autotuner.trial import Judged, Measurement, Outcome, Purpose, Trial
 from tests.builders import NOON, suggestion, trial
 from tests.simulation.learners import STEPS, World, hill, spec
 
@@ -89,9 +91,7 @@ def told(read: Callable[[int], int]) -> list[tuple[object, ...]]:
         now += timedelta(minutes=1)
         decision = decide(asked, list(trials.values()), now)
         for stop in decision.stop:
-            trials[stop.number] = Trial(
-                trials[stop.number].suggestion, trials[stop.number].measurements, stop.outcome
-            )
+            trials[stop.number] = replace(trials[stop.number], outcome=stop.outcome, judged=stop.judged)
         if decision.is_final:
             assert decision.answer is not None
             return [*started, (decision.answer.batch_size, dict(decision.answer.parameters))]
@@ -139,3 +139,35 @@ def test_a_run_is_not_hopeless_for_little_progress_while_nobody_knows_what_a_ste
     )
     again = Trial(suggestion(2, batch_size=64), slow, None)
     assert replayed(History.of(asked, [known, shown, again])).verdicts[2].outcome is Outcome.HOPELESS
+
+
+def judged_at(step: float, study: str, outcome: Outcome) -> Trial:
+    """A run that rises to the target, recorded as stopped at a step."""
+    found = trial(1, RISING, outcome, suggestion(1, batch_size=48))
+    return replace(found, judged=Judged(step, study))
+
+
+def test_a_recorded_verdict_stands_while_runs_are_judged_by_the_same():
+    known = trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
+    asked = spec()
+    study = replayed(History.of(asked, [known])).study
+    stands = replayed(History.of(asked, [known, judged_at(5, study, Outcome.HOPELESS)]))
+    assert stands.verdicts[1].step == 5
+    assert len(stands.history.trials[1].measurements) == 5
+    easier = spec(target="accuracy >= 0.5")
+    again = replayed(History.of(easier, [known, judged_at(5, study, Outcome.HOPELESS)]))
+    assert again.study != study
+    assert again.verdicts[1].outcome is not Outcome.HOPELESS
+
+
+def test_what_runs_are_judged_by_has_the_same_digest_in_every_process():
+    program = (
+        "from autotuner.search.replay import replayed\n"
+        "from autotuner.study.history import History\n"
+        "from tests.simulation.learners import spec\n"
+        "asked = spec(search_space='{optimizer: [sgd, lion], learning_rate: {min: 0.1, max: 1}}')\n"
+        "print(replayed(History.of(asked, [])).study)"
+    )
+    asked = spec(search_space="{optimizer: [sgd, lion], learning_rate: {min: 0.1, max: 1}}")
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == replayed(History.of(asked, [])).study
