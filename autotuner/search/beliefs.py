@@ -52,6 +52,8 @@ FAR: Final = 0.7
 """Fraction of the largest batch size from which on a trial counts as one at the largest."""
 FITS_ABOUT: Final = 1.1
 """A batch closer than this factor to the smallest one that ran out of memory is not tried."""
+ALWAYS_SAMPLED: Final = 30
+"""Number of ended runs up to which the judge's parameters are sampled again after each of them."""
 Tally = tuple[Setting, int, int]
 """A setting with confirmation runs, with the numbers that reached and missed the target."""
 
@@ -383,15 +385,15 @@ def _rejected(confirming: Iterable[Tally]) -> frozenset[Setting]:
 def _judge(ended: _Ended) -> Ensemble:
     """Return the ensemble that judges running trials.
 
-    Its parameters are sampled, and the ends of stopped runs predicted, at the counts of `refit_count` only:
-    later runs are added to it. Little changes in between, and after a restart all runs are judged again.
+    After many runs its parameters are sampled at the counts of `refit_count` only: they change little then,
+    and after a restart all runs are judged again.
     """
-    curves, is_whole = ended.curves, ended.is_whole
-    count = refit_count(len(curves.runs))
-    sampled = _ensemble(curves.first(count), is_whole[:count], ended.earlier)
-    if count == len(curves.runs):
-        return sampled
-    return sampled.given(_ends(curves, is_whole, count)[0])
+    count = len(ended.curves.runs)
+    if count <= ALWAYS_SAMPLED:
+        return _ensemble(ended.curves, ended.is_whole, ended.earlier)
+    count = max(refit_count(count), ALWAYS_SAMPLED)
+    sampled = _ensemble(ended.curves.first(count), ended.is_whole[:count], ended.earlier)
+    return sampled.on(_ends(ended.curves, ended.is_whole)[0])
 
 
 @lru_cache(maxsize=16)
@@ -410,18 +412,18 @@ def _ensemble(
 
 
 @lru_cache(maxsize=64)
-def _ends(curves: Curves, is_whole: tuple[bool, ...], first: int = 0) -> tuple[Ends, list[int]]:
-    """Return where the runs from number `first` on ended or are predicted to end, and each end's run."""
+def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
+    """Return where runs ended or are predicted to end, and the number of each end's run."""
     space, target, length = curves.space, curves.target, curves.length
     done = [
         whole or run.curve.last_step >= (run.length or length)
         for run, whole in zip(curves.runs, is_whole, strict=True)
     ]
-    columns = [i for i, whole in enumerate(done) if whole and i >= first]
+    columns = [i for i, whole in enumerate(done) if whole]
     best = [float(over(target, curves.runs[i].curve.values).max()) for i in columns]
     places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
     ends = Ends.own(places, np.array(best), np.zeros(len(columns)))
-    stopped = [i for i, whole in enumerate(done) if not whole and i >= first]
+    stopped = [i for i, whole in enumerate(done) if not whole]
     if not stopped:
         return ends, columns
     more = evidence(model_of(curves), curves, [curves.runs[i] for i in stopped], stopped)

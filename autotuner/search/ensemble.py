@@ -261,6 +261,12 @@ class OfEnds:
         """Return the rival conditioned on more ends, with the same parameters."""
         return OfEnds(self.rival, self.values, self.unit, self.ends.joined(more.scaled(self.unit)))
 
+    def on(self, ends: Ends) -> OfEnds:
+        """Return the rival conditioned on other ends of the study itself, with the same parameters."""
+        old, of_earlier = self.ends, self.ends.task > 0
+        earlier = Ends(*(part[of_earlier] for part in (old.place, old.margin, old.variance, old.task)))
+        return OfEnds(self.rival, self.values, self.unit, ends.scaled(self.unit).joined(earlier))
+
     def chance(self, places: Array, spare: float) -> tuple[Array, Array]:
         """See `Ensemble.chance`."""
         fit = self._fit
@@ -333,6 +339,10 @@ class Ensemble:
     def same_training(self) -> float:
         """The probability that the earlier studies are of this training, according to the runs so far."""
         return sum(weight for member, weight in self._weighed if member.is_of_same_training)
+
+    def on(self, ends: Ends) -> Ensemble:
+        """Return the ensemble conditioned on other ends of the study, with the same draws and weights."""
+        return Ensemble([m.on(ends) for m in self._members], self.log_evidence, self.size)
 
     def chance(self, places: Array, spare: float = 0.0) -> tuple[Array, Array]:
         """Return the probability that places meet the target, noise aside, and their expected levels.

@@ -1,6 +1,6 @@
 """Decide at fixed points of a run's curve whether to stop it, whenever its measurements arrive.
 
-A run is judged after each twenty-fifth of its length, given the trials with smaller numbers, and at the first
+A run is judged after each fiftieth of its length, given the trials with smaller numbers, and at the first
 measurement that meets the target. Measurements between two such points, or after the one that stops it, do
 not count: otherwise the decision would depend on how fast logs are read. So two studies whose trials print
 the same
@@ -26,7 +26,7 @@ from autotuner.study.history import History, Unit, curve, is_complete
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome, Purpose, Trial
 
-POINTS: Final = 25
+POINTS: Final = 50
 """Number of points of a run at which it is judged."""
 HOPELESS: Final = 0.05
 """Probability of reaching the target below which a run is stopped."""
