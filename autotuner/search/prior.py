@@ -21,32 +21,19 @@ from autotuner.trial import ParameterValue
 _DECAY_NAMES: Final = frozenset({"wd", "l2", "weightdecay"})
 _OF_AVERAGES: Final = frozenset({"bn", "batchnorm", "norm", "ema", "swa", "polyak", "teacher"})
 """Words in names such as `bn_momentum` and `ema_decay`, which belong to an average, not to the optimizer."""
-_OPTIMIZERS: Final = frozenset(
-    {
-        "sgd",
-        "adam",
-        "adamw",
-        "rmsprop",
-        "adagrad",
-        "adadelta",
-        "nadam",
-        "lars",
-        "lamb",
-        "lans",
-        "lion",
-        "adafactor",
-        "muon",
-    }
-)
 _BY_GRADIENT: Final = frozenset({"sgd", "momentum", "nesterov", "asgd"})
 """Optimizers whose step is the gradient times the learning rate."""
 _NORMALISED: Final = frozenset(
     {"adam", "adamw", "adamax", "nadam", "radam", "rmsprop", "lion", "adafactor", "sophia", "adan"}
 )
 """Optimizers that divide the gradient by its size, so that the step is about the learning rate itself."""
+_SCALED_OTHERWISE: Final = frozenset({"adagrad", "adadelta", "lars", "lamb", "lans", "muon"})
+"""Optimizers that scale the gradient in another way: by its sum so far, by layer, or by matrix."""
+_OPTIMIZERS: Final = _BY_GRADIENT | _NORMALISED | _SCALED_OTHERWISE
 _APART: Final = math.log(10)
-"""E-folds by which the best learning rate of the latter is expected to be smaller. Usual are 0.1 for SGD and
-0.001 for Adam; half of that on a log scale, because the gradient's size is unknown."""
+"""E-folds by which the best learning rate is expected to be smaller if an optimizer divides the gradient by
+its size. Usual are 0.1 for SGD and 0.001 for Adam; half of that on a log scale, because the size of the
+gradient is unknown."""
 _NEAREST_ONE: Final = 1e-3
 """Minimum of a momentum's distance from 1, as a fraction of the largest distance in its range."""
 
