@@ -302,7 +302,7 @@ class Beliefs:
         tried = {setting(trial) for trial in self.history.trials}
         answers = (Beliefs(study, Space.of(study.spec)).confirmed for study in self.earlier)
         here = [self._realised(self.space.adapted(found)) for found in answers if found is not None]
-        left = [s for s in here if s.batch_size > best and s not in tried]
+        left = [s for s in here if best < s.batch_size <= self._limits[1] and s not in tried]
         return max(left, key=lambda s: (s.batch_size, s.key), default=None)
 
     @property

@@ -118,6 +118,16 @@ def test_an_answer_that_is_no_larger_than_what_is_held_is_not_tried():
     assert beliefs.propose(1, beliefs.incumbent).batch_size > 32
 
 
+def test_an_answer_that_does_not_fit_into_memory_is_not_tried():
+    asked = spec(run_length="1", batch_size="16..1024")
+    own = [
+        trial(0, (0.93,), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE)),
+        trial(1, (), Outcome.OUT_OF_MEMORY, suggestion(1, batch_size=256)),
+    ]
+    beliefs = Beliefs(History.of(asked, own), Space.of(asked), (answered(400), answered(700)))
+    assert beliefs.propose(2, beliefs.incumbent).batch_size < 256
+
+
 def test_what_an_earlier_answer_has_and_this_study_does_not_know_stays_known_good():
     asked = spec(
         run_length="1",
