@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from autotuner.study.setting import Setting
 from tests.benchmarks.search import choices
-from tests.benchmarks.search.calibration import CONFIRMED, FINAL, Claim, tables
+from tests.benchmarks.search.calibration import CONFIRMED, FINAL, Claim, Listener, tables
 from tests.benchmarks.search.families import load
 from tests.benchmarks.search.policies import POLICIES
 from tests.benchmarks.search.report import COLUMNS, standard_error, table
@@ -111,6 +112,14 @@ def test_claims_are_binned_by_what_was_said():
 
     assert "0.05 to 0.10       2       0.06   0.50" in text
     assert "0.90 to 1.00       1       1.00   1.00" in text
+
+
+@pytest.mark.parametrize(("batch_size", "passes"), [(50, True), (200, False)])
+def test_a_confirmation_that_was_broken_off_counts_as_what_it_would_have_been(batch_size: int, passes: bool):
+    problem = Steep()
+    listener = Listener(problem, POLICIES["autotuner"](problem, seed=0, parallel=1))
+    listener.begun[Setting.of(batch_size, {"learning_rate": 0.1})] = 0.4
+    assert listener.claims() == [Claim(CONFIRMED, problem.name, 0.4, passes)]
 
 
 @pytest.mark.parametrize(

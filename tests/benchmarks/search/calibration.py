@@ -19,13 +19,15 @@ from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.study.history import History
-from autotuner.study.setting import Setting, setting
+from autotuner.study.setting import Setting
 from autotuner.trial import Purpose, Trial
 from tests.benchmarks.search.policies import Autotuner
 from tests.benchmarks.search.problems import Problem
 from tests.benchmarks.search.simulate import HALF_A_DOUBLING, Move, Run
 
 EDGES = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)
+_LEFT_OUT = 1_000_000
+"""Number of the first of the runs that a search has left out, for their seeds."""
 MIDWAY, FINAL, CONFIRMED = "larger, midway", "larger, at the end", "the confirmation passes"
 KINDS = {
     MIDWAY: "a batch half a doubling larger is feasible, said when a trial starts",
@@ -69,13 +71,24 @@ class Listener:
         history = History.of(spec, self.tuner.trials)
         found = list(self.larger)
         for tried, chance in self.begun.items():
-            runs = [
-                t for t in history.trials if t.suggestion.purpose is Purpose.CONFIRM and setting(t) == tried
-            ]
-            passed = sum(map(history.has_reached, runs)) >= spec.confirmations
-            if passed or sum(map(history.has_missed, runs)) > TOLERATED_MISSES:
-                found.append(Claim(CONFIRMED, self.problem.name, chance, passed))
+            reached, missed = history.tally(tried)
+            passes = self._passes(spec, tried, reached, missed)
+            found.append(Claim(CONFIRMED, self.problem.name, chance, passes))
         return found
+
+    def _passes(self, spec: TuningSpec, tried: Setting, reached: int, missed: int) -> bool:
+        """Return whether a confirmation passes, after so many runs.
+
+        The search breaks many off after a miss, and few of these would pass. So the runs that it has left out
+        are made here.
+        """
+        parameters = {**spec.baseline_parameters, **tried.parameters}
+        number = _LEFT_OUT
+        while reached < spec.confirmations and missed <= TOLERATED_MISSES:
+            run = self.problem.run(tried.batch_size, parameters, seed=hash((spec.seed, number)) % 2**32)
+            is_met = any(map(spec.target.is_met, run))
+            reached, missed, number = reached + is_met, missed + (not is_met), number + 1
+        return missed <= TOLERATED_MISSES
 
     def _note_larger(self, decision: Decision) -> None:
         answer, most = decision.answer, self.tuner.spec.batch_size.maximum
