@@ -86,7 +86,7 @@ def reconcile(
     except InvalidJob as error:
         return _reconcile_invalid(backend, job, error)
 
-    seen = _without_past_doubts(spec, backend.observe(job, spec), now)
+    seen = _with_whole_runs(spec, _without_past_doubts(spec, backend.observe(job, spec), now))
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
     earlier, left_out = _earlier(backend, job, spec)
@@ -142,7 +142,7 @@ def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconci
     trials: tuple[Trial, ...] | None = None
     finished: tuple[Trial, ...] = ()
     if spec is not None:
-        seen = backend.observe(job, spec)
+        seen = _with_whole_runs(spec, backend.observe(job, spec))
         finished = _record_ended(backend, job, seen)
         trials = merge(seen)
     status = describe_invalid(error, job.annotations, job.fingerprint, trials)
@@ -192,6 +192,23 @@ def _without_past_doubts(spec: TuningSpec, seen: Observation, now: datetime) -> 
         return replace(trial, outcome=Outcome.LOST, doubt="", message=said, ended_at=ended, is_complete=False)
 
     return replace(seen, live=[settled(trial) for trial in seen.live])
+
+
+def _with_whole_runs(spec: TuningSpec, seen: Observation) -> Observation:
+    """Return the observation with trials marked as missed whose program failed after its last step.
+
+    Many a program fails at its exit, for instance in the threads of its process group. What it has trained is
+    known by then.
+    """
+    history = History.of(spec, merge(seen))
+
+    def judged(trial: Trial) -> Trial:
+        if trial.outcome is not Outcome.FAILED or trial.doubt or not history.is_whole(trial):
+            return trial
+        said = f"it failed after its last step: {trial.message}"
+        return replace(trial, outcome=Outcome.MISSED, message=said)
+
+    return replace(seen, live=[judged(trial) for trial in seen.live])
 
 
 def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:

@@ -133,6 +133,17 @@ class History:
             return self.run_length
         return self.run_length * self.spec.baseline_batch_size / batch_size
 
+    def is_whole(self, trial: Trial) -> bool:
+        """Return whether the trial has come to its last step, however its program ended."""
+        length = self.length_of(trial.suggestion.batch_size)
+        is_measured = self.is_length_known and self.unit is not Unit.UNKNOWN
+        return (
+            is_measured
+            and length is not None
+            and bool(len(curve(trial)))
+            and curve(trial).last_step >= length
+        )
+
     @cached_property
     def confirmations(self) -> dict[Setting, list[Trial]]:
         """The confirmation runs, grouped by setting."""

@@ -27,6 +27,9 @@ SECOND_REPORTS = f"""import os, re
 if re.search("-1(-[a-z0-9]{{5}})?$", os.environ["POD"]): exec({REPORTS!r})
 """
 FAILS = "import sys; print('no such file: /data', flush=True); sys.exit(3)"
+FAILS_AT_ITS_EXIT = (
+    "print('accuracy=0.5 epoch=1'); print('accuracy=0.6 epoch=2', flush=True); raise SystemExit(3)"
+)
 SILENT = "print('nothing to say', flush=True)"
 RUNS_ON = (
     """import time; print('{"autotuner": 1, "step": 1, "accuracy": 0.5}', flush=True); time.sleep(600)"""
@@ -289,6 +292,18 @@ class BackendContract:
         assert list(harness.backend.existing(job)) == [0]
         harness.backend.stop(job, 0)
         assert not harness.backend.existing(job)
+
+    @pytest.mark.parametrize(("length", "outcome"), [("2", Outcome.MISSED), ("3", Outcome.FAILED)])
+    def test_a_program_that_fails_after_its_last_step_has_missed(self, harness, length, outcome):
+        job = harness.register(manifest(FAILS_AT_ITS_EXIT, **{"run-length": length}))
+        reconcile(harness.backend, job, datetime.now(UTC))
+        ended(harness, job)
+        (trial,) = reconcile(harness.backend, job, datetime.now(UTC)).finished
+        assert trial.outcome is outcome
+        assert "exit code 3" in trial.message
+        assert ("after its last step" in trial.message) is (outcome is Outcome.MISSED)
+        for number in harness.backend.existing(job):
+            harness.backend.stop(job, number)
 
     def test_the_study_of_a_job_is_found_by_name(self, harness):
         job = harness.register(manifest(REPORTS))
