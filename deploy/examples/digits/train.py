@@ -6,6 +6,7 @@ printed as `accuracy=0.93 epoch=3`. `train_sdk.py` is the same training with the
 """
 
 import argparse
+import gc
 import os
 from collections.abc import Callable
 
@@ -64,6 +65,10 @@ def train(  # noqa: PLR0913, PLR0917 (a training has many hyperparameters)
         if rank == 0:
             report(epoch, accuracy)
 
+    # What uses the process group goes before it, or the process may abort at its exit (seen with gloo).
+    del model, optimizer, schedule
+    gc.collect()
+    dist.barrier()
     dist.destroy_process_group()
 
 
