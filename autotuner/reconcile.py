@@ -200,15 +200,18 @@ def _with_whole_runs(spec: TuningSpec, seen: Observation) -> Observation:
     Many a program fails at its exit, for instance in the threads of its process group. What it has trained is
     known by then.
     """
+    failed = [t for t in seen.live if t.outcome is Outcome.FAILED and not t.doubt]
+    if not failed:
+        return seen
     history = History.of(spec, merge(seen))
-
-    def judged(trial: Trial) -> Trial:
-        if trial.outcome is not Outcome.FAILED or trial.doubt or not history.is_whole(trial):
-            return trial
-        said = f"it failed after its last step: {trial.message}"
-        return replace(trial, outcome=Outcome.MISSED, message=said)
-
-    return replace(seen, live=[judged(trial) for trial in seen.live])
+    trained = {t.number for t in failed if history.is_whole(t)}
+    live = [
+        replace(t, outcome=Outcome.MISSED, message=f"it failed after its last step: {t.message}")
+        if t.number in trained
+        else t
+        for t in seen.live
+    ]
+    return replace(seen, live=live)
 
 
 def _record_ended(backend: Backend, job: Job, seen: Observation) -> tuple[Trial, ...]:

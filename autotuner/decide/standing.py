@@ -146,10 +146,7 @@ class Standing:
     @cached_property
     def confirmed(self) -> Setting | None:
         """The setting with the largest batch that the required number of confirmation runs has confirmed."""
-        held = [
-            tried for tried in self.history.confirmations if self.reached(tried) >= self.spec.confirmations
-        ]
-        return max((s for s in held if s not in self.beliefs.rejected), key=self._by_evidence, default=None)
+        return max(self.beliefs.confirmed, key=self._by_evidence, default=None)
 
     def _by_evidence(self, tried: Setting) -> tuple[int, int, int, float, str]:
         """Return a key that orders settings by batch size, then by the results of their runs."""
@@ -299,10 +296,6 @@ def trial_seed(spec: TuningSpec, number: int) -> int:
 
 def _effort(history: History) -> float:
     """Return the training effort of a search, in whole runs; a running trial counts as a whole run."""
-
-    def length(trial: Trial) -> float:
-        return history.length_of(trial.suggestion.batch_size) or math.inf
-
     searched = [t for t in history.trials if t.suggestion.purpose is Purpose.SEARCH]
-    trained = (1.0 if t.is_running else curve(t).last_step / length(t) for t in searched)
+    trained = (1.0 if t.is_running else curve(t).last_step / history.whole_length(t) for t in searched)
     return sum(max(part, LEAST_EFFORT) for part in trained)

@@ -234,7 +234,7 @@ class Beliefs:
     def same_training(self) -> float:
         """Return the probability that the earlier studies are of this training; 0 without a model."""
         data = self._frontier_data
-        return 0.0 if data is None else _frontier(data).ensemble.same_training
+        return 0.0 if data is None else _SAME.of(data.digest, lambda: _frontier(data).ensemble.same_training)
 
     @property
     def incumbent(self) -> Setting | None:
@@ -300,8 +300,9 @@ class Beliefs:
             return None
         best = 0 if incumbent is None else incumbent.batch_size
         tried = {setting(trial) for trial in self.history.trials}
-        answers = (Beliefs(study, Space.of(study.spec)).confirmed for study in self.earlier)
-        here = [self._realised(self.space.adapted(found)) for found in answers if found is not None]
+        confirmed = (Beliefs(study, Space.of(study.spec)).confirmed for study in self.earlier)
+        answers = (max(found, key=lambda s: (s.batch_size, s.key)) for found in confirmed if found)
+        here = [self._realised(self.space.adapted(found)) for found in answers]
         left = [s for s in here if best < s.batch_size <= self._limits[1] and s not in tried]
         return max(left, key=lambda s: (s.batch_size, s.key), default=None)
 
@@ -316,11 +317,10 @@ class Beliefs:
         return math.log2(max(met, default=1)) if self.earlier else 0.0
 
     @cached_property
-    def confirmed(self) -> Setting | None:
-        """The confirmed setting with the largest batch."""
+    def confirmed(self) -> tuple[Setting, ...]:
+        """The settings that the required number of confirmation runs has confirmed."""
         wanted = self.history.spec.confirmations
-        held = (s for s, reached, _ in self._confirming if reached >= wanted and s not in self.rejected)
-        return max(held, key=lambda s: (s.batch_size, s.key), default=None)
+        return tuple(s for s, reached, _ in self._confirming if reached >= wanted and s not in self.rejected)
 
     def _realised(self, place: Array) -> Setting:
         return nearest(self.history, self.space.setting(place))
@@ -357,6 +357,7 @@ class _Ended:
 
 _INCUMBENTS: Final[Memory[Setting | None]] = Memory(20_000)
 _LARGER: Final[Memory[float]] = Memory(20_000)
+_SAME: Final[Memory[float]] = Memory(20_000)
 
 
 @lru_cache(maxsize=16)  # megabytes each

@@ -23,7 +23,7 @@ from autotuner.search.space import Space
 from autotuner.study.curve import Array
 
 SAID_ALIKE: Final = 4.0
-"""Nats added to the evidence of the rival that knows earlier studies: the user has named them as similar."""
+"""Nats added to the evidence of each rival that knows earlier studies: the user has named them as similar."""
 _SAME_TRAINING: Final = 1
 """Task of all runs of earlier studies, for a rival that does not distinguish studies."""
 DRAWS: Final = 64

@@ -85,7 +85,7 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
             elif trial.is_running and history.run_length and not _is_needed_whole(history, trial):
-                counted = _cut(trial, max(_points(curve(trial), _length(history, trial)), default=0.0))
+                counted = _cut(trial, max(_points(curve(trial), history.whole_length(trial)), default=0.0))
         is_changed = trial.is_running and not counted.is_running
         seen.append(replace(counted, outcome=None) if is_changed else counted)
         if not counted.is_running:
@@ -126,10 +126,6 @@ def _cut(trial: Trial, step: float) -> Trial:
 def _is_needed_whole(history: History, trial: Trial) -> bool:
     """Return whether the run must continue to its own end, because the length of a run is unknown."""
     return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
-
-
-def _length(history: History, trial: Trial) -> float:
-    return history.length_of(trial.suggestion.batch_size) or math.inf
 
 
 def _points(seen: Curve, length: float) -> list[float]:
@@ -199,7 +195,7 @@ def _identity(trial: Trial) -> bytes:
 def _judged(case: _Case) -> Verdict | None:
     """Return the first verdict on a run, at one of its points."""
     history, trial, seen = case.history, case.trial, curve(case.trial)
-    length, met = _length(history, trial), _met(history, seen)
+    length, met = history.whole_length(trial), _met(history, seen)
     if _is_needed_whole(history, trial):
         return None
     for step in (*_points(seen, length), math.inf):
@@ -219,7 +215,7 @@ def _judged(case: _Case) -> Verdict | None:
 def _stopped(case: _Case) -> Verdict | None:
     """Return the verdict on a run by its predicted probability, given its measurements so far."""
     history, trial = case.history, case.trial
-    step, length = curve(trial).last_step, _length(history, trial)
+    step, length = curve(trial).last_step, history.whole_length(trial)
     if step < FEWEST_SEEN * length:
         return None
     beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)

@@ -133,16 +133,14 @@ class History:
             return self.run_length
         return self.run_length * self.spec.baseline_batch_size / batch_size
 
+    def whole_length(self, trial: Trial) -> float:
+        """Return the last step of a whole run of the trial's batch size; infinity while unknown."""
+        return self.length_of(trial.suggestion.batch_size) or math.inf
+
     def is_whole(self, trial: Trial) -> bool:
         """Return whether the trial has come to its last step, however its program ended."""
-        length = self.length_of(trial.suggestion.batch_size)
-        is_measured = self.is_length_known and self.unit is not Unit.UNKNOWN
-        return (
-            is_measured
-            and length is not None
-            and bool(len(curve(trial)))
-            and curve(trial).last_step >= length
-        )
+        is_measured = self.is_length_known and self.unit is not Unit.UNKNOWN and len(curve(trial)) > 0
+        return is_measured and curve(trial).last_step >= self.whole_length(trial)
 
     @cached_property
     def confirmations(self) -> dict[Setting, list[Trial]]:
