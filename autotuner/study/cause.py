@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from autotuner.study.formats.line import ESCAPE, printable
@@ -53,7 +53,7 @@ _EXCEPTION: Final = re.compile(
 _WRAPPER: Final = re.compile(
     r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
     r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
-    r"|returned non-zero exit status"
+    r"|returned non-zero exit status|\b(?:Base)?ExceptionGroup: "
 )
 _LAUNCHER: Final = re.compile(
     r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
@@ -66,9 +66,12 @@ _TABLE: Final = re.compile(
 )
 _BENIGN: Final = re.compile(
     r"(?:^|[\s\[|:(-])(?:WARN(?:ING)?|INFO|DEBUG|NOTICE|\w{0,40}Warning)(?:[\s\]|:)-]|$)"
-    r"|^\[?[WI](?:\d{3,4})? |^wandb:"
+    r"|^(?:[\d-]{10} [\d:.]{8,15}: )?\[?[WI](?:\d{3,4})? |^wandb:|failed call to cuInit"
 )
-"""Levels below error, as logging, loguru, glog and warnings write them."""
+"""Levels below error, as logging, loguru, glog, TensorFlow and warnings write them.
+
+TensorFlow without a GPU says that cuInit failed, and trains on.
+"""
 _SURVIVED: Final = re.compile(
     r"(?<!system to )\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
     r"|fall(?:ing|s)? ?back|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)"
@@ -80,6 +83,10 @@ _PROGRESS: Final = re.compile(
     re.IGNORECASE,
 )
 _LOUD: Final = re.compile(r"\berror: |\b(?:ERROR|FATAL|CRITICAL)\b")
+_BLIND: Final = "CUDA initialization: "
+"""The warning of PyTorch that it sees no device, after which it says nothing more."""
+_NEEDS_GPU: Final = re.compile(r"\b(?:GPUs?|CUDA)\b", re.IGNORECASE)
+_ASSERTED: Final = re.compile(r"device-side assert|\.cu:\d{1,6}: .{0,400}Assertion")
 _NAN_CHECK: Final = re.compile(r"is_?nan|is_?finite|is_?inf\b", re.IGNORECASE)
 _SURE: Final = re.compile(
     r"(?:ModuleNotFoundError|SyntaxError|IndentationError|TabError)\b|can't open file"
@@ -92,6 +99,10 @@ _SIGNALS: Final = {
     -9: (Outcome.OUT_OF_MEMORY, "the process was killed (SIGKILL)"),
     -7: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
     135: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
+    # A launcher that passes on its child's end with sys.exit(-9), as DeepSpeed does.
+    247: (Outcome.OUT_OF_MEMORY, "a process was killed (SIGKILL)"),
+    249: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
+    241: (Outcome.LOST, "a process was ended from outside (SIGTERM)"),
     137: (Outcome.LOST, "the process was killed from outside (SIGKILL)"),
     143: (Outcome.LOST, "the process was ended from outside (SIGTERM)"),
     -15: (Outcome.LOST, "the process was ended from outside (SIGTERM)"),
@@ -99,6 +110,11 @@ _SIGNALS: Final = {
     -2: (Outcome.LOST, "the process was interrupted from outside (SIGINT)"),
     129: (Outcome.LOST, "the process was ended from outside (SIGHUP)"),
     -1: (Outcome.LOST, "the process was ended from outside (SIGHUP)"),
+    # Schedulers announce a job's end with these.
+    138: (Outcome.LOST, "the process was ended from outside (SIGUSR1)"),
+    -10: (Outcome.LOST, "the process was ended from outside (SIGUSR1)"),
+    140: (Outcome.LOST, "the process was ended from outside (SIGUSR2)"),
+    -12: (Outcome.LOST, "the process was ended from outside (SIGUSR2)"),
     132: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
     -4: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
 }
@@ -141,6 +157,57 @@ class _Error:
     """Number of the traceback that it belongs to: chained ones share a number, 0 before the first."""
 
 
+@dataclass(slots=True)
+class _Reading:
+    """Where the reading of one rank's tracebacks stands: the lines of several ranks mix."""
+
+    number: int = 0
+    """Number of its last traceback."""
+    indent: int = 0
+    """Blanks before the whole traceback: torchrun's table and some loggers indent it."""
+    is_chained: bool = False
+    is_in_frames: bool = False
+    is_in_box: bool = False
+    """Whether rich draws a box around the frames."""
+    is_ignored: bool = False
+    is_thread: bool = False
+    code: str = ""
+    """The last line of source."""
+
+    def takes(self, line: str, before: int) -> bool:
+        """Return whether a line belongs to a traceback, except its last one, which names the error.
+
+        Args:
+            line: A line of this rank.
+            before: Number of the last traceback of any rank.
+        """
+        if _TRACEBACK in line:
+            self.number = self.number if self.is_chained else before + 1
+            self.is_chained, self.is_in_frames = False, True
+            self.indent, self.is_in_box = 0, line.startswith("╭")
+            return True
+        if any(words in line for words in _CHAINED):
+            self.is_chained = True
+            return True
+        if _IGNORED in line or _THREAD in line:
+            self.is_ignored, self.is_thread = _IGNORED in line, _THREAD in line
+            return True
+        return self.is_in_frames and self._is_frame(line)
+
+    def _is_frame(self, line: str) -> bool:
+        """Return whether a line is one of the traceback's frames, and remember its source."""
+        if self.is_in_box and line.rstrip().endswith(("│", "╯")):
+            self.code = line if "❱" in line else self.code
+            return True
+        text = line.lstrip()
+        if text.startswith('File "'):
+            self.indent = max(0, len(line) - len(text) - 2)
+        elif line and not line[: self.indent + 1].isspace():
+            return False
+        self.code = text or self.code
+        return True
+
+
 def find_cause(logs: Sequence[ProcessLog]) -> Cause:
     """Return why the processes failed, according to their logs and exit codes.
 
@@ -180,7 +247,7 @@ def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
             found, words = _SIGNALS[log.exit_code or 0]
             # An operator ends the other pods with SIGTERM, which says nothing if some process has its own
             # exit code.
-            is_first = log.exit_code in {137, -9} or len(signalled) == len(logs)
+            is_first = log.exit_code in {137, 247, -9} or len(signalled) == len(logs)
             if found is outcome and is_first:
                 return Cause(outcome, words, pod=log.pod, node=log.node)
     own = [log for log in logs if log.exit_code not in _SIGNALS]
@@ -237,39 +304,48 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
     """Return a log's errors, the lines that show progress, and whether several processes wrote it."""
     errors: list[_Error] = []
     marks: list[int] = []
-    several = False
-    traceback = 0
-    is_chained = is_in_frames = is_ignored = is_thread = False
-    previous = ""
+    several = is_blind = False
+    count = 0
+    readings: dict[str, _Reading] = {}
     for position, (rank, line) in enumerate(lines):
         several = several or _LAUNCHER.search(line) is not None
-        if _TRACEBACK in line:
-            traceback += 0 if is_chained else 1
-            is_chained, is_in_frames = False, True
+        is_blind = is_blind or _says_blind(line)
+        at = readings.setdefault(rank, _Reading())
+        if at.takes(line, count):
+            count = max(count, at.number)
             continue
-        if any(words in line for words in _CHAINED):
-            is_chained = True
+        is_raised, at.is_in_frames = at.is_in_frames, False
+        if at.is_ignored and is_raised:
+            at.is_ignored = False
             continue
-        if _IGNORED in line or _THREAD in line:
-            is_ignored, is_thread = _IGNORED in line, _THREAD in line
-            continue
-        if is_in_frames and line[:1] in {" ", "\t", ""}:
-            previous = line or previous
-            continue
-        is_raised, is_in_frames = is_in_frames, False
-        if is_ignored and is_raised:
-            is_ignored = False
-            continue
-        place = (position, rank, traceback)
-        error = _error(place, line, is_raised=is_raised, code=previous if is_raised else "")
+        code = at.code if is_raised else ""
+        place = (position, rank, at.number if is_raised else count)
+        error = _error(place, line[at.indent :] if is_raised else line, is_raised=is_raised, code=code)
         if error is not None:
-            secondary = error.is_secondary or (is_raised and is_thread)
-            errors.append(error if secondary == error.is_secondary else _as_secondary(error))
+            if is_raised and at.is_thread:
+                error = replace(error, is_secondary=True)
+            if is_raised and is_blind and _lacks_device(error, code):
+                error = replace(error, outcome=Outcome.LOST)
+            errors.append(error)
         elif _shows_progress(line):
             marks.append(position)
         if is_raised:
-            is_thread, previous = False, ""
+            at.is_thread, at.code = False, ""
     return _roots(errors), marks, several
+
+
+def _says_blind(line: str) -> bool:
+    """Return whether PyTorch warns that the node's driver or devices do not work."""
+    if _BLIND not in line:
+        return False
+    known = meaning(line)
+    return known is not None and known.outcome is Outcome.LOST
+
+
+def _lacks_device(error: _Error, code: str) -> bool:
+    """Return whether a program that sees no device ends because it needs one."""
+    is_own = error.outcome is Outcome.FAILED and meaning(error.line) is None
+    return is_own and _NEEDS_GPU.search(f"{code} {error.line}") is not None
 
 
 def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str) -> _Error | None:
@@ -302,8 +378,12 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
 def _roots(errors: list[_Error]) -> list[_Error]:
     """Return the errors with each chain of exceptions replaced by its root.
 
-    A general error that follows from a known one adds no information.
+    A general error that follows from a known one adds no information. After an assertion of a kernel no
+    library gets a handle on the device, as if memory lacked.
     """
+    asserted = next((e.position for e in errors if _ASSERTED.search(e.line)), None)
+    if asserted is not None:
+        errors = [e for e in errors if e.position <= asserted or not _is_vague(e.line)]
     primary = {e.traceback for e in errors if e.outcome is not Outcome.FAILED and not e.is_secondary}
     # A secondary one may be of another process: it is the root of what follows in its own.
     secondary: dict[tuple[int, str], int] = {}
@@ -322,6 +402,11 @@ def _roots(errors: list[_Error]) -> list[_Error]:
     ]
 
 
+def _is_vague(line: str) -> bool:
+    known = meaning(line)
+    return known is not None and known.is_vague
+
+
 def _warned(lines: Sequence[tuple[str, str]]) -> list[_Error]:
     """Return the memory error that a log without errors ends with as a warning."""
     for position in range(len(lines) - 1, max(-1, len(lines) - 6), -1):
@@ -332,10 +417,6 @@ def _warned(lines: Sequence[tuple[str, str]]) -> list[_Error]:
         if known is not None and known.outcome is Outcome.OUT_OF_MEMORY:
             return [_Error(position, line, known.outcome, known.is_secondary, rank, 0)]
     return []
-
-
-def _as_secondary(error: _Error) -> _Error:
-    return _Error(error.position, error.line, error.outcome, True, error.rank, error.traceback)
 
 
 def _exits_well(line: str) -> bool:
@@ -353,7 +434,7 @@ def _is_progress(line: str) -> bool:
 
 def _shows_progress(line: str) -> bool:
     # A progress bar is redrawn when it is closed, and loggers print summaries at exit.
-    is_bar = "%|" in line or line.startswith("wandb:")
+    is_bar = "%|" in line or line.startswith(("wandb:", "COMET INFO:"))
     return not is_bar and (_is_progress(line) or _SURVIVED.search(line) is not None)
 
 

@@ -3,7 +3,8 @@
 A text means one of four things: memory did not suffice (a smaller micro-batch may help), the infrastructure
 failed (another node, or a later time, may help), the values diverged, or the program is wrong (it fails the
 same way everywhere). A *primary* text names a cause. A *secondary* text may be a consequence of another
-process's end: it decides only if there is no primary text.
+process's end: it decides only if there is no primary text. A *vague* text is one that a library also prints
+after a kernel's assertion has broken the device for it.
 
 The patterns are RE2, so each line costs linear time whatever it contains.
 """
@@ -20,15 +21,20 @@ from autotuner.trial import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The meaning of an error text: the outcome, and whether another process's end may be the cause."""
+    """The meaning of an error text.
+
+    `is_secondary` says that another process's end may be the cause, `is_vague` that a failed assertion of a
+    kernel may be.
+    """
 
     outcome: Outcome
     is_secondary: bool = False
+    is_vague: bool = False
 
 
 def meaning(line: str) -> Meaning | None:
     """Return the meaning of a line, None if it is not a known error."""
-    if not _ANY.search(line):
+    if not _ANY.search(line) or _NAMED.search(line):
         return None
     return next((said for said, pattern in _COMPILED if pattern.search(line)), None)
 
@@ -40,6 +46,12 @@ def _compiled(*texts: str) -> re2._Regexp:
     return re2.compile("|".join(f"(?:{text})" for text in texts), options)
 
 
+# These errors quote a name, a key or a path, which may read like any other error.
+_NAMED: Final = _compiled(
+    r"^(?:[\w.]{1,200}\.)?(?:KeyError|NameError|AttributeError|UnboundLocalError|ModuleNotFoundError): ",
+    r"^(?:[\w.]{1,200}\.)?FileNotFoundError: \[Errno 2\] No such file or directory: ['\"]",
+    r"cannot import name '|undefined symbol: |unexpected keyword argument '",
+)
 _PROGRAM: Final = (
     # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
     r"OutOfResources: out of resource|too many resources requested for launch",
@@ -55,6 +67,7 @@ _PROGRAM: Final = (
     r"unrecognized arguments|the following arguments are required|can't open file",
     r"Input [Xy] contains NaN",
     r"executable file not found|exec format error|No such file or directory: unknown",
+    r"CommError: .{0,200}\b40[134]\b",
 )
 _MEMORY: Final = (
     r"\b(?:CUDA|HIP|XPU|NPU|MPS|MLU|MUSA|HPU|driver|runtime|device|GPU)\b.{0,40}\bout of memory",
@@ -64,14 +77,12 @@ _MEMORY: Final = (
     r"RESOURCE_EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
     r"OUT_OF_(?:DEVICE|HOST)_MEMORY|(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES",
     r"HSA_STATUS_ERROR_OUT_OF_RESOURCES",
-    r"CU(?:BLAS|DNN|SOLVER|SPARSE|FFT|RAND)_(?:STATUS_)?ALLOC(?:ATION)?_FAILED",
     r"ncclCuMemAlloc.{0,40}fail",
     r"CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|MIOPEN_STATUS_ALLOC_FAILED|miopenStatusAllocFailed",
-    # A library that cannot allocate its workspace only says that it is not available.
-    r"CU(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED|rocblas_status_memory_error",
-    r"CUDNN_STATUS_INTERNAL_ERROR|cublasCreate|cudnnCreate",
+    r"rocblas_status_memory_error",
     r"ACL stream synchronize failed, error code:107002",
-    r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
+    r"Dst tensor is not initialized|Allocation failed for size|MEM_OBJECT_ALLOCATION_FAILURE",
+    r"Memory Object Allocation Failure",
     r"Failed to CUDA (?:m|c)alloc|Failed to allocate (?:memory|.{0,30}bytes)|failed to alloc\b",
     r"(?:can't|cannot|not enough|could not|couldn't|unable to) allocate|not enough memory",
     r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
@@ -81,29 +92,38 @@ _MEMORY: Final = (
     r"shared memory \(shm\)|out of shared memory|insufficient shared memory|raise your shared memory",
     r"unable to (?:open|allocate|mmap|resize|write).{0,60}(?:shared memory|/torch_|\d+ bytes from file)",
     r"(?:/dev/shm|shm_open|posix_fallocate).{0,120}(?:No space left|fail)",
-    r"creating shared memory segment",
+    r"creating shared memory segment|No space left on device: '/dev/shm/",
     r"bus error|SIGBUS|exit\s?code\s{0,4}:? ?-7\b",
     # The kernel, the launcher or the process pool reports which process was killed for its memory.
     r"oom.?kill|OOMKilled|running low on memory|excessive memory usage|Memory cgroup|memory pressure \(OOM\)",
+)
+# A library that cannot allocate its workspace only says that it is not available.
+_WITHOUT_HANDLE: Final = (
+    r"(?:CU|HIP)(?:BLAS|BLASLT|DNN|SOLVER|SPARSE|FFT|RAND)_(?:STATUS_)?ALLOC(?:ATION)?_FAILED",
+    r"(?:CU|HIP)(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR",
+    r"(?:cu|hip)blasCreate|cudnnCreate|rocblas_create_handle",
+    r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
 )
 _KILLED: Final = (
     r"killed by signal: Killed|SIGKILL\b|(?:signal:? ?|signals?\.)\(?9\b",
     r"^(?:.{0,200}: )?(?:line \d+: +\d+ )?Killed\b",
     r"exit\s?code\s{0,4}[:=]? ?(?:-9|137)\b|return code (?:=|is) ?-9\b|with code -9\b|status -9\b|signal 9\b",
     r"DataLoader worker \(pid\(s\).{0,200}exited unexpectedly|BrokenProcessPool|TerminatedWorkerError",
+    r"subprocesses has abruptly died",
 )
 _AROUND: Final = (
-    r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|NVRM: Xid|\bXid\b|fallen off the bus|GPU is lost",
+    r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost",
+    r"\bXid\b.{0,40}\bGPU\b|\bGPU\b.{0,40}\bXid\b|\bDEVICE_LOST\b|_ERROR_DEVICE_LOST",
     r"GPU_IS_LOST",
     r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
     r"nvml error",
-    r"Driver/library version mismatch|contained (?:memory )?error|row.?remap|hardware (?:stack )?error",
+    r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
     r"GPU Hang",
     r"no CUDA-capable device|No CUDA GPUs are available|No HIP GPUs|hipErrorNoDevice|cudaErrorNoDevice",
     r"CUDA driver initialization failed|CUDA unknown error|CUDA error: unknown error",
     r"Found no NVIDIA driver",
     r"devices?(?:\(s\))? (?:is|are|is/are) busy or unavailable|system not (?:yet )?initialized",
-    r"TPU initialization failed|NVMLError",
+    r"TPU initialization failed|TPU is already in use|Device acquire failed|NVMLError",
     r"unspecified launch failure",
     r"the launch timed out|an illegal instruction",
     r"driver (?:version is insufficient|on your system is too old)",
@@ -119,25 +139,40 @@ _AROUND: Final = (
     r"illegal instruction \(core|SIGILL|Machine check|exit\s?code\s{0,4}[:=]? ?-4\b",
     # Storage.
     r"Stale (?:NFS )?file handle|Input/output error|Remote I/O error",
-    r"\[Errno (?:5|28|103|112|116|121|122)\]",
+    r"\[Errno (?:5|23|28|37|70|103|108|112|116|121|122)\]|Cannot send after transport endpoint shutdown",
+    r"No locks available",
     r"No space left on device|Disk quota exceeded|Transport endpoint is not connected|Host is down",
     r"\[Errno 11\]|PytorchStreamWriter failed|unexpected pos \d+ vs|iostream error|disk I/O error",
-    r"NFS: .{0,60}(?:not responding|error)|structure needs cleaning|Bad message|SlowDown",
+    r"NFS: .{0,60}(?:not responding|error)|structure needs cleaning|\[Errno 74\]|: Bad message$",
     r"Lustre.{0,40}error",
     # Names, registries, downloads.
     r"name resolution|Name or service not known|Name does not resolve|getaddrinfo|gaierror",
     r"resolve host(?:name)?",
     r"nodename nor servname|Failed to resolve|NameResolutionError|ImagePullBackOff|ErrImagePull",
     r"TLS handshake",
-    r"couldn't connect to|Max retries exceeded|MaxRetryError|ConnectTimeout|ReadTimeout|Read timed out",
+    r"couldn't connect to|couldn't reach (?:http|'.{1,200}' on the Hub|server)|Max retries exceeded",
+    r"MaxRetryError|ConnectTimeout|ReadTimeout|Read timed out|(?:Connect|Read) timeout on endpoint",
+    r"\bConnectError\b|RemoteProtocolError|All connection attempts failed",
+    r"Connection error, and we cannot find|Consistency check failed: file should be of size",
     r"\b(?:429|50[0234]) (?:Client |Server )?(?:Error|Too Many|Internal|Bad Gateway|Service|Gateway)",
-    r"HTTP Error (?:429|50[0234])|ClientPayloadError",
+    r"\b(?:429|50[0234]) (?:GET|PUT|POST|PATCH|DELETE|HEAD) http|InternalServerError",
+    r"Error code: (?:429|50[0234])\b|HttpError: .{0,80}, (?:429|50[0234])$",
+    r"HTTP Error (?:429|50[0234])|ClientPayloadError|\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded",
     r"(?:Service|Temporarily) ?Unavailable|Too ?Many ?Requests|IncompleteRead|ChunkedEncodingError",
-    r"SSLE(?:OF)?Error",
+    r"SSLE(?:OF)?Error|EOF occurred in violation of protocol|BAD_RECORD_MAC",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
     r"UNEXPECTED_EOF",
     r"Cannot connect to host|Server disconnected|Connection broken|FSTimeoutError|URLError|CommError",
-    r"\((?:500|503|InternalError|RequestTimeout|ServiceUnavailable)\)",
+    # What S3, its twins and Azure name a fault of their own.
+    (
+        r"\((?:InternalError|RequestTimeout|ServiceUnavailable|SlowDown|Throttling\w{0,20}"
+        r"|RequestLimitExceeded)\)|error occurred \(50[0234]\)|reduce your request rate"
+    ),
+    r"AWS Error (?:NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT)",
+    r"<Code>(?:SlowDown|InternalError|ServiceUnavailable)|MetadataRetrievalError",
+    r"Server encountered an internal error|server is currently unable to receive requests",
+    r": exit (?:6|7|18|28|35|52|55|56|92) \(read\)",
+    r"Free memory on device .{0,80}less than",
     r"Address already in use|EADDRINUSE|errno: 98\b",
     r"ORTE was unable to|(?:ORTE|PRTE|PMIX) daemon has|unable to reliably start one or more daemons",
     r"DUE TO (?:PREEMPTION|NODE FAILURE|TIME LIMIT)|CANCELLED AT|ORTE has lost communication|preempted",
@@ -149,14 +184,17 @@ _PEERS: Final = (
     r"NCCL communicator",
     r"NCCL (?:error|failure|WARN)|NCCL Error \d|unhandled (?:system|cuda) error|remote process exited",
     r"DistBackendError",
-    r"network error|Watchdog caught|Some NCCL operations have failed|heartbeat",
+    r"\bnetwork error\b|Watchdog caught|Some NCCL operations have failed|watchdog (?:hang|got stuck)",
+    r"(?:send|sending|missed|keep-alive) (?:\w{1,20}[ -]){0,3}heartbeats?\b",
+    r"heartbeats? (?:monitor|(?:has |have )?(?:timeout|timed out|failed|failure|lost|missed|stopped))",
     r"taking the entire process down",
     r"collective operation timeout|Timeout at NCCL work",
     r"ProcessGroupNCCL.{0,200}(?:timeout|timed out|exception)",
     r"ibv_|IBV_WC|NET/IB|NET/Socket.{0,80}(?:fail|error)|UCX +ERROR|Transport retry count",
     r"RDMA.{0,40}error",
-    r"Connection (?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
-    r"ConnectionRefusedError",
+    r"Connection (?:was )?(?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
+    r"ConnectionRefusedError|ConnectionClosedError|\bConnectionError\b|Horovod has been shut down",
+    r"RPC failed|hung up unexpectedly|early EOF",
     r"ConnectionAbortedError|BrokenPipeError|Broken pipe|closed the connection",
     r"peer.{0,40}(?:closed|gone)",
     r"No route to host|Network is (?:unreachable|down)|Software caused connection abort",
@@ -196,17 +234,20 @@ _DIVERGED: Final = (
     r"(?:training|loss|model|run) (?:has )?diverged|divergence detected",
     r"gradient (?:norm )?(?:is )?(?:nan|non-?finite)",
     r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",
-    r"Monitored metric.{0,80}not finite",
+    r"Monitored metric.{0,80}not finite|invalid value \((?:nan|inf)\) encountered",
 )
 
 _COMPILED: Final = (
     (Meaning(Outcome.FAILED), _compiled(*_PROGRAM)),
     (Meaning(Outcome.OUT_OF_MEMORY), _compiled(*_MEMORY)),
+    (Meaning(Outcome.OUT_OF_MEMORY, is_vague=True), _compiled(*_WITHOUT_HANDLE)),
     (Meaning(Outcome.OUT_OF_MEMORY, is_secondary=True), _compiled(*_KILLED)),
     (Meaning(Outcome.LOST), _compiled(*_AROUND)),
     (Meaning(Outcome.DIVERGED), _compiled(*_DIVERGED)),
     (Meaning(Outcome.LOST, is_secondary=True), _compiled(*_PEERS)),
     (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_CRASHED)),
 )
-_ANY: Final = _compiled(*_PROGRAM, *_MEMORY, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED)
+_ANY: Final = _compiled(
+    *_PROGRAM, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED
+)
 """A fast check: most lines of a log match none of the patterns."""
