@@ -16,7 +16,7 @@ from autotuner.spec.values import Target
 from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.early import DERIVED, from_training, is_echo
 from autotuner.study.formats import STRUCTURED, TEXT
-from autotuner.study.formats.reading import Label, Metric, Reading
+from autotuner.study.formats.reading import Label, Metric, Reading, position_in
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
@@ -65,6 +65,7 @@ class Readings:
         self._pending: list[Reading] = []
         self._held: dict[Stream, Reading] = {}
         self._training: list[Reading] = []
+        self._partial: Reading | None = None
         self._ranks = Ranks(metric)
         self._last: Reading | None = None
         self._is_closed = False
@@ -85,6 +86,9 @@ class Readings:
                     " training values with a pattern"
                 )
                 return doubt(self.metric, reason, self._training[-1])
+        if self._is_closed and self._partial is not None and not self.measurements:
+            reason = f"{self.metric.name} appears within evaluations only, and never for a whole one"
+            return doubt(self.metric, reason, self._partial)
         return None
 
     @property
@@ -119,6 +123,8 @@ class Readings:
             return
         stream = reading.stream
         if reading.progress is not None:
+            if reading.progress < 1 and reading.format == TEXT:
+                self._partial = reading
             self._hold(stream, reading)
             return
         held = self._held.pop(stream, None)
@@ -244,6 +250,11 @@ class Readings:
         if not readings:
             return
         first = readings[0]
+        if (batch := self._of_training(readings)) is not None:
+            name = self.metric.name
+            reason = f"{name} stands on lines of batches, and the training has values of that name"
+            self._raise(reason, batch, self._training[0])
+            return
         self._chosen = first.stream
         self._unit = unit_of(readings, is_pattern=self._is_pattern)
         self._check_sibling(first)
@@ -252,6 +263,14 @@ class Readings:
                 self._warn_other(reading)
         for reading in readings:
             self._take(reading)
+
+    def _of_training(self, readings: list[Reading]) -> Reading | None:
+        """Return a value without a label of a batch within an epoch, where the training's have a label."""
+        if self._is_pattern or not self._training or readings[0].label is not Label.UNKNOWN:
+            return None
+        places = [position_in(reading.line) for reading in readings]  # of their own lines
+        is_of_batches = all(None not in {place.epoch, place.step} for place in places)
+        return readings[0] if is_of_batches else None
 
     def _is_echo(self, reading: Reading) -> bool:
         return not self._is_pattern and is_echo(reading, self._target)

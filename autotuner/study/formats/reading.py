@@ -151,8 +151,8 @@ _ERROR: Final = re.compile(
 )
 
 _LABEL: Final = re.compile(
-    r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er)?|trn)|(?P<val>val(?:id(?:ation)?)?|validating|dev|eval(?:uat(?:ion|e|ing))?)"
-    r"|(?P<test>test(?:ing|s)?|holdout))(?![A-Za-z])",
+    r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er|set)?|trn)|(?P<val>val(?:id(?:ation)?|i)?|validating|(?:val|valid|dev)set|dev"
+    r"|eval(?:uat(?:ion|e|ing))?)|(?P<test>test(?:ing|s|set)?|tst|holdout))(?![A-Za-z])",
     re.IGNORECASE,
 )
 

@@ -43,6 +43,8 @@ _STEPS: Final = (
     "step_num",
 )
 _DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
+_SAID: Final = ("event", "type", "tag", "kind", "msg", "message")
+"""Where the programs that write records say which data set they are about, in their own words."""
 _CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 
 _NOT_MEASURED: Final = re.compile(
@@ -80,6 +82,12 @@ def _first(named: Mapping[str, str], names: tuple[str, ...]) -> float | None:
         if number is not None and abs(number[0]) < 1e15:  # noqa: PLR2004 (no NaN either)
             return number[0]
     return None
+
+
+def _data_of(items: Items, names: tuple[str, ...] = _DATA) -> Label:
+    """Return the label in the first of these fields that has one."""
+    found = (label_in(value) for name, value in items if name.lower() in names)
+    return next((label for label in found if label), Label.UNKNOWN)
 
 
 class DictionaryReader:
@@ -122,10 +130,7 @@ class DictionaryReader:
     def _label(self, items: Items, lead: str) -> Label:
         if self._metric.label is not Label.UNKNOWN:
             return self._metric.label
-        for name, value in items:
-            if name.lower() in _DATA and (label := label_in(value)):
-                return label
-        if label := label_in(lead):
+        if label := _data_of(items) or label_in(lead) or _data_of(items, _SAID):
             return label
         # {"train": {"accuracy": 0.9}, "val": {"accuracy": 0.8}} needs the nesting, which a label cannot
         # express.
@@ -146,7 +151,7 @@ class NestedReader:
         start = line.text.find("{")
         if start < 0 or line.text.count("{") < 2 or _CONFIG.search(line.text[:start]):  # noqa: PLR2004
             return None
-        record = _load(line.text[start:].strip())
+        record = _load(line.text[start:].strip().removesuffix(","))  # an item of a list
         if record is None:
             return None
         flat = list(_flatten(record, ""))
@@ -162,7 +167,7 @@ class NestedReader:
             if _NOT_MEASURED.search(path):
                 is_left_out = True
                 continue
-            label = self._metric.label or label_in(path)
+            label = self._metric.label or label_in(path) or _data_of(items) or _data_of(items, _SAID)
             readings.append(
                 Reading(
                     value=number[0],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from autotuner.study.formats.line import NUMBER, Line, percent, to_number
@@ -49,6 +50,50 @@ _VARIANT: Final = re.compile(
 )
 _GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?:_\d{1,2}(?='s))?(?![\w/.])")
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
+_FIELD_OF: Final = re.compile(
+    r"[\s_]{1,2}(?:(?:steps|samples|batches|size|examples|images|tokens|time|iters|epochs)\s?[:=]?|every)\s?\d",
+    re.IGNORECASE,
+)
+"""Behind the name of a data set: `Val steps: 20`, `valid tokens 4096` are not about the values after them."""
+_EVALUATED_TRAINING: Final = re.compile(
+    r"(?<![A-Za-z])train(?:ing)?(?:[ _-](?:set|data(?:set)?|split))?[ _-]$", re.IGNORECASE
+)
+"""Before `evaluation`: an evaluation of the training set."""
+_DATA_FIELD: Final = re.compile(
+    r"(?<![\w.])(?:split|phase|mode|subset|stage|set|dataset|partition)\s?[=:]\s?[\"']?(?P<data>[A-Za-z]{2,12})",
+    re.IGNORECASE,
+)
+"""`split=val`, which structured loggers put behind the values."""
+_TOP_MANY: Final = re.compile(
+    r"(?<![A-Za-z])top[ _-]?(?:[2-9]\d?|1\d{1,2})[ \t_-]{1,2}(?:[A-Za-z]{1,12}[ \t_]{1,2}){0,2}$",
+    re.IGNORECASE,
+)
+"""`Top5 test acc` is not the `test acc`."""
+_JOINT: Final = r"(?:\s?[,/&|]\s?|\sand\s)"
+_ITEM: Final = r"[A-Za-z][\w@.-]{0,24}(?: [A-Za-z][\w@.-]{0,24}){0,2}"
+_NAMES_BEFORE: Final = re.compile(
+    rf"(?<![\w.=:@/-])(?P<names>(?:{_ITEM}{_JOINT}){{1,5}})(?:[A-Za-z][\w-]{{0,24}} ){{0,2}}$", re.IGNORECASE
+)
+"""Names that are listed before the metric's own: `Train/Val Acc: 0.97, 0.81`, `P, R, F1 = 95, 61, 71`."""
+_MAX_NAMES: Final = 160
+_LISTED: Final = re.compile(
+    rf"\s{{0,4}}[\[(]?(?P<values>{NUMBER}(?:\s?%)?"
+    rf"(?:(?:{_JOINT}|\s{{1,4}}){NUMBER}(?![\w.]|\s?[=:])(?:\s?%)?){{1,6}})",
+    re.IGNORECASE,
+)
+_VALUE: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
+_SPLIT_NAMES: Final = re.compile(_JOINT, re.IGNORECASE)
+_JOINED: Final = re.compile(r"[,/&|]\s?[\d.+-]|\sand\s")
+_DATA_SET: Final = re.compile(
+    r"(?:train(?:ing)?|trn|val(?:id(?:ation)?|i)?|dev|eval(?:uation)?|test(?:ing)?)\.?", re.IGNORECASE
+)
+_UNDER_WAY: Final = re.compile(
+    r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
+    r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4})?"
+    r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch)[\s:#=]{0,3}|[\[(])\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
+    re.IGNORECASE,
+)
+"""`[Eval][Epoch 1][Iter: 10/200]`: a part of an evaluation; not `step 400/1000: val loss`, a whole one."""
 _WHOLE_SET: Final = re.compile(
     r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
     re.IGNORECASE,
@@ -69,6 +114,9 @@ _DUMP: Final = re.compile(
 )
 """The start of a line that repeats a configuration or the content of a checkpoint."""
 _MAX_LEAD: Final = 300
+_MAX_BACK: Final = 2000
+_MAX_FOUND: Final = 200
+"""Occurrences of the name on a line that are read; a line with more is a dump."""
 _IOU: Final = frozenset({".95", "0.95", "95"})
 _NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
 _OLD: Final = re.compile(
@@ -117,12 +165,41 @@ class Finder:
         """Yield the metric's occurrences on a line, from left to right."""
         if not self.mentions(text):
             return
-        for match in self._named.finditer(text):
+        for match in islice(self._named.finditer(text), _MAX_FOUND):
+            if names := _names_before(match, text):
+                listed = list(self._of_list(match, names, text))
+                if listed or _is_several(match, text):
+                    yield from listed
+                    continue
             number = VALUE.match(text, match.end())
             if number is not None and self._is_value(match, number, text):
                 found = self._found(match, number, text)
                 if found is not None:
                     yield found
+
+    def _of_list(self, match: re.Match[str], names: list[str], text: str) -> Iterator[Found]:
+        """Yield the values of a list of names before a list of as many values."""
+        several = _LISTED.match(text, match.end())
+        numbers = list(_VALUE.finditer(several["values"])) if several else []
+        is_known = len(numbers) == len(names) + 1 and "/" not in (several["values"] if several else "")
+        if several is None or not is_known or _is_not_measured(match, text):
+            return
+        own = self._label(text, match, several.end())
+        labels = [label_in(name) if _DATA_SET.fullmatch(name) else None for name in names]
+        for label, number in zip([*labels, own], numbers, strict=True):
+            if label is None or (label is not own and self.metric.label is not Label.UNKNOWN):
+                continue
+            yield Found(
+                start=match.start("name"),
+                end=several.start("values") + number.end(),
+                value=to_number(number["value"]),
+                digits=digits_of(number["value"]),
+                is_percent=bool(number["percent"]),
+                average=None,
+                label=label,
+                variant="",
+                lead=_skeleton(text[: match.start()]) if not label else "",
+            )
 
     def sibling(self, text: str) -> str:
         """Return the metric's name on validation data, such as `val_acc` for `acc`; empty without one."""
@@ -141,11 +218,11 @@ class Finder:
         change = _BECOMES.match(text, after)
         if change and (not change[0].strip().isdigit() or "." not in number["value"]):
             return False
-        if _OLD.search(text, 0, match.start()) or _is_cell(match, text, after):
+        if _OLD.search(text, _back(match), match.start()) or _is_cell(match, text, after):
             return False
         if match["of_what"] and not _WHOLE_SET.search(match["of_what"]):
             return False  # `Accuracy of plane: 60 %` is about one class
-        return not _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or ""))
+        return not _is_not_measured(match, text)
 
     def _found(self, match: re.Match[str], number: re.Match[str], text: str) -> Found | None:
         after = number.end()
@@ -180,10 +257,20 @@ class Finder:
             return said
         if (word := _AFTER.match(text, after)) and (label := label_in(word["word"])):
             return label
-        for word in reversed(list(_GOVERNS.finditer(text, 0, match.start("name")))):
-            if label := label_in(word[0]):
-                return label
-        return Label.TRAIN if self._sibling.search(text) else Label.UNKNOWN
+        sibling = self._sibling.search(text, _back(match), match.end() + _MAX_BACK)
+        for word in reversed(list(_GOVERNS.finditer(text, _back(match), match.start("name")))):
+            label = label_in(word[0])
+            if not label or _FIELD_OF.match(text, word.end()):
+                continue
+            if sibling and label_in(sibling["sibling"]) is label:
+                return Label.UNKNOWN  # `Val 2.1s acc=0.97 val_acc=0.81` has another name for that
+            is_act = word[0][:4].lower() == "eval"
+            if is_act and _EVALUATED_TRAINING.search(text, max(0, word.start() - 24), word.start()):
+                return Label.TRAIN
+            return label
+        if (field := _DATA_FIELD.search(text, after)) and (label := label_in(field["data"])):
+            return label
+        return Label.TRAIN if sibling else Label.UNKNOWN
 
 
 def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
@@ -199,6 +286,34 @@ def _skeleton(lead: str) -> str:
     words = (word for word in lead[-_MAX_LEAD:].split() if not any(c.isdigit() for c in word))
     letters = ("".join(c for c in word.lower() if c.isalpha()) for word in words)
     return " ".join(word for word in letters if word and word not in _NO_WORDS)
+
+
+def _back(match: re.Match[str]) -> int:
+    """Return where the words begin that may be about a name: the cost of a line is linear in its length."""
+    return max(0, match.start() - _MAX_BACK)
+
+
+def _names_before(match: re.Match[str], text: str) -> list[str]:
+    """Return the names that are listed before the metric's own."""
+    before = _NAMES_BEFORE.search(text, max(0, match.start() - _MAX_NAMES), match.start())
+    if before is None:
+        return []
+    names = [name.strip() for name in _SPLIT_NAMES.split(before["names"]) if name.strip()]
+    is_of_cells = "|" in before["names"] and not all(label_in(name) for name in names)
+    return [] if is_of_cells else names
+
+
+def _is_several(match: re.Match[str], text: str) -> bool:
+    """Return whether several values follow, joined by more than blanks."""
+    several = _LISTED.match(text, match.end())
+    return several is not None and _JOINED.search(several["values"]) is not None
+
+
+def _is_not_measured(match: re.Match[str], text: str) -> bool:
+    """Return whether words say that a value is no measurement of this epoch, or of another metric."""
+    if _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or "")):
+        return True
+    return _TOP_MANY.search(text, max(0, match.start() - 60), match.start()) is not None
 
 
 def _words_before(match: re.Match[str], text: str) -> str:
@@ -259,6 +374,12 @@ class TextReader:
 
 def _progress(line: Line, found: Found) -> float | None:
     """Return the progress of a running average, or that the next line replaces this one."""
+    part = _UNDER_WAY.search(line.text[max(0, found.start - _MAX_LEAD) : found.start])
+    if part and found.label in {Label.VALIDATION, Label.TEST}:
+        is_of_batches = part["word"] is not None or position_in(line.text).epoch is not None
+        step, total = float(part["step"]), float(part["total"])
+        if is_of_batches and step < total - 1:
+            return step / total
     if found.average is not None and (pair := _PAIR.search(line.text)):
         count, total = float(pair["count"]), float(pair["total"])
         return 1.0 if count >= total - 1 else count / total
