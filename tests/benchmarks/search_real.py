@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from autotuner.spec import Target
 from autotuner.spec.target import parse_target
+from tests.benchmarks.search.settings import drawn, near
 
 SETUPS = Path(__file__).with_suffix(".json")
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
@@ -314,6 +315,10 @@ class RealProblem:
         name = self.name.rsplit("-", 1)[0]
         return mean_best(name, batch_size, _without_size(parameters)) >= -self.tolerance
 
+    def known_best(self, batch_size: int) -> Parameters:
+        """Return the best setting that brute force finds at a batch size; it takes a minute."""
+        return _known_best(self.name.rsplit("-", 1)[0], batch_size)
+
 
 def _without_size(parameters: Parameters) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name != "batch_size"}
@@ -346,37 +351,18 @@ def problems() -> list[RealProblem]:
 # --- how the truth is found --------------------------------------------------------------------------------
 
 
-def drawn(space: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Return a random setting."""
-    return {name: _at(one, float(rng.random())) for name, one in space.items()}
+class Peak(NamedTuple):
+    """The best setting that was found at a batch size."""
+
+    margin: float
+    """Mean over fresh seeds by which it beats the target."""
+    spread: float
+    """Deviation between seeds."""
+    parameters: Parameters
 
 
-def near(
-    space: Mapping[str, Any], parameters: Parameters, width: float, rng: np.random.Generator
-) -> dict[str, Any]:
-    """Return a setting some way from another one."""
-    moved = {}
-    for name, one in space.items():
-        value = parameters[name]
-        if isinstance(one, list):
-            moved[name] = one[int(rng.integers(len(one)))] if rng.random() < width else value
-            continue
-        low, high = one["min"], one["max"]
-        at = math.log(value / low) / math.log(high / low) if one.get("log") else (value - low) / (high - low)
-        moved[name] = _at(one, min(max(at + width * float(rng.normal()), 0.0), 1.0))
-    return moved
-
-
-def _at(one: Any, unit: float) -> Any:
-    if isinstance(one, list):
-        return one[min(int(unit * len(one)), len(one) - 1)]
-    low, high = one["min"], one["max"]
-    value = low * (high / low) ** unit if one.get("log") else low + unit * (high - low)
-    return float(f"{value:.4g}")
-
-
-def peak(job: Job, name: str, batch_size: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the best mean margin found at a batch size, and the deviation between seeds there."""
+def peak(job: Job, name: str, batch_size: int, rng: np.random.Generator) -> Peak:
+    """Return the best setting that brute force finds at a batch size."""
 
     def score(parameters: Parameters) -> tuple[float, Parameters]:
         return job.best(batch_size, parameters, int(rng.integers(2**31))), parameters
@@ -394,8 +380,13 @@ def peak(job: Job, name: str, batch_size: int, rng: np.random.Generator) -> tupl
     for i in sorted(values, key=lambda i: -statistics.mean(values[i]))[:8]:
         values[i] += [job.best(batch_size, best[i], seed) for seed in range(3, 8)]
     judged = sorted((i for i in values if len(values[i]) > 3), key=lambda i: -statistics.mean(values[i]))
-    found = max(mean_best(name, batch_size, best[i]) for i in judged[:2])
-    return found, spread
+    found, at = max((mean_best(name, batch_size, best[i]), -i) for i in judged[:2])
+    return Peak(found, spread, best[-at])
+
+
+@lru_cache(maxsize=1024)
+def _known_best(name: str, batch_size: int) -> Parameters:
+    return peak(JOBS[name], name, batch_size, np.random.default_rng(batch_size)).parameters
 
 
 def make(name: str) -> list[dict[str, Any]]:
@@ -404,17 +395,17 @@ def make(name: str) -> list[dict[str, Any]]:
     low, high = job.batch_sizes
     octaves = math.ceil(math.log2(high / low))
     sizes = [round(low * (high / low) ** (i / (6 * octaves))) for i in range(6 * octaves + 1)]
-    peaks: dict[int, tuple[float, float]] = {}
+    peaks: dict[int, Peak] = {}
 
     def holds(size: int) -> bool:
         peaks[size] = peak(job, name, size, rng)
-        print(f"{name}: {size} {peaks[size][0]:+.4f}", flush=True)
-        return peaks[size][0] >= 0
+        print(f"{name}: {size} {peaks[size].margin:+.4f}", flush=True)
+        return peaks[size].margin >= 0
 
     coarse = next(i for i in range(len(sizes) - 1, -1, -3) if holds(sizes[i]))
     finer = [i for i in (coarse + 2, coarse + 1) if i < len(sizes) - 1]
     found = next((i for i in finer if holds(sizes[i])), coarse)
-    largest, spread = sizes[found], peaks[sizes[found]][1]
+    largest, spread = sizes[found], peaks[sizes[found]].spread
     tolerance = spread / math.sqrt(3)
     owners = [] if job.owner is None else [dict(job.owner)]
     tries = 0

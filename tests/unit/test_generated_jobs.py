@@ -148,10 +148,19 @@ def test_the_answer_lies_between_the_sizes_that_were_searched():
     assert truth.crossing(peaks, truth.falling(peaks), 4.0) == 8
 
 
-def test_a_peak_that_rises_with_the_batch_size_is_pooled_with_its_neighbour():
-    peaks = [peak(8, 3.0), peak(16, 0.0), peak(32, 1.0)]
+def test_an_answer_may_lie_beyond_batch_sizes_that_do_not_meet_the_target():
+    peaks = [peak(8, 3.0), peak(16, -1.0), peak(32, 1.0), peak(64, -1.0)]
 
-    assert truth.falling(peaks).tolist() == [3.0, 0.5, 0.5]
+    assert truth.falling(peaks).tolist() == [3.0, 1.0, 1.0, -1.0]
+    assert truth.crossing(peaks, truth.falling(peaks), 0.0) == int(32 * math.sqrt(2))
+
+
+def test_a_setting_is_reliable_if_nine_of_ten_fresh_runs_meet_the_target():
+    values = truth.gains(JOB, 8, [{}] * 60, range(60))
+    rng = np.random.default_rng(0)
+
+    assert truth.is_reliable(JOB, 8, {}, float(np.quantile(values, 0.02)), rng)
+    assert not truth.is_reliable(JOB, 8, {}, float(np.quantile(values, 0.3)), rng)
 
 
 @pytest.mark.parametrize("which", jobs.SEEDS)
@@ -164,6 +173,12 @@ def test_every_stored_job_is_one_that_an_owner_could_register(which):
         assert spec.target.threshold == problem.target
         assert problem.baseline["batch_size"] <= problem.largest <= problem.batch_sizes[1]
     assert len({problem.name for problem in found}) == len(found)
+
+
+def test_half_a_doubling_below_the_answer_some_setting_is_feasible():
+    for problem in jobs.problems()[::8]:
+        size = max(round(problem.largest / math.sqrt(2)), problem.baseline["batch_size"])
+        assert problem.is_feasible(size, {**problem.baseline, **problem.known_best(size)})
 
 
 def test_known_good_settings_meet_their_targets_and_the_truth_knows_it():

@@ -66,6 +66,49 @@ def test_by_hand_doubles_while_it_holds_and_then_takes_a_half_step():
     assert not found.is_false
 
 
+@dataclass(frozen=True)
+class Known(Steep):
+    """One that meets the target in the first of its runs only, above a batch size."""
+
+    unlucky: int = 90
+
+    def run(self, batch_size, parameters, seed):
+        met = batch_size <= self.unlucky or seed == hash((0, 0)) % 2**32
+        return [0.5, 0.95 if met else 0.6]
+
+    def known_best(self, batch_size):
+        return {"learning_rate": 1.0}
+
+
+def test_the_oracle_goes_down_from_the_answer_until_its_runs_confirm():
+    found = simulate(Known(), POLICIES["oracle"](Known(), seed=0, parallel=1), name="oracle", seed=0)
+
+    assert found.regret == pytest.approx(math.log2(100 / round(100 * 2**-0.25)))
+    assert found.trials == 3 + 3  # one reached and two missed at the answer itself
+    assert not found.is_false
+
+
+def test_the_oracle_keeps_the_known_good_setting_if_nothing_larger_confirms():
+    problem = Known(unlucky=16)
+
+    found = simulate(problem, POLICIES["oracle"](problem, seed=0, parallel=1), name="oracle", seed=0)
+
+    assert found.regret == pytest.approx(math.log2(100 / 16))
+
+
+def test_the_oracle_needs_a_problem_whose_best_settings_are_known():
+    with pytest.raises(SystemExit, match="best settings of steep are not known"):
+        POLICIES["oracle"](Steep(), seed=0, parallel=1)
+
+
+@pytest.mark.parametrize("family", ["language-models", "tabular", "choices"])
+def test_the_best_setting_is_feasible_up_to_the_answer(family):
+    problem = load(family)[0]
+
+    for size in (problem.largest, round(problem.largest / 2)):
+        assert problem.is_feasible(size, {**problem.baseline, **problem.known_best(size)})
+
+
 @pytest.mark.parametrize(
     ("sizes", "after"), [((16, 80, 80), 2), ((80, 16, 16), math.inf), ((16, 101), math.inf)]
 )

@@ -87,13 +87,16 @@ class ChoiceProblem:
     def best(self, batch_size: int, parameters: Mapping[str, Any]) -> float:
         """Return the accuracy at the end of a run, without noise."""
         found = self.optimizers[parameters["optimizer"]]
-        doublings = math.log2(batch_size / BASELINE["batch_size"])
-        top = math.log(BASELINE["learning_rate"]) + found.offset + found.power * math.log(2) * doublings
-        off = math.log(parameters["learning_rate"]) - top
+        off = math.log(parameters["learning_rate"] / self._best_rate(found, batch_size))
         best = TOP - self.fall * max(math.log2(batch_size / found.critical), 0) - self.width * off**2
         if self.warmup is not None:
             best -= WARMUP * (parameters["warmup"] - self.warmup) ** 2
         return max(best, 0.1)
+
+    @staticmethod
+    def _best_rate(optimizer: Optimizer, batch_size: int) -> float:
+        growth = (batch_size / BASELINE["batch_size"]) ** optimizer.power
+        return float(BASELINE["learning_rate"] * math.exp(optimizer.offset) * growth)
 
     def run(self, batch_size: int, parameters: Mapping[str, Any], seed: int) -> Sequence[float]:
         """Return the accuracy after each step of one noisy run."""
@@ -107,6 +110,15 @@ class ChoiceProblem:
     def is_feasible(self, batch_size: int, parameters: Mapping[str, Any]) -> bool:
         """Return whether the accuracy meets the target, within what the mean of three runs cannot tell."""
         return self.best(batch_size, parameters) >= self.target - RUN_NOISE / 3**0.5
+
+    def known_best(self, batch_size: int) -> Mapping[str, Any]:
+        """Return the best hyperparameters at a batch size."""
+        warmup = {} if self.warmup is None else {"warmup": self.warmup}
+        settings = [
+            {"optimizer": name, "learning_rate": self._best_rate(found, batch_size), **warmup}
+            for name, found in self.optimizers.items()
+        ]
+        return max(settings, key=lambda one: self.best(batch_size, one))
 
 
 def drawn(number: int) -> ChoiceProblem:

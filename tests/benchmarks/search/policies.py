@@ -16,7 +16,7 @@ from autotuner.decide.decision import Decision
 from autotuner.spec import TuningSpec
 from autotuner.study.history import History
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
-from tests.benchmarks.search.problems import Problem
+from tests.benchmarks.search.problems import Problem, SolvedProblem
 from tests.benchmarks.search.simulate import Move, Policy, Request, Run, Setting
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -250,8 +250,56 @@ class Ladder:
         return Move([Request(size, parameters, number=self.asked - 1)], stop, self._answer())
 
 
+class Oracle:
+    """What nobody can do: it knows the best setting at every batch size, and only confirms it.
+
+    From the largest feasible batch size down in quarters of a doubling, until three runs of a setting have
+    reached the target before two have missed it, as the search confirms. What it lacks is lost to noise, not
+    to the search: no policy can be expected to have less regret.
+    """
+
+    STEP = 2**-0.25
+    REACHED, MISSED = 3, 2
+
+    def __init__(self, problem: Problem, *, seed: int, parallel: int) -> None:
+        if parallel != 1:
+            raise ValueError(f"--parallel is {parallel}: must be 1 for oracle, one run at a time")
+        if not isinstance(problem, SolvedProblem):
+            raise SystemExit(f"oracle: the best settings of {problem.name} are not known")
+        self.problem, self.asked, self.size = problem, 0, float(problem.largest)
+        self.answer: Setting = (problem.baseline["batch_size"], dict(problem.baseline))
+        self.reached = self.missed = 0
+        self.setting = self._best()
+
+    def decide(self, runs: Sequence[Run]) -> Move:
+        """Return the next run of the present setting, or of that of the next smaller batch size."""
+        stop = {}
+        if runs:
+            run = runs[-1]
+            has_reached = margin(self.problem, run) >= 0
+            if run.is_running and not has_reached:
+                return Move(answer=self.answer)
+            stop = {run.number: "reached"} if run.is_running else {}
+            self.reached, self.missed = self.reached + has_reached, self.missed + (not has_reached)
+        if self.reached == self.REACHED:
+            self.answer = self.setting
+            return Move(stop=stop, answer=self.answer, done=True)
+        if self.missed == self.MISSED:
+            self.size, self.reached, self.missed = self.size * self.STEP, 0, 0
+            self.setting = self._best()
+        if self.setting[0] <= self.answer[0]:
+            return Move(stop=stop, answer=self.answer, done=True)
+        self.asked += 1
+        return Move([Request(*self.setting, number=self.asked - 1)], stop, self.answer)
+
+    def _best(self) -> Setting:
+        size = round(self.size)
+        return size, {**self.problem.baseline, **self.problem.known_best(size)}
+
+
 POLICIES: Mapping[str, Callable[..., Policy]] = {
     "ladder": Ladder,
+    "oracle": Oracle,
     "autotuner": Autotuner,
     "gp": partial(Optuna, sampler="gp"),
     "gp+median": partial(Optuna, sampler="gp", pruner="median"),

@@ -15,14 +15,16 @@ the surrogate extrapolates. It has learning curves, which the language models la
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
+
+from tests.benchmarks.search.settings import Parameters, drawn, near
 
 DATA = Path(__file__).with_name("data")
 RUN_NOISE = 0.15
@@ -74,6 +76,14 @@ class Problem(Protocol):
         """Return whether the run meets the target, noise aside and within the tolerance."""
 
 
+@runtime_checkable
+class SolvedProblem(Problem, Protocol):
+    """A problem of which the best setting at every batch size is known."""
+
+    def known_best(self, batch_size: int) -> Parameters:
+        """Return the best hyperparameters at a batch size, as brute force found them."""
+
+
 @dataclass(frozen=True)
 class CurveProblem:
     """A problem whose noise-free learning curve is a function of batch size and hyperparameters."""
@@ -107,6 +117,22 @@ class CurveProblem:
     def is_feasible(self, batch_size: int, parameters: Mapping[str, Any]) -> bool:
         """Return whether the curve meets the target, within the tolerance."""
         return float(self.curve(batch_size, parameters).max()) >= self.target - TOLERANCE
+
+    def known_best(self, batch_size: int) -> Parameters:
+        """Return the best hyperparameters at a batch size, of a thousand that are drawn ever closer."""
+
+        def scored(settings: Iterable[Parameters]) -> list[tuple[float, int, Parameters]]:
+            return [
+                (-float(self.curve(batch_size, one).max()), number, one)
+                for number, one in enumerate(settings)
+            ]
+
+        rng = np.random.default_rng(batch_size)
+        best = sorted(scored(drawn(SEARCH_SPACE, rng) for _ in range(600)))[:8]
+        for width in (0.15, 0.08, 0.04, 0.02):
+            closer = [near(SEARCH_SPACE, one, width, rng) for *_, one in best for _ in range(15)]
+            best = sorted(scored([*(one for *_, one in best), *closer]))[:8]
+        return best[0][-1]
 
 
 def fitted_surface(weights: Mapping[str, np.ndarray], task: str, epochs: int = 52) -> Curve:
@@ -181,6 +207,10 @@ class GridProblem:
     def is_feasible(self, batch_size: int, parameters: Mapping[str, Any]) -> bool:
         """Return whether the loss meets the target, within what the mean of three runs cannot tell."""
         return self.clean(batch_size, parameters["learning_rate"]) <= self.target + self.noise / 3**0.5
+
+    def known_best(self, batch_size: int) -> Parameters:
+        """Return the learning rate of the grid with the smallest loss."""
+        return {"learning_rate": min(self.learning_rates, key=lambda rate: self.clean(batch_size, rate))}
 
 
 def grids(path: Path) -> list[Problem]:
