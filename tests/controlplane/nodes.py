@@ -255,7 +255,7 @@ class Nodes:
             is_being_bound = any(pod.uid in node.pods for node in self._nodes.values())
             if not is_being_bound:
                 self._pending[pod.uid] = pod
-        elif (node := self._nodes.get(pod.node)) and not node.is_lost:
+        elif pod.uid not in self._lost and (node := self._nodes.get(pod.node)) and not node.is_lost:
             self._lead(pod, node)
         self._schedule()
 

@@ -4,6 +4,7 @@ These pin what telling the outcomes of trials apart relies on. The node stand-in
 cause only: what the job then says is the training operator's own word.
 """
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -147,6 +148,27 @@ def test_pods_of_a_lost_node_stay_terminating_until_it_is_back(cluster, nodes):
     nodes.recover(node)
 
     eventually(lambda: (pod := cluster.pod(WORKER)) is None or pod.metadata.uid != worker.metadata.uid)
+
+
+def test_a_lost_pod_is_not_run_again_when_its_node_is_back(cluster, nodes):
+    cluster.run(ENDLESS)
+    node = cluster.pod(WORKER).spec.node_name
+    patch = cluster.core.patch_namespaced_pod
+    patch(WORKER, cluster.namespace, {"metadata": {"finalizers": ["autotuner.dev/kept"]}})
+    nodes.lose(node)
+    cluster.wait_until(ENDLESS, "Failed")
+
+    nodes.recover(node)
+
+    try:
+        eventually(lambda: cluster.pod(WORKER).metadata.deletion_grace_period_seconds == 0)
+        for number in range(10):  # each change comes to the node as an event
+            patch(WORKER, cluster.namespace, {"metadata": {"annotations": {"number": str(number)}}})
+            time.sleep(0.05)
+            with pytest.raises(ValueError, match=f"no pod .*{WORKER} on any node"):
+                nodes.evict(cluster.namespace, WORKER)
+    finally:
+        patch(WORKER, cluster.namespace, {"metadata": {"finalizers": None}})
 
 
 def test_an_image_that_cannot_be_pulled_leaves_its_job_created(cluster, nodes):
