@@ -71,6 +71,9 @@ def test_what_the_cluster_did_is_run_again_with_the_same_parameters(
 
     with running(new_controller()):
         pod = wait_until_running(job, 0)
+        # The worker waits for the master: by then the controller has seen the master's pod. If one is gone
+        # before, the operator's next one is simply the trial's.
+        wait_until_running(job, 0, "worker-0")
         inflict(nodes, namespace, pod, admin)
         lost = trial_zero(job)
         wait_until_running(job, 1)
