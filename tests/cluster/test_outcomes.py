@@ -1,5 +1,7 @@
 """Whose fault: each way in which a trial can end badly becomes the right outcome, and the right reaction."""
 
+import time
+
 import pytest
 from kubernetes import client
 
@@ -71,9 +73,10 @@ def test_what_the_cluster_did_is_run_again_with_the_same_parameters(
 
     with running(new_controller()):
         pod = wait_until_running(job, 0)
-        # The worker waits for the master: by then the controller has seen the master's pod. If one is gone
-        # before, the operator's next one is simply the trial's.
         wait_until_running(job, 0, "worker-0")
+        # A pod that is gone before the controller has seen it is known to be lost only by its replacement, if
+        # that is created more than a minute later: so give the controller the time for several looks.
+        time.sleep(3)
         inflict(nodes, namespace, pod, admin)
         lost = trial_zero(job)
         wait_until_running(job, 1)
