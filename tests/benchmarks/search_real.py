@@ -380,8 +380,8 @@ def peak(job: Job, name: str, batch_size: int, rng: np.random.Generator) -> Peak
     for i in sorted(values, key=lambda i: -statistics.mean(values[i]))[:8]:
         values[i] += [job.best(batch_size, best[i], seed) for seed in range(3, 8)]
     judged = sorted((i for i in values if len(values[i]) > 3), key=lambda i: -statistics.mean(values[i]))
-    found, at = max((mean_best(name, batch_size, best[i]), -i) for i in judged[:2])
-    return Peak(found, spread, best[-at])
+    found = max((best[i] for i in judged[:2]), key=lambda one: mean_best(name, batch_size, one))
+    return Peak(mean_best(name, batch_size, found), spread, found)
 
 
 @lru_cache(maxsize=1024)

@@ -84,6 +84,7 @@ _LISTED: Final = re.compile(
 _VALUE: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
 _SPLIT_NAMES: Final = re.compile(_JOINT, re.IGNORECASE)
 _JOINED: Final = re.compile(r"[,/&|]\s?[\d.+-]|\sand\s")
+"""Between values that are joined by more than blanks."""
 _DATA_SET: Final = re.compile(
     r"(?:train(?:ing)?|trn|val(?:id(?:ation)?|i)?|dev|eval(?:uation)?|test(?:ing)?)\.?", re.IGNORECASE
 )
@@ -167,8 +168,9 @@ class Finder:
             return
         for match in islice(self._named.finditer(text), _MAX_FOUND):
             if names := _names_before(match, text):
-                listed = list(self._of_list(match, names, text))
-                if listed or _is_several(match, text):
+                several = _LISTED.match(text, match.end())
+                listed = list(self._of_list(match, names, several, text)) if several else []
+                if listed or (several and _JOINED.search(several["values"])):
                     yield from listed
                     continue
             number = VALUE.match(text, match.end())
@@ -177,12 +179,13 @@ class Finder:
                 if found is not None:
                     yield found
 
-    def _of_list(self, match: re.Match[str], names: list[str], text: str) -> Iterator[Found]:
+    def _of_list(
+        self, match: re.Match[str], names: list[str], several: re.Match[str], text: str
+    ) -> Iterator[Found]:
         """Yield the values of a list of names before a list of as many values."""
-        several = _LISTED.match(text, match.end())
-        numbers = list(_VALUE.finditer(several["values"])) if several else []
-        is_known = len(numbers) == len(names) + 1 and "/" not in (several["values"] if several else "")
-        if several is None or not is_known or _is_not_measured(match, text):
+        numbers = list(_VALUE.finditer(several["values"]))
+        is_known = len(numbers) == len(names) + 1 and "/" not in several["values"]
+        if not is_known or _is_not_measured(match, text):
             return
         own = self._label(text, match, several.end())
         labels = [label_in(name) if _DATA_SET.fullmatch(name) else None for name in names]
@@ -301,12 +304,6 @@ def _names_before(match: re.Match[str], text: str) -> list[str]:
     names = [name.strip() for name in _SPLIT_NAMES.split(before["names"]) if name.strip()]
     is_of_cells = "|" in before["names"] and not all(label_in(name) for name in names)
     return [] if is_of_cells else names
-
-
-def _is_several(match: re.Match[str], text: str) -> bool:
-    """Return whether several values follow, joined by more than blanks."""
-    several = _LISTED.match(text, match.end())
-    return several is not None and _JOINED.search(several["values"]) is not None
 
 
 def _is_not_measured(match: re.Match[str], text: str) -> bool:

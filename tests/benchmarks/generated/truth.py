@@ -251,7 +251,9 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
     for wanted in targets(plan, peaks, spread)[:TRIES]:
         target = rounded(plan, wanted, spread)
         baseline = known_good(plan, space, job.sign * target, base.best, rng)
-        answer = None if baseline is None else answered(plan, space, peaks, job.sign * target, rng)
+        if baseline is None:
+            continue
+        answer = answered(plan, space, peaks, job.sign * target, rng)
         if answer is not None:
             found, largest = answer
             tolerance = spread_at(found, largest) / math.sqrt(3)
@@ -259,7 +261,7 @@ def solve(plan: Blueprint, rng: Draw) -> dict[str, Any] | None:
                 "job": asdict(job),
                 "space": space,
                 "batch_sizes": list(plan.batch_sizes),
-                "baseline": {"batch_size": plan.start, **(baseline or {})},
+                "baseline": {"batch_size": plan.start, **baseline},
                 "quality": plan.owner.quality,
                 "target": target,
                 "largest": largest,

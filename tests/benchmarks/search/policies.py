@@ -266,7 +266,7 @@ class Oracle:
             raise ValueError(f"--parallel is {parallel}: must be 1 for oracle, one run at a time")
         if not isinstance(problem, SolvedProblem):
             raise SystemExit(f"oracle: the best settings of {problem.name} are not known")
-        self.problem, self.asked, self.size = problem, 0, float(problem.largest)
+        self.problem, self.size = problem, float(problem.largest)
         self.answer: Setting = (problem.baseline["batch_size"], dict(problem.baseline))
         self.reached = self.missed = 0
         self.setting = self._best()
@@ -289,8 +289,7 @@ class Oracle:
             self.setting = self._best()
         if self.setting[0] <= self.answer[0]:
             return Move(stop=stop, answer=self.answer, done=True)
-        self.asked += 1
-        return Move([Request(*self.setting, number=self.asked - 1)], stop, self.answer)
+        return Move([Request(*self.setting)], stop, self.answer)
 
     def _best(self) -> Setting:
         size = round(self.size)

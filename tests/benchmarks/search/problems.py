@@ -15,7 +15,7 @@ the surrogate extrapolates. It has learning curves, which the language models la
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,18 +121,15 @@ class CurveProblem:
     def known_best(self, batch_size: int) -> Parameters:
         """Return the best hyperparameters at a batch size, of a thousand that are drawn ever closer."""
 
-        def scored(settings: Iterable[Parameters]) -> list[tuple[float, int, Parameters]]:
-            return [
-                (-float(self.curve(batch_size, one).max()), number, one)
-                for number, one in enumerate(settings)
-            ]
+        def shortfall(one: Parameters) -> float:
+            return -float(self.curve(batch_size, one).max())
 
         rng = np.random.default_rng(batch_size)
-        best = sorted(scored(drawn(SEARCH_SPACE, rng) for _ in range(600)))[:8]
+        best = sorted((drawn(SEARCH_SPACE, rng) for _ in range(600)), key=shortfall)[:8]
         for width in (0.15, 0.08, 0.04, 0.02):
-            closer = [near(SEARCH_SPACE, one, width, rng) for *_, one in best for _ in range(15)]
-            best = sorted(scored([*(one for *_, one in best), *closer]))[:8]
-        return best[0][-1]
+            closer = [near(SEARCH_SPACE, one, width, rng) for one in best for _ in range(15)]
+            best = sorted([*best, *closer], key=shortfall)[:8]
+        return best[0]
 
 
 def fitted_surface(weights: Mapping[str, np.ndarray], task: str, epochs: int = 52) -> Curve:
