@@ -1,9 +1,9 @@
 """Reconcile jobs when something changes on the cluster, and at intervals.
 
 A change of a job, or of one of its trials, marks what changed and queues the job; the reconcile reads that
-live before it acts. While trials run, a reconcile every `poll_seconds` reads their logs and reuses what was
-read of everything else, because the watches would have reported a change. Whatever the watches report, every
-job that is not settled is read live again after `resync_seconds`.
+live before it acts. While trials run, a reconcile every `poll_seconds` reads their logs, once a minute their
+pods too, and reuses what was read of everything else, because the watches would have reported a change.
+Whatever the watches report, every job that is not settled is read live again after `resync_seconds`.
 
 Nothing here has to survive a restart: the first list of the watches queues every registered job.
 """

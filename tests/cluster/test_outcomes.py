@@ -1,8 +1,5 @@
 """Whose fault: each way in which a trial can end badly becomes the right outcome, and the right reaction."""
 
-import contextlib
-from functools import partial
-
 import pytest
 from kubernetes import client
 
@@ -43,22 +40,9 @@ def wait_until_running(job, number, replica="master-0"):
     return name
 
 
-def trial_zero(job, seconds=120):
+def trial_zero(job):
     """Return how trial 0 ended, once it is recorded."""
-    return eventually(lambda: next((t for t in job.ledger() if t.number == 0), None), seconds)
-
-
-def trial_zero_or_again(job, inflict):
-    """Return the same; what the controller could not see is inflicted again.
-
-    A pod that is gone before the controller has seen it is known to be lost only by a replacement that is
-    created more than a minute later: until then the next pod is the trial's.
-    """
-    for _ in range(3):
-        with contextlib.suppress(TimeoutError):
-            return trial_zero(job, 20)
-        inflict()
-    return trial_zero(job)
+    return eventually(lambda: next((t for t in job.ledger() if t.number == 0), None), 120)
 
 
 def lose_its_node(nodes, namespace, pod, admin):
@@ -86,9 +70,8 @@ def test_what_the_cluster_did_is_run_again_with_the_same_parameters(
     job = TunedJob(workers=1).create(admin, namespace)
 
     with running(new_controller()):
-        inflict = partial(LOST[kind], nodes, namespace, wait_until_running(job, 0), admin)
-        inflict()
-        lost = trial_zero_or_again(job, inflict) if kind == "deleted at once" else trial_zero(job)
+        LOST[kind](nodes, namespace, wait_until_running(job, 0), admin)
+        lost = trial_zero(job)
         wait_until_running(job, 1)
 
     assert lost.outcome is Outcome.LOST, lost

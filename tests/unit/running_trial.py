@@ -27,6 +27,7 @@ class Cluster:
         self.lines = []
         self.config_maps = {}
         self.has_succeeded = False
+        self.pod_uid = "pod"
         self.server = FakeServer(self.answer)
         self.restart()
 
@@ -53,7 +54,7 @@ class Cluster:
         return {
             "metadata": {
                 "name": "p",
-                "uid": "pod",
+                "uid": self.pod_uid,
                 "labels": {f"training.kubeflow.org/{name}": value for name, value in labels.items()},
                 "ownerReferences": [{"uid": "t"}],
             },

@@ -4,7 +4,7 @@ The cluster is the database. A trial's parameters are in its own annotation, its
 ConfigMaps (a merge patch of one key, without read-modify-write), the answer on the job. The state of this
 object is a cache, and losing it costs only requests: the followers of logs and, with `keeps_views`, the
 objects that the last poll of a job read. The controller sets `keeps_views`, because its informers report when
-a view is out of date (`forget_view`); a poll in between reads only logs.
+a view is out of date (`forget_view`); a poll in between reads only logs and, once a minute, pods.
 
 The chart's role allows every request; see `helm/autotuner/templates/role.yaml`.
 """
@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from autotuner import keys
 from autotuner.backends.base import Backend, Observation, Study
@@ -38,17 +38,23 @@ from autotuner.status import Event, Status
 from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Suggestion, Trial
 
+PODS_KEPT: Final = timedelta(minutes=1)
+"""How long pods that run are not read again. If a lost pod's replacement runs before the operator counts its
+pods, the job's status stays the same, and no watch reports a change."""
+
 
 @dataclass(slots=True)
 class _View:
     """The result of the last poll of a job: its ledger, its trials by number, and their pods.
 
-    `studies` are those of other jobs that its search starts from, by name.
+    `pods` and `read_at`, when they were read, are by the trial's name. `studies` are those of other jobs that
+    its search starts from, by name.
     """
 
     ledger: Ledger
     trials: dict[int, Mapping[str, Any]]
     pods: dict[str, list[PodStatus]] = field(default_factory=dict)
+    read_at: dict[str, datetime] = field(default_factory=dict)
     studies: dict[str, Study | None] = field(default_factory=dict)
     is_stale: bool = False
 
@@ -125,7 +131,11 @@ class KubernetesBackend:
         recorded, problems = view.ledger.trials()
         finished = {trial.number: trial for trial in recorded}
         unfinished = [manifest for number, manifest in view.trials.items() if number not in finished]
-        view.pods.update(self._reader.read_pods(job, unfinished, view.pods))
+        now = self._clock()
+        known = {name: pods for name, pods in view.pods.items() if now - view.read_at[name] < PODS_KEPT}
+        read = self._reader.read_pods(job, unfinished, known)
+        view.pods.update(read)
+        view.read_at.update(dict.fromkeys(read, now))
         checkpoints = self._checkpoints.of(job) if unfinished else {}
         live: list[Trial] = []
         held_up: list[HoldUp] = []
@@ -142,7 +152,7 @@ class KubernetesBackend:
                 running[number] = follower
             held_up += [] if held is None else [held]
         if running:
-            self._checkpoints.keep(job, running, self._clock())
+            self._checkpoints.keep(job, running, now)
         names = {name_of(manifest) for manifest in unfinished}
         pods = [pod for name in names for pod in view.pods.get(name, ())]
         self._reader.forget_others(job, {uid_of(manifest) for manifest in unfinished}, pods)
