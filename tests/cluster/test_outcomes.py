@@ -70,7 +70,11 @@ def test_what_the_cluster_did_is_run_again_with_the_same_parameters(
     job = TunedJob(workers=1).create(admin, namespace)
 
     with running(new_controller()):
-        LOST[kind](nodes, namespace, wait_until_running(job, 0), admin)
+        pod = wait_until_running(job, 0)
+        # The controller has seen the pod, whose log it has read. If the pod is gone before that, the operator's
+        # next one is simply the trial's.
+        eventually(lambda: "reads" in job.status)
+        LOST[kind](nodes, namespace, pod, admin)
         lost = trial_zero(job)
         wait_until_running(job, 1)
 
