@@ -71,7 +71,7 @@ def test_what_the_cluster_did_is_run_again_with_the_same_parameters(
 
     with running(new_controller()):
         pod = wait_until_running(job, 0)
-        # The controller has seen the pod, whose log it has read. If the pod is gone before that, the operator's
+        # The controller has seen a pod whose log it has read. If one is gone before that, the operator's
         # next one is simply the trial's.
         eventually(lambda: "reads" in job.status)
         LOST[kind](nodes, namespace, pod, admin)
