@@ -295,7 +295,16 @@ def trial_seed(spec: TuningSpec, number: int) -> int:
 
 
 def _effort(history: History) -> float:
-    """Return the training effort of a search, in whole runs; a running trial counts as a whole run."""
+    """Return the training effort of a search, in whole runs.
+
+    A running trial counts as a whole run, and so does a dominated one: its end must not change the decision
+    that ended it.
+    """
     searched = [t for t in history.trials if t.suggestion.purpose is Purpose.SEARCH]
-    trained = (1.0 if t.is_running else curve(t).last_step / history.whole_length(t) for t in searched)
+    trained = (
+        1.0
+        if t.is_running or t.outcome is Outcome.DOMINATED
+        else curve(t).last_step / history.whole_length(t)
+        for t in searched
+    )
     return sum(max(part, LEAST_EFFORT) for part in trained)
