@@ -233,7 +233,7 @@ class Hump(Rival):
                 "top": Parameter(0.0, 1.2),
                 "narrow": Parameter(math.log(1.0), 1.0),
                 "steep": Parameter(math.log(1.5), 0.4),
-                "power": Parameter(0.5, 0.4),
+                "power": Parameter(0.5, 0.25),
                 "memory": Parameter(1.0, 0.2),
                 "efold": Parameter(math.log(1.5), 0.5),
                 "shift": Parameter(0.0, 1.0, values),
