@@ -9,8 +9,9 @@ import pytest
 
 from autotuner.decide import decide
 from autotuner.decide.decision import Phase, Reason
-from autotuner.decide.standing import trial_seed
+from autotuner.decide.standing import Standing, trial_seed
 from autotuner.spec.tuning_spec import MOST_AUTO_TRIALS
+from autotuner.study.history import History
 from autotuner.trial import Measurement, Outcome, Purpose
 from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
@@ -38,6 +39,15 @@ def test_the_first_trial_is_the_job_unchanged():
     )
     assert decision.phase is Phase.SEARCHING
     assert not decision.is_final
+
+
+def test_ending_a_trial_as_dominated_does_not_change_the_effort_that_ended_the_search():
+    # After a crash between two such ends, the search would go on.
+    running = trial(1, (0.5,), None, suggestion(1, batch_size=64))
+    asked = spec(run_length="12")
+    before = Standing.of(History.of(asked, [baseline(), running]), NOON)
+    after = before.ending(1, Outcome.DOMINATED)
+    assert before._effort == after._effort == 1.0
 
 
 def test_after_the_baseline_a_larger_batch_at_a_larger_learning_rate_is_proposed():
