@@ -62,9 +62,9 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("kind", LOST)
+@pytest.mark.parametrize("inflict", LOST.values(), ids=LOST.keys())
 def test_what_the_cluster_did_is_run_again_with_the_same_parameters(
-    admin, namespace, nodes, new_controller, kind
+    admin, namespace, nodes, new_controller, inflict
 ):
     nodes.add_image("example/training", image_of(endless))
     job = TunedJob(workers=1).create(admin, namespace)
@@ -74,7 +74,7 @@ def test_what_the_cluster_did_is_run_again_with_the_same_parameters(
         # The controller has seen a pod whose log it has read. If one is gone before that, the operator's
         # next one is simply the trial's.
         eventually(lambda: "reads" in job.status)
-        LOST[kind](nodes, namespace, pod, admin)
+        inflict(nodes, namespace, pod, admin)
         lost = trial_zero(job)
         wait_until_running(job, 1)
 

@@ -118,21 +118,20 @@ def test_a_pod_that_is_replaced_within_seconds_is_noticed_by_its_uid(world):
     assert look("fourth", resumed).outcome is Outcome.LOST
 
 
-def test_a_replaced_pod_is_noticed_within_a_minute_though_the_job_shows_no_change():
+@pytest.fixture
+def cluster():
+    cluster = Cluster()
+    yield cluster
+    cluster.server.close()
+
+
+def test_a_replaced_pod_is_noticed_within_a_minute_though_the_job_shows_no_change(cluster):
     # The operator counts the new pod as active before it has written that the old one was not.
-    cluster = Cluster()
-    try:
-        assert cluster.run([1]).is_running
-        cluster.pod_uid = "replacement"
-        assert cluster.run([2, 3, 4], seconds=20).outcome is Outcome.LOST
-    finally:
-        cluster.server.close()
+    assert cluster.run([1]).is_running
+    cluster.pod_uid = "replacement"
+    assert cluster.run([2, 3, 4], seconds=20).outcome is Outcome.LOST
 
 
-def test_pods_that_run_are_read_once_a_minute():
-    cluster = Cluster()
-    try:
-        cluster.run(range(10, 25), seconds=20)
-        assert sum(path.endswith("/pods") for _, path, *_ in cluster.server.requests) == 5
-    finally:
-        cluster.server.close()
+def test_pods_that_run_are_read_once_a_minute(cluster):
+    cluster.run(range(10, 25), seconds=20)
+    assert sum(path.endswith("/pods") for _, path, *_ in cluster.server.requests) == 5
