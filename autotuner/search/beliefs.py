@@ -20,6 +20,7 @@ from autotuner.search.curves import Curves, evidence, model_of, refit_count, sti
 from autotuner.search.data import Seen, over, points, shift
 from autotuner.search.ensemble import Earlier, Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import (
+    FURTHEST,
     HELD,
     TOLERATED_MISSES,
     Frontier,
@@ -280,12 +281,16 @@ class Beliefs:
         ]
         octaves = math.log2(best) if best else math.log2(low) - 1
         worth: Worth = gain_over(octaves, max(reach(met), self._explored - octaves))
-        smallest = max(low, best + 1)
+        smallest = min(max(low, best + 1), high)
+        # The models are the less certain the further away a batch is: without this bound, settings would be
+        # proposed far above the answer because nothing is known of them.
+        furthest = best * 2 ** max(FURTHEST, self._explored - octaves)
+        largest = min(max(furthest, smallest), high) if best else high
         if self._has_to_look(best, high):
-            worth, smallest = expectation_alone, high
+            worth, smallest, largest = expectation_alone, high, high
         # A confirmation has already shown that a rejected setting does not meet the target, whatever the
         # models say.
-        places = candidates(self.frontier, ensemble, worth, smallest, number)[0]
+        places = candidates(self.frontier, ensemble, worth, (smallest, largest), number)[0]
         settings = (self._realised(place) for place in places)
         return next((s for s in settings if s not in self.rejected), None) or self._realised(places[0])
 

@@ -1,9 +1,9 @@
 """The feasible frontier, given the ended trials: which settings meet the target, and which larger ones may.
 
 A setting is judged by where its runs end, noise aside. Candidates for larger batches are searched in the
-whole space and around the best settings so far, and refined. The same candidates are used for the next trial
-(largest expected gain in doublings) and for the end of the search (probability that any is feasible), because
-an end rule with fewer candidates than the acquisition would end too soon.
+whole space and around the best settings so far, and refined. They are used for the next trial (largest
+expected gain in doublings) and for the end of the search (probability that any is feasible), because an end
+rule with fewer candidates than the acquisition would end too soon.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Frontier:
         if batch_size >= high:
             return 0.0
         smallest = min(max(batch_size * 2**HALF_A_DOUBLING, low), high)
-        places = candidates(self, self.ensemble, chance_alone, smallest, 0)[0]
+        places = candidates(self, self.ensemble, chance_alone, (smallest, high), 0)[0]
         # The best candidates are close together, and are good or bad together; the others cover the rest of
         # the space.
         places = np.concatenate([places[:BEST], places[BEST::THINNED]])
@@ -156,17 +156,16 @@ def candidates(
     frontier: Frontier,
     ensemble: Ensemble,
     worth: Worth,
-    smallest: float,
+    sizes: tuple[float, float],
     number: int,
 ) -> tuple[Array, Array]:
-    """Return places from batch size `smallest` on, best first, and their worth.
+    """Return places from one batch size to another one, best first, and their worth.
 
     They are sampled in the whole space and around the best settings so far, scaled to larger batches; then
     the best are refined with decreasing steps. `number` is the seed.
     """
     space = frontier.space
-    low, high = space.batch_coordinate(smallest), space.batch_coordinate(frontier.limits[1])
-    low = min(low, high)
+    low, high = (space.batch_coordinate(batch_size) for batch_size in sizes)
     rng = generator(frontier.seed, number)
     size = space.size
 

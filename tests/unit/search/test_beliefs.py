@@ -1,4 +1,7 @@
-"""What the search believes of runs under way."""
+"""What the search believes of runs under way, and what it proposes next."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ import pytest
 from autotuner.search.beliefs import LOOK_AFTER, Beliefs
 from autotuner.search.space import Space
 from autotuner.study.history import History
+from autotuner.study.ledger import decode_trial
 from autotuner.study.setting import Setting
 from autotuner.trial import Outcome, Purpose
 from tests.builders import spec, suggestion, trial
@@ -250,3 +254,26 @@ def test_an_earlier_study_tells_but_its_trials_are_none_of_this_one():
     assert told.frontier.tried == alone.frontier.tried
     assert told.probability_larger(32) != alone.probability_larger(32)
     assert told.probability_larger(512) < alone.probability_larger(512)
+
+
+REAL = json.loads(Path(__file__).with_name("language_model_study.json").read_text())
+"""The ledger of a study on an H100: a language model of 3 million parameters, the known-good batch is 128 and
+the largest allowed one 65,536, which does not fit into memory."""
+
+
+@pytest.mark.parametrize(("number", "furthest"), [(17, 211), (20, 226)])
+def test_no_proposal_lies_beyond_what_counts_as_a_gain(number: int, furthest: int):
+    # Nothing is known of batches ten times as large, so their chance was the best one left: trial 17 of this
+    # study was at 2,971, and trial 20 at 989.
+    asked = spec(
+        baseline={"batch_size": "128", "learning_rate": "0.001", "warmup": "0.1"},
+        target="val_loss <= 1.395",
+        batch_size="128..65536",
+        search_space="{learning_rate: {min: 0.0002, max: 0.02, log: true}, warmup: {min: 0.0, max: 0.5}}",
+    )
+    trials = [decode_trial(json.dumps(entry)) for entry in REAL[:number]]
+    beliefs = Beliefs(History.of(asked, trials), Space.of(asked))
+    answer = beliefs.incumbent
+    assert answer is not None
+    assert answer.batch_size == furthest
+    assert furthest < beliefs.propose(number, answer).batch_size <= 2 * furthest
