@@ -16,11 +16,11 @@ from tests.benchmarks.generated.networks import Network
 from tests.benchmarks.generated.training import Job, Parameters, curves
 
 DEVELOPMENT, FINAL = "development", "final"
-SEEDS = {DEVELOPMENT: range(40), FINAL: range(1000, 1040)}
+SEEDS = {DEVELOPMENT: range(40), FINAL: range(2000, 2040)}
 """Which seeds draw the jobs of a set.
 
-The final ones were made before answers had to be confirmable, and one check has been run on them: the next
-check needs new ones (other seeds here, then `truth --set final`).
+One check has been run on the final ones: the next check needs new ones (other seeds here, and without the old
+file `truth --set final`).
 """
 WORST = 1e6
 """A loss that is infinite or not a number counts as this, so that it has a median and a mean."""
