@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from autotuner.trial import ParameterValue
+from autotuner.trial import Outcome, ParameterValue
 from autotuner.wording import message
 from tests.simulation.learners import STEPS, Curve, World, hill, largest, spec
 
@@ -163,9 +163,14 @@ def alone_and_after(before: Curve) -> tuple[World, World]:
     return alone, later
 
 
-def test_a_study_that_starts_from_one_of_the_same_training_takes_half_of_it():
+def test_a_study_that_starts_from_one_of_the_same_training_is_right_after_one_trial():
+    # How much it trains in all varies: over ten seeds 0.2 to 1.0 times what it does alone, 0.6 in total.
     alone, later = alone_and_after(hill(top=0.95))
-    assert later.trained < alone.trained / 2
+    leap = later.trials[1]
+    assert leap.outcome in {Outcome.REACHED, Outcome.PROMISING}
+    assert leap.suggestion.batch_size * 2**0.5 >= largest(later.curve, 0.9)
+    assert alone.trials[1].suggestion.batch_size * 2**0.5 < largest(alone.curve, 0.9)
+    assert later.trained < alone.trained
 
 
 def test_a_study_that_starts_from_one_of_another_training_comes_to_no_harm():
