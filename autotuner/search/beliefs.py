@@ -280,11 +280,12 @@ class Beliefs:
             if t.suggestion.purpose is Purpose.SEARCH
         ]
         octaves = math.log2(best) if best else math.log2(low) - 1
-        worth: Worth = gain_over(octaves, max(reach(met), self._explored - octaves))
+        explored = self._explored - octaves
+        worth: Worth = gain_over(octaves, max(reach(met), explored))
         smallest = min(max(low, best + 1), high)
         # The models are the less certain the further away a batch is: without this bound, settings would be
         # proposed far above the answer because nothing is known of them.
-        furthest = best * 2 ** max(FURTHEST, self._explored - octaves)
+        furthest = best * 2 ** max(FURTHEST, explored)
         largest = min(max(furthest, smallest), high) if best else high
         if self._has_to_look(best, high):
             worth, smallest, largest = expectation_alone, high, high

@@ -261,8 +261,8 @@ REAL = json.loads(Path(__file__).with_name("language_model_study.json").read_tex
 the largest allowed one 65,536, which does not fit into memory."""
 
 
-@pytest.mark.parametrize(("number", "furthest"), [(17, 211), (20, 226)])
-def test_no_proposal_lies_beyond_what_counts_as_a_gain(number: int, furthest: int):
+@pytest.mark.parametrize(("number", "batch_size"), [(17, 211), (20, 226)])
+def test_no_proposal_lies_beyond_what_counts_as_a_gain(number: int, batch_size: int):
     # Nothing is known of batches ten times as large, so their chance was the best one left: trial 17 of this
     # study was at 2,971, and trial 20 at 989.
     asked = spec(
@@ -275,5 +275,5 @@ def test_no_proposal_lies_beyond_what_counts_as_a_gain(number: int, furthest: in
     beliefs = Beliefs(History.of(asked, trials), Space.of(asked))
     answer = beliefs.incumbent
     assert answer is not None
-    assert answer.batch_size == furthest
-    assert furthest < beliefs.propose(number, answer).batch_size <= 2 * furthest
+    assert answer.batch_size == batch_size
+    assert batch_size < beliefs.propose(number, answer).batch_size <= 2 * batch_size
