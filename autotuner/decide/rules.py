@@ -177,7 +177,7 @@ def run_baseline(standing: Standing) -> Step | None:
 
 
 def confirm(standing: Standing) -> Step | None:
-    """Confirm the incumbent with fresh seeds, once the search is done."""
+    """Confirm the incumbent, or a bolder setting, with fresh seeds, once the search is done."""
     best = standing.incumbent
     if best is None:
         return None
@@ -186,10 +186,11 @@ def confirm(standing: Standing) -> Step | None:
         return None
     if reached >= wanted:
         return _confirmed(standing, best)
-    facts = Facts(batch_size=best.batch_size, count=reached)
-    runs = [t for t in history.confirmations.get(best, ()) if t.is_running or history.has_reached(t)]
+    tried = standing.to_confirm(best)
+    facts = Facts(batch_size=tried.batch_size, count=standing.reached(tried))
+    runs = [t for t in history.confirmations.get(tried, ()) if t.is_running or history.has_reached(t)]
     if len(runs) < wanted and standing.trials_left > 0:
-        return Start(standing.suggest(best, Purpose.CONFIRM), Phase.CONFIRMING, Reason.CONFIRMING, facts)
+        return Start(standing.suggest(tried, Purpose.CONFIRM), Phase.CONFIRMING, Reason.CONFIRMING, facts)
     if history.running:
         return Wait(Phase.CONFIRMING, Reason.CONFIRMING, facts)
     return Finish(Phase.DONE, Reason.TRIALS_SPENT)

@@ -17,6 +17,7 @@ from typing import Final
 
 from autotuner.decide.decision import Answer, Reason
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.frontier import TOLERATED_MISSES
 from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
@@ -187,6 +188,17 @@ class Standing:
             return False
         bound = min(max(ENOUGH, (self._effort / PATIENCE) ** 2), LIKELY)
         return larger < (STILL * bound if best is not None and self._is_confirming(best) else bound)
+
+    def to_confirm(self, best: Setting) -> Setting:
+        """Return the setting to confirm: the answer, or a larger one that is likelier than not to pass.
+
+        The latter only before the answer's own confirmation has begun, and if enough trials would be left for
+        the answer.
+        """
+        both = 2 * self.spec.confirmations + TOLERATED_MISSES
+        if best in self.history.confirmations or self.trials_left < both:
+            return best
+        return self.beliefs.bolder(best) or best
 
     def is_larger_unlikely(self, best: Setting) -> bool:
         """Return whether a larger batch is unlikely, regardless of the effort so far."""

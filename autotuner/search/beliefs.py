@@ -251,6 +251,22 @@ class Beliefs:
         key = digest_of(data.digest, repr(batch_size).encode())
         return _LARGER.of(key, lambda: _frontier(data).probability_larger(batch_size))
 
+    def bolder(self, answer: Setting) -> Setting | None:
+        """Return a setting to confirm in place of the answer: larger, and likelier than not to be confirmed.
+
+        It is the one with the largest expected gain in doublings; None if there is none. The trials of a
+        search only approach the largest batch size, and each costs a run; here the confirmation itself takes
+        the last step. All of its runs are fresh, because none has discovered the setting.
+        """
+        data = self._frontier_data
+        if data is None:
+            return None
+        key = digest_of(data.digest, repr(answer.batch_size).encode())
+        places = _BOLDER.of(key, lambda: _frontier(data).bolder(answer.batch_size, data.confirmations))
+        settings = map(self._realised, places)
+        larger = (s for s in settings if s.batch_size > answer.batch_size and s not in self.rejected)
+        return next(larger, None)
+
     def propose(self, number: int, incumbent: Setting | None) -> Setting:
         """Return the setting to try next: the largest expected gain in doublings over the incumbent.
 
@@ -363,6 +379,7 @@ class _Ended:
 
 _INCUMBENTS: Final[Memory[Setting | None]] = Memory(20_000)
 _LARGER: Final[Memory[float]] = Memory(20_000)
+_BOLDER: Final[Memory[Array]] = Memory(20_000)
 _SAME: Final[Memory[float]] = Memory(20_000)
 
 

@@ -28,6 +28,10 @@ HELD: Final = 0.35
 """Probability of passing the confirmation from which on a setting counts as meeting the target.
 
 A confirmation that fails costs one or two runs, and they are data."""
+BOLD: Final = 0.5
+"""The same for a setting that has had no run yet, and is confirmed in place of a smaller one that has."""
+SPARE: Final = 4
+"""Number of such settings that are kept: the layouts nearest to the first may be those of a rejected one."""
 TOLERATED_MISSES: Final = 1
 """Number of confirmation runs that may miss the target, in addition to the required number that reach it."""
 WORTHY: Final = 0.05
@@ -110,6 +114,24 @@ class Frontier:
         places = np.concatenate([places[:BEST], places[BEST::THINNED]])
         is_open = np.array([self.space.setting(place) not in self._rejected for place in places])
         return self.ensemble.any_feasible(places[is_open]) if is_open.any() else 0.0
+
+    def bolder(self, batch_size: int, confirmations: int) -> Array:
+        """Return places with larger batch sizes that are likelier than not to be confirmed, (n, d).
+
+        The largest expected gains over the batch size, in doublings, come first.
+        """
+        _, high = self.limits
+        largest = min(math.floor(batch_size * 2**FURTHEST), high)
+        octaves, size = math.log2(batch_size), (batch_size + 1, largest)
+        if size[0] > size[1]:
+            return np.empty((0, self.space.size))
+        places = candidates(self, self.ensemble, gain_over(octaves), size, len(self.tried))[0]
+        chance = self.ensemble.confirmable(
+            places, np.full((len(places), 2), (confirmations, TOLERATED_MISSES))
+        )
+        gain = np.where(chance >= BOLD, chance * (self.space.octaves(places) - octaves), 0.0)
+        order = np.argsort(-gain, kind="stable")
+        return places[order[gain[order] > 0][:SPARE]]
 
 
 Worth = Callable[[Array, Array, Array], Array]

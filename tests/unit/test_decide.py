@@ -9,6 +9,8 @@ import pytest
 
 from autotuner.decide import decide
 from autotuner.decide.decision import Phase, Reason
+from autotuner.decide.rules import Start
+from autotuner.decide.rules import confirm as confirm_next
 from autotuner.decide.standing import Standing, trial_seed
 from autotuner.spec.tuning_spec import MOST_AUTO_TRIALS
 from autotuner.study.history import History
@@ -216,6 +218,62 @@ def test_three_fresh_seeds_confirm_the_answer():
 def test_a_setting_that_two_confirmations_missed_is_no_answer():
     decision = confirmed_at_the_top(True, False, False, True, True)
     assert decision.answer is None or decision.answer.batch_size != 256
+
+
+ENDS = (
+    (64, 0.14, 0.93), (128, 0.2, 0.915), (256, 0.28, 0.82), (192, 0.24, 0.875), (256, 0.2, 0.8),
+    (192, 0.3, 0.87), (256, 0.4, 0.79), (190, 0.18, 0.868), (256, 0.14, 0.77),
+)  # fmt: skip
+"""Batch sizes, learning rates and best accuracies of a search: 128 meets 0.9, and 190 clearly misses it."""
+
+
+def searched(*more, **changed):
+    """Return the standing of that search, which is over, and of more trials."""
+    trials = [baseline()]
+    for number, (batch_size, rate, end) in enumerate(ENDS, start=1):
+        below = [value for k in range(11) if (value := end * (1 - 0.5 * 0.6**k)) < 0.9]
+        made = suggestion(number, batch_size=batch_size, parameters={"learning_rate": rate})
+        outcome = Outcome.REACHED if end >= 0.9 else Outcome.MISSED
+        trials.append(trial(number, (*below, end), outcome, made))
+    return Standing.of(History.of(spec(run_length="12", **changed), [*trials, *more]), NOON)
+
+
+def test_a_larger_batch_that_is_likely_to_pass_is_confirmed_in_place_of_the_answer():
+    standing = searched()
+    step = confirm_next(standing)
+    assert isinstance(step, Start)
+    assert standing.incumbent is not None
+    assert standing.incumbent.batch_size == 128 < step.suggestion.batch_size < 190
+    assert step.suggestion.purpose is Purpose.CONFIRM
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_parallel_confirmation_runs_are_of_one_setting(number):
+    standing = searched(parallel_trials="3")
+    for _ in range(number):
+        step = confirm_next(standing)
+        assert isinstance(step, Start)
+        standing = standing.starting(step.suggestion)
+    again = confirm_next(standing)
+    assert isinstance(again, Start)
+    assert again.suggestion.batch_size == step.suggestion.batch_size
+    assert again.suggestion.parameters == step.suggestion.parameters
+    assert again.suggestion.seed != step.suggestion.seed
+
+
+def test_the_answer_itself_is_confirmed_once_its_confirmation_has_begun():
+    made = suggestion(10, purpose=Purpose.CONFIRM, batch_size=128, parameters={"learning_rate": 0.2})
+    step = confirm_next(searched(trial(10, (), None, made), parallel_trials="2"))
+    assert isinstance(step, Start)
+    assert step.suggestion.batch_size == 128
+
+
+@pytest.mark.parametrize(("left", "answers"), [(7, False), (6, True)])
+def test_the_answer_itself_is_confirmed_if_a_failure_would_leave_too_few_trials(left, answers):
+    standing = searched(max_trials=str(1 + len(ENDS) + left))
+    step = confirm_next(standing)
+    assert isinstance(step, Start)
+    assert (step.suggestion.batch_size == 128) == answers
 
 
 def test_a_trial_that_no_longer_matters_is_stopped_once_a_larger_one_is_confirmed():
