@@ -192,13 +192,21 @@ class Standing:
     def to_confirm(self, best: Setting) -> Setting:
         """Return the setting to confirm: the answer, or a larger one that is likelier than not to pass.
 
-        The latter only before the answer's own confirmation has begun, and if enough trials would be left for
-        the answer.
+        The latter only before the answer's own confirmation has begun, and if `max-trials` and
+        `max-gpu-hours` would still suffice for the answer after a failure.
         """
-        both = 2 * self.spec.confirmations + TOLERATED_MISSES
-        if best in self.history.confirmations or self.trials_left < both:
+        bold = None if best in self.history.confirmations else self.beliefs.bolder(best)
+        if bold is None:
             return best
-        return self.beliefs.bolder(best) or best
+        runs = 2 * self.spec.confirmations + TOLERATED_MISSES
+        has_begun = bold in self.history.confirmations
+        return bold if has_begun or (self.trials_left >= runs and self._can_afford(runs)) else best
+
+    def _can_afford(self, runs: int) -> bool:
+        """Return whether the GPU-hours suffice for a number of runs, each as long as the longest so far."""
+        limit = self.spec.max_gpu_hours
+        longest = max((trial.gpu_hours(self.now) for trial in self.history.trials), default=0.0)
+        return limit is None or self.charged_gpu_hours + runs * longest <= limit
 
     def is_larger_unlikely(self, best: Setting) -> bool:
         """Return whether a larger batch is unlikely, regardless of the effort so far."""

@@ -249,7 +249,7 @@ def test_a_larger_batch_that_is_likely_to_pass_is_confirmed_in_place_of_the_answ
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_parallel_confirmation_runs_are_of_one_setting(number):
-    standing = searched(parallel_trials="3")
+    standing = searched(parallel_trials="3", max_trials="17", max_gpu_hours="8.5")
     for _ in range(number):
         step = confirm_next(standing)
         assert isinstance(step, Start)
@@ -268,10 +268,19 @@ def test_the_answer_itself_is_confirmed_once_its_confirmation_has_begun():
     assert step.suggestion.batch_size == 128
 
 
-@pytest.mark.parametrize(("left", "answers"), [(7, False), (6, True)])
-def test_the_answer_itself_is_confirmed_if_a_failure_would_leave_too_few_trials(left, answers):
-    standing = searched(max_trials=str(1 + len(ENDS) + left))
-    step = confirm_next(standing)
+@pytest.mark.parametrize(
+    ("changed", "answers"),
+    [
+        ({"max_trials": "17"}, False),
+        ({"max_trials": "16"}, True),
+        ({"max_gpu_hours": "8.5"}, False),
+        ({"max_gpu_hours": "8.4"}, True),
+    ],
+)
+def test_the_answer_itself_is_confirmed_if_a_failure_would_leave_too_little_for_it(changed, answers):
+    # There were ten trials of half a GPU-hour. Seven more: two of a larger batch that reach the target, two
+    # that miss it, and three of the answer.
+    step = confirm_next(searched(**changed))
     assert isinstance(step, Start)
     assert (step.suggestion.batch_size == 128) == answers
 
