@@ -82,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--set", choices=FAMILIES, default="real", dest="family")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", help="later problems, by what their names contain")
     parser.add_argument("--unlike", action="store_true", help="start from the study of another training")
     parser.add_argument("--workers", type=int, default=1, help="processes")
@@ -91,7 +92,7 @@ def main() -> None:
         Pair(args.family, earlier, later, seed)
         for earlier, later in pairs(names, unlike=args.unlike)
         if not args.only or any(wanted in names[later] for wanted in args.only)
-        for seed in range(args.seeds)
+        for seed in range(args.first_seed, args.first_seed + args.seeds)
     ]
     scores: list[Score] = []
     with ProcessPoolExecutor(args.workers) as pool:
