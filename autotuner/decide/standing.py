@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final
@@ -53,7 +53,8 @@ class Standing:
     """The trials of a study at one moment, and the facts that follow from them.
 
     `findings` are doubts that the runs raise: settings without effect, resumed checkpoints.
-    `is_batch_in_doubt` says that the job does not seem to pass on the batch size.
+    `is_batch_in_doubt` says that the job does not seem to pass on the batch size. `bests` are the best values
+    of the trials, by number: with the measurements that came after a stop, which `history` leaves out.
     """
 
     history: History
@@ -61,6 +62,7 @@ class Standing:
     findings: tuple[Finding, ...] = ()
     earlier: tuple[History, ...] = ()
     is_batch_in_doubt: bool = False
+    bests: Mapping[int, float | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, history: History, now: datetime, earlier: tuple[History, ...] = ()) -> Standing:
@@ -77,7 +79,8 @@ class Standing:
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
-        return cls(kept, now, found, earlier)
+        bests = {t.number: curve(t).best(history.spec.target) for t in kept.trials}
+        return cls(kept, now, found, earlier, bests=bests)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
         """Return the standing after a running trial has ended."""
@@ -245,7 +248,7 @@ class Standing:
             best
             for t in self.history.confirmations.get(tried, ())
             if (self.history.has_reached(t) or self.history.has_missed(t))
-            and (best := curve(t).best(self.spec.target)) is not None
+            and (best := self.bests.get(t.number)) is not None
         ]
         return Answer(
             batch_size=tried.batch_size,

@@ -215,6 +215,18 @@ def test_three_fresh_seeds_confirm_the_answer():
     assert decision.answer.reason is Reason.LARGEST_ALLOWED
 
 
+def test_the_metric_of_the_answer_is_the_best_of_its_runs_also_after_they_met_the_target():
+    # The page and the log show the same value: the log of a quick run is read only after its end.
+    top = {"batch_size": 256}
+    runs = [
+        confirm(n, (*RISING, best), Outcome.REACHED, **top) for n, best in ((2, 0.95), (3, 0.94), (4, 0.96))
+    ]
+    trials = [baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, **top)), *runs]
+    answer = decide(spec(run_length="4"), trials, NOON).answer
+    assert answer is not None
+    assert (answer.batch_size, answer.metric) == (256, 0.95)
+
+
 def test_a_setting_that_two_confirmations_missed_is_no_answer():
     decision = confirmed_at_the_top(True, False, False, True, True)
     assert decision.answer is None or decision.answer.batch_size != 256
