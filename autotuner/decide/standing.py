@@ -196,9 +196,12 @@ class Standing:
         """Return the setting to confirm: the answer, or a larger one that is likelier than not to pass.
 
         The latter only before the answer's own confirmation has begun, and if `max-trials` and
-        `max-gpu-hours` would still suffice for the answer after a failure.
+        `max-gpu-hours` would still suffice for the answer after a failure. With one of Optuna's own samplers
+        only settings that it has proposed are confirmed.
         """
-        bold = None if best in self.history.confirmations else self.beliefs.bolder(best)
+        if self.spec.sampler != "frontier" or best in self.history.confirmations:
+            return best
+        bold = self.beliefs.bolder(best)
         if bold is None:
             return best
         runs = 2 * self.spec.confirmations + TOLERATED_MISSES

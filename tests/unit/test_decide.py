@@ -280,6 +280,12 @@ def test_the_answer_itself_is_confirmed_once_its_confirmation_has_begun():
     assert step.suggestion.batch_size == 128
 
 
+def test_with_optunas_own_samplers_only_what_they_proposed_is_confirmed():
+    step = confirm_next(searched(sampler="tpe"))
+    assert isinstance(step, Start)
+    assert step.suggestion.batch_size == 128
+
+
 @pytest.mark.parametrize(
     ("changed", "answers"),
     [
