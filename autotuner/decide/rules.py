@@ -2,8 +2,8 @@
 
 The job runs unchanged (`run_baseline`). With one of Optuna's own samplers, the batch size is doubled while
 the target is met (`climb`). The sampler proposes trials (`propose`). Once a larger batch is unlikely, runs
-with fresh seeds must reach the target with the answer's setting (`confirm`). A failed confirmation is data,
-and the search continues.
+with fresh seeds must reach the target with the answer's setting, or a larger one that is likely to pass
+(`confirm`). A failed confirmation is data, and the search continues.
 """
 
 from __future__ import annotations

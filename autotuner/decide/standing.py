@@ -54,7 +54,7 @@ class Standing:
 
     `findings` are doubts that the runs raise: settings without effect, resumed checkpoints.
     `is_batch_in_doubt` says that the job does not seem to pass on the batch size. `bests` are the best values
-    of the trials, by number: with the measurements that came after a stop, which `history` leaves out.
+    of the confirmation runs, by number: with the measurements after a stop, which `history` leaves out.
     """
 
     history: History
@@ -79,7 +79,8 @@ class Standing:
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
-        bests = {t.number: curve(t).best(history.spec.target) for t in kept.trials}
+        confirming = (t for runs in kept.confirmations.values() for t in runs)
+        bests = {t.number: curve(t).best(history.spec.target) for t in confirming}
         return cls(kept, now, found, earlier, bests=bests)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
