@@ -125,7 +125,10 @@ def _confirming(decision: Decision, spec: TuningSpec) -> str:
 
 def _budget(name: str, limit: Callable[[TuningSpec], float | None]) -> Callable[[Decision, TuningSpec], str]:
     def worded(decision: Decision, spec: TuningSpec) -> str:
-        return f"{name} ({limit(spec):g}) is used up; {_held(decision.answer, spec)}"
+        # A confirmed answer ends the study before the last trial, if no other one could be confirmed.
+        is_confirmed = decision.answer is not None and decision.answer.is_confirmed
+        left = "leaves no room to try and confirm a larger batch" if is_confirmed else "is used up"
+        return f"{name} ({limit(spec):g}) {left}; {_held(decision.answer, spec)}"
 
     return worded
 
@@ -182,8 +185,8 @@ _ENDINGS: Final[Mapping[Reason, str]] = {
     Reason.LARGER_UNLIKELY: "a larger batch is unlikely",
     Reason.GAIN_TOO_SMALL: "the expected gain of another trial is too small",
     Reason.LARGEST_ALLOWED: "the largest batch size allowed is confirmed",
-    Reason.TRIALS_SPENT: "max-trials is used up",
-    Reason.GPU_HOURS_SPENT: "max-gpu-hours is used up",
+    Reason.TRIALS_SPENT: "max-trials leaves no room for more",
+    Reason.GPU_HOURS_SPENT: "max-gpu-hours leaves no room for more",
     Reason.BASELINE_MISSES: "the job unchanged misses the target",
     Reason.NOTHING_FEASIBLE: "no batch size meets the target",
     Reason.PROGRAM_FAILS: "the program fails",

@@ -182,10 +182,12 @@ def confirm(standing: Standing) -> Step | None:
     if best is None:
         return None
     history, wanted, reached = standing.history, standing.spec.confirmations, standing.reached(best)
-    if not standing.is_enough(best) and standing.trials_left > wanted - reached:
+    # A trial that leaves too little for the confirmation after it would leave the answer in doubt.
+    spent = standing.lacks(1 + standing.owed(best))
+    if not standing.is_enough(best) and spent is None:
         return None
     if reached >= wanted:
-        return _confirmed(standing, best)
+        return _confirmed(standing, best, spent)
     tried = standing.to_confirm(best)
     facts = Facts(batch_size=tried.batch_size, count=standing.reached(tried))
     runs = [t for t in history.confirmations.get(tried, ()) if t.is_running or history.has_reached(t)]
@@ -196,11 +198,11 @@ def confirm(standing: Standing) -> Step | None:
     return Finish(Phase.DONE, Reason.TRIALS_SPENT)
 
 
-def _confirmed(standing: Standing, best: Setting) -> Finish:
+def _confirmed(standing: Standing, best: Setting, spent: Reason | None) -> Finish:
     if best.batch_size >= standing.spec.batch_size.maximum:
         reason = Reason.LARGEST_ALLOWED
-    elif not standing.is_enough(best):
-        reason = Reason.TRIALS_SPENT
+    elif spent is not None and not standing.is_enough(best):
+        reason = spent
     elif standing.is_larger_unlikely(best):
         reason = Reason.LARGER_UNLIKELY
     else:

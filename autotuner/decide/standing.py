@@ -205,15 +205,28 @@ class Standing:
         bold = self.beliefs.bolder(best)
         if bold is None:
             return best
-        runs = 2 * self.spec.confirmations + TOLERATED_MISSES
         has_begun = bold in self.history.confirmations
-        return bold if has_begun or (self.trials_left >= runs and self._can_afford(runs)) else best
+        runs = 2 * self.spec.confirmations + TOLERATED_MISSES
+        return bold if has_begun or self.lacks(runs) is None else best
 
-    def _can_afford(self, runs: int) -> bool:
-        """Return whether the GPU-hours suffice for a number of runs, each as long as the longest so far."""
+    def owed(self, tried: Setting) -> int:
+        """Return the number of runs that a confirmation may still take, with the misses that it tolerates.
+
+        For a confirmed setting it is that of another one.
+        """
+        wanted, reached = self.spec.confirmations, self.reached(tried)
+        if reached >= wanted:
+            return wanted + TOLERATED_MISSES
+        return wanted - reached + max(TOLERATED_MISSES - self.missed(tried), 0)
+
+    def lacks(self, runs: int) -> Reason | None:
+        """Return which budget does not suffice for a number of runs, each as long as the longest so far."""
+        if self.trials_left < runs:
+            return Reason.TRIALS_SPENT
         limit = self.spec.max_gpu_hours
         longest = max((trial.gpu_hours(self.now) for trial in self.history.trials), default=0.0)
-        return limit is None or self.charged_gpu_hours + runs * longest <= limit
+        is_short = limit is not None and self.charged_gpu_hours + runs * longest > limit
+        return Reason.GPU_HOURS_SPENT if is_short else None
 
     def is_larger_unlikely(self, best: Setting) -> bool:
         """Return whether a larger batch is unlikely, regardless of the effort so far."""

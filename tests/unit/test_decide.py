@@ -303,6 +303,54 @@ def test_the_answer_itself_is_confirmed_if_a_failure_would_leave_too_little_for_
     assert (step.suggestion.batch_size == 128) == answers
 
 
+UNDER_WAY = (baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, batch_size=64)))
+"""A search that is not over: its second trial, of half a GPU-hour as the first, has met the target at 64."""
+
+
+def going_on(*more, **changed):
+    """Return the standing of that search and of more trials."""
+    return Standing.of(History.of(spec(run_length="3", **changed), [*UNDER_WAY, *more]), NOON)
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_room"),
+    [
+        ({"max_trials": "7"}, True),
+        ({"max_trials": "6"}, False),
+        ({"max_gpu_hours": "3.5"}, True),
+        ({"max_gpu_hours": "3.4"}, False),
+        ({"max_trials": "6", "confirmations": "2"}, True),
+        ({"max_trials": "5", "confirmations": "2"}, False),
+    ],
+)
+def test_a_trial_that_would_leave_too_little_for_the_confirmation_is_not_started(changed, is_room):
+    # The confirmation takes three runs, and a fourth if one of them misses the target.
+    step = confirm_next(going_on(**changed))
+    if is_room:
+        assert step is None
+    else:
+        assert isinstance(step, Start)
+        assert (step.suggestion.purpose, step.suggestion.batch_size) == (Purpose.CONFIRM, 64)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"max_trials": "9"}, Reason.TRIALS_SPENT),
+        ({"max_gpu_hours": "4.9"}, Reason.GPU_HOURS_SPENT),
+        ({"max_trials": "10", "max_gpu_hours": "5.0"}, None),
+    ],
+)
+def test_a_confirmed_answer_ends_the_study_if_no_other_one_could_be_confirmed(changed, reason):
+    runs = [confirm(n, RISING, Outcome.REACHED, batch_size=64) for n in (2, 3, 4)]
+    standing = going_on(*runs, **changed)
+    step = confirm_next(standing)
+    assert (step and step.reason) == reason
+    if reason is not None:
+        said = message(decide(standing.spec, standing.history.trials, NOON), standing.spec)
+        assert "no room to try and confirm a larger batch; batch size 64 is confirmed" in said
+
+
 def test_a_trial_that_no_longer_matters_is_stopped_once_a_larger_one_is_confirmed():
     trials = [
         baseline(),
