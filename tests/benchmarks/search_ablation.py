@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What each element of the search is worth: the search without it, on one family of problems.
 
-    python tests/benchmarks/search_ablation.py --set language-models --seeds 2 [--only NAME ...]
-    python tests/benchmarks/search_ablation.py --set real
+    python tests/benchmarks/search_ablation.py --set language-models --seeds 2 [--only ELEMENT ...]
+    python tests/benchmarks/search_ablation.py --set real --first-seed 20 --skip large-batch
 
-Each row is the search with one element replaced by the plain thing, in a process of its own; the replacements
-are below, for they are the definition of what was left out.
+Each row is the search with one element replaced by the plain thing, in a process of its own. The replacements
+below define what is left out. The second table has the differences from the whole search on the same problems
+and seeds, which vary much less.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[2]))
 
 from autotuner.decide import standing
-from autotuner.search import beliefs, ensemble, frontier, replay
+from autotuner.search import beliefs, curves, ensemble, frontier, replay
 from autotuner.search.shape import Hump, Plain
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome
 from tests.benchmarks.search.families import FAMILIES, load
 from tests.benchmarks.search.policies import Autotuner
-from tests.benchmarks.search.report import LEGEND, table
+from tests.benchmarks.search.report import LEGEND, differences, table
 from tests.benchmarks.search.simulate import Score, simulate
 
 
@@ -89,9 +90,45 @@ def no_promising() -> None:
     replay.PROMISING = 2.0
 
 
+def early_stops() -> None:
+    """A run may be stopped after its first measurement."""
+    replay.FEWEST_SEEN = 0.0
+
+
+def no_pace() -> None:
+    """A run is hopeless even if at its present pace it would meet the target by its end."""
+    replay._reaches_at_its_pace = lambda *_: False
+
+
+def curves_alone() -> None:
+    """The model of curves alone judges running trials."""
+    beliefs.Beliefs.chance = beliefs.Beliefs.chance_by_curves
+
+
+def ends_alone() -> None:
+    """The rivals alone judge running trials, given what each one's curve says of its end."""
+    beliefs.Beliefs.chance = beliefs.Beliefs._chance_by_ends
+    beliefs.Beliefs.chance_by_curves = lambda *_: 0.0  # else it could rule out that the run is stopped
+
+
+def no_cavity() -> None:
+    """What the other runs say of a run's end is not divided out: the rivals count it twice."""
+    curves.MOST_LEFT = 0.0
+
+
+def no_spare() -> None:
+    """A proposed setting need only just be expected to meet the target."""
+    frontier.MARGIN = 0.0
+
+
+def no_last_step() -> None:
+    """Only the answer itself is confirmed."""
+    frontier.BOLD = 2.0
+
+
 def strict_confirmation() -> None:
     """One confirmation run that misses rejects a setting for good."""
-    beliefs.TOLERATED_MISSES = 0
+    beliefs.TOLERATED_MISSES = frontier.TOLERATED_MISSES = 0
 
 
 def no_confirmation() -> None:
@@ -104,8 +141,9 @@ def probability_end() -> None:
     standing.PATIENCE = 10**6
 
 
+ALL = "all"
 ELEMENTS: dict[str, Callable[[], None]] = {
-    "all": lambda: None,
+    ALL: lambda: None,
     **{
         f.__name__.replace("_", " "): f
         for f in (
@@ -118,6 +156,13 @@ ELEMENTS: dict[str, Callable[[], None]] = {
             probability_alone,
             no_hopeless,
             no_promising,
+            early_stops,
+            no_pace,
+            curves_alone,
+            ends_alone,
+            no_cavity,
+            no_spare,
+            no_last_step,
             strict_confirmation,
             no_confirmation,
             probability_end,
@@ -144,20 +189,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--set", choices=FAMILIES, default="tabular", dest="family")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--skip", nargs="+", default=[], help="problems, by what their names contain")
     parser.add_argument("--limit", type=int, default=2000, help="epochs after which a tuning is cut off")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=ELEMENTS, default=list(ELEMENTS))
     args = parser.parse_args()
-    count, scores = len(load(args.family)), []
+    names, scores = [problem.name for problem in load(args.family)], []
+    kept = [i for i, name in enumerate(names) if not any(part in name for part in args.skip)]
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     for element in args.only:
-        jobs = [
-            (args.family, element, i, seed, args.limit) for seed in range(args.seeds) for i in range(count)
-        ]
+        jobs = [(args.family, element, i, seed, args.limit) for seed in seeds for i in kept]
         # The replacement dies with the row's processes.
         with ProcessPoolExecutor(args.workers, initializer=leave_out, initargs=(element,)) as pool:
             scores += list(pool.map(play, jobs))
     print(table(f"{args.family}: the search without", scores, args.only))
     print(LEGEND)
+    if ALL in args.only:
+        print(differences("differences from the whole search", scores, ALL, args.only))
 
 
 if __name__ == "__main__":

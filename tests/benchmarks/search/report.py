@@ -67,3 +67,31 @@ def table(title: str, scores: Sequence[Score], policies: Sequence[str]) -> str:
             cells.append(f"{value:{form}} +- {told}")
         lines.append(f"{policy:12}" + "".join(f"{cell:>16}" for cell in cells))
     return "\n".join(lines)
+
+
+WORST = 1.5
+"""Regret, in doublings, above which a difference does not count, so that no single study decides."""
+
+
+def differences(title: str, scores: Sequence[Score], base: str, policies: Sequence[str]) -> str:
+    """Return the table of each policy's mean differences from the base, on the same problems and seeds."""
+    mine = {(s.problem, s.seed): s for s in scores if s.policy == base}
+    lines = [title, f"{'policy':20}{'studies':>8}{'regret':>18}{'never right':>18}{'runs':>18}"]
+    for policy in policies:
+        pairs = [(s, mine[s.problem, s.seed]) for s in scores if s.policy == policy != base]
+        if not pairs:
+            continue
+        found = np.array(
+            [
+                (
+                    min(s.regret, WORST) - min(b.regret, WORST),
+                    float(s.never_right) - float(b.never_right),
+                    s.epochs / s.length - b.epochs / b.length,
+                )
+                for s, b in pairs
+            ]
+        )
+        error = found.std(axis=0, ddof=1) / math.sqrt(len(found)) if len(found) > 1 else [math.nan] * 3
+        cells = [f"{mean:+.2f} +- {e:.2f}" for mean, e in zip(found.mean(axis=0), error, strict=True)]
+        lines.append(f"{policy:20}{len(found):>8}" + "".join(f"{cell:>18}" for cell in cells))
+    return "\n".join(lines)
