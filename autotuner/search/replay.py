@@ -20,7 +20,6 @@ import numpy as np
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.space import Space
-from autotuner.spec import Target
 from autotuner.study.curve import Curve, until
 from autotuner.study.history import History, Unit, curve, is_complete
 from autotuner.study.setting import setting
@@ -34,8 +33,6 @@ PROMISING: Final = 0.9
 """Probability of reaching the target above which a run of the search is stopped."""
 FEWEST_SEEN: Final = 0.15
 """Minimum fraction of a run before it counts as promising or as hopeless: a prediction is not evidence."""
-FEWEST_OF_PACE: Final = 4
-"""Measurements from which on a curve has a pace."""
 JUDGED: Final = frozenset({None, Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS})
 """Outcomes, and None, that depend on when the run was polled."""
 
@@ -228,27 +225,9 @@ def _stopped(case: _Case) -> Verdict | None:
     is_measured = (
         history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
     )
-    is_unlikely = is_measured and chance < HOPELESS
-    if is_unlikely and not _reaches_at_its_pace(curve(trial), history.spec.target, length):
+    if is_measured and chance < HOPELESS:
         return Verdict(step, Outcome.HOPELESS, chance)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
     if chance > PROMISING and not confirms and beliefs.is_held(trial):
         return Verdict(step, Outcome.PROMISING, chance)
     return None
-
-
-def _reaches_at_its_pace(seen: Curve, target: Target, length: float) -> bool:
-    """Return whether a run that goes on as it does now meets the target by its end.
-
-    Larger batches learn later, and the model of curves, which has seen smaller ones, takes late for never.
-    The pace is that of a line through the last third of the curve, less the standard error of its slope.
-    """
-    count = max(len(seen) // 3, FEWEST_OF_PACE)
-    if len(seen) < count:
-        return False
-    steps, margins = seen.steps[-count:], target.sign * (seen.values[-count:] - target.threshold)
-    away = steps - steps.mean()
-    pace = float(away @ margins / (away @ away))
-    off = margins - margins.mean() - pace * away
-    error = math.sqrt(float(off @ off / (away @ away)) / (count - 2))
-    return bool(margins.mean() + (pace - error) * (length - steps.mean()) >= 0)
