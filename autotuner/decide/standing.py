@@ -196,18 +196,26 @@ class Standing:
     def to_confirm(self, best: Setting) -> Setting:
         """Return the setting to confirm: the answer, or a larger one that is likelier than not to pass.
 
-        The latter only before the answer's own confirmation has begun, and if `max-trials` and
+        The latter only once, before the answer's own confirmation has begun, and if `max-trials` and
         `max-gpu-hours` would still suffice for the answer after a failure. With one of Optuna's own samplers
         only settings that it has proposed are confirmed.
         """
         if self.spec.sampler != "frontier" or best in self.history.confirmations:
             return best
         bold = self.beliefs.bolder(best)
-        if bold is None:
+        if bold is None or self._has_overreached(bold):
             return best
-        has_begun = bold in self.history.confirmations
         runs = 2 * self.spec.confirmations + TOLERATED_MISSES
-        return bold if has_begun or self.lacks(runs) is None else best
+        return bold if bold in self.history.confirmations or self.lacks(runs) is None else best
+
+    def _has_overreached(self, bold: Setting) -> bool:
+        """Return whether the confirmation of another setting that the search has not tried was in vain.
+
+        Of several settings at the limit, each confirmed by a few runs, one would pass by luck.
+        """
+        searched = {setting(t) for t in self.history.trials if t.suggestion.purpose is not Purpose.CONFIRM}
+        others = self.history.confirmations.keys() - searched - {bold}
+        return any(self.reached(tried) < self.spec.confirmations for tried in others)
 
     def owed(self, tried: Setting) -> int:
         """Return the number of runs that a confirmation may still take, with the misses that it tolerates.

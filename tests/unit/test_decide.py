@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -276,6 +277,19 @@ def test_parallel_confirmation_runs_are_of_one_setting(number):
 def test_the_answer_itself_is_confirmed_once_its_confirmation_has_begun():
     made = suggestion(10, purpose=Purpose.CONFIRM, batch_size=128, parameters={"learning_rate": 0.2})
     step = confirm_next(searched(trial(10, (), None, made), parallel_trials="2"))
+    assert isinstance(step, Start)
+    assert step.suggestion.batch_size == 128
+
+
+def test_after_a_larger_batch_that_was_not_confirmed_only_the_answer_is():
+    bold = confirm_next(searched())
+    assert isinstance(bold, Start)
+    short = (0.3, 0.6, *(0.8,) * 9, 0.899)
+    runs = [
+        trial(number, short, Outcome.MISSED, replace(bold.suggestion, number=number, seed=number))
+        for number in (10, 11)
+    ]
+    step = confirm_next(searched(*runs))
     assert isinstance(step, Start)
     assert step.suggestion.batch_size == 128
 
