@@ -87,7 +87,7 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
         seen.append(replace(counted, outcome=None) if is_changed else counted)
         if not counted.is_running:
             before = before.and_then(counted)
-    return Replayed(replace(history, trials=tuple(seen)), verdicts, study.hex())
+    return Replayed(history.cut(seen), verdicts, study.hex())
 
 
 def _recorded(trial: Trial, study: str) -> Verdict | None:
@@ -215,7 +215,7 @@ def _stopped(case: _Case) -> Verdict | None:
     step, length = curve(trial).last_step, history.whole_length(trial)
     if step < FEWEST_SEEN * length:
         return None
-    beliefs = Beliefs(replace(history, trials=(*case.before.trials, trial)), case.space, case.earlier)
+    beliefs = Beliefs(history.cut((*case.before.trials, trial)), case.space, case.earlier)
     # The other half of the chance is costly, and often cannot decide.
     half = beliefs.chance_by_curves(trial) / 2
     if HOPELESS <= half <= PROMISING - 0.5:

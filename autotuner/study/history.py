@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
@@ -46,6 +46,8 @@ class History:
 
     spec: TuningSpec
     trials: tuple[Trial, ...]
+    uncut: History | None = field(default=None, compare=False, repr=False)
+    """The same runs with all measurements, if curves are cut here: it shows how long a run is."""
 
     @classmethod
     def of(cls, spec: TuningSpec, trials: Iterable[Trial]) -> History:
@@ -60,6 +62,10 @@ class History:
             if known is None or _weight(trial) > _weight(known):
                 by_number[trial.number] = trial
         return cls(spec, tuple(by_number[number] for number in sorted(by_number)))
+
+    def cut(self, trials: Iterable[Trial]) -> History:
+        """Return a history of these trials, with curves that end earlier than the runs themselves."""
+        return replace(self, trials=tuple(trials), uncut=self.uncut or self)
 
     def ending(self, outcomes: Mapping[int, Outcome]) -> History:
         """Return the history after these trials have ended."""
@@ -102,6 +108,8 @@ class History:
     @property
     def is_length_known(self) -> bool:
         """Whether the user has set the length of a run, or a complete run has shown it."""
+        if self.uncut is not None:
+            return self.uncut.is_length_known
         return self.spec.run_length is not None or any(self._whole)
 
     @cached_property
@@ -110,6 +118,8 @@ class History:
 
         As set by the user, else as the unchanged job has shown it, else the longest observed.
         """
+        if self.uncut is not None:
+            return self.uncut.run_length
         if self.spec.run_length is not None:
             return self.spec.run_length
         unchanged = [t for t in self.trials if t.suggestion.purpose is Purpose.BASELINE]
@@ -125,7 +135,7 @@ class History:
         steps 1, 2, 3 is assumed to count epochs until a whole run shows otherwise. If the first reports are
         half as far apart at twice the batch, the script reports once per epoch, in optimizer steps.
         """
-        return _unit(self)
+        return _unit(self) if self.uncut is None else self.uncut.unit
 
     def length_of(self, batch_size: int) -> float | None:
         """Return the last step of a whole run at a batch size; None while unknown."""

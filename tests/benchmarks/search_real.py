@@ -66,6 +66,8 @@ class Job:
     """Batch size of the known-good settings."""
     owner: Mapping[str, Any] | None = None
     """The known-good setting of the first owner, where it is given."""
+    says_length: bool = True
+    """Whether the owner sets the annotation `run-length`; most leave it to the first run to show."""
 
     @cached_property
     def wanted(self) -> Target:
@@ -213,6 +215,7 @@ JOBS: Mapping[str, Job] = {
         epochs=8,
         start=32,
         owner={"learning_rate": 0.05, "momentum": 0.9},
+        says_length=False,
     ),
     "large-batch": Job(
         large_batch,
@@ -299,12 +302,12 @@ class RealProblem:
     @cached_property
     def annotations(self) -> Mapping[str, str]:
         """What the owner writes on the job."""
-        return {
+        asked = {
             "autotuner.dev/target": self.job.target,
             "autotuner.dev/batch-size": "{}..{}".format(*self.job.batch_sizes),
             "autotuner.dev/search-space": json.dumps(self.job.space),
-            "autotuner.dev/run-length": str(self.job.epochs),
         }
+        return asked | ({"autotuner.dev/run-length": str(self.job.epochs)} if self.job.says_length else {})
 
     def run(self, batch_size: int, parameters: Parameters, seed: int) -> Curve:
         """Train, and return the metric after each epoch."""

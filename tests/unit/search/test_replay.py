@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.decide import decide
 from autotuner.search.replay import replayed
-from autotuner.study.history import History
+from autotuner.study.history import History, Unit
 from autotuner.trial import Judged, Measurement, Outcome, Purpose, Trial
 from tests.builders import NOON, suggestion, trial
 from tests.simulation.learners import STEPS, World, hill, spec
@@ -24,6 +24,14 @@ def test_what_a_run_measures_after_it_met_the_target_does_not_count():
     met = trial(0, (0.5, 0.91, 0.99), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
     found = replayed(History.of(asked, [met]))
     assert [m.value for m in found.history.trials[0].measurements] == [0.5, 0.91]
+
+
+def test_a_baseline_that_is_cut_where_it_met_the_target_still_shows_how_long_a_run_is():
+    whole = (0.5, 0.91, *(0.95,) * 6)
+    met = trial(0, whole, Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
+    found = replayed(History.of(spec(run_length=None), [met])).history
+    assert len(found.trials[0].measurements) == 2
+    assert (found.run_length, found.is_length_known, found.unit) == (8, True, Unit.EPOCH)
 
 
 def test_a_run_that_was_not_seen_until_it_had_ended_is_judged_as_one_that_was():
