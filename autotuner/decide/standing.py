@@ -220,12 +220,14 @@ class Standing:
     def owed(self, tried: Setting) -> int:
         """Return the number of runs that a confirmation may still take, with the misses that it tolerates.
 
-        For a confirmed setting it is that of another one.
+        For a confirmed setting it is that of another one. For the job's own setting no miss counts: with few
+        trials, one more of the search is worth more.
         """
         wanted, reached = self.spec.confirmations, self.reached(tried)
         if reached >= wanted:
             return wanted + TOLERATED_MISSES
-        return wanted - reached + max(TOLERATED_MISSES - self.missed(tried), 0)
+        spare = 0 if tried == self.baseline else max(TOLERATED_MISSES - self.missed(tried), 0)
+        return wanted - reached + spare
 
     def lacks(self, runs: int) -> Reason | None:
         """Return which budget does not suffice for a number of runs, each as long as the longest so far."""
