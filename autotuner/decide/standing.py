@@ -90,7 +90,7 @@ class Standing:
     def starting(self, suggestion: Suggestion) -> Standing:
         """Return the standing after a trial has been started."""
         trials = (*self.history.trials, Trial(suggestion))
-        return replace(self, history=replace(self.history, trials=History.of(self.spec, trials).trials))
+        return replace(self, history=replace(self.history, trials=trials))
 
     @property
     def spec(self) -> TuningSpec:

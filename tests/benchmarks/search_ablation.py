@@ -95,11 +95,6 @@ def early_stops() -> None:
     replay.FEWEST_SEEN = 0.0
 
 
-def no_pace() -> None:
-    """A run is hopeless even if at its present pace it would meet the target by its end."""
-    replay._reaches_at_its_pace = lambda *_: False
-
-
 def curves_alone() -> None:
     """The model of curves alone judges running trials."""
     beliefs.Beliefs.chance = beliefs.Beliefs.chance_by_curves
@@ -157,7 +152,6 @@ ELEMENTS: dict[str, Callable[[], None]] = {
             no_hopeless,
             no_promising,
             early_stops,
-            no_pace,
             curves_alone,
             ends_alone,
             no_cavity,
