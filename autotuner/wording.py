@@ -100,6 +100,8 @@ def _cluster_loses_trials(decision: Decision, _spec: TuningSpec) -> str:
 def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:
     best = decision.facts.value
     shown = "it measured nothing" if best is None else f"its best is {best:g}"
+    if spec.run_length is not None:
+        shown += f" up to step {spec.run_length:g} of its log, which run-length says is the last"
     return f"the job unchanged misses {spec.target}: {shown}; {decision.facts.detail}"
 
 
@@ -156,6 +158,9 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.METRIC_NOT_FOUND: lambda decision, spec: _fault(decision.facts, spec),
     Reason.METRIC_IN_DOUBT: lambda decision, _: (
         f"no trial starts until this is settled: in trial {decision.facts.number} {decision.facts.detail}"
+    ),
+    Reason.RUN_LENGTH_TOO_SHORT: lambda decision, _: (
+        f"no trial starts until this is settled: {decision.facts.detail}"
     ),
     Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,

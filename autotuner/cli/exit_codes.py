@@ -2,7 +2,7 @@
 
 Exit codes: 0, the answer is confirmed (or the command did what it was asked); 1, the machine, the cluster or
 the user's program failed; 2, the input has mistakes; 3, the study ended without a confirmed answer, or the
-reading of its metric is in doubt; 130, interrupted (run the same command again).
+reading of its metric or the length of its runs is in doubt; 130, interrupted (run the same command again).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.cli.job_file import Runtime, load_document, load_job
 from autotuner.cli.trial_python import Tool, program, trial_path
-from autotuner.decide.decision import Answer, Phase, Reason
+from autotuner.decide.decision import Answer, Phase
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
 from autotuner.job.kinds import validate as check
@@ -187,7 +187,7 @@ def _drive(
             view.show(seen, spec)
             if seen.decision is None or seen.decision.is_final:
                 return seen
-            if seen.decision.reason is Reason.METRIC_IN_DOUBT:
+            if seen.decision.phase is Phase.INVALID:
                 # Waiting brings no answer: running trials are interrupted, and start again after it.
                 return seen
             if seen.decision.phase is Phase.PAUSED and not any(t.is_running for t in seen.trials):
@@ -202,11 +202,11 @@ def _finish(
     from autotuner.report.terminal import answer_lines
 
     study = read_study(folder)
-    if last.status.annotations.get(keys.REASON) == Reason.METRIC_IN_DOUBT:
+    if last.decision is not None and last.decision.phase is Phase.INVALID:
         if as_json:
             typer.echo("null")
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""), err=as_json)
-        typer.echo("add the annotation, or change the script, and run the same command again", err=True)
+        typer.echo("set the annotation, or change the script, and run the same command again", err=True)
         raise typer.Exit(EXIT_UNCONFIRMED)
     answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
     if as_json:

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     PROGRAM_FAILS = "ProgramFails"
     METRIC_NOT_FOUND = "MetricNotFound"
     METRIC_IN_DOUBT = "MetricInDoubt"
+    RUN_LENGTH_TOO_SHORT = "RunLengthTooShort"
     NOT_WIRED = "NotWired"
     CLUSTER_LOSES_TRIALS = "ClusterLosesTrials"
     INVALID_CONFIGURATION = "InvalidConfiguration"

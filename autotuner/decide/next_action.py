@@ -27,7 +27,14 @@ from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
 from autotuner.trial import Outcome, Suggestion, Trial
 
-WARNINGS: Final = frozenset({Doubt.SEED_NOT_USED, Doubt.BATCH_NOT_FOLLOWED, Doubt.LARGER_THAN_DATA})
+WARNINGS: Final = frozenset(
+    {
+        Doubt.SEED_NOT_USED,
+        Doubt.BATCH_NOT_FOLLOWED,
+        Doubt.LARGER_THAN_DATA,
+        Doubt.RUN_LENGTH_TOO_LONG,
+    }
+)
 """Doubts that are shown to the user and do not end the study."""
 MAX_RESUMED: Final = 2
 """Resumed runs that a status names."""

@@ -111,6 +111,14 @@ def hold_in_doubt(standing: Standing) -> Step | None:
     return Wait(Phase.INVALID, Reason.METRIC_IN_DOUBT, facts)
 
 
+def hold_for_run_length(standing: Standing) -> Step | None:
+    """Start nothing while `run-length` would end every run at its first report."""
+    for finding in standing.findings:
+        if finding.reason is Doubt.RUN_LENGTH_TOO_SHORT:
+            return Wait(Phase.INVALID, Reason.RUN_LENGTH_TOO_SHORT, Facts(detail=finding.message))
+    return None
+
+
 def hold_while_paused(standing: Standing) -> Step | None:
     """Start nothing while the job is paused."""
     if not standing.spec.paused:
@@ -262,6 +270,7 @@ RULES: Final[tuple[Rule, ...]] = (
     require_layouts,
     stop_without_effect,
     hold_in_doubt,
+    hold_for_run_length,
     give_up_on_failures,
     hold_while_paused,
     keep_within_gpu_hours,

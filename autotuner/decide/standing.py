@@ -29,6 +29,7 @@ from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout
 from autotuner.study.proof import coincide, findings
 from autotuner.study.resumed import unsettled_runs
+from autotuner.study.run_length import doubtful_length
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
@@ -73,7 +74,8 @@ class Standing:
         """
         sign = history.spec.target.sign
         whole = batches_larger_than_data(history.trials, history.spec)
-        found = (*findings(history.trials, sign), *whole)
+        length = doubtful_length(history.trials, history.spec)
+        found = (*findings(history.trials, sign), *whole, *length)
         resumed = {f.trials[0]: f.message for f in found if f.reason is Doubt.RESUMED}
         waits = "it began where other runs end, and is to show whether it resumed one of them"
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)

@@ -111,7 +111,7 @@ class TuningSpec(Value):
         None,
     )
     run_length: Positive | None = _annotation(
-        "the last step that the script reports, in its own unit of steps",
+        "the last step that the script reports, in the unit of its log (epochs or steps)",
         "learned from the baseline run",
         "90",
         None,

@@ -31,6 +31,10 @@ class Reason(StrEnum):
     """Reported values do not follow the batch size."""
     LARGER_THAN_DATA = "LargerThanData"
     """A batch holds the whole data set, so its run does not count."""
+    RUN_LENGTH_TOO_SHORT = "RunLengthTooShort"
+    """Every run would end at its first report, so nothing is started until `run-length` is right."""
+    RUN_LENGTH_TOO_LONG = "RunLengthTooLong"
+    """Runs end long before `run-length`, so hardly any is stopped early."""
 
 
 @dataclass(frozen=True, slots=True)

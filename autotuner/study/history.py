@@ -17,6 +17,7 @@ from typing import Final
 
 from autotuner.spec import TuningSpec
 from autotuner.study.curve import CURVES, Curve
+from autotuner.study.run_length import stated_length
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -105,12 +106,17 @@ class History:
         """Last steps of runs that reached their own end."""
         return tuple(curve(t).last_step for t in self.trials if is_complete(t))
 
+    @cached_property
+    def _stated_length(self) -> float | None:
+        """The length of a run as set by the user, unless a run contradicts it."""
+        return stated_length(self.trials, self.spec)
+
     @property
     def is_length_known(self) -> bool:
         """Whether the user has set the length of a run, or a complete run has shown it."""
         if self.uncut is not None:
             return self.uncut.is_length_known
-        return self.spec.run_length is not None or any(self._whole)
+        return self._stated_length is not None or any(self._whole)
 
     @cached_property
     def run_length(self) -> float | None:
@@ -120,8 +126,8 @@ class History:
         """
         if self.uncut is not None:
             return self.uncut.run_length
-        if self.spec.run_length is not None:
-            return self.spec.run_length
+        if self._stated_length is not None:
+            return self._stated_length
         unchanged = [t for t in self.trials if t.suggestion.purpose is Purpose.BASELINE]
         shown = [curve(t).last_step for t in unchanged if is_complete(t)]
         ended = [curve(t).last_step for t in self.trials if t.outcome is not None]

@@ -114,3 +114,16 @@ for epoch in range(1, 6):
     entries = [json.loads(entry) for entry in place.ledger().values()]
     assert all(entry["variables"] == ["batch_size"] for entry in entries)
     assert {entry["extras"]["batch_size"] for entry in entries} == {32.0}
+
+
+def test_a_run_length_in_epochs_for_a_log_of_steps_ends_the_command_until_it_is_right(place: Place):
+    script = LEARNS.replace("epoch={epoch}", "step={63 * epoch}")
+    assert script != LEARNS
+    held = place.run("tune", place.write(script, asked={"run_length": "5"}, args=PASSED).name)
+    assert held.code == 3, held.out + held.err
+    assert "run-length is 5, but the first accuracy of trial 0 is at step 63 of its log" in held.out
+    assert not place.processes()
+    shown = place.run("status", "toy-tuning", "--json").json
+    assert (shown["phase"], shown["reason"]) == ("Invalid", "RunLengthTooShort")
+    right = place.write(script, asked={"run_length": "315"}, args=PASSED)
+    assert place.run("tune", right.name).code == 0
