@@ -43,6 +43,9 @@ LEAST_EFFORT: Final = 0.25
 """Minimum fraction of a run that a trial counts as, because starting one also has a cost."""
 LIKELY: Final = 0.9
 """The search never ends while a larger batch is likelier than this: the answer would not be credible."""
+WORTH_CONFIRMING: Final = 0.125
+"""Doublings by which a setting must exceed a confirmed answer to be confirmed in its place: less is not worth
+several runs, and of several settings at the limit one would pass by luck."""
 _MOST_PROBES: Final = 3
 """Trials that change the batch size alone where the job does not seem to pass it on."""
 STILL: Final = 2.0
@@ -174,12 +177,13 @@ class Standing:
     @cached_property
     def incumbent(self) -> Setting | None:
         """The setting of the current answer, confirmed or not."""
-        held = self.beliefs.incumbent
+        held, confirmed = self.beliefs.incumbent, self.confirmed
         if held is None and self.baseline not in self.beliefs.rejected and self._has_baseline_reached():
             held = self.baseline
-        if self.confirmed is not None and (held is None or held.batch_size <= self.confirmed.batch_size):
-            return self.confirmed
-        return held
+        if confirmed is None:
+            return held
+        worthy = confirmed.batch_size * 2**WORTH_CONFIRMING
+        return confirmed if held is None or held.batch_size < worthy else held
 
     def _has_baseline_reached(self) -> bool:
         runs = (t for t in self.history.trials if t.suggestion.purpose is Purpose.BASELINE)

@@ -178,7 +178,8 @@ def _study(history: History, earlier: tuple[History, ...], space: Space) -> byte
     """Return a digest of everything that the verdicts on all runs of a study depend on."""
     earlier_trials = b"".join(_identity(t) for h in earlier for t in h.trials)
     spec = history.spec
-    common = (history.run_length, history.is_length_known, history.unit, spec.target, spec.confirmations)
+    length = (history.run_length, history.is_length_known, history.is_length_stated, history.unit)
+    common = (length, spec.target, spec.confirmations)
     others = [(h.spec.target, h.run_length, Space.of(h.spec)) for h in earlier]
     return digest_of(earlier_trials, repr((common, space, spec.baseline_batch_size, others)).encode())
 
@@ -200,7 +201,9 @@ def _judged(case: _Case) -> Verdict | None:
             return None if met == math.inf else Verdict(met, Outcome.REACHED)
         if not history.is_length_known:
             continue
-        if history.unit is not Unit.UNKNOWN and step >= length and trial.is_running:
+        # A length that a run has shown ends no other one: a script may stop early by itself, or train longer.
+        is_over = history.is_length_stated and history.unit is not Unit.UNKNOWN and step >= length
+        if is_over and trial.is_running:
             return Verdict(step, Outcome.MISSED, length)
         if step < length and trial.suggestion.purpose is not Purpose.BASELINE:
             stopped = _verdict(case.at(step), _stopped)

@@ -25,6 +25,8 @@ TOLD: Final = 1.3
 """Ratio of batch sizes from which on a run shows whether its length depends on the batch size."""
 CLOSE: Final = 0.15
 """Tolerance for the distance of reports, because epochs of whole batches are rounded."""
+EPOCH: Final = "epoch"
+"""The unit of `Trial.unit` whose number does not depend on the batch size."""
 MOST_EPOCHS: Final = 1000
 """Maximum number of epochs: runs with more reports, one step apart, do not count epochs."""
 RAN_OUT: Final = frozenset({Outcome.MISSED, Outcome.HOPELESS, Outcome.DIVERGED})
@@ -112,6 +114,11 @@ class History:
         return stated_length(self.trials, self.spec)
 
     @property
+    def is_length_stated(self) -> bool:
+        """Whether the user has set the length of a run: then a run is stopped there, if it goes on."""
+        return self._stated_length is not None if self.uncut is None else self.uncut.is_length_stated
+
+    @property
     def is_length_known(self) -> bool:
         """Whether the user has set the length of a run, or a complete run has shown it."""
         if self.uncut is not None:
@@ -119,13 +126,11 @@ class History:
         return self._stated_length is not None or any(self._whole)
 
     @cached_property
-    def run_length(self) -> float | None:
-        """The last step of a whole run at the known-good batch size; None while unknown.
+    def own_length(self) -> float | None:
+        """The last step of a run of the unchanged job; None while unknown.
 
         As set by the user, else as the unchanged job has shown it, else the longest observed.
         """
-        if self.uncut is not None:
-            return self.uncut.run_length
         if self._stated_length is not None:
             return self._stated_length
         unchanged = [t for t in self.trials if t.suggestion.purpose is Purpose.BASELINE]
@@ -134,12 +139,33 @@ class History:
         return max(shown, default=0.0) or max(self._whole, default=0.0) or max(ended, default=0.0) or None
 
     @cached_property
+    def run_length(self) -> float | None:
+        """The last step of a whole run at the known-good batch size; None while unknown.
+
+        That of the unchanged job; or, if a complete run was clearly longer, that of the longest: then the
+        script stops by itself when more training does not help.
+        """
+        if self.uncut is not None:
+            return self.uncut.run_length
+        own = self.own_length
+        if own is None or self._stated_length is not None or self.unit is Unit.UNKNOWN:
+            return own
+        usual, in_steps = self.spec.baseline_batch_size, self.unit is Unit.OPTIMIZER_STEP
+        found = [
+            curve(t).last_step * (t.suggestion.batch_size / usual if in_steps else 1)
+            for t in self.trials
+            if is_complete(t)
+        ]
+        return max((length for length in found if length > (1 + CLOSE) * own), default=own)
+
+    @cached_property
     def unit(self) -> Unit:
         """The unit of the script's steps, as shown by runs at other batch sizes.
 
-        In optimizer steps, a run of the same epochs is shorter with a larger batch. A script that reports
-        steps 1, 2, 3 is assumed to count epochs until a whole run shows otherwise. If the first reports are
-        half as far apart at twice the batch, the script reports once per epoch, in optimizer steps.
+        A log that names its steps epochs counts epochs. If the first reports are half as far apart at twice
+        the batch, the script reports once per epoch, in optimizer steps. In optimizer steps, a run of the
+        same epochs is shorter with a larger batch; but so is one whose script stopped early, so no run may
+        contradict it. A script that reports steps 1, 2, 3 is assumed to count epochs until then.
         """
         return _unit(self) if self.uncut is None else self.uncut.unit
 
@@ -215,30 +241,43 @@ def is_complete(trial: Trial) -> bool:
 
 
 def _unit(history: History) -> Unit:
-    length, usual = history.run_length, history.spec.baseline_batch_size
-    others = [
-        t
-        for t in history.trials
-        if max(t.suggestion.batch_size / usual, usual / t.suggestion.batch_size) >= TOLD
-    ]
+    length, usual = history.own_length, history.spec.baseline_batch_size
+    if any(t.unit == EPOCH for t in history.trials):
+        return Unit.EPOCH
     if length is None:
         return Unit.UNKNOWN
-    for trial in others:
-        # A run that was stopped has not shown its own end.
-        if trial.outcome is Outcome.MISSED and is_complete(trial) and len(curve(trial)):
-            ratio = math.log(curve(trial).last_step / length) / math.log(usual / trial.suggestion.batch_size)
-            return Unit.OPTIMIZER_STEP if ratio > 0.5 else Unit.EPOCH  # noqa: PLR2004 (the nearer of 0 and 1)
     unchanged = [t for t in history.trials if t.suggestion.purpose is Purpose.BASELINE]
     gaps = [gap for t in unchanged if (gap := _gap(curve(t))) is not None]
-    if not gaps:
-        return Unit.EPOCH  # one report per run: its progress decides nothing
-    if gaps[0] == 1 and length <= MOST_EPOCHS:
-        return Unit.EPOCH
-    for trial in others:
-        gap = _gap(curve(trial))
-        if gap is not None and abs(gap * trial.suggestion.batch_size / (gaps[0] * usual) - 1) < CLOSE:
-            return Unit.OPTIMIZER_STEP  # it reports once per epoch, in optimizer steps
-    return Unit.UNKNOWN
+    counts = bool(gaps) and gaps[0] == 1 and length <= MOST_EPOCHS
+    others = [
+        (t, t.suggestion.batch_size / usual)
+        for t in history.trials
+        if len(curve(t)) and not 1 / TOLD < t.suggestion.batch_size / usual < TOLD
+    ]
+    spread = [(gap, ratio) for t, ratio in others if (gap := _gap(curve(t))) is not None]
+    if gaps and not counts and any(abs(gap * ratio / gaps[0] - 1) < CLOSE for gap, ratio in spread):
+        return Unit.OPTIMIZER_STEP  # it reports once per epoch, in optimizer steps
+    # A run that was stopped has not shown its own end.
+    whole = [(t, ratio) for t, ratio in others if t.outcome is Outcome.MISSED and is_complete(t)]
+    if whole:
+        is_shorter = all(
+            _is_shorter(curve(t).last_step / length, ratio, exactly=counts) for t, ratio in whole
+        )
+        is_beyond = counts and any(curve(t).last_step * ratio > (1 + CLOSE) * length for t, ratio in others)
+        return Unit.OPTIMIZER_STEP if is_shorter and not is_beyond else Unit.EPOCH
+    # With one report per run its progress decides nothing.
+    return Unit.EPOCH if counts or not gaps else Unit.UNKNOWN
+
+
+def _is_shorter(length: float, ratio: float, *, exactly: bool) -> bool:
+    """Return whether a run at `ratio` times the batch size is as much shorter as its optimizer steps are.
+
+    `length` is relative to that of the known-good batch. If every step is reported the two agree `exactly`;
+    otherwise the last report may be before the last step, and the nearer of this and an equal length holds.
+    """
+    if exactly:
+        return abs(length * ratio - 1) < CLOSE
+    return math.log(max(length, 1e-9)) / -math.log(ratio) > 0.5  # noqa: PLR2004 (the nearer of 0 and 1)
 
 
 def _gap(seen: Curve) -> float | None:

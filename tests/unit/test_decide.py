@@ -294,6 +294,20 @@ def test_after_a_larger_batch_that_was_not_confirmed_only_the_answer_is():
     assert step.suggestion.batch_size == 128
 
 
+@pytest.mark.parametrize(("batch_size", "answers"), [(132, 128), (138, 128), (140, 140), (150, 150)])
+def test_a_confirmed_answer_is_not_replaced_by_one_that_is_hardly_larger(batch_size, answers):
+    def ran(number, size, purpose):
+        made = suggestion(number, purpose=purpose, batch_size=size, parameters={"learning_rate": 0.2})
+        return trial(number, (*RISING, 0.94), Outcome.REACHED, made)
+
+    confirming = [ran(number, 128, Purpose.CONFIRM) for number in (10, 11, 12)]
+    found = searched(*confirming, ran(13, batch_size, Purpose.SEARCH))
+    assert found.beliefs.incumbent is not None
+    assert found.beliefs.incumbent.batch_size == batch_size
+    assert found.incumbent is not None
+    assert found.incumbent.batch_size == answers
+
+
 def test_with_optunas_own_samplers_only_what_they_proposed_is_confirmed():
     step = confirm_next(searched(sampler="tpe"))
     assert isinstance(step, Start)

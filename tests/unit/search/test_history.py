@@ -1,6 +1,7 @@
 """What a step of the script is, and how long a run at another batch size is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,18 @@ EPOCHS = run(0, 32, range(1, 31), Outcome.REACHED)
         ([EPOCHS], Unit.EPOCH, 30),
         ([EPOCHS, run(1, 64, (1, 2), None)], Unit.EPOCH, 30),
         ([EPOCHS, run(1, 64, range(1, 16), Outcome.MISSED)], Unit.OPTIMIZER_STEP, 15),
+        ([EPOCHS, run(1, 64, range(1, 20), Outcome.MISSED)], Unit.EPOCH, 30),
+        (
+            [EPOCHS, run(1, 64, range(1, 16), Outcome.MISSED), run(2, 128, range(1, 16), Outcome.HOPELESS)],
+            Unit.EPOCH,
+            30,
+        ),
+        (
+            [BASELINE, *(run(n, 64, range(100, n + 1, 100), Outcome.MISSED) for n in (500, 900))],
+            Unit.EPOCH,
+            1000,
+        ),
+        ([EPOCHS, run(1, 64, range(1, 45), Outcome.MISSED)], Unit.EPOCH, 44),
         ([run(0, 32, [1], Outcome.MISSED)], Unit.EPOCH, 1),
     ],
     ids=[
@@ -41,6 +54,10 @@ EPOCHS = run(0, 32, range(1, 31), Outcome.REACHED)
         "steps 1, 2, 3 count epochs",
         "and go on doing so",
         "until a whole run is half as long",
+        "and not a little more than that: it stopped early",
+        "and no other run is longer than it could be",
+        "of whole runs one is as long",
+        "a longer run shows that the first one stopped early",
         "one report a run",
     ],
 )
@@ -48,6 +65,30 @@ def test_runs_at_other_batch_sizes_show_what_a_step_is(trials: list[Trial], unit
     history = History.of(spec(run_length=None), trials)
     assert history.unit is unit
     assert history.length_of(64) == length
+
+
+def test_a_log_that_names_its_steps_epochs_counts_epochs():
+    stopped_early = run(1, 64, range(1, 16), Outcome.MISSED)
+    named = replace(EPOCHS, unit="epoch")
+    assert History.of(spec(run_length=None), [EPOCHS, stopped_early]).unit is Unit.OPTIMIZER_STEP
+    assert History.of(spec(run_length=None), [named, stopped_early]).unit is Unit.EPOCH
+
+
+def test_a_longer_run_in_optimizer_steps_shows_the_length_at_the_known_good_batch():
+    longer = run(1, 64, range(50, 751, 50), Outcome.MISSED)
+    history = History.of(spec(run_length=None), [BASELINE, longer])
+    assert (history.unit, history.run_length, history.length_of(64)) == (Unit.OPTIMIZER_STEP, 1500, 750)
+
+
+def test_whole_batches_make_no_run_longer():
+    rounded = run(1, 300, range(10, 111, 10), Outcome.MISSED)
+    history = History.of(spec(run_length=None), [BASELINE, rounded])
+    assert (history.unit, history.run_length) == (Unit.OPTIMIZER_STEP, 1000)
+
+
+def test_the_length_that_the_user_sets_is_not_that_of_a_longer_run():
+    history = History.of(spec(run_length="30"), [EPOCHS, run(1, 64, range(1, 45), Outcome.MISSED)])
+    assert history.run_length == 30
 
 
 def test_the_length_that_the_user_gives_is_that_of_the_known_good_batch():

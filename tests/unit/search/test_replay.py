@@ -34,6 +34,15 @@ def test_a_baseline_that_is_cut_where_it_met_the_target_still_shows_how_long_a_r
     assert (found.run_length, found.is_length_known, found.unit) == (8, True, Unit.EPOCH)
 
 
+@pytest.mark.parametrize(("length", "is_stopped"), [(None, False), ("8", True)])
+def test_only_a_length_that_the_user_has_set_ends_a_run_that_goes_on(length, is_stopped):
+    # Many a script stops by itself when its metric no longer rises, at one setting earlier than at another.
+    met = trial(0, (0.5, 0.91, *(0.92,) * 6), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
+    longer = trial(1, (0.5, 0.88, *(0.897,) * 7), None, suggestion(1, batch_size=48))
+    found = replayed(History.of(spec(run_length=length), [replace(met, is_complete=True), longer]))
+    assert [v.outcome for n, v in found.verdicts.items() if n == 1] == [Outcome.MISSED] * is_stopped
+
+
 def test_a_run_that_was_not_seen_until_it_had_ended_is_judged_as_one_that_was():
     asked = spec()
     known = [trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
