@@ -36,7 +36,7 @@ from autotuner.search.quasi import generator
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
 from autotuner.study.history import History, curve
-from autotuner.study.layout_bounds import nearest
+from autotuner.study.layout_bounds import nearest, sizes
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -128,6 +128,7 @@ class Beliefs:
             seed=spec.seed,
             confirmations=spec.confirmations,
             confirming=self._confirming,
+            sizes=sizes(self.history),
         )
 
     @cached_property
@@ -298,7 +299,7 @@ class Beliefs:
         octaves = math.log2(best) if best else math.log2(low) - 1
         explored = self._explored - octaves
         worth: Worth = gain_over(octaves, max(reach(met), explored))
-        smallest = min(max(low, best + 1), high)
+        smallest = min(max(low, self._above(best)), high)
         # The models are the less certain the further away a batch is: without this bound, settings would be
         # proposed far above the answer because nothing is known of them.
         furthest = best * 2 ** max(FURTHEST, explored)
@@ -310,6 +311,10 @@ class Beliefs:
         places = candidates(self.frontier, ensemble, worth, (smallest, largest), number)[0]
         settings = (self._realised(place) for place in places)
         return next((s for s in settings if s not in self.rejected), None) or self._realised(places[0])
+
+    def _above(self, batch_size: int) -> int:
+        """Return the smallest batch size above another one that has a layout, as far as is known."""
+        return next((size for size in sizes(self.history) or () if size > batch_size), batch_size + 1)
 
     def _known_answer(self, incumbent: Setting | None) -> Setting | None:
         """Return the largest confirmed answer of an earlier study that is left to try; None without one.
@@ -366,11 +371,13 @@ class _Ended:
     seed: int
     confirmations: int
     confirming: tuple[Tally, ...]
+    sizes: tuple[int, ...] | None
 
     @cached_property
     def digest(self) -> bytes:
         """A digest of all inputs."""
-        rest = (self.is_silent, self.is_whole, self.limits, self.seed, self.confirmations, self.confirming)
+        inputs = (self.is_silent, self.is_whole, self.limits, self.sizes)
+        rest = (*inputs, self.seed, self.confirmations, self.confirming)
         earlier = (
             part for found, is_whole in self.earlier for part in (found.digest, repr(is_whole).encode())
         )
@@ -397,6 +404,7 @@ def _frontier(ended: _Ended) -> Frontier:
         limits=ended.limits,
         seed=ended.seed,
         rejected=_rejected(ended.confirming),
+        sizes=ended.sizes,
         owed=[(ended.confirmations - reached, TOLERATED_MISSES - missed) for reached, missed in seen],
     )
 

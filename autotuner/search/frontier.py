@@ -72,8 +72,10 @@ class Frontier:
         seed: int,
         owed: Sequence[tuple[int, int]],
         rejected: Collection[Setting] = (),
+        sizes: Sequence[int] | None = None,
     ) -> None:
         self.space, self.ensemble, self.limits, self.seed = space, ensemble, limits, seed
+        self._sizes = None if sizes is None else np.array([space.batch_coordinate(size) for size in sizes])
         self.tried, self._rejected = tuple(tried), rejected
         places = np.array([space.coordinates(s) for s in tried])
         self.chances = ensemble.confirmable(places, np.array(owed).reshape(-1, 2))
@@ -132,6 +134,19 @@ class Frontier:
         gain = np.where(chance >= BOLD, chance * (self.space.octaves(places) - octaves), 0.0)
         order = np.argsort(-gain, kind="stable")
         return places[order[gain[order] > 0][:SPARE]]
+
+    def snapped(self, places: Array, low: float, high: float) -> Array:
+        """Return places at the nearest batch sizes with a layout, from one coordinate to another.
+
+        They are unchanged if there is none between them.
+        """
+        if self._sizes is None:
+            return places
+        allowed = self._sizes[(self._sizes >= low - 1e-9) & (self._sizes <= high + 1e-9)]
+        if not len(allowed):
+            return places
+        nearest = np.searchsorted((allowed[1:] + allowed[:-1]) / 2, places[:, 0])
+        return np.column_stack([allowed[nearest], places[:, 1:]])
 
 
 Worth = Callable[[Array, Array, Array], Array]
@@ -206,7 +221,7 @@ def candidates(
     scale = np.exp(rng.uniform(math.log(0.02), math.log(0.3), len(anchors)))[:, None] * np.ones(size)
     scale[:, 0] = 0.0
     near = space.perturbed(anchors, scale, rng.normal(size=anchors.shape), rng.random(anchors.shape))
-    places = np.concatenate([wide, near, moves(frontier, low, high)])
+    places = frontier.snapped(np.concatenate([wide, near, moves(frontier, low, high)]), low, high)
     scores = score(places)
     for width in (0.12, 0.06, 0.03, 0.015):
         top = places[np.argsort(-scores, kind="stable")[:16]]
@@ -214,6 +229,7 @@ def candidates(
         scale = np.full(near.shape, width)
         near = space.perturbed(near, scale, rng.normal(size=near.shape), rng.random(near.shape))
         near[:, 0] = np.clip(near[:, 0], low, high)
+        near = frontier.snapped(near, low, high)
         places, scores = np.concatenate([places, near]), np.concatenate([scores, score(near)])
     order = np.argsort(-scores, kind="stable")
     return places[order], scores[order]

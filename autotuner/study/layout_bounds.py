@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
 
 from autotuner.errors import Unrealisable
 from autotuner.spec import IntegerRange, TuningSpec
@@ -23,6 +27,9 @@ from autotuner.study.layout import (
 )
 from autotuner.study.setting import Setting
 from autotuner.trial import Outcome, Suggestion, Trial
+
+MOST_SIZES: Final = 1024
+"""Maximum number of batch sizes among which the search chooses, if not all have a layout."""
 
 
 def bounds(history: History) -> Bounds:
@@ -121,6 +128,22 @@ def nearest_size(batch_size: int, limits: Bounds, allowed: IntegerRange) -> int 
     if low is None or high is None:
         return None
     return realisable(min(max(batch_size, low), high), limits)
+
+
+def sizes(history: History) -> tuple[int, ...] | None:
+    """Return the allowed batch sizes with a layout, in order; None if all have one, as far as is seen.
+
+    Of very many only some are returned, evenly spaced on a log scale.
+    """
+    return _sizes(bounds(history), history.spec.batch_size)
+
+
+@lru_cache(maxsize=64)
+def _sizes(limits: Bounds, allowed: IntegerRange) -> tuple[int, ...] | None:
+    scale = np.geomspace(allowed.minimum, allowed.maximum, MOST_SIZES)
+    near = np.unique(np.clip(scale.round().astype(int), allowed.minimum, allowed.maximum)).tolist()
+    found = sorted({size for n in near if (size := nearest_size(n, limits, allowed)) is not None})
+    return None if found == near else tuple(found)
 
 
 def layout(history: History, batch_size: int) -> Layout | None:

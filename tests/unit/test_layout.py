@@ -23,7 +23,7 @@ from autotuner.study.layout import (
     realisable,
     smallest_realisable,
 )
-from autotuner.study.layout_bounds import nearest, within_reach
+from autotuner.study.layout_bounds import MOST_SIZES, nearest, sizes, within_reach
 from autotuner.study.setting import Setting
 from tests.builders import spec
 
@@ -293,6 +293,31 @@ def test_the_reach_of_a_search_ends_at_what_can_be_realised(shape, allowed, chan
     low, high = expected
     assert within_reach(asked).batch_size == IntegerRange(minimum=low, maximum=high)
     assert within_reach(asked).baseline_batch_size == 256
+
+
+@pytest.mark.parametrize(
+    ("shape", "allowed", "changed", "expected"),
+    [
+        (Shape(), "250..4099", {}, None),
+        (Shape(masters=1, workers=31), "250..400", {}, (256, 288, 320, 352, 384)),
+        (
+            Shape(processes_per_replica=64),
+            "256..512",
+            {"micro_batch_size": "1..2"},
+            (256, 320, 384, 448, 512),
+        ),
+    ],
+)
+def test_the_search_knows_which_batch_sizes_have_a_layout(shape, allowed, changed, expected):
+    found = sizes(history(shape, allowed, 256, **changed))
+    assert found == expected
+
+
+def test_of_very_many_batch_sizes_the_search_knows_some():
+    found = sizes(history(Shape(masters=1, workers=31), "256..2147483647", 256))
+    assert found is not None
+    assert len(found) <= MOST_SIZES
+    assert all(size % 32 == 0 for size in found)
 
 
 def test_a_range_without_any_layout_is_refused_with_the_nearest_batch_size():

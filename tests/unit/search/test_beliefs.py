@@ -8,6 +8,7 @@ import pytest
 
 from autotuner.search.beliefs import LOOK_AFTER, Beliefs
 from autotuner.search.space import Space
+from autotuner.spec import Shape
 from autotuner.study.history import History
 from autotuner.study.ledger import decode_trial
 from autotuner.study.setting import Setting
@@ -254,6 +255,34 @@ def test_an_earlier_study_tells_but_its_trials_are_none_of_this_one():
     assert told.frontier.tried == alone.frontier.tried
     assert told.probability_larger(32) != alone.probability_larger(32)
     assert told.probability_larger(512) < alone.probability_larger(512)
+
+
+@pytest.mark.parametrize("number", range(2, 8))
+def test_a_proposal_is_larger_than_the_answer_although_few_batch_sizes_have_a_layout(number: int):
+    # 64 processes: a batch of 80 would be rounded to the answer's 64, and its trial could gain nothing.
+    asked = spec(
+        {"batch_size": "64", "learning_rate": "0.1"},
+        Shape(masters=1, workers=63),
+        run_length="1",
+        batch_size="64..1024",
+    )
+    runs = [(64, 0.1, 0.92), (128, 0.2, 0.86), (128, 0.14, 0.85), (192, 0.2, 0.8)]
+    trials = [
+        trial(
+            n,
+            (value,),
+            Outcome.REACHED if value >= 0.9 else Outcome.MISSED,
+            suggestion(n, batch_size=size, parameters={"learning_rate": rate}, purpose=purpose),
+        )
+        for n, (size, rate, value) in enumerate(runs)
+        for purpose in [Purpose.SEARCH if n else Purpose.BASELINE]
+    ]
+    beliefs = Beliefs(History.of(asked, trials), Space.of(asked))
+    answer = beliefs.incumbent
+    assert answer is not None
+    assert answer.batch_size == 64
+    proposed = beliefs.propose(number, answer).batch_size
+    assert proposed == 128
 
 
 REAL = json.loads(Path(__file__).with_name("language_model_study.json").read_text())
