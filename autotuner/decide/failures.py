@@ -1,7 +1,8 @@
 """Classify failed trials, and find the trials to retry.
 
 The program is at fault if it fails, or runs out of memory at the job's own batch size; three such trials in a
-row end the study. A run that ends well without printing the metric ends it at once. The cluster is at fault
+row end the study. A run that ends well without printing the metric ends it at once, if none has printed it
+so far; it is no fault if its batch is so large that it ends before its first report. The cluster is at fault
 if a trial is lost; the trial is retried unchanged, a bounded number of times in a window of time, at no cost
 to the budget. Running out of memory at another batch size is not a fault: the trial is retried with a smaller
 micro-batch, if one is left; otherwise the search treats it as a bound.
@@ -16,6 +17,7 @@ from typing import Final
 
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import can_shrink
+from autotuner.study.unreported import ended_unreported, is_silent
 from autotuner.trial import Outcome, Trial
 
 FAILURES_IN_A_ROW: Final = 3
@@ -51,35 +53,20 @@ def failure(history: History, now: datetime) -> Failure | None:
 
     A failure counts only for the template that it happened with, and until the user asks for a retry.
     """
-    ended = [t for t in history.trials if t.outcome not in {None, Outcome.LOST} and _counts(history, t)]
-    silent = next((t for t in ended if _is_silent(t)), None)
+    ended = [t for t in history.trials if t.outcome not in {None, Outcome.LOST} and history.is_current(t)]
+    silent = next((t for t in ended if is_silent(t)), None)
     if silent is not None and not any(t.measurements for t in ended):
         return Failure(Fault.NO_METRIC, silent, 1)
     last = ended[-FAILURES_IN_A_ROW:]
     if len(last) == FAILURES_IN_A_ROW and all(is_programs_fault(history, t) for t in last):
         return Failure(Fault.PROGRAM, last[-1], FAILURES_IN_A_ROW)
     for trial in history.trials:
-        if trial.outcome is Outcome.LOST and _counts(history, trial):
-            losses = [t for t in _chain(history, trial) if _counts(history, t)]
+        if trial.outcome is Outcome.LOST and history.is_current(trial):
+            losses = [t for t in _chain(history, trial) if history.is_current(t)]
             recent = [t for t in losses if t.ended_at is None or now - t.ended_at <= LOSS_WINDOW]
             if len(recent) > LOSSES or len(losses) > LOSSES_EVER:
                 return Failure(Fault.CLUSTER, trial, len(losses))
     return None
-
-
-def _counts(history: History, trial: Trial) -> bool:
-    """Return whether a failure still counts: it is of the current template, and later than the last retry."""
-    spec = history.spec
-    today = spec.attempt(spec.template)
-    if trial.template and today and trial.template != today:
-        return False
-    return spec.retried_at is None or trial.ended_at is None or trial.ended_at > spec.retried_at
-
-
-def _is_silent(trial: Trial) -> bool:
-    """Return whether the run reached its own end without a measurement."""
-    ended_well = trial.outcome is Outcome.MISSED or trial.is_complete is True
-    return ended_well and not trial.measurements
 
 
 def is_programs_fault(history: History, trial: Trial) -> bool:
@@ -89,7 +76,9 @@ def is_programs_fault(history: History, trial: Trial) -> bool:
         return own and not can_shrink(history, trial) and not _has_retry(history, trial)
     if trial.outcome is Outcome.FAILED:
         return True
-    return trial.outcome is Outcome.MISSED and not trial.measurements
+    if trial.outcome is not Outcome.MISSED or trial.measurements:
+        return False
+    return all(trial.number not in found.trials for found in ended_unreported(history))
 
 
 def to_retry(history: History) -> list[Trial]:

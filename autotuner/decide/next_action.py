@@ -124,5 +124,6 @@ def _decision(
 def _warnings(standing: Standing) -> tuple[str, ...]:
     """Return the doubts that hold nothing up, and which runs do not count."""
     resumed = [f for f in standing.findings if f.reason is Doubt.RESUMED][-MAX_RESUMED:]
+    silent = [f for f in standing.findings if f.reason is Doubt.ENDED_UNREPORTED][:1]
     others = [f for f in standing.findings if f.reason in WARNINGS]
-    return tuple(finding.message for finding in (*others, *resumed))
+    return tuple(finding.message for finding in (*others, *silent, *resumed))

@@ -31,6 +31,7 @@ from autotuner.study.proof import coincide, findings
 from autotuner.study.resumed import unsettled_runs
 from autotuner.study.run_length import doubtful_length
 from autotuner.study.setting import Setting, setting
+from autotuner.study.unreported import ended_unreported
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 ENOUGH: Final = 0.1
@@ -78,7 +79,8 @@ class Standing:
         sign = history.spec.target.sign
         whole = batches_larger_than_data(history.trials, history.spec)
         length = doubtful_length(history.trials, history.spec)
-        found = (*findings(history.trials, sign), *whole, *length)
+        silent = ended_unreported(history)
+        found = (*findings(history.trials, sign), *whole, *length, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason is Doubt.RESUMED}
         waits = "it began where other runs end, and is to show whether it resumed one of them"
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)

@@ -38,6 +38,7 @@ from autotuner.study.curve import Array
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest, sizes
 from autotuner.study.setting import Setting, setting
+from autotuner.study.unreported import ended_unreported
 from autotuner.trial import Outcome, Purpose, Trial
 
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
@@ -169,11 +170,18 @@ class Beliefs:
 
     @property
     def _limits(self) -> tuple[int, int]:
-        """The smallest batch size, and the largest that memory holds."""
+        """The smallest batch size, and the largest that memory holds and whose runs report the metric."""
         low, high = self.space.batch_sizes
         sizes = [(t.suggestion.batch_size, t) for t in self.history.trials]
-        burst = min((size for size, t in sizes if t.outcome is Outcome.OUT_OF_MEMORY), default=None)
-        if burst is None or self.history.spec.micro_batch_size is not None:
+        silent = {number for found in ended_unreported(self.history) for number in found.trials}
+        is_bound = self.history.spec.micro_batch_size is None
+        over = (
+            size
+            for size, t in sizes
+            if (is_bound and t.outcome is Outcome.OUT_OF_MEMORY) or t.number in silent
+        )
+        burst = min(over, default=None)
+        if burst is None:
             return low, high
         # Every attempt that runs out of memory costs a trial, so the gap is halved, on a log scale.
         fits = max((size for size, t in sizes if size < burst and len(curve(t))), default=low)

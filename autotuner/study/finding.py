@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """Reported values do not follow the batch size."""
     LARGER_THAN_DATA = "LargerThanData"
     """A batch holds the whole data set, so its run does not count."""
+    ENDED_UNREPORTED = "EndedUnreported"
+    """A run at a large batch ended before its first report, so no batch that large is tried."""
     RUN_LENGTH_TOO_SHORT = "RunLengthTooShort"
     """Every run would end at its first report, so nothing is started until `run-length` is right."""
     RUN_LENGTH_TOO_LONG = "RunLengthTooLong"

@@ -131,6 +131,8 @@ class History:
 
         As set by the user, else as the unchanged job has shown it, else the longest observed.
         """
+        if self.uncut is not None:
+            return self.uncut.own_length
         if self._stated_length is not None:
             return self._stated_length
         unchanged = [t for t in self.trials if t.suggestion.purpose is Purpose.BASELINE]
@@ -183,6 +185,14 @@ class History:
         """Return whether the trial has come to its last step, however its program ended."""
         is_measured = self.is_length_known and self.unit is not Unit.UNKNOWN and len(curve(trial)) > 0
         return is_measured and curve(trial).last_step >= self.whole_length(trial)
+
+    def is_current(self, trial: Trial) -> bool:
+        """Return whether a failure still counts: of the current template, and later than the last retry."""
+        today = self.spec.attempt(self.spec.template)
+        if trial.template and today and trial.template != today:
+            return False
+        retried = self.spec.retried_at
+        return retried is None or trial.ended_at is None or trial.ended_at > retried
 
     @cached_property
     def confirmations(self) -> dict[Setting, list[Trial]]:
