@@ -36,7 +36,7 @@ from autotuner.status import (
 from autotuner.study.history import History
 from autotuner.study.hold_up import HoldUp, unexpected
 from autotuner.trial import Outcome, Suggestion, Trial
-from autotuner.wording import log_warnings, node_warnings, stop_message
+from autotuner.wording import stop_message, warnings
 
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
 
@@ -117,8 +117,7 @@ def reconcile(
             notices.append(f"the answer runs as {job.kind.name} {made['metadata']['name']}")
     observed = (job if answered is None else job.with_spec(answered)).fingerprint
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
-    warnings = [*seen.warnings, *node_warnings(trials, spec.retried_at), *log_warnings(trials)]
-    warned = replace(decision, warnings=(*decision.warnings, *warnings))
+    warned = replace(decision, warnings=(*warnings(decision, trials, spec), *seen.warnings))
     status = describe(warned, spec, trials, observed, notices, doubts=doubts)
     if suggestion is not None and spec.apply == "patch":
         patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
@@ -126,7 +125,7 @@ def reconcile(
     happened = [
         *events(job.annotations, status),
         *held_up_events(job.annotations, held_up),
-        *warning_events(job.annotations, status, warnings),
+        *warning_events(job.annotations, status, warned.warnings),
     ]
     backend.publish(job, status, happened, answered)
     recorded = (*finished, *stopped.values())

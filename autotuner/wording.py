@@ -45,6 +45,12 @@ def read_from(target: Target, first: Measurement, unit: str, line: str) -> str:
     return f"{target.metric}={first.value:g} at {unit or 'step'} {first.step:g} from: {line}"
 
 
+def warnings(decision: Decision | None, trials: Sequence[Trial], spec: TuningSpec) -> list[str]:
+    """Return all warnings about a study: about its runs, its nodes and the reading of its logs."""
+    seen = () if decision is None else decision.warnings
+    return [*seen, *node_warnings(trials, spec.retried_at), *log_warnings(trials)]
+
+
 def log_warnings(trials: Sequence[Trial]) -> list[str]:
     """Return warnings about the reading of the logs: those of the first trial that has any.
 

@@ -217,6 +217,8 @@ def _finish(
             typer.echo(line)
         for doubt in doubts:
             typer.echo(f"  in doubt: {doubt}")
+        for warning in last.decision.warnings if last.decision is not None else ():
+            typer.echo(f"  warning: {warning}")
         typer.echo(f"figures: autotuner report {folder}")
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))

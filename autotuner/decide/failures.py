@@ -74,11 +74,9 @@ def is_programs_fault(history: History, trial: Trial) -> bool:
     if trial.outcome is Outcome.OUT_OF_MEMORY:
         own = trial.suggestion.batch_size <= history.spec.baseline_batch_size
         return own and not can_shrink(history, trial) and not _has_retry(history, trial)
-    if trial.outcome is Outcome.FAILED:
-        return True
-    if trial.outcome is not Outcome.MISSED or trial.measurements:
+    if any(trial.number in found.trials for found in ended_unreported(history)):
         return False
-    return all(trial.number not in found.trials for found in ended_unreported(history))
+    return trial.outcome is Outcome.FAILED or (trial.outcome is Outcome.MISSED and not trial.measurements)
 
 
 def to_retry(history: History) -> list[Trial]:

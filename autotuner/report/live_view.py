@@ -23,7 +23,7 @@ from autotuner.reconcile import Reconciliation
 from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import log_warnings, message, node_warnings, reads
+from autotuner.wording import message, reads, warnings
 
 _MOST_ROWS: Final = 14
 """Trials shown on a terminal of any height."""
@@ -89,10 +89,10 @@ class LiveTable:
         incumbent = _cropped(console, self._incumbent(), width, min(most, 2))
         said = _cropped(console, Text(message(self.decision, self.spec), style="dim"), width, most)
         first = reads(self.trials, self.spec) if height >= _LOW else ""
-        warnings = [*node_warnings(self.trials, self.spec.retried_at), *log_warnings(self.trials)]
+        warned = warnings(self.decision, self.trials, self.spec)
         read = _cropped(console, Text(f"reads {first}", style="dim"), width, 1) if first else []
-        if warnings and height >= _LOW:
-            read += _cropped(console, Text(f"warning: {'; '.join(warnings)}", style="yellow"), width, 2)
+        if warned and height >= _LOW:
+            read += _cropped(console, Text(f"warning: {'; '.join(warned)}", style="yellow"), width, 2)
         texts = (head, incumbent, read, said)
         # One line for the table's own head, one for what is not shown, one for the cursor.
         rows = self._rows(min(_MOST_ROWS, max(1, height - sum(map(len, texts)) - 3)))

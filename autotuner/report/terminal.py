@@ -63,8 +63,7 @@ class PlainView:
         if first and not self._reads:
             self._reads = first
             self._print(f"reads {first}")
-        warnings = [*wording.log_warnings(seen.trials), *wording.node_warnings(seen.trials, spec.retried_at)]
-        for warning in warnings:
+        for warning in wording.warnings(seen.decision, seen.trials, spec):
             if warning not in self._warnings:
                 self._warnings.add(warning)
                 self._print(f"warning: {warning}")

@@ -127,3 +127,20 @@ def test_a_run_length_in_epochs_for_a_log_of_steps_ends_the_command_until_it_is_
     assert (shown["phase"], shown["reason"]) == ("Invalid", "RunLengthTooShort")
     right = place.write(script, asked={"run_length": "315"}, args=PASSED)
     assert place.run("tune", right.name).code == 0
+
+
+def test_a_batch_whose_run_is_too_short_to_report_bounds_the_answer_and_the_command_says_so(place: Place):
+    script = """
+import os
+batch = int(os.environ["AUTOTUNER_BATCH_SIZE"])
+for step in range(1, 8 * 3200 // batch + 1):
+    if step % 100 == 0:
+        print(f"accuracy={min(0.95, step * batch / 3200):.3f} step={step}", flush=True)
+"""
+    asked = {"batch_size": "32..4096", "run_length": "800"}
+    ran = place.run("tune", place.write(script, asked=asked, args=PASSED).name)
+    assert ran.code == 0, ran.out + ran.err
+    assert "warning: trial" in ran.out
+    assert "ended without reporting accuracy: at batch size" in ran.out
+    # At 256 a run has a hundred steps, and reports once.
+    assert 200 < place.run("status", "toy-tuning", "--json").json["answer"]["batch_size"] <= 256

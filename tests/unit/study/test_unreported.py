@@ -35,21 +35,33 @@ WIDE = {"batch_size": "16..1024"}
     [
         (BASELINE, run(1, 512), True),
         (BASELINE, run(1, 300), True),  # 107 steps, and the last report may be before the last step
+        (BASELINE, replace(run(1, 512, outcome=Outcome.FAILED), is_complete=True), True),
         (BASELINE, run(1, 128), False),  # 250 steps: it should have reported twice
         (BASELINE, run(1, 16), False),
         (BASELINE, run(1, 512, outcome=Outcome.FAILED), False),
         (run(0, 32, CURVE, Outcome.REACHED, distance=1), run(1, 512), False),
         (replace(BASELINE, unit="epoch"), run(1, 512), False),
     ],
-    ids=["too short", "nearly", "long enough", "small", "failed", "every step", "epochs"],
+    ids=[
+        "too short",
+        "nearly",
+        "as a backend says it",
+        "long enough",
+        "small",
+        "failed",
+        "every step",
+        "epochs",
+    ],
 )
 def test_a_run_that_is_too_short_to_report_is_found(baseline, silent, is_found):
     found = ended_unreported(History.of(spec(**WIDE), [baseline, silent]))
     assert [f.trials for f in found] == [(1,)] * is_found
 
 
-def test_such_runs_do_not_end_the_study_and_no_batch_as_large_is_tried():
-    trials = [BASELINE, run(1, 512), run(2, 700), run(3, 1024)]
+@pytest.mark.parametrize("outcome", [Outcome.MISSED, Outcome.FAILED])
+def test_such_runs_do_not_end_the_study_and_no_batch_as_large_is_tried(outcome):
+    silent = [run(number, size, (), outcome) for number, size in ((1, 512), (2, 700), (3, 1024))]
+    trials = [BASELINE, *(replace(one, is_complete=True) for one in silent)]
     decision = decide(spec(**WIDE), trials, NOON)
     assert decision.reason is Reason.SEARCHING
     assert [LATE in warning for warning in decision.warnings] == [True]
