@@ -133,9 +133,14 @@ def nearest_size(batch_size: int, limits: Bounds, allowed: IntegerRange) -> int 
 def sizes(history: History) -> tuple[int, ...] | None:
     """Return the allowed batch sizes with a layout, in order; None if all have one, as far as is seen.
 
-    Of very many only some are returned, evenly spaced on a log scale.
+    Of very many only some are returned, evenly spaced on a log scale. If none has a layout any more, because
+    the annotations have changed, the result is None, too: then no trial is proposed.
     """
-    return _sizes(bounds(history), history.spec.batch_size)
+    try:
+        limits = bounds(history)
+    except Unrealisable:
+        return None
+    return _sizes(limits, history.spec.batch_size)
 
 
 @lru_cache(maxsize=64)

@@ -13,6 +13,7 @@ from autotuner.decide.decision import Phase, Reason
 from autotuner.decide.rules import Start
 from autotuner.decide.rules import confirm as confirm_next
 from autotuner.decide.standing import Standing, trial_seed
+from autotuner.spec import Shape
 from autotuner.spec.tuning_spec import MOST_AUTO_TRIALS
 from autotuner.study.history import History
 from autotuner.trial import Measurement, Outcome, Purpose
@@ -292,6 +293,13 @@ def test_after_a_larger_batch_that_was_not_confirmed_only_the_answer_is():
     step = confirm_next(searched(*runs))
     assert isinstance(step, Start)
     assert step.suggestion.batch_size == 128
+
+
+def test_a_study_whose_annotations_no_longer_allow_a_layout_ends_although_trials_run():
+    ran = [baseline(is_complete=True), trial(1, (0.5, 0.6), None, suggestion(1, batch_size=64))]
+    shape = Shape(masters=1, workers=6)
+    decision = decide(spec(shape=shape, batch_size="32..33", micro_batch_size="1..64"), ran, NOON)
+    assert (decision.phase, decision.reason) == (Phase.FAILED, Reason.NO_LAYOUT)
 
 
 @pytest.mark.parametrize(("batch_size", "answers"), [(132, 128), (138, 128), (140, 140), (150, 150)])
