@@ -145,7 +145,7 @@ class History:
         """The last step of a whole run at the known-good batch size; None while unknown.
 
         That of the unchanged job; or, if a complete run was clearly longer, that of the longest: then the
-        script stops by itself when more training does not help.
+        script stops by itself when more training does not help. With one report a run its step says nothing.
         """
         if self.uncut is not None:
             return self.uncut.run_length
@@ -156,7 +156,7 @@ class History:
         found = [
             curve(t).last_step * (t.suggestion.batch_size / usual if in_steps else 1)
             for t in self.trials
-            if is_complete(t)
+            if is_complete(t) and len(curve(t)) > 1
         ]
         return max((length for length in found if length > (1 + CLOSE) * own), default=own)
 

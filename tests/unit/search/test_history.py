@@ -86,6 +86,13 @@ def test_whole_batches_make_no_run_longer():
     assert (history.unit, history.run_length) == (Unit.OPTIMIZER_STEP, 1000)
 
 
+def test_the_step_of_a_single_report_is_no_length():
+    # At 26 samples a run of the same epochs has more optimizer steps, and the report is at their end.
+    single = run(0, 32, [1000], Outcome.REACHED)
+    history = History.of(spec(run_length=None), [single, run(1, 26, [1231], Outcome.MISSED)])
+    assert history.run_length == 1000
+
+
 def test_the_length_that_the_user_sets_is_not_that_of_a_longer_run():
     history = History.of(spec(run_length="30"), [EPOCHS, run(1, 64, range(1, 45), Outcome.MISSED)])
     assert history.run_length == 30
