@@ -172,19 +172,19 @@ class Beliefs:
     def _limits(self) -> tuple[int, int]:
         """The smallest batch size, and the largest that memory holds and whose runs report the metric."""
         low, high = self.space.batch_sizes
-        sizes = [(t.suggestion.batch_size, t) for t in self.history.trials]
+        tried = [(t.suggestion.batch_size, t) for t in self.history.trials]
         silent = {number for found in ended_unreported(self.history) for number in found.trials}
         is_bound = self.history.spec.micro_batch_size is None
         over = (
             size
-            for size, t in sizes
+            for size, t in tried
             if (is_bound and t.outcome is Outcome.OUT_OF_MEMORY) or t.number in silent
         )
         burst = min(over, default=None)
         if burst is None:
             return low, high
         # Every attempt that runs out of memory costs a trial, so the gap is halved, on a log scale.
-        fits = max((size for size, t in sizes if size < burst and len(curve(t))), default=low)
+        fits = max((size for size, t in tried if size < burst and len(curve(t))), default=low)
         edge = fits if burst < FITS_ABOUT * fits else math.isqrt(fits * burst)
         return low, max(min(high, edge), low)
 

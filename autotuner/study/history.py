@@ -21,7 +21,7 @@ from autotuner.study.run_length import stated_length
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Trial
 
-TOLD: Final = 1.3
+APART: Final = 1.3
 """Ratio of batch sizes from which on a run shows whether its length depends on the batch size."""
 CLOSE: Final = 0.15
 """Tolerance for the distance of reports, because epochs of whole batches are rounded."""
@@ -262,7 +262,7 @@ def _unit(history: History) -> Unit:
     others = [
         (t, t.suggestion.batch_size / usual)
         for t in history.trials
-        if len(curve(t)) and not 1 / TOLD < t.suggestion.batch_size / usual < TOLD
+        if len(curve(t)) and not 1 / APART < t.suggestion.batch_size / usual < APART
     ]
     spread = [(gap, ratio) for t, ratio in others if (gap := _gap(curve(t))) is not None]
     if gaps and not counts and any(abs(gap * ratio / gaps[0] - 1) < CLOSE for gap, ratio in spread):
