@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtri
 
-from autotuner.search.data import Seen, over, points
+from autotuner.search.data import WINDOW, Seen, over, points
 from autotuner.search.ensemble import Ends
 from autotuner.search.fitting import fit
 from autotuner.search.memory import Memory, digest_of
@@ -81,15 +81,17 @@ def model_of(curves: Curves) -> Posterior:
 def still_to_come(found: Posterior, run: Seen, length: float, column: int) -> Array:
     """Return samples (draws,) of the best log-shortfall among a run's measurements still to come.
 
-    They are assumed to be as far apart as those so far. Of many only some are sampled, and the largest of the
-    k measurements that each stands for decides: their noise e has its largest at e * ndtri(u ** (1 / k)).
+    They are assumed to be as far apart as those so far, but no closer than a window of `points`, because
+    what a script prints in between has mostly the same noise. Of many only some are sampled, and the largest
+    of the k measurements that each stands for decides: their noise e has its largest at
+    e * ndtri(u ** (1 / k)).
     A run at its end has none: minus infinity.
     """
     seen = run.curve
     last = seen.last_step / length
     if last >= 1:
         return np.full(DRAWS, -np.inf)
-    step = last / len(seen)
+    step = max(last / len(seen), WINDOW)
     count = min(max(round((1 - last) / step), 1), AHEAD)
     # The next one, and then evenly spaced ones: some curves peak immediately, and fall.
     ahead = np.linspace(min(last + step, 1.0), 1.0, count)

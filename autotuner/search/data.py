@@ -27,7 +27,9 @@ from autotuner.study.setting import Setting
 WINDOW_ENDS: Final = np.array([0.02, 0.04, 0.06, 0.1, 0.16, 0.24, 0.33, 0.45, 0.58, 0.73, 0.87, 1.0])
 """Fractions of the run at which a curve is read."""
 WINDOW: Final = 0.04
-"""Width of a window, as a fraction of the run."""
+"""Width of a window, as a fraction of the run. A window counts as one measurement, however often the script
+has evaluated in it: the weights change little meanwhile, and the validation set is the same, so the values
+have most of their noise in common."""
 STEEP: Final = 0.15
 """Maximum width as a fraction of the run so far: early, a curve rises too steeply to be averaged."""
 MAX_POINTS: Final = 420
@@ -39,7 +41,7 @@ SMALLEST_LOSS: Final = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Windows of curves: of run `run[i]`, at fraction `time[i]`, the mean margin of `count[i]` values.
+    """Windows of curves: of run `run[i]`, at fraction `time[i]`, the mean margin of its values.
 
     `place` has one row of coordinates per run. A margin is in the metric's unit, or in e-folds of a loss; it
     is positive if the target is met.
@@ -49,7 +51,6 @@ class Points:
     run: np.ndarray
     time: Array
     margin: Array
-    count: Array
 
     def __len__(self) -> int:
         return len(self.time)
@@ -75,35 +76,25 @@ def points(
 
     A diverged run gets the `worst` margin at its end (if None, the worst of these runs).
     """
-    read: list[tuple[Array, Array, Array, Array, bool]] = []
+    read: list[tuple[Array, Array, Array, bool]] = []
     for seen in runs:
-        time, value, count = windows(seen.curve, seen.length or length)
-        margin = over(target, value)
-        read.append((space.coordinates(seen.setting), time, margin, count, seen.has_diverged))
+        time, value = windows(seen.curve, seen.length or length)
+        read.append((space.coordinates(seen.setting), time, over(target, value), seen.has_diverged))
     if worst is None:
-        worst = min((float(margin.min()) for _, _, margin, _, _ in read), default=0.0)
-    allowed = _allowances(
-        [len(time) for _, time, _, _, _ in read], [float(m.max()) for _, _, m, _, _ in read]
-    )
-    place, run, times, margins, counts = [], [], [], [], []
-    for number, (coordinates, time, margin, count, diverged) in enumerate(read):
+        worst = min((float(margin.min()) for _, _, margin, _ in read), default=0.0)
+    allowed = _allowances([len(time) for _, time, _, _ in read], [float(m.max()) for _, _, m, _ in read])
+    place, run, times, margins = [], [], [], []
+    for number, (coordinates, time, margin, diverged) in enumerate(read):
         kept = np.unique(np.linspace(len(time) - 1, 0, allowed[number]).round().astype(int))
         end = [1.0] if diverged and time[-1] < 1 else []
         place.append(coordinates)
         run.append(np.full(len(kept) + len(end), number))
         times.append(np.append(time[kept], end))
         margins.append(np.append(margin[kept], [worst] * len(end)))
-        counts.append(np.append(count[kept], end))
     if not read:
         empty = np.empty(0)
-        return Points(np.empty((0, space.size)), np.empty(0, dtype=int), empty, empty, empty)
-    return Points(
-        np.array(place),
-        np.concatenate(run),
-        np.concatenate(times),
-        np.concatenate(margins),
-        np.concatenate(counts),
-    )
+        return Points(np.empty((0, space.size)), np.empty(0, dtype=int), empty, empty)
+    return Points(np.array(place), np.concatenate(run), np.concatenate(times), np.concatenate(margins))
 
 
 def over(target: Target, value: Array) -> Array:
@@ -124,8 +115,8 @@ def shift(old: Target, new: Target) -> float | None:
 
 
 @lru_cache(maxsize=4096)
-def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
-    """Return the windows of a curve: fraction of the run, mean value, number of values."""
+def windows(seen: Curve, length: float) -> tuple[Array, Array]:
+    """Return the windows of a curve: fraction of the run, mean value."""
     fraction = np.minimum(seen.steps / length, 1.0)
     last = fraction[-1]
     ends = np.append(WINDOW_ENDS[last - WINDOW / 2 > WINDOW_ENDS], last)
@@ -137,9 +128,9 @@ def windows(seen: Curve, length: float) -> tuple[Array, Array, Array]:
     starts, stops = starts[used], stops[used]
     total = np.concatenate([[0.0], np.cumsum(seen.values - seen.values[0])])
     times = np.concatenate([[0.0], np.cumsum(fraction)])
-    count = (stops - starts).astype(np.float64)
+    count = stops - starts
     value = (total[stops] - total[starts]) / count + seen.values[0]
-    return (times[stops] - times[starts]) / count, value, count
+    return (times[stops] - times[starts]) / count, value
 
 
 def _allowances(lengths: Sequence[int], best: Sequence[float]) -> list[int]:

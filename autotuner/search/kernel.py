@@ -151,7 +151,7 @@ class Kernel:
     def noise(self, data: Points) -> Array:
         """Return the variance of every point's noise."""
         measured = (self.epoch_noise * self.headroom * slope(data.margin, self.headroom)) ** 2
-        return np.asarray((measured + self.nugget**2) / data.count + JITTER)
+        return np.asarray(measured + self.nugget**2 + JITTER)
 
     def residual(self, data: Points) -> Array:
         """Return the points' log-shortfalls less the mean."""

@@ -61,7 +61,6 @@ class Posterior:
             np.concatenate([self.data.run, more.run + len(self.data.place)]),
             np.concatenate([self.data.time, more.time]),
             np.concatenate([self.data.margin, more.margin]),
-            np.concatenate([self.data.count, more.count]),
         )
         cross = solve_triangular(self.factor, self._points(self.data, more), lower=True, check_finite=False)
         own = self._own(more)

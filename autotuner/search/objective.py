@@ -51,9 +51,8 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     same = (data.run[:, None] == data.run[None]).astype(np.float64)
     covariance = kernel.join(bends, times) + same * kernel.of_run(times)
     weight = slope(data.margin, kernel.headroom)
-    measured = (kernel.epoch_noise * kernel.headroom * weight) ** 2 / data.count
-    nugget = kernel.nugget**2 / data.count
-    covariance[np.diag_indices_from(covariance)] += measured + nugget + JITTER
+    measured = (kernel.epoch_noise * kernel.headroom * weight) ** 2
+    covariance[np.diag_indices_from(covariance)] += measured + kernel.nugget**2 + JITTER
     factor = cholesky(covariance, lower=True, check_finite=False)
     residual = kernel.residual(data)
     solved = cho_solve((factor, True), residual, check_finite=False)
@@ -75,7 +74,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     own, own_bent = np.vdot(outer, same), np.vdot(outer, same * times)
     gradient[RUN], gradient[DRIFT] = 2 * kernel.offset * own, 2 * kernel.drift * own_bent
     from_runs, of_nugget = gradient[RUN] + gradient[DRIFT], (kernel.nugget / kernel.value_noise) ** 2
-    gradient[NUGGET] = 2 * (nugget * diagonal).sum() + of_nugget * from_runs
+    gradient[NUGGET] = 2 * kernel.nugget**2 * diagonal.sum() + of_nugget * from_runs
     gradient[EPOCH] = 2 * (measured * diagonal).sum() + (1 - of_nugget) * from_runs
     by_run = bent_by_run * kernel.main * setting_slope
     for dimension, scaled in enumerate(difference):

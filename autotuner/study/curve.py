@@ -1,8 +1,9 @@
 """Clean the measurements of a trial: finite values in order of step.
 
 Logs are untrusted input. A step may be reported twice (the script restarted from a checkpoint), out of
-order, or with NaN; a script may report nothing at all. Users of this module see increasing steps and finite
-values only.
+order, or with NaN; a script may report nothing at all. A script may also print its last evaluation again with
+every line about the training, until the next evaluation. Users of this module see increasing steps, finite
+values, and each evaluation once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,12 @@ from autotuner.spec import Target
 from autotuner.trial import Measurement, Trial
 
 Array = npt.NDArray[np.float64]
+
+FEWEST_EVALUATIONS: Final = 2
+"""Number of values, all printed more than once and followed by another one, that show that a script prints
+each evaluation again."""
+ALMOST: Final = 1 / 3
+"""Part of the usual number of lines that may be missing, because steps do not divide evenly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Curve:
 
 
 def clean(measurements: Sequence[Measurement]) -> Curve:
-    """Return the curve of measurements, without those whose step or value is not finite."""
+    """Return the curve of the finite measurements, each evaluation at the step where it was first printed."""
     count = len(measurements)
     steps = np.fromiter((m.step for m in measurements), np.float64, count)
     values = np.fromiter((m.value for m in measurements), np.float64, count)
@@ -67,7 +75,29 @@ def clean(measurements: Sequence[Measurement]) -> Curve:
     # np.unique keeps the first of equals, so the last reported comes first.
     steps, values = steps[usable][::-1], values[usable][::-1]
     steps, kept = np.unique(steps, return_index=True)
-    return Curve(steps, values[kept])
+    values = values[kept]
+    new = _evaluations(values)
+    return Curve(steps[new], values[new])
+
+
+def _evaluations(values: Array) -> npt.NDArray[np.intp]:
+    """Return the indices of the values that are evaluations, and not the one before printed again.
+
+    A script that prints each evaluation several times shows no value only once, except at the end. Taken for
+    measurements, the repetitions would promise as many more chances to meet the target, each with a noise of
+    its own. Two evaluations may have the same value, so one that is shown much longer than the others counts
+    more than once. The last value is always kept: it shows how far the run is.
+    """
+    starts = np.flatnonzero(np.append([True], np.diff(values) != 0)) if len(values) else np.empty(0, np.intp)
+    lengths = np.diff(np.append(starts, len(values)))
+    over = lengths[:-1]
+    if len(over) < FEWEST_EVALUATIONS or over.min() < 2:  # noqa: PLR2004
+        return np.arange(len(values))
+    usual = np.sort(over)[(len(over) - 1) // 2]
+    counts = np.maximum(np.floor(lengths / usual + ALMOST), 1).astype(int)
+    shown = zip(starts, lengths, counts, strict=True)
+    kept = [start + np.arange(count) * length // count for start, length, count in shown]
+    return np.unique(np.concatenate([*kept, [len(values) - 1]]))
 
 
 def until(measurements: tuple[Measurement, ...], step: float) -> tuple[Measurement, ...]:

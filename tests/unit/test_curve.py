@@ -3,6 +3,8 @@
 import gc
 import tracemalloc
 
+import pytest
+
 from autotuner.study.curve import CURVES, clean
 from autotuner.study.history import curve
 from autotuner.trial import Measurement, Suggestion, Trial
@@ -20,6 +22,26 @@ def test_a_curve_is_in_order_finite_and_has_the_last_value_of_a_step():
     assert drawn.steps.tolist() == [1, 3]
     assert drawn.values.tolist() == [0.1, 0.4]
     assert len(clean([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [
+        ([5, 5, 5, 3, 3, 3, 2, 2, 2], [0, 3, 6, 8]),
+        ([5] * 5 + [3] * 4 + [2] * 5, [0, 5, 9, 13]),  # a line more or less, where steps do not divide evenly
+        ([5, 5, 5, 3, 3, 3, 3, 3, 3, 2, 2, 2], [0, 3, 6, 9, 11]),  # two evaluations with one value
+        ([5, 5, 5, 3, 3, 3, 2], [0, 3, 6]),  # the last evaluation, printed once
+        ([5, 5, 5, 3], [0, 1, 2, 3]),  # too little to know
+        ([5, 5, 3, 3, 2, 4, 4], [0, 1, 2, 3, 4, 5, 6]),  # evaluated each time, and printed with few digits
+        ([5, 5, 5, 5], [0, 1, 2, 3]),  # nothing is learnt
+    ],
+)
+def test_an_evaluation_that_is_printed_again_counts_once_and_the_last_line_shows_how_far_the_run_is(
+    values: list[float], steps: list[float]
+):
+    drawn = clean([Measurement(step, value) for step, value in enumerate(values)])
+    assert drawn.steps.tolist() == steps
+    assert drawn.values.tolist() == [values[step] for step in steps]
 
 
 def test_curves_of_the_same_points_are_equal_whoever_drew_them():

@@ -15,13 +15,26 @@ CURVE = (0.5, 0.7, 0.8, 0.85, 0.84, 0.83, 0.82, 0.9)
         ("optimizer-steps", [20, 40, 60, 80, 100, 120, 140, 160]),
         ("every-fifth", [5, 8]),
         ("every-100-steps", [100]),
+        ("every-tenth-of-an-epoch", [1 + tenth / 10 for tenth in range(71)]),
+        ("printed-ten-times", [1 + tenth / 10 for tenth in range(71)]),
     ],
 )
 def test_a_way_has_its_steps(way: str, steps: list[int]):
     assert SAMPLES == 20 * 100
     measured = list(WAYS[way].measured(CURVE, len(CURVE), 100))
-    assert [m.step for m in measured] == steps
+    assert [m.step for m in measured] == pytest.approx(steps)
     assert measured[-1].value == (CURVE[4] if way == "every-100-steps" else CURVE[-1])
+
+
+def test_an_evaluation_is_printed_again_until_the_next_one():
+    values = [m.value for m in WAYS["printed-ten-times"].measured(CURVE, len(CURVE), 100)]
+    assert values == [value for value in CURVE[:-1] for _ in range(10)] + [CURVE[-1]]
+
+
+def test_evaluations_within_an_epoch_lie_between_those_of_its_ends():
+    values = [m.value for m in WAYS["every-tenth-of-an-epoch"].measured(CURVE, len(CURVE), 100)]
+    assert values[::10] == pytest.approx(CURVE)
+    assert values[5] == pytest.approx((CURVE[0] + CURVE[1]) / 2)
 
 
 def test_a_batch_that_is_too_large_is_never_evaluated():

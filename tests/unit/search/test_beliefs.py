@@ -12,7 +12,7 @@ from autotuner.spec import Shape
 from autotuner.study.history import History
 from autotuner.study.ledger import decode_trial
 from autotuner.study.setting import Setting
-from autotuner.trial import Outcome, Purpose
+from autotuner.trial import Measurement, Outcome, Purpose, Trial
 from tests.builders import spec, suggestion, trial
 
 LENGTH = 20
@@ -41,6 +41,34 @@ def test_a_peak_that_has_passed_comes_no_more():
 
 def test_a_flat_curve_is_hopeless_early():
     assert chance(FLAT, 3) < 0.05
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_script_that_evaluates_ten_times_as_often_has_hardly_more_chances(seed: int):
+    """Between two epochs' ends the metric moves on a straight line: nothing new is measured there."""
+    rng = np.random.default_rng(seed)
+    asked = spec(run_length=str(LENGTH))
+    epochs = np.arange(1.0, LENGTH + 1)
+    often = np.linspace(1.0, LENGTH, 10 * (LENGTH - 1) + 1)
+
+    def chance(steps: np.ndarray, until: float) -> float:
+        draws = np.random.default_rng(seed)
+        trials = []
+        for number, size in enumerate((32, 64, 45, 60)):
+            values = 0.88 - 0.4 * np.exp(-epochs / 4) + draws.normal(0, 0.01, LENGTH)
+            is_running = size == 60
+            kept = steps[steps <= until] if is_running else steps
+            shown = np.interp(kept, epochs, np.minimum(values, 0.899))
+            asked_for = suggestion(
+                number, batch_size=size, purpose=Purpose.SEARCH if number else Purpose.BASELINE
+            )
+            points = tuple(map(Measurement, kept.tolist(), shown.tolist()))
+            trials.append(Trial(asked_for, points, None if is_running else Outcome.MISSED))
+        history = History.of(asked, trials)
+        return Beliefs(history, Space.of(asked)).chance(trials[-1])
+
+    for until in rng.choice([5.0, 8.0, 12.0], 2, replace=False):
+        assert chance(often, until) == pytest.approx(chance(epochs, until), abs=0.2)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -28,9 +28,7 @@ def data(runs: int = 6, seed: int = 0) -> Points:
     count = len(times)
     margin = -0.3 + 0.35 * np.tile(1 - np.exp(-4 * times), runs) - 0.1 * np.repeat(place[:, 0], count)
     margin += rng.normal(0, 0.003, len(margin))
-    return Points(
-        place, np.repeat(np.arange(runs), count), np.tile(times, runs), margin, np.ones(len(margin))
-    )
+    return Points(place, np.repeat(np.arange(runs), count), np.tile(times, runs), margin)
 
 
 def runs_of(points: Points, start: int, stop: int) -> Points:
@@ -40,7 +38,6 @@ def runs_of(points: Points, start: int, stop: int) -> Points:
         points.run[kept] - start,
         points.time[kept],
         points.margin[kept],
-        points.count[kept],
     )
 
 
@@ -89,9 +86,8 @@ def test_the_end_of_a_run_without_its_own_curve_is_that_of_its_setting_given_the
 
 def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_what_drifts():
     points = data()
-    early = Points(
-        points.place, points.run[:-3], points.time[:-3], points.margin[:-3], points.count[:-3]
-    )  # the last run has only begun
+    # The last run has only begun.
+    early = Points(points.place, points.run[:-3], points.time[:-3], points.margin[:-3])
     left = []
     for staying, drifting in [(2.0, -4.0), (-4.0, 2.0)]:
         theta = Prior.of(space(), points).mean.copy()
@@ -118,7 +114,7 @@ def test_a_run_that_was_seen_is_predicted_as_it_was():
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_the_unit_of_the_metric_does_not_matter(scale: float):
     points = data()
-    scaled = Points(points.place, points.run, points.time, scale * points.margin, points.count)
+    scaled = Points(points.place, points.run, points.time, scale * points.margin)
     where = space().scattered(np.random.default_rng(3).random((8, 4)))
     one = ends(Posterior(space(), fit(space(), points), points), where)
     other = ends(Posterior(space(), fit(space(), scaled), scaled), where)
@@ -133,11 +129,10 @@ def test_the_level_is_0_at_the_target_and_goes_on_smoothly():
 
 
 def test_windows_average_what_was_measured_and_end_where_it_ends():
-    time, value, count = windows(Curve(np.arange(1.0, 1001.0), np.linspace(0, 1, 1000)), 1000.0)
+    time, value = windows(Curve(np.arange(1.0, 1001.0), np.linspace(0, 1, 1000)), 1000.0)
     assert time[-1] > 0.97
     assert np.all(np.diff(time) > 0)
     np.testing.assert_allclose(value, time, atol=0.002)
-    assert count.max() <= 41
 
 
 def test_an_equal_setting_has_kernel_one_whatever_its_learning_rate_is_called():

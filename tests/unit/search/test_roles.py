@@ -22,10 +22,7 @@ def space(text: str, **known: float | str) -> Space:
 
 def kernel(found: Space) -> Kernel:
     """The kernel before anything is known."""
-    nothing = np.empty(0)
-    data = Points(
-        np.zeros((1, found.size)), np.zeros(2, dtype=int), np.ones(2), np.array([-0.1, 0.0]), nothing
-    )
+    data = Points(np.zeros((1, found.size)), np.zeros(2, dtype=int), np.ones(2), np.array([-0.1, 0.0]))
     return Kernel(found, Prior.of(found, data).mean)
 
 
