@@ -39,6 +39,8 @@ _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
 _RECENT: Final = 256
 """Number of measurements that one is compared with that may be printed again."""
+_BEFORE_EVALUATION: Final = frozenset({0.0, -1.0})
+"""Values with which scripts fill a metric before its first evaluation: `val_loss = 0.0`."""
 Stream = tuple[Label, str]
 
 
@@ -66,6 +68,7 @@ class Readings:
         self._held: dict[Stream, Reading] = {}
         self._training: list[Reading] = []
         self._partial: Reading | None = None
+        self._fillers: list[Reading] = []
         self._ranks = Ranks(metric)
         self._last: Reading | None = None
         self._is_closed = False
@@ -77,7 +80,8 @@ class Readings:
         """Why nothing counts; None if nothing is in doubt."""
         if self._doubt is not None:
             return self._doubt
-        if self._training and not self.measurements and not self._pending and not self._held:
+        waiting = self._pending or self._held or self._fillers
+        if self._training and not self.measurements and not waiting:
             epochs = {r.position.epoch for r in self._training}
             if self._is_closed or len(epochs) >= _TRAINING_EPOCHS:
                 name = self.metric.name
@@ -169,6 +173,7 @@ class Readings:
         self._is_closed = True
         if self._chosen is None and self._pending:
             self._choose()
+        self._end_fillers()
         self._check_fractions()
 
     # --- what is held and what is chosen ---------------------------------------------------------------
@@ -197,7 +202,7 @@ class Readings:
             if self._can_choose():
                 self._choose()
         elif stream == self._chosen:
-            self._measure(reading)
+            self._take_value(reading)
         else:
             self._contradict(reading)
 
@@ -297,10 +302,13 @@ class Readings:
 
     # --- steps and values ------------------------------------------------------------------------------
 
-    def _measure(self, reading: Reading) -> None:
+    def _take_value(self, reading: Reading) -> None:
         value = self._scaled(reading)
-        if value is None or self._is_of_another_run(reading):
+        if value is None or self._is_of_another_run(reading) or self._is_filler(value, reading):
             return
+        self._measure(reading, value)
+
+    def _measure(self, reading: Reading, value: float) -> None:
         if self._is_summary(replace(reading, value=value)) or self._is_remark(replace(reading, value=value)):
             return
         last = self.measurements[-1] if self.measurements else None
@@ -322,6 +330,37 @@ class Readings:
             self.measurements = thin(self.measurements, MAX_MEASUREMENTS // 2)
         if len(self.measurements) == _PERCENT_READINGS:
             self._check_fractions()
+
+    def _is_filler(self, value: float, reading: Reading) -> bool:
+        """Return whether a value may be from before the first evaluation, and would meet the target there.
+
+        It waits for another value, and does not count once there is one.
+        """
+        if self.measurements or self._target.sign > 0 or self._target.threshold <= 0:
+            return False
+        if value in _BEFORE_EVALUATION:
+            if len(self._fillers) < MAX_MEASUREMENTS:
+                self._fillers.append(reading)
+            return True
+        self._leave_out_fillers()
+        return False
+
+    def _end_fillers(self) -> None:
+        """Count zeros without any other value, unless no training brings the metric to them."""
+        fillers = self._fillers
+        is_zero = all(reading.value == 0 for reading in fillers)
+        if not self._is_pattern and (self.metric.is_loss or not is_zero):
+            self._leave_out_fillers()
+            return
+        self._fillers = []
+        for reading in fillers:
+            self._measure(reading, reading.value)
+
+    def _leave_out_fillers(self) -> None:
+        if self._fillers:
+            line = bounded(self._fillers[0].line)
+            self._warn(f"{line!r} comes before the first evaluation and is not counted")
+            self._fillers = []
 
     def _is_remark(self, reading: Reading) -> bool:
         """Return whether free text stands beside a structured format; it is in doubt unless it repeats it."""

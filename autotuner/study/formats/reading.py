@@ -120,6 +120,11 @@ class Metric:
         return bool(_SHARE.search(self.name)) and not _LOSS.search(self.name)
 
     @cached_property
+    def is_loss(self) -> bool:
+        """Whether the name is that of a loss, which no training brings to exactly 0."""
+        return bool(_LOSS.search(self.name))
+
+    @cached_property
     def is_error_rate(self) -> bool:
         """Whether the name is that of an error rate, in percent or as a fraction."""
         return bool(_ERROR.search(self.name))

@@ -62,3 +62,36 @@ def test_a_number_that_meets_the_target_is_not_enough(line):
         if any(map(target.is_met, _read(sample["target"], text))):
             reached.append(sample["name"])
     assert reached == []
+
+
+@pytest.mark.parametrize("filler", ["0.0000", "0", "-1", "-1.0"])
+@pytest.mark.parametrize("name", ["val_loss", "val_error", "perplexity"])
+def test_a_loss_that_is_printed_before_its_first_evaluation_is_not_counted(name, filler):
+    head = "".join(f"step {step} | train_loss 4.{step} | {name} {filler}\n" for step in (10, 20))
+    assert _read(f"{name} <= 2", head + f"step 30 | train_loss 2.9 | {name} 3.1\n") == [3.1]
+
+
+@pytest.mark.parametrize("lines", [1, 2, 30])
+def test_a_loss_of_zero_that_was_never_evaluated_is_no_success(lines):
+    text = "".join(f"step {step} | loss 4.{step} | val_loss 0.0000\n" for step in range(lines))
+    assert _read("val_loss <= 2", text) == []
+
+
+def test_while_only_zeros_are_printed_nothing_is_reached():
+    reader = LogReader(parse_target("val_error <= 2"))
+    reader.feed("epoch 1 | val_error 0.0\nepoch 2 | val_error 0.0\n")
+    assert reader.measurements == ()
+    reader.close()
+    assert [m.value for m in reader.measurements] == [0, 0]  # a run without any error
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "values"),
+    [
+        ("val_acc >= 0.9", "epoch 1 val_acc 0.0\nepoch 2 val_acc 0.1\n", [0, 0.1]),  # nothing is learnt yet
+        ("val_loss <= 2", "epoch 1 val_loss 3.0\nepoch 2 val_loss 0.0\n", [3, 0]),
+        ("elbo <= -2", "epoch 1 elbo -1\nepoch 2 elbo -3\n", [-1, -3]),
+    ],
+)
+def test_other_zeros_count(target, text, values):
+    assert _read(target, text) == values
