@@ -235,7 +235,15 @@ def _rank_of(error: _Error) -> int:
 
 def _cause(log: ProcessLog, outcome: Outcome, line: str) -> Cause:
     is_sure = outcome is Outcome.FAILED and (log.exit_code in _CANNOT_START or _SURE.search(line) is not None)
-    return Cause(outcome, printable(line).strip()[:MAX_SAID], is_sure, log.pod, log.node)
+    return Cause(outcome, _shortened(printable(line).strip()), is_sure, log.pod, log.node)
+
+
+def _shortened(line: str) -> str:
+    """Return a line cut after a sentence, as PyTorch's errors of memory have many."""
+    if len(line) <= MAX_SAID:
+        return line
+    end = line.rfind(". ", MAX_SAID // 2, MAX_SAID)
+    return line[: end + 1] if end > 0 else line[: MAX_SAID - 3] + "..."
 
 
 def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:

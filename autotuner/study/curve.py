@@ -95,9 +95,9 @@ def _evaluations(values: Array) -> npt.NDArray[np.intp]:
         return np.arange(len(values))
     usual = np.sort(over)[(len(over) - 1) // 2]
     counts = np.maximum(np.floor(lengths / usual + ALMOST), 1).astype(int)
-    shown = zip(starts, lengths, counts, strict=True)
-    kept = [start + np.arange(count) * length // count for start, length, count in shown]
-    return np.unique(np.concatenate([*kept, [len(values) - 1]]))
+    of = np.repeat(np.arange(len(starts)), counts)
+    which = np.arange(len(of)) - (np.cumsum(counts) - counts)[of]
+    return np.unique(np.append(starts[of] + which * lengths[of] // counts[of], len(values) - 1))
 
 
 def until(measurements: tuple[Measurement, ...], step: float) -> tuple[Measurement, ...]:

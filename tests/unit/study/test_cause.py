@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.study.cause import ProcessLog, find_cause
+from autotuner.study.cause import MAX_SAID, ProcessLog, find_cause
 from autotuner.trial import Outcome
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
@@ -64,3 +64,15 @@ def test_what_a_program_survived_before_a_signal_is_no_cause():
 )
 def test_only_what_no_setting_changes_is_sure_to_repeat(text, code, is_sure):
     assert cause((text, code)).is_sure_to_repeat is is_sure
+
+
+def test_a_long_error_is_cut_after_a_sentence():
+    said = OOM.strip() + ". GPU 0 has 79.18 GiB. " + "Of it 64.36 GiB is allocated by PyTorch. " * 12
+    found = cause((said + "See https://pytorch.org/docs/stable/notes/cuda.html\n", 1))
+    assert found.line.startswith(OOM.strip())
+    assert found.line.endswith("allocated by PyTorch.")
+    assert len(found.line) <= MAX_SAID
+
+
+def test_a_long_error_without_sentences_shows_that_it_is_cut():
+    assert cause((BUG.strip() + "x" * 600 + "\n", 1)).line.endswith("x...")
