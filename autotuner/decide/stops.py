@@ -15,10 +15,10 @@ from autotuner.decide.standing import Standing
 from autotuner.search.replay import Verdict
 from autotuner.study.finding import Reason
 from autotuner.study.history import curve
-from autotuner.trial import Judged, Outcome, Trial
+from autotuner.trial import Judged, Outcome, Purpose, Trial
 
 NAN_AT_FIRST: Final = 3
-"""Number of non-finite measurements after which a run without any finite one has diverged."""
+"""Number of measurements that may always be non-finite before the first finite one."""
 
 StopRule = Callable[[Standing, Trial], Stop | None]
 
@@ -66,18 +66,30 @@ def holds_all_data(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def diverged(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial whose metric has become NaN or infinite.
+    """Stop a trial whose metric has become NaN or infinite, or has been so for longer than in other runs.
 
-    Some scripts print NaN before their first evaluation, so a run without a finite value so far is allowed
-    `NAN_AT_FIRST` measurements.
+    Some scripts print NaN or infinity until their first evaluation. The unchanged job shows how long that
+    takes, so it is not stopped before.
     """
-    del standing
     values = [m.is_finite for m in trial.measurements]
-    if not values or values[-1] or not (any(values) or len(values) >= NAN_AT_FIRST):
+    if not values or values[-1]:
+        return None
+    if not any(values) and _may_be_evaluated_later(standing, trial):
         return None
     return Stop(
         trial.number, Outcome.DIVERGED, StopReason.DIVERGED, Facts(value=trial.measurements[-1].value)
     )
+
+
+def _may_be_evaluated_later(standing: Standing, trial: Trial) -> bool:
+    if trial.suggestion.purpose is Purpose.BASELINE or len(trial.measurements) < NAN_AT_FIRST:
+        return True
+    first = 0.0
+    for other in standing.history.trials:
+        step = next((m.step for m in other.measurements if m.is_finite), 0.0)
+        # An epoch has more optimizer steps at a smaller batch size.
+        first = max(first, step * max(1.0, other.suggestion.batch_size / trial.suggestion.batch_size))
+    return trial.measurements[-1].step <= first
 
 
 def dominated(standing: Standing, trial: Trial) -> Stop | None:

@@ -450,6 +450,25 @@ def test_auto_starts_nothing_beyond_its_limit():
     assert not decide(spec(parallel_trials="auto"), trials, NOON).start
 
 
+@pytest.mark.parametrize("filler", [math.nan, math.inf])
+def test_what_a_script_prints_before_its_first_evaluation_is_no_divergence(filler):
+    waiting = (filler,) * 10
+    unchanged = baseline(None, waiting, started_at=NOON)
+    assert not decide(spec(), [unchanged], NOON).stop
+    known = baseline(values=(*waiting, *RISING))
+    tried = suggestion(1, batch_size=64)
+    for seen, stops in [(9, []), (11, []), (12, [1])]:  # the first evaluation is at step 11
+        later = trial(1, (filler,) * seen, None, tried, started_at=NOON)
+        assert [stop.number for stop in decide(spec(), [known, later], NOON).stop] == stops
+
+
+def test_a_smaller_batch_has_its_first_evaluation_after_more_optimizer_steps():
+    known = baseline(values=((math.inf,) * 10 + RISING))
+    half = suggestion(1, batch_size=known.suggestion.batch_size // 2)
+    later = trial(1, (math.inf,) * 20, None, half, started_at=NOON)
+    assert not decide(spec(), [known, later], NOON).stop
+
+
 def test_auto_starts_the_place_of_a_trial_that_ends_once():
     diverged = trial(1, (math.nan,) * 3, None, started_at=NOON)
     decision = decide(spec(parallel_trials="auto"), [baseline(), diverged], NOON)
