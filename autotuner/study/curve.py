@@ -22,9 +22,6 @@ from autotuner.trial import Measurement, Trial
 
 Array = npt.NDArray[np.float64]
 
-FEWEST_EVALUATIONS: Final = 2
-"""Number of values, all printed more than once and followed by another one, that show that a script prints
-each evaluation again."""
 ALMOST: Final = 1 / 3
 """Part of the usual number of lines that may be missing, because steps do not divide evenly."""
 
@@ -83,15 +80,18 @@ def clean(measurements: Sequence[Measurement]) -> Curve:
 def _evaluations(values: Array) -> npt.NDArray[np.intp]:
     """Return the indices of the values that are evaluations, and not the one before printed again.
 
-    A script that prints each evaluation several times shows no value only once, except at the end. Taken for
-    measurements, the repetitions would promise as many more chances to meet the target, each with a noise of
-    its own. Two evaluations may have the same value, so one that is shown much longer than the others counts
-    more than once. The last value is always kept: it shows how far the run is.
+    A script that prints each evaluation several times shows no value only once, except at the end; as long
+    as there is one value only, it counts as one evaluation. Taken for measurements, the repetitions would
+    promise as many more chances to meet the target, each with a noise of its own. Two evaluations may have
+    the same value, so one that is shown much longer than the others counts more than once. The last value is
+    always kept: it shows how far the run is.
     """
-    starts = np.flatnonzero(np.append([True], np.diff(values) != 0)) if len(values) else np.empty(0, np.intp)
+    if len(values) <= 2:  # noqa: PLR2004
+        return np.arange(len(values))
+    starts = np.flatnonzero(np.append([True], np.diff(values) != 0))
     lengths = np.diff(np.append(starts, len(values)))
-    over = lengths[:-1]
-    if len(over) < FEWEST_EVALUATIONS or over.min() < 2:  # noqa: PLR2004
+    over = lengths[:-1] if len(lengths) > 1 else lengths
+    if over.min() < 2:  # noqa: PLR2004
         return np.arange(len(values))
     usual = np.sort(over)[(len(over) - 1) // 2]
     counts = np.maximum(np.floor(lengths / usual + ALMOST), 1).astype(int)

@@ -291,8 +291,10 @@ def _is_shorter(length: float, ratio: float, *, exactly: bool) -> bool:
 
 
 def _gap(seen: Curve) -> float | None:
-    """Return the number of steps between a run's first two reports."""
-    return float(seen.steps[1] - seen.steps[0]) if len(seen) > 1 else None
+    """Return the number of steps between a run's first two reports; None while they may be one evaluation."""
+    if len(seen) < 2 or (len(seen) == 2 and seen.values[0] == seen.values[1]):  # noqa: PLR2004
+        return None
+    return float(seen.steps[1] - seen.steps[0])
 
 
 def curve(trial: Trial) -> Curve:

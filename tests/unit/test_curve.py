@@ -31,9 +31,10 @@ def test_a_curve_is_in_order_finite_and_has_the_last_value_of_a_step():
         ([5] * 5 + [3] * 4 + [2] * 5, [0, 5, 9, 13]),  # a line more or less, where steps do not divide evenly
         ([5, 5, 5, 3, 3, 3, 3, 3, 3, 2, 2, 2], [0, 3, 6, 9, 11]),  # two evaluations with one value
         ([5, 5, 5, 3, 3, 3, 2], [0, 3, 6]),  # the last evaluation, printed once
-        ([5, 5, 5, 3], [0, 1, 2, 3]),  # too little to know
+        ([5, 5, 5, 3], [0, 3]),
+        ([5, 5, 5, 5], [0, 3]),  # the first evaluation, or nothing is learnt
+        ([5, 3, 3, 3], [0, 1, 2, 3]),  # evaluated each time
         ([5, 5, 3, 3, 2, 4, 4], [0, 1, 2, 3, 4, 5, 6]),  # evaluated each time, and printed with few digits
-        ([5, 5, 5, 5], [0, 1, 2, 3]),  # nothing is learnt
     ],
 )
 def test_an_evaluation_that_is_printed_again_counts_once_and_the_last_line_shows_how_far_the_run_is(

@@ -12,7 +12,7 @@ from tests.builders import spec, suggestion
 
 def run(number: int, size: int, steps: Sequence[float], outcome: Outcome | None) -> Trial:
     purpose = Purpose.SEARCH if number else Purpose.BASELINE
-    measured = tuple(Measurement(float(step), 0.5) for step in steps)
+    measured = tuple(Measurement(float(step), 0.5 + 0.01 * at) for at, step in enumerate(steps))
     return Trial(suggestion(number, batch_size=size, purpose=purpose), measured, outcome)
 
 
