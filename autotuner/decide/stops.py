@@ -84,12 +84,13 @@ def diverged(standing: Standing, trial: Trial) -> Stop | None:
 def _may_be_evaluated_later(standing: Standing, trial: Trial) -> bool:
     if trial.suggestion.purpose is Purpose.BASELINE or len(trial.measurements) < NAN_AT_FIRST:
         return True
-    first = 0.0
-    for other in standing.history.trials:
-        step = next((m.step for m in other.measurements if m.is_finite), 0.0)
-        # An epoch has more optimizer steps at a smaller batch size.
-        first = max(first, step * max(1.0, other.suggestion.batch_size / trial.suggestion.batch_size))
-    return trial.measurements[-1].step <= first
+    size, last = trial.suggestion.batch_size, trial.measurements[-1].step
+    # An epoch has more optimizer steps at a smaller batch size.
+    return any(
+        last <= curve(other).steps[0] * max(1.0, other.suggestion.batch_size / size)
+        for other in standing.history.trials
+        if len(curve(other))
+    )
 
 
 def dominated(standing: Standing, trial: Trial) -> Stop | None:

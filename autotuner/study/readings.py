@@ -309,11 +309,12 @@ class Readings:
         self._measure(reading, value)
 
     def _measure(self, reading: Reading, value: float) -> None:
-        if self._is_summary(replace(reading, value=value)) or self._is_remark(replace(reading, value=value)):
+        as_read = replace(reading, value=value)
+        if self._is_summary(as_read) or self._is_remark(as_read):
             return
         last = self.measurements[-1] if self.measurements else None
         step = step_of(reading, self._unit, 0.0 if last is None else last.step)
-        known, as_read = self._last, replace(reading, value=value)
+        known = self._last
         if last is not None and known is not None and step == last.step:
             if agree(known, as_read, self.metric) or self._is_repeated(as_read):
                 return
@@ -339,7 +340,9 @@ class Readings:
         if self.measurements or self._target.sign > 0 or self._target.threshold <= 0:
             return False
         if value in _BEFORE_EVALUATION:
-            if len(self._fillers) < MAX_MEASUREMENTS:
+            # Of what cannot count the first is enough, for the warning.
+            limit = MAX_MEASUREMENTS if self._is_pattern or not self.metric.is_loss else 1
+            if len(self._fillers) < limit:
                 self._fillers.append(reading)
             return True
         self._leave_out_fillers()

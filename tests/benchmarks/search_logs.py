@@ -45,8 +45,8 @@ class Way:
         first: The number of the first epoch.
         in_steps: Whether it counts optimizer steps, not epochs.
         every: Epochs from one report to the next; the last epoch is always reported.
-        within: Evaluations in an epoch, on a straight line from one epoch's end to the next one's.
-        again: Lines in an epoch, each of which prints the last epoch's evaluation again.
+        lines: Lines in an epoch, with values on a straight line from one epoch's end to the next one's.
+        is_again: Whether they print the last epoch's evaluation again instead.
         distance: Optimizer steps from one report to the next; 0 if it reports by epochs.
         patience: Epochs without a better value after which it stops; 0 if it never does.
         processes: Processes among which it divides its batch.
@@ -56,8 +56,8 @@ class Way:
     first: int = 1
     in_steps: bool = False
     every: int = 1
-    within: int = 1
-    again: int = 1
+    lines: int = 1
+    is_again: bool = False
     distance: int = 0
     patience: int = 0
     processes: int = 1
@@ -73,10 +73,10 @@ class Way:
         for epoch, value in enumerate(curve, start=1):
             if epoch % self.every == 0 or epoch == epochs:
                 yield Measurement(epoch * steps if self.in_steps else epoch - 1 + self.first, value)
-            lines = max(self.within, self.again)
-            for line in range(1, lines if epoch < len(curve) else 1):
-                share = 0.0 if self.again > 1 else line / lines
-                yield Measurement(epoch + line / lines, (1 - share) * value + share * curve[epoch])
+            for line in range(1, self.lines if epoch < len(curve) else 1):
+                part = line / self.lines
+                shown = value if self.is_again else (1 - part) * value + part * curve[epoch]
+                yield Measurement(epoch + part, shown)
 
     def shortened(self, curve: Sequence[float], sign: int) -> Sequence[float]:
         """Return the part of a whole run's curve after which the script stops."""
@@ -93,8 +93,8 @@ WAYS: Mapping[str, Way] = {
     "from-zero": Way(first=0),
     "optimizer-steps": Way(in_steps=True),
     "every-fifth": Way(every=5),
-    "every-tenth-of-an-epoch": Way(within=10),
-    "printed-ten-times": Way(again=10),
+    "every-tenth-of-an-epoch": Way(lines=10),
+    "printed-ten-times": Way(lines=10, is_again=True),
     "early-stopping": Way(patience=3),
     "every-100-steps": Way(distance=100),
     "32-processes": Way(processes=32),
