@@ -12,6 +12,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.keys import key_of
+from autotuner.spec.learning_rate import learning_rate_among
 from autotuner.spec.values import (
     MAX_INTEGER,
     Dimension,
@@ -56,8 +57,7 @@ def default_space(
     mistakes: list[Mistake],
 ) -> None:
     """Search only the learning rate, around the job's current value."""
-    named = values.get("learning_rate")
-    name = named or next((n for n in ("learning_rate", "lr") if n in baseline), "learning_rate")
+    name = values.get("learning_rate") or learning_rate_among(baseline) or "learning_rate"
     variable = keys.environment_name(name)
     text = str(baseline.get(name, ""))
     try:

@@ -23,6 +23,7 @@ from autotuner.errors import InvalidJob, Mistake
 from autotuner.keys import key_of
 from autotuner.spec import parsers, search_space
 from autotuner.spec.baseline import baseline_batch_size, baseline_parameters, default_space
+from autotuner.spec.learning_rate import learning_rate_of
 from autotuner.spec.pydantic_errors import rule_of
 from autotuner.spec.target import parse_target
 from autotuner.spec.values import (
@@ -93,7 +94,10 @@ class TuningSpec(Value):
         {},
     )
     learning_rate: Annotated[str | None, BeforeValidator(parsers.parse_name)] = _annotation(
-        "which hyperparameter is the learning rate", "learning_rate, else lr", "learning_rate", None
+        "which hyperparameter is the learning rate",
+        "learning_rate, else lr, else the only one with a name such as base_lr",
+        "learning_rate",
+        None,
     )
     micro_batch_size: Range | None = _annotation(
         "samples per process and forward pass; gradient accumulation makes up the rest of the batch",
@@ -321,7 +325,7 @@ def _complete(
         rule = f"must be a hyperparameter of the search space: {', '.join(space)}"
         mistakes.append(Mistake(key_of("learning_rate"), values["learning_rate"], rule, next(iter(space))))
     if "learning_rate" not in given:
-        values["learning_rate"] = next((n for n in ("learning_rate", "lr") if n in space), None)
+        values["learning_rate"] = learning_rate_of(space)
     rate = space.get(values.get("learning_rate") or "")
     if isinstance(rate, Choice | IntegerDimension) or (rate is not None and rate.minimum <= 0):
         rule = f"{values['learning_rate']}, the learning rate, must be a range above 0 with log: true"

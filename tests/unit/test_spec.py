@@ -451,6 +451,30 @@ def test_a_learning_rate_must_be_a_positive_range(space):
     assert only_mistake({"batch_size": "32"}, search_space=space).key == "autotuner.dev/search-space"
 
 
+@pytest.mark.parametrize(
+    ("space", "rate"),
+    [
+        ("{max_lr: RANGE, momentum: {min: 0, max: 0.9}}", "max_lr"),
+        ("{blr: RANGE, min_lr: RANGE}", "blr"),
+        ("{lr0: RANGE, lrf: {min: 0.01, max: 1}}", "lr0"),
+        ("{base_learning_rate: RANGE, lr_decay: RANGE, warmup_lr: RANGE}", "base_learning_rate"),
+        ("{lr: RANGE, max_lr: RANGE}", "lr"),
+        ("{actor_lr: RANGE, critic_lr: RANGE}", None),
+        ("{max_lr: [0.1, 1]}", None),
+        ("{color: RANGE}", None),
+    ],
+)
+def test_the_learning_rate_is_known_by_its_name_if_there_is_only_one(space, rate):
+    text = space.replace("RANGE", "{min: 0.01, max: 1, log: true}")
+    assert spec({"batch_size": "32"}, search_space=text).learning_rate == rate
+
+
+def test_without_a_search_space_a_learning_rate_of_another_name_is_tuned():
+    parsed = spec(search_space=None, baseline={"batch_size": "32", "peak_lr": "0.1", "min_lr": "0.001"})
+    assert parsed.learning_rate == "peak_lr"
+    assert list(parsed.search_space) == ["peak_lr"]
+
+
 def test_a_message_shows_a_bounded_piece_of_what_a_stranger_wrote():
     for name in NAMES:
         for text in (

@@ -1,0 +1,43 @@
+"""Which hyperparameter is the learning rate, if no annotation says so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from autotuner.spec.values import Dimension, FloatDimension
+
+_USUAL: Final = ("learning_rate", "lr")
+_WITHOUT_THE_WORD: Final = frozenset({"blr", "lr0"})
+"""The rate for a batch of 256 samples (MAE), and the initial one (Ultralytics)."""
+_OF_SCHEDULES: Final = frozenset(
+    {
+        "min", "minimum", "final", "end", "last", "floor", "eta", "warmup", "decay", "gamma", "step", "steps",
+        "epochs", "factor", "mult", "multiplier", "scale", "ratio", "fraction", "power", "patience", "cycle",
+    }
+)  # fmt: skip
+"""Words of names such as `min_lr` and `lr_decay`, which belong to a schedule or to a part of the model."""
+
+
+def learning_rate_among(names: Collection[str]) -> str | None:
+    """Return the name of the learning rate; None if no name is like it, or several are.
+
+    `learning_rate` comes first, then `lr`, then the only name such as `base_lr`.
+    """
+    usual = next((name for name in _USUAL if name in names), None)
+    alike = [name for name in names if _is_alike(name)]
+    return usual or (alike[0] if len(alike) == 1 else None)
+
+
+def learning_rate_of(space: Mapping[str, Dimension]) -> str | None:
+    """Return the learning rate's name in a search space; one such as `base_lr` needs a positive range."""
+    return learning_rate_among([n for n, found in space.items() if n in _USUAL or _is_positive(found)])
+
+
+def _is_alike(name: str) -> bool:
+    words = name.replace("learning_rate", "lr").split("_")
+    return name in _WITHOUT_THE_WORD or ("lr" in words and not _OF_SCHEDULES.intersection(words))
+
+
+def _is_positive(dimension: Dimension) -> bool:
+    return isinstance(dimension, FloatDimension) and dimension.minimum > 0
