@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+from scipy.special import ndtri
 
 from autotuner.search.prior import Role, nearest_one, usual_shift
 from autotuner.search.space import Space
@@ -26,6 +27,9 @@ OTHER_OPTIMIZER: Final = 2.3
 """Deviation in e-folds of the best learning rate of another optimizer from what is usual: a factor of ten."""
 OTHER_CHOICE: Final = 0.5
 """The same for another value of any other choice, such as a schedule: a factor of 1.6."""
+SCALED_BY_SCRIPT: Final = 0.1
+"""Probability that the script itself multiplies the learning rate by the batch size over a reference size, as
+those of Goyal et al. (2017, arXiv:1706.02677), DeiT, DINO and MAE do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +238,7 @@ class Hump(Rival):
                 "narrow": Parameter(math.log(1.0), 1.0),
                 "steep": Parameter(math.log(1.5), 0.4),
                 "power": Parameter(0.5, 0.25),
+                "scaled": Parameter(float(ndtri(SCALED_BY_SCRIPT)), 1.0),
                 "memory": Parameter(1.0, 0.2),
                 "efold": Parameter(math.log(1.5), 0.5),
                 "shift": Parameter(0.0, 1.0, values),
@@ -264,7 +269,8 @@ class Hump(Rival):
 
     def _off(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return the distance of the learning rate from the maximum of the hump, in e-folds, (draws, n)."""
-        wanted = p["power"] * math.log(2) * x.doublings - p["memory"] * x.memory + p["top"]
+        power = p["power"] - (p["scaled"] > 0)
+        wanted = power * math.log(2) * x.doublings - p["memory"] * x.memory + p["top"]
         wanted = wanted + p["other top"] @ self._tasks(x).T
         usual, deviation = self._shifts
         return x.rate - wanted - (usual + p["shift"] * deviation) @ self._values(x).T

@@ -5,14 +5,15 @@
     python tests/benchmarks/search_logs.py --set real --ways epochs early-stopping --seeds 2
 
 The problems of the other benchmarks report every epoch, count epochs from one, set `run-length`, run to their
-end, and allow any batch size. Few scripts are like that. Here `run-length` is unset. Regret is that of the
-answer by the truth of whole runs: a script that stops early, or that evaluates every hundred optimizer steps,
-may not be able to show it.
+end, allow any batch size, and use the learning rate as it is given. Few scripts are like that. Here
+`run-length` is unset. Regret is that of the answer by the truth of whole runs: a script that stops early, or
+that evaluates every hundred optimizer steps, may not be able to show it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from autotuner.spec import Shape, TuningSpec
 from autotuner.trial import Measurement, Outcome, Trial
 from tests.benchmarks.search.families import FAMILIES, load
-from tests.benchmarks.search.policies import Autotuner
+from tests.benchmarks.search.policies import Autotuner, batch_sizes
 from tests.benchmarks.search.problems import Problem
 from tests.benchmarks.search.report import LEGEND, differences, table
 from tests.benchmarks.search.simulate import Run, Score, simulate
@@ -51,6 +52,7 @@ class Way:
         patience: Epochs without a better value after which it stops; 0 if it never does.
         processes: Processes among which it divides its batch.
         parallel: Trials that run at once.
+        power: Power of the batch size, over the known-good one, by which it multiplies the learning rate.
     """
 
     first: int = 1
@@ -62,6 +64,7 @@ class Way:
     patience: int = 0
     processes: int = 1
     parallel: int = 1
+    power: float = 0.0
 
     def measured(self, curve: Sequence[float], epochs: int, batch_size: int) -> Iterator[Measurement]:
         """Yield what a run of so many `epochs` has logged after the epochs of `curve`."""
@@ -99,6 +102,8 @@ WAYS: Mapping[str, Way] = {
     "every-100-steps": Way(distance=100),
     "32-processes": Way(processes=32),
     "4-at-once": Way(parallel=4),
+    "rate-times-batch": Way(power=1.0),
+    "rate-times-root": Way(power=0.5),
 }
 
 
@@ -114,14 +119,36 @@ class Logged:
 
     @property
     def annotations(self) -> Mapping[str, str]:
-        """The problem's own, without the length of a run."""
-        kept = self.problem.annotations.items()
-        return {key: value for key, value in kept if key != "autotuner.dev/run-length"}
+        """The problem's own, without the length of a run.
+
+        The learning rate's range is as much wider as the script may multiply it.
+        """
+        kept = {k: v for k, v in self.problem.annotations.items() if k != "autotuner.dev/run-length"}
+        space = json.loads(kept["autotuner.dev/search-space"])
+        if "learning_rate" in space:
+            space["learning_rate"]["min"] /= self._factor(batch_sizes(self.problem)[1])
+        return {**kept, "autotuner.dev/search-space": json.dumps(space)}
+
+    def _factor(self, batch_size: int) -> float:
+        known: int = self.problem.baseline["batch_size"]
+        return (batch_size / known) ** self.way.power
+
+    def _trained(self, batch_size: int, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what the script trains with, given these parameters."""
+        if "learning_rate" not in parameters:
+            return parameters
+        return {**parameters, "learning_rate": parameters["learning_rate"] * self._factor(batch_size)}
 
     def run(self, batch_size: int, parameters: Mapping[str, Any], seed: int) -> Sequence[float]:
         """Return the metric after each epoch until the script stops."""
         sign = -1 if "<=" in self.annotations["autotuner.dev/target"] else 1
-        return self.way.shortened(self.problem.run(batch_size, parameters, seed), sign)
+        return self.way.shortened(
+            self.problem.run(batch_size, self._trained(batch_size, parameters), seed), sign
+        )
+
+    def is_feasible(self, batch_size: int, parameters: Mapping[str, Any]) -> bool:
+        """Return whether the script meets the target with these parameters, noise aside."""
+        return self.problem.is_feasible(batch_size, self._trained(batch_size, parameters))
 
 
 class Reader(Autotuner):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.benchmarks.search_logs import SAMPLES, WAYS, Way
+from tests.benchmarks.search.families import load
+from tests.benchmarks.search_logs import SAMPLES, WAYS, Logged, Way
 
 CURVE = (0.5, 0.7, 0.8, 0.85, 0.84, 0.83, 0.82, 0.9)
 
@@ -44,3 +45,13 @@ def test_a_batch_that_is_too_large_is_never_evaluated():
 @pytest.mark.parametrize(("patience", "sign", "length"), [(0, 1, 8), (3, 1, 7), (4, 1, 8), (3, -1, 4)])
 def test_a_script_stops_after_some_epochs_without_a_better_value(patience: int, sign: int, length: int):
     assert len(Way(patience=patience).shortened(CURVE, sign)) == length
+
+
+def test_a_script_multiplies_the_learning_rate_by_the_batch_size():
+    problem = load("language-models")[0]
+    size, rate = problem.baseline["batch_size"], problem.baseline["learning_rate"]
+    script = Logged(problem, WAYS["rate-times-batch"])
+    for factor in (1, 4):
+        given, used = {"learning_rate": rate / factor}, {"learning_rate": rate}
+        assert script.run(factor * size, given, 0) == problem.run(factor * size, used, 0)
+        assert script.is_feasible(factor * size, given) == problem.is_feasible(factor * size, used)

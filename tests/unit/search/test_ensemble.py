@@ -50,6 +50,21 @@ def test_the_hump_is_found_between_two_misses():
     assert max(low, high) < 0.1
 
 
+def test_a_script_that_multiplies_the_learning_rate_by_the_batch_size_is_noticed():
+    def run(size: int, rate: float) -> tuple[int, dict[str, float | str], float]:
+        off = np.log(rate * size / 32 / (0.1 * (size / 32) ** 0.5))
+        return rated(size, rate, 0.03 - 0.02 * off**2)
+
+    wide = space("learning_rate: {min: 0.0001, max: 10, log: true}")
+    tried = [(32, 0.1), (64, 0.12), (64, 0.05), (128, 0.1), (128, 0.03), (256, 0.2), (256, 0.02)]
+    told = ends(wide, [run(size, rate) for size, rate in tried])
+    falling, same, rising = chances(
+        wide, told, [(1024, {"learning_rate": 0.1 * 32**power}) for power in (-0.5, 0.0, 0.5)]
+    )
+    assert falling > 0.5
+    assert max(same, rising) < 0.1
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_unit_of_the_metric_does_not_matter(scale: float):
     runs = [rated(32, 0.1, 0.02), rated(64, 0.15, 0.01), rated(128, 0.2, -0.01), rated(128, 0.1, -0.03)]
@@ -104,13 +119,18 @@ def test_an_earlier_study_that_is_alike_tells_and_one_that_is_not_is_not_believe
 
 
 def test_the_same_training_is_known_whatever_its_target_was():
-    own, before = ends(space(), study(0.1)[1:2]), ends(space(), study(0.1))
+    before = ends(space(), study(0.1))
     # At 128 its best run missed its target by 0.007, which was higher by 0 or by 0.014 than this study's.
     before = replace(before, margin=before.margin - 0.004)
     asked = [(128, {"learning_rate": 0.25})]
-    (misses,), (meets,) = (chances(space(), own, asked, (Earlier(before, s),)) for s in (0.0, 0.014))
-    assert misses < 0.2
-    assert meets > 0.6
+    # What a few dozen samples say differs by 0.2 from one set of samples to another.
+    own = [ends(space(), study(0.1)[:count]) for count in range(1, 6)]
+    misses, meets = (
+        np.mean([chances(space(), one, asked, (Earlier(before, shift),)) for one in own])
+        for shift in (0.0, 0.014)
+    )
+    assert misses < 0.3
+    assert meets > 0.5
 
 
 def test_what_confirmation_still_owes_decides_the_chance_to_be_confirmed():
