@@ -1,12 +1,17 @@
-"""Warn in the status of variables that the manifest does not pass on, until runs show their effect."""
+"""Warn in the status of variables that the manifest does not pass on, until runs show their effect.
+
+And of several hyperparameters that may be the learning rate.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from autotuner import keys
 from autotuner.job.job import Job
 from autotuner.job.wiring import WiringWarning, wiring_warnings
 from autotuner.spec import TuningSpec
+from autotuner.spec.learning_rate import rates_in
 from autotuner.trial import Purpose, Trial
 
 
@@ -22,4 +27,15 @@ def wiring_notices(
     read = {name for trial in ended for name in trial.variables or ()} if ended else None
     is_shown = any(t.measurements and t.suggestion.purpose is not Purpose.BASELINE for t in trials)
     found = wiring_warnings(job.manifest, list(spec.search_space), script, read)
-    return [warning for warning in found if warning.is_seen or not is_shown]
+    return [*(warning for warning in found if warning.is_seen or not is_shown), *_several_rates(spec)]
+
+
+def _several_rates(spec: TuningSpec) -> Iterator[WiringWarning]:
+    """Yield a warning if the search does not know which of several hyperparameters is the learning rate."""
+    rates = rates_in(spec.search_space)
+    if spec.learning_rate is None and len(rates) > 1:
+        rule = (
+            "more than one of these may be the learning rate, so the search expects of none that its best"
+            f" value follows the batch size: name the most important one with {keys.key_of('learning_rate')}"
+        )
+        yield WiringWarning(keys.key_of("search_space"), ", ".join(rates), rule, rates[0])

@@ -31,13 +31,19 @@ def learning_rate_among(names: Collection[str]) -> str | None:
 
 def learning_rate_of(space: Mapping[str, Dimension]) -> str | None:
     """Return the learning rate's name in a search space; one such as `base_lr` needs a positive range."""
-    return learning_rate_among([n for n, found in space.items() if n in _USUAL or _is_positive(found)])
+    usual = [name for name in _USUAL if name in space]
+    return learning_rate_among([*usual, *rates_in(space)])
+
+
+def rates_in(space: Mapping[str, Dimension]) -> list[str]:
+    """Return the names of positive ranges in a search space that are like that of a learning rate."""
+    return [
+        name
+        for name, dimension in space.items()
+        if _is_alike(name) and isinstance(dimension, FloatDimension) and dimension.minimum > 0
+    ]
 
 
 def _is_alike(name: str) -> bool:
     words = name.replace("learning_rate", "lr").split("_")
     return name in _WITHOUT_THE_WORD or ("lr" in words and not _OF_SCHEDULES.intersection(words))
-
-
-def _is_positive(dimension: Dimension) -> bool:
-    return isinstance(dimension, FloatDimension) and dimension.minimum > 0

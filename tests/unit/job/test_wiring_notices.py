@@ -12,7 +12,7 @@ from autotuner.job.job import Job
 from autotuner.job.wiring import MAX_TEXT
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.trial import Outcome, Purpose
-from tests.builders import container, job, manifest, replica, suggestion, trial
+from tests.builders import annotations, container, job, manifest, replica, suggestion, trial
 
 BATCH = "--batch-size=$(AUTOTUNER_BATCH_SIZE)"
 
@@ -55,6 +55,18 @@ def test_a_run_that_goes_on_may_still_read_more():
     assert "the manifest does not show whether" in only
     lost = baseline(outcome=Outcome.LOST, values=(), variables=("learning_rate",))
     assert said(lost, baseline(variables=("batch_size",))) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "count"), [({}, 1), ({"learning_rate": "critic_lr"}, 0)], ids=["unnamed", "named"]
+)
+def test_several_learning_rates_are_to_be_told_apart(named, count):
+    passed = [BATCH, "--a=$(AUTOTUNER_ACTOR_LR)", "--c=$(AUTOTUNER_CRITIC_LR)"]
+    space = "{actor_lr: {min: 0.01, max: 1}, critic_lr: {min: 0.01, max: 1}}"
+    made = job(master=replica(container(args=passed)), asked=annotations(search_space=space, **named))
+    found = [str(warning) for warning in wiring_notices(made, made.spec())]
+    assert len(found) == count
+    assert all("actor_lr, critic_lr" in text and "autotuner.dev/learning-rate" in text for text in found)
 
 
 @pytest.fixture
