@@ -10,13 +10,14 @@ from autotuner.spec.values import Dimension, FloatDimension
 _USUAL: Final = ("learning_rate", "lr")
 _WITHOUT_THE_WORD: Final = frozenset({"blr", "lr0"})
 """The rate for a batch of 256 samples (MAE), and the initial one (Ultralytics)."""
-_OF_SCHEDULES: Final = frozenset(
+_OTHER_WORDS: Final = frozenset(
     {
         "min", "minimum", "final", "end", "last", "floor", "eta", "warmup", "decay", "gamma", "step", "steps",
         "epochs", "factor", "mult", "multiplier", "scale", "ratio", "fraction", "power", "patience", "cycle",
+        "drop", "noise", "log", "log10", "exponent",
     }
 )  # fmt: skip
-"""Words of names such as `min_lr` and `lr_decay`, which belong to a schedule or to a part of the model."""
+"""Words of names such as `min_lr`, `lr_decay` and `log_lr`, which are of a schedule or on another scale."""
 
 
 def learning_rate_among(names: Collection[str]) -> str | None:
@@ -46,4 +47,4 @@ def rates_in(space: Mapping[str, Dimension]) -> list[str]:
 
 def _is_alike(name: str) -> bool:
     words = name.replace("learning_rate", "lr").split("_")
-    return name in _WITHOUT_THE_WORD or ("lr" in words and not _OF_SCHEDULES.intersection(words))
+    return name in _WITHOUT_THE_WORD or ("lr" in words and not _OTHER_WORDS.intersection(words))

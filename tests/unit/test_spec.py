@@ -461,7 +461,7 @@ def test_a_learning_rate_must_be_a_positive_range(space):
         ("{lr: RANGE, max_lr: RANGE}", "lr"),
         ("{actor_lr: RANGE, critic_lr: RANGE}", None),
         ("{max_lr: [0.1, 1]}", None),
-        ("{color: RANGE}", None),
+        ("{color: RANGE, log_lr: RANGE}", None),
     ],
 )
 def test_the_learning_rate_is_known_by_its_name_if_there_is_only_one(space, rate):
