@@ -75,7 +75,7 @@ class Beliefs:
         return tuple(
             t
             for t in self.history.trials
-            if not t.is_running and t.outcome is not Outcome.DOMINATED and len(curve(t))
+            if not t.is_running and t.outcome is not Outcome.DOMINATED and (len(curve(t)) or _has_diverged(t))
         )
 
     @cached_property
@@ -88,14 +88,16 @@ class Beliefs:
         if found is not None and trial.outcome is Outcome.MISSED and abs(last / found - 1) < ROUNDED:
             found = last  # epochs of whole batches are rounded
         length = None if found == self.history.run_length else found
-        return Seen(setting(trial), curve(trial), trial.outcome is Outcome.DIVERGED, length)
+        return Seen(setting(trial), curve(trial), _has_diverged(trial), length)
 
     @cached_property
     def settled(self) -> Posterior | None:
         """The model of the curves of ended trials; None before the first has ended."""
-        if not any(t.outcome not in SILENT for t in self._ended):
-            return None
-        return model_of(self._curves)
+        return model_of(self._curves) if self._has_data else None
+
+    @property
+    def _has_data(self) -> bool:
+        return any(t.outcome not in SILENT and len(curve(t)) for t in self._ended)
 
     @property
     def _curves(self) -> Curves:
@@ -113,7 +115,7 @@ class Beliefs:
 
     @cached_property
     def _frontier_data(self) -> _Ended | None:
-        if not any(t.outcome not in SILENT for t in self._ended):
+        if not self._has_data:
             return None
         spec = self.history.spec
         return _Ended(
@@ -123,7 +125,7 @@ class Beliefs:
             earlier=tuple(
                 (found._curves, found._is_whole)  # noqa: SLF001 (the same class)
                 for found in (Beliefs(h, Space.of(h.spec)) for h in self.earlier)
-                if found._ended  # noqa: SLF001
+                if found._has_data  # noqa: SLF001
             ),
             limits=self._limits,
             seed=spec.seed,
@@ -367,6 +369,12 @@ class Beliefs:
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
 
 
+def _has_diverged(trial: Trial) -> bool:
+    """Return whether a run's metric became NaN or infinite, maybe before its first finite value."""
+    is_never_finite = bool(trial.measurements) and not len(curve(trial))
+    return trial.outcome is Outcome.DIVERGED or (trial.outcome is Outcome.MISSED and is_never_finite)
+
+
 @dataclass(frozen=True)
 class _Ended:
     """The inputs of a frontier."""
@@ -460,9 +468,12 @@ def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
         for run, whole in zip(curves.runs, is_whole, strict=True)
     ]
     columns = [i for i, whole in enumerate(done) if whole]
-    best = [float(over(target, curves.runs[i].curve.values).max()) for i in columns]
+    best = [float(over(target, run.curve.values).max()) if len(run.curve) else None for run in curves.runs]
+    # A run that diverged before its first value misses the target by as much as any run was away from it.
+    far = max((abs(margin) for margin in best if margin is not None), default=0.0)
+    margins = [-far if (margin := best[i]) is None else margin for i in columns]
     places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
-    ends = Ends.own(places, np.array(best), np.zeros(len(columns)))
+    ends = Ends.own(places, np.array(margins), np.zeros(len(columns)))
     stopped = [i for i, whole in enumerate(done) if not whole]
     if not stopped:
         return ends, columns

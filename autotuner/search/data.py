@@ -37,6 +37,7 @@ MAX_POINTS: Final = 420
 FEWEST_POINTS: Final = 3
 SMALLEST_LOSS: Final = 1e-3
 """A loss counts as at least this fraction of the target."""
+_NONE: Final = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +73,23 @@ class Seen:
 def points(
     space: Space, target: Target, length: float, runs: Sequence[Seen], *, worst: float | None = None
 ) -> Points:
-    """Return the points of runs; a whole run has `length` steps, and each run has at least one value.
+    """Return the points of runs; a whole run has `length` steps, and each run has a value, or has diverged.
 
-    A diverged run gets the `worst` margin at its end (if None, the worst of these runs).
+    A diverged run gets the `worst` margin at its end (if None, as far below the target as any of these runs
+    was from it).
     """
     read: list[tuple[Array, Array, Array, bool]] = []
     for seen in runs:
-        time, value = windows(seen.curve, seen.length or length)
+        time, value = windows(seen.curve, seen.length or length) if len(seen.curve) else (_NONE, _NONE)
         read.append((space.coordinates(seen.setting), time, over(target, value), seen.has_diverged))
     if worst is None:
-        worst = min((float(margin.min()) for _, _, margin, _ in read), default=0.0)
-    allowed = _allowances([len(time) for _, time, _, _ in read], [float(m.max()) for _, _, m, _ in read])
+        worst = -max((float(np.abs(margin).max()) for _, _, margin, _ in read if len(margin)), default=0.0)
+    best = [float(margin.max(initial=-np.inf)) for _, _, margin, _ in read]
+    allowed = _allowances([len(time) for _, time, _, _ in read], best)
     place, run, times, margins = [], [], [], []
     for number, (coordinates, time, margin, diverged) in enumerate(read):
         kept = np.unique(np.linspace(len(time) - 1, 0, allowed[number]).round().astype(int))
-        end = [1.0] if diverged and time[-1] < 1 else []
+        end = [1.0] if diverged and not (len(time) and time[-1] >= 1) else []
         place.append(coordinates)
         run.append(np.full(len(kept) + len(end), number))
         times.append(np.append(time[kept], end))

@@ -82,6 +82,21 @@ SEEDS = ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_a_learning_rate_with_which_the_metric_is_nan_at_once_is_not_tried_again_and_again(seed: str):
+    good = hill()
+
+    def curve(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+        is_too_high = float(parameters["learning_rate"]) > 1.2 * 0.1 * batch_size / 32
+        return np.full(STEPS, np.nan) if is_too_high else good(batch_size, parameters)
+
+    world = World(spec(seed=seed), curve)
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert sum(t.outcome is Outcome.DIVERGED for t in world.trials.values()) <= 3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("best", ["sgd", "lars"])
 def test_choices_and_integers_are_searched(best: str, seed: str):
     accuracy = hill()

@@ -27,6 +27,15 @@ def test_a_diverged_run_is_worth_the_worst_margin_at_its_end():
     assert data.margin[-1] == pytest.approx(0.2 - target.threshold)
 
 
+def test_a_run_that_diverged_before_its_first_value_is_as_far_below_the_target_as_any_was_from_it():
+    space, target, good = told([0.95])
+    *_, diverged = told([], has_diverged=True, steps=np.empty(0))
+    data = points(space, target, 4, [good, diverged])
+    assert data.run.tolist() == [0, 1]
+    assert data.time.tolist() == [0.25, 1.0]
+    np.testing.assert_allclose(data.margin, [0.05, -0.05])
+
+
 def test_a_run_that_diverged_at_its_very_end_has_one_end():
     space, target, diverged = told([0.2, 0.5, 0.8, 0.7], has_diverged=True)
     data = points(space, target, 4, [diverged])
