@@ -42,7 +42,7 @@ from autotuner.study.unreported import ended_unreported
 from autotuner.trial import Outcome, Purpose, Trial
 
 SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
-"""Outcomes that give no information about accuracy beyond the measurements."""
+"""Outcomes after which only the measurements tell the accuracy, but see `Beliefs._is_bad`."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
 """Outcomes of runs that could not get further."""
 ROUNDED: Final = 0.3
@@ -75,8 +75,26 @@ class Beliefs:
         return tuple(
             t
             for t in self.history.trials
-            if not t.is_running and t.outcome is not Outcome.DOMINATED and (len(curve(t)) or _has_diverged(t))
+            if not t.is_running and t.outcome is not Outcome.DOMINATED and (len(curve(t)) or self._is_bad(t))
         )
+
+    def _is_bad(self, trial: Trial) -> bool:
+        """Return whether a run's setting broke its training, maybe before the first value.
+
+        The metric became NaN or infinite, or the program failed, which it has not with the job's own setting.
+        """
+        if trial.outcome is Outcome.DIVERGED:
+            return True
+        if len(curve(trial)):
+            return False
+        if trial.outcome is Outcome.FAILED:
+            return self.history.is_current(trial) and setting(trial) not in self._shown
+        return trial.outcome is Outcome.MISSED and bool(trial.measurements)
+
+    @cached_property
+    def _shown(self) -> frozenset[Setting]:
+        """The settings of which some run has measured something."""
+        return frozenset(setting(t) for t in self.history.trials if len(curve(t)))
 
     @cached_property
     def _running(self) -> tuple[Trial, ...]:
@@ -88,7 +106,7 @@ class Beliefs:
         if found is not None and trial.outcome is Outcome.MISSED and abs(last / found - 1) < ROUNDED:
             found = last  # epochs of whole batches are rounded
         length = None if found == self.history.run_length else found
-        return Seen(setting(trial), curve(trial), _has_diverged(trial), length)
+        return Seen(setting(trial), curve(trial), self._is_bad(trial), length)
 
     @cached_property
     def settled(self) -> Posterior | None:
@@ -106,7 +124,7 @@ class Beliefs:
 
     @property
     def _is_whole(self) -> tuple[bool, ...]:
-        return tuple(t.outcome in WHOLE for t in self._ended)
+        return tuple(t.outcome in WHOLE or self._is_bad(t) for t in self._ended)
 
     @property
     def frontier(self) -> Frontier | None:
@@ -369,12 +387,6 @@ class Beliefs:
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
 
 
-def _has_diverged(trial: Trial) -> bool:
-    """Return whether a run's metric became NaN or infinite, maybe before its first finite value."""
-    is_never_finite = bool(trial.measurements) and not len(curve(trial))
-    return trial.outcome is Outcome.DIVERGED or (trial.outcome is Outcome.MISSED and is_never_finite)
-
-
 @dataclass(frozen=True)
 class _Ended:
     """The inputs of a frontier."""
@@ -469,11 +481,13 @@ def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
     ]
     columns = [i for i, whole in enumerate(done) if whole]
     best = [float(over(target, run.curve.values).max()) if len(run.curve) else None for run in curves.runs]
-    # A run that diverged before its first value misses the target by as much as any run was away from it.
+    # A run that broke down before its first value misses the target by as much as any run was away from it,
+    # give or take as much: a program may also fail for another reason.
     far = max((abs(margin) for margin in best if margin is not None), default=0.0)
     margins = [-far if (margin := best[i]) is None else margin for i in columns]
     places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
-    ends = Ends.own(places, np.array(margins), np.zeros(len(columns)))
+    variances = [far**2 if best[i] is None else 0.0 for i in columns]
+    ends = Ends.own(places, np.array(margins), np.array(variances))
     stopped = [i for i, whole in enumerate(done) if not whole]
     if not stopped:
         return ends, columns
