@@ -81,15 +81,11 @@ class Beliefs:
     def _is_bad(self, trial: Trial) -> bool:
         """Return whether a run's setting broke its training, maybe before the first value.
 
-        The metric became NaN or infinite, or the program failed, which it has not with the job's own setting.
+        It diverged, or the program failed, which it does not with the job's own setting.
         """
-        if trial.outcome is Outcome.DIVERGED:
-            return True
-        if len(curve(trial)):
-            return False
-        if trial.outcome is Outcome.FAILED:
+        if trial.outcome is Outcome.FAILED and not len(curve(trial)):
             return self.history.is_current(trial) and setting(trial) not in self._shown
-        return trial.outcome is Outcome.MISSED and bool(trial.measurements)
+        return _has_diverged(trial)
 
     @cached_property
     def _shown(self) -> frozenset[Setting]:
@@ -106,7 +102,7 @@ class Beliefs:
         if found is not None and trial.outcome is Outcome.MISSED and abs(last / found - 1) < ROUNDED:
             found = last  # epochs of whole batches are rounded
         length = None if found == self.history.run_length else found
-        return Seen(setting(trial), curve(trial), self._is_bad(trial), length)
+        return Seen(setting(trial), curve(trial), _has_diverged(trial), length)
 
     @cached_property
     def settled(self) -> Posterior | None:
@@ -387,6 +383,12 @@ class Beliefs:
         return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
 
 
+def _has_diverged(trial: Trial) -> bool:
+    """Return whether a run's metric became NaN or infinite, maybe before its first finite value."""
+    is_never_finite = bool(trial.measurements) and not len(curve(trial))
+    return trial.outcome is Outcome.DIVERGED or (trial.outcome is Outcome.MISSED and is_never_finite)
+
+
 @dataclass(frozen=True)
 class _Ended:
     """The inputs of a frontier."""
@@ -481,12 +483,13 @@ def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
     ]
     columns = [i for i, whole in enumerate(done) if whole]
     best = [float(over(target, run.curve.values).max()) if len(run.curve) else None for run in curves.runs]
-    # A run that broke down before its first value misses the target by as much as any run was away from it,
-    # give or take as much: a program may also fail for another reason.
+    # A run that diverged before its first value misses the target by as much as any run was away from it. So
+    # does a program that failed, give or take as much, because it may have failed for another reason.
     far = max((abs(margin) for margin in best if margin is not None), default=0.0)
     margins = [-far if (margin := best[i]) is None else margin for i in columns]
     places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
-    variances = [far**2 if best[i] is None else 0.0 for i in columns]
+    is_sure = [best[i] is not None or curves.runs[i].has_diverged for i in columns]
+    variances = [0.0 if sure else far**2 for sure in is_sure]
     ends = Ends.own(places, np.array(margins), np.array(variances))
     stopped = [i for i, whole in enumerate(done) if not whole]
     if not stopped:

@@ -73,10 +73,10 @@ class Seen:
 def points(
     space: Space, target: Target, length: float, runs: Sequence[Seen], *, worst: float | None = None
 ) -> Points:
-    """Return the points of runs; a whole run has `length` steps, and each run has a value, or has diverged.
+    """Return the points of runs; a whole run has `length` steps.
 
-    A diverged run gets the `worst` margin at its end (if None, as far below the target as any of these runs
-    was from it).
+    A diverged run, or one without a value, gets the `worst` margin at its end (if None, as far below the
+    target as any of these runs was from it).
     """
     read: list[tuple[Array, Array, Array, bool]] = []
     for seen in runs:
@@ -89,7 +89,7 @@ def points(
     place, run, times, margins = [], [], [], []
     for number, (coordinates, time, margin, diverged) in enumerate(read):
         kept = np.unique(np.linspace(len(time) - 1, 0, allowed[number]).round().astype(int))
-        end = [1.0] if diverged and not (len(time) and time[-1] >= 1) else []
+        end = [1.0] if not len(time) or (diverged and time[-1] < 1) else []
         place.append(coordinates)
         run.append(np.full(len(kept) + len(end), number))
         times.append(np.append(time[kept], end))
