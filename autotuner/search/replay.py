@@ -20,7 +20,7 @@ import numpy as np
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.space import Space
-from autotuner.study.curve import Curve, until
+from autotuner.study.curve import Curve, reported_steps, until
 from autotuner.study.history import History, Unit, curve, is_complete
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome, Purpose, Trial
@@ -82,7 +82,7 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
             elif trial.is_running and history.run_length and not _is_needed_whole(history, trial):
-                counted = _cut(trial, max(_points(curve(trial), history.whole_length(trial)), default=0.0))
+                counted = _cut(trial, max(_points(trial, history.whole_length(trial)), default=0.0))
         is_changed = trial.is_running and not counted.is_running
         seen.append(replace(counted, outcome=None) if is_changed else counted)
         if not counted.is_running:
@@ -125,10 +125,14 @@ def _is_needed_whole(history: History, trial: Trial) -> bool:
     return trial.suggestion.purpose is Purpose.BASELINE and not history.is_length_known
 
 
-def _points(seen: Curve, length: float) -> list[float]:
-    """Return the steps at which a run is judged."""
-    passed = np.floor(np.minimum(seen.steps / length, 1.0) * POINTS + 1e-9)
-    return [float(step) for step in seen.steps[np.diff(passed, prepend=0.0) > 0]]
+def _points(trial: Trial, length: float) -> list[float]:
+    """Return the steps at which a run is judged.
+
+    They are those of its log: which of them are evaluations of their own, later ones may change.
+    """
+    steps = reported_steps(trial.measurements)
+    passed = np.floor(np.minimum(steps / length, 1.0) * POINTS + 1e-9)
+    return [float(step) for step in steps[np.diff(passed, prepend=0.0) > 0]]
 
 
 _VERDICTS: Final[Memory[Verdict | None]] = Memory(400_000)
@@ -196,7 +200,7 @@ def _judged(case: _Case) -> Verdict | None:
     length, met = history.whole_length(trial), _met(history, seen)
     if _is_needed_whole(history, trial):
         return None
-    for step in (*_points(seen, length), math.inf):
+    for step in (*_points(trial, length), math.inf):
         if met <= step:
             return None if met == math.inf else Verdict(met, Outcome.REACHED)
         if not history.is_length_known:

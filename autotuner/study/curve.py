@@ -63,6 +63,12 @@ class Curve:
         return best is not None and target.is_met(best)
 
 
+def reported_steps(measurements: Sequence[Measurement]) -> Array:
+    """Return the increasing steps of all finite measurements, of evaluations that are printed again too."""
+    usable = [m.step for m in measurements if m.is_finite and np.isfinite(m.step) and m.step >= 0]
+    return np.unique(np.array(usable, dtype=np.float64))
+
+
 def clean(measurements: Sequence[Measurement]) -> Curve:
     """Return the curve of the finite measurements, each evaluation at the step where it was first printed."""
     count = len(measurements)

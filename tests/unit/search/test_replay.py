@@ -57,6 +57,16 @@ def test_a_run_that_was_not_seen_until_it_had_ended_is_judged_as_one_that_was():
     assert late.history.trials[1].measurements[-1].step == first.step
 
 
+def test_a_run_that_starts_with_equal_values_is_stopped_where_it_is_when_they_are_read_one_by_one():
+    known = [trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    flat = (0.1, 0.1, 0.1, 0.15, 0.15, 0.15, 0.2, 0.2, 0.2)
+    running = [trial(1, flat[:seen], None, suggestion(1, batch_size=48)) for seen in range(1, len(flat) + 1)]
+    found = [replayed(History.of(spec(), [*known, one])).verdicts.get(1) for one in running]
+    first = next(number for number, verdict in enumerate(found) if verdict is not None)
+    assert found[first:] == [found[first]] * (len(flat) - first)
+    assert first < 4
+
+
 def test_a_run_that_met_the_target_before_it_was_stopped_is_not_hopeless_whatever_was_predicted():
     asked = spec()
     known = [trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
