@@ -37,7 +37,6 @@ MAX_POINTS: Final = 420
 FEWEST_POINTS: Final = 3
 SMALLEST_LOSS: Final = 1e-3
 """A loss counts as at least this fraction of the target."""
-_NONE: Final = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ def points(
     """
     read: list[tuple[Array, Array, Array, bool]] = []
     for seen in runs:
-        time, value = windows(seen.curve, seen.length or length) if len(seen.curve) else (_NONE, _NONE)
+        time, value = windows(seen.curve, seen.length or length)
         read.append((space.coordinates(seen.setting), time, over(target, value), seen.has_diverged))
     if worst is None:
         worst = -max((float(np.abs(margin).max()) for _, _, margin, _ in read if len(margin)), default=0.0)
@@ -119,7 +118,9 @@ def shift(old: Target, new: Target) -> float | None:
 
 @lru_cache(maxsize=4096)
 def windows(seen: Curve, length: float) -> tuple[Array, Array]:
-    """Return the windows of a curve: fraction of the run, mean value."""
+    """Return the windows of a curve: fraction of the run, mean value; none of an empty one."""
+    if not len(seen):
+        return seen.steps, seen.values
     fraction = np.minimum(seen.steps / length, 1.0)
     last = fraction[-1]
     ends = np.append(WINDOW_ENDS[last - WINDOW / 2 > WINDOW_ENDS], last)

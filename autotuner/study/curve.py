@@ -63,14 +63,20 @@ class Curve:
         return best is not None and target.is_met(best)
 
 
-def reported_steps(measurements: Sequence[Measurement]) -> Array:
-    """Return the increasing steps of all finite measurements, of evaluations that are printed again too."""
-    usable = [m.step for m in measurements if m.is_finite and np.isfinite(m.step) and m.step >= 0]
-    return np.unique(np.array(usable, dtype=np.float64))
-
-
 def clean(measurements: Sequence[Measurement]) -> Curve:
     """Return the curve of the finite measurements, each evaluation at the step where it was first printed."""
+    steps, values = _reported(measurements)
+    new = _evaluations(values)
+    return Curve(steps[new], values[new])
+
+
+def reported_steps(measurements: Sequence[Measurement]) -> Array:
+    """Return the increasing steps of all finite measurements, of evaluations that are printed again too."""
+    return _reported(measurements)[0]
+
+
+def _reported(measurements: Sequence[Measurement]) -> tuple[Array, Array]:
+    """Return the increasing steps of all finite measurements, and the last value reported at each."""
     count = len(measurements)
     steps = np.fromiter((m.step for m in measurements), np.float64, count)
     values = np.fromiter((m.value for m in measurements), np.float64, count)
@@ -78,9 +84,7 @@ def clean(measurements: Sequence[Measurement]) -> Curve:
     # np.unique keeps the first of equals, so the last reported comes first.
     steps, values = steps[usable][::-1], values[usable][::-1]
     steps, kept = np.unique(steps, return_index=True)
-    values = values[kept]
-    new = _evaluations(values)
-    return Curve(steps[new], values[new])
+    return steps, values[kept]
 
 
 def _evaluations(values: Array) -> npt.NDArray[np.intp]:
