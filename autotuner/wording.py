@@ -174,6 +174,10 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     Reason.BASELINE_RUNNING: lambda _, spec: (
         f"runs the job unchanged, at batch size {spec.baseline_batch_size}"
     ),
+    Reason.CHECKING_PROGRAM: lambda decision, _: (
+        "the last trials failed, with settings that have not worked before: runs batch size"
+        f" {decision.facts.batch_size} with hyperparameters that have, to see which settings are at fault"
+    ),
     Reason.BASELINE_MISSES: _baseline_misses,
     Reason.RETRYING: _retrying,
     Reason.CLIMBING: lambda decision, _: f"climbs to batch size {decision.facts.batch_size}",

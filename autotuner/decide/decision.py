@@ -36,6 +36,7 @@ class Reason(StrEnum):
     INVALID_CONFIGURATION = "InvalidConfiguration"
     PAUSED = "Paused"
     BASELINE_RUNNING = "BaselineRunning"
+    CHECKING_PROGRAM = "CheckingProgram"
     BASELINE_MISSES = "BaselineMissesTarget"
     RETRYING = "RetryingTrial"
     CLIMBING = "Climbing"

@@ -33,6 +33,7 @@ WARNINGS: Final = frozenset(
         Doubt.BATCH_NOT_FOLLOWED,
         Doubt.LARGER_THAN_DATA,
         Doubt.RUN_LENGTH_TOO_LONG,
+        Doubt.SIZES_FAIL,
     }
 )
 """Doubts that are shown to the user and do not end the study."""

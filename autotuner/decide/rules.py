@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autotuner.decide.decision import NO_FACTS, Facts, Phase, Reason
-from autotuner.decide.failures import Fault, failure, is_programs_fault, to_retry
+from autotuner.decide.failures import Fault, failure, is_programs_fault, to_check, to_retry
 from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
 from autotuner.search.known_good import RUNS as KNOWN_GOOD_RUNS
@@ -184,6 +184,21 @@ def run_baseline(standing: Standing) -> Step | None:
     return Finish(Phase.DONE, Reason.BASELINE_MISSES, facts)
 
 
+def check_program(standing: Standing) -> Step | None:
+    """Find out who is at fault if the program has failed with settings that have never worked.
+
+    The unchanged job runs again, then one that changes the batch size alone (`failures.to_check`).
+    """
+    tried = to_check(standing.history)
+    if tried is None or standing.trials_left <= 0:
+        return None
+    facts = Facts(batch_size=tried.batch_size)
+    if any(setting(t) == tried for t in standing.history.running):
+        return Wait(Phase.SEARCHING, Reason.CHECKING_PROGRAM, facts)
+    purpose = Purpose.BASELINE if tried == standing.baseline else Purpose.SEARCH
+    return Start(standing.suggest(tried, purpose), Phase.SEARCHING, Reason.CHECKING_PROGRAM, facts)
+
+
 def confirm(standing: Standing) -> Step | None:
     """Confirm the incumbent, or a bolder setting, with fresh seeds, once the search is done."""
     best = standing.incumbent
@@ -277,6 +292,7 @@ RULES: Final[tuple[Rule, ...]] = (
     retry,
     keep_within_trials,
     run_baseline,
+    check_program,
     confirm,
     give_up_without_feasible,
     wait_for_last_trials,

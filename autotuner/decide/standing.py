@@ -23,6 +23,7 @@ from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.study.data_size import batches_larger_than_data
+from autotuner.study.failing_sizes import sizes_that_fail
 from autotuner.study.finding import Finding
 from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History, curve
@@ -86,6 +87,7 @@ class Standing:
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
+        found = (*found, *sizes_that_fail(kept))
         confirming = (t for runs in kept.confirmations.values() for t in runs)
         bests = {t.number: curve(t).best(history.spec.target) for t in confirming}
         return cls(kept, now, found, earlier, bests=bests)
@@ -125,10 +127,10 @@ class Standing:
         kept = (t for t in self.history.trials if t.outcome is not Outcome.LOST)
         return sum(trial.gpu_hours(self.now) for trial in kept)
 
-    @cached_property
+    @property
     def baseline(self) -> Setting:
         """The job's own setting."""
-        return Setting.of(self.spec.baseline_batch_size, self.spec.baseline_parameters)
+        return self.history.own_setting
 
     @cached_property
     def known_good(self) -> KnownGood:

@@ -35,6 +35,7 @@ from autotuner.search.model import Posterior
 from autotuner.search.quasi import generator
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
+from autotuner.study.failing_sizes import failing_sizes, has_failed
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest, sizes
 from autotuner.study.setting import Setting, setting
@@ -83,14 +84,12 @@ class Beliefs:
 
         It diverged, or the program failed, which it does not with the job's own setting.
         """
-        if trial.outcome is Outcome.FAILED and not len(curve(trial)):
-            return self.history.is_current(trial) and setting(trial) not in self._shown
-        return _has_diverged(trial)
+        return self._is_broken(trial) or _has_diverged(trial)
 
-    @cached_property
-    def _shown(self) -> frozenset[Setting]:
-        """The settings of which some run has measured something."""
-        return frozenset(setting(t) for t in self.history.trials if len(curve(t)))
+    def _is_broken(self, trial: Trial) -> bool:
+        """Return whether the program failed at a setting that has not worked, so its curve has no end."""
+        is_known = setting(trial) in self.history.working or self.history.has_reached(trial)
+        return has_failed(self.history, trial) and not is_known
 
     @cached_property
     def _running(self) -> tuple[Trial, ...]:
@@ -98,11 +97,12 @@ class Beliefs:
 
     def _seen(self, trial: Trial) -> Seen:
         found = self.history.length_of(trial.suggestion.batch_size)
-        last = curve(trial).last_step
+        shown = curve(replace(trial, measurements=()) if self._is_broken(trial) else trial)
+        last = shown.last_step
         if found is not None and trial.outcome is Outcome.MISSED and abs(last / found - 1) < ROUNDED:
             found = last  # epochs of whole batches are rounded
         length = None if found == self.history.run_length else found
-        return Seen(setting(trial), curve(trial), _has_diverged(trial), length)
+        return Seen(setting(trial), shown, _has_diverged(trial), length)
 
     @cached_property
     def settled(self) -> Posterior | None:
@@ -186,7 +186,7 @@ class Beliefs:
 
     @property
     def _limits(self) -> tuple[int, int]:
-        """The smallest batch size, and the largest that memory holds and whose runs report the metric."""
+        """The smallest batch size, and the largest that memory holds and whose runs work and report."""
         low, high = self.space.batch_sizes
         tried = [(t.suggestion.batch_size, t) for t in self.history.trials]
         silent = {number for found in ended_unreported(self.history) for number in found.trials}
@@ -196,11 +196,13 @@ class Beliefs:
             for size, t in tried
             if (is_bound and t.outcome is Outcome.OUT_OF_MEMORY) or t.number in silent
         )
-        burst = min(over, default=None)
+        bound = failing_sizes(self.history).bound
+        burst = min([*over, *([] if bound is None else [bound])], default=None)
         if burst is None:
             return low, high
         # Every attempt that runs out of memory costs a trial, so the gap is halved, on a log scale.
-        fits = max((size for size, t in tried if size < burst and len(curve(t))), default=low)
+        works = (s.batch_size for s in self.history.working)
+        fits = max((size for size in works if size < burst), default=low)
         edge = fits if burst < FITS_ABOUT * fits else math.isqrt(fits * burst)
         return low, max(min(high, edge), low)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from autotuner.spec import Target
 from autotuner.study.history import History, curve
-from autotuner.study.setting import Setting, setting
+from autotuner.study.setting import setting
 from autotuner.trial import Trial
 
 RUNS: Final = 4
@@ -68,11 +68,12 @@ class KnownGood:
 def known_good(history: History) -> KnownGood:
     """Return the results of the runs of the known-good setting."""
     spec = history.spec
-    origin = Setting.of(spec.baseline_batch_size, spec.baseline_parameters)
     runs: list[Trial] = [
         t
         for t in history.trials
-        if setting(t) == origin and (history.has_reached(t) or history.has_missed(t)) and not t.is_running
+        if setting(t) == history.own_setting
+        and (history.has_reached(t) or history.has_missed(t))
+        and not t.is_running
     ]
     met = sum(map(history.has_reached, runs))
     bests = [best for t in runs if (best := curve(t).best(spec.target)) is not None]

@@ -51,6 +51,8 @@ class History:
     trials: tuple[Trial, ...]
     uncut: History | None = field(default=None, compare=False, repr=False)
     """The same runs with all measurements, if curves are cut here: it shows how long a run is."""
+    discounted: frozenset[int] = frozenset()
+    """The trials whose measurements are left out."""
 
     @classmethod
     def of(cls, spec: TuningSpec, trials: Iterable[Trial]) -> History:
@@ -86,7 +88,8 @@ class History:
         """Return the history in which these trials have measured nothing, with the outcome of those ended."""
         if not reasons:
             return self
-        return replace(self, trials=tuple(_discounted(trial, reasons, outcome) for trial in self.trials))
+        trials = tuple(_discounted(trial, reasons, outcome) for trial in self.trials)
+        return replace(self, trials=trials, discounted=self.discounted | reasons.keys())
 
     @cached_property
     def running(self) -> tuple[Trial, ...]:
@@ -97,6 +100,17 @@ class History:
     def next_number(self) -> int:
         """One more than the largest number in use; numbers are never reused."""
         return self.trials[-1].number + 1 if self.trials else 0
+
+    @cached_property
+    def own_setting(self) -> Setting:
+        """The setting of the unchanged job."""
+        return Setting.of(self.spec.baseline_batch_size, self.spec.baseline_parameters)
+
+    @cached_property
+    def working(self) -> frozenset[Setting]:
+        """The settings with which a run has measured something and has not failed."""
+        failed = {Outcome.FAILED, Outcome.OUT_OF_MEMORY}
+        return frozenset(setting(t) for t in self.trials if len(curve(t)) and t.outcome not in failed)
 
     @property
     def spent(self) -> int:

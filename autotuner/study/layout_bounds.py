@@ -15,6 +15,7 @@ import numpy as np
 
 from autotuner.errors import Unrealisable
 from autotuner.spec import IntegerRange, TuningSpec
+from autotuner.study.failing_sizes import Spacing, failing_sizes
 from autotuner.study.history import History, curve
 from autotuner.study.layout import (
     Bounds,
@@ -116,9 +117,12 @@ def within_reach(spec: TuningSpec, most: int | None = None) -> TuningSpec:
 def nearest(history: History, tried: Setting) -> Setting:
     """Return the setting at the nearest allowed batch size that can be divided evenly among the processes.
 
-    It is returned unchanged if memory no longer allows any.
+    It is one with which the program does not fail. It is returned unchanged if memory no longer allows any.
     """
     found = nearest_size(tried.batch_size, bounds(history), history.spec.batch_size)
+    if found is not None and failing_sizes(history).spacing is not Spacing.ANY:
+        works = sizes(history) or (found,)
+        found = min(works, key=lambda size: (abs(math.log(size / tried.batch_size)), size))
     return tried if found is None else Setting(found, tried.items)
 
 
@@ -134,19 +138,26 @@ def sizes(history: History) -> tuple[int, ...] | None:
     """Return the allowed batch sizes with a layout, in order; None if all have one, as far as is seen.
 
     Of very many only some are returned, evenly spaced on a log scale. If none has a layout any more, because
-    the annotations have changed, the result is None, too: then no trial is proposed.
+    the annotations have changed, the result is None, too: then no trial is proposed. Sizes with which the
+    program is known to fail are left out.
     """
     try:
         limits = bounds(history)
     except Unrealisable:
         return None
-    return _sizes(limits, history.spec.batch_size)
+    spacing = failing_sizes(history).spacing
+    return _sizes(limits, history.spec.batch_size, spacing, history.spec.baseline_batch_size)
 
 
 @lru_cache(maxsize=64)
-def _sizes(limits: Bounds, allowed: IntegerRange) -> tuple[int, ...] | None:
+def _sizes(limits: Bounds, allowed: IntegerRange, spacing: Spacing, own: int) -> tuple[int, ...] | None:
     scale = np.geomspace(allowed.minimum, allowed.maximum, MOST_SIZES)
     near = np.unique(np.clip(scale.round().astype(int), allowed.minimum, allowed.maximum)).tolist()
+    if spacing is not Spacing.ANY:
+        smaller = {own // 2**k for k in range(own.bit_length())}
+        several = {own * max(round(n / own), 1) for n in near} | smaller
+        fitting = (n for n in several if n in allowed and spacing.has(n, own))
+        return tuple(sorted(n for n in fitting if nearest_size(n, limits, allowed) == n)) or None
     found = sorted({size for n in near if (size := nearest_size(n, limits, allowed)) is not None})
     return None if found == near else tuple(found)
 

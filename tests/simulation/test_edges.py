@@ -1,24 +1,26 @@
 """Problems at the edges: other metrics, spaces, noises and shapes of curves."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
-from autotuner.trial import Outcome, ParameterValue, Suggestion
+from autotuner.decide.decision import Decision, Reason
+from autotuner.trial import Outcome, ParameterValue, Purpose, Suggestion
 from autotuner.wording import message
 from tests.simulation.learners import STEPS, Curve, World, hill, largest, spec
 
 
-def reaches(world: World, best: int, within: float = 0.75) -> None:
-    """The answer is confirmed, no larger than what is feasible, and near to it."""
+def reaches(world: World, best: int, within: float = 0.75) -> Decision:
+    """The answer is confirmed, no larger than what is feasible, and near to it. Returns the last decision."""
     decision = world.run()
     assert decision.is_final
     answer = decision.answer
     assert answer is not None
     assert answer.is_confirmed, message(decision, world.spec)
     assert best * 2**-within <= answer.batch_size <= best * 1.1
+    return decision
 
 
 def test_a_loss_is_minimised():
@@ -105,6 +107,43 @@ def test_a_program_that_fails_with_some_learning_rates_does_not_end_the_study(se
     world = World(spec(seed=seed), hill(), fate=fate)
     reaches(world, 173, within=1.0)
     assert sum(t.outcome is Outcome.FAILED for t in world.trials.values()) <= 3
+
+
+def fails(sizes: Callable[[int], bool], at: int = 1) -> Callable[[Suggestion, int], Outcome | None]:
+    return lambda tried, step: Outcome.FAILED if sizes(tried.batch_size) and step == at else None
+
+
+@pytest.mark.parametrize("parallel", ["1", "4"])
+@pytest.mark.parametrize("most", [40, 100])
+def test_a_program_that_fails_at_large_batches_bounds_the_search_as_memory_does(most: int, parallel: str):
+    fate = fails(lambda size: size > most)
+    world = World(spec(parallel_trials=parallel), hill(critical=256), fate=fate)
+    decision = reaches(world, most, within=0.15)
+    assert any("the program fails at batch size" in warning for warning in decision.warnings)
+
+
+def test_a_program_that_fails_late_at_large_batches_bounds_the_search_too():
+    world = World(spec(), hill(critical=256), fate=fails(lambda size: size > 100, at=6))
+    reaches(world, 100, within=0.15)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_program_that_needs_a_power_of_two_is_tuned_with_powers_of_two(seed: str):
+    fate = fails(lambda size: bool(size & (size - 1)))
+    decision = reaches(World(spec(seed=seed), hill(critical=256), fate=fate), 256, within=0.01)
+    assert any("only 32 times powers of two are tried" in warning for warning in decision.warnings)
+
+
+def test_a_program_that_needs_multiples_is_tuned_with_multiples_of_its_own_batch_size():
+    fate = fails(lambda size: size % 16 != 0)
+    reaches(World(spec(seed="1"), hill(critical=256), fate=fate), 320, within=0.3)
+
+
+def test_a_program_that_breaks_in_the_middle_of_a_study_is_told_from_settings_that_it_does_not_like():
+    world = World(spec(), hill(), fate=lambda tried, _: Outcome.FAILED if tried.number >= 5 else None)
+    assert world.run().reason is Reason.PROGRAM_FAILS
+    assert len(world.trials) == 8
+    assert world.trials[7].suggestion.purpose is Purpose.BASELINE
 
 
 @pytest.mark.parametrize("seed", SEEDS)

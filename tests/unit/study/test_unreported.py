@@ -73,9 +73,12 @@ def test_such_runs_do_not_end_the_study_and_no_batch_as_large_is_tried(outcome):
         )
 
 
-def test_runs_that_should_have_reported_are_the_programs_fault():
+def test_runs_that_should_have_reported_are_the_programs_fault_if_the_unchanged_job_fails_too():
     trials = [BASELINE, *(run(number, 128) for number in (1, 2, 3))]
-    assert decide(spec(**WIDE), trials, NOON).reason is Reason.PROGRAM_FAILS
+    assert decide(spec(**WIDE), trials, NOON).reason is Reason.CHECKING_PROGRAM
+    again = replace(BASELINE, suggestion=replace(BASELINE.suggestion, number=4), measurements=())
+    silent = replace(again, outcome=Outcome.MISSED)
+    assert decide(spec(**WIDE), [*trials, silent], NOON).reason is Reason.PROGRAM_FAILS
 
 
 def test_after_a_retry_larger_batches_are_tried_again():

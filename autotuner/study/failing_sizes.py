@@ -1,0 +1,153 @@
+"""Find the batch sizes with which the program fails, whatever the hyperparameters.
+
+A script may need more data than a batch leaves, or a batch that divides something (a queue, the data set, the
+tiles of a matrix). A failed run does not show whether its batch size or its hyperparameters are at fault. A
+run with hyperparameters that work at a smaller batch does: if it fails too, the batch size is at fault. Then
+the runs that ended with the same message failed for the same reason.
+
+If no larger batch has worked, such sizes bound the search as memory does. Otherwise it keeps to the multiples
+of the job's own batch size or, if some of these fail too, to its products with powers of two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from autotuner.study.finding import Finding, Reason
+from autotuner.study.history import History, is_complete
+from autotuner.study.setting import Setting, setting
+from autotuner.study.unreported import is_silent
+from autotuner.trial import Outcome, Trial
+
+_NUMBER: Final = re.compile(r"\d+")
+_SHOWN: Final = 4
+"""Maximum number of batch sizes in a message."""
+
+
+class Spacing(StrEnum):
+    """Which batch sizes do not fail."""
+
+    ANY = "any batch size"
+    MULTIPLES = "multiples of the job's own batch size"
+    POWERS = "the job's own batch size times a power of two"
+
+    def has(self, size: int, own: int) -> bool:
+        """Return whether a batch size is one of them, or one that divides `own` in the same way."""
+        if self is Spacing.ANY:
+            return True
+        large, small = max(size, own), min(size, own)
+        if large % small:
+            return False
+        ratio = large // small
+        return self is Spacing.MULTIPLES or not ratio & (ratio - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class FailingSizes:
+    """The trials that failed because of their batch sizes, and what that says of other sizes.
+
+    `bound` is the smallest batch size from which on all fail, None without one.
+    """
+
+    trials: tuple[Trial, ...] = ()
+    bound: int | None = None
+    spacing: Spacing = Spacing.ANY
+
+
+def failing_sizes(history: History) -> FailingSizes:
+    """Return the batch sizes with which the program fails; none if no bound and no spacing explains them."""
+    failed = [t for t in history.trials if has_failed(history, t)]
+    works = _working(history, failed)
+    own, sizes_that_work = history.spec.baseline_batch_size, {tried.batch_size for tried in works}
+    if not failed or own not in sizes_that_work:
+        return FailingSizes()
+    failed = [t for t in failed if t.suggestion.batch_size not in sizes_that_work]
+    known_to_work = {tried.items for tried in works}
+    messages = {_kind(t) for t in failed if setting(t).items in known_to_work}
+    blamed = [t for t in failed if _kind(t) in messages]
+    sizes = {t.suggestion.batch_size for t in blamed}
+    for spacing in Spacing if sizes else ():
+        left = [size for size in sizes if spacing.has(size, own)]
+        if all(size > max(sizes_that_work) for size in left):
+            return FailingSizes(tuple(blamed), min(left, default=None), spacing)
+    return FailingSizes()
+
+
+def _working(history: History, failed: Sequence[Trial]) -> set[Setting]:
+    """Return the settings of runs that got further than those that failed."""
+    furthest = max((len(t.measurements) for t in failed), default=0)
+    return {
+        setting(t)
+        for t in history.trials
+        if setting(t) in history.working and (len(t.measurements) > furthest or is_complete(t))
+    }
+
+
+def has_failed(history: History, trial: Trial) -> bool:
+    """Return whether a trial's program has failed, with the current template and since the last retry.
+
+    A run that ends well without a value has failed, too: its data set may have left it no whole batch.
+    """
+    is_own = trial.number not in history.discounted
+    return is_own and (trial.outcome is Outcome.FAILED or is_silent(trial)) and history.is_current(trial)
+
+
+def to_tell_apart(history: History, row: Sequence[Trial]) -> Setting | None:
+    """Return the setting whose run would show whether batch sizes are at fault; None if nothing is open.
+
+    For trials that have failed in a row it is the smallest of their batch sizes, with hyperparameters that
+    work at a smaller one. For a bound it is a larger batch that a spacing would allow.
+    """
+    first = min((t.suggestion.batch_size for t in row if has_failed(history, t)), default=None)
+    if first is not None and (probe := _probe(history, first)):
+        return probe
+    bound, size = failing_sizes(history).bound, history.spec.baseline_batch_size
+    if bound is None or Spacing.POWERS.has(bound, size):
+        return None
+    while size < bound:
+        size *= 2
+    return _probe(history, size)
+
+
+def _probe(history: History, size: int) -> Setting | None:
+    """Return a batch size with hyperparameters that work at a smaller one; None if one such has ended."""
+    works = _working(history, [t for t in history.trials if has_failed(history, t)])
+    smaller = [tried for tried in works if tried.batch_size < size]
+    ended = (t for t in history.trials if not t.is_running and t.outcome is not Outcome.LOST)
+    tried = {setting(t) for t in ended if t.suggestion.batch_size == size}
+    probes = [Setting(size, each.items) for each in smaller]
+    if not probes or tried.intersection(probes) or size > history.spec.batch_size.maximum:
+        return None
+    return Setting(size, max(smaller, key=lambda each: (each.batch_size, each.key)).items)
+
+
+def sizes_that_fail(history: History) -> list[Finding]:
+    """Return a warning that says which batch sizes are left out, and why; none if all are tried."""
+    found = failing_sizes(history)
+    if not found.trials:
+        return []
+    own = history.spec.baseline_batch_size
+    sizes = sorted({t.suggestion.batch_size for t in found.trials})
+    some = ", ".join(map(str, sizes[:_SHOWN])) + (", ..." if len(sizes) > _SHOWN else "")
+    what = f"the program fails at batch size {some}, also with hyperparameters that work at a smaller one"
+    kept = []
+    if found.spacing is Spacing.MULTIPLES:
+        kept.append(f"only multiples of {own} are tried")
+    elif found.spacing is Spacing.POWERS:
+        kept.append(f"only {own} times powers of two are tried")
+    if found.bound is not None:
+        kept.append(f"batches from {found.bound} on are left out")
+    last = found.trials[-1]
+    message = (
+        f"{what}: {' and '.join(kept)}. Trial {last.number}: {last.message or 'see its log'}. To try the"
+        " others, mend the script and request a retry"
+    )
+    return [Finding(Reason.SIZES_FAIL, tuple(t.number for t in found.trials), message, ("batch_size",))]
+
+
+def _kind(trial: Trial) -> str:
+    return _NUMBER.sub("#", trial.message)
