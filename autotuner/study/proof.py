@@ -8,10 +8,12 @@ How many equal digits are enough? Curves coincide by chance if the metric is coa
 right). So a value counts by the number of levels that it can take: `log2(3.5 x levels / spread)` bits, where
 `levels` are those between the curve's extremes, and 3.5 accounts for the overlap of two normal noises.
 `spread` is 1,000: the noise between runs is assumed to be at least a thousandth of the curve's extent. It is
-200 if three batch sizes agree, because their curves differ by more than noise. A metric with fewer than 200
-levels proves nothing. Each value counts once, and values at an end of the scale (0, 1, 100) never count, so
-that two runs that both saturate or both learn nothing prove nothing. `ENOUGH` bits over all settings are a
-finding: at a probability of 1e-12, no study has enough pairs for a false alarm.
+200 if three batch sizes agree, because their curves differ by more than noise, and 50 if four agree that are
+far apart: where the learning rate times the steps of an epoch differs by a factor of four, so do the first
+epochs, by several percent at least. Otherwise a metric with fewer than 200 levels proves nothing. Each value
+counts once, and values at an end of the scale (0, 1, 100) never count, so that two runs that both saturate or
+both learn nothing prove nothing. `ENOUGH` bits over all settings are a finding: at a probability of 1e-12, no
+study has enough pairs for a false alarm.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Final
 
 import numpy as np
 
+from autotuner.spec.learning_rate import learning_rate_among
 from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
 from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
@@ -32,6 +35,12 @@ ENOUGH_SINGLE: Final = 30.0
 """The same for runs with fewer than `FEWEST_VALUES` values, of which several settings must agree."""
 FEWEST_BATCHES: Final = 3
 """Batch sizes that must agree if the digits alone do not decide."""
+FEWEST_FAR: Final = 4
+"""The same for a coarse metric, if they lie far apart."""
+FAR: Final = 8.0
+"""Ratio of batch sizes that are far apart."""
+FAR_STEPS: Final = 4.0
+"""Ratio of learning rate times steps of an epoch in runs that are far apart."""
 MOST_POINTS: Final = 200
 """Points of a curve that are compared."""
 MOST_GROUPS: Final = 20
@@ -46,7 +55,7 @@ _ENDS: Final = frozenset({0.0, 1.0, 100.0})
 _FEWEST_LEVELS: Final = 200
 """Levels of a metric below which equal values are common: a validation set with this many samples."""
 _NORMAL: Final = 3.5
-_COARSE, _FINE = 200.0, 1000.0
+_FAR, _COARSE, _FINE = 50.0, 200.0, 1000.0
 _REPORTED: Final = "batch_size"
 _STEPS: Final = "steps_per_epoch"
 _SAMPLES, _RATE = "samples_per_second", "steps_per_second"
@@ -150,8 +159,13 @@ def _shared(points: Sequence[Point], longest: Mapping[float, float]) -> tuple[Po
 def _is_not_wired(group: Sequence[Member]) -> bool:
     batches = {trial.suggestion.batch_size for trial, _ in group}
     if _bits_by(group, _setting, _FINE) >= ENOUGH or (
-        len(batches) >= FEWEST_BATCHES
-        and _bits_by(group, lambda t: t.suggestion.batch_size, _COARSE) >= ENOUGH
+        len(batches) >= FEWEST_BATCHES and _bits_by(group, _batch_size, _COARSE) >= ENOUGH
+    ):
+        return True
+    if (
+        len(batches) >= FEWEST_FAR
+        and _is_far(group)
+        and _bits_by(group, _batch_size, _FAR, fewest_levels=0) >= ENOUGH
     ):
         return True
     settings = {_setting(trial) for trial, _ in group}
@@ -163,8 +177,26 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
     return _bits_by(single, _setting, _FINE, fewest=1) >= ENOUGH_SINGLE
 
 
+def _is_far(group: Sequence[Member]) -> bool:
+    """Return whether the runs of a group differ much in batch size and in how far an epoch takes them."""
+    batches = [trial.suggestion.batch_size for trial, _ in group]
+    steps = [_rate(trial) / trial.suggestion.batch_size for trial, _ in group]
+    return max(batches) >= FAR * min(batches) and max(steps) >= FAR_STEPS * min(steps)
+
+
+def _rate(trial: Trial) -> float:
+    """Return the learning rate of a trial, 1 if it has none that is known by its name and positive."""
+    name = learning_rate_among(trial.suggestion.parameters)
+    value = trial.suggestion.parameters.get(name or "")
+    return value if isinstance(value, float) and value > 0 else 1.0
+
+
 def _bits_by(
-    group: Sequence[Member], key: Callable[[Trial], Hashable], spread: float, fewest: int = FEWEST_VALUES
+    group: Sequence[Member],
+    key: Callable[[Trial], Hashable],
+    spread: float,
+    fewest: int = FEWEST_VALUES,
+    fewest_levels: float = _FEWEST_LEVELS,
 ) -> float:
     """Return the bits of coincidence between the longest run and one run of each other key."""
     if not group:
@@ -172,19 +204,21 @@ def _bits_by(
     best: dict[Hashable, float] = {}
     quantum = _quantum([value for _, value in group[0][1]])
     for trial, points in group:
-        best[key(trial)] = max(best.get(key(trial), 0.0), _bits(points, quantum, spread, fewest))
+        best[key(trial)] = max(
+            best.get(key(trial), 0.0), _bits(points, quantum, spread, fewest, fewest_levels)
+        )
     own = key(group[0][0])
     return sum(bits for other, bits in best.items() if other != own)
 
 
-def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int) -> float:
+def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int, fewest_levels: float) -> float:
     values = {value for _, value in points}
     informative = values - _ENDS
     if len(informative) < fewest:
         return 0.0
     extent = max(values) - min(values) if len(values) >= FEWEST_VALUES else abs(max(values, key=abs))
     levels = extent / quantum
-    if levels < _FEWEST_LEVELS:
+    if levels < fewest_levels:
         return 0.0
     return len(informative) * max(0.0, math.log2(max(levels * _NORMAL / spread, 1.0)))
 
@@ -265,6 +299,10 @@ def _reported_doubt(trial: Trial) -> Finding | None:
         " AUTOTUNER_BATCH_SIZE, which counts all processes and accumulation steps together"
     )
     return Finding(reason, (trial.number,), message, ("batch_size",))
+
+
+def _batch_size(trial: Trial) -> int:
+    return trial.suggestion.batch_size
 
 
 def _setting(trial: Trial) -> SettingKey:
