@@ -123,7 +123,8 @@ class Answer:
     `confirmed` of the `confirmations` required fresh-seed runs have reached the target, and `missed` others
     have not. `metric` is the median over all of these runs of their best value, None before the first.
     `probability_larger` is the posterior probability that a batch half a doubling larger is feasible, None
-    without a model. `gpu_hours` is the cost of the whole study. `reason` is None while the search continues.
+    without a model, or if none is allowed. `gpu_hours` is the cost of the whole study. `reason` is None while
+    the search continues.
     """
 
     batch_size: int

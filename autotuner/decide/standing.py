@@ -255,10 +255,14 @@ class Standing:
 
     @property
     def _effort(self) -> float:
-        """Training effort of the search, in whole runs, with that of earlier studies of the same training."""
+        """Training effort of the search, in whole runs, with that of earlier studies of the same training.
+
+        One more run is for the next trial. It counts before the trial starts, so that its start does not end
+        the study.
+        """
         before = sum(map(_effort, self.earlier))
         same = self.beliefs.same_training if before else 0.0
-        return _effort(self.history) + same * before
+        return _effort(self.history) + same * before + 1.0
 
     def _is_confirming(self, tried: Setting) -> bool:
         last = self.history.trials[-1]
@@ -294,10 +298,15 @@ class Standing:
             missed=self.missed(tried),
             confirmations=self.spec.confirmations,
             metric=statistics.median(bests) if bests else None,
-            probability_larger=self.beliefs.probability_larger(tried.batch_size),
+            probability_larger=self._probability_larger(tried.batch_size),
             gpu_hours=self.gpu_hours,
             reason=reason,
         )
+
+    def _probability_larger(self, batch_size: int) -> float | None:
+        """Return the probability that a larger batch is feasible; None if none is allowed: nobody asked."""
+        is_largest = batch_size >= self.spec.batch_size.maximum
+        return None if is_largest else self.beliefs.probability_larger(batch_size)
 
     def suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
         """Return the next trial of a setting, with a layout that realises its batch size.
@@ -357,14 +366,12 @@ def trial_seed(spec: TuningSpec, number: int) -> int:
 def _effort(history: History) -> float:
     """Return the training effort of a search, in whole runs.
 
-    A running trial counts as a whole run, and so does a dominated one: its end must not change the decision
-    that ended it.
+    A running trial does not count, and a dominated one counts as a whole run: its end must not change the
+    decision that ended it.
     """
-    searched = [t for t in history.trials if t.suggestion.purpose is Purpose.SEARCH]
+    searched = [t for t in history.trials if t.suggestion.purpose is Purpose.SEARCH and not t.is_running]
     trained = (
-        1.0
-        if t.is_running or t.outcome is Outcome.DOMINATED
-        else curve(t).last_step / history.whole_length(t)
+        1.0 if t.outcome is Outcome.DOMINATED else curve(t).last_step / history.whole_length(t)
         for t in searched
     )
     return sum(max(part, LEAST_EFFORT) for part in trained)

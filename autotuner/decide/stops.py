@@ -94,9 +94,14 @@ def _may_be_evaluated_later(standing: Standing, trial: Trial) -> bool:
 
 
 def dominated(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that can no longer change the answer, because a batch at least as large is confirmed."""
+    """Stop a trial that can no longer change the answer, because a batch at least as large is confirmed.
+
+    A run of the unchanged job continues: it shows whether the program still works.
+    """
     confirmed = standing.confirmed
-    if confirmed is None or trial.suggestion.batch_size > confirmed.batch_size:
+    if trial.suggestion.purpose is Purpose.BASELINE or confirmed is None:
+        return None
+    if trial.suggestion.batch_size > confirmed.batch_size:
         return None
     facts = Facts(batch_size=confirmed.batch_size)
     return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_CONFIRMED, facts)

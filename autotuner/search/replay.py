@@ -3,8 +3,7 @@
 A run is judged after each fiftieth of its length, given the trials with smaller numbers, and at the first
 measurement that meets the target. Measurements between two such points, or after the one that stops it, do
 not count: otherwise the decision would depend on how fast logs are read. So two studies whose trials print
-the same
-curves, one after the other, make the same decisions.
+the same curves, one after the other, make the same decisions.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ import numpy as np
 from autotuner.search.beliefs import Beliefs
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.space import Space
-from autotuner.study.curve import Curve, reported_steps, until
-from autotuner.study.history import History, Unit, curve, is_complete
+from autotuner.study.curve import reported_steps, until
+from autotuner.study.history import History, Unit, curve
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome, Purpose, Trial
 
@@ -77,7 +76,6 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
             found = _recorded(trial, study.hex())
             if found is None:
                 found = _verdict(_Case(history, earlier, space, before, trial, study), _judged)
-            found = _unrefuted(history, trial, found)
             if found is not None:
                 verdicts[trial.number] = found
                 counted = replace(_cut(trial, found.step), outcome=found.outcome)
@@ -96,23 +94,6 @@ def _recorded(trial: Trial, study: str) -> Verdict | None:
     if judged is None or outcome is None or judged.study != study:
         return None
     return Verdict(judged.step, outcome)
-
-
-def _unrefuted(history: History, trial: Trial, found: Verdict | None) -> Verdict | None:
-    """Return the verdict, unless the run continued and showed that the prediction was wrong."""
-    if found is None or found.outcome not in {Outcome.PROMISING, Outcome.HOPELESS}:
-        return found
-    if found.outcome is Outcome.PROMISING:
-        return None if trial.outcome is Outcome.MISSED and is_complete(trial) else found
-    met = _met(history, curve(trial))
-    return found if met == math.inf else Verdict(met, Outcome.REACHED)
-
-
-def _met(history: History, seen: Curve) -> float:
-    """Return the first step at which a run met the target; infinity without one."""
-    target = history.spec.target
-    meets = target.sign * (seen.values - target.threshold) >= 0
-    return float(seen.steps[np.argmax(meets)]) if np.any(meets) else math.inf
 
 
 def _cut(trial: Trial, step: float) -> Trial:
@@ -197,7 +178,7 @@ def _identity(trial: Trial) -> bytes:
 def _judged(case: _Case) -> Verdict | None:
     """Return the first verdict on a run, at one of its points."""
     history, trial, seen = case.history, case.trial, curve(case.trial)
-    length, met = history.whole_length(trial), _met(history, seen)
+    length, met = history.whole_length(trial), seen.met_at(history.spec.target)
     if _is_needed_whole(history, trial):
         return None
     for step in (*_points(trial, length), math.inf):

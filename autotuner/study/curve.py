@@ -9,6 +9,7 @@ values, and each evaluation once.
 from __future__ import annotations
 
 import hashlib
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,6 +57,11 @@ class Curve:
         if not len(self.values):
             return None
         return float(self.values.max() if target.sign > 0 else self.values.min())
+
+    def met_at(self, target: Target) -> float:
+        """Return the first step at which the target is met; infinity without one."""
+        meets = target.sign * (self.values - target.threshold) >= 0
+        return float(self.steps[np.argmax(meets)]) if np.any(meets) else math.inf
 
     def meets(self, target: Target) -> bool:
         """Return whether the target is met at some step."""

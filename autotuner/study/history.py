@@ -158,8 +158,10 @@ class History:
     def run_length(self) -> float | None:
         """The last step of a whole run at the known-good batch size; None while unknown.
 
-        That of the unchanged job; or, if a complete run was clearly longer, that of the longest: then the
-        script stops by itself when more training does not help. With one report a run its step says nothing.
+        That of the unchanged job; or, if another run was clearly longer, that of the longest: then the script
+        stops by itself when more training does not help. A run counts as far as it has come, if it is
+        complete, or until it met the target, where it may have been stopped. With one report a run its step
+        says nothing.
         """
         if self.uncut is not None:
             return self.uncut.run_length
@@ -168,11 +170,15 @@ class History:
             return own
         usual, in_steps = self.spec.baseline_batch_size, self.unit is Unit.OPTIMIZER_STEP
         found = [
-            curve(t).last_step * (t.suggestion.batch_size / usual if in_steps else 1)
+            shown * (t.suggestion.batch_size / usual if in_steps else 1)
             for t in self.trials
-            if is_complete(t) and len(curve(t)) > 1
+            if len(curve(t)) > 1 and (shown := self._shown_length(t)) < math.inf
         ]
         return max((length for length in found if length > (1 + CLOSE) * own), default=own)
+
+    def _shown_length(self, trial: Trial) -> float:
+        """Return the last step that a run is known to train to, whenever its log is read; else infinity."""
+        return curve(trial).last_step if is_complete(trial) else curve(trial).met_at(self.spec.target)
 
     @cached_property
     def unit(self) -> Unit:

@@ -45,13 +45,14 @@ def test_the_first_trial_is_the_job_unchanged():
     assert not decision.is_final
 
 
-def test_ending_a_trial_as_dominated_does_not_change_the_effort_that_ended_the_search():
-    # After a crash between two such ends, the search would go on.
+def test_neither_the_start_of_a_trial_nor_its_end_as_dominated_changes_what_ended_the_search():
+    # Otherwise the start would end the study, or after a crash between two such ends the search would go on.
     running = trial(1, (0.5,), None, suggestion(1, batch_size=64))
     asked = spec(run_length="12")
     before = Standing.of(History.of(asked, [baseline(), running]), NOON)
     after = before.ending(1, Outcome.DOMINATED)
-    assert before._effort == after._effort == 1.0
+    assert Standing.of(History.of(asked, [baseline()]), NOON)._effort == before._effort == 1.0
+    assert after._effort >= before._effort
 
 
 def test_after_the_baseline_a_larger_batch_at_a_larger_learning_rate_is_proposed():

@@ -14,7 +14,7 @@ from autotuner.search.replay import replayed
 from autotuner.study.history import History, Unit
 from autotuner.trial import Judged, Measurement, Outcome, Purpose, Trial
 from tests.builders import NOON, suggestion, trial
-from tests.simulation.learners import STEPS, World, hill, spec
+from tests.simulation.learners import STEPS, Curve, World, hill, spec
 
 RISING = tuple(0.3 + 0.03 * step for step in range(STEPS))
 
@@ -67,19 +67,18 @@ def test_a_run_that_starts_with_equal_values_is_stopped_where_it_is_when_they_ar
     assert first < 4
 
 
-def test_a_run_that_met_the_target_before_it_was_stopped_is_not_hopeless_whatever_was_predicted():
+def test_a_hopeless_run_is_hopeless_whatever_it_printed_before_it_was_stopped():
     asked = spec()
     known = [trial(0, (0.5, 0.91), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
     flat = [0.2 + 0.001 * step for step in range(STEPS - 1)]
     confirmation = suggestion(1, batch_size=48, purpose=Purpose.CONFIRM)
     missed = replayed(History.of(asked, [*known, trial(1, (*flat, 0.3), None, confirmation)]))
     assert missed.verdicts[1].outcome is Outcome.HOPELESS
-    for outcome in (None, Outcome.HOPELESS):
+    # Read after every line, it would have been stopped before it met the target.
+    for outcome in (None, Outcome.HOPELESS, Outcome.REACHED):
         met = replayed(History.of(asked, [*known, trial(1, (*flat, 0.95), outcome, confirmation)]))
-        assert met.verdicts[1].outcome is Outcome.REACHED
-        assert met.verdicts[1].step == STEPS
-        assert met.history.trials[1].outcome in {None, Outcome.REACHED}
-        assert met.history.has_reached(met.history.trials[1])
+        assert met.verdicts[1] == missed.verdicts[1]
+        assert met.history.trials[1].measurements == missed.history.trials[1].measurements
 
 
 def test_a_run_is_not_stopped_for_what_others_did_before_its_own_curve_shows_anything():
@@ -109,9 +108,9 @@ def test_a_run_is_not_stopped_for_what_others_did_before_its_own_curve_shows_any
     assert replayed(History.of(asked, [*known, bad])).verdicts[7].outcome is Outcome.HOPELESS
 
 
-def told(read: Callable[[int], int]) -> list[tuple[object, ...]]:
+def told(read: Callable[[int], int], curve: Curve) -> list[tuple[object, ...]]:
     """What is started, one after the other, where `read` says how many measurements arrive at once."""
-    asked, world = spec(), World(spec(), hill())
+    asked, world = spec(), World(spec(), curve, step_noise=0.01)
     trials: dict[int, Trial] = {}
     started, now = [], NOON
     for tick in range(400):
@@ -136,10 +135,13 @@ def told(read: Callable[[int], int]) -> list[tuple[object, ...]]:
     raise AssertionError("no end")
 
 
-def test_the_same_curves_lead_to_the_same_decisions_however_fast_they_are_read():
-    slow, rng = told(lambda _: 1), np.random.default_rng(0)
-    assert told(lambda _: STEPS) == slow
-    assert told(lambda _: int(rng.integers(1, STEPS))) == slow
+@pytest.mark.parametrize(
+    "curve", [hill(), hill(progress=lambda t: 0.8 * t + 0.2 * (t > 0.9))], ids=["usual", "late"]
+)
+def test_the_same_curves_lead_to_the_same_decisions_however_fast_they_are_read(curve: Curve):
+    slow, rng = told(lambda _: 1, curve), np.random.default_rng(0)
+    assert told(lambda _: STEPS, curve) == slow
+    assert told(lambda _: int(rng.integers(1, STEPS)), curve) == slow
 
 
 @pytest.mark.parametrize("seen", [1, 7])
