@@ -211,14 +211,29 @@ def confirm(standing: Standing) -> Step | None:
         return None
     if reached >= wanted:
         return _confirmed(standing, best, spent)
+    if standing.free_slots <= 0:
+        return _under_way(standing, best)
     tried = standing.to_confirm(best)
-    facts = Facts(batch_size=tried.batch_size, count=standing.reached(tried))
+    facts = _confirmation(standing, tried)
     runs = [t for t in history.confirmations.get(tried, ()) if t.is_running or history.has_reached(t)]
     if len(runs) < wanted and standing.trials_left > 0:
         return Start(standing.suggest(tried, Purpose.CONFIRM), Phase.CONFIRMING, Reason.CONFIRMING, facts)
     if history.running:
         return Wait(Phase.CONFIRMING, Reason.CONFIRMING, facts)
     return Finish(Phase.DONE, Reason.TRIALS_SPENT)
+
+
+def _under_way(standing: Standing, best: Setting) -> Wait:
+    """Wait for the trials that run, and name their purpose: the next confirmation may be another's."""
+    confirming = [t for t in standing.history.running if t.suggestion.purpose is Purpose.CONFIRM]
+    if not confirming:
+        return Wait(Phase.SEARCHING, Reason.SEARCHING, Facts(batch_size=best.batch_size))
+    facts = _confirmation(standing, setting(confirming[-1]))
+    return Wait(Phase.CONFIRMING, Reason.CONFIRMING, facts)
+
+
+def _confirmation(standing: Standing, tried: Setting) -> Facts:
+    return Facts(batch_size=tried.batch_size, count=standing.reached(tried))
 
 
 def _confirmed(standing: Standing, best: Setting, spent: Reason | None) -> Finish:
