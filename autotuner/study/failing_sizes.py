@@ -24,6 +24,7 @@ from autotuner.study.unreported import is_silent
 from autotuner.trial import Outcome, Trial
 
 _NUMBER: Final = re.compile(r"\d+")
+_PATH: Final = re.compile("the whole log: ")
 _SHOWN: Final = 4
 """Maximum number of batch sizes in a message."""
 
@@ -143,11 +144,17 @@ def sizes_that_fail(history: History) -> list[Finding]:
         kept.append(f"batches from {found.bound} on are left out")
     last = found.trials[-1]
     message = (
-        f"{what}: {' and '.join(kept)}. Trial {last.number}: {last.message or 'see its log'}. To try the"
+        f"{what}: {' and '.join(kept)}. Trial {last.number}: {_error(last) or 'see its log'}. To try the"
         " others, mend the script and request a retry"
     )
     return [Finding(Reason.SIZES_FAIL, tuple(t.number for t in found.trials), message, ("batch_size",))]
 
 
 def _kind(trial: Trial) -> str:
-    return _NUMBER.sub("#", trial.message)
+    return _NUMBER.sub("#", _error(trial))
+
+
+def _error(trial: Trial) -> str:
+    """Return the last line of a trial's message, which names the error; the path of its log follows it."""
+    lines = (line.strip() for line in trial.message.splitlines())
+    return next((line for line in reversed(list(lines)) if line and not _PATH.match(line)), "")
