@@ -1,47 +1,21 @@
-"""Recognise what starts the processes of a pod: torchrun, accelerate, deepspeed, mpirun, or Python.
+"""Read the options of what starts the processes of a pod: torchrun, accelerate, deepspeed, and others.
 
-`launches` takes a container's command line and returns each launcher that it runs, with the numbers it was
-given as they were written, and the last program that is not a launcher. `autotuner.job.processes`
-evaluates the numbers.
+A launcher's numbers are kept as they were written; `autotuner.job.pod_processes` evaluates them.
+`autotuner.job.command_line` finds the launchers in a container's command line.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from autotuner.job.shell import Command, ScriptTooLong, Variables, commands
+from autotuner.job.wrappers import base, names
 
-_MAX_NESTED: Final = 4
-"""Maximum depth of nested shells."""
 _SHOWN: Final = 120
-_PYTHON: Final = re.compile(r"(?:python|pypy)[\d.]*")
-_SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_STEPS: Final = _names(
-    """
-    [ [[ : . source alias apk apt apt-get awk cat cd chmod chown cmake command conda cp curl date
-    df du echo eval env exit export false find free git grep gunzip hostname ifconfig ip jq kill ln
-    ls make mkdir mount mv nproc nslookup nvidia-smi pip pip3 pkill printenv printf pwd read return
-    rm rsync sed seq service set shift shopt sleep ssh-keygen sudo sync tail tar tee test touch
-    trap true ulimit umask unset until unzip wait wandb wget which yum
-    """
-)
-"""Commands that a script runs before and after its training."""
-_NO_LAUNCH: Final = _names(
-    """
-    echo printf which pip pip3 apt apt-get apk yum grep pkill kill export command cat ls rm cp mv
-    test [ [[ git find sed tail touch for
-    """
-)
-"""Commands whose arguments name programs without running them."""
+_MAX_NESTED: Final = 4
+"""Maximum depth of the expansions in one word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +28,11 @@ class Launch:
         per_node: Processes that it starts on a node, which is a pod.
         total: Processes that it starts on all nodes together.
         nodes: Nodes that it waits for or connects to.
+        excluded: GPUs of the pod that it leaves out.
         is_alone: Whether its process group is this pod only.
         is_remote: Whether it also starts the processes of the other pods.
         is_unclear: Whether its options come from a source that cannot be read.
+        environment: The variables that launchers read, as they are set for this one; None if unknown.
     """
 
     name: str
@@ -64,216 +40,159 @@ class Launch:
     per_node: str | None = None
     total: str | None = None
     nodes: str | None = None
+    excluded: int = 0
     is_alone: bool = False
     is_remote: bool = False
     is_unclear: bool = False
+    environment: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A program that is not a launcher.
-
-    `is_opaque` says that the processes it starts are unknown: it is a script in the image, a binary, the
-    image's entrypoint, or a Python program in a loop.
-    """
-
-    text: str
-    is_opaque: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CommandLine:
-    """The launchers and the program that a container runs."""
-
-    launches: tuple[Launch, ...]
-    program: Program | None
-
-
-def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine:
-    """Return what a command line runs; assignments in its scripts are added to `variables`.
-
-    Args:
-        words: Command and arguments, after Kubernetes has expanded `$(NAME)`.
-        variables: The environment of the container.
-    """
-    seen = _Seen([], [])
-    if words:
-        _run(Command(tuple(words)), variables, seen, 0)
-    return CommandLine(tuple(seen.launches), seen.programs[-1] if seen.programs else None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    launches: list[Launch]
-    programs: list[Program]
-
-
-def _run(command: Command, variables: Variables, seen: _Seen, depth: int) -> None:
-    words: Sequence[str] = command.words
-    first = _base(words[0])
-    at = next((i for i, word in enumerate(words) if _is_known(word)), None)
-    if at is None or first in _NO_LAUNCH:
-        if first not in _STEPS and first not in _NO_LAUNCH and not words[0].startswith("-"):
-            seen.programs.append(Program(_shown(words), is_opaque=True))
-        return
-    # Prefixes: exec, nohup, env, timeout, numactl, nsys profile, conda run, tini, srun, and others.
-    words = words[at:]
-    name = _base(words[0])
-    if name in _SHELLS:
-        _shell(words, variables, seen, depth)
-        return
-    if _PYTHON.fullmatch(name):
-        words = _python(words, seen, is_repeated=command.is_background)
-        if not words:
-            return
-        name = _base(words[0])
-    seen.launches.append(_LAUNCHERS[name](words))
-
-
-def _shell(words: Sequence[str], variables: Variables, seen: _Seen, depth: int) -> None:
-    script: str | None = None
-    for at, word in enumerate(words[1:], start=1):
-        if word.startswith(("-", "+")) and not word.startswith("--"):
-            if "c" in word:
-                rest = [other for other in words[at + 1 :] if not other.startswith("-")]
-                script = rest[0] if rest else ""
-                break
-        elif not word.startswith("--"):
-            seen.programs.append(Program(_shown(words), is_opaque=True))
-            return
-    if script is None:
-        return
-    if depth >= _MAX_NESTED:
-        seen.programs.append(Program(_shown(words), is_opaque=True))
-        return
-    try:
-        inner = commands(script, variables)
-    except ScriptTooLong:
-        seen.programs.append(Program(_shown(words), is_opaque=True))
-        return
-    for each in inner:
-        _run(each, variables, seen, depth + 1)
-
-
-_MODULES: Final = {
-    "torch.distributed.run": "torchrun",
-    "torch.distributed.launch": "torchrun",
-    "torchrun": "torchrun",
-    "torch.distributed.elastic.run": "torchrun",
-    "accelerate.commands.launch": "accelerate-launch",
-    "deepspeed": "deepspeed",
-    "deepspeed.launcher.runner": "deepspeed",
-    "horovod.runner.launch": "horovodrun",
-}
-_NO_TRAINING_MODULES: Final = frozenset({"pip", "venv", "nltk.downloader", "spacy", "http", "ensurepip"})
-
-
-def _python(words: Sequence[str], seen: _Seen, *, is_repeated: bool) -> Sequence[str]:
-    """Return the words of the launcher that Python runs (`python -m ...`); empty if it runs none."""
-    at = 1
-    while at < len(words) and words[at].startswith("-") and words[at] not in {"-m", "-c", "-"}:
-        at += 2 if words[at] in {"-X", "-W"} else 1
-    option = words[at] if at < len(words) else ""
-    target = words[at + 1] if option == "-m" and at + 1 < len(words) else option
-    if option == "-m" and target in _MODULES:
-        return (_MODULES[target], *words[at + 2 :])
-    if option == "-m" and target.startswith("accelerate.commands.accelerate"):
-        return ("accelerate", *words[at + 2 :])
-    if option != "-m" and _base(target) in _LAUNCHERS:
-        return words[at:]
-    if not (option == "-m" and target in _NO_TRAINING_MODULES):
-        seen.programs.append(Program(_shown(words), is_opaque=is_repeated))
-    return ()
-
-
-def _torchrun(words: Sequence[str]) -> Launch:
+def _torchrun(words: Sequence[str]) -> Launch | None:
     options = _options(words[1:], _TORCHRUN_FLAGS)
-    return Launch(
+    return _launched(
         "torchrun",
-        _shown(words),
+        words,
+        options,
         per_node=options.get("nproc_per_node"),
         nodes=options.get("nnodes"),
         is_alone="standalone" in options,
-        is_unclear=_UNCLEAR in options,
     )
 
 
-def _accelerate(words: Sequence[str]) -> Launch:
-    rest = words[1:] if _base(words[0]) == "accelerate-launch" else words[2:]
-    options = _options(rest, _ACCELERATE_FLAGS)
-    return Launch(
+def _accelerate(words: Sequence[str]) -> Launch | None:
+    if base(words[0]) == "accelerate" and tuple(words[1:2]) != ("launch",):
+        return None
+    options = _options(words[1 if base(words[0]) == "accelerate-launch" else 2 :], _ACCELERATE_FLAGS)
+    # The content of a configuration file is unknown.
+    is_hidden = {"config_file", "gpu_ids"} & options.keys() and "num_processes" not in options
+    return _launched(
         "accelerate launch",
-        _shown(words),
+        words,
+        options,
         total=options.get("num_processes"),
         nodes=options.get("num_machines"),
-        # The content of a configuration file is unknown.
-        is_unclear=_UNCLEAR in options or ("config_file" in options and "num_processes" not in options),
+        is_unclear=bool(is_hidden),
     )
 
 
-def _deepspeed(words: Sequence[str]) -> Launch:
+_SLOTS: Final = re.compile(r"localhost:(\d+(?:,\d+)*)")
+
+
+def _deepspeed(words: Sequence[str]) -> Launch | None:
     options = _options(words[1:], _DEEPSPEED_FLAGS)
     given = options.get("num_gpus")
-    included = re.fullmatch(r"localhost:(\d+(?:,\d+)*)", options.get("include", ""))
-    if given is None and included is not None:
-        given = str(included[1].count(",") + 1)
+    included = options.get("include", options.get("i"))
+    excluded = options.get("exclude", options.get("e"))
+    slots, left = (_SLOTS.fullmatch(each or "") for each in (included, excluded))
+    if given is None and slots is not None:
+        given = str(slots[1].count(",") + 1)
     each_by_itself = "no_ssh" in options
-    return Launch(
+    others = bool({"hostfile", "H", "num_nodes"} & options.keys())
+    is_hidden = (included is not None and slots is None) or (excluded is not None and left is None)
+    return _launched(
         "deepspeed",
-        _shown(words),
+        words,
+        options,
         per_node=given,
         nodes=options.get("num_nodes"),
-        is_alone=not each_by_itself and not {"hostfile", "H", "num_nodes"} & set(options),
-        is_remote=not each_by_itself and bool({"hostfile", "H", "num_nodes"} & set(options)),
-        is_unclear=_UNCLEAR in options or (given is None and bool({"hostfile", "H", "i"} & set(options))),
+        excluded=left[1].count(",") + 1 if left is not None else 0,
+        is_alone=not each_by_itself and not others,
+        is_remote=not each_by_itself and others,
+        is_unclear=given is None and (is_hidden or bool({"hostfile", "H"} & options.keys())),
     )
 
 
-def _mpirun(words: Sequence[str]) -> Launch:
-    total = hosts = None
-    for word, following in zip(words[1:], [*words[2:], ""], strict=True):
-        if word in {"-np", "--np", "-n", "--n", "-c", "--num-proc"}:
-            total = following
-        elif (match := re.fullmatch(r"--?(?:np|num-proc)=(.*)", word)) is not None:
-            total = match[1]
-        elif word in {"-H", "--host", "-host", "--hostfile", "-hostfile", "-machinefile", "--hosts"}:
-            hosts = following
-        elif _PYTHON.fullmatch(_base(word)) or word.endswith(".py"):
-            break
-    return Launch(
-        _base(words[0]), _shown(words), total=total, is_remote=hosts is not None, is_alone=hosts is None
+def _composer(words: Sequence[str]) -> Launch | None:
+    options = _options(words[1:], _COMPOSER_FLAGS)
+    total = options.get("world_size")
+    return _launched(
+        "composer",
+        words,
+        options,
+        per_node=options.get("nproc_per_node", options.get("n")),
+        total=total,
+        is_alone=total is None,
     )
 
 
-_LAUNCHERS: Final[Mapping[str, Callable[[Sequence[str]], Launch]]] = {
+def _tune(words: Sequence[str]) -> Launch | None:
+    """Return what `tune run` of torchtune launches: torchrun with its options, or else one process."""
+    options = _options(words[2:], _TORCHRUN_FLAGS)
+    if tuple(words[1:2]) != ("run",):
+        return None
+    return _launched(
+        "tune run",
+        words,
+        options,
+        per_node=options.get("nproc_per_node", "1"),
+        nodes=options.get("nnodes"),
+        is_alone="rdzv_endpoint" not in options,
+    )
+
+
+def _of_nodes(words: Sequence[str]) -> Launch | None:
+    """Return the launch of `colossalai run`, `lightning run model`, `fabric run` or `ipexrun`."""
+    name = base(words[0])
+    before = {"lightning": ("run", "model"), "colossalai": ("run",), "fabric": ("run",)}.get(name, ())
+    if tuple(words[1 : 1 + len(before)]) != before:
+        return None
+    options = _options(words[1 + len(before) :], _OTHER_FLAGS)
+    given = [options[key] for key in ("nproc_per_node", "nprocs_per_node", "devices") if key in options]
+    nodes = [options[key] for key in ("nnodes", "num_nodes") if key in options]
+    return _launched(
+        " ".join((name, *before)),
+        words,
+        options,
+        per_node=given[0] if given else None,
+        nodes=nodes[0] if nodes else None,
+        is_alone=not nodes,
+        is_unclear=bool({"hostfile", "host", "hosts"} & options.keys()),
+    )
+
+
+def _launched(name: str, words: Sequence[str], options: Mapping[str, str], **found: Any) -> Launch | None:  # noqa: ANN401 (fields of Launch)
+    """Return a launch; None if the command only prints its help."""
+    if {"h", "help", "version"} & options.keys():
+        return None
+    is_unclear = found.pop("is_unclear", False) or _UNCLEAR in options
+    return Launch(name, shown(words), is_unclear=is_unclear, **found)
+
+
+LAUNCHERS: Final[Mapping[str, Callable[[Sequence[str]], Launch | None]]] = {
     "torchrun": _torchrun,
     "accelerate": _accelerate,
     "accelerate-launch": _accelerate,
     "deepspeed": _deepspeed,
-    "mpirun": _mpirun,
-    "mpiexec": _mpirun,
-    "horovodrun": _mpirun,
+    "composer": _composer,
+    "tune": _tune,
+    "colossalai": _of_nodes,
+    "lightning": _of_nodes,
+    "fabric": _of_nodes,
+    "ipexrun": _of_nodes,
 }
 _UNCLEAR: Final = "$"
-_TORCHRUN_FLAGS: Final = frozenset(
-    {"standalone", "m", "module", "no_python", "run_path", "use_env", "h", "help"}
-)
-_ACCELERATE_FLAGS: Final = _names(
+_TORCHRUN_FLAGS: Final = names("standalone m module no_python run_path use_env virtual_local_rank h help")
+_ACCELERATE_FLAGS: Final = names(
     """
     cpu debug downcast_bf16 dynamo_use_dynamic dynamo_use_fullgraph dynamo_use_regional_compilation
     enable_cpu_affinity fp8_use_autocast_during_eval m module multi_gpu no_python no_tpu_cluster q
     quiet same_network tpu tpu_cluster tpu_use_sudo use_cpu use_deepspeed use_fsdp use_megatron_lm
-    use_mps_device use_parallelism_config use_xpu ipex
+    use_mps_device use_parallelism_config use_xpu ipex h help
     """
 )
-_DEEPSPEED_FLAGS: Final = _names(
+_DEEPSPEED_FLAGS: Final = names(
     """
     no_ssh no_ssh_check no_local_rank no_python module m force_multi save_pid bind_cores_to_rank
-    elastic_training
+    elastic_training h help
     """
+)
+_COMPOSER_FLAGS: Final = names("m module_mode c command_mode v verbose version h help")
+_OTHER_FLAGS: Final = names(
+    "distributed h help m module no_python enable_tcmalloc enable_jemalloc logical_cores"
 )
 _ABBREVIATED: Final = {"nproc": "nproc_per_node", "nn": "nnodes"}
 """Shortest form that argparse takes for an option of torchrun, and the whole."""
+_EXPANSION: Final = re.compile(r"\$(?:\([^()]*\)|\{[^{}]*\}|\w+)")
 
 
 def _options(words: Sequence[str], flags: frozenset[str]) -> dict[str, str]:
@@ -283,7 +202,7 @@ def _options(words: Sequence[str], flags: frozenset[str]) -> dict[str, str]:
     while at < len(words):
         word = words[at]
         if not word.startswith("-"):
-            if word.startswith("$"):
+            if word.startswith("$") and not _is_path(word):
                 found[_UNCLEAR] = word
             break
         name, equals, value = word.lstrip("-").partition("=")
@@ -291,24 +210,25 @@ def _options(words: Sequence[str], flags: frozenset[str]) -> dict[str, str]:
         for short, whole in _ABBREVIATED.items():
             if name.startswith(short) and whole.startswith(name):
                 name = whole
-        if not equals and name not in flags:
+        following = "".join(words[at + 1 : at + 2])
+        # What looks like an option is no value for argparse, and a script is none of these options.
+        if not equals and name not in flags and following[:1] != "-" and not following.endswith(".py"):
             at += 1
-            value = words[at] if at < len(words) else ""
+            value = following
         found[name] = value
         at += 1
     return found
 
 
-def _is_known(word: str) -> bool:
-    name = _base(word)
-    return name in _LAUNCHERS or name in _SHELLS or _PYTHON.fullmatch(name) is not None
+def _is_path(word: str) -> bool:
+    """Return whether a word with variables is one file, such as `$DIR/train.py`, and no list of options."""
+    for _ in range(_MAX_NESTED):
+        word = _EXPANSION.sub("", word)
+    return "$" not in word and (word.startswith("/") or word.endswith(".py"))
 
 
-def _base(word: str) -> str:
-    return word.rsplit("/", 1)[-1]
-
-
-def _shown(words: Sequence[str]) -> str:
+def shown(words: Sequence[str]) -> str:
+    """Return a command for people, shortened."""
     text = re.sub(r"\0(\w+)\0", r"$\1", " ".join(words))
     text = re.sub(r"\s+", " ", text)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

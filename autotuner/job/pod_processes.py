@@ -1,4 +1,4 @@
-"""Count the processes that one pod of a PyTorchJob starts.
+"""Count the processes that one pod of a PyTorchJob or a TrainJob starts.
 
 The number depends on the launcher, and on where it takes the number from:
 
@@ -16,19 +16,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 from autotuner.job.accelerators import Accelerators, accelerators
-from autotuner.job.launchers import Launch, Program, read_command_line
-from autotuner.job.lookup import section
-from autotuner.job.shell import GPUS, Variables
+from autotuner.job.command_line import PER_NODE, Program, entrypoint, read_command_line
+from autotuner.job.launchers import Launch
+from autotuner.job.shell import GPUS, OTHERS, Variables
 
-_CONTAINER: Final = "pytorch"
 _PODS: Final = "\0PET_NNODES\0"
 _WORLD: Final = "\0WORLD_SIZE\0"
 _REFERENCE: Final = re.compile(r"\$\$|\$\(([^()\s$]+)\)")
 _PRODUCT: Final = re.compile(r"[0-9]{1,6}(?:\s*[*/]\s*[0-9]{1,6}){0,8}")
 _RANGE: Final = re.compile(r"([0-9]{1,6}):([0-9]{1,6})")
+_DEVICES: Final = re.compile(
+    r"(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})(?:,(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})){0,63}"
+)
+_TORCHRUN: Final = frozenset({"torchrun", "tune run"})
+_NODES: Final = {
+    "accelerate launch": "--num_machines",
+    "ipexrun": "--nnodes",
+    "torchrun": "--nnodes",
+    "tune run": "--nnodes",
+}
+_TOTALS: Final = {"accelerate launch": "--num_processes", "composer": "--world_size"}
 _MOST: Final = 100_000
 """Maximum number of processes of a pod; a larger number counts as unknown."""
 
@@ -56,57 +67,70 @@ class PodProcesses:
     pinned: tuple[Evidence, ...]
     is_certain: bool
     is_remote: bool
+    assumption: str
 
 
-def read_pod(
-    kind: str, replica: Mapping[str, Any], spec: Mapping[str, Any], pods: int
-) -> PodProcesses | None:
-    """Return the processes of a pod of one kind of replica; None if it has no container `pytorch`.
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of a job, with what its operator sets in it.
 
     Args:
-        kind: Master or Worker.
-        replica: The replica of this kind in the job's spec.
-        spec: The job's spec.
-        pods: Pods of all kinds together.
+        kind: Master, Worker, or node of a TrainJob.
+        where: The place of its container, for people.
+        container: Its training container.
+        pods: Pods of the job, of all kinds.
+        per_node: PET_NPROC_PER_NODE; None if the operator sets no variables of torchrun.
+        field: The field of the job that states this number.
+        is_stated: Whether the job states it there.
+        has_world_size: Whether the operator sets WORLD_SIZE.
+        is_mixed: Whether torchrun of the Master joins workers that do not count it.
+        is_for_torchrun: Whether its image starts torchrun if the container has no command.
     """
-    container = _container(replica)
-    return None if container is None else _Reader(kind, container, spec, pods).reading()
+
+    kind: str
+    where: str
+    container: Mapping[str, Any]
+    pods: int
+    per_node: str | None = "auto"
+    field: str = "spec.nprocPerNode"
+    is_stated: bool = False
+    has_world_size: bool = False
+    is_mixed: bool = False
+    is_for_torchrun: bool = False
+
+
+def read_pod(pod: Pod) -> PodProcesses:
+    """Return the processes of a pod, or why their number is unknown."""
+    return _Reader(pod).reading()
 
 
 class _Reader:
-    """Reads the processes of one kind of replica."""
+    """Reads the processes of one kind of pod."""
 
-    def __init__(self, kind: str, container: Mapping[str, Any], spec: Mapping[str, Any], pods: int) -> None:
-        self._kind, self._container, self._spec = kind, container, spec
-        self._pods = max(pods, 1)
-        self._gpus: Accelerators = accelerators(container)
-        elastic = section(spec, "elasticPolicy")
-        self._is_elastic = isinstance(spec.get("elasticPolicy"), dict)
-        self._declared = _text(spec.get("nprocPerNode"))
-        self._operators = self._declared or _text(elastic.get("nProcPerNode")) or "auto"
-        self._where = f"{kind} container {_CONTAINER}"
+    def __init__(self, pod: Pod) -> None:
+        self._pod, self._kind, self._container, self._where = pod, pod.kind, pod.container, pod.where
+        self._pods = max(pod.pods, 1)
+        self._gpus: Accelerators = accelerators(pod.container)
+        self._declared = _number(pod.per_node or "") if pod.is_stated else None
         self._evidence: list[Evidence] = []
         self._pinned: list[Evidence] = []
         self._guesses: list[int] = []
         self._problems: list[str] = []
-        has_master = "Master" in section(spec, "pytorchReplicaSpecs")
-        self._is_mixed = len(section(spec, "pytorchReplicaSpecs")) > 1
-        self._own = _environment(container)
+        self._assumption = ""
+        self._own = _environment(pod.container)
         self._variables: Variables = {
             **self._own,
-            "PET_NPROC_PER_NODE": self._operators,
-            "PET_NNODES": _PODS,
-            **({"WORLD_SIZE": _WORLD} if has_master else {}),
+            **({} if pod.per_node is None else {"PET_NPROC_PER_NODE": pod.per_node, "PET_NNODES": _PODS}),
+            **({"WORLD_SIZE": _WORLD} if pod.has_world_size else {}),
+            **({OTHERS: None} if pod.container.get("envFrom") else {}),
         }
-        number = _number(self._operators)
+        number = _number(pod.per_node or "")
         self._world = self._pods * (number or 1)
 
     def reading(self) -> PodProcesses:
         """Return the count, or why it is unknown."""
-        if self._declared:
-            self._found("spec.nprocPerNode", self._declared)
-        elif self._operators != "auto":
-            self._found("spec.elasticPolicy.nProcPerNode", self._operators)
+        if self._pod.is_stated:
+            self._found(self._pod.field, self._pod.per_node or "")
         if self._gpus.named:
             self._found(f"{self._where} resources", self._gpus.named)
         command = [_expanded(word, self._variables) for word in _words(self._container, "command")]
@@ -114,10 +138,14 @@ class _Reader:
         line = read_command_line([*command, *args], self._variables)
         counts = [count for launch in line.launches if (count := self._of_launch(launch)) is not None]
         if not line.launches:
-            program = line.program
+            program = line.programs[-1] if line.programs else None
             if program is None or (not command and program.is_opaque):
-                program = Program("the image's entrypoint", is_opaque=True)
-            counts = [count] if (count := self._of_program(program)) is not None else []
+                program = entrypoint([*command, *args])
+            if program.is_script and not self._gpus.devices:
+                # A script after the training, or before it, is not what trains.
+                program = next((each for each in reversed(line.programs) if not each.is_opaque), program)
+            count = self._of_program(program, has_command=bool(command))
+            counts = [] if count is None else [count]
         for launch in line.launches:
             self._found(f"{self._where} command", launch.text)
         self._guesses += counts
@@ -138,6 +166,7 @@ class _Reader:
             pinned=tuple(self._pinned),
             is_certain=bool(line.launches),
             is_remote=any(launch.is_remote for launch in line.launches),
+            assumption="" if self._problems else self._assumption,
         )
 
     def _found(self, where: str, what: str) -> None:
@@ -148,9 +177,11 @@ class _Reader:
 
     def _check(self, count: int) -> None:
         """Record other places of the manifest that state another number."""
-        declared = _number(self._operators)
-        if declared is not None and declared != count:
-            self._problems.append(f"nprocPerNode is {declared}, but the command starts {count} processes")
+        if self._declared is not None and self._declared != count:
+            self._problems.append(
+                f"{self._pod.field.rsplit('.', 1)[-1]} is {self._declared}, but the command starts {count}"
+                " processes"
+            )
         given = _number(self._own.get("NPROC_PER_NODE") or "")
         if given is not None:
             self._found(f"{self._where} env NPROC_PER_NODE", str(given))
@@ -171,43 +202,46 @@ class _Reader:
             return self._of_torchrun(launch)
         if launch.per_node is not None:
             return self._amount(launch.per_node, launch)
-        if not self._gpus.devices and launch.name == "accelerate launch":
+        is_several = "," in (launch.environment.get("CUDA_VISIBLE_DEVICES") or "")
+        if not self._gpus.devices and not is_several and launch.name == "accelerate launch":
             return 1
         if launch.name in {"accelerate launch", "deepspeed"}:
-            return self._auto(f"{launch.name} starts one process per GPU")
+            return self._auto(f"{launch.name} starts one process per GPU", launch)
         self._problems.append(f"{launch.text!r} does not say how many processes it starts")
         return None
 
     def _joins_all(self, launch: Launch) -> bool:
         """Record whether the launcher's process group is all pods of the job, which share a batch."""
-        if self._is_elastic and self._is_mixed and launch.name == "torchrun":
+        if self._pod.is_mixed and launch.name == "torchrun":
             self._problems.append(
                 "elasticPolicy counts only the Workers as nodes, but the Master's torchrun joins them too"
             )
             return False
-        if launch.nodes is None:
-            # torchrun takes PET_NNODES; accelerate's is 1.
-            alone = launch.is_alone or (launch.name == "accelerate launch")
-            if alone and self._pods > 1:
-                self._problems.append(
-                    f"{launch.text!r} starts a process group of one pod, but the job has {self._pods} pods"
-                )
-                return False
-            return True
-        named = "num_machines" if launch.name == "accelerate launch" else "num_nodes"
-        option = f"--{'nnodes' if launch.name == 'torchrun' else named}"
-        elastic = _RANGE.fullmatch(launch.nodes)
-        nodes = None if elastic else self._evaluated(launch.nodes)
-        if elastic is not None and elastic[1] == elastic[2]:
-            nodes = int(elastic[1])
-        if nodes is None and elastic is None:
-            self._problems.append(f"the number of nodes in {option}={_plain(launch.nodes)} is unknown")
+        # accelerate's number of nodes is 1 unless it is given.
+        is_alone = launch.is_alone or (launch.name == "accelerate launch" and launch.nodes is None)
+        if is_alone and self._pods > 1:
+            self._problems.append(
+                f"{launch.text!r} starts a process group of one pod, but the job has {self._pods} pods"
+            )
             return False
-        if not _follows(launch.nodes):
-            self._pinned.append(Evidence(f"{self._where} command", f"{option}={_plain(launch.nodes)}"))
+        given = launch.nodes
+        if given is None and launch.name in _TORCHRUN and not is_alone:
+            given = launch.environment.get("PET_NNODES", "1") or "$PET_NNODES"
+        if given is None:
+            return True
+        option = _NODES.get(launch.name, "--num_nodes")
+        least, _, most = given.partition(":")
+        given = least if least == most else given
+        is_range = _RANGE.fullmatch(given) is not None
+        nodes = None if is_range else self._evaluated(given)
+        if nodes is None and not is_range:
+            self._problems.append(f"the number of nodes in {option}={_plain(given)} is unknown")
+            return False
+        if not _follows(given):
+            self._pinned.append(Evidence(f"{self._where} command", f"{option}={_plain(given)}"))
         if nodes != self._pods:
             self._problems.append(
-                f"{option}={_plain(launch.nodes)} differs from the job's {self._pods} pods, which all start"
+                f"{option}={_plain(given)} differs from the job's {self._pods} pods, which all start"
             )
             return False
         return True
@@ -216,21 +250,22 @@ class _Reader:
         if launch.per_node is not None:
             return self._amount(launch.per_node, launch)
         # The script's own exports come after the variables that the operator sets.
-        text = self._variables.get("PET_NPROC_PER_NODE") or "auto"
+        text = launch.environment.get("PET_NPROC_PER_NODE", "1")
+        text = "$PET_NPROC_PER_NODE" if text is None else text or "1"
         own = self._own.get("PET_NPROC_PER_NODE")
         count = self._amount(text, launch)
-        if own is not None and text == self._operators and _number(own) != count:
+        if own is not None and text == self._pod.per_node and _number(own) != count:
             self._found(f"{self._where} env PET_NPROC_PER_NODE", own)
             self._problems.append(
                 f"the operator sets PET_NPROC_PER_NODE to {text}, in place of the container's {own}:"
-                " set the number in spec.nprocPerNode"
+                f" set the number in {self._pod.field}"
             )
             return None
         return count
 
     def _amount(self, text: str, launch: Launch) -> int | None:
         if text in {"auto", "gpu"}:
-            return self._auto(f"torchrun starts one process per GPU ({text})")
+            return self._auto(f"{launch.name} starts one process per GPU ({text})", launch)
         if text == "cpu":
             self._problems.append("torchrun starts one process per CPU of the node (cpu)")
             return None
@@ -238,20 +273,36 @@ class _Reader:
         if number is None:
             self._problems.append(
                 f"{_plain(text)} in {launch.text!r} cannot be known"
-                + (": only a shell expands it; write $(NAME)" if re.match(r"\$\w", text) else "")
+                + (": only a shell expands it; write $(NAME)" if self._is_bare(text) else "")
             )
         return number
 
-    def _auto(self, words: str) -> int | None:
-        if self._gpus.auto is None:
+    def _is_bare(self, text: str) -> bool:
+        """Return whether a variable is in a word that no shell reads."""
+        words = (*_words(self._container, "command"), *_words(self._container, "args"))
+        return re.match(r"\$\w", text) is not None and any(
+            text in word and not re.search(r"\s", word) for word in words
+        )
+
+    def _auto(self, words: str, launch: Launch) -> int | None:
+        """Return the number of GPUs that a launcher sees."""
+        count, name = self._gpus.auto, "CUDA_VISIBLE_DEVICES"
+        if count is None:
             seen = self._gpus.named or "none, so one process per CPU of the node"
             self._problems.append(f"{words}, and the number is unknown ({seen})")
-        return self._gpus.auto
+            return None
+        if name in launch.environment:
+            count = _visible(launch.environment[name] or "", count)
+        if count <= launch.excluded:
+            shown = _plain(launch.environment.get(name) or "unknown")
+            self._problems.append(f"{words}, and the GPUs that it sees are unknown ({name} is {shown})")
+            return None
+        return count - launch.excluded
 
     def _part_of(self, launch: Launch, text: str) -> int | None:
         """Return a pod's share of the processes that a launcher starts on all nodes together."""
         total = self._evaluated(text)
-        option = "--num_processes" if launch.name == "accelerate launch" else "-np"
+        option = _TOTALS.get(launch.name, "-np")
         if total is None:
             self._problems.append(f"{_plain(text)} in {launch.text!r} cannot be known")
             return None
@@ -262,17 +313,35 @@ class _Reader:
             return None
         return total // self._pods
 
-    def _of_program(self, program: Program) -> int | None:
+    def _of_program(self, program: Program, *, has_command: bool) -> int | None:
+        if self._pod.is_for_torchrun and not has_command and program.is_opaque:
+            # The image's entrypoint is expected to start torchrun, which takes the operator's number.
+            return self._of_torchrun(Launch("torchrun", program.text, environment=self._variables))
         self._evidence.append(Evidence(f"{self._where} command", program.text))
-        declared = _number(self._operators)
+        given = self._declared or _number(self._own.get("NPROC_PER_NODE") or "")
+        gpus = self._gpus.devices
+        for name, text in program.numbers.items():
+            number = 1 if text == "0" else self._evaluated(text)
+            if number == 1 or (number is None and gpus <= 1):
+                continue
+            if number is not None and (number == given or (number == gpus and name in PER_NODE)):
+                return number
+            self._guesses.append(number or 1)
+            option = f"{name}={_plain(text)}" if text else name
+            self._problems.append(f"{program.text!r} may start several processes ({option})")
+            return None
         if not program.is_opaque:
+            if gpus > 1 and given is None:
+                self._assumption = (
+                    f"{program.text!r} counts as one process, and the pod has {self._gpus.named}"
+                )
             return 1
-        given = declared or _number(self._own.get("NPROC_PER_NODE") or "")
         if given is not None:
             return given
-        if self._gpus.devices > 1:
+        if gpus > 1 or (program.is_script and not gpus):
+            has = f"has {self._gpus.named}" if gpus else "has no GPUs"
             self._problems.append(
-                f"the processes that {program.text!r} starts are unknown, and the pod has {self._gpus.named}"
+                f"the processes that {program.text!r} starts are unknown, and the pod {has}"
             )
             return None
         return 1
@@ -293,6 +362,15 @@ class _Reader:
         return value if 1 <= value <= _MOST else None
 
 
+def _visible(text: str, gpus: int) -> int:
+    """Return how many GPUs a value of CUDA_VISIBLE_DEVICES shows; 0 if unknown."""
+    if not _DEVICES.fullmatch(text):
+        return 0
+    # CUDA stops at the first that does not exist.
+    shown = takewhile(lambda each: not each.isdecimal() or int(each) < gpus, text.split(","))
+    return min(gpus, sum(1 for _ in shown))
+
+
 def _follows(text: str) -> bool:
     return _PODS in text or _WORLD in text
 
@@ -303,10 +381,6 @@ def _plain(text: str) -> str:
 
 def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,6}", text.strip()) and 0 < int(text) <= _MOST else None
-
-
-def _text(value: object) -> str:
-    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def _environment(container: Mapping[str, Any]) -> dict[str, str | None]:
@@ -332,11 +406,6 @@ def _expanded(text: str, variables: Mapping[str, str | None]) -> str:
         return value
 
     return _REFERENCE.sub(replacement, text)
-
-
-def _container(replica: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    pod = section(section(replica, "template"), "spec")
-    return next((c for c in _entries(pod, "containers") if c.get("name") == _CONTAINER), None)
 
 
 def _words(container: Mapping[str, Any], key: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Count the processes that a PyTorchJob runs, from its manifest alone.
+"""Count the processes that a job runs, from its manifest alone.
 
 A batch is divided among processes, and a manifest states their number in many places. If the places disagree,
 or the command is opaque, the number is unknown, and `Processes.problem` says why. That is a mistake only in
@@ -8,14 +8,14 @@ a job whose annotations need the number; `mistakes` decides. `autotuner.job.pod_
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
-from autotuner.job.lookup import pod_count, section
-from autotuner.job.pod_processes import Evidence, read_pod
+from autotuner.job.lookup import mapping, pod_count, section, sequence
+from autotuner.job.pod_processes import Evidence, Pod, PodProcesses, read_pod
 from autotuner.spec.values import Shape
 
 PROCESSES: Final = keys.PREFIX + "processes-per-replica"
@@ -23,6 +23,7 @@ PROCESSES: Final = keys.PREFIX + "processes-per-replica"
 
 _NEEDING: Final = (keys.PREFIX + "micro-batch-size", keys.PREFIX + "workers")
 _KINDS: Final = ("Master", "Worker")
+_CONTAINER: Final = "pytorch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Processes:
         evidence: All statements of the manifest about processes.
         pinned: Fixed numbers of nodes, or of all processes, that do not follow a trial's workers.
         is_certain: Whether a launcher states the number; a plain Python program may start more processes.
+        assumption: What was assumed of a program that the manifest does not show, or empty.
     """
 
     master: int | None
@@ -47,6 +49,7 @@ class Processes:
     evidence: tuple[Evidence, ...]
     pinned: tuple[Evidence, ...]
     is_certain: bool
+    assumption: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -68,8 +71,47 @@ def read_processes(manifest: Mapping[str, Any]) -> Processes:
     readings = [
         reading
         for kind in pods
-        if (reading := read_pod(kind, section(replicas, kind), spec, sum(pods.values()))) is not None
+        if (reading := _read_replica(kind, section(replicas, kind), spec, sum(pods.values()))) is not None
     ]
+    return combined(readings)
+
+
+def _read_replica(
+    kind: str, replica: Mapping[str, Any], spec: Mapping[str, Any], pods: int
+) -> PodProcesses | None:
+    """Return the processes of a pod of one kind of replica; None if it has no container `pytorch`."""
+    container = _container(replica)
+    if container is None:
+        return None
+    declared, elastic = _text(spec.get("nprocPerNode")), spec.get("elasticPolicy")
+    elastically = _text(section(spec, "elasticPolicy").get("nProcPerNode"))
+    replicas = section(spec, "pytorchReplicaSpecs")
+    return read_pod(
+        Pod(
+            kind,
+            f"{kind} container {_CONTAINER}",
+            container,
+            pods,
+            per_node=declared or elastically or "auto",
+            field="spec.elasticPolicy.nProcPerNode" if elastically and not declared else "spec.nprocPerNode",
+            is_stated=bool(declared or elastically),
+            has_world_size="Master" in replicas,
+            is_mixed=isinstance(elastic, dict) and len(replicas) > 1,
+        )
+    )
+
+
+def _container(replica: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    pod = section(section(replica, "template"), "spec")
+    return next((c for c in sequence(pod.get("containers")) if mapping(c).get("name") == _CONTAINER), None)
+
+
+def _text(value: object) -> str:
+    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def combined(readings: Sequence[PodProcesses]) -> Processes:
+    """Return the processes of a job from those of its pods. All nodes of a TrainJob count as Workers."""
     counts = {reading.kind: reading.count for reading in readings}
     remote = next((r for r in readings if r.is_remote), None)
     problems = [r.problem for r in readings if r.problem]
@@ -78,12 +120,13 @@ def read_processes(manifest: Mapping[str, Any]) -> Processes:
         counts, problems = dict.fromkeys(counts, remote.count), [remote.problem] if remote.problem else []
     return Processes(
         master=counts.get("Master"),
-        worker=counts.get("Worker"),
+        worker=counts.get("Worker", counts.get("node")),
         problem="; ".join(dict.fromkeys(problems)),
         guess=max([1, *(r.guess for r in readings)]),
         evidence=tuple(dict.fromkeys(e for r in readings for e in r.evidence)),
         pinned=tuple(dict.fromkeys(e for r in readings for e in r.pinned)),
         is_certain=bool(readings) and all(r.is_certain for r in readings),
+        assumption="; ".join(dict.fromkeys(r.assumption for r in readings if r.assumption)),
     )
 
 
@@ -109,9 +152,14 @@ def shape(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
     )
 
 
-def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
-    """Return what must change about a job's processes for it to be tuned as its annotations ask."""
-    found, given = read_processes(manifest), stated(annotations)
+def mistakes(
+    found: Processes, annotations: Mapping[str, str], field: str = "spec.nprocPerNode"
+) -> list[Mistake]:
+    """Return what must change about a job's processes for it to be tuned as its annotations ask.
+
+    `field` is the field of the job that states the number for torchrun.
+    """
+    given = stated(annotations)
     wrong: list[Mistake] = []
     if (
         given is not None
@@ -129,7 +177,7 @@ def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> lis
         seen = "; ".join(map(str, found.evidence)) or "nothing"
         rule = (
             "it needs the number of processes of a pod, which is uncertain:"
-            f" {found.problem} (found: {seen}); make them agree, set spec.nprocPerNode for torchrun, or state"
+            f" {found.problem} (found: {seen}); make them agree, set {field} for torchrun, or state"
             f" the number in {PROCESSES}"
         )
         wrong.append(Mistake(needing, annotations[needing], rule, f'{PROCESSES}: "{found.guess}"'))
@@ -143,9 +191,18 @@ def mistakes(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> lis
     return wrong
 
 
+def assumed(found: Processes, annotations: Mapping[str, str]) -> Mistake | None:
+    """Return a warning if the layout of trials depends on an assumption about a program."""
+    needing = next((key for key in _NEEDING if key in annotations), None)
+    if needing is None or PROCESSES in annotations or not (found.is_known and found.assumption):
+        return None
+    rule = f"{found.assumption}: if it starts more, state the number in {PROCESSES}"
+    return Mistake(needing, annotations[needing], rule, f'{PROCESSES}: "8"')
+
+
 def _unpinned(option: str) -> str:
     """Return how to write an option so that it follows the workers."""
     name = option.split("=", 1)[0]
-    if name in {"--num_processes", "-np"}:
+    if name in {"--num_processes", "--world_size", "-np"}:
         return f"{name}=$((PROCESSES_OF_A_POD * PET_NNODES)) in a shell"
     return f"{name}=$(PET_NNODES), which the operator sets"

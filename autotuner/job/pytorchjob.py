@@ -17,6 +17,7 @@ from autotuner.job import policies, processes
 from autotuner.job.accelerators import accelerators
 from autotuner.job.kind import MAX_PODS, JobKind, PodPlan
 from autotuner.job.lookup import section
+from autotuner.job.processes import Processes
 from autotuner.job.validation import API_VERSION, CONTAINER, KIND, REPLICAS, replica_count
 from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
@@ -50,6 +51,10 @@ class PyTorchJobKind:
         """Return the processes that the job runs."""
         return processes.shape(manifest, annotations)
 
+    def processes(self, manifest: Mapping[str, Any]) -> Processes:
+        """Return what the manifest says about the processes of the job's pods."""
+        return processes.read_processes(manifest)
+
     def devices(self, manifest: Mapping[str, Any]) -> int:
         """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
         return devices(manifest)
@@ -60,7 +65,7 @@ class PyTorchJobKind:
 
     def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
         """Return the mistakes in the job's processes, given what its annotations require."""
-        return processes.mistakes(manifest, annotations)
+        return processes.mistakes(self.processes(manifest), annotations)
 
     def template(self, manifest: Mapping[str, Any]) -> object:
         """Return the job's `spec` without `suspend`."""

@@ -11,7 +11,8 @@ Scripts are untrusted: the time is linear in their length, and so is what variab
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, MutableMapping
+from collections import ChainMap
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,16 +24,27 @@ MAX_VALUE: Final = 4096
 GPUS: Final = "\0gpus\0"
 """Stands for the number of GPUs of the pod, in `$(nvidia-smi -L | wc -l)` and the like."""
 
+OTHERS: Final = "\0others\0"
+"""Among variables: those that are not listed may be set too, as by `envFrom` or a file that is sourced."""
+
 _NAME: Final = re.compile(r"[A-Za-z_]\w*")
-_ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)\+?=(.*)", re.DOTALL)
+_ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTALL)
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
 _OPENING: Final = frozenset({"if", "for", "while", "until", "case", "select"})
 _CLOSING: Final = frozenset({"fi", "done", "esac"})
+_HARMLESS: Final = frozenset(
+    {"activate", "conda.sh", "mamba.sh", "bashrc", ".bashrc", ".profile", ".bash_profile", "setvars.sh"}
+)
+"""Files that scripts source for the paths of an environment."""
 _DECLARING: Final = frozenset({"export", "declare", "local", "readonly", "typeset"})
-_HEREDOC: Final = re.compile(r"<<-?[ \t]*([\"']?)(\w+)\1[^\n]*\n")
+_HEREDOC: Final = re.compile(r"(?<!<)<<-?[ \t]*([\"']?)(\w+)\1([^\n]*\n)")
+_MAX_UNENDED: Final = 16
+"""Maximum number of `<<` that no end follows; each costs a search of the whole script."""
+_MAX_SUBSHELLS: Final = 16
+_DOCUMENT: Final = "\0document"
 
 Variables = MutableMapping[str, str | None]
 """Values by name; None for a variable that is set to something unknown."""
@@ -40,62 +52,89 @@ Variables = MutableMapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A simple command: its words after quotes and variables, assignments in front of it left out.
+    """A simple command.
 
-    `is_background` says whether it ends with `&`: then a loop may start any number of it.
+    Args:
+        words: Its words after quotes and variables, without the assignments in front of it.
+        variables: The variables that it sees, with those assignments.
+        is_background: Whether it ends with `&`: then a loop may start any number of it.
+        document: The here-document that it reads, or None.
+        output: The file that its output goes to, or empty.
     """
 
     words: tuple[str, ...]
+    variables: Variables
     is_background: bool = False
+    document: str | None = None
+    output: str = ""
 
 
 class ScriptTooLong(ValueError):
     """The script, or the expansion of its variables, is too long."""
 
 
-def commands(script: str, variables: Variables) -> list[Command]:
-    """Return the simple commands of a script in order; its assignments are added to `variables`.
+def commands(script: str, variables: Variables) -> Iterator[Command]:
+    """Yield the simple commands of a script in order; its assignments are added to `variables` meanwhile.
 
     Raises:
         ScriptTooLong: Past `MAX_SCRIPT` characters.
     """
-    text, documents = _without_heredocs(script)
-    found = list(_Reader(text, variables).commands())
-    for document in documents:
-        found += _Reader(document, variables).commands()
-    return found
+    if len(script) > MAX_SCRIPT:
+        raise ScriptTooLong(f"a script of {len(script)} characters")
+    text, documents = _without_documents(script)
+    yield from _Reader(text, variables, documents).commands()
 
 
-def _without_heredocs(script: str) -> tuple[str, list[str]]:
-    """Return a script without its here-documents, and those of them that may be scripts themselves."""
+def _without_documents(script: str) -> tuple[str, list[str]]:
+    """Return a script with a reference in place of each here-document, and the documents.
+
+    A document is data, such as a Python program, unless a shell reads it.
+    """
     kept: list[str] = []
     documents: list[str] = []
-    at = 0
-    while (match := _HEREDOC.search(script, at)) is not None:
-        end = re.compile(rf"^\t*{match[2]}[ \t]*$", re.MULTILINE).search(script, match.end())
+    at = searched = unended = 0
+    while unended < _MAX_UNENDED and (match := _HEREDOC.search(script, searched)) is not None:
+        start = searched = match.end()
+        end = _end_of_document(script, start, match[2])
         if end is None:
-            break
-        line = script[script.rfind("\n", 0, match.start()) + 1 : match.start()]
-        if "python" not in line:
-            documents.append(script[match.end() : end.start()])
-        kept.append(script[at : match.start()] + "\n")
-        at = end.end()
+            unended += 1
+            continue
+        kept += [script[at : match.start()], f"< {_DOCUMENT}{len(documents)} ", match[3]]
+        documents.append(script[start : end[0]])
+        at = searched = end[1]
     kept.append(script[at:])
     return "".join(kept), documents
+
+
+def _end_of_document(script: str, start: int, name: str) -> tuple[int, int] | None:
+    """Return where the line that ends a here-document begins and ends."""
+    at = start
+    while at < len(script):
+        end = script.find("\n", at)
+        end = len(script) if end < 0 else end
+        if script[at:end].lstrip("\t").rstrip() == name:
+            return at, end
+        at = end + 1
+    return None
 
 
 class _Reader:
     """Reads one script from its start to its end."""
 
-    def __init__(self, text: str, variables: Variables, *, is_array: bool = False) -> None:
+    def __init__(
+        self, text: str, variables: Variables, documents: Sequence[str] = (), *, is_array: bool = False
+    ) -> None:
         if len(text) > MAX_SCRIPT:
             raise ScriptTooLong(f"a script of {len(text)} characters")
         self._text, self._variables = text.replace("\\\n", " "), variables
+        self._documents, self._outer = documents, list[Variables]()
+        self._document: str | None = None
+        self._redirection = self._output = ""
         self._at, self._left = 0, MAX_SCRIPT
         self._is_array = is_array
         self._words: list[str] = []
         self._word: list[str] | None = None
-        self._depth, self._is_conditional, self._drops_next = 0, False, False
+        self._depth, self._is_conditional = 0, False
 
     def commands(self) -> Iterator[Command]:
         """Yield the commands in order; each sees the assignments before it."""
@@ -175,18 +214,33 @@ class _Reader:
 
     def _end_word(self) -> None:
         if self._word is not None:
-            if not self._drops_next:
-                self._words.append("".join(self._word))
-            self._drops_next = False
+            word = "".join(self._word)
+            if self._redirection:
+                self._redirected(word)
+            else:
+                self._words.append(word)
+            self._redirection = ""
         self._word = None
 
     def _redirect(self) -> None:
-        if self._word is not None and "".join(self._word).isdecimal():
+        """Read a redirection such as `2>`; its next word is a file, or refers to a here-document."""
+        descriptor = "".join(self._word or ())
+        if descriptor.isdecimal():
             self._word = None
         self._end_word()
+        start = self._at
         while self._at < len(self._text) and self._text[self._at] in "<>&|":
             self._at += 1
-        self._drops_next = True
+        self._redirection = (descriptor if descriptor.isdecimal() else "") + self._text[start : self._at]
+
+    def _redirected(self, word: str) -> None:
+        if word.startswith(_DOCUMENT) and word.removeprefix(_DOCUMENT).isdecimal():
+            index = int(word.removeprefix(_DOCUMENT)[:6])
+            self._document = self._documents[index] if index < len(self._documents) else None
+        elif self._redirection == "<<<":
+            self._document = word
+        elif ">" in self._redirection and not self._redirection.startswith("2"):
+            self._output = word
 
     def _array(self) -> None:
         """Read `NAME=( ... )`: its elements as one text between spaces, which is what `${NAME[@]}` gives."""
@@ -194,6 +248,8 @@ class _Reader:
         end = len(self._text) if end < 0 else end
         inner = _Reader(self._text[self._at + 1 : end], self._variables, is_array=True)
         inner._left = self._left
+        if "".join(self._word or ()).endswith("+="):
+            self._add(" ")
         self._add(" ".join(word for command in inner.commands() for word in command.words))
         self._at = end + 1
 
@@ -206,14 +262,14 @@ class _Reader:
             end = text.find("`", start + 1)
             end = len(text) if end < 0 else end
             self._at = end + 1
-            return _substituted(text[start + 1 : end])
+            return self._substituted(text[start + 1 : end])
         following = text[start + 1 : start + 2]
         if following == "(":
             self._at = _closing(text, start + 1) + 1
             inner = text[start + 2 : self._at - 1]
             if inner.startswith("("):
                 return f"$(({self._arithmetic(inner[1:-1])}))"
-            return _substituted(inner)
+            return self._substituted(inner)
         if following == "{":
             self._at = _closing(text, start + 1) + 1
             return self._braced(text[start + 2 : self._at - 1])
@@ -230,11 +286,23 @@ class _Reader:
             return f"${{{inner}}}"
         name, default = match[1], match[2]
         if default is not None and not self._variables.get(name, ""):
-            if name in self._variables and self._variables[name] is None:
+            if self._variables.get(name, "" if OTHERS not in self._variables else None) is None:
                 return f"${name}"
+            if default.startswith("$(") and _closing(default, 1) == len(default) - 1:
+                return self._substituted(default[2:-1])
             nested = _NAME.fullmatch(default.removeprefix("$").strip("{}")) if "$" in default else None
             return default.strip("\"'") if nested is None else self._value(nested[0], default)
         return self._value(name, f"${name}")
+
+    def _substituted(self, inner: str) -> str:
+        """Return the value of `$(...)` if it is known: a program's name, or the GPUs of the pod."""
+        match = _WHICH.fullmatch(inner)
+        if match is not None:
+            return match[1]
+        # CUDA_VISIBLE_DEVICES hides GPUs from PyTorch only.
+        counted = "device_count()" in inner and "CUDA_VISIBLE_DEVICES" not in self._variables
+        is_count = counted or ("nvidia-smi" in inner and re.search(r"\bwc\s+-l", inner) is not None)
+        return GPUS if is_count else f"$({inner})"
 
     def _arithmetic(self, inner: str) -> str:
         bare = inner.replace("$", "").replace("{", "").replace("}", "")
@@ -253,30 +321,73 @@ class _Reader:
             operator = text[self._at : self._at + 2]
         self._at += len(operator)
         yield from self._end_command(operator)
+        if operator == "(" and len(self._outer) < _MAX_SUBSHELLS:
+            # A subshell's assignments end with it.
+            self._outer.append(self._variables)
+            self._variables = ChainMap({}, self._variables)
+        elif operator == ")" and self._outer:
+            self._variables = self._outer.pop()
 
     def _end_command(self, operator: str) -> Iterator[Command]:
         self._end_word()
-        self._drops_next = False
+        self._redirection = ""
         words, self._words = self._words, []
-        if words and words[0] in _OPENING:
-            self._depth += 1
-        elif words and words[0] in _CLOSING:
-            self._depth -= 1
+        document, self._document = self._document, None
+        output, self._output = self._output, ""
+        if operator == "|" and words[:1] == ["cat"]:
+            self._document = document
+        self._nest(words)
         while words and words[0] in _PREFIXES:
             words = words[1:]
-        is_declared = bool(words) and words[0] in _DECLARING
-        rest = words[1:] if is_declared else words
-        while rest and (match := _ASSIGNMENT.fullmatch(rest[0])) is not None:
-            # An assignment in front of a command holds for that command only.
-            self._assign(match[1], match[2])
-            rest = rest[1:]
+        rest: Sequence[str] = words[1:] if words and words[0] in _DECLARING else words
+        is_declared = len(rest) < len(words)
+        assigned, rest = self._assignments([word for word in rest if not (is_declared and word[:1] == "-")])
+        if is_declared or not rest:
+            for name, value in assigned:
+                self._assign(name, value)
+            if any(word.startswith("$") for word in rest):  # export $(cat .env)
+                self._variables[OTHERS] = None
         self._is_conditional = operator in {"&&", "||"}
-        if rest and not is_declared:
-            yield Command(tuple(rest), is_background=operator == "&")
+        if is_declared or not rest or rest[0] in _CLOSING or rest[0] == "}":
+            return
+        self._set_by(rest)
+        # An assignment in front of a command holds for that command only.
+        seen = ChainMap(dict(assigned), self._variables) if assigned else self._variables
+        yield Command(tuple(rest), seen, is_background=operator == "&", document=document, output=output)
 
-    def _assign(self, name: str, value: str) -> None:
+    def _nest(self, words: Sequence[str]) -> None:
+        self._depth += bool(words) and words[0] in _OPENING
+        self._depth -= bool(words) and words[0] in _CLOSING
+
+    def _assignments(self, words: Sequence[str]) -> tuple[list[tuple[str, str | None]], Sequence[str]]:
+        """Return the assignments that words begin with, and the rest."""
+        assigned: list[tuple[str, str | None]] = []
+        for at, word in enumerate(words):
+            match = _ASSIGNMENT.fullmatch(word)
+            if match is None:
+                return assigned, words[at:]
+            assigned.append((match[1], self._appended(match[1], match[3]) if match[2] else match[3]))
+        return assigned, ()
+
+    def _set_by(self, words: Sequence[str]) -> None:
+        """Record the variables that a command of the shell sets."""
+        if words[0] == "unset":
+            for name in set(words[1:]).intersection(self._variables):
+                self._assign(name, "")
+        elif words[0] in {"read", "mapfile", "readarray"}:
+            self._variables.update(dict.fromkeys((word for word in words[1:] if _NAME.fullmatch(word)), None))
+        elif words[0] in {"for", "select"}:
+            self._variables.update(dict.fromkeys(words[1:2], None))
+        elif words[0] in {"source", "."} and "".join(words[1:2]).rsplit("/", 1)[-1] not in _HARMLESS:
+            self._variables[OTHERS] = None
+
+    def _appended(self, name: str, value: str) -> str | None:
+        known = self._variables.get(name, "")
+        return None if known is None else known + value
+
+    def _assign(self, name: str, value: str | None) -> None:
         known = self._variables.get(name)
-        unknown = len(value) > MAX_VALUE
+        unknown = value is None or len(value) > MAX_VALUE
         may_not_happen = self._depth > 0 or self._is_conditional
         if unknown or (may_not_happen and name in self._variables and known != value):
             self._variables[name] = None
@@ -296,12 +407,3 @@ def _closing(text: str, opening: int) -> int:
             if depth == 0:
                 return at
     return min(len(text), opening + MAX_VALUE) - 1
-
-
-def _substituted(inner: str) -> str:
-    """Return the value of `$(...)` if it is known: a program's name, or the GPUs of the pod."""
-    match = _WHICH.fullmatch(inner)
-    if match is not None:
-        return match[1]
-    counts = ("nvidia-smi" in inner and re.search(r"\bwc\s+-l", inner)) or "device_count()" in inner
-    return GPUS if counts else f"$({inner})"

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.job.processes import mistakes, read_processes, shape
+from autotuner.errors import Mistake
+from autotuner.job.processes import mistakes as mistakes_of
+from autotuner.job.processes import read_processes, shape
 from autotuner.spec.values import Shape
 from tests.builders import annotations, container, manifest, replica
 
@@ -34,8 +36,18 @@ def job(
     return manifest(master=replica(made), worker=replica(made, replicas=workers) if workers else None, **spec)
 
 
+def mistakes(made: dict[str, Any], asked: dict[str, str]) -> list[Mistake]:
+    return mistakes_of(read_processes(made), asked)
+
+
 def shell(script: str, **more: Any) -> dict[str, Any]:
     return job("bash", "-c", script, **more)
+
+
+def from_others(script: str) -> dict[str, Any]:
+    """Return a job with variables that are in another object."""
+    made = container(command=("bash", "-c", script), envFrom=[{"configMapRef": {"name": "job"}}])
+    return manifest(master=replica(made))
 
 
 MULTILINE = """
@@ -57,6 +69,18 @@ ARGS=(
   --nnodes ${PET_NNODES}
 )
 python -m torch.distributed.run "${ARGS[@]}" train.py
+"""
+
+
+SDK = """
+program_path=$(mktemp -d)
+read -r -d '' SCRIPT << EOM
+def train():
+    from accelerate import Accelerator
+train()
+EOM
+printf "%s" "$SCRIPT" > "$program_path/ephemeral_script.py"
+torchrun "$program_path/ephemeral_script.py"
 """
 
 
@@ -130,6 +154,71 @@ python -m torch.distributed.run "${ARGS[@]}" train.py
         (job("deepspeed", "--include=localhost:0,2,3", "train.py", resources=GPUS), 3),
         (job("mpirun", "-np", "4", "--allow-run-as-root", "-x", "PATH", "python", "train.py", "-n", "9"), 4),
         (job("horovodrun", "-np", "4", "-H", "localhost:4", "python", "train.py"), 4),
+        (job("mpirun", "-np", "1", "torchrun", "--nproc_per_node=4", "a.py"), 4),
+        (job("mpirun", "-np", "4", "bash", "-c", "python a.py"), 4),
+        (job("composer", "-n", "8", "a.py", resources=GPUS), 8),
+        (shell("composer -n 8 --world_size 16 --node_rank $RANK a.py", workers=1, resources=GPUS), 8),
+        (job("python", "-m", "composer.cli.launcher", "-n", "8", "a.py", resources=GPUS), 8),
+        (job("tune", "run", "--nproc_per_node", "4", "recipe", "--config", "x", resources=GPUS), 4),
+        (job("tune", "run", "recipe_single_device", resources=GPUS), 1),
+        (job("colossalai", "run", "--nproc_per_node", "4", "a.py"), 4),
+        (job("python", "-m", "lightning", "run", "model", "--devices=8", "a.py", resources=GPUS), 8),
+        (job("ipexrun", "--nnodes", "1", "--nprocs-per-node", "2", "a.py"), 2),
+        (job("deepspeed", "-i", "localhost:0,1", "a.py", resources=GPUS), 2),
+        (job("deepspeed", "--exclude", "localhost:0", "a.py", resources=GPUS), 7),
+        # Only what a command runs is a launch, behind those that run another.
+        (shell("uv pip install deepspeed; pip3.10 install deepspeed; python a.py", resources=GPUS), 1),
+        (shell("source ~/.bashrc && conda activate deepspeed && python a.py", resources=GPUS), 1),
+        (shell("sudo pip install accelerate; cd /w/accelerate && python a.py", resources=GPUS), 1),
+        (shell("mkdir -p /out/deepspeed; git clone x/deepspeed; python a.py", resources=GPUS), 1),
+        (shell("accelerate config default; torchrun --help; command -v torchrun; python a.py",
+               resources=GPUS), 1),
+        (shell("uv run --with accelerate python a.py", resources=GPUS), 1),
+        (shell("conda run -n deepspeed --no-capture-output python a.py", resources=GPUS), 1),
+        (shell("conda run -n deepspeed torchrun --nproc_per_node=2 a.py", resources=GPUS), 2),
+        (shell("uv run -m torch.distributed.run --nproc_per_node=2 a.py", resources=GPUS), 2),
+        (shell("sudo -E env A=1 timeout -k 5 2h torchrun --nproc_per_node=2 a.py", resources=GPUS), 2),
+        (shell("nsys profile -o out -t cuda,nvtx torchrun --nproc_per_node=2 a.py", resources=GPUS), 2),
+        (job("/docker-entrypoint.sh", "torchrun", "--nproc_per_node=2", "a.py", resources=GPUS), 2),
+        (shell("if true; then python a.py; fi", resources=GPUS), 1),
+        (shell("for s in 1 2; do python a.py --seed $s; done", resources=GPUS), 1),
+        (job("python", "-mtorch.distributed.launch", "--nproc_per_node=4", "a.py", resources=GPUS), 4),
+        (job("torchrun", "--virtual-local-rank", "--nproc-per-node", "2", "a.py"), 2),
+        # A here-document is data, unless a shell reads it.
+        (shell("cat > a.py <<EOF\nfrom accelerate import Accelerator\nEOF\npython a.py", resources=GPUS), 1),
+        (shell(SDK, resources={"limits": {"nvidia.com/gpu": 2}}, workers=1), 2),
+        (shell("bash <<EOF\ntorchrun --nproc_per_node=2 a.py\nEOF", resources=GPUS), 2),
+        (shell("cat <<EOF | sh\ntorchrun --nproc_per_node=2 a.py\nEOF", resources=GPUS), 2),
+        (shell("cat <<EOF > run.sh\ntorchrun --nproc_per_node=2 a.py\nEOF\n./run.sh", resources=GPUS), 2),
+        # Shells within shells.
+        (job("bash", "-euo", "pipefail", "-c", "torchrun --nproc_per_node=4 a.py"), 4),
+        (job("bash", "-o", "pipefail", "-c", "torchrun --nproc_per_node=4 a.py", resources=GPUS), 4),
+        (job("su", "user", "-c", "torchrun --nproc_per_node=4 a.py"), 4),
+        (shell('CMD="torchrun --nproc_per_node=4 a.py"; eval "$CMD"'), 4),
+        # A variable holds as long as in a shell.
+        (shell("N=8; (N=4); torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
+        (shell("N=8; unset N; torchrun --nproc_per_node=${N:-4} a.py", resources=GPUS), 4),
+        (shell('A="--nproc_per_node=4"; A+=" --nnodes=1"; torchrun $A a.py', resources=GPUS), 4),
+        (shell("PET_NPROC_PER_NODE=2 python a.py; torchrun a.py", resources=GPUS), 8),
+        (shell("torchrun --nproc_per_node=${N:-$(nvidia-smi -L | wc -l)} a.py", resources=GPUS), 8),
+        (shell("source ~/.bashrc; torchrun --nproc_per_node=${N:-4} a.py"), 4),
+        # The GPUs that a launcher sees.
+        (shell("CUDA_VISIBLE_DEVICES=0,1 accelerate launch a.py", resources=GPUS), 2),
+        (shell("export CUDA_VISIBLE_DEVICES=0,1,2,3; deepspeed a.py", resources=GPUS), 4),
+        (job("torchrun", "a.py", env={"CUDA_VISIBLE_DEVICES": "0"}, resources=GPUS), 1),
+        (shell("CUDA_VISIBLE_DEVICES=0,1 torchrun --nproc_per_node=gpu a.py", resources=GPUS), 2),
+        (shell("unset CUDA_VISIBLE_DEVICES; torchrun --nproc_per_node=gpu a.py", resources=GPUS), 8),
+        # The script, and the number of nodes twice.
+        (shell("torchrun --nproc_per_node=2 $DIR/a.py"), 2),
+        (shell('accelerate launch --num_processes 2 "$(dirname "$0")/a.py"'), 2),
+        (shell("torchrun --nproc_per_node=2 --nnodes=${PET_NNODES}:${PET_NNODES} a.py", workers=1), 2),
+        # A program's own options.
+        (job("python", "a.py", "--nproc_per_node=8", resources=GPUS), 8),
+        (job("python", "a.py", "--gpus", "1", resources={"limits": {"nvidia.com/gpu": 1}}), 1),
+        (job("python", "a.py", "--devices=auto", resources={"limits": {"nvidia.com/gpu": 1}}), 1),
+        (job("python", "a.py", "--num-gpus=4", nprocPerNode="4", resources=GPUS), 4),
+        (job("bash", "a.sh", resources={"limits": {"nvidia.com/gpu": 1}}), 1),
+        (shell("python a.py && bash upload.sh"), 1),
         # What the image starts is stated.
         (job(nprocPerNode="4", resources=GPUS), 4),
         (job("swift", "sft", env={"NPROC_PER_NODE": "4"}, resources=GPUS), 4),
@@ -175,7 +264,33 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("accelerate", "launch", "--config_file", "c.yaml", "a.py", resources=GPUS), "cannot be read"),
         (job("deepspeed", "--hostfile=/h", "a.py", workers=1, resources=GPUS), "cannot be read"),
         (job("mpirun", "python", "a.py"), "does not say how many"),
+        (shell("wrap torchrun a.py", resources=GPUS), "starts are unknown"),
+        (shell("wrap torchrun --nproc_per_node=2 a.py", resources=GPUS), "several processes .nproc_per"),
+        (shell("seq 0 3 | xargs -P4 python a.py --gpu", resources=GPUS), "starts are unknown"),
+        (job("mpirun", "-np", "2", "torchrun", "--nproc_per_node=4", "a.py"), "cannot be read"),
+        (job("torchrun", "a.py", env={"CUDA_VISIBLE_DEVICES": ""}, resources=GPUS), "VISIBLE_DEVICES is"),
+        (shell("export CUDA_VISIBLE_DEVICES=$X; deepspeed a.py", resources=GPUS), r"DEVICES is \$X"),
+        (job("bash", "run_ddp.sh"), "starts are unknown, and the pod has no GPUs"),
+        (job("./train.sh"), "starts are unknown"),
+        (job("megarun", "--nproc_per_node", "4", "a.py"), "several processes .nproc_per_node=4"),
+        (job("python", "a.py", "--nproc_per_node=4"), "several processes .nproc_per_node=4"),
+        (job("python", "a.py", "--num-gpus", "8", resources=GPUS), "several processes .num_gpus=8"),
+        (job("python", "a.py", "trainer.devices=8", resources=GPUS), "several processes .devices=8"),
+        (job("python", "a.py", "--multiprocessing-distributed", resources=GPUS),
+         "several processes .multiprocessing"),
+        (job("python", "-m", "axolotl.cli.train", "c.yml", resources=GPUS), "starts are unknown"),
+        (job("python", "multiproc.py", "a.py", resources=GPUS), "starts are unknown"),
+        (from_others("torchrun --nproc_per_node=${N:-8} a.py"), r"\$N .*cannot be known"),
+        (shell("source /etc/job.env; torchrun --nproc_per_node=${N:-8} a.py"), "cannot be known"),
+        (shell("export $(cat .env); torchrun --nproc_per_node=${N:-8} a.py"), "cannot be known"),
+        (shell("read N; torchrun --nproc_per_node=${N:-8} a.py"), "cannot be known"),
+        (shell('torchrun --nproc_per_node=2 "$@"'), "options .* cannot be read"),
+        (shell("torchrun $(cat /etc/options) a.py"), "options .* cannot be read"),
+        (shell("PET_NPROC_PER_NODE=2 torchrun a.py; torchrun b.py", resources=GPUS), "start 2 and 8"),
         # A group that is not the job.
+        (job("composer", "-n", "2", "a.py", workers=1), "group of one pod"),
+        (job("torchrun", "--standalone", "--nnodes=2", "--nproc_per_node=2", "a.py", workers=1),
+         "group of one pod"),
         (job("torchrun", "--standalone", "--nproc_per_node=2", "a.py", workers=1), "group of one pod"),
         (job("torchrun", "--nnodes=1", "--nproc_per_node=2", "a.py", workers=1),
          "--nnodes=1 differs from the job's 2"),
@@ -292,8 +407,14 @@ def test_whatever_a_command_says_its_processes_are_counted_or_not(words):
         "\n".join(f"torchrun --nproc_per_node={n} a" for n in range(5_000)),
         "A=(" * 60_000,
         "((((" * 60_000,
+        "".join(f"cat <<E{n}\nx\nE{n}\n" for n in range(15_000)),
+        "cat > a <<E\n" + "./b\n" * 1_000 + "E\ncat > b <<E\n" + "./a\n" * 1_000 + "E\n./a\n" * 9,
+        "eval " * 30_000,
+        "sudo -u " * 30_000 + "torchrun",
+        "torchrun " + "$(" * 50_000,
+        "torchrun $" + "{a" * 50_000,
     ],
-    ids=range(11),
+    ids=range(17),
 )
 def test_a_hostile_script_is_read_in_linear_time(script):
     assert read_processes(shell(script)).replica >= 1

@@ -1,0 +1,311 @@
+"""Recognise what a container's command line runs: launchers, and programs that are none.
+
+`read_command_line` follows shells, scripts in strings and here-documents, and returns each launcher that runs
+and each other program. `autotuner.job.pod_processes` counts their processes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from autotuner.job.launchers import LAUNCHERS, Launch, shown
+from autotuner.job.shell import Command, ScriptTooLong, Variables, commands
+from autotuner.job.wrappers import base, is_step, names, unwrapped
+
+_MAX_NESTED: Final = 4
+"""Maximum depth of nested shells."""
+_PYTHON: Final = re.compile(r"(?:python|pypy)[\d.]*")
+_SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
+_ENTRYPOINT: Final = re.compile(r"(?:[\w.-]*[_-])?entrypoint(?:\.sh)?")
+"""Scripts of images that by custom end with `exec "$@"`."""
+_MAX_COMMANDS: Final = 20_000
+"""Maximum number of commands that are read: a file that was written may run many times."""
+_INHERITED: Final = ("CUDA_VISIBLE_DEVICES", "PET_NNODES", "PET_NPROC_PER_NODE")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program that is not a known launcher.
+
+    Args:
+        text: The command, shortened.
+        is_opaque: Whether the processes it starts are unknown: it is a script in the image, a binary, the
+            image's entrypoint, or a Python program that starts others or runs in a loop.
+        is_script: Whether it is a shell script, or a command that may run another one.
+        numbers: Its options that may be a number of processes, by name with underscores.
+    """
+
+    text: str
+    is_opaque: bool
+    is_script: bool = False
+    numbers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """The launchers and the programs that a container runs, in order."""
+
+    launches: tuple[Launch, ...]
+    programs: tuple[Program, ...]
+
+
+def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine:
+    """Return what a command line runs; assignments in its scripts are added to `variables`.
+
+    Args:
+        words: Command and arguments, after Kubernetes has expanded `$(NAME)`.
+        variables: The environment of the container.
+    """
+    seen = _Seen()
+    if words:
+        _run(Command(tuple(words), variables), seen, 0)
+    return CommandLine(tuple(seen.launches), tuple(seen.programs))
+
+
+def entrypoint(words: Sequence[str]) -> Program:
+    """Return the program of an image, with the words that a container gives it."""
+    return Program("the image's entrypoint", is_opaque=True, numbers=_numbers(words, _COUNTS | _STARTED))
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was found; `files` are the scripts that were written from a here-document, by name."""
+
+    launches: list[Launch] = field(default_factory=list[Launch])
+    programs: list[Program] = field(default_factory=list[Program])
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    commands: int = 0
+
+
+def _run(command: Command, seen: _Seen, depth: int) -> None:
+    words, variables = unwrapped(command.words, command.variables)
+    if len(words) > 1 and _ENTRYPOINT.fullmatch(base(words[0])) and _is_known(words[1]):
+        words = words[1:]
+    if not words:
+        return
+    name = base(words[0])
+    if command.document is not None and (file := _written(words, command.output)):
+        seen.files[base(file)] = command.document
+    if depth > _MAX_NESTED:
+        seen.programs.append(_opaque(words))
+    elif name in _SHELLS:
+        _shell(words, replace(command, variables=variables), seen, depth)
+    elif (script := _script_of(words, seen)) is not None:
+        keeps = name in {"eval", ".", "source"}
+        _script(script, words, variables if keeps else ChainMap({}, variables), seen, depth)
+    elif name in _MPI:
+        _of_mpi(words, variables, seen, depth)
+    elif _is_known(name):
+        _launch(words, replace(command, variables=variables), seen)
+    elif not is_step(words):
+        seen.programs.append(_opaque(words))
+
+
+def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
+    if _PYTHON.fullmatch(base(words[0])):
+        words = _python(words, seen, is_repeated=command.is_background)
+    launch = LAUNCHERS[base(words[0])](words) if words else None
+    if launch is not None:
+        seen.launches.append(_with_environment(launch, command.variables))
+
+
+def _script_of(words: Sequence[str], seen: _Seen) -> str | None:
+    """Return the script that a command runs, if it is in the command line; None if it runs none."""
+    name = base(words[0])
+    if name == "eval":
+        return " ".join(words[1:])
+    if name in {"su", "runuser"}:
+        at = next((i for i, word in enumerate(words) if word in {"-c", "--command"}), len(words))
+        return "".join(words[at + 1 : at + 2])
+    return seen.files.get(base("".join(words[1:2])) if name in {".", "source"} else name)
+
+
+def _with_environment(launch: Launch, variables: Variables) -> Launch:
+    return replace(launch, environment={n: variables[n] for n in _INHERITED if n in variables})
+
+
+def _written(words: Sequence[str], output: str) -> str:
+    """Return the file that a command writes what it reads to, or an empty text."""
+    if base(words[0]) == "tee":
+        return words[-1]
+    return output if base(words[0]) == "cat" else ""
+
+
+def _opaque(words: Sequence[str]) -> Program:
+    name = base(words[0])
+    may_run = name.endswith(".sh") or name in _SHELLS or any(map(_is_known, words[1:]))
+    return Program(
+        shown(words), is_opaque=True, is_script=may_run, numbers=_numbers(words, _COUNTS | _STARTED)
+    )
+
+
+def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> None:
+    has_script, at = False, 1
+    while at < len(words) and words[at].startswith(("-", "+")) and words[at] not in {"-", "--"}:
+        option = words[at]
+        at += 1
+        if option.startswith("--"):
+            at += option in {"--rcfile", "--init-file"}
+        else:
+            has_script = has_script or "c" in option
+            # The names of settings, as in `-euo pipefail`.
+            at += option.count("o") + option.count("O")
+    at += at < len(words) and words[at] in {"-", "--"}
+    given = words[at] if at < len(words) else None
+    if not has_script and given is not None and base(given) not in seen.files:
+        seen.programs.append(_opaque(words))
+        return
+    text = given if has_script else command.document
+    if not has_script and given is not None:
+        text = seen.files[base(given)]
+    # What this shell sets is lost when it ends.
+    _script(text or "", words, ChainMap({}, command.variables), seen, depth)
+
+
+def _script(text: str, words: Sequence[str], variables: Variables, seen: _Seen, depth: int) -> None:
+    if depth >= _MAX_NESTED:
+        seen.programs.append(_opaque(words))
+        return
+    try:
+        for each in commands(text, variables):
+            seen.commands += 1
+            if seen.commands > _MAX_COMMANDS:
+                raise ScriptTooLong("its commands")  # noqa: TRY301 (as if it were that long)
+            _run(each, seen, depth + 1)
+    except ScriptTooLong:
+        seen.launches.append(Launch(base(words[0]), shown(words), is_unclear=True))
+
+
+_MODULES: Final = {
+    "torch.distributed.run": "torchrun",
+    "torch.distributed.launch": "torchrun",
+    "torchrun": "torchrun",
+    "torch.distributed.elastic.run": "torchrun",
+    "accelerate.commands.launch": "accelerate-launch",
+    "deepspeed": "deepspeed",
+    "deepspeed.launcher.runner": "deepspeed",
+    "horovod.runner.launch": "horovodrun",
+    "composer": "composer",
+    "composer.cli.launcher": "composer",
+    "lightning": "lightning",
+    "lightning.fabric.cli": "fabric",
+    "torchtune._cli.tune": "tune",
+    "intel_extension_for_pytorch.launch": "ipexrun",
+    "intel_extension_for_pytorch.cpu.launch": "ipexrun",
+}
+_NO_TRAINING_MODULES: Final = names(
+    """
+    compileall ensurepip http http.server nltk.downloader pip py_compile site spacy torch.utils.collect_env
+    venv
+    """
+)
+_STARTING: Final = re.compile(
+    r"(?:axolotl|colossalai|llamafactory|lightning|paddle|pytorch_lightning|ray|swift|torch_xla|torchx)\..*"
+    r"|(?:.*[._-])?(?:launch|launcher|multiproc|spawn)(?:[._-].*)?",
+    re.DOTALL,
+)
+"""Modules and scripts that start processes by themselves."""
+_SWITCH: Final = re.compile(r"-[bBdEiIOPqRsSuvx]*([mc])(.*)", re.DOTALL)
+
+
+def _python(words: Sequence[str], seen: _Seen, *, is_repeated: bool) -> Sequence[str]:
+    """Return the words of the launcher that Python runs (`python -m ...`); empty if it runs none."""
+    at = 1
+    switch = None
+    while at < len(words) and words[at].startswith("-") and words[at] != "-":
+        switch = _SWITCH.fullmatch(words[at])
+        if switch is not None:
+            break
+        at += 2 if words[at] in {"-X", "-W"} else 1
+    is_module = switch is not None and switch[1] == "m"
+    if switch is not None:
+        at, target = (at, switch[2]) if switch[2] else (at + 1, "".join(words[at + 1 : at + 2]))
+    else:
+        target = "".join(words[at : at + 1])
+    if is_module and target in _MODULES:
+        return (_MODULES[target], *words[at + 1 :])
+    if is_module and target.startswith("accelerate.commands.accelerate"):
+        return ("accelerate", *words[at + 1 :])
+    if switch is None and base(target) in LAUNCHERS:
+        return words[at:]
+    if not (is_module and target in _NO_TRAINING_MODULES):
+        is_code = switch is not None and not is_module
+        stem = base(target).removesuffix(".py")
+        starts = not is_code and _STARTING.fullmatch(f"{stem}." if is_module else stem) is not None
+        numbers = {} if is_code else _numbers(words[at:], _COUNTS)
+        seen.programs.append(Program(shown(words), is_repeated or starts, numbers=numbers))
+    return ()
+
+
+PER_NODE: Final = names(
+    """
+    nproc_per_node nprocs_per_node procs_per_node num_procs_per_node num_processes_per_node processes_per_node
+    """
+)
+"""Options whose value is the number of processes on a node."""
+_COUNTS: Final = PER_NODE | names(
+    """
+    devices devices_per_node gpus gpus_per_node multiprocessing_distributed n_gpu n_gpus n_gpus_per_node ngpu
+    ngpus ngpus_per_node num_devices num_gpu num_gpus num_gpus_per_node
+    """
+)
+_STARTED: Final = names("nproc nprocs num_proc num_processes num_procs")
+_OPTION: Final = re.compile(r"(-{1,2}|\+{0,2})([A-Za-z][\w./-]{0,100})(?:=(.*))?", re.DOTALL)
+
+
+def _numbers(words: Sequence[str], wanted: frozenset[str]) -> dict[str, str]:
+    """Return the options of a program that may be a number of processes: `--gpus 8`, `trainer.devices=8`."""
+    found: dict[str, str] = {}
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        match = _OPTION.fullmatch(word)
+        if match is None or not (match[1].startswith("-") or match[3] is not None):
+            continue
+        name = match[2].rsplit(".", 1)[-1].rsplit("/", 1)[-1].lower().replace("-", "_")
+        if name in wanted:
+            is_flag = following.startswith("-") and not following[1:].isdecimal()
+            found[name] = match[3] if match[3] is not None else "" if is_flag else following
+    return found
+
+
+_MPI: Final = frozenset({"mpirun", "mpiexec", "horovodrun"})
+
+
+def _of_mpi(words: Sequence[str], variables: Variables, seen: _Seen, depth: int) -> None:
+    """Add the processes of mpirun, or those of the launcher that it starts once."""
+    total = hosts = None
+    program: Sequence[str] = ()
+    for at, word in enumerate(words[1:], start=1):
+        if word in {"-np", "--np", "-n", "--n", "-c", "--num-proc"}:
+            total = "".join(words[at + 1 : at + 2])
+        elif (match := re.fullmatch(r"--?(?:np|num-proc)=(.*)", word)) is not None:
+            total = match[1]
+        elif word in {"-H", "--host", "-host", "--hostfile", "-hostfile", "-machinefile", "--hosts"}:
+            hosts = word
+        elif _is_known(word) or word.endswith(".py"):
+            program = words[at:]
+            break
+    launches, programs = len(seen.launches), len(seen.programs)
+    if program:
+        _run(Command(tuple(program), variables), seen, depth + 1)
+    inner = seen.launches[launches:]
+    if inner and total == "1" and hosts is None:
+        return
+    del seen.launches[launches:], seen.programs[programs:]
+    launch = Launch(
+        base(words[0]),
+        shown(words),
+        total=total,
+        is_remote=hosts is not None,
+        is_alone=hosts is None,
+        is_unclear=bool(inner),
+    )
+    seen.launches.append(_with_environment(launch, variables))
+
+
+def _is_known(word: str) -> bool:
+    name = base(word)
+    return name in LAUNCHERS or name in _MPI or name in _SHELLS or _PYTHON.fullmatch(name) is not None
