@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from autotuner.errors import Mistake
+from autotuner.job.processes import Processes
 from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
 
@@ -72,6 +73,10 @@ class JobKind(Protocol):
 
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
         """Return the processes that the job runs."""
+        ...
+
+    def processes(self, manifest: Mapping[str, Any]) -> Processes:
+        """Return what the manifest says about the processes of the job's pods."""
         ...
 
     def devices(self, manifest: Mapping[str, Any]) -> int:

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
-from autotuner.job import policies
+from autotuner.job import policies, processes
 from autotuner.job.kind import MAX_PODS, PodPlan
-from autotuner.job.processes import stated
+from autotuner.job.pod_processes import Pod, read_pod
+from autotuner.job.processes import Processes, stated
 from autotuner.job.quantity import whole
 from autotuner.job.training_runtime import API_VERSION, CONTAINER, TrainingRuntime
 from autotuner.job.trainjob_validation import KIND
@@ -26,6 +27,9 @@ from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
 
 _KUEUE: Final = "kueue.x-k8s.io/"
+_PER_NODE: Final = "spec.trainer.numProcPerNode"
+_TORCHTUNE: Final = ["tune", "run"]
+"""The command to which Trainer itself adds the options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,13 @@ class TrainJobKind:
         return Shape(
             masters=0,
             workers=nodes(manifest, self.runtime),
-            processes_per_replica=stated(annotations) or processes_per_node(manifest, self.runtime),
+            processes_per_replica=stated(annotations) or self.processes(manifest).replica,
             can_grow=True,
         )
+
+    def processes(self, manifest: Mapping[str, Any]) -> Processes:
+        """Return what the manifest says about the processes of the job's nodes."""
+        return read_processes(manifest, self.runtime)
 
     def devices(self, manifest: Mapping[str, Any]) -> int:
         """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
@@ -81,9 +89,8 @@ class TrainJobKind:
         return policies.deadline({"spec": {"runPolicy": manifest["spec"]}})
 
     def mistakes(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> list[Mistake]:
-        """Return no mistakes: Trainer computes the processes from the fields that `shape` reads."""
-        del manifest, annotations
-        return []
+        """Return the mistakes in the job's processes, given what its annotations require."""
+        return processes.mistakes(self.processes(manifest), annotations, _PER_NODE)
 
     def template(self, manifest: Mapping[str, Any]) -> object:
         """Return the job's `spec` without `suspend`, and its runtime."""
@@ -163,10 +170,34 @@ def nodes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
     return int(manifest["spec"]["trainer"].get("numNodes") or runtime.nodes)
 
 
-def processes_per_node(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
-    """Return how many processes run on each node of a validated TrainJob.
+def read_processes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Processes:
+    """Return the processes of a validated TrainJob: of each node, as that of a Worker."""
+    container = training_container(manifest, runtime)
+    stated_number = manifest["spec"]["trainer"].get("numProcPerNode")
+    per_node: str | None = None
+    if runtime.is_torch:
+        # With GPUs Trainer sets `auto`.
+        is_auto = stated_number is None and _gpus(manifest, runtime)
+        per_node = "auto" if is_auto else str(processes_per_node(manifest, runtime))
+    if container.get("command") == _TORCHTUNE:
+        container = {**container, "command": None, "args": None}
+    pod = Pod(
+        kind="node",
+        where="spec.trainer",
+        container=container,
+        pods=nodes(manifest, runtime),
+        per_node=per_node,
+        field=_PER_NODE,
+        is_stated=stated_number is not None,
+        is_for_torchrun=runtime.is_torch,
+    )
+    return processes.combined([read_pod(pod)])
 
-    As many as it says; else, for torchrun, as many as a node has GPUs, or processors where it has no GPUs.
+
+def processes_per_node(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
+    """Return how many processes Trainer asks torchrun for on each node of a validated TrainJob.
+
+    As many as the job says; else as many as a node has GPUs, or processors where it has no GPUs.
     """
     trainer = manifest["spec"]["trainer"]
     if trainer.get("numProcPerNode") is not None:
@@ -178,8 +209,17 @@ def processes_per_node(manifest: Mapping[str, Any], runtime: TrainingRuntime) ->
 
 def devices(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
     """Return how many GPUs a TrainJob asks for, or how many processes it runs where it asks for none."""
-    each = _gpus(manifest, runtime) or processes_per_node(manifest, runtime)
+    each = _gpus(manifest, runtime) or read_processes(manifest, runtime).replica
     return nodes(manifest, runtime) * each
+
+
+def training_container(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> dict[str, Any]:
+    """Return the training container of each node: the runtime's, with what the job replaces in it."""
+    trainer = manifest["spec"]["trainer"]
+    overridden = {key: trainer[key] for key in ("image", "command", "args") if trainer.get(key) is not None}
+    if trainer.get("resourcesPerNode") is not None:
+        overridden["resources"] = trainer["resourcesPerNode"]
+    return {**runtime.container, **overridden, "name": CONTAINER, "env": variables(manifest, runtime)}
 
 
 def variables(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> list[dict[str, Any]]:
@@ -241,16 +281,7 @@ def pod_plans(
     if count > MAX_PODS:
         rule = f"must be at most {MAX_PODS} on one machine; write fewer, or tune on a cluster"
         raise InvalidJob([Mistake("spec.trainer.numNodes", str(count), rule, "1")])
-    trainer = manifest["spec"]["trainer"]
-    overridden = {key: trainer[key] for key in ("image", "command", "args") if trainer.get(key) is not None}
-    if trainer.get("resourcesPerNode") is not None:
-        overridden["resources"] = trainer["resourcesPerNode"]
-    container = {
-        **runtime.container,
-        **overridden,
-        "name": CONTAINER,
-        "env": variables(manifest, runtime),
-    }
+    container = training_container(manifest, runtime)
     shared = {
         "PET_NNODES": str(count),
         # On a cluster it may be `auto`, the number of GPUs, which may differ on this machine.

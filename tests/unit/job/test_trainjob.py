@@ -30,6 +30,7 @@ BASELINE = [
     {"name": "AUTOTUNER_BATCH_SIZE", "value": "32"},
     {"name": "AUTOTUNER_LEARNING_RATE", "value": "0.1"},
 ]
+EIGHT = {"limits": {"nvidia.com/gpu": 8}}
 ANCESTOR = {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
 
 
@@ -204,6 +205,57 @@ def test_an_empty_list_that_would_hide_the_runtimes_is_refused():
 def test_processes_are_counted_as_trainer_counts_them(trainer, container, nodes, each):
     shape = job(runtime(container=container), trainer=trainer).shape
     assert (shape.workers, shape.processes_per_replica) == (nodes, each)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "each"),
+    [
+        ({"command": ["python3", "-c", "pass"], "resourcesPerNode": {"requests": {"cpu": "2"}}}, 1),
+        ({"command": ["torchrun", "--nproc_per_node=4", "train.py"], "resourcesPerNode": EIGHT}, 4),
+        ({"command": ["accelerate", "launch", "--num_processes=2", "a.py"], "resourcesPerNode": EIGHT}, 2),
+        ({"command": ["bash", "-c"], "args": ["torchrun --nproc_per_node=2 a.py"]}, 2),
+        ({"command": ["bash", "-c", "torchrun a.py"], "resourcesPerNode": EIGHT}, 8),
+        ({"command": ["bash", "run.sh"], "numProcPerNode": 4}, 4),
+        ({"command": None, "resourcesPerNode": EIGHT}, 8),
+        ({"command": None, "args": ["--epochs=5"], "resourcesPerNode": EIGHT}, 8),
+        ({"command": ["tune", "run"], "args": ["model=x"], "resourcesPerNode": EIGHT}, 8),
+    ],
+)
+def test_a_command_that_says_how_many_processes_it_starts_counts(trainer, each):
+    found = job(asked=annotations(micro_batch_size="1..8"), trainer=trainer)
+    assert found.spec()
+    assert found.shape.processes_per_replica == each
+
+
+def test_the_runtimes_command_counts_where_the_job_has_none():
+    own = runtime(container={"command": ["python", "train.py"], "resources": EIGHT})
+    assert job(own, trainer={"command": None}).shape.processes_per_replica == 1
+    assert job(own).shape.processes_per_replica == 8
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ({"command": ["torchrun", "--nproc_per_node=4", "a.py"], "numProcPerNode": 2}, "numProcPerNode is 2"),
+        ({"command": ["python", "a.py"], "numProcPerNode": 2}, "the command starts 1"),
+        ({"command": ["bash", "run.sh"], "resourcesPerNode": EIGHT}, "set spec.trainer.numProcPerNode"),
+        ({"command": ["accelerate", "launch", "a.py"], "numNodes": 2}, "group of one pod"),
+        ({"command": ["deepspeed", "--num_gpus=2", "a.py"], "numNodes": 2}, "group of one pod"),
+    ],
+)
+def test_a_command_whose_processes_are_unknown_is_refused_where_they_count(trainer, words):
+    found = job(asked=annotations(micro_batch_size="1..8"), trainer=trainer)
+    with pytest.raises(InvalidJob, match=words):
+        found.spec()
+    stated = annotations(micro_batch_size="1..8", processes_per_replica="2")
+    assert job(asked=stated, trainer={**trainer, "command": ["bash", "run.sh"]}).spec()
+    assert job(trainer=trainer).spec()
+
+
+def test_without_torch_in_the_policy_torchrun_of_several_nodes_is_no_group():
+    found = job(runtime(policy={}), asked=annotations(workers="1..8"), trainer={"numNodes": 2})
+    with pytest.raises(InvalidJob, match="--nnodes=1 differs from the job's 2 pods"):
+        found.spec()
 
 
 def test_nodes_are_the_runtimes_where_the_job_does_not_say():
