@@ -1,6 +1,6 @@
 """Warn in the status of variables that the manifest does not pass on, until runs show their effect.
 
-And of several hyperparameters that may be the learning rate.
+And of several hyperparameters that may be the learning rate, and of a program that may start more processes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from autotuner import keys
 from autotuner.job.job import Job
+from autotuner.job.processes import assumed
 from autotuner.job.wiring import WiringWarning, wiring_warnings
 from autotuner.spec import TuningSpec
 from autotuner.spec.learning_rate import rates_in
@@ -27,7 +28,18 @@ def wiring_notices(
     read = {name for trial in ended for name in trial.variables or ()} if ended else None
     is_shown = any(t.measurements and t.suggestion.purpose is not Purpose.BASELINE for t in trials)
     found = wiring_warnings(job.manifest, list(spec.search_space), script, read)
-    return [*(warning for warning in found if warning.is_seen or not is_shown), *_several_rates(spec)]
+    return [
+        *(warning for warning in found if warning.is_seen or not is_shown),
+        *_several_rates(spec),
+        *_assumed_processes(job),
+    ]
+
+
+def _assumed_processes(job: Job) -> Iterator[WiringWarning]:
+    """Yield a warning if the number of processes is an assumption."""
+    warning = assumed(job.kind.processes(job.manifest), job.annotations)
+    if warning is not None:
+        yield WiringWarning(warning.key, warning.value, warning.rule, warning.example)
 
 
 def _several_rates(spec: TuningSpec) -> Iterator[WiringWarning]:

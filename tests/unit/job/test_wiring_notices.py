@@ -58,6 +58,22 @@ def test_a_run_that_goes_on_may_still_read_more():
 
 
 @pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        ({"micro_batch_size": "1..8"}, 1),
+        ({}, 0),
+        ({"micro_batch_size": "1..8", "processes_per_replica": "8"}, 0),
+    ],
+)
+def test_a_program_that_may_start_a_process_on_each_gpu_is_said_where_it_counts(asked, count):
+    passed = [BATCH, "--lr=$(AUTOTUNER_LEARNING_RATE)"]
+    made = container(args=passed, resources={"limits": {"nvidia.com/gpu": 8}})
+    found = job(master=replica(made), asked=annotations(**asked))
+    warnings = [str(each) for each in wiring_notices(found, found.spec())]
+    assert len([each for each in warnings if "counts as one process" in each]) == len(warnings) == count
+
+
+@pytest.mark.parametrize(
     ("named", "count"), [({}, 1), ({"learning_rate": "critic_lr"}, 0)], ids=["unnamed", "named"]
 )
 def test_several_learning_rates_are_to_be_told_apart(named, count):
