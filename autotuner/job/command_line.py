@@ -19,6 +19,12 @@ from autotuner.job.wrappers import base, is_step, names, unwrapped
 _MAX_NESTED: Final = 4
 """Maximum depth of nested shells."""
 _PYTHON: Final = re.compile(r"(?:python|pypy)[\d.]*")
+_NAMED: Final = names(
+    """
+    accelerate deepspeed horovodrun mpiexec mpirun torch.distributed.launch torch.distributed.run torchrun
+    """
+)
+"""Launchers whose names mean nothing else."""
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _ENTRYPOINT: Final = re.compile(r"(?:[\w.-]*[_-])?entrypoint(?:\.sh)?")
 """Scripts of images that by custom end with `exec "$@"`."""
@@ -36,12 +42,14 @@ class Program:
         is_opaque: Whether the processes it starts are unknown: it is a script in the image, a binary, the
             image's entrypoint, or a Python program that starts others or runs in a loop.
         is_script: Whether it is a shell script, or a command that may run another one.
+        names_launcher: Whether a launcher is among the words of a command that is not known to run it.
         numbers: Its options that may be a number of processes, by name with underscores.
     """
 
     text: str
     is_opaque: bool
     is_script: bool = False
+    names_launcher: bool = False
     numbers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -106,6 +114,9 @@ def _run(command: Command, seen: _Seen, depth: int) -> None:
 
 
 def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
+    if len(words) == 1 and command.document is None:
+        # A pattern of `case`, or an interactive Python.
+        return
     if _PYTHON.fullmatch(base(words[0])):
         words = _python(words, seen, is_repeated=command.is_background)
     launch = LAUNCHERS[base(words[0])](words) if words else None
@@ -137,10 +148,11 @@ def _written(words: Sequence[str], output: str) -> str:
 
 def _opaque(words: Sequence[str]) -> Program:
     name = base(words[0])
-    may_run = name.endswith(".sh") or name in _SHELLS or any(map(_is_known, words[1:]))
-    return Program(
-        shown(words), is_opaque=True, is_script=may_run, numbers=_numbers(words, _COUNTS | _STARTED)
-    )
+    pieces = {base(piece) for word in words[1:] for piece in word.split()}
+    names_launcher = bool(_NAMED & pieces)
+    may_run = names_launcher or name.endswith(".sh") or name in _SHELLS or any(map(_is_known, pieces))
+    numbers = _numbers(words, _COUNTS | _STARTED)
+    return Program(shown(words), True, may_run, names_launcher, numbers)
 
 
 def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> None:
@@ -241,6 +253,7 @@ def _python(words: Sequence[str], seen: _Seen, *, is_repeated: bool) -> Sequence
     return ()
 
 
+NODES: Final = "nnodes"
 PER_NODE: Final = names(
     """
     nproc_per_node nprocs_per_node procs_per_node num_procs_per_node num_processes_per_node processes_per_node
@@ -265,7 +278,7 @@ def _numbers(words: Sequence[str], wanted: frozenset[str]) -> dict[str, str]:
         if match is None or not (match[1].startswith("-") or match[3] is not None):
             continue
         name = match[2].rsplit(".", 1)[-1].rsplit("/", 1)[-1].lower().replace("-", "_")
-        if name in wanted:
+        if name in wanted or name == NODES:
             is_flag = following.startswith("-") and not following[1:].isdecimal()
             found[name] = match[3] if match[3] is not None else "" if is_flag else following
     return found

@@ -139,11 +139,13 @@ def _of_nodes(words: Sequence[str]) -> Launch | None:
     options = _options(words[1 + len(before) :], _OTHER_FLAGS)
     given = [options[key] for key in ("nproc_per_node", "nprocs_per_node", "devices") if key in options]
     nodes = [options[key] for key in ("nnodes", "num_nodes") if key in options]
+    # Without such an option ipexrun starts one process.
+    one = "1" if name == "ipexrun" and not nodes and not _INSTANCES & options.keys() else None
     return _launched(
         " ".join((name, *before)),
         words,
         options,
-        per_node=given[0] if given else None,
+        per_node=given[0] if given else one,
         nodes=nodes[0] if nodes else None,
         is_alone=not nodes,
         is_unclear=bool({"hostfile", "host", "hosts"} & options.keys()),
@@ -187,6 +189,12 @@ _DEEPSPEED_FLAGS: Final = names(
     """
 )
 _COMPOSER_FLAGS: Final = names("m module_mode c command_mode v verbose version h help")
+_INSTANCES: Final = names(
+    """
+    ccl_worker_count distributed latency_mode logical_cores_for_ccl multi_instance ninstance ninstances
+    throughput_mode
+    """
+)
 _OTHER_FLAGS: Final = names(
     "distributed h help m module no_python enable_tcmalloc enable_jemalloc logical_cores"
 )

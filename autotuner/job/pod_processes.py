@@ -14,13 +14,13 @@ The number depends on the launcher, and on where it takes the number from:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
 from autotuner.job.accelerators import Accelerators, accelerators
-from autotuner.job.command_line import PER_NODE, Program, entrypoint, read_command_line
+from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
 from autotuner.job.launchers import Launch
 from autotuner.job.shell import GPUS, OTHERS, Variables
 
@@ -138,12 +138,9 @@ class _Reader:
         line = read_command_line([*command, *args], self._variables)
         counts = [count for launch in line.launches if (count := self._of_launch(launch)) is not None]
         if not line.launches:
-            program = line.programs[-1] if line.programs else None
+            program = self._program(line.programs)
             if program is None or (not command and program.is_opaque):
                 program = entrypoint([*command, *args])
-            if program.is_script and not self._gpus.devices:
-                # A script after the training, or before it, is not what trains.
-                program = next((each for each in reversed(line.programs) if not each.is_opaque), program)
             count = self._of_program(program, has_command=bool(command))
             counts = [] if count is None else [count]
         for launch in line.launches:
@@ -168,6 +165,16 @@ class _Reader:
             is_remote=any(launch.is_remote for launch in line.launches),
             assumption="" if self._problems else self._assumption,
         )
+
+    def _program(self, programs: Sequence[Program]) -> Program | None:
+        """Return the program that trains: the last one, if none names a launcher."""
+        programs = [each for each in programs if each.names_launcher] or programs
+        if not self._gpus.devices and any(each.is_script for each in programs):
+            # A script after the training, or before it, is not what trains.
+            programs = [each for each in programs if not each.is_opaque] or [
+                each for each in programs if each.is_script
+            ]
+        return programs[-1] if programs else None
 
     def _found(self, where: str, what: str) -> None:
         self._evidence.append(Evidence(where, what))
@@ -320,11 +327,16 @@ class _Reader:
         self._evidence.append(Evidence(f"{self._where} command", program.text))
         given = self._declared or _number(self._own.get("NPROC_PER_NODE") or "")
         gpus = self._gpus.devices
+        is_whole_job = self._evaluated(program.numbers.get(NODES, str(self._pods))) == self._pods
+        shows_number = is_whole_job and not program.is_script
         for name, text in program.numbers.items():
+            if name == NODES:
+                continue
             number = 1 if text == "0" else self._evaluated(text)
             if number == 1 or (number is None and gpus <= 1):
                 continue
-            if number is not None and (number == given or (number == gpus and name in PER_NODE)):
+            is_shown = shows_number and name in PER_NODE and number == gpus
+            if number is not None and (number == given or is_shown):
                 return number
             self._guesses.append(number or 1)
             option = f"{name}={_plain(text)}" if text else name
