@@ -204,7 +204,14 @@ class _Reader:
         if not self._joins_all(launch):
             return None
         if launch.total is not None:
-            return self._part_of(launch, launch.total)
+            count = self._part_of(launch, launch.total)
+            if (
+                count is not None
+                and launch.per_node is not None
+                and self._evaluated(launch.per_node) != count
+            ):
+                self._problems.append(f"the numbers in {launch.text!r} differ on {self._pods} pods")
+            return count
         if launch.name == "torchrun":
             return self._of_torchrun(launch)
         if launch.per_node is not None:

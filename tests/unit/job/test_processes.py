@@ -294,6 +294,7 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("PET_NPROC_PER_NODE=2 torchrun a.py; torchrun b.py", resources=GPUS), "start 2 and 8"),
         # A group that is not the job.
         (job("composer", "-n", "2", "a.py", workers=1), "group of one pod"),
+        (job("composer", "-n", "8", "--world_size", "16", "a.py", workers=3, resources=GPUS), "differ on 4"),
         (job("torchrun", "--standalone", "--nnodes=2", "--nproc_per_node=2", "a.py", workers=1),
          "group of one pod"),
         (job("torchrun", "--standalone", "--nproc_per_node=2", "a.py", workers=1), "group of one pod"),
