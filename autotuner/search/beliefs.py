@@ -96,7 +96,7 @@ class Beliefs:
         return tuple(t for t in self.history.running if len(curve(t)))
 
     def _seen(self, trial: Trial) -> Seen:
-        found = self.history.length_of(trial.suggestion.batch_size)
+        found = self.history.expected_length(trial)
         shown = curve(replace(trial, measurements=()) if self._is_broken(trial) else trial)
         last = shown.last_step
         if found is not None and trial.outcome is Outcome.MISSED and abs(last / found - 1) < ROUNDED:
@@ -231,7 +231,7 @@ class Beliefs:
 
     def _under_way(self, trial: Trial) -> tuple[Posterior, Seen, float, int] | None:
         """Return the posterior, a running trial's data, its length, and its number among the runs."""
-        posterior, length = self.posterior, self.history.length_of(trial.suggestion.batch_size)
+        posterior, length = self.posterior, self.history.expected_length(trial)
         if posterior is None or length is None or not len(curve(trial)):
             return None
         column = len(posterior.data.place) - len(self._running) + self._running.index(trial)

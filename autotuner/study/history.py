@@ -29,6 +29,13 @@ EPOCH: Final = "epoch"
 """The unit of `Trial.unit` whose number does not depend on the batch size."""
 MOST_EPOCHS: Final = 1000
 """Maximum number of epochs: runs with more reports, one step apart, do not count epochs."""
+LENGTHS: Final = frozenset(
+    {
+        "epochs", "num_epochs", "n_epochs", "nb_epochs", "max_epochs", "total_epochs", "train_epochs",
+        "num_train_epochs", "training_epochs",
+    }
+)  # fmt: skip
+"""Names of a hyperparameter that sets the length of a run."""
 RAN_OUT: Final = frozenset({Outcome.MISSED, Outcome.HOPELESS, Outcome.DIVERGED})
 """Outcomes with which a run that has not met the target counts as a miss."""
 
@@ -170,7 +177,7 @@ class History:
             return own
         usual, in_steps = self.spec.baseline_batch_size, self.unit is Unit.OPTIMIZER_STEP
         found = [
-            shown * (t.suggestion.batch_size / usual if in_steps else 1)
+            shown * (t.suggestion.batch_size / usual if in_steps else 1) / self.share_of_length(t)
             for t in self.trials
             if len(curve(t)) > 1 and (shown := self._shown_length(t)) < math.inf
         ]
@@ -192,14 +199,30 @@ class History:
         return _unit(self) if self.uncut is None else self.uncut.unit
 
     def length_of(self, batch_size: int) -> float | None:
-        """Return the last step of a whole run at a batch size; None while unknown."""
+        """Return the last step of a whole run at a batch size and the usual epochs; None while unknown."""
         if self.run_length is None or self.unit is not Unit.OPTIMIZER_STEP:
             return self.run_length
         return self.run_length * self.spec.baseline_batch_size / batch_size
 
+    def expected_length(self, trial: Trial) -> float | None:
+        """Return the last step of a whole run of the trial's setting; None while unknown."""
+        usual = self.length_of(trial.suggestion.batch_size)
+        return None if usual is None else usual * self.share_of_length(trial)
+
     def whole_length(self, trial: Trial) -> float:
-        """Return the last step of a whole run of the trial's batch size; infinity while unknown."""
-        return self.length_of(trial.suggestion.batch_size) or math.inf
+        """Return the same; infinity while unknown."""
+        return self.expected_length(trial) or math.inf
+
+    def share_of_length(self, trial: Trial) -> float:
+        """Return how many times as many epochs a trial trains as the unchanged job, if it searches them."""
+        found = LENGTHS.intersection(self.spec.search_space)
+        if len(found) != 1:
+            return 1.0
+        (name,) = found
+        own, its = self.spec.baseline_parameters.get(name), trial.suggestion.parameters.get(name)
+        if not isinstance(own, (int, float)) or not isinstance(its, (int, float)) or min(own, its) <= 0:
+            return 1.0
+        return its / own
 
     def is_whole(self, trial: Trial) -> bool:
         """Return whether the trial has come to its last step, however its program ended."""
@@ -288,12 +311,11 @@ def _unit(history: History) -> Unit:
     if gaps and not counts and any(abs(gap * ratio / gaps[0] - 1) < CLOSE for gap, ratio in spread):
         return Unit.OPTIMIZER_STEP  # it reports once per epoch, in optimizer steps
     # A run that was stopped has not shown its own end.
-    whole = [(t, ratio) for t, ratio in others if t.outcome is Outcome.MISSED and is_complete(t)]
+    relative = [(t, curve(t).last_step / history.share_of_length(t) / length, ratio) for t, ratio in others]
+    whole = [each for each in relative if each[0].outcome is Outcome.MISSED and is_complete(each[0])]
     if whole:
-        is_shorter = all(
-            _is_shorter(curve(t).last_step / length, ratio, exactly=counts) for t, ratio in whole
-        )
-        is_beyond = counts and any(curve(t).last_step * ratio > (1 + CLOSE) * length for t, ratio in others)
+        is_shorter = all(_is_shorter(shown, ratio, exactly=counts) for _, shown, ratio in whole)
+        is_beyond = counts and any(shown * ratio > 1 + CLOSE for _, shown, ratio in relative)
         return Unit.OPTIMIZER_STEP if is_shorter and not is_beyond else Unit.EPOCH
     # With one report per run its progress decides nothing.
     return Unit.EPOCH if counts or not gaps else Unit.UNKNOWN

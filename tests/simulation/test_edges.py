@@ -109,6 +109,20 @@ def test_a_program_that_fails_with_some_learning_rates_does_not_end_the_study(se
     assert sum(t.outcome is Outcome.FAILED for t in world.trials.values()) <= 3
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_number_of_epochs_that_is_searched_is_the_length_of_a_run(seed: str):
+    def curve(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+        off = math.log(float(parameters["learning_rate"]) / (0.1 * batch_size / 32))
+        best = 0.96 - 0.02 * max(math.log2(batch_size / 128), 0) - 0.03 * off**2
+        epochs = np.arange(1, int(parameters["epochs"]) + 1)
+        return np.maximum(best, 0.1) * (1 - np.exp(-0.7 * epochs * (32 / batch_size) ** 0.25))
+
+    space = "{learning_rate: {min: 0.001, max: 10, log: true}, epochs: {min: 3, max: 20, type: int}}"
+    own = {"batch_size": 32, "learning_rate": 0.1, "epochs": 6}
+    # With the six epochs of the unchanged job 150 is the largest.
+    reaches(World(spec(baseline=own, search_space=space, seed=seed, run_length=None), curve), 947)
+
+
 def fails(sizes: Callable[[int], bool], at: int = 1) -> Callable[[Suggestion, int], Outcome | None]:
     return lambda tried, step: Outcome.FAILED if sizes(tried.batch_size) and step == at else None
 

@@ -103,3 +103,22 @@ def test_the_length_that_the_user_gives_is_that_of_the_known_good_batch():
     history = History.of(spec(run_length="1000"), [BASELINE, whole])
     assert history.length_of(32) == 1000
     assert history.length_of(256) == 125
+
+
+def test_a_run_is_as_long_as_the_epochs_that_are_searched():
+    space = "{learning_rate: {min: 0.001, max: 10, log: true}, epochs: {min: 5, max: 40, type: int}}"
+    own = {"batch_size": 32, "learning_rate": 0.1, "epochs": 10}
+
+    def epochs(number: int, count: int, size: int) -> Trial:
+        tried = suggestion(number, batch_size=size, parameters={"learning_rate": 0.1, "epochs": count})
+        measured = tuple(Measurement(float(step), 0.5 + 0.01 * step) for step in range(1, count + 1))
+        return Trial(tried, measured, Outcome.MISSED)
+
+    first = replace(epochs(0, 10, 32), outcome=Outcome.REACHED, is_complete=True)
+    first = replace(first, suggestion=replace(first.suggestion, purpose=Purpose.BASELINE))
+    half, twice = epochs(1, 5, 64), epochs(2, 20, 32)
+    history = History.of(spec(baseline=own, search_space=space, run_length=None), [first, half, twice])
+    assert history.unit is Unit.EPOCH  # a run of half the epochs at twice the batch is not one of fewer steps
+    assert history.run_length == 10
+    assert [history.expected_length(t) for t in history.trials] == [10, 5, 20]
+    assert all(map(history.is_whole, history.trials))
