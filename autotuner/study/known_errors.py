@@ -46,6 +46,11 @@ def _compiled(*texts: str) -> re2._Regexp:
     return re2.compile("|".join(f"(?:{text})" for text in texts), options)
 
 
+def _child_code(signal: int) -> str:
+    """Return a pattern for how launchers print the exit code of a child that a signal ended."""
+    return rf"(?:exit\s?code\s{{0,4}}[:=]?|return code (?:=|is)|with code|status) ?-{signal}\b"
+
+
 # These errors quote a name, a key or a path, which may read like any other error.
 _NAMED: Final = _compiled(
     r"^(?:[\w.]{1,200}\.)?(?:KeyError|NameError|AttributeError|UnboundLocalError|ModuleNotFoundError): ",
@@ -64,9 +69,16 @@ _PROGRAM: Final = (
     r"Expected to have finished reduction in the prior iteration|mark(?:ed)? a variable ready only once",
     r"Expected all tensors to be on the same device|mat1 and mat2 shapes|size mismatch",
     r"Too many open files|received 0 items of ancdata|can't start new thread",
-    r"unrecognized arguments|the following arguments are required|can't open file",
+    r"unrecognized arguments|the following arguments are required",
+    r"can't open file .*\[Errno (?:1|2|13|20|21)\]",
     r"Input [Xy] contains NaN",
-    r"executable file not found|exec format error|No such file or directory: unknown",
+    # What a container runtime cannot start because of the image or the pod's specification.
+    r"executable file not found|exec format error|unable to find (?:user|group) .{1,80}: no matching entries",
+    (
+        r"\b(?:exec:? \"?[^\s\"]{1,300}\"?: (?:stat .{1,300}: )?|chdir to cwd .*: )"
+        r"(?:No such file or directory|permission denied|is a directory|not a directory)(?:: unknown|$)"
+    ),
+    r"error mounting .*(?:not a directory|read-only file system): unknown",
     r"CommError: .{0,200}\b40[134]\b",
 )
 _MEMORY: Final = (
@@ -74,6 +86,8 @@ _MEMORY: Final = (
     r"(?:^|[\s:'\"(])out of memory(?:$|[.'\":) ])|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY",
     r"cudaErrorMemoryAllocation|hipErrorOutOfMemory|hipErrorMemoryAllocation",
     r"would exceed allowed memory",
+    # Limits on the elements of a tensor and on the size of a launch: only a smaller batch stays within them.
+    r"INT_MAX elements|32-?bit ?index ?math|CUDA error: invalid configuration argument",
     r"RESOURCE_EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
     r"OUT_OF_(?:DEVICE|HOST)_MEMORY|(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES",
     r"HSA_STATUS_ERROR_OUT_OF_RESOURCES",
@@ -84,7 +98,12 @@ _MEMORY: Final = (
     r"Dst tensor is not initialized|Allocation failed for size|MEM_OBJECT_ALLOCATION_FAILURE",
     r"Memory Object Allocation Failure",
     r"Failed to CUDA (?:m|c)alloc|Failed to allocate (?:memory|.{0,30}bytes)|failed to alloc\b",
-    r"(?:can't|cannot|not enough|could not|couldn't|unable to) allocate|not enough memory",
+    (
+        r"(?:can't|cannot|could not|couldn't|unable to) allocate"
+        r"(?:$|[^\w\s]|.{0,60}(?:\d ?[kmgt]i?b|(?:memory|byte|buffer|tensor|array|vector|object|storage|space"
+        r"|cache|pool|heap|stack|page)s?)\b)"
+    ),
+    r"not enough memory",
     r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
     r"std::bad_alloc|MemoryError\b|insufficient memory|malloc(?: of size \d+)? failed|mmap failed",
     r"NVML_ERROR_MEMORY|No executable batch size found|does not fit (?:in|into) (?:GPU |device )?memory",
@@ -93,7 +112,8 @@ _MEMORY: Final = (
     r"unable to (?:open|allocate|mmap|resize|write).{0,60}(?:shared memory|/torch_|\d+ bytes from file)",
     r"(?:/dev/shm|shm_open|posix_fallocate).{0,120}(?:No space left|fail)",
     r"creating shared memory segment|No space left on device: '/dev/shm/",
-    r"bus error|SIGBUS|exit\s?code\s{0,4}:? ?-7\b",
+    r"bus error|SIGBUS",
+    _child_code(7),
     # The kernel, the launcher or the process pool reports which process was killed for its memory.
     r"oom.?kill|OOMKilled|running low on memory|excessive memory usage|Memory cgroup|memory pressure \(OOM\)",
 )
@@ -101,13 +121,14 @@ _MEMORY: Final = (
 _WITHOUT_HANDLE: Final = (
     r"(?:CU|HIP)(?:BLAS|BLASLT|DNN|SOLVER|SPARSE|FFT|RAND)_(?:STATUS_)?ALLOC(?:ATION)?_FAILED",
     r"(?:CU|HIP)(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR",
-    r"(?:cu|hip)blasCreate|cudnnCreate|rocblas_create_handle",
+    r"(?:cu|hip)blasCreate|cudnnCreate|rocblas_create_handle|(?:cu|hip)(?:blas|sparse|solver)\w{0,4}Create\(",
     r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
 )
 _KILLED: Final = (
     r"killed by signal: Killed|SIGKILL\b|(?:signal:? ?|signals?\.)\(?9\b",
     r"^(?:.{0,200}: )?(?:line \d+: +\d+ )?Killed\b",
-    r"exit\s?code\s{0,4}[:=]? ?(?:-9|137)\b|return code (?:=|is) ?-9\b|with code -9\b|status -9\b|signal 9\b",
+    _child_code(9),
+    r"exit\s?code\s{0,4}[:=]? ?137\b|signal 9\b",
     r"DataLoader worker \(pid\(s\).{0,200}exited unexpectedly|BrokenProcessPool|TerminatedWorkerError",
     r"subprocesses has abruptly died",
 )
@@ -119,6 +140,7 @@ _AROUND: Final = (
     r"nvml error",
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
     r"GPU Hang",
+    r"error code is 507033\b|Failed to start the device",
     r"no CUDA-capable device|No CUDA GPUs are available|No HIP GPUs|hipErrorNoDevice|cudaErrorNoDevice",
     r"CUDA driver initialization failed|CUDA unknown error|CUDA error: unknown error",
     r"Found no NVIDIA driver",
@@ -128,6 +150,7 @@ _AROUND: Final = (
     r"the launch timed out|an illegal instruction",
     r"driver (?:version is insufficient|on your system is too old)",
     r"forward compatibility was attempted",
+    r"CUDNN_STATUS_MAPPING_ERROR|CDI device injection failed|unresolvable CDI devices",
     r"CUDA error: (?:mapping|peer access|device kernel image|driver shut|device not ready)",
     r"Unexpected error from cud(?:a|nn).{0,20}(?:device|count)|nvidia-smi has failed",
     r"cudaErrorSystemNotReady",
@@ -136,7 +159,8 @@ _AROUND: Final = (
     r"NVML_SUCCESS == r",
     r"unsupported display driver|nvidia-container-cli|OCI runtime|containerd task|shim task",
     r"Node failure|NODE_FAIL",
-    r"illegal instruction \(core|SIGILL|Machine check|exit\s?code\s{0,4}[:=]? ?-4\b",
+    r"illegal instruction \(core|SIGILL|Machine check",
+    _child_code(4),
     # Storage.
     r"Stale (?:NFS )?file handle|Input/output error|Remote I/O error",
     r"\[Errno (?:5|23|28|37|70|103|108|112|116|121|122)\]|Cannot send after transport endpoint shutdown",
@@ -162,11 +186,12 @@ _AROUND: Final = (
     r"SSLE(?:OF)?Error|EOF occurred in violation of protocol|BAD_RECORD_MAC",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
     r"UNEXPECTED_EOF",
+    r"Couldn't communicate with backend",
     r"Cannot connect to host|Server disconnected|Connection broken|FSTimeoutError|URLError|CommError",
     # What S3, its twins and Azure name a fault of their own.
     (
         r"\((?:InternalError|RequestTimeout|ServiceUnavailable|SlowDown|Throttling\w{0,20}"
-        r"|RequestLimitExceeded)\)|error occurred \(50[0234]\)|reduce your request rate"
+        r"|RequestLimitExceeded|RequestTimeTooSkewed)\)|error occurred \(50[0234]\)|reduce your request rate"
     ),
     r"AWS Error (?:NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT)",
     r"<Code>(?:SlowDown|InternalError|ServiceUnavailable)|MetadataRetrievalError",
@@ -208,12 +233,21 @@ _PEERS: Final = (
     r"monitoredBarrier|Barrier timed out|Timeout waiting|(?:failed|unable) to connect to|failed to recv",
     r"WorkerCrashedError|ActorDiedError|NodeDiedError|RayActorError|_InactiveRpcError",
     r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",
+    # Huawei's NPUs: HCCL's errors, and synchronization that ended for time.
+    r"\bHccl\w{1,40}, error code is|error code is 50704[678]\b",
+    r"\bEI000[26]:|(?:socket|register|internal task) times out",
     r"store-?>get",
-    r"exit\s?code\s{0,4}[:=]? ?-15\b|KeyboardInterrupt|TimeoutError|ETIMEDOUT|DEADLINE_EXCEEDED",
+    # A launcher that reports a child's signal may have sent it, after another child's failure.
+    _child_code(15),
+    r"killed by signal: (?:Terminated|Hangup)|terminated with signal SIG(?:TERM|HUP|INT)",
+    r"on signal (?:1|15)\b|KeyboardInterrupt|TimeoutError|ETIMEDOUT|DEADLINE_EXCEEDED",
     r"UNAVAILABLE:",
 )
-_CRASHED: Final = (
-    r"segmentation fault|SIGSEGV|exit\s?code\s{0,4}[:=]? ?-11\b|return code (?:=|is) ?-11\b|signal 11\b",
+_UNEXPLAINED: Final = (
+    # torchvision prints the reason of every mirror above it.
+    r"RuntimeError: Error downloading ",
+    r"segmentation fault|SIGSEGV|signal 11\b",
+    _child_code(11),
 )
 _DIVERGED: Final = (
     r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
@@ -234,6 +268,10 @@ _DIVERGED: Final = (
     r"(?:training|loss|model|run) (?:has )?diverged|divergence detected",
     r"gradient (?:norm )?(?:is )?(?:nan|non-?finite)",
     r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",
+    # A library that is given NaN, or the exponential of a loss that is too large.
+    r"contains invalid numeric entries|array must not contain infs or NaNs",
+    r"range of \[.{1,60}\] is not finite|histogram is empty, please file",
+    r"OverflowError: (?:math range error|\(34, .{0,20}result out of range)",
     r"Monitored metric.{0,80}not finite|invalid value \((?:nan|inf)\) encountered",
 )
 
@@ -245,9 +283,9 @@ _COMPILED: Final = (
     (Meaning(Outcome.LOST), _compiled(*_AROUND)),
     (Meaning(Outcome.DIVERGED), _compiled(*_DIVERGED)),
     (Meaning(Outcome.LOST, is_secondary=True), _compiled(*_PEERS)),
-    (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_CRASHED)),
+    (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_UNEXPLAINED)),
 )
 _ANY: Final = _compiled(
-    *_PROGRAM, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED
+    *_PROGRAM, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_UNEXPLAINED
 )
 """A fast check: most lines of a log match none of the patterns."""
