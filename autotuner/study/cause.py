@@ -44,6 +44,7 @@ _CHAINED: Final = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
 )
+_EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
 _IGNORED: Final = "Exception ignored in"
 _THREAD: Final = "Exception in thread"
 _EXCEPTION: Final = re.compile(
@@ -78,6 +79,16 @@ _SURVIVED: Final = re.compile(
     r"|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
     re.IGNORECASE,
 )
+_ADVICE: Final = re.compile(
+    # An imperative begins its clause: "Reduce the batch size and retry", "Please try again".
+    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:try|consider|reduce|decrease|lower)|\bplease,? retry"
+    r"|\byou (?:can|could|may|might|should|must|need to) \w{1,20}"
+    r"|(?<!will )(?<!'ll )(?<!now )\b(?:try|consider|suggest|recommend) \w{1,20}ing"
+    r"|(?:\b(?:not|cannot|unable to|failed to|without)|n't) (?:be )?(?=recover|retry|skip|continu|ignor)"
+    r")\b[^.;!]{0,300}",
+    re.IGNORECASE,
+)
+"""Clauses that tell the user what to do, or what the program does not do."""
 _PROGRESS: Final = re.compile(
     r"\b(?:epoch|step|iter(?:ation)?|loss|acc(?:uracy)?|ppl|perplexity|lr|batch|num_updates)\b\W{0,8}\d",
     re.IGNORECASE,
@@ -330,10 +341,9 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
         place = (position, rank, at.number if is_raised else count)
         error = _error(place, line[at.indent :] if is_raised else line, is_raised=is_raised, code=code)
         if error is not None:
-            if is_raised and at.is_thread:
-                error = replace(error, is_secondary=True)
-            if is_raised and is_blind and _lacks_device(error, code):
-                error = replace(error, outcome=Outcome.LOST)
+            if is_raised:
+                error = replace(error, is_secondary=error.is_secondary or at.is_thread)
+                error = _in_context(error, code, is_blind=is_blind)
             errors.append(error)
         elif _shows_progress(line):
             marks.append(position)
@@ -350,10 +360,16 @@ def _says_blind(line: str) -> bool:
     return known is not None and known.outcome is Outcome.LOST
 
 
-def _lacks_device(error: _Error, code: str) -> bool:
-    """Return whether a program that sees no device ends because it needs one."""
-    is_own = error.outcome is Outcome.FAILED and meaning(error.line) is None
-    return is_own and _NEEDS_GPU.search(f"{code} {error.line}") is not None
+def _in_context(error: _Error, code: str, *, is_blind: bool) -> _Error:
+    """Return an error that was raised, with the outcome that earlier lines show.
+
+    A program that sees no device ends because it needs one.
+    """
+    if error.outcome is not Outcome.FAILED or meaning(error.line) is not None:
+        return error
+    if is_blind and _NEEDS_GPU.search(f"{code} {error.line}"):
+        return replace(error, outcome=Outcome.LOST)
+    return error
 
 
 def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str) -> _Error | None:
@@ -369,14 +385,14 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
     if _TABLE.match(line):
         return None
     is_exception = is_raised or _EXCEPTION.match(line) is not None
-    if not is_exception and (_is_benign(line) or _SURVIVED.search(line) or _is_progress(line)):
+    if not is_exception and (_is_benign(line) or _says_survived(line) or _is_progress(line)):
         return None
     known = meaning(line)
     if known is not None and not (known.outcome is Outcome.FAILED and _WRAPPER.search(line)):
         # A plain line about NaN may mean anything; the line of an exception is why the program ended.
         is_remark = known.outcome is Outcome.DIVERGED and not is_exception
         return _Error(position, line, known.outcome, known.is_secondary or is_remark, rank, traceback)
-    if not is_exception or _WRAPPER.search(line) or _exits_well(line):
+    if not is_exception or _WRAPPER.search(line) or _only_exits(line):
         return None
     if _NAN_CHECK.search(code) and line.startswith(("AssertionError", "ValueError", "RuntimeError")):
         return _Error(position, line, Outcome.DIVERGED, False, rank, traceback)
@@ -420,15 +436,16 @@ def _warned(lines: Sequence[tuple[str, str]]) -> list[_Error]:
     for position in range(len(lines) - 1, max(-1, len(lines) - 6), -1):
         rank, line = lines[position]
         known = meaning(line)
-        if _SURVIVED.search(line) or _is_progress(line):
+        if _says_survived(line) or _is_progress(line):
             return []
         if known is not None and known.outcome is Outcome.OUT_OF_MEMORY:
             return [_Error(position, line, known.outcome, known.is_secondary, rank, 0)]
     return []
 
 
-def _exits_well(line: str) -> bool:
-    return line.strip() in {"SystemExit: 0", "SystemExit"}
+def _only_exits(line: str) -> bool:
+    """Return whether a program ended with an exit code, whose reason it printed before if at all."""
+    return _EXIT.match(line) is not None
 
 
 def _is_benign(line: str) -> bool:
@@ -440,10 +457,14 @@ def _is_progress(line: str) -> bool:
     return _PROGRESS.search(line) is not None and _LOUD.search(line) is None
 
 
+def _says_survived(line: str) -> bool:
+    return _SURVIVED.search(line) is not None and _SURVIVED.search(_ADVICE.sub("", line)) is not None
+
+
 def _shows_progress(line: str) -> bool:
     # A progress bar is redrawn when it is closed, and loggers print summaries at exit.
     is_bar = "%|" in line or line.startswith(("wandb:", "COMET INFO:"))
-    return not is_bar and (_is_progress(line) or _SURVIVED.search(line) is not None)
+    return not is_bar and (_is_progress(line) or _says_survived(line))
 
 
 def _lines(text: str) -> Iterable[tuple[str, str]]:
