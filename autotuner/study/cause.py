@@ -38,13 +38,23 @@ _RANK: Final = re.compile(
     r"\s{0,8}(\[rank ?\d{1,6}\]:?|\[default\d{1,6}\]:|\[\d{1,6},\d{1,6}\]<\w{1,10}>:"
     r"|\(\w{0,60} ?pid=[^()]{1,80}\)|\d{1,4}:)\s?"
 )
+_TIME: Final = re.compile(
+    r"^\[?(?:\d{4}-\d\d-\d\d[T ]|[A-Z][a-z]{2} [ \d]\d )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+    r"(?:Z|[+-]\d\d:?\d\d)?\]?:?\s(?:std(?:out|err) [FP] )?"
+)
+"""The time that a container runtime or a shell puts before each line, the frames of a traceback included."""
+_MAX_PREFIX: Final = 80
+"""Characters of the longest prefix that is learned from a traceback."""
+_MAX_PREFIXES: Final = 64
 _BOX: Final = re.compile(r"\s{0,8}[|+│]\s?")
 _TRACEBACK: Final = "Traceback (most recent call last)"
+_FRAME: Final = '  File "'
 _CHAINED: Final = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
 )
 _EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
+_QUOTE: Final = re.compile(r'(?<!\\)"')
 _IGNORED: Final = "Exception ignored in"
 _THREAD: Final = "Exception in thread"
 _EXCEPTION: Final = re.compile(
@@ -469,16 +479,48 @@ def _shows_progress(line: str) -> bool:
 
 def _lines(text: str) -> Iterable[tuple[str, str]]:
     """Yield the last lines of a log, each with its rank prefix separated."""
-    for raw in _bounded(text):
-        line = ESCAPE.sub("", raw[:MAX_LINE])
-        rank = ""
-        if match := _RANK.match(line):
-            rank, line = match[1], line[match.end() :]
-        if match := _BOX.match(line):
-            line = line[match.end() :]
-        yield rank, line
+    lines = [ESCAPE.sub("", raw[:MAX_LINE]) for raw in _bounded(text)]
+    if any(_FRAME in line and _TIME.match(line) for line in lines):
+        lines = [_TIME.sub("", line, count=1) for line in lines]
+    ranked = [_ranked(line) for line in lines]
+    prefixes = _prefixes(line for _, line in ranked)
+    for rank, line in ranked:
+        prefix = next((p for p in prefixes if line.startswith(p)), "")
+        rest = line[len(prefix) :]
+        if match := _BOX.match(rest):
+            rest = rest[match.end() :]
+        yield rank or prefix.strip(), rest
+
+
+def _ranked(line: str) -> tuple[str, str]:
+    match = _RANK.match(line)
+    return (match[1], line[match.end() :]) if match else ("", line)
+
+
+def _prefixes(lines: Iterable[str]) -> list[str]:
+    """Return what stands before each line of a traceback, such as a host, a role or a stream.
+
+    A launcher writes it; a logger writes its own before the first line only.
+    """
+    before: dict[str, set[str]] = {_TRACEBACK: set(), _FRAME: set()}
+    for line in lines:
+        for words, found in before.items():
+            if 0 < (at := line.find(words)) <= _MAX_PREFIX and not line[:at].isspace():
+                found.add(line[:at])
+    traceback, frame = before.values()
+    return sorted(traceback & frame, key=len, reverse=True)[:_MAX_PREFIXES]
 
 
 def _bounded(text: str) -> Iterator[str]:
     # Only the line ends of a terminal: str.splitlines also splits at form feeds and others.
-    return iter(re.split(r"[\r\n]+", text[-MAX_LOG:])[-MAX_LINES:])
+    lines = re.split(r"[\r\n]+", text[-MAX_LOG:])[-MAX_LINES:]
+    return iter([part for line in lines for part in _unfolded(line)][-MAX_LINES:])
+
+
+def _unfolded(line: str) -> list[str]:
+    """Return a line, or the lines of the traceback in a field of it, if it is JSON."""
+    at = line.find(_TRACEBACK)
+    if at < 0 or "{" not in line[:at] or "\\n" not in line[at : at + MAX_LINE]:
+        return [line]
+    field = _QUOTE.split(line[at:], maxsplit=1)[0]
+    return [part.replace('\\"', '"') for part in field.split("\\n")]

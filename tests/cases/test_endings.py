@@ -44,6 +44,30 @@ def test_a_launchers_prefix_or_a_colour_hides_nothing(case, prefix):
     assert find_cause([ProcessLog(log, case["exit_code"])]).outcome.value in case["outcome"]
 
 
+PREFIXES = ["worker-1: ", "[trainer0]:", "stderr: ", "[default0]:[rank0]: ", "2025-06-25T10:45:0{}.123Z "]
+ERRORS = {
+    "torch.distributed.DistBackendError: NCCL error in: NCCLUtils.hpp:268, network error": "lost",
+    "ConnectionResetError: [Errno 104] Connection reset by peer": "lost",
+    "ValueError: loss is nan": "diverged",
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.": "out_of_memory",
+    "KeyError: 'network error'": "failed",
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(("error", "outcome"), ERRORS.items())
+def test_what_stands_before_each_line_of_a_traceback_is_no_part_of_it(error, outcome, prefix):
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "train.py", line 20, in <module>',
+        "    main()",
+        error,
+    ]
+    log = "".join(prefix.format(n) + line + "\n" for n, line in enumerate(lines))
+    found = find_cause([ProcessLog("epoch 1 loss 2.0\n" + log, 1)])
+    assert (found.outcome.value, found.line) == (outcome, error)
+
+
 HOSTILE = {
     "one line": "x" * 10_000_000,
     "spaces": " " * 1_000_000,
@@ -56,6 +80,13 @@ HOSTILE = {
     "escapes": "\x1b[" * 500_000,
     "chains": ("KeyError: 1\nDuring handling of the above exception, another exception occurred:\n" * 20_000),
     "brackets": "[1," * 300_000,
+    "JSON": '{"exc_info": "Traceback (most recent call last):' + "\\n" * 1_000_000,
+    "prefixes": "".join(
+        f'{n} Traceback (most recent call last):\n{n}   File "x"\n' for n in range(1_000, 3_000)
+    ),
+    "deaths": "[rank3]: KeyError: 1\nfailed (exitcode: 1) local_rank: 3\n" * 20_000,
+    "losses": "loss_" * 400_000,
+    "advice": ("retry " + "please try " * 100) * 2_000,
     "nothing printable": "\x00\x0c\u2028" * 300_000,
 }
 
