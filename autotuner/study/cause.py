@@ -72,6 +72,8 @@ _LAUNCHER: Final = re.compile(
     r"|mpirun|Killing subprocess|Child process with PID|local_rank: \d"
 )
 """Lines that only a launcher of several processes prints."""
+_DIED: Final = re.compile(r"failed \(exitcode: (?:-6|\d{1,3})\) local_rank: (\d{1,6})\b")
+"""torchrun's line about a child that ended by an error of its own."""
 _TABLE: Final = re.compile(
     r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
 )
@@ -288,6 +290,7 @@ def _last_errors(log: ProcessLog) -> list[_Error]:
     """Return the errors at the end of one log, in the order of their weight for a single process."""
     lines = list(_lines(log.text))
     errors, marks, several = _scan(lines)
+    marks = _without_others(marks, errors, lines)
     if not errors:
         errors = _warned(lines)
     if log.exit_code in _SIGNALS:
@@ -380,6 +383,19 @@ def _in_context(error: _Error, code: str, *, is_blind: bool) -> _Error:
     if is_blind and _NEEDS_GPU.search(f"{code} {error.line}"):
         return replace(error, outcome=Outcome.LOST)
     return error
+
+
+def _without_others(
+    marks: list[int], errors: Sequence[_Error], lines: Sequence[tuple[str, str]]
+) -> list[int]:
+    """Return the marks without those of other ranks between a rank's last error and its death."""
+    died = ((i, match[1]) for i in range(len(lines) - 1, -1, -1) if (match := _DIED.search(lines[i][1])))
+    death, local_rank = next(died, (0, ""))
+    its = (e for e in reversed(errors) if e.position < death and e.rank)
+    last = next((e for e in its if re.findall(r"\d+", e.rank)[-1:] == [local_rank]), None)
+    if last is None:
+        return marks
+    return [mark for mark in marks if not last.position < mark < death or lines[mark][0] == last.rank]
 
 
 def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str) -> _Error | None:
