@@ -111,6 +111,15 @@ _BLIND: Final = "CUDA initialization: "
 _NEEDS_GPU: Final = re.compile(r"\b(?:GPUs?|CUDA)\b", re.IGNORECASE)
 _ASSERTED: Final = re.compile(r"device-side assert|\.cu:\d{1,6}: .{0,400}Assertion")
 _NAN_CHECK: Final = re.compile(r"is_?nan|is_?finite|is_?inf\b", re.IGNORECASE)
+_LOSS: Final = re.compile(
+    r"\b(?:(val|valid|validation|test|eval)[_ /])?(?:\w{1,20}[_/])?loss\w{0,10}[\"']?\s{0,4}[:=]?\s{0,4}"
+    r"(?:tensor\()?(nan\b|[-+]?\d)",
+    re.IGNORECASE,
+)
+_OF_VALUES: Final = re.compile(
+    r"(?:[\w.]{1,80}\.)?(?:Assertion|Value|FloatingPoint|Overflow|ZeroDivision|_?LinAlg)Error\b"
+)
+"""Errors that a NaN may lead to; the others name a fault of the code."""
 _SURE: Final = re.compile(
     r"(?:ModuleNotFoundError|SyntaxError|IndentationError|TabError)\b|can't open file"
     r"|error: (?:unrecognized arguments|the following arguments are required)"
@@ -336,7 +345,7 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
     """Return a log's errors, the lines that show progress, and whether several processes wrote it."""
     errors: list[_Error] = []
     marks: list[int] = []
-    several = is_blind = False
+    several = is_blind = is_nan = False
     count = 0
     readings: dict[str, _Reading] = {}
     for position, (rank, line) in enumerate(lines):
@@ -350,13 +359,14 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
         if at.is_ignored and is_raised:
             at.is_ignored = False
             continue
+        is_nan = is_nan if is_raised else _is_nan_after(line, before=is_nan)
         code = at.code if is_raised else ""
         place = (position, rank, at.number if is_raised else count)
         error = _error(place, line[at.indent :] if is_raised else line, is_raised=is_raised, code=code)
         if error is not None:
             if is_raised:
                 error = replace(error, is_secondary=error.is_secondary or at.is_thread)
-                error = _in_context(error, code, is_blind=is_blind)
+                error = _in_context(error, code, is_blind=is_blind, is_nan=is_nan)
             errors.append(error)
         elif _shows_progress(line):
             marks.append(position)
@@ -373,15 +383,23 @@ def _says_blind(line: str) -> bool:
     return known is not None and known.outcome is Outcome.LOST
 
 
-def _in_context(error: _Error, code: str, *, is_blind: bool) -> _Error:
+def _is_nan_after(line: str, *, before: bool) -> bool:
+    """Return whether the last loss of the training that was printed is NaN."""
+    match = _LOSS.search(line)
+    return before if match is None or match[1] else match[2].lower() == "nan"
+
+
+def _in_context(error: _Error, code: str, *, is_blind: bool, is_nan: bool) -> _Error:
     """Return an error that was raised, with the outcome that earlier lines show.
 
-    A program that sees no device ends because it needs one.
+    A program that sees no device ends because it needs one. After a NaN an error of values is a consequence.
     """
     if error.outcome is not Outcome.FAILED or meaning(error.line) is not None:
         return error
     if is_blind and _NEEDS_GPU.search(f"{code} {error.line}"):
         return replace(error, outcome=Outcome.LOST)
+    if is_nan and _OF_VALUES.match(error.line):
+        return replace(error, outcome=Outcome.DIVERGED)
     return error
 
 
