@@ -33,7 +33,8 @@ class Ending:
     kernel (OOMKilled). `disruption` is the cluster's own reason if it ended the trial (preempted, evicted,
     node lost); `logs` are then those of processes that failed no later. `never_started` names pods that had
     not run yet. `near_misses` are lines that almost contained the metric, if none did. `node` is
-    where the disrupted pod ran, if the node may be at fault.
+    where the disrupted pod ran, if the node may be at fault. `exceeded` is the kubelet's message if it
+    evicted a pod for a limit of the pod's own, which `killed_for_memory` says was one of memory.
     """
 
     exit_code: int | None
@@ -44,6 +45,7 @@ class Ending:
     never_started: tuple[str, ...] = ()
     near_misses: tuple[str, ...] = ()
     node: str = ""
+    exceeded: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -64,8 +66,9 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
     lacked_memory = cause is not None and cause.outcome is Outcome.OUT_OF_MEMORY
     if ending.disruption and not (lacked_memory and ending.logs):
         return Outcome.LOST, ending.disruption
-    if ending.killed_for_memory:
-        return Outcome.OUT_OF_MEMORY, "the kernel killed the process for its memory (OOMKilled)"
+    if ending.killed_for_memory or ending.exceeded:
+        outcome = Outcome.OUT_OF_MEMORY if ending.killed_for_memory else Outcome.FAILED
+        return outcome, ending.exceeded or "the kernel killed the process for its memory (OOMKilled)"
     if cause is not None and lacked_memory:
         return Outcome.OUT_OF_MEMORY, _told(cause)
     if measurements and not measurements[-1].is_finite:

@@ -70,6 +70,19 @@ ROWS = {
         Outcome.LOST,
         "Evicted",
     ),
+    "eviction for a full volume of shared memory": (
+        [
+            replace(died(MASTER, 137), disruption="Evicted: Usage of EmptyDir volume", exceeded="memory"),
+            WORKER,
+        ],
+        Outcome.OUT_OF_MEMORY,
+        "t-master-0: Evicted: Usage of EmptyDir volume",
+    ),
+    "eviction for the pod's own limit of storage": (
+        [MASTER, replace(WORKER, disruption="Evicted: Pod ephemeral local storage", exceeded="storage")],
+        Outcome.FAILED,
+        "t-worker-0: Evicted: Pod ephemeral local storage",
+    ),
     "node lost, its pod stuck terminating": (
         [replace(MASTER, disruption="DeletionByTaintManager: NoExecute", is_deleted_first=True), WORKER],
         Outcome.LOST,

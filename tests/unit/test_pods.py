@@ -66,6 +66,23 @@ def test_what_the_cluster_did_to_a_pod(status, said):
     assert pod(status).disruption == said
 
 
+@pytest.mark.parametrize(
+    ("message", "exceeded"),
+    [
+        ('Usage of EmptyDir volume "dshm" exceeds the limit "1Gi". ', "memory"),
+        ('Usage of EmptyDir volume "scratch" exceeds the limit "1Gi". ', "storage"),
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 10Gi. ", "storage"),
+        ('Container pytorch exceeded its local ephemeral storage limit "10Gi". ', "storage"),
+        ("The node was low on resource: ephemeral-storage. Container pytorch was using 10Gi. ", ""),
+        ("The node was low on resource: memory. ", ""),
+    ],
+)
+def test_a_pod_that_exceeds_its_own_limit_is_no_fault_of_the_node(message, exceeded):
+    volumes = [{"name": "scratch", "emptyDir": {}}, {"name": "dshm", "emptyDir": {"medium": "Memory"}}]
+    status = {"phase": "Failed", "reason": "Evicted", "message": message}
+    assert read_pod({"metadata": {}, "spec": {"volumes": volumes}, "status": status}).exceeded == exceeded
+
+
 def scheduled(status, reason="", message=""):
     at = "2026-01-01T12:00:30Z"
     condition = {"type": "PodScheduled", "status": status, "lastTransitionTime": at}
@@ -233,6 +250,10 @@ FIELDS = [
     "initContainerStatuses",
     "initContainers",
     "restartPolicy",
+    "volumes",
+    "emptyDir",
+    "medium",
+    "message",
     "state",
     "terminated",
     "waiting",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from autotuner.backends.kubernetes.hold_ups import Stuck, Waiting, first, is_over
 from autotuner.study.cause import ProcessLog
@@ -29,6 +29,8 @@ _OOM_EXIT_CODE: Final = 137
 """128 + SIGKILL."""
 _ON_PURPOSE: Final = re.compile(r"preempt|EvictionByEvictionAPI|evicted by", re.IGNORECASE)
 """Disruptions that say nothing about the node."""
+Exceeded = Literal["", "memory", "storage"]
+"""Of what a pod used more than its own limit."""
 NOTHING_SEEN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -39,10 +41,11 @@ class PodStatus:
     `role` is `master` or `worker`, `node` is where it runs. `started_at`, `finished_at`, `exit_code`,
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
     outlives the log. `disruption` is the cluster's reason if the cluster ended the pod: preempted, evicted,
-    node lost. `is_deleted_first` says that the pod's deletion began before its process ended. `stuck` says
-    what keeps a pod from starting. `has_sidecars` says that the pod has other containers, which may continue
-    after the end of the training container. `restarts` and `attempt` are how often Kubernetes has restarted
-    its container and the whole trial. A pod that `is_gone` is as it was last observed.
+    node lost. `exceeded` says that the pod was evicted for a limit of its own. `is_deleted_first` says that
+    the pod's deletion began before its process ended. `stuck` says what keeps a pod from starting.
+    `has_sidecars` says that the pod has other containers, which may continue after the end of the training
+    container. `restarts` and `attempt` are how often Kubernetes has restarted its container and the whole
+    trial. A pod that `is_gone` is as it was last observed.
     """
 
     name: str
@@ -57,6 +60,7 @@ class PodStatus:
     reason: str = ""
     log_tail: str = ""
     disruption: str = ""
+    exceeded: Exceeded = ""
     is_deleted_first: bool = False
     stuck: Stuck | None = None
     has_sidecars: bool = False
@@ -229,6 +233,8 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
         if pod.disruption:
             earlier = [p for p in failed if p.name != pod.name and _is_no_later(p, pod)]
             said = f"pod {pod.name}: {pod.disruption}"
+            if pod.exceeded:
+                return Ending(None, killed_for_memory=pod.exceeded == "memory", exceeded=said)
             return Ending(None, disruption=said, logs=_logs(earlier), node=_at_fault(pod))
     if any(pod.reason == OOM_KILLED for pod in failed):
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)

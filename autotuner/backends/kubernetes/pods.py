@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.backends.kubernetes.assess import Conditions, PodStatus
+from autotuner.backends.kubernetes.assess import Conditions, Exceeded, PodStatus
 from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.errors import InvalidRecord
 from autotuner.job.lookup import mapping
@@ -32,6 +32,14 @@ _INDEX_LABEL: Final = _LABEL + "replica-index"
 _MAX_HOLD_UP: Final = 500
 _OWN_REASONS: Final = frozenset({"", "DeadlineExceeded"})
 """Reasons of a failed pod that the user causes; the cluster causes all others (Evicted, NodeLost, ...)."""
+_OWN_LIMIT: Final = re.compile(
+    r'Usage of EmptyDir volume "([^"]{1,253})" exceeds|exceeds the total limit of containers'
+    r"|exceeded its local ephemeral storage limit"
+)
+"""The kubelet's messages for an eviction that another node would repeat.
+
+https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/kubelet/eviction/helpers.go
+"""
 _IMAGE: Final = frozenset(
     {
         "ErrImagePull",
@@ -139,6 +147,7 @@ def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStat
         reason=str(terminated.get("reason", "")),
         log_tail=str(terminated.get("message", ""))[-2 * MAX_TAIL :],
         disruption=_disruption(status),
+        exceeded=_exceeded(status, spec),
         is_deleted_first=_is_deleted_first(metadata, finished_at),
         stuck=_stuck(pod, created_at),
         has_sidecars=bool(restartable) or sum(1 for _ in entries(status.get("containerStatuses"))) > 1,
@@ -235,6 +244,19 @@ def _disruption(status: Mapping[str, Any]) -> str:
     if status.get("phase") == "Failed" and str(status.get("reason") or "") not in _OWN_REASONS:
         return sentence(status)
     return ""
+
+
+def _exceeded(status: Mapping[str, Any], spec: Mapping[str, Any]) -> Exceeded:
+    """Return which limit of its own an evicted pod exceeded; shared memory is a volume too."""
+    said = _OWN_LIMIT.search(str(status.get("message") or "")) if status.get("reason") == "Evicted" else None
+    if said is None:
+        return ""
+    volumes = (
+        mapping(volume.get("emptyDir"))
+        for volume in entries(spec.get("volumes"))
+        if volume.get("name") == said[1]
+    )
+    return "memory" if any(volume.get("medium") == "Memory" for volume in volumes) else "storage"
 
 
 def _is_deleted_first(metadata: Mapping[str, Any], finished_at: datetime | None) -> bool:
