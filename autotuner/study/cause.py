@@ -65,6 +65,8 @@ _WRAPPER: Final = re.compile(
     r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
     r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
     r"|returned non-zero exit status|\b(?:Base)?ExceptionGroup: "
+    # torchvision prints why each mirror failed above it.
+    r"|RuntimeError: Error downloading "
 )
 _LAUNCHER: Final = re.compile(
     r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
@@ -93,11 +95,13 @@ _SURVIVED: Final = re.compile(
 )
 _ADVICE: Final = re.compile(
     # An imperative begins its clause: "Reduce the batch size and retry", "Please try again".
-    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:try|consider|reduce|decrease|lower)|\bplease,? retry"
+    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:try|consider|reduce|decrease|lower|increase|set|use|free)\b"
+    r"|\bplease,? retry|\b(?:hint|tip|suggestion|solution)s?:"
     r"|\byou (?:can|could|may|might|should|must|need to) \w{1,20}"
     r"|(?<!will )(?<!'ll )(?<!now )\b(?:try|consider|suggest|recommend) \w{1,20}ing"
     r"|(?:\b(?:not|cannot|unable to|failed to|without)|n't) (?:be )?(?=recover|retry|skip|continu|ignor)"
-    r")\b[^.;!]{0,300}",
+    r")(?:[^.;!]|\.(?! (?-i:[A-Z]))){0,300}"
+    r"|\b\w{1,20}ing [^.;!]{0,80}\b(?:may|might|can|could|should|would) (?:help|fix|solve|avoid|resolve)\b",
     re.IGNORECASE,
 )
 """Clauses that tell the user what to do, or what the program does not do."""

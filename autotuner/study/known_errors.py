@@ -234,18 +234,17 @@ _PEERS: Final = (
     r"WorkerCrashedError|ActorDiedError|NodeDiedError|RayActorError|_InactiveRpcError",
     r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",
     # Huawei's NPUs: HCCL's errors, and synchronization that ended for time.
-    r"\bHccl\w{1,40}, error code is|error code is 50704[678]\b",
+    r"\bHccl\w{1,40}(?:\([^)]{0,60}\))?, error code is|HCCL function error|error code is 50704[678]\b",
     r"\bEI000[26]:|(?:socket|register|internal task) times out",
     r"store-?>get",
     # A launcher that reports a child's signal may have sent it, after another child's failure.
     _child_code(15),
     r"killed by signal: (?:Terminated|Hangup)|terminated with signal SIG(?:TERM|HUP|INT)",
-    r"on signal (?:1|15)\b|KeyboardInterrupt|TimeoutError|ETIMEDOUT|DEADLINE_EXCEEDED",
+    r"signal:? ?\(?15\b|line \d+: +\d+ (?:Terminated|Hangup)\b|task \d+: Terminated$",
+    r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|DEADLINE_EXCEEDED",
     r"UNAVAILABLE:",
 )
-_UNEXPLAINED: Final = (
-    # torchvision prints the reason of every mirror above it.
-    r"RuntimeError: Error downloading ",
+_CRASHED: Final = (
     r"segmentation fault|SIGSEGV|signal 11\b",
     _child_code(11),
 )
@@ -283,9 +282,9 @@ _COMPILED: Final = (
     (Meaning(Outcome.LOST), _compiled(*_AROUND)),
     (Meaning(Outcome.DIVERGED), _compiled(*_DIVERGED)),
     (Meaning(Outcome.LOST, is_secondary=True), _compiled(*_PEERS)),
-    (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_UNEXPLAINED)),
+    (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_CRASHED)),
 )
 _ANY: Final = _compiled(
-    *_PROGRAM, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_UNEXPLAINED
+    *_PROGRAM, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED
 )
 """A fast check: most lines of a log match none of the patterns."""
