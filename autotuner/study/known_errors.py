@@ -75,10 +75,10 @@ _PROGRAM: Final = (
     # What a container runtime cannot start because of the image or the pod's specification.
     r"executable file not found|exec format error|unable to find (?:user|group) .{1,80}: no matching entries",
     (
-        r"\b(?:exec:? \"?[^\s\"]{1,300}\"?: (?:stat .{1,300}: )?|chdir to cwd .*: )"
-        r"(?:No such file or directory|permission denied|is a directory|not a directory)(?:: unknown|$)"
+        r"\b(?:exec:? [^:]{1,300}: (?:stat .{1,300}: )?|chdir to cwd .*: )"
+        r"(?:No such file or directory|permission denied|is a directory|not a directory)\W{0,6}(?:unknown|$)"
     ),
-    r"error mounting .*(?:not a directory|read-only file system): unknown",
+    r"(?:error mounting|mkdir) .*(?:not a directory|read-only file system)\W{1,6}unknown",
     r"CommError: .{0,200}\b40[134]\b",
 )
 _MEMORY: Final = (
@@ -87,7 +87,8 @@ _MEMORY: Final = (
     r"cudaErrorMemoryAllocation|hipErrorOutOfMemory|hipErrorMemoryAllocation",
     r"would exceed allowed memory",
     # Limits on the elements of a tensor and on the size of a launch: only a smaller batch stays within them.
-    r"INT_MAX elements|32-?bit ?index ?math|CUDA error: invalid configuration argument",
+    r"\bINT_MAX (?:elements|$)|larger than INT_MAX|NDArray > 2\*\*32|32-?bit ?index ?math",
+    r"CUDA error: invalid configuration argument|input tensor is too large",
     r"RESOURCE_EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
     r"OUT_OF_(?:DEVICE|HOST)_MEMORY|(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES",
     r"HSA_STATUS_ERROR_OUT_OF_RESOURCES",
@@ -186,7 +187,7 @@ _AROUND: Final = (
     r"SSLE(?:OF)?Error|EOF occurred in violation of protocol|BAD_RECORD_MAC",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
     r"UNEXPECTED_EOF",
-    r"Couldn't communicate with backend",
+    r"Couldn't communicate with backend|ServicePollForTokenError|ServiceStart\w{1,20}Error",
     r"Cannot connect to host|Server disconnected|Connection broken|FSTimeoutError|URLError|CommError",
     # What S3, its twins and Azure name a fault of their own.
     (
@@ -258,7 +259,7 @@ _DIVERGED: Final = (
     ),
     (
         r"(?:found|detected|encountered|contains?|got|produced) (?:an? )?"
-        r"(?:either `inf`|nan|inf\b|non-?finite|infinite)"
+        r"(?:either `inf`|`?nan|inf\b|non-?finite|infinite)"
     ),
     r"Minimum loss scale|loss scale (?:already )?(?:at|is at|reached).{0,20}minimum",
     r"cannot decrease scale anymore",
@@ -269,7 +270,8 @@ _DIVERGED: Final = (
     r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",
     # A library that is given NaN, or the exponential of a loss that is too large.
     r"contains invalid numeric entries|array must not contain infs or NaNs",
-    r"range of \[.{1,60}\] is not finite|histogram is empty, please file",
+    r"range of \[.{1,60}\] is not finite|histogram is empty, please file|nan in summary histogram",
+    r"\bTensor had (?:NaN|Inf)\b|\bNanError: |elements of the .{1,60} tensor are NaN",
     r"OverflowError: (?:math range error|\(34, .{0,20}result out of range)",
     r"Monitored metric.{0,80}not finite|invalid value \((?:nan|inf)\) encountered",
 )
