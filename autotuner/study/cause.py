@@ -48,7 +48,7 @@ _MAX_PREFIX: Final = 80
 _MAX_PREFIXES: Final = 64
 _BOX: Final = re.compile(r"\s{0,8}[|+│]\s?")
 _TRACEBACK: Final = "Traceback (most recent call last)"
-_FRAME: Final = '  File "'
+_FRAME: Final = re.compile(r'  File "|╭─{1,200} Traceback \(most recent')
 _CHAINED: Final = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
@@ -518,7 +518,7 @@ def _shows_progress(line: str) -> bool:
 def _lines(text: str) -> Iterable[tuple[str, str]]:
     """Yield the last lines of a log, each with its rank prefix separated."""
     lines = [ESCAPE.sub("", raw[:MAX_LINE]) for raw in _bounded(text)]
-    if any(_FRAME in line and _TIME.match(line) for line in lines):
+    if any(_FRAME.search(line) and _TIME.match(line) for line in lines):
         lines = [_TIME.sub("", line, count=1) for line in lines]
     ranked = [_ranked(line) for line in lines]
     prefixes = _prefixes(line for _, line in ranked)
@@ -538,15 +538,11 @@ def _ranked(line: str) -> tuple[str, str]:
 def _prefixes(lines: Iterable[str]) -> list[str]:
     """Return what stands before each line of a traceback, such as a host, a role or a stream.
 
-    A launcher writes it; a logger writes its own before the first line only.
+    A launcher writes it; a logger writes its own before the first line only, so the frames show which it is.
     """
-    before: dict[str, set[str]] = {_TRACEBACK: set(), _FRAME: set()}
-    for line in lines:
-        for words, found in before.items():
-            if 0 < (at := line.find(words)) <= _MAX_PREFIX and not line[:at].isspace():
-                found.add(line[:at])
-    traceback, frame = before.values()
-    return sorted(traceback & frame, key=len, reverse=True)[:_MAX_PREFIXES]
+    found = {line[: match.start()] for line in lines if (match := _FRAME.search(line[: 2 * _MAX_PREFIX]))}
+    own = [p for p in found if p.strip() and len(p) <= _MAX_PREFIX and not _BOX.fullmatch(p)]
+    return sorted(own, key=len, reverse=True)[:_MAX_PREFIXES]
 
 
 def _bounded(text: str) -> Iterator[str]:

@@ -141,7 +141,7 @@ _AROUND: Final = (
     r"nvml error",
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
     r"GPU Hang",
-    r"error code is 507033\b|Failed to start the device",
+    r"error code is 507033\b|Failed to start the device|Failed to initialize the HCCP process",
     r"no CUDA-capable device|No CUDA GPUs are available|No HIP GPUs|hipErrorNoDevice|cudaErrorNoDevice",
     r"CUDA driver initialization failed|CUDA unknown error|CUDA error: unknown error",
     r"Found no NVIDIA driver",
@@ -235,7 +235,8 @@ _PEERS: Final = (
     r"WorkerCrashedError|ActorDiedError|NodeDiedError|RayActorError|_InactiveRpcError",
     r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",
     # Huawei's NPUs: HCCL's errors, and synchronization that ended for time.
-    r"\bHccl\w{1,40}(?:\([^)]{0,60}\))?, error code is|HCCL function error|error code is 50704[678]\b",
+    r"\bHccl\w{1,40}(?:\([^)]{0,60}\))?, error code is|HCCL (?:function )?error",
+    r"hccl .{0,40}\btimeout occurred|error code is (?:107020|50704[678])\b",
     r"\bEI000[26]:|(?:socket|register|internal task) times out",
     r"store-?>get",
     # A launcher that reports a child's signal may have sent it, after another child's failure.

@@ -63,9 +63,10 @@ def test_what_stands_before_each_line_of_a_traceback_is_no_part_of_it(error, out
         "    main()",
         error,
     ]
-    log = "".join(prefix.format(n) + line + "\n" for n, line in enumerate(lines))
-    found = find_cause([ProcessLog("epoch 1 loss 2.0\n" + log, 1)])
-    assert (found.outcome.value, found.line) == (outcome, error)
+    written = [prefix.format(n) + line + "\n" for n, line in enumerate(lines)]
+    for log in ("epoch 1 loss 2.0\n" + "".join(written), "".join(written[1:])):
+        found = find_cause([ProcessLog(log, 1)])
+        assert (found.outcome.value, found.line) == (outcome, error)
 
 
 HOSTILE = {
