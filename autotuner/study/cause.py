@@ -95,7 +95,7 @@ _SURVIVED: Final = re.compile(
 )
 _ADVICE: Final = re.compile(
     # An imperative begins its clause: "Reduce the batch size and retry", "Please try again".
-    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:try|consider|reduce|decrease|lower|increase|set|use|free)\b"
+    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:try|consider|reduce|decrease|lower|increase|set)\b(?! \d)"
     r"|\bplease,? retry|\b(?:hint|tip|suggestion|solution)s?:"
     r"|\byou (?:can|could|may|might|should|must|need to) \w{1,20}"
     r"|(?<!will )(?<!'ll )(?<!now )\b(?:try|consider|suggest|recommend) \w{1,20}ing"
