@@ -95,7 +95,7 @@ _SURVIVED: Final = re.compile(
 )
 _ADVICE: Final = re.compile(
     # An imperative begins its clause: "Reduce the batch size and retry", "Please try again".
-    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:try|consider|reduce|decrease|lower|increase|set)\b(?! \d)"
+    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:either|try|consider|reduce|decrease|lower|increase|set)\b(?! \d)"
     r"|\bplease,? retry|\b(?:hint|tip|suggestion|solution)s?:"
     r"|\byou (?:can|could|may|might|should|must|need to) \w{1,20}"
     r"|(?<!will )(?<!'ll )(?<!now )\b(?:try|consider|suggest|recommend) \w{1,20}ing"
@@ -456,6 +456,9 @@ def _roots(errors: list[_Error]) -> list[_Error]:
     asserted = next((e.position for e in errors if _ASSERTED.search(e.line)), None)
     if asserted is not None:
         errors = [e for e in errors if e.position <= asserted or not _is_vague(e.line)]
+    # PyTorch raises an error that a worker exited from the one that names its signal.
+    killed = {(e.traceback, e.rank) for e in errors if "killed by signal" in e.line}
+    errors = [e for e in errors if "exited unexpectedly" not in e.line or (e.traceback, e.rank) not in killed]
     primary = {e.traceback for e in errors if e.outcome is not Outcome.FAILED and not e.is_secondary}
     # A secondary one may be of another process: it is the root of what follows in its own.
     secondary: dict[tuple[int, str], int] = {}
