@@ -32,7 +32,8 @@ MOST_EPOCHS: Final = 1000
 LENGTHS: Final = frozenset(
     {
         "epochs", "num_epochs", "n_epochs", "nb_epochs", "max_epochs", "total_epochs", "train_epochs",
-        "num_train_epochs", "training_epochs",
+        "num_train_epochs", "training_epochs", "max_steps", "total_steps", "train_steps", "training_steps",
+        "max_train_steps", "num_train_steps", "max_iters", "max_iterations", "total_timesteps",
     }
 )  # fmt: skip
 """Names of a hyperparameter that sets the length of a run."""
