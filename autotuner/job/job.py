@@ -17,6 +17,7 @@ from autotuner.job import kinds
 from autotuner.job.kind import JobKind
 from autotuner.job.pytorchjob import PYTORCHJOB
 from autotuner.job.training_runtime import BUILT_IN
+from autotuner.job.unset import unset_variables
 from autotuner.spec import Shape, TuningSpec
 from autotuner.study.layout_bounds import bounds_of
 from autotuner.trial import ParameterValue
@@ -148,10 +149,19 @@ class Job:
         except Unrealisable as error:
             asked = str(spec.batch_size)
             raise InvalidJob([Mistake(keys.PREFIX + "batch-size", asked, str(error), "256..32768")]) from None
+        unset = list(unset_variables(self.manifest, spec, self.baseline, self._inherited))
+        if unset:
+            raise InvalidJob(unset)
         own = self.kind.deadline(self.manifest)
         if spec.trial_timeout is None and own is not None:
             return spec.model_copy(update={"trial_timeout": own})
         return spec
+
+    @property
+    def _inherited(self) -> frozenset[str]:
+        # The containers of a PyTorchJob share no env; a TrainJob's is merged with its runtime's.
+        is_merged = bool(self.kind.documents)
+        return frozenset(map(keys.environment_name, self.baseline)) if is_merged else frozenset()
 
     def _parsed(self, annotations: Mapping[str, str]) -> TuningSpec:
         return TuningSpec.from_annotations(

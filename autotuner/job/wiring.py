@@ -64,6 +64,7 @@ _CONFIG_FLAGS: Final = frozenset(
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
 _OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.@/-]{0,200})=(.*)", re.DOTALL)
 _REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
+_TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 
@@ -154,6 +155,35 @@ def wiring_warnings(
     for warning in found:
         first.setdefault((warning.value, warning.rule, warning.remedy), warning)
     return list(first.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A `$(NAME)` that stands for a variable of a trial; `is_in_env` if the container's own env has it."""
+
+    where: str
+    text: str
+    variable: str
+    is_in_env: bool
+
+
+def references(manifest: Mapping[str, Any], inherited: Collection[str] = ()) -> Iterator[Reference]:
+    """Yield the references to variables of a trial, once for each variable and container.
+
+    A container whose env comes from elsewhere (`envFrom`) may have any variable, and is left out. `inherited`
+    are the variables that a TrainJob gets from its runtime.
+    """
+    for role, container in _containers(manifest):
+        if container.get("envFrom"):
+            continue
+        own = {str(mapping(entry).get("name")) for entry in sequence(container.get("env"))}
+        own |= set(inherited)
+        seen: set[str] = set()
+        for text in _texts(role, container):
+            for variable in _TRIAL_REFERENCE.findall(text.text):
+                if variable not in seen:
+                    seen.add(variable)
+                    yield Reference(text.where, text.text, variable, variable in own)
 
 
 def _unread(

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from autotuner import keys
 from autotuner.job.job import Job
 from autotuner.job.processes import assumed
-from autotuner.job.wiring import WiringWarning, wiring_warnings
+from autotuner.job.unset import LAYOUT, own_layout
+from autotuner.job.wiring import WiringWarning, references, wiring_warnings
 from autotuner.spec import TuningSpec
 from autotuner.spec.learning_rate import rates_in
 from autotuner.trial import Purpose, Trial
@@ -30,6 +31,7 @@ def wiring_notices(
     found = wiring_warnings(job.manifest, list(spec.search_space), script, read)
     return [
         *(warning for warning in found if warning.is_seen or not is_shown),
+        *_fixed_layout(job, spec),
         *_several_rates(spec),
         *_assumed_processes(job),
     ]
@@ -40,6 +42,24 @@ def _assumed_processes(job: Job) -> Iterator[WiringWarning]:
     warning = assumed(job.kind.processes(job.manifest), job.annotations)
     if warning is not None:
         yield WiringWarning(warning.key, warning.value, warning.rule, warning.example)
+
+
+def _fixed_layout(job: Job, spec: TuningSpec) -> Iterator[WiringWarning]:
+    """Yield a warning for each part of the layout that the job passes on, and no trial sets."""
+    if spec.micro_batch_size is not None:
+        return
+    used = list(references(job.manifest))
+    has_batch = any(reference.variable == keys.ENV_BATCH_SIZE for reference in used)
+    for found in used:
+        if found.variable in LAYOUT:
+            rule = (
+                f"{found.variable} is the job's own in all trials, which set it only with the annotation"
+                f" {keys.key_of('micro_batch_size')}: add it, or pass on {keys.ENV_BATCH_SIZE} alone"
+            )
+            most = own_layout(spec)[0]
+            example = f"{keys.key_of('micro_batch_size')}: {max(most // 4, 1)}..{most}"
+            name = "" if has_batch else "batch_size"
+            yield WiringWarning(found.where, found.text, rule, example, name=name)
 
 
 def _several_rates(spec: TuningSpec) -> Iterator[WiringWarning]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
 from autotuner.backends.local.pods import Surroundings
 from autotuner.backends.local.script import script_text
+from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.wiring import MAX_TEXT
 from autotuner.job.wiring_notices import wiring_notices
@@ -20,6 +22,10 @@ BATCH = "--batch-size=$(AUTOTUNER_BATCH_SIZE)"
 def said(*trials, args=(), script=None):
     made = job(master=replica(container(args=args)))
     return [str(warning) for warning in wiring_notices(made, made.spec(), trials, script)]
+
+
+def env(**values):
+    return [{"name": f"AUTOTUNER_{k}", "value": v} for k, v in {"BATCH_SIZE": "32", **values}.items()]
 
 
 def baseline(**changed):
@@ -79,10 +85,74 @@ def test_a_program_that_may_start_a_process_on_each_gpu_is_said_where_it_counts(
 def test_several_learning_rates_are_to_be_told_apart(named, count):
     passed = [BATCH, "--a=$(AUTOTUNER_ACTOR_LR)", "--c=$(AUTOTUNER_CRITIC_LR)"]
     space = "{actor_lr: {min: 0.01, max: 1}, critic_lr: {min: 0.01, max: 1}}"
-    made = job(master=replica(container(args=passed)), asked=annotations(search_space=space, **named))
+    rates = env(ACTOR_LR="0.1", CRITIC_LR="0.1")
+    made = job(
+        master=replica(container(args=passed, env=rates)), asked=annotations(search_space=space, **named)
+    )
     found = [str(warning) for warning in wiring_notices(made, made.spec())]
     assert len(found) == count
     assert all("actor_lr, critic_lr" in text and "autotuner.dev/learning-rate" in text for text in found)
+
+
+MICRO, STEPS = "$(AUTOTUNER_MICRO_BATCH_SIZE)", "$(AUTOTUNER_ACCUMULATION_STEPS)"
+RATE = {"LEARNING_RATE": "0.1"}
+
+
+def manifests(args, values, asked):
+    """The same job as a PyTorchJob and as a TrainJob, with two processes."""
+    asked = annotations(**asked)
+    training = container(["torchrun", "train.py"], args, env(**values))
+    yield manifest(master=replica(training), asked=asked, nprocPerNode="2")
+    trainer = {**{k: v for k, v in training.items() if k != "name"}, "numNodes": 1, "numProcPerNode": 2}
+    yield {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"name": "toy", "annotations": asked},
+        "spec": {"suspend": True, "runtimeRef": {"name": "torch-distributed"}, "trainer": trainer},
+    }
+
+
+@pytest.mark.parametrize(
+    ("args", "values", "asked", "said"),
+    [
+        ([MICRO], RATE, {"micro_batch_size": "4..64"}, ['MICRO_BATCH_SIZE, value: "16"']),
+        ([MICRO, STEPS], RATE, {"micro_batch_size": "4..8"},
+         ['MICRO_BATCH_SIZE, value: "8"', 'ACCUMULATION_STEPS, value: "2"']),
+        ([MICRO], RATE, {}, ["and the annotation autotuner.dev/micro-batch-size"]),
+        ([MICRO, STEPS], {**RATE, "MICRO_BATCH_SIZE": "16", "ACCUMULATION_STEPS": "2"},
+         {"micro_batch_size": "4..64"}, ["makes a batch of 64 .*BATCH_SIZE is 32.*16 x 1"]),
+        (["$(AUTOTUNER_MOMENTUM)"], RATE, {"search_space": "momentum: {min: 0.5, max: 0.9}"},
+         ['no AUTOTUNER_MOMENTUM.*value: "0.5"']),
+        (["$(AUTOTUNER_LEARNIGN_RATE)"], RATE, {}, ["no trial has AUTOTUNER_LEARNIGN_RATE"]),
+    ],
+    ids=["micro-batch", "accumulation", "no annotation", "another batch", "hyperparameter", "misspelt"],
+)  # fmt: skip
+def test_a_variable_that_the_unchanged_job_does_not_have_is_a_mistake(args, values, asked, said):
+    for made in manifests(args, values, asked):
+        with pytest.raises(InvalidJob) as error:
+            Job.from_manifest(made).spec()
+        assert len(error.value.mistakes) == len(said)
+        assert all(re.search(s, str(m)) for s, m in zip(said, error.value.mistakes, strict=True))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[MICRO, STEPS], ["$(AUTOTUNER_SEED)", "$(AUTOTUNER_OUTPUT_DIR)"], ["$$(AUTOTUNER_X)"], ["$(HOME)"]],
+    ids=["in env", "in every trial", "escaped", "not ours"],
+)
+def test_a_variable_that_the_unchanged_job_has_is_none(args):
+    values = {**RATE, "MICRO_BATCH_SIZE": "8", "ACCUMULATION_STEPS": "2"}
+    for made in manifests(args, values, {"micro_batch_size": "4..64"}):
+        assert Job.from_manifest(made).spec().micro_batch_size is not None
+
+
+def test_a_micro_batch_that_no_trial_sets_is_said_and_leaves_the_batch_in_doubt():
+    rate = "$(AUTOTUNER_LEARNING_RATE)"
+    for made in manifests([MICRO, rate], {**RATE, "MICRO_BATCH_SIZE": "16"}, {}):
+        read = Job.from_manifest(made)
+        (only,) = wiring_notices(read, read.spec())
+        assert "the job's own in all trials" in str(only)
+        assert (only.name, only.is_seen) == ("batch_size", True)
 
 
 @pytest.fixture
