@@ -60,7 +60,15 @@ def local_folder(job: str, namespace: str | None, context: str | None) -> Path |
     """Return the folder of a local study that JOB names; None if it names a job of the cluster.
 
     A folder that JOB names directly is returned whatever it holds: reading it reports what is wrong.
+
+    Raises:
+        BackendError: If JOB is a file; no name of a job ends like one.
     """
+    if Path(job).suffix.lower() in {".yaml", ".yml", ".json"}:
+        raise BackendError(
+            f"{job} is a file: name the job in it, or the folder of its study, for example"
+            f" {Path(job).stem}-tuning"
+        )
     if namespace is not None or context is not None:
         return None
     named, by_job = Path(job), Path(f"{job}-tuning")

@@ -28,7 +28,7 @@ from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.cli.job_file import Runtime, load_document, load_job
 from autotuner.cli.trial_python import Tool, program, trial_path
-from autotuner.decide.decision import Answer, Phase
+from autotuner.decide.decision import Answer, Phase, Reason
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
 from autotuner.job.kinds import validate as check
@@ -223,10 +223,20 @@ def _finish(
     else:
         typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
     if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
-        typer.echo(f"fix the program, remove {folder}, and run the same command again", err=True)
+        typer.echo(_remedy(last.status.annotations.get(keys.REASON, ""), folder), err=True)
         raise typer.Exit(EXIT_FAILED)
     if answer is None or not answer.is_confirmed:
         raise typer.Exit(EXIT_UNCONFIRMED)
+
+
+def _remedy(reason: str, folder: Path) -> str:
+    """Return how a failed study continues; a program that changed outside the file is not noticed."""
+    if reason == Reason.NOT_WIRED:
+        return f"fix the program, and start over without its runs: remove {folder}, or name another with -d"
+    return (
+        f"fix the cause, run `autotuner retry {shlex.quote(str(folder))}`, and the same command again:"
+        " finished trials are kept (if the job's spec was changed, it continues without `retry`)"
+    )
 
 
 def _surroundings(file: Path, entrypoint: str, working_dir: Path | None, python: Path | None) -> Surroundings:

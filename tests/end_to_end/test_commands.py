@@ -28,6 +28,7 @@ def test_a_failed_study_goes_on_after_a_retry(place: Place):
     file = place.write(program=program).name
     failed = place.run("tune", file)
     assert failed.code == 1
+    assert "run `autotuner retry toy-tuning`" in failed.err
     (place.folder / "data").write_text("")
     assert place.run("tune", file).code == 1
     assert place.run("retry", "toy-tuning").code == 0
@@ -43,6 +44,13 @@ def test_a_retry_of_nothing_says_what_to_name(place: Place):
 
 def test_the_version_is_that_of_the_package(place: Place):
     assert place.run("--version").out == f"autotuner {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["retry", "status", "trials"])
+def test_a_file_in_place_of_a_study_says_what_to_name(place: Place, command: str):
+    ran = place.run(command, place.write().name)
+    assert ran.code == 1
+    assert "is a file: name the job in it, or the folder of its study" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_a_program_that_exits_at_once_stops_the_tuning_after_three_with_its_last
     assert ran.code == 1
     assert "3 trials in a row failed" in ran.out
     assert "no such data set: imagenet" in ran.out
-    assert "remove toy-tuning" in ran.err
+    assert "run `autotuner retry toy-tuning`, and the same command again" in ran.err
     assert [trial["outcome"] for trial in place.trials()] == ["failed"] * 3
 
 
