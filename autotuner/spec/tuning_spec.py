@@ -315,9 +315,9 @@ def _complete(
     mistakes: list[Mistake],
 ) -> None:
     """Add to the parsed values what the baseline says, and what follows from several of them."""
-    _keep_within_samples(values, mistakes)
     batch_size = baseline_batch_size(values.get("batch_size"), baseline, mistakes)
     values["baseline_batch_size"] = batch_size
+    _keep_within_samples(values, batch_size, mistakes)
     if "search_space" not in given:
         default_space(values, baseline, batch_size, mistakes)
     space: dict[str, Dimension] = values.get("search_space", {})
@@ -338,7 +338,7 @@ def _complete(
             mistakes.append(Mistake(key_of(name), given[name], f"must be a number from 1 to {most}", "3"))
 
 
-def _keep_within_samples(values: dict[str, Any], mistakes: list[Mistake]) -> None:
+def _keep_within_samples(values: dict[str, Any], own: int, mistakes: list[Mistake]) -> None:
     """Bound the batch sizes by the samples of an epoch, where they are given."""
     allowed, samples = values.get("batch_size"), values.get("samples")
     if allowed is None or samples is None or samples < 1:
@@ -346,5 +346,12 @@ def _keep_within_samples(values: dict[str, Any], mistakes: list[Mistake]) -> Non
     if samples < allowed.minimum:
         rule = f"must be at least the smallest batch size of {key_of('batch_size')} ({allowed}); lower that"
         mistakes.append(Mistake(key_of("samples"), str(samples), rule, str(allowed.minimum)))
+        return
+    if samples < own:
+        rule = (
+            f"must be at least the job's own batch size ({own}), because no batch is larger than the samples"
+            f" of an epoch; correct it, or lower env {keys.ENV_BATCH_SIZE}"
+        )
+        mistakes.append(Mistake(key_of("samples"), str(samples), rule, str(own)))
         return
     values["batch_size"] = IntegerRange(minimum=allowed.minimum, maximum=min(allowed.maximum, samples))

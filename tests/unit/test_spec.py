@@ -319,6 +319,12 @@ def test_the_example_in_every_message_is_valid(name):
     spec({**BASELINE, "batch_size": "256"}, **{"batch_size": "16..256", name: example})
 
 
+def test_samples_below_the_jobs_own_batch_size_are_the_mistake():
+    mistake = only_mistake({**BASELINE, "batch_size": "32"}, batch_size="16..1200", samples="20")
+    assert (mistake.key, mistake.value, mistake.example) == ("autotuner.dev/samples", "20", "32")
+    assert "the job's own batch size (32)" in mistake.rule
+
+
 def test_every_mistake_is_told_at_once():
     found = mistakes(
         target="93%", batch_size="big", max_trials="0", paused="yes", serch_space="x", baseline={}
