@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from typing import Final
 
@@ -16,7 +17,7 @@ from autotuner.study.formats.text import Finder
 _MAX_LINES: Final = 5
 _MAX_NAMES: Final = 100
 _NAMED: Final = re.compile(
-    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?{NUMBER}",
+    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?(?P<number>{NUMBER})",
     re.IGNORECASE,
 )
 
@@ -29,6 +30,7 @@ class NearMisses:
         self._finder = finder
         self._lines: dict[str, None] = {}
         self._names: dict[str, str] = {}
+        self._largest: dict[str, float] = {}
 
     def note(self, line: Line) -> None:
         """Process a line of which nothing was read."""
@@ -37,18 +39,22 @@ class NearMisses:
             self._lines.setdefault(bounded(line.raw))
         if len(self._names) < _MAX_NAMES:
             for match in _NAMED.finditer(line.text[:2000]):
-                self._names.setdefault(key(match["name"]), match["name"])
+                name = key(match["name"])
+                self._names.setdefault(name, match["name"])
+                value = abs(float(match["number"].replace(",", "")))
+                if math.isfinite(value):
+                    self._largest[name] = max(value, self._largest.get(name, 0.0))
 
     def messages(self) -> tuple[str, ...]:
         """Return the lines, names that are similar to the metric's, and a remedy."""
         name = self._target.metric
         misses = [f"nothing was read: no line has a value of {name!r} that is understood"]
         misses += [f"this line names it: {line!r}" for line in self._lines]
-        close = difflib.get_close_matches(key(name), self._names, n=3, cutoff=0.5)
-        bound = f"{self._target.comparison} {self._target.threshold:g}"
+        alike = [known for known, written in self._names.items() if self._may_be(written)]
+        close = difflib.get_close_matches(key(name), alike, n=3, cutoff=0.5)
         misses += [
             f"the log has {self._names[found]!r}; where the target means that, write"
-            f' autotuner.dev/target: "{self._names[found]} {bound}"'
+            f' autotuner.dev/target: "{self._names[found]} {self._target.comparison} {self._bound(found):g}"'
             for found in close
         ]
         line = next(iter(self._lines), None)
@@ -60,6 +66,20 @@ class NearMisses:
             + f" or autotuner.dev/log-format (one of {', '.join(formats.NAMES)})"
         )
         return tuple(misses)
+
+    def _may_be(self, name: str) -> bool:
+        """Return whether a quantity of this name can be what the target means: an accuracy is no loss."""
+        found = Metric(name, self._target.threshold)
+        return not (found.is_loss if self._target.sign > 0 else found.is_share)
+
+    def _bound(self, found: str) -> float:
+        """Return the threshold in the unit in which the log prints a share: in percent or as a fraction."""
+        threshold, largest = self._target.threshold, self._largest.get(found, 0.0)
+        if not Metric(self._names[found], threshold).is_share or not largest:
+            return threshold
+        if largest <= 1 < threshold:
+            return threshold / 100
+        return threshold * 100 if threshold <= 1 < largest else threshold
 
 
 def _proposal(metric: Metric, line: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -59,6 +60,22 @@ def test_a_log_without_the_metric_ends_with_1_and_says_what_comes_near(log):
     result = run(log, "--target", "acuracy >= 0.9")
     assert result.exit_code == 1
     assert "the log has 'accuracy'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("line", "target", "proposed"),
+    [
+        ("eval_loss=0.63 eval_accuracy=0.8", "eval_acc >= 0.8", ["eval_accuracy >= 0.8"]),
+        ("eval_loss=0.63 eval_los_accuracy=0.8", "eval_los <= 0.8", ["eval_loss <= 0.8"]),
+        ("test_accuracy=0.73", "test_acc >= 94", ["test_accuracy >= 0.94"]),
+        ("test_accuracy=73.2", "test_acc >= 0.94", ["test_accuracy >= 94"]),
+        ("test_accuracy=nan", "test_acc >= 94", ["test_accuracy >= 94"]),
+    ],
+)
+def test_a_name_that_comes_near_is_of_the_same_kind_and_unit(log, line, target, proposed):
+    log.write_text(f"epoch=1 {line}\n")
+    said = run(log, "--target", target).output
+    assert re.findall(r'autotuner.dev/target: "([^"]*)"', said) == proposed
 
 
 def test_a_pattern_and_a_format_are_taken(log):
