@@ -47,7 +47,7 @@ class Reconciliation:
 
     `decision` is None if the job is settled or has mistakes. `finished` are the trials that this reconcile
     recorded, `started` and `put_off` the suggestions of the decision; `held_up` says which trials do not
-    start, and why.
+    start, and why. `notices` are what the status says in addition to the decision.
     """
 
     job: Job
@@ -58,6 +58,7 @@ class Reconciliation:
     started: tuple[Suggestion, ...] = ()
     put_off: tuple[Suggestion, ...] = ()
     held_up: tuple[HoldUp, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 Admit = Callable[[Suggestion], bool]
@@ -129,7 +130,7 @@ def reconcile(
     ]
     backend.publish(job, status, happened, answered)
     recorded = (*finished, *stopped.values())
-    return Reconciliation(job, status, decision, trials, recorded, started, put_off, held_up=held_up)
+    return Reconciliation(job, status, decision, trials, recorded, started, put_off, held_up, tuple(notices))
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:
@@ -235,8 +236,10 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
     found: list[History] = []
     notices: list[str] = []
     for name in spec.start_from:
+        if name == job.name:
+            continue  # of which the wiring's notices warn
         try:
-            study = None if name == job.name else backend.study(job, name)
+            study = backend.study(job, name)
             history = None if study is None else History.of(study.job.spec(), study.trials)
         except InvalidJob as error:
             notices.append(f"the search starts without {name}: {error.mistakes[0]}")

@@ -1,6 +1,7 @@
 """Warn in the status of variables that the manifest does not pass on, until runs show their effect.
 
-And of several hyperparameters that may be the learning rate, and of a program that may start more processes.
+And of annotations that are valid and do not do what their owner expects, of several hyperparameters that may
+be the learning rate, and of a program that may start more processes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def wiring_notices(
         *_fixed_layout(job, spec),
         *_several_rates(spec),
         *_assumed_processes(job),
+        *_too_few_trials(spec),
+        *_starts_from_itself(job, spec),
     ]
 
 
@@ -42,6 +45,29 @@ def _assumed_processes(job: Job) -> Iterator[WiringWarning]:
     warning = assumed(job.kind.processes(job.manifest), job.annotations)
     if warning is not None:
         yield WiringWarning(warning.key, warning.value, warning.rule, warning.example)
+
+
+def _too_few_trials(spec: TuningSpec) -> Iterator[WiringWarning]:
+    """Yield a warning if the trials do not suffice to confirm any answer."""
+    needed = 1 + spec.confirmations
+    if spec.max_trials < needed:
+        rule = (
+            f"must be at least {needed} to confirm an answer: the first trial runs the job unchanged, and an"
+            f" answer needs {spec.confirmations} confirmation runs; a search for a larger batch needs more"
+        )
+        yield WiringWarning(keys.key_of("max_trials"), str(spec.max_trials), rule, str(10 * needed))
+
+
+def _starts_from_itself(job: Job, spec: TuningSpec) -> Iterator[WiringWarning]:
+    """Yield a warning if the earlier studies include the job's own."""
+    if job.name in spec.start_from:
+        rule = (
+            "names the job itself, and its own trials count anyway: leave it out, or rename the job to search"
+            " again and start from this study"
+        )
+        where, others = keys.key_of("start_from"), [n for n in spec.start_from if n != job.name]
+        remedy = ", ".join(others) or f"name: {job.name}-2"
+        yield WiringWarning(where, ", ".join(spec.start_from), rule, remedy)
 
 
 def _fixed_layout(job: Job, spec: TuningSpec) -> Iterator[WiringWarning]:

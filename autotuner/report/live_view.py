@@ -54,6 +54,7 @@ class LiveView:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._title = title
         self._now = now
+        self._notices: set[str] = set()
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -67,6 +68,11 @@ class LiveView:
 
     def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
         """Redraw the table."""
+        for notice in seen.notices:
+            if notice not in self._notices:
+                # It stays above the table.
+                self._notices.add(notice)
+                self._live.console.print(Text(f"warning: {notice}", style="yellow"), soft_wrap=True)
         if seen.decision is not None:
             self._live.update(LiveTable(self._title, spec, seen.decision, seen.trials, self._now()))
 

@@ -63,7 +63,7 @@ class PlainView:
         if first and not self._reads:
             self._reads = first
             self._print(f"reads {first}")
-        for warning in wording.warnings(seen.decision, seen.trials, spec):
+        for warning in (*seen.notices, *wording.warnings(seen.decision, seen.trials, spec)):
             if warning not in self._warnings:
                 self._warnings.add(warning)
                 self._print(f"warning: {warning}")

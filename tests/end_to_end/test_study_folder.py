@@ -48,6 +48,11 @@ def test_the_same_job_with_other_annotations_and_another_template_goes_on(place:
     assert ran.json["confirmations"] == 2
 
 
+def test_an_earlier_study_that_is_not_there_is_said_when_the_search_starts(place: Place):
+    ran = place.run("tune", place.write(asked={"start_from": "nosuch"}).name)
+    assert ran.out.count("the search starts without nosuch: there is no other job of this name") == 1
+
+
 def test_a_study_starts_from_another_ones_trials(place: Place):
     asked = {"batch_size": "16..256", "max_trials": "30"}
     assert place.run("tune", place.write(asked=asked).name).code == 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from autotuner import keys
 from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.reconcile import Reconciliation, reconcile
-from autotuner.report.live_view import LiveTable
+from autotuner.report.live_view import LiveTable, LiveView
 from autotuner.report.terminal import PlainView
 from autotuner.status import MAX_READS, Event, Status, describe, events
 from autotuner.study.ledger import decode_trial, encode_trial
@@ -65,6 +65,17 @@ def test_both_views_show_it():
     view.show(seen, spec())
     view.show(seen, spec())
     assert console.export_text().count(f"reads {FIRST}") == 1
+
+
+def test_a_notice_about_the_study_is_shown_once():
+    said = "the search starts without nosuch: there is no other job of this name"
+    for view in (PlainView, lambda console: LiveView(console, "toy", lambda: NOON)):
+        console = Console(file=io.StringIO(), width=60, height=24, record=True)
+        with view(console) as shown:
+            for _ in range(2):
+                seen = Reconciliation(job(), status(read()), SEARCHING, (read(),), notices=(said,))
+                shown.show(seen, spec())
+        assert console.export_text().replace("\n", " ").count(said) == 1
 
 
 def test_the_unit_of_the_step_is_said_where_the_log_names_one():

@@ -155,6 +155,25 @@ def test_a_micro_batch_that_no_trial_sets_is_said_and_leaves_the_batch_in_doubt(
         assert (only.name, only.is_seen) == ("batch_size", True)
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"max_trials": "3"}, "max-trials is '3': must be at least 4 to confirm an answer"),
+        ({"max_trials": "5", "confirmations": "5"}, "max-trials is '5': must be at least 6"),
+        ({"max_trials": "4"}, None),
+        ({"start_from": "other, toy"}, "names the job itself.*for example other"),
+        ({"start_from": "toy"}, "start-from is 'toy': names the job itself"),
+        ({"start_from": "other"}, None),
+    ],
+)
+def test_a_valid_annotation_that_defeats_its_purpose_is_said(asked, said):
+    passed = [BATCH, "--lr=$(AUTOTUNER_LEARNING_RATE)"]
+    made = job(master=replica(container(args=passed)), asked=annotations(**asked))
+    found = [str(warning) for warning in wiring_notices(made, made.spec())]
+    assert len(found) == (said is not None)
+    assert all(re.search(said, text) for text in found)
+
+
 @pytest.fixture
 def reads(tmp_path):
     def script(command, args=()):
