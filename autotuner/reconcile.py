@@ -145,7 +145,7 @@ def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconci
         seen = _with_whole_runs(spec, backend.observe(job, spec))
         finished = _record_ended(backend, job, seen)
         trials = merge(seen)
-    status = describe_invalid(error, job.annotations, job.fingerprint, trials)
+    status = describe_invalid(error, job.annotations, job.fingerprint, trials, spec)
     backend.publish(job, status, events(job.annotations, status))
     return Reconciliation(job, status, trials=trials or (), finished=finished)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,7 +14,7 @@ from autotuner.errors import InvalidJob
 from autotuner.spec import TuningSpec
 from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import message, reads
+from autotuner.wording import STOPPED_SHORT, message, outcome_now, reads
 
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
@@ -69,7 +70,7 @@ def describe(  # noqa: PLR0913 (the parts of a status)
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),
         keys.MESSAGE: said[:MAX_MESSAGE],
-        keys.TRIALS: _count(trials),
+        keys.TRIALS: _count(trials, spec),
         keys.OBSERVED: observed,
     }
     if first := reads(trials, spec):
@@ -82,7 +83,11 @@ def describe(  # noqa: PLR0913 (the parts of a status)
 
 
 def describe_invalid(
-    error: InvalidJob, before: Mapping[str, str], observed: str, trials: Sequence[Trial] | None = None
+    error: InvalidJob,
+    before: Mapping[str, str],
+    observed: str,
+    trials: Sequence[Trial] | None = None,
+    spec: TuningSpec | None = None,
 ) -> Status:
     """Return the status of a job whose annotations or manifest have mistakes.
 
@@ -91,10 +96,11 @@ def describe_invalid(
         before: The job's previous annotations; the answer, the count of trials and the read line are kept.
         observed: The fingerprint of the spec that has the mistakes.
         trials: All trials; None if they cannot be read.
+        spec: The annotations without mistakes, if the trials can be read by them.
     """
     said = f"invalid configuration, no trial starts until it is fixed: {error}"
     kept = {key: before[key] for key in (keys.ANSWER, keys.TRIALS, keys.READS) if key in before}
-    counted = {} if trials is None else {keys.TRIALS: _count(trials)}
+    counted = {} if trials is None else {keys.TRIALS: _count(trials, spec)}
     return Status(
         {
             **kept,
@@ -171,14 +177,14 @@ _REASONS: Final[Mapping[Phase, str]] = {
 }
 
 
-def _count(trials: Sequence[Trial]) -> str:
+def _count(trials: Sequence[Trial], spec: TuningSpec | None) -> str:
     """Return the number of trials by outcome as JSON, such as `{"total":12,"running":1,"reached":7}`."""
+    ended = Counter(str(t.outcome) if spec is None else outcome_now(t, spec) for t in trials if t.outcome)
     counts = {"total": len(trials)}
     running = sum(trial.is_running for trial in trials)
     if running:
         counts["running"] = running
-    for outcome in Outcome:
-        count = sum(trial.outcome is outcome for trial in trials)
-        if count:
-            counts[str(outcome)] = count
+    for outcome in (*Outcome, STOPPED_SHORT):
+        if ended[outcome]:
+            counts[outcome.replace(" ", "_")] = ended[outcome]
     return json.dumps(counts, separators=(",", ":"))

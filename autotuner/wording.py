@@ -11,6 +11,7 @@ from typing import Final
 
 from autotuner.decide.decision import Answer, Decision, Facts, Reason, Stop, StopReason
 from autotuner.spec import Target, TuningSpec
+from autotuner.study.history import curve, is_complete
 from autotuner.trial import Measurement, Outcome, Trial
 
 _MAX_WARNINGS: Final = 5
@@ -30,6 +31,28 @@ def ending(reason: Reason) -> str:
 def stop_message(stop: Stop, spec: TuningSpec) -> str:
     """Return why a trial was stopped."""
     return _STOPS[stop.reason](stop.facts, spec)
+
+
+STOPPED_SHORT: Final = "stopped short"
+"""How a run ended that was stopped at a target which has since been raised."""
+_BY_TARGET: Final = frozenset(
+    {Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS, Outcome.DOMINATED}
+)
+"""Outcomes that depend on the target of the time."""
+
+
+def outcome_now(trial: Trial, spec: TuningSpec) -> str:
+    """Return how a trial ended, by its measurements and the current target; empty while it runs.
+
+    The recorded outcome is about the target of the time, and a user may change the target.
+    """
+    if trial.outcome is None or trial.outcome not in _BY_TARGET or trial.doubt:
+        return str(trial.outcome or "")
+    if curve(trial).meets(spec.target):
+        return Outcome.REACHED
+    if trial.outcome is Outcome.REACHED:
+        return Outcome.MISSED if is_complete(trial) else STOPPED_SHORT
+    return trial.outcome
 
 
 def reads(trials: Sequence[Trial], spec: TuningSpec) -> str:
@@ -144,7 +167,8 @@ def _budget(name: str, limit: Callable[[TuningSpec], float | None]) -> Callable[
 def _held(answer: Answer | None, spec: TuningSpec) -> str:
     if answer is None:
         return f"nothing has met {spec.target}"
-    seen = "confirmed" if answer.is_confirmed else f"confirmed by {answer.confirmed} runs only"
+    runs = f"{answer.confirmed} run{'s' if answer.confirmed != 1 else ''}"
+    seen = "confirmed" if answer.is_confirmed else f"confirmed by {runs} only"
     return f"batch size {answer.batch_size} is {seen}"
 
 

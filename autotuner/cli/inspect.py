@@ -84,6 +84,7 @@ def trials(
 ) -> None:
     """List the finished trials of a study."""
     from autotuner.report.terminal import best_value, cost, layout, parameters
+    from autotuner.wording import outcome_now
 
     with Reported(as_json=as_json):
         study = find(job, namespace, context)
@@ -100,7 +101,8 @@ def trials(
                     "parameters": dict(trial.suggestion.parameters),
                     "seed": trial.suggestion.seed,
                     "outcome": str(trial.outcome),
-                    "best": best_value(trial, spec),
+                    "best": (best := best_value(trial, spec)),
+                    "met": best is not None and not trial.doubt and spec.target.is_met(best),
                     "gpu_hours": round(trial.gpu_hours(now), 4),
                     "message": trial.message,
                     "log": study.logs.get(trial.number),
@@ -129,7 +131,7 @@ def trials(
                 *([layout(trial)] if laid_out else []),
                 escape(parameters(trial.suggestion.parameters)),
                 "" if best is None else f"{best:.4g}",
-                str(trial.outcome),
+                outcome_now(trial, spec).replace("_", " "),
                 cost(trial.gpu_hours(now)),
             )
         console = _console()

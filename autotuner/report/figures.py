@@ -21,11 +21,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from autotuner.decide.decision import Answer
 from autotuner.spec import TuningSpec
 from autotuner.trial import Measurement, Outcome, Purpose, Trial
+from autotuner.wording import STOPPED_SHORT, outcome_now
 
 SIZE: Final = (5.4, 3.7)
 """Inches; small enough that text stays readable when a phone shows the figure 360 pixels wide."""
 
-LOOKS: Final[dict[Outcome, tuple[str, str]]] = {
+LOOKS: Final[dict[str, tuple[str, str]]] = {
     Outcome.REACHED: ("#15803d", "o"),
     Outcome.PROMISING: ("#65a30d", "^"),
     Outcome.MISSED: ("#c2410c", "X"),
@@ -35,6 +36,7 @@ LOOKS: Final[dict[Outcome, tuple[str, str]]] = {
     Outcome.DIVERGED: ("#db2777", "*"),
     Outcome.FAILED: ("#b91c1c", "D"),
     Outcome.LOST: ("#475569", "d"),
+    STOPPED_SHORT: ("#0891b2", "p"),
 }
 """Colour and marker of each outcome: distinguishable without colour, too."""
 _DRAWABLE: Final = 1e100
@@ -68,7 +70,7 @@ def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -
         shown = [(trial, best) for trial in trials if (best := _best(spec, trial)) is not None]
         _draw_envelope(axes, spec, shown)
         for outcome, (colour, marker) in LOOKS.items():
-            points = [(t.suggestion.batch_size, best) for t, best in shown if t.outcome is outcome]
+            points = [(t.suggestion.batch_size, best) for t, best in shown if outcome_now(t, spec) == outcome]
             if points:
                 sizes, values = zip(*points, strict=True)
                 axes.scatter(sizes, values, c=colour, marker=marker, s=34, zorder=3, alpha=0.85)
@@ -88,7 +90,7 @@ def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -
                 fontweight="bold",
             )
         _focus(axes, spec, [best for _, best in shown])
-        _legend(figure, {trial.outcome for trial, _ in shown})
+        _legend(figure, {outcome_now(trial, spec) for trial, _ in shown})
     return figure
 
 
@@ -96,33 +98,33 @@ def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
     """Draw every learning curve, coloured by how the trial ended; confirmation runs are thicker."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes("step, in the script's unit", spec.target.metric)
-        drawn: set[Outcome | None] = set()
+        drawn: set[str] = set()
         for trial in trials:
             points = [(m.step, m.value) for m in trial.measurements if _is_drawable(m)]
             if not points or trial.outcome is None:
                 continue
-            colour, marker = LOOKS[trial.outcome]
+            colour, marker = LOOKS[outcome_now(trial, spec)]
             wide = trial.suggestion.purpose is Purpose.CONFIRM
             steps, metric = zip(*points, strict=True)
             axes.plot(steps, metric, color=colour, linewidth=1.8 if wide else 0.9, alpha=0.9 if wide else 0.6)
             axes.plot(steps[-1], metric[-1], marker=marker, color=colour, markersize=4)
-            drawn.add(trial.outcome)
+            drawn.add(outcome_now(trial, spec))
         _target_line(axes, spec)
         _legend(figure, drawn)
     return figure
 
 
-def costs(trials: Sequence[Trial]) -> Figure:
+def costs(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
     """Draw the cost of each trial, in GPU-minutes, in the order of the trials."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes("trial", "GPU-minutes")
         for trial in trials:
             if trial.outcome is not None and trial.ended_at is not None:
-                colour, _ = LOOKS[trial.outcome]
+                colour, _ = LOOKS[outcome_now(trial, spec)]
                 axes.bar(trial.number, 60 * trial.gpu_hours(trial.ended_at), color=colour, width=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
-        _legend(figure, {trial.outcome for trial in trials})
+        _legend(figure, {outcome_now(trial, spec) for trial in trials})
     return figure
 
 
@@ -223,15 +225,17 @@ def _focus(axes: Axes, spec: TuningSpec, values: Sequence[float]) -> None:
     hidden = sum(not low - margin <= value <= high + margin for value in values)
     if hidden:
         axes.annotate(
-            f"{hidden} points outside",
-            (0.01, 0.02 if spec.target.sign > 0 else 0.95),
+            f"{hidden} point{'s' if hidden > 1 else ''} outside",
+            # On the right: the label of the target is on the left.
+            (0.99, 0.02 if spec.target.sign > 0 else 0.95),
             xycoords="axes fraction",
+            ha="right",
             fontsize=8,
             color="#64748b",
         )
 
 
-def _legend(figure: Figure, outcomes: set[Outcome | None]) -> None:
+def _legend(figure: Figure, outcomes: set[str]) -> None:
     handles = [
         Line2D(
             [],
@@ -240,7 +244,7 @@ def _legend(figure: Figure, outcomes: set[Outcome | None]) -> None:
             marker=marker,
             linestyle="",
             markersize=5,
-            label=str(outcome).replace("_", " "),
+            label=outcome.replace("_", " "),
         )
         for outcome, (colour, marker) in LOOKS.items()
         if outcome in outcomes

@@ -23,7 +23,7 @@ from autotuner.reconcile import Reconciliation
 from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import message, reads, warnings
+from autotuner.wording import STOPPED_SHORT, message, outcome_now, reads, warnings
 
 _MOST_ROWS: Final = 14
 """Trials shown on a terminal of any height."""
@@ -34,7 +34,7 @@ _NARROW: Final = 72
 _WIDE: Final = 100
 """Columns of a terminal from which there is room for layout and progress."""
 _WIDEST_LAYOUT: Final = 34
-_STYLES: Final = {
+_STYLES: Final[dict[str, str]] = {
     Outcome.REACHED: "green",
     Outcome.PROMISING: "green",
     Outcome.MISSED: "yellow",
@@ -44,6 +44,7 @@ _STYLES: Final = {
     Outcome.DIVERGED: "magenta",
     Outcome.FAILED: "red",
     Outcome.LOST: "red",
+    STOPPED_SHORT: "yellow",
 }
 
 
@@ -142,7 +143,7 @@ class LiveTable:
             "hyperparameters": (0, lambda trial: Text(parameters(trial.suggestion.parameters))),
             **({"progress": (8, self._progress)} if width >= _WIDE else {}),
             self.spec.target.metric: (8, lambda trial: _metric(trial, self.spec)),
-            "outcome": (13, lambda trial: _outcome(trial, self.now)),
+            "outcome": (13, lambda trial: _outcome(trial, self.spec, self.now)),
         }
         taken = sum(columns[name][0] for name in columns) + 2 * (len(columns) - 1)
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -185,7 +186,7 @@ def _metric(trial: Trial, spec: TuningSpec) -> Text:
     return Text(f"{best:.4g}", style="green" if spec.target.is_met(best) else "")
 
 
-def _outcome(trial: Trial, now: datetime) -> Text:
+def _outcome(trial: Trial, spec: TuningSpec, now: datetime) -> Text:
     if trial.outcome is None:
         if trial.started_at is None:
             return Text("waits", style="dim")
@@ -193,4 +194,5 @@ def _outcome(trial: Trial, now: datetime) -> Text:
         return Text(f"runs, {seconds:.0f} s", style="cyan")
     if trial.doubt:
         return Text("in doubt", style="yellow")
-    return Text(str(trial.outcome), style=_STYLES[trial.outcome])
+    outcome = outcome_now(trial, spec)
+    return Text(outcome, style=_STYLES[outcome])

@@ -19,7 +19,7 @@ from autotuner.decide.decision import Answer
 from autotuner.report import figures
 from autotuner.report.terminal import answer_setting, best_value, cost, layout, parameters
 from autotuner.trial import Outcome, Purpose, Trial
-from autotuner.wording import ending
+from autotuner.wording import ending, outcome_now
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("autotuner.report"),
@@ -42,7 +42,7 @@ def render(study: Study, now: datetime) -> str:
     pictures = [
         ("How large can the batch be?", figures.frontier(spec, trials, answer)),
         ("Learning curves", figures.curves(spec, trials)),
-        ("What each trial cost", figures.costs(trials)),
+        ("What each trial cost", figures.costs(spec, trials)),
         ("Scaling efficiency", figures.scaling(spec, trials)),
     ]
     return _TEMPLATES.get_template("page.html").render(
@@ -71,8 +71,8 @@ def render(study: Study, now: datetime) -> str:
                 "parameters": parameters(trial.suggestion.parameters),
                 "best": "" if (best := best_value(trial, spec)) is None else f"{best:.5g}",
                 "met": best is not None and spec.target.is_met(best),
-                "outcome": str(trial.outcome).replace("_", " "),
-                "colour": figures.LOOKS[trial.outcome][0] if trial.outcome else "",
+                "outcome": outcome_now(trial, spec).replace("_", " "),
+                "colour": figures.LOOKS[outcome_now(trial, spec)][0] if trial.outcome else "",
                 "cost": cost(trial.gpu_hours(now)),
                 "message": trial.message,
                 "log": "" if trial.outcome is Outcome.REACHED else study.logs.get(trial.number, ""),
@@ -93,7 +93,7 @@ def _confirmations(trials: Sequence[Trial], answer: Answer | None, study: Study)
             "number": t.number,
             "seed": t.suggestion.seed,
             "best": best_value(t, spec),
-            "outcome": str(t.outcome),
+            "outcome": outcome_now(t, spec),
         }
         for t in trials
         if t.suggestion.purpose is Purpose.CONFIRM

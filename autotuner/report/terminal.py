@@ -120,7 +120,7 @@ def ending(trial: Trial, spec: TuningSpec) -> str:
     best = best_value(trial, spec)
     value = "" if best is None else f" at {spec.target.metric} {best:.4g}"
     reason = f" ({trial.message})" if trial.message else ""
-    return f"{trial.outcome}{value}{reason}"
+    return f"{wording.outcome_now(trial, spec)}{value}{reason}"
 
 
 def answer_line(answer: Answer) -> str:
@@ -159,7 +159,9 @@ def parameters(values: dict[str, ParameterValue] | object) -> str:
 
 def cost(hours: float, price: Price | None = None) -> str:
     """Return a cost as text, in a unit that gives readable digits, and in money if a GPU-hour has a price."""
-    used = f"{hours:.2f} GPU-hours" if hours >= 1 else f"{hours * 60:.1f} GPU-minutes"
+    minutes = hours * 60
+    used = f"{hours:.2f} GPU-hours" if hours >= 1 else f"{minutes:.1f} GPU-minutes"
+    used = used if minutes >= 1 else f"{minutes * 60:.2g} GPU-seconds"
     return used if price is None else f"{used}, {price.of(hours)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
@@ -11,10 +12,14 @@ import pytest
 
 from autotuner import keys
 from autotuner.backends.base import Study
-from autotuner.decide.decision import Answer, Reason
+from autotuner.decide.decision import Answer, Decision, Facts, Phase, Reason
 from autotuner.report import render
+from autotuner.report.figures import LOOKS
+from autotuner.report.terminal import ending
+from autotuner.status import describe
 from autotuner.trial import Measurement, Outcome, Purpose
-from tests.builders import NOON, annotations, job, suggestion, trial
+from autotuner.wording import outcome_now
+from tests.builders import NOON, annotations, job, spec, suggestion, trial
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 IMPLIED = {"tr", "td", "th", "thead", "tbody", "p", "dt", "dd"}
@@ -94,6 +99,46 @@ def test_the_page_tells_answer_evidence_and_every_trial():
         assert said in page.text
     assert [tag for tag, _ in page.elements].count("svg") == 4
     assert [tag for tag, _ in page.elements].count("tr") == 1 + len(some_trials())
+
+
+@pytest.mark.parametrize(
+    ("target", "recorded", "shown", "met"),
+    [
+        ("accuracy >= 0.9", Outcome.REACHED, "reached", True),
+        ("accuracy >= 0.99", Outcome.REACHED, "stopped short", False),
+        ("accuracy >= 0.99", Outcome.MISSED, "missed", False),
+        ("accuracy >= 0.99", Outcome.HOPELESS, "hopeless", False),
+        ("accuracy >= 0.9", Outcome.MISSED, "reached", True),
+        ("accuracy >= 0.9", Outcome.HOPELESS, "reached", True),
+        ("accuracy >= 0.9", Outcome.FAILED, "failed", True),
+    ],
+)
+def test_whether_a_run_met_the_target_is_told_of_the_current_one(target, recorded, shown, met):
+    run, asked = trial(7, values=[0.5, 0.95], outcome=recorded), spec(target=target)
+    study = tuning([run], None, asked=annotations(target=target))
+    text = render(study, NOON)
+    assert ('class="number met"' in text) is met
+    row = text[text.index("<tbody>") :]
+    assert f"</span>{shown}\n" in row
+    assert f'background: {LOOKS[shown][0]}"' in row
+    assert f">{shown}</text>" in text
+    assert ending(run, asked) == f"{shown} at accuracy 0.95"
+    decision = Decision(Phase.SEARCHING, Reason.SEARCHING, Facts())
+    counts = json.loads(describe(decision, asked, [run], "").annotations[keys.TRIALS])
+    assert counts == {"total": 1, shown.replace(" ", "_"): 1}
+
+
+def test_a_whole_run_that_met_an_easier_target_has_missed():
+    run, asked = trial(0, is_complete=True), spec(target="accuracy >= 0.99")
+    assert outcome_now(run, asked) == "missed"
+    assert outcome_now(replace(run, doubt="two values"), asked) == "reached"
+
+
+def test_one_point_outside_is_one_and_not_at_the_targets_label():
+    runs = [trial(n, values=[value]) for n, value in enumerate([0.01, 0.9, 0.91, 0.92, 0.93, 0.94])]
+    (note,) = re.findall(r"<text[^>]*>[^<]*outside</text>", render(tuning(runs), NOON))
+    assert note.endswith(">1 point outside</text>")
+    assert "text-anchor: end" in note
 
 
 def test_the_page_fetches_and_runs_nothing():

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from autotuner.decide.decision import Answer, Decision, Facts, Phase, Reason
 from autotuner.report.live_view import LiveTable
-from autotuner.report.terminal import described
+from autotuner.report.terminal import cost, described
 from autotuner.trial import Trial
+from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
 
 
@@ -34,6 +35,21 @@ def test_a_trial_with_a_layout_shows_it_beside_its_batch_size():
 def test_a_micro_batch_that_is_taken_once_says_no_more_than_its_size():
     tried = suggestion(1, micro_batch_size=8, accumulation_steps=1)
     assert described(trial(1, tried=tried)).endswith("learning_rate 0.1, micro-batch 8")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0 GPU-seconds"), (3.24, "3.2 GPU-seconds"), (59, "59 GPU-seconds"), (90, "1.5 GPU-minutes"),
+     (5400, "1.50 GPU-hours")],
+)  # fmt: skip
+def test_a_cost_has_two_digits_that_count(seconds: float, shown: str):
+    assert cost(seconds / 3600) == shown
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, "by 1 run only"), (2, "by 2 runs only")])
+def test_an_answer_that_is_not_confirmed_says_how_many_runs_it_has(count: int, shown: str):
+    answer = Answer(64, {"learning_rate": 0.1}, count, 3, 0.93)
+    assert shown in message(Decision(Phase.DONE, Reason.TRIALS_SPENT, answer=answer), spec())
 
 
 def test_where_no_trial_has_a_layout_there_is_no_column_for_it():
