@@ -8,6 +8,7 @@ job's conditions and its pods, given as plain values.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,9 @@ TAIL_LINES: Final = 8
 """Lines of a failed program's log that the message shows."""
 MAX_TAIL: Final = 1500
 """Characters of these lines; an annotation that contains them must stay small."""
+_TORCHRUN: Final = re.compile(r"failed \(exitcode: -?\d{1,9}\) local_rank: \d")
+"""The line with which torchrun's report of a failed process begins."""
+_CLOSES: Final = re.compile(r"Sending process \d{1,9} closing signal SIG")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,10 @@ def tail(log: str) -> str:
     """Return the last informative lines of a log, bounded in number and length.
 
     Colours and other terminal control sequences are removed, because annotations and pages show the lines.
+    What torchrun says of a failed process is longer than that, and the process's own words are above it.
     """
     lines = [line for written in log.splitlines() if (line := printable(written).rstrip())]
+    failed = [at for at, line in enumerate(lines) if _TORCHRUN.search(line)]
+    if failed:
+        lines = [line for line in lines[: failed[-1]] if not _CLOSES.search(line)] or lines
     return "\n".join(lines[-TAIL_LINES:])[-MAX_TAIL:]

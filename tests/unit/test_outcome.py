@@ -65,6 +65,29 @@ def test_a_failure_repeats_the_end_of_the_log():
     assert "line 41" not in message
 
 
+TORCHRUN = (
+    "E1127 21:01:45.88 2871 elastic/multiprocessing/api.py:1002] failed (exitcode: 2) local_rank: 0 (pid: 9)",
+    "ERROR:torch.distributed.elastic.multiprocessing.api:failed (exitcode: 2) local_rank: 0 (pid: 9)",
+)
+
+
+@pytest.mark.parametrize("report", TORCHRUN)
+def test_the_words_of_a_program_are_shown_and_not_what_torchrun_says_of_its_end(report):
+    own = "s1.py: error: argument --batch-size: invalid int value: 'x'"
+    footer = [
+        "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ",
+        "s1.py FAILED",
+        *["[0]:", "  exitcode  : 2"] * 6,
+    ]
+    closes = "W1127 api.py:897] Sending process 2875 closing signal SIGTERM"
+    log = "\n".join(["usage: s1.py [-h]", own, closes, report, *footer])
+    outcome, said = classify(Ending(1, log), [], spec().target)
+    assert (outcome, said) == (Outcome.FAILED, f"exit code 1: usage: s1.py [-h]\n{own}")
+    # After a restart the last report is the one that counts; without words before it the log is shown.
+    assert tail(f"old\n{report}\n{log}").endswith(own)
+    assert tail(f"{report}\nmore").endswith("more")
+
+
 def test_the_tail_of_a_log_is_bounded_and_cannot_move_a_cursor():
     hostile = "\x1b[2J\x1b]0;title\x07<script>\x00" + "x" * 10_000 + "\n" + "\x1b[31mred\x1b[0m\r\n" * 40
     said = tail(hostile)
