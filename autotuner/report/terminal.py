@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from rich.console import Console
 
@@ -15,6 +15,9 @@ from autotuner.spec import TuningSpec
 from autotuner.spec.values import Price
 from autotuner.trial import ParameterValue, Suggestion, Trial
 from autotuner.wording import message
+
+_UNITS: Final = ((1, "hours"), (60, "minutes"), (3600, "seconds"))
+_TWO_DIGITS: Final = 9.95
 
 
 class View(Protocol):
@@ -159,9 +162,9 @@ def parameters(values: dict[str, ParameterValue] | object) -> str:
 
 def cost(hours: float, price: Price | None = None) -> str:
     """Return a cost as text, in a unit that gives readable digits, and in money if a GPU-hour has a price."""
-    minutes = hours * 60
-    used = f"{hours:.2f} GPU-hours" if hours >= 1 else f"{minutes:.1f} GPU-minutes"
-    used = used if minutes >= 1 else f"{minutes * 60:.2g} GPU-seconds"
+    amount, unit = next((hours * n, u) for n, u in _UNITS if hours * n >= 1 or u == "seconds")
+    digits = 2 if unit == "hours" else 1 if unit == "minutes" or amount < _TWO_DIGITS else 0
+    used = f"{amount:.{digits}f} GPU-{unit}"
     return used if price is None else f"{used}, {price.of(hours)}"
 
 

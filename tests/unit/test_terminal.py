@@ -39,8 +39,8 @@ def test_a_micro_batch_that_is_taken_once_says_no_more_than_its_size():
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0 GPU-seconds"), (3.24, "3.2 GPU-seconds"), (59, "59 GPU-seconds"), (90, "1.5 GPU-minutes"),
-     (5400, "1.50 GPU-hours")],
+    [(0, "0.0 GPU-seconds"), (4, "4.0 GPU-seconds"), (3.24, "3.2 GPU-seconds"), (59.2, "59 GPU-seconds"),
+     (90, "1.5 GPU-minutes"), (5400, "1.50 GPU-hours")],
 )  # fmt: skip
 def test_a_cost_has_two_digits_that_count(seconds: float, shown: str):
     assert cost(seconds / 3600) == shown
