@@ -183,7 +183,8 @@ def test_lost_trials_use_up_no_gpu_hours():
 def test_a_miss_of_a_search_run_at_the_same_setting_counts():
     asked = spec(run_length="3", max_trials="5")
     found = suggestion(1, batch_size=64)
-    missed = trial(2, LOW, Outcome.MISSED, suggestion(2, batch_size=64))
+    # Far below the target, so that it was not stopped before its end as promising.
+    missed = trial(2, (0.2, 0.3, 0.4), Outcome.MISSED, suggestion(2, batch_size=64))
     runs = [confirm(n, RISING, Outcome.REACHED) for n in (3, 4, 5)]
     answer = decide(asked, [baseline(), trial(1, RISING, tried=found), missed, *runs], NOON).answer
     assert answer is not None
