@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import re2
 
+from autotuner.study.formats.line import clean
 from autotuner.study.formats.reading import Metric, Reading
+from autotuner.study.formats.records import value_of
 from autotuner.study.formats.text import Finder
 
 MAX_SHOWN: Final = 200
 """Maximum characters of a line in a message."""
-_VALUE: Final = r"(?P<value>[-+.\deE]+)"
-_MAX_PATTERN: Final = 200
+TEMPLATE: Final = (
+    r"autotuner.dev/metric-pattern: '<what stands before the number that is meant>(?P<value>\S+)'"
+)
+"""The remedy where no pattern is known to read the right number: it matches nothing as it stands."""
+_VALUE: Final = r"(?P<value>nan|[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?%s)"
+_LEADS: Final = (40, MAX_SHOWN)
+"""Characters before the name that a pattern contains: more of them where fewer do not tell lines apart."""
+_MAX_PATTERN: Final = 400
+_RECORD: Final = re.compile(r"(?:best|highest|lowest|maximum|minimum)(?![a-z])", re.IGNORECASE)
+"""Before a name: the value repeats an earlier one, and a pattern for it would never see the metric fall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +45,51 @@ class Doubt:
         return f"the metric is in doubt: {self.reason}. Read {said}. Nothing is counted; add {remedy}"
 
 
-def doubt(metric: Metric, reason: str, *readings: Reading, target: str = "") -> Doubt:
-    """Return a doubt about readings, with a pattern for each line or with the target that fits them."""
+def doubt(
+    metric: Metric, reason: str, *readings: Reading, target: str = "", others: Sequence[Reading] = ()
+) -> Doubt:
+    """Return a doubt about readings, with a pattern for each line or with the target that fits them.
+
+    A pattern that also matches the line of another reading, one of `others` included, settles nothing.
+    """
     remedies = [_annotation("target", target)] if target else []
     for reading in readings if not target else ():
         for value in (reading.value, reading.alternative):
-            pattern = None if value is None else pattern_for(metric, reading.line, value)
+            rivals = [other.line for other in (*readings, *others) if other.line != reading.line]
+            pattern = None if value is None else pattern_for(metric, reading.line, value, rivals)
             if pattern is not None and (remedy := _annotation("metric-pattern", pattern)) not in remedies:
                 remedies.append(remedy)
     if not remedies:
-        remedies.append(
-            _annotation("metric-pattern", re.escape(metric.name) + r"\D{1,20}" + _VALUE)
-            + ", changed so that it matches the right lines"
-        )
+        remedies.append(f"{TEMPLATE}, or print that number under a name of its own")
     return Doubt(reason, tuple((bounded(r.line), r.value) for r in readings), tuple(remedies))
 
 
-def pattern_for(metric: Metric, line: str, value: float) -> str | None:
-    """Return an RE2 pattern that reads a value from a line and from lines like it; None if none is found."""
+def pattern_for(metric: Metric, line: str, value: float, rivals: Sequence[str] = ()) -> str | None:
+    """Return an RE2 pattern that reads a value from a line and from lines like it; None if none is found.
+
+    It matches none of the lines `rivals`.
+    """
+    line = clean(line).text.strip()
     found = next((f for f in Finder(metric).find(line) if value in {f.value, f.average}), None)
-    if found is None:
+    shown = "" if found is None else line[found.start : found.end]
+    number = re.search(r"[-+.\d][-+.\deE,]*(?P<percent>\s?%)?\]?$", shown)
+    if found is None or number is None or _RECORD.search(line, 0, found.start):
         return None
-    start = max(0, found.start - 40)
-    start = line.rfind(" ", 0, start) + 1 if start else 0
-    lead = _generalised(line[start : found.start]).lstrip()
-    shown = line[found.start : found.end]
-    number = re.search(r"[-+.\d][-+.\deE,]*\s?%?\]?$", shown)
-    if number is None:
-        return None
-    pattern = lead + _generalised(shown[: number.start()]) + _VALUE
+    named = _generalised(shown[: number.start()])
     if value != found.value:  # the average, in parentheses after the value
-        pattern = lead + _generalised(shown[: number.start()]) + r"[-+.\deE]+%?\s*\(\s*" + _VALUE
-    if len(pattern) > _MAX_PATTERN or not _reads(pattern, line):
-        return None
-    return pattern
+        named += r"[-+.\deE]+%?\s*\(\s*"
+    named += _VALUE % (r"\s?%" if number["percent"] else "")
+    for length in _LEADS:
+        start = max(0, found.start - length)
+        start = line.rfind(" ", 0, start) + 1 if start else 0
+        pattern = _generalised(line[start : found.start]).lstrip() + named
+        if start == 0:
+            pattern = rf"^\s*{pattern}"
+        if len(pattern) > _MAX_PATTERN or not _reads(pattern, line, value):
+            return None
+        if not any(_reads(pattern, rival) for rival in rivals):
+            return pattern
+    return None
 
 
 def bounded(line: str) -> str:
@@ -81,13 +104,17 @@ def _generalised(text: str) -> str:
     return re.sub(r"\s+", r"\\s+", escaped)
 
 
-def _reads(pattern: str, line: str) -> bool:
+def _reads(pattern: str, line: str, value: float | None = None) -> bool:
+    """Return whether a pattern reads something from a line, or this value."""
     try:
         options = re2.Options()
         options.log_errors = False
-        return re2.compile(pattern, options).search(line) is not None
+        compiled = re2.compile(pattern, options)
     except re2.error:
         return False
+    match = compiled.search(clean(line).text) or compiled.search(line)
+    found = None if match is None else value_of(match.group("value"))
+    return found is not None and (value is None or math.isnan(value) or found[0] == value)
 
 
 def _annotation(name: str, value: str) -> str:

@@ -267,7 +267,10 @@ class LogReader:
         return replace(reading, label=self._section)
 
     def _match(self, line: Line) -> list[Reading]:
-        match = self._pattern.search(line.text) if self._pattern is not None else None
+        if self._pattern is None:
+            return []
+        # A user copies a whole line, as it stands in the log.
+        match = self._pattern.search(line.text) or self._pattern.search(line.raw)
         if match is None:
             return []
         named = match.re.groupindex

@@ -9,7 +9,7 @@ from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study import formats
-from autotuner.study.doubt import MAX_SHOWN, bounded, pattern_for
+from autotuner.study.doubt import MAX_SHOWN, TEMPLATE, bounded, pattern_for
 from autotuner.study.formats.line import NUMBER, Line
 from autotuner.study.formats.reading import Metric, key
 from autotuner.study.formats.text import Finder
@@ -56,15 +56,13 @@ class NearMisses:
             f"the log has {self._names[found]!r}; where the target means that, write"
             f' autotuner.dev/target: "{self._names[found]} {self._target.comparison} {self._bound(found):g}"'
             for found in close
+            if not self._finder.metric.is_named(found)
         ]
         line = next(iter(self._lines), None)
         proposed = None if line is None else _proposal(self._finder.metric, line)
-        pattern = proposed or re.escape(name) + r"\D{1,20}(?P<value>[-+.\deE]+)"
-        misses.append(
-            f"add autotuner.dev/metric-pattern: '{pattern}'"
-            + ("" if proposed else ", changed so that it matches the line,")
-            + f" or autotuner.dev/log-format (one of {', '.join(formats.NAMES)})"
-        )
+        # A guess would read the first number behind the name: a step, or a part of `0,93`.
+        pattern = TEMPLATE if proposed is None else f"autotuner.dev/metric-pattern: '{proposed}'"
+        misses.append(f"add {pattern} or autotuner.dev/log-format (one of {', '.join(formats.NAMES)})")
         return tuple(misses)
 
     def _may_be(self, name: str) -> bool:

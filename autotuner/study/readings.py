@@ -443,7 +443,9 @@ class Readings:
 
     def _raise(self, reason: str, *readings: Reading, target: str = "") -> None:
         if self._doubt is None:
-            self._doubt = doubt(self.metric, reason, *readings, target=target)
+            others = [*self._training, *self._pending, *self._held.values()]
+            others = [other for other in others if other.stream not in {r.stream for r in readings}]
+            self._doubt = doubt(self.metric, reason, *readings, target=target, others=others)
 
     def _warn(self, text: str) -> None:
         if len(self._warnings) < _MAX_WARNINGS:

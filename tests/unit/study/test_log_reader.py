@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from autotuner.spec.target import parse_target
 from autotuner.study import formats
+from autotuner.study.doubt import pattern_for
+from autotuner.study.formats.reading import Metric
 from autotuner.study.log_reader import MAX_LINE, LogReader
 from autotuner.study.thinning import MAX_MEASUREMENTS
 from autotuner.trial import Measurement
@@ -218,6 +220,59 @@ def test_a_doubt_shows_lines_readings_and_a_pattern_that_settles_it():
     remedy = reader.doubt.remedies[1]
     pattern = remedy.removeprefix("autotuner.dev/metric-pattern: '").removesuffix("'")
     assert [m.value for m in read(log, target="acc >= 0.95", pattern=pattern).measurements] == [0.91, 0.92]
+
+
+def remedied(log, target):
+    """Return what each pattern that the doubt about a log offers reads from it."""
+    reader = read(log, target=target)
+    assert reader.measurements == ()
+    offered = [r.removeprefix("autotuner.dev/metric-pattern: '")[:-1] for r in reader.doubt.remedies]
+    return [[m.value for m in read(log, target=target, pattern=p).measurements] for p in offered]
+
+
+def test_a_pattern_that_is_offered_reads_a_line_with_a_logging_prefix():
+    prefix = "2024-01-01 10:00:00,000 - INFO - "
+    lines = ("step 1 acc 0.94", "step 2 acc 0.96", "dev acc 0.91", "step 3 acc 0.97", "dev acc 0.92")
+    log = "".join(f"{prefix}{line}\n" for line in lines)
+    assert remedied(log, "acc >= 0.95") == [[0.94, 0.96, 0.97], [0.91, 0.92]]
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "Epoch: 1\n[==>] Loss: 0.2 | Acc: 92.5% (9/10)\n[==>] Loss: 0.9 | Acc: 86.1% (8/10)\n",
+        "Epoch 1: acc 0.81\nEpoch 1: acc 0.93\nEpoch 2: acc 0.81\nEpoch 2: acc 0.93\n",
+        "[rank0] epoch 1 acc 0.81\n[rank1] epoch 1 acc 0.93\n",
+        "epoch 1 val acc: 0.81\nbest epoch 1, val acc: 0.93\n",
+    ],
+)
+def test_a_pattern_that_reads_lines_of_both_kinds_is_not_offered(log):
+    read_again = remedied(log, "acc >= 90" if "%" in log else "acc >= 0.9")
+    assert not any(set(values) & {92.5, 0.93} for values in read_again)
+
+
+def test_a_pattern_that_is_offered_does_not_take_the_end_of_the_sentence():
+    log = "AUROC over val set: 0.7512.\nAUROC over test set: 0.9512.\nAUROC: 0.9.\n"
+    pattern = pattern_for(Metric("AUROC", 0.8), log.splitlines()[0], 0.7512, log.splitlines()[1:])
+    assert [m.value for m in read(log, target="AUROC >= 0.8", pattern=pattern).measurements] == [0.7512]
+
+
+def test_a_pattern_may_contain_the_logging_prefix_of_its_line():
+    log = "".join(f"2024-01-01 10:00:00,000 INFO epoch {e} acc 0.8{e}\n" for e in (1, 2))
+    for pattern in (r"INFO epoch \d+ acc (\S+)", r"^ epoch \d+ acc (\S+)", r"^2024.* acc (\S+)"):
+        reader = read(log, target="acc >= 0.9", pattern=pattern)
+        assert reader.measurements == (Measurement(1, 0.81), Measurement(2, 0.82))
+
+
+@pytest.mark.parametrize("line", ["Validation loss 1000:  0.61", "Validation loss of 0,931", "val_loss ~ 2"])
+def test_no_pattern_is_guessed_where_the_number_is_not_understood(line):
+    *_, last = read(f"{line}\n", target="Validation loss <= 0.5").near_misses
+    assert "metric-pattern: '<what stands before" in last
+
+
+def test_the_name_of_the_target_is_not_offered_as_another_one():
+    misses = read("min val-acc=0.85, x=1\n", target="val_acc >= 0.9").near_misses
+    assert not any("the log has" in miss for miss in misses)
 
 
 def test_a_pattern_takes_the_place_of_the_formats():
