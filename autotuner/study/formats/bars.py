@@ -26,7 +26,9 @@ class TqdmReader:
     """Reads tqdm's bars.
 
     A bar without an epoch counts when it is full, as one step. Bars of different lengths, as of training and
-    validation, are kept separate. A value that names its data set, such as `val_acc`, counts when it changes.
+    validation, are kept separate. A value that names its data set, such as `val_acc`, counts when it changes
+    on a bar of the training, which shows it unchanged until the next evaluation. On the validation's own bar
+    it is an average so far, which changes from the first refresh on: it counts when the bar is full.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -37,6 +39,11 @@ class TqdmReader:
         self._bars = 0.0
         self._is_within = False
         self._shown: float | None = None
+        self._bar: tuple[float | None, float] = (None, 0.0)
+        self._at = 0.0
+        self._is_steady = False
+        self._is_running = False
+        self._was_redrawn = False
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's values on a bar."""
@@ -44,19 +51,26 @@ class TqdmReader:
         if bar is None:
             return None
         found = list(self._finder.find(line.text))
+        lead = line.text[: bar.start()]
+        count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")
+        epoch = position_in(lead).epoch
+        is_of_data = label_in(lead) in {Label.VALIDATION, Label.TEST}
+        is_message = bool(found) and "]" in line.text[bar.end() : found[-1].start]  # printed behind the bar
+        shown = found[-1].value if found and not is_message else None
+        self._follow((epoch, total), count, shown, is_of_data=is_of_data)
         if not found:
             return None
-        lead = line.text[: bar.start()]
         each = found[-1]
         label = self._metric.label or label_in(lead) or each.label
-        count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")
+        is_running = (self._is_running or is_of_data) and not is_message
         share = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
         progress: float | None = share
         variant = each.variant
-        epoch = position_in(lead).epoch
+        is_new_bar = self._names_its_data and each.value != self._shown and not self._was_redrawn
+        self._was_redrawn = line.is_redrawn
         if tuned := _TORCHTUNE.match(line.text):
             position, progress = Position(float(tuned["epoch"]), float(tuned["step"])), 1.0
-        elif epoch is not None and self._names_its_data:
+        elif epoch is not None and self._names_its_data and not is_running:
             position, progress = self._validated(Position(epoch, count, total or None), each.value, share)
         elif epoch is not None:
             position = Position(epoch)
@@ -65,15 +79,15 @@ class TqdmReader:
         elif context.epoch is not None:
             position = Position(context.epoch)
         else:
-            step = self._advanced(count)
-            if self._names_its_data or not total:
-                is_shown, self._shown = each.value == self._shown and self._names_its_data, each.value
-                if is_shown:
-                    return []
-                position, progress = Position(None, step), 1.0
-            else:
+            step = self._advanced(count, is_new=is_new_bar and count == total)
+            is_shown, self._shown = each.value == self._shown and self._names_its_data, each.value
+            if total and (is_running or not self._names_its_data):
                 position = Position(None, self._bars + 1)
                 variant = variant or ("" if label else f"bar of {total:g}")
+            elif is_shown:
+                return []
+            else:
+                position, progress = Position(None, step), 1.0
         return [
             Reading(
                 each.value,
@@ -91,9 +105,23 @@ class TqdmReader:
     def _names_its_data(self) -> bool:
         return self._metric.label not in {Label.UNKNOWN, Label.TRAIN}
 
-    def _advanced(self, count: float) -> float:
+    def _follow(
+        self, bar: tuple[float | None, float], count: float, value: float | None, *, is_of_data: bool
+    ) -> None:
+        """Note whether a value changes with the bar, rather than with an evaluation in between."""
+        if is_of_data and value is None:
+            return  # the bar of an evaluation that interrupts the training's
+        if bar != self._bar or count < self._at:
+            self._bar, self._is_steady = bar, False
+        self._at = count
+        is_new = value is not None and value != self._shown
+        if is_new and not self._is_steady and count < bar[1] and self._names_its_data:
+            self._is_running = True
+        self._is_steady = not is_new and count > 0
+
+    def _advanced(self, count: float, *, is_new: bool) -> float:
         """Return the count of this bar and of those before it."""
-        if count < self._count:
+        if count < self._count or (count == self._count and is_new):
             self._before += self._count
             self._bars += 1
         self._count = count
