@@ -417,7 +417,8 @@ class Readings:
 
     def _scaled(self, reading: Reading) -> float | None:
         """Return the value in the threshold's unit; None if it is in doubt."""
-        value = scaled(reading, self.metric, self._target, is_pattern=self._is_pattern)
+        first = self.measurements[0].value if self.measurements else None
+        value = scaled(reading, self.metric, self._target, first=first, is_pattern=self._is_pattern)
         if isinstance(value, Implausible):
             self._raise(value.reason, reading, target=value.target)
             return None

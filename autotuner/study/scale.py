@@ -23,6 +23,9 @@ _OF_BATCH: Final = re.compile(
 """`val batch 3/10`: a value of one batch, or an average so far."""
 _PERCENT: Final = 100
 _THOUSAND: Final = 1000
+_FAR: Final = 10
+"""A first value that is above this is no fraction, whatever the metric's name."""
+_UNBOUNDED: Final = re.compile(r"reward|return|psnr", re.IGNORECASE)
 _SMALL: Final = 0.2
 """Values below this may be percentages of a run that learns nothing: chance of 1,000 classes is 0.1%."""
 
@@ -35,8 +38,10 @@ class Implausible:
     target: str = ""
 
 
-def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool) -> float | Implausible:
-    """Return a reading's value in the unit of the threshold."""
+def scaled(
+    reading: Reading, metric: Metric, target: Target, *, first: float | None, is_pattern: bool
+) -> float | Implausible:
+    """Return a reading's value in the unit of the threshold; `first` is the first one that was measured."""
     value, threshold, name = reading.value, abs(target.threshold), metric.name
     if not math.isfinite(value):
         return value
@@ -48,7 +53,8 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
         if metric.is_share and value <= 1 and target.is_met(value):
             return Implausible(f"{value:g}% may be meant as the fraction {value:g}")
         return float(f"{value / _PERCENT:.12g}")
-    if metric.is_share and threshold <= 1 < value:
+    is_share = metric.is_share or _looks_like_a_percentage(value, first, metric, target)
+    if is_share and threshold <= 1 < value:
         is_percentage = value <= _PERCENT
         hint = "it looks like a percentage" if is_percentage else "it looks like a count"
         return Implausible(
@@ -57,11 +63,27 @@ def scaled(reading: Reading, metric: Metric, target: Target, *, is_pattern: bool
         )
     if metric.is_share and not -1 <= value <= _PERCENT:
         return Implausible(f"{value:g} cannot be {name}, not even in percent")
-    if metric.is_error_rate and threshold > 1 and 0 < value <= 1 and target.comparison == "<=":
+    if metric.is_error_rate and _looks_like_a_share(value, first, target):
         return Implausible(
             f"{value:g} looks like a fraction, but {target} looks like a percentage", fitting(target, 0.01)
         )
     return value
+
+
+def _looks_like_a_percentage(value: float, first: float | None, metric: Metric, target: Target) -> bool:
+    """Return whether the first value is a percentage, by its name or its size, and the target a fraction."""
+    if first is not None or target.comparison != ">=" or not 0 < target.threshold <= 1 < value <= _PERCENT:
+        return False
+    is_any_number = metric.is_loss or _UNBOUNDED.search(metric.name)
+    return metric.is_rate or (target.threshold < 1 and value > _FAR and not is_any_number)
+
+
+def _looks_like_a_share(value: float, first: float | None, target: Target) -> bool:
+    """Return whether an error rate is a fraction, perhaps a little above 1, and the target a percentage."""
+    if target.comparison != "<=" or target.threshold <= 1:
+        return False
+    most = 1 if target.threshold < _FAR / 2 else 2
+    return 0 < value <= most and (first is None or first <= most)
 
 
 def _ambiguity(reading: Reading, name: str, target: Target) -> str:

@@ -120,6 +120,11 @@ class Metric:
         return bool(_SHARE.search(self.name)) and not _LOSS.search(self.name)
 
     @cached_property
+    def is_rate(self) -> bool:
+        """Whether values are usually between 0 and 1 or 0 and 100, though the name is not as clear."""
+        return self.is_share or bool(_RATE.search(self.name))
+
+    @cached_property
     def is_loss(self) -> bool:
         """Whether the name is that of a loss, which no training brings to exactly 0."""
         return bool(_LOSS.search(self.name))
@@ -150,9 +155,17 @@ _SHARE: Final = re.compile(
     r"|m?iou|m?dice|ndcg|mrr|exact_match)(?![a-z])|accuracy",
     re.IGNORECASE,
 )
+_RATE: Final = re.compile(
+    r"(?<![a-z])(?:s?bleu(?:\W?\d)?|rouge(?:\W?(?:\d|l|lsum))?|(?:r|p|hits?|hr|pass|rank|cmc|recall|precision)\W?\d{1,3}"
+    r"|em|mcc|kappa|spearman\w?|pearson\w?|jaccard|specificity|sensitivity|pq|pck|pckh|[ul]as|chrf|meteor|correct"
+    r"|score|rates?|ratio)(?![a-z])",
+    re.IGNORECASE,
+)
 _LOSS: Final = re.compile(r"loss|perplexity|ppl", re.IGNORECASE)
 _ERROR: Final = re.compile(
-    r"(?<![a-z])(?:err(?:or)?(?:_?rate)?\d?|top.?[15]_?err(?:or)?)(?![a-z])", re.IGNORECASE
+    r"(?<![a-z])(?:err(?:or)?(?:_?rate)?\d?|top.?[15]_?err(?:or)?|[wc]er|s?mape|(?:eer|hter|fpr|fnr)(?:\W?\d{1,2})?)"
+    r"(?![a-z])|(?<![a-z])[pt]er$",
+    re.IGNORECASE,
 )
 
 _LABEL: Final = re.compile(

@@ -212,6 +212,42 @@ def test_nothing_in_doubt_counts():
     assert "autotuner.dev/target: 'accuracy >= 90'" in reader.doubt.message
 
 
+@pytest.mark.parametrize(
+    ("target", "values", "fitting"),
+    [
+        ("eval_wer <= 15", (0.85, 0.75), "eval_wer <= 0.15"),
+        ("wer <= 15", (1.02, 0.75), "wer <= 0.15"),
+        ("EER <= 5", (0.45, 0.35), "EER <= 0.05"),
+        ("bleu >= 0.3", (2.1, 34.1), "bleu >= 30"),
+        ("R@1 >= 0.5", (62.1, 64.1), "R@1 >= 50"),
+        ("win_rate >= 0.5", (62.1, 64.1), "win_rate >= 50"),
+        ("goodness >= 0.8", (62.1, 64.1), "goodness >= 80"),
+    ],
+)
+def test_a_rate_on_another_scale_than_the_target_is_in_doubt(target, values, fitting):
+    name = target.split()[0]
+    log = "".join(f"epoch {epoch} {name}: {value}\n" for epoch, value in enumerate(values, 1))
+    assert read(log, target=target).doubt.remedies == (f"autotuner.dev/target: '{fitting}'",)
+
+
+@pytest.mark.parametrize(
+    ("target", "values"),
+    [
+        ("wer <= 3", (12.1, 2.4, 0.9)),
+        ("bleu >= 30", (0.3, 0.7, 0.9, 34.1)),
+        ("loss <= 3", (0.9, 0.8)),
+        ("ppl <= 3", (0.9, 2.8)),
+        ("loss_per_token <= 3", (0.9, 0.8)),
+        ("reward >= 0.5", (20.1, 30.1)),
+        ("wer <= 0.2", (1.02, 0.15)),
+    ],
+)
+def test_other_values_on_both_sides_of_1_are_read(target, values):
+    name = target.split()[0]
+    log = "".join(f"epoch {epoch} {name}: {value}\n" for epoch, value in enumerate(values, 1))
+    assert [m.value for m in read(log, target=target).measurements] == list(values)
+
+
 def test_a_doubt_shows_lines_readings_and_a_pattern_that_settles_it():
     log = "step 1 acc 0.94\nstep 2 acc 0.96\nvalidation acc 0.91\nstep 3 acc 0.97\nvalidation acc 0.92\n"
     reader = read(log, target="acc >= 0.95")
