@@ -52,8 +52,9 @@ _POSITIONED: Final = re.compile(
     r"epoch|step|iter|batch|update|train:|\]\t|(?<![a-z])ep(?![a-z])", re.IGNORECASE
 )
 _SECTION: Final = re.compile(
-    r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?)\w{0,5}\s{1,2}){0,3}"
-    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)(?:\s[A-Za-z]{1,16}){0,3}[\W_]{0,40}",
+    r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?|evaluating)\w{0,5}\s{1,2}){0,3}"
+    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)(?:\s[A-Za-z]{1,16}){0,3}"
+    r"(?:\s?\([\w =:/-]{1,24}\))?[\W_]{0,40}",
     re.IGNORECASE,
 )
 

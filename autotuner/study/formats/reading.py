@@ -169,7 +169,7 @@ _ERROR: Final = re.compile(
 )
 
 _LABEL: Final = re.compile(
-    r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er|set)?|trn)|(?P<val>val(?:id(?:ation)?|i)?|validating|(?:val|valid|dev)set|dev"
+    r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er|set)?|trn)|(?P<val>val(?:id(?:ation|ate|ating)?|i)?|(?:val|valid|dev)set|dev|cv"
     r"|eval(?:uat(?:ion|e|ing))?)|(?P<test>test(?:ing|s|set)?|tst|holdout))(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -185,6 +185,8 @@ def label_in(text: str) -> Label:
 
 # --- positions ----------------------------------------------------------------------------------------
 
+_LEADING_PAIR: Final = re.compile(r"\s{0,4}[\[(]\d{1,5}/\d{1,5}[\])]:?\s{1,4}(?=epoch)", re.IGNORECASE)
+"""`(0/4) Epoch 1`: the process and their number, as icefall prints them, or the number of the epoch."""
 _WHOLE: Final = r"(?:\d{1,3}(?:,\d{3}){1,5}(?!\d)|\d{1,15})"
 _EPOCH: Final = re.compile(
     r"(?<![A-Za-z])(?:epoch|ep)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?"
@@ -221,6 +223,7 @@ def _is_size(step: re.Match[str]) -> bool:
 def position_in(text: str) -> Position:
     """Return the epoch and the step that a line names."""
     epoch = step = total = None
+    text = _LEADING_PAIR.sub("", text, count=1) if text.lstrip()[:1] in {"[", "("} else text
     if head := _TIMM.match(text):
         return Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
     if head := _BOOSTED.match(text):

@@ -43,7 +43,7 @@ _STEPS: Final = (
     "step_num",
 )
 _DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
-_SAID: Final = ("event", "type", "tag", "kind", "msg", "message")
+_SAID: Final = ("event", "type", "_type", "tag", "kind", "msg", "message")
 """Where the programs that write records say which data set they are about, in their own words."""
 _CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 

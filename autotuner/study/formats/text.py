@@ -48,7 +48,7 @@ _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{3,10}(?:_\d{1,2}(?='s))?(?![\w/.])")
+_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{2,10}(?:_\d{1,2}(?='s))?(?![\w/]|\.\S)")
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
 _FIELD_OF: Final = re.compile(
     r"[\s_]{1,2}(?:(?:steps|samples|batches|size|examples|images|tokens|time|iters|epochs)\s?[:=]?|every)\s?\d",
