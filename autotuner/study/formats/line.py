@@ -17,9 +17,9 @@ NUMBER: Final = (
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
 BAR: Final = r"%(?:\s?\|[^\s\w|]|\|\s{2})"
 """A progress bar's own percentage with the bar's beginning: `30%|###`, `0%|   |`; not `45.3% | Test`."""
-NUMBER_END: Final = rf"(?![\w]|\.\d|\.?#|,\d|-\.?\d|\s?{BAR})"
+NUMBER_END: Final = rf"(?![\w]|\.\d|\.?#|[,'@]\d|-\.?\d|\s?e[-+]\d|\s?{BAR})"
 """What must not follow a number: excludes `1.2.3`, `0x10`, `1.#QNAN`, `0.5-0.9`, `0,93` (its comma may
-separate decimals), and a progress bar's own percentage."""
+separate decimals), `2'345`, `0.61@0.5`, `2.3 e+02`, and a progress bar's own percentage."""
 
 ESCAPE: Final = re.compile(
     r"\x1b(?:\[[0-9;?]{0,64}[ -/]{0,4}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[@-Z\\-_])"

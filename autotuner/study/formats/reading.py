@@ -212,12 +212,24 @@ _CONFIGURED: Final = re.compile(
     r"|eval[_-]?|time/)$",
     re.IGNORECASE,
 )
+_OF_BEST: Final = re.compile(
+    r"(?<![A-Za-z])best(?![A-Za-z])[^|;\])]{0,60}(?:@|(?<![A-Za-z])(?:at|of|in|from|on))\s{0,2}$",
+    re.IGNORECASE,
+)
+"""`(best: 0.81 at epoch 1)`: where the best value was, which is not where the line is."""
 _CONFIGURED_STEPS: Final = re.compile(_CONFIGURED.pattern + r"|(?<![A-Za-z])eval $", re.IGNORECASE)
 
 
 def _is_size(step: re.Match[str]) -> bool:
     """Return whether a match may be a batch's size: `batch=32`, without an epoch or a total."""
     return step[0][:5].lower() == "batch" and not step["total"]
+
+
+def _is_elsewhere(match: re.Match[str], text: str) -> bool:
+    """Return whether a number is a setting, or the place of the best value."""
+    start = match.start()
+    is_set = _CONFIGURED.search(text, max(0, start - 12), start)
+    return bool(is_set or _OF_BEST.search(text, max(0, start - 80), start))
 
 
 def position_in(text: str) -> Position:
@@ -229,7 +241,7 @@ def position_in(text: str) -> Position:
     if head := _BOOSTED.match(text):
         return Position(None, float(head["step"]))
     for match in _EPOCH.finditer(text):
-        if _CONFIGURED.search(text, max(0, match.start() - 12), match.start()):
+        if _is_elsewhere(match, text):
             continue
         epoch = to_number(match["epoch"])
         if match["inner"]:
@@ -242,6 +254,7 @@ def position_in(text: str) -> Position:
                     m
                     for m in pattern.finditer(text)
                     if not _CONFIGURED_STEPS.search(text, max(0, m.start() - 12), m.start())
+                    and not _is_elsewhere(m, text)
                     and not (epoch is None and _is_size(m))
                 ),
                 None,
@@ -254,7 +267,8 @@ def position_in(text: str) -> Position:
 
 
 _PART: Final = re.compile(
-    r"(?<![\w/.-])(?P<part>fold|k-?fold|seed|repeat|repetition)(?:\s?[:=#]\s?|\s)(?P<number>\d{1,9})(?![\w.])"
+    r"(?<![\w/.-])(?P<part>fold|k-?fold|seed|repeat|repetition|split|cv|cross.?validation)(?:\s?[:=#_-]\s?|\s|(?<=fold))"
+    r"(?P<number>\d{1,9})(?![\w.])|(?<![\w.])(?P<before>\d{1,3})-fold(?![\w-])|\u7b2c\s?(?P<chinese>\d{1,3})\s?\u6298"
     r"|[\W_]{0,12}(?P<run>run|trial|replica|experiment)\s?[:=#]?\s?(?P<index>\d{1,6})(?:\s?/\s?\d{1,6})?(?:\s?[:|=*,-]|\s{0,4}$)",
     re.IGNORECASE,
 )
@@ -265,7 +279,8 @@ def part_in(text: str) -> str:
     match = _PART.search(text)
     if match is None:
         return ""
-    word, number = match["part"] or match["run"], match["number"] or match["index"]
+    word = match["part"] or match["run"] or "fold"
+    number = match["number"] or match["index"] or match["before"] or match["chinese"]
     return f"{word.lower()} {int(number)}"
 
 

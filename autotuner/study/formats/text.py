@@ -39,11 +39,14 @@ _IS: Final = (
 _NOT_MEASURED: Final = re.compile(
     r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
     r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
-    r"|std|stddev|chance|random|oracle|bound|reference|paper|reports|published|human|sota|art|per-\w{1,12}|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim)"
+    r"|std|stddev|chance|random|oracle|bound|reference|paper|reports|published|human|sota|art|per-\w{1,12}|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim"
+    r"|waiting|beat|last epoch's|initial(?:ly)?|prior|improvement|gain)"
     r"(?![A-Za-z])",
     re.IGNORECASE,
 )
-_BEFORE: Final = re.compile(r"(?:[A-Za-z_'-]{1,24}[ \t_(]{1,3}){1,4}$")
+_BEFORE: Final = re.compile(
+    r"(?:[A-Za-z_'-]{1,24}[ \t_(]{1,3}){1,4}$|(?:to beat|target|goal):\s$", re.IGNORECASE
+)
 _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
     re.IGNORECASE,
@@ -91,10 +94,14 @@ _DATA_SET: Final = re.compile(
 _UNDER_WAY: Final = re.compile(
     r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
     r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4})?"
-    r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch)[\s:#=]{0,3}|[\[(])\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
+    r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch|step)[\s:#=]{0,3}|[\[(])\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
     re.IGNORECASE,
 )
 """`[Eval][Epoch 1][Iter: 10/200]`: a part of an evaluation; not `step 400/1000: val loss`, a whole one."""
+_LIST: Final = re.compile(rf"(?:(?:\s?[,|]\s{{0,2}}|\s{{1,2}}){NUMBER}(?![\w.:/%-])){{2}}", re.IGNORECASE)
+"""What follows the first of several values under one name: `dice: 0.95, 0.71, 0.6` of three classes."""
+_PLACE: Final = re.compile(r"\sat\s{1,4}:?\s{0,4}$", re.IGNORECASE)
+_COLON: Final = re.compile(r"\s{0,4}[:=]")
 _WHOLE_SET: Final = re.compile(
     r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
     re.IGNORECASE,
@@ -216,6 +223,10 @@ class Finder:
         after = number.end()
         if match["name"][-1].isdigit() and number["value"] in _IOU and text[match.end() - 1] == ":":
             return False  # `mAP@.5:.95` is a name
+        if _LIST.match(text, after):
+            return False
+        if _PLACE.search(match[0]) and _COLON.match(text, after):
+            return False  # `mAP at 0.5: 0.41` names the 0.5
         if match["blank"] and not _is_number_after_blank(number, text):
             return False
         change = _BECOMES.match(text, after)
