@@ -306,7 +306,9 @@ class LogReader:
         known = self._context
         if position.epoch is not None and position.epoch != known.epoch:
             self._readings.settle()
-            self._section_lines = 0
+            # An epoch in decimals is a place in the training: the line below a heading may have a new one.
+            if self._section_lines != _SECTION_LINES - 1 or (known.epoch or 0.0) % 1 == 0:
+                self._section_lines = 0
         elif position.step is not None and position.step != known.step:
             self._section_lines = 0
         if position.epoch is None:

@@ -224,7 +224,10 @@ class Readings:
             return True
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
-                return first.position.epoch != last.position.epoch or len(readings) >= _ENOUGH
+                # Values of batches within one epoch are the training's, and the evaluation is still to come.
+                return int(first.position.epoch) != int(last.position.epoch or 0) or (
+                    len(readings) >= _ENOUGH and first.position.step == last.position.step
+                )
             alike = sum(r.stream == first.stream for r in readings)
             return alike >= 2 and not self._is_echo(first)  # noqa: PLR2004
         return len(readings) >= 2  # noqa: PLR2004

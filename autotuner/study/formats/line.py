@@ -60,7 +60,7 @@ _LOGGING: Final = re.compile(
     r"|\[pod/[^\]\s]{1,200}\](?=\s)|\[\d{2,8}\](?= )"  # kubectl logs --prefix; a process
     r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\):"
     r"|-\s(?!train|val|test|eval)[\w.-]{1,80}\s-(?=\s)"  # "- mmdet -" of the common logging layout
-    r"|[-|](?=\s{0,4}\b(?:INFO|DEBUG|WARNING)\b)|-(?=\s)"
+    r"|[-|](?=\s{0,4}\b(?:INFO|DEBUG|WARNING)\b)|-(?=\s)|\((?:INFO|DEBUG|WARNING)\):"
     r"|\[(?:[\w./-]{1,80}\.py(?::\d{1,6})?(?::[\w.<>]{1,80})?|__\w{1,40}__)\]:?(?=\s)"
     r")"
 )

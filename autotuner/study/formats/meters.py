@@ -20,6 +20,12 @@ _HEAD: Final = re.compile(
     re.IGNORECASE,
 )
 """`Epoch: [0][ 400/5005]`, `Test: [ 0/196]`, `Test (EMA): [12/12]`, `Train: 3 [ 50/1251 (  4%)]`."""
+_EPOCH_IN_PAIR: Final = re.compile(
+    r"\s?\]\s{1,4}(?:Final\b|Step\s{1,4}(?P<step>\d{1,12})/(?P<total>\d{1,12}))"
+)
+"""What follows `Valid: [ 2/50`, where that is the epoch: `] Step 390/390`, `] Final Prec@1 91.1%`."""
+_OF_WHAT: Final = re.compile(r"\*\s{1,4}(?P<word>[A-Za-z]{2,12})\s{1,2}$")
+"""`* Clip Acc@1 50.1` and `* Video Acc@1 56.1` are two metrics."""
 _SUMMARY: Final = re.compile(r"\s{0,12}\*{1,3}\s{1,4}(?!\*)")
 _TEST_SUMMARY: Final = re.compile(r"\s{0,4}Test:\s{1,4}(?=[A-Za-z@]{2,12}\d?[ :])")
 _STATS: Final = re.compile(r"\s{0,4}Averaged stats:")
@@ -46,6 +52,8 @@ class MeterReader:
             self._variant = (variant["variant"] or variant["ema"]).lower() if variant else ""
             step, total = float(head["step"]), float(head["total"])
             epoch = head["one"] or head["epoch"]
+            if inner := _EPOCH_IN_PAIR.match(text, head.end()):
+                epoch, step, total = head["step"], float(inner["step"] or 1), float(inner["total"] or 1)
             position = Position(float(epoch), step, total) if epoch else Position(context.epoch, context.step)
             # Indices count from 0, and some scripts print the last one as the total.
             progress = 1.0 if step >= total - 1 else step / max(total, 1.0)
@@ -66,7 +74,11 @@ class MeterReader:
         position = position_in(text).or_else(context)
         if position.total is not None:
             position = Position(position.epoch)
-        return [self._reading(f, line, position, average=bool(is_stats)) for f in found]
+        return [
+            replace(reading, variant=self._variant or _of_what(text[: f.start]))
+            for f in found
+            for reading in [self._reading(f, line, position, average=bool(is_stats))]
+        ]
 
     def _reading(self, found: Found, line: Line, position: Position, *, average: bool) -> Reading:
         value = found.average if average and found.average is not None else found.value
@@ -80,6 +92,11 @@ class MeterReader:
             variant=self._variant,
             digits=found.digits,
         )
+
+
+def _of_what(lead: str) -> str:
+    word = _OF_WHAT.search(lead)
+    return word["word"].lower() if word else ""
 
 
 _MNIST: Final = re.compile(
