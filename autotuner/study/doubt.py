@@ -14,6 +14,7 @@ from autotuner.study.formats.line import clean
 from autotuner.study.formats.reading import Metric, Reading
 from autotuner.study.formats.records import value_of
 from autotuner.study.formats.text import Finder
+from autotuner.study.scale import OF_BATCH
 
 MAX_SHOWN: Final = 200
 """Maximum characters of a line in a message."""
@@ -25,8 +26,9 @@ _VALUE: Final = r"(?P<value>nan|[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?%s)"
 _LEADS: Final = (40, MAX_SHOWN)
 """Characters before the name that a pattern contains: more of them where fewer do not tell lines apart."""
 _MAX_PATTERN: Final = 400
-_RECORD: Final = re.compile(r"(?:best|highest|lowest|maximum|minimum)(?![a-z])", re.IGNORECASE)
-"""Before a name: the value repeats an earlier one, and a pattern for it would never see the metric fall."""
+_RECORD: Final = re.compile(r"best|highest|lowest|maximum|minimum", re.IGNORECASE)
+_IS_RECORD: Final = re.compile(r"[^\d|]{0,24}(?<![a-z])best(?![a-z])(?![^\d|]{0,16}\d)", re.IGNORECASE)
+"""Before a name and after its value: a record, and a pattern for it would never see the metric fall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ def pattern_for(metric: Metric, line: str, value: float, rivals: Sequence[str] =
     found = next((f for f in Finder(metric).find(line) if value in {f.value, f.average}), None)
     shown = "" if found is None else line[found.start : found.end]
     number = re.search(r"[-+.\d][-+.\deE,]*(?P<percent>\s?%)?\]?$", shown)
-    if found is None or number is None or _RECORD.search(line, 0, found.start):
+    if found is None or number is None or OF_BATCH.search(line):
+        return None
+    if _RECORD.search(line, 0, found.start) or _IS_RECORD.match(line, found.end):
         return None
     named = _generalised(shown[: number.start()])
     if value != found.value:  # the average, in parentheses after the value

@@ -306,8 +306,9 @@ class LogReader:
         known = self._context
         if position.epoch is not None and position.epoch != known.epoch:
             self._readings.settle()
-            # An epoch in decimals is a place in the training: the line below a heading may have a new one.
-            if self._section_lines != _SECTION_LINES - 1 or (known.epoch or 0.0) % 1 == 0:
+            # The line below a heading may name the epoch of the section: one without a value, or in decimals.
+            is_of_section = not self._finder.mentions(line.text) or (known.epoch or 0.0) % 1
+            if self._section_lines != _SECTION_LINES - 1 or not is_of_section:
                 self._section_lines = 0
         elif position.step is not None and position.step != known.step:
             self._section_lines = 0

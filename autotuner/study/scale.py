@@ -16,7 +16,7 @@ from autotuner.spec.values import Target
 from autotuner.study.formats.reading import Metric, Reading
 from autotuner.trial import Measurement
 
-_OF_BATCH: Final = re.compile(
+OF_BATCH: Final = re.compile(
     r"(?<![A-Za-z])(?:val|valid|validation|eval|evaluation|test|dev)[ _-]batch(?:es)?[ :#=\[(]{0,4}\d",
     re.IGNORECASE,
 )
@@ -91,7 +91,7 @@ def _ambiguity(reading: Reading, name: str, target: Target) -> str:
     if reading.alternative is not None:
         other = f"{reading.alternative:g}"
         return f"{name} is followed by {other} in parentheses, which may be the average that counts"
-    if reading.progress is None and _OF_BATCH.search(reading.line):
+    if reading.progress is None and OF_BATCH.search(reading.line):
         return f"{name} may be the value of one validation batch"
     if _may_have_decimal_comma(reading, target):
         return f"the comma in {reading.value:,.0f} may separate thousands or decimals"

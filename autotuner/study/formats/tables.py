@@ -33,6 +33,7 @@ _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
 _SPLITS: Final = frozenset({"split", "phase", "mode", "subset", "stage", "set", "dataset", "partition"})
 _SPLIT: Final = re.compile(r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test|dev)", re.IGNORECASE)
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
+_WORD: Final = re.compile(r"\S+")
 _LETTER: Final = re.compile(r"[^\W\d_]")
 _MAX_CELLS: Final = 64
 _MAX_CELL: Final = 64
@@ -44,6 +45,31 @@ class _Header:
     names: list[str]
     wide: list[str]
     task: str = ""
+    text: str = ""
+
+    def row(self, cells: list[str], text: str) -> tuple[list[str], list[str]] | None:
+        """Return the names and the cells of a row; None if they do not belong together."""
+        if len(cells) in {len(self.names), len(self.wide)}:
+            return (self.names if len(cells) == len(self.names) else self.wide), cells
+        if self.is_indexed_by(cells):
+            return self.names, cells[1:]
+        is_shorter = self.kind == "blanks" and 2 < len(cells) < len(self.names)  # noqa: PLR2004
+        aligned = self._aligned(text) if is_shorter else None
+        return None if aligned is None else (self.names, aligned)
+
+    def _aligned(self, text: str) -> list[str] | None:
+        """Return a row's cells below the names, empty where the row has none; None if they are not aligned.
+
+        Programs leave cells empty, such as skorch where it saves no checkpoint.
+        """
+        columns = [match.span() for match in _WORD.finditer(self.text)]
+        row: list[str] = [""] * len(columns)
+        for cell in _WORD.finditer(text):
+            below = [i for i, (start, end) in enumerate(columns) if cell.start() < end and start < cell.end()]
+            if len(below) != 1 or row[below[0]]:
+                return None
+            row[below[0]] = cell[0]
+        return row
 
     def is_replaced_by(self, kind: str, cells: list[str]) -> bool:
         """Return whether words may be the header of another table, rather than a message between rows."""
@@ -82,11 +108,9 @@ class TableReader:
             return []
         header = self._header
         if header is not None and kind == header.kind and _has_number(cells):
-            if len(cells) in {len(header.names), len(header.wide)}:
-                names = header.names if len(cells) == len(header.names) else header.wide
-                return self._row(header, names, cells, line, context)
-            if header.is_indexed_by(cells):
-                return self._row(header, header.names, cells[1:], line, context)
+            row = header.row(cells, _PROGRESS.sub("", text))
+            if row is not None:
+                return self._row(header, *row, line, context)
         if kind == "bars" and len(cells) == 2 and self._is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
             return self._pair(cells, line, context)
         if _is_header(cells) and not _is_prose(kind, cells):
@@ -110,7 +134,7 @@ class TableReader:
         is_known = any(key(cell) in _EPOCHS for cell in cells)
         if has_metric or is_known:
             wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
-            self._header = _Header(kind, cells, wide, task=self._task)
+            self._header = _Header(kind, cells, wide, self._task, text.rstrip())
         elif self._header is not None and self._header.is_replaced_by(kind, cells):
             self._header = None
 

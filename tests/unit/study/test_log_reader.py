@@ -280,6 +280,8 @@ def test_a_pattern_that_is_offered_reads_a_line_with_a_logging_prefix():
         "Epoch 1: acc 0.81\nEpoch 1: acc 0.93\nEpoch 2: acc 0.81\nEpoch 2: acc 0.93\n",
         "[rank0] epoch 1 acc 0.81\n[rank1] epoch 1 acc 0.93\n",
         "epoch 1 val acc: 0.81\nbest epoch 1, val acc: 0.93\n",
+        "epoch 1 val acc: 0.81\nval acc: 0.93 (best)\n",
+        "val batch 1/9 acc: 0.93\nval batch 2/9 acc: 0.81\n",
     ],
 )
 def test_a_pattern_that_reads_lines_of_both_kinds_is_not_offered(log):
