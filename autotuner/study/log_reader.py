@@ -45,6 +45,8 @@ _MAX_SHARED: Final = 256
 """Measurements of a rotated log that are compared with the earlier ones."""
 _MAX_BLOCK: Final = 400
 """Maximum lines of one dictionary that is printed over several lines."""
+_RESULT: Final = re.compile(r"(?:Result for|Trial status update for) \S{1,160}:$")
+"""The first line of a result that RLlib prints over several lines, the metric before its iteration."""
 _SECTION_LINES: Final = 12
 _BARE: Final = 16
 """Characters, in addition to the name, of a line that only repeats a setting."""
@@ -101,6 +103,7 @@ class LogReader:
         self._block: list[Line] = []
         self._block_length = 0
         self._depth = 0
+        self._is_result = False
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -202,6 +205,16 @@ class LogReader:
     def _take(self, line: Line) -> None:
         """Process a line, or keep it until the dictionary that it opens or continues is complete."""
         text = line.text.strip()
+        if self._is_result:
+            self._block_length += len(text)
+            if line.indent and len(self._block) <= _MAX_BLOCK and self._block_length <= MAX_LINE:
+                self._block.append(line)
+                return
+            self._end_block(is_whole=False)
+        if _RESULT.match(text):
+            self._end_block(is_whole=False)
+            self._block, self._block_length, self._is_result = [line], len(text), True
+            return
         if self._block:
             self._block.append(line)
             self._depth += text.count("{") - text.count("}")
@@ -220,6 +233,9 @@ class LogReader:
 
     def _end_block(self, *, is_whole: bool) -> None:
         block, self._block = self._block, []
+        if self._is_result:
+            block.sort(key=lambda line: "training_iteration:" not in line.text)
+        self._is_result = False
         if is_whole and self._pattern is None:
             joined = " ".join(each.text.strip() for each in block)
             self._take_line(replace(block[0], text=joined, raw=bounded(joined)))

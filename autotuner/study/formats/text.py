@@ -94,7 +94,7 @@ _DATA_SET: Final = re.compile(
 _UNDER_WAY: Final = re.compile(
     r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
     r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4})?"
-    r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch|step)[\s:#=]{0,3}|[\[(])\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
+    r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch|step)[\s:#=]{0,3}|[\[(]|(?=\d{1,12}/\d{1,12}\s?\[[=>#.]))\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
     re.IGNORECASE,
 )
 """`[Eval][Epoch 1][Iter: 10/200]`: a part of an evaluation; not `step 400/1000: val loss`, a whole one."""
