@@ -43,7 +43,8 @@ class Doubt:
     def message(self) -> str:
         """The doubt as a message: reason, readings, remedy."""
         said = "; ".join(f"{value:g} from {line!r}" for line, value in self.lines)
-        remedy = " or ".join(self.remedies)
+        which = ", whichever reads the values that are meant" if len(self.remedies) > 1 else ""
+        remedy = " or ".join(self.remedies) + which
         return f"the metric is in doubt: {self.reason}. Read {said}. Nothing is counted; add {remedy}"
 
 

@@ -60,6 +60,9 @@ _SECTION: Final = re.compile(
     re.IGNORECASE,
 )
 
+_WEIGHTS: Final = re.compile(r"(?<![a-z])(?:ema|swa|teacher|student)(?![a-z])", re.IGNORECASE)
+"""In a heading: the evaluation is of other weights than the model's."""
+
 
 class LogReader:
     """Reads one run's log.
@@ -97,6 +100,7 @@ class LogReader:
         self._context = Position()
         self._section = Label.UNKNOWN
         self._section_lines = 0
+        self._section_variant = ""
         self._extras = Extras()
         self._part = ""
         self._near = NearMisses(target, self._finder)
@@ -275,6 +279,8 @@ class LogReader:
         return []
 
     def _labelled(self, reading: Reading, line: Line) -> Reading:
+        if self._section_lines and not reading.variant and self._section_variant:
+            reading = replace(reading, variant=self._section_variant)
         if reading.label or reading.is_definite or not self._section_lines:
             return reading
         if self._section is Label.TRAIN and not line.indent:
@@ -337,6 +343,8 @@ class LogReader:
     def _note_section(self, text: str) -> None:
         if len(text) <= 80 and (section := _SECTION.fullmatch(text)):  # noqa: PLR2004
             self._section, self._section_lines = label_in(section["word"]), _SECTION_LINES
+            weights = _WEIGHTS.search(text)
+            self._section_variant = weights[0].lower() if weights else ""
 
 
 def _compiled(pattern: str) -> re2._Regexp:

@@ -111,6 +111,8 @@ class DictionaryReader:
             return None
         lead = text[:start]
         position = _position(items, self._metric).or_else(position_in(lead)).or_else(context)
+        if any(name.lower() in (*_SAID, "summary") and value.lower() == "best" for name, value in items):
+            return []
         uses_step = any(name == "autotuner" for name, _ in items)
         return [
             Reading(

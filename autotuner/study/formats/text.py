@@ -234,8 +234,9 @@ class Finder:
             return False
         if _OLD.search(text, _back(match), match.start()) or _is_cell(match, text, after):
             return False
-        if match["of_what"] and not _WHOLE_SET.search(match["of_what"]):
-            return False  # `Accuracy of plane: 60 %` is about one class
+        of_what = match["of_what"]
+        if of_what and (not _WHOLE_SET.search(of_what) or _NOT_MEASURED.search(of_what)):
+            return False  # `Accuracy of plane: 60 %` is of one class, `acc at best val: 0.9` of another epoch
         return not _is_not_measured(match, text)
 
     def _found(self, match: re.Match[str], number: re.Match[str], text: str) -> Found | None:
@@ -405,5 +406,6 @@ def _alternative(found: Found) -> float | None:
 FORMAT: Final = Format(
     "key-value", "key=value, `name: value` and free text, such as `Epoch 3 | Val Acc: 0.91`", TextReader
 )
+
 
 __all__ = ["FORMAT", "Finder", "Found", "TextReader", "is_key_value"]
