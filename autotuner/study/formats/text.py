@@ -130,6 +130,7 @@ _NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
 _OLD: Final = re.compile(
     r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|checkpoint|ckpt)(?![a-z])", re.IGNORECASE
 )
+_SAVED: Final = re.compile(r"(?:checkpoint|ckpt)(?:\s(?:was\s)?saved(?![a-z])|=)", re.IGNORECASE)
 _BECOMES: Final = re.compile(
     rf"\s{{0,4}}(?:-{{1,2}}>|=>|\u2192)\s{{0,4}}{NUMBER}|\s\d{{3}}(?![\d%/])", re.IGNORECASE
 )
@@ -232,7 +233,7 @@ class Finder:
         change = _BECOMES.match(text, after)
         if change and (not change[0].strip().isdigit() or "." not in number["value"]):
             return False
-        if _OLD.search(text, _back(match), match.start()) or _is_cell(match, text, after):
+        if _is_old(match, text) or _is_cell(match, text, after):
             return False
         of_what = match["of_what"]
         if of_what and (not _WHOLE_SET.search(of_what) or _NOT_MEASURED.search(of_what)):
@@ -328,6 +329,14 @@ def _is_not_measured(match: re.Match[str], text: str) -> bool:
 def _words_before(match: re.Match[str], text: str) -> str:
     words = _BEFORE.search(text, max(0, match.start() - 80), match.start())
     return words[0] if words else ""
+
+
+def _is_old(match: re.Match[str], text: str) -> bool:
+    """Return whether a value is that of a checkpoint, rather than of an epoch after which one was saved."""
+    old = _OLD.search(text, _back(match), match.start())
+    if old is None:
+        return False
+    return not (_SAVED.match(text, old.start()) and not position_in(text[: old.start()]).is_empty)
 
 
 def _is_cell(match: re.Match[str], text: str, after: int) -> bool:
