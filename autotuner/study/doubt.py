@@ -90,9 +90,8 @@ def pattern_for(metric: Metric, line: str, value: float, rivals: Sequence[str] =
         pattern = _generalised(line[start : found.start]).lstrip() + named
         if start == 0:
             pattern = rf"^\s*{pattern}"
-        if len(pattern) > _MAX_PATTERN or not _reads(pattern, line, value):
-            return None
-        if not any(_reads(pattern, rival) for rival in rivals):
+        is_right = len(pattern) <= _MAX_PATTERN and _reads(pattern, line, value)
+        if is_right and not any(_reads(pattern, rival) for rival in rivals):
             return pattern
     return None
 
