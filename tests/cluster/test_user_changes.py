@@ -15,8 +15,8 @@ def test_a_tighter_target_rereads_the_ledger_and_goes_on(admin, namespace, nodes
     def picky(invocation):
         size = int(invocation.environment["AUTOTUNER_BATCH_SIZE"])
         top = {256: 0.99, 512: 0.95}.get(size, 0.92)
-        for epoch in range(1, 5):
-            yield 0.05, f"accuracy={top if epoch == 4 else 0.5} epoch={epoch}"
+        for epoch, accuracy in enumerate((0.45, 0.72, 0.855, top), start=1):
+            yield 0.05, f"accuracy={accuracy} epoch={epoch}"
 
     nodes.add_image("example/training", image_of(picky))
     job = TunedJob(annotations={keys.PREFIX + "max-trials": "6"}).create(admin, namespace)
