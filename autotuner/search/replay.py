@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from autotuner.search.beliefs import Beliefs
+from autotuner.search.data import over
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.space import Space
 from autotuner.study.curve import reported_steps, until
@@ -34,6 +35,10 @@ FEWEST_SEEN: Final = 0.15
 """Minimum fraction of a run before it counts as promising or as hopeless: a prediction is not evidence."""
 JUDGED: Final = frozenset({None, Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS})
 """Outcomes, and None, that depend on when the run was polled."""
+
+
+AS_FAR: Final = 1.25
+"""Ratio of the distances from the target up to which a run is about as far as another one was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +218,31 @@ def _stopped(case: _Case) -> Verdict | None:
     is_measured = (
         history.unit is not Unit.UNKNOWN or trial.suggestion.batch_size == history.spec.baseline_batch_size
     )
-    if is_measured and chance < HOPELESS:
+    if is_measured and chance < HOPELESS and not _is_as_far_as_one_that_met(case):
         return Verdict(step, Outcome.HOPELESS, chance)
     confirms = trial.suggestion.purpose is Purpose.CONFIRM
     if chance > PROMISING and not confirms and beliefs.is_held(trial):
         return Verdict(step, Outcome.PROMISING, chance)
     return None
+
+
+def _is_as_far_as_one_that_met(case: _Case) -> bool:
+    """Return whether a run is about as near to the target as one that met it was at that part of its run.
+
+    With a learning rate that decays in steps, curves are flat until they jump. The model, to which curves are
+    smooth, expects no jump; but where one run has jumped, others will.
+    """
+    history, trial, target = case.history, case.trial, case.history.spec.target
+    seen = curve(trial)
+    part = seen.last_step / history.whole_length(trial)
+    gap = -float(over(target, seen.values[-1:])[0])
+    for other in case.before.trials:
+        shown = curve(other)
+        met = shown.met_at(target)
+        step = part * history.whole_length(other)
+        until_then = shown.steps <= step
+        if met < math.inf and step < met and until_then.any():
+            before = -float(over(target, shown.values[until_then][-1:])[0])
+            if gap <= AS_FAR * before:
+                return True
+    return False
