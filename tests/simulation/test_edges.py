@@ -110,6 +110,19 @@ def test_a_program_that_fails_with_some_learning_rates_does_not_end_the_study(se
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_curves_that_jump_where_the_learning_rate_decays_are_not_given_up_before(seed: str):
+    epochs = np.arange(1, 31)
+    jump = np.where(epochs <= 20, 0.75 * (1 - np.exp(-epochs / 3)), 1 - 0.03 * np.exp((20 - epochs) / 2))
+
+    def curve(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+        off = math.log(float(parameters["learning_rate"]) / (0.1 * batch_size / 32))
+        best = 0.93 - 0.03 * max(math.log2(batch_size / 128), 0) - 0.05 * off**2
+        return np.maximum(best, 0.1) * jump
+
+    reaches(World(spec(seed=seed, run_length=None), curve), largest(curve, 0.9))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_number_of_epochs_that_is_searched_is_the_length_of_a_run(seed: str):
     def curve(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
         off = math.log(float(parameters["learning_rate"]) / (0.1 * batch_size / 32))
