@@ -1,14 +1,13 @@
 """Classify failed trials, and find the trials to retry.
 
-The program is at fault if it fails, or runs out of memory at the job's own batch size; three such trials in a
-row end the study, if one of them had a setting that is known to work. A program that fails only with settings
-that the search chose (a batch for which its data does not suffice, an optimizer that the image lacks) is
-found out by running the unchanged job again. A run that ends well without printing the metric ends the study
-at once, if none has printed it so far; it is no fault if its batch is so large that it ends before its first
-report. The cluster is at fault
-if a trial is lost; the trial is retried unchanged, a bounded number of times in a window of time, at no cost
-to the budget. Running out of memory at another batch size is not a fault: the trial is retried with a smaller
-micro-batch, if one is left; otherwise the search treats it as a bound.
+The program is at fault if it fails, or runs out of memory at the job's own batch size. Three such trials in a
+row end the study, unless it fails only with settings that the search chose: a batch for which the data set is
+too small, an optimizer that the image lacks. Runs of settings that worked before show which it is. A run that
+ends well without printing the metric ends the study at once, if none has printed it so far; it is no fault if
+its batch is so large that it ends before its first report. The cluster is at fault if a trial is lost; the
+trial is retried unchanged, a bounded number of times in a window of time, at no cost to the budget. Running
+out of memory at another batch size is not a fault: the trial is retried with a smaller micro-batch, if one is
+left; otherwise the search treats it as a bound.
 """
 
 from __future__ import annotations
@@ -121,11 +120,11 @@ def is_programs_fault(history: History, trial: Trial) -> bool:
     if trial.outcome is Outcome.OUT_OF_MEMORY:
         own = trial.suggestion.batch_size <= history.spec.baseline_batch_size
         return own and not can_shrink(history, trial) and not _has_retry(history, trial)
+    if trial.outcome is not Outcome.FAILED and (trial.outcome is not Outcome.MISSED or trial.measurements):
+        return False
     if any(trial.number in found.trials for found in ended_unreported(history)):
         return False
-    if any(trial.number == found.number for found in failing_sizes(history).trials):
-        return False
-    return trial.outcome is Outcome.FAILED or (trial.outcome is Outcome.MISSED and not trial.measurements)
+    return all(trial.number != found.number for found in failing_sizes(history).trials)
 
 
 def to_retry(history: History) -> list[Trial]:

@@ -187,7 +187,8 @@ def run_baseline(standing: Standing) -> Step | None:
 def check_program(standing: Standing) -> Step | None:
     """Find out who is at fault if the program has failed with settings that have never worked.
 
-    The unchanged job runs again, then one that changes the batch size alone (`failures.to_check`).
+    The unchanged job runs again, then a failing batch size with hyperparameters that work at a smaller one
+    (`failures.to_check`).
     """
     tried = to_check(standing.history)
     if tried is None or standing.trials_left <= 0:

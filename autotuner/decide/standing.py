@@ -304,7 +304,7 @@ class Standing:
         )
 
     def _probability_larger(self, batch_size: int) -> float | None:
-        """Return the probability that a larger batch is feasible; None if none is allowed: nobody asked."""
+        """Return the probability that a larger batch is feasible; None if no larger one is allowed."""
         is_largest = batch_size >= self.spec.batch_size.maximum
         return None if is_largest else self.beliefs.probability_larger(batch_size)
 

@@ -88,8 +88,12 @@ class Beliefs:
 
     def _is_broken(self, trial: Trial) -> bool:
         """Return whether the program failed at a setting that has not worked, so its curve has no end."""
-        is_known = setting(trial) in self.history.working or self.history.has_reached(trial)
-        return has_failed(self.history, trial) and not is_known
+        history = self.history
+        return (
+            has_failed(history, trial)
+            and setting(trial) not in history.working
+            and not history.has_reached(trial)
+        )
 
     @cached_property
     def _running(self) -> tuple[Trial, ...]:

@@ -65,8 +65,7 @@ class Curve:
 
     def meets(self, target: Target) -> bool:
         """Return whether the target is met at some step."""
-        best = self.best(target)
-        return best is not None and target.is_met(best)
+        return self.met_at(target) < math.inf
 
 
 def clean(measurements: Sequence[Measurement]) -> Curve:

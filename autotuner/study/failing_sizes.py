@@ -1,9 +1,9 @@
 """Find the batch sizes with which the program fails, whatever the hyperparameters.
 
-A script may need more data than a batch leaves, or a batch that divides something (a queue, the data set, the
-tiles of a matrix). A failed run does not show whether its batch size or its hyperparameters are at fault. A
-run with hyperparameters that work at a smaller batch does: if it fails too, the batch size is at fault. Then
-the runs that ended with the same message failed for the same reason.
+The data set may be too small for a batch, or a script may require batch sizes that divide another number (the
+length of a queue, the samples, a tile of a matrix). A failed run does not show whether its batch size or its
+hyperparameters are at fault. A run with hyperparameters that work at a smaller batch does: if it fails too,
+the batch size is at fault. Then the runs that ended with the same message failed for the same reason.
 
 If no larger batch has worked, such sizes bound the search as memory does. Otherwise it keeps to the multiples
 of the job's own batch size or, if some of these fail too, to its products with powers of two.
@@ -62,9 +62,11 @@ class FailingSizes:
 def failing_sizes(history: History) -> FailingSizes:
     """Return the batch sizes with which the program fails; none if no bound and no spacing explains them."""
     failed = [t for t in history.trials if has_failed(history, t)]
+    if not failed:
+        return FailingSizes()
     works = _working(history, failed)
     own, sizes_that_work = history.spec.baseline_batch_size, {tried.batch_size for tried in works}
-    if not failed or own not in sizes_that_work:
+    if own not in sizes_that_work:
         return FailingSizes()
     failed = [t for t in failed if t.suggestion.batch_size not in sizes_that_work]
     known_to_work = {tried.items for tried in works}
@@ -145,7 +147,7 @@ def sizes_that_fail(history: History) -> list[Finding]:
     last = found.trials[-1]
     message = (
         f"{what}: {' and '.join(kept)}. Trial {last.number}: {_error(last) or 'see its log'}. To try the"
-        " others, mend the script and request a retry"
+        " other batch sizes, fix the script and request a retry"
     )
     return [Finding(Reason.SIZES_FAIL, tuple(t.number for t in found.trials), message, ("batch_size",))]
 
