@@ -7,15 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from autotuner.job.quantity import whole
+
 _WHOLE: Final = re.compile(
     r"nvidia\.com/gpu(?:\.shared)?|nvidia\.com/[A-Z][\w.-]*|amd\.com/gpu|gpu\.intel\.com/(?:i915|xe)"
-    r"|habana\.ai/gaudi|[a-z0-9.-]+/(?:gpu|vgpu|mlu|dcu|npu)|huawei\.com/[Aa]scend\w*|metax-tech\.com/gpu"
+    r"|habana\.ai/gaudi|[a-z0-9.-]+/(?:gpu|vgpu|mlu|dcu|npu)|huawei\.com/[Aa]scend(?:\w*|-\d+)|metax-tech\.com/gpu"
 )
 """Devices of which PyTorch counts each as one."""
 _SLICE: Final = re.compile(r"nvidia\.com/mig-\S+|amd\.com/(?:cpx|dpx|spx)\S*")
 """MIG slices of a GPU (https://docs.nvidia.com/datacenter/tesla/mig-user-guide): a process sees only one."""
 _OTHER: Final = re.compile(r"aws\.amazon\.com/neuron\w*|google\.com/tpu|[\w.-]+/\S*gpu\S*")
 """Devices that PyTorch's launcher does not count, or counts differently from the request."""
+_SHARE: Final = re.compile(
+    r"koordinator\.sh/gpu\S*|[\w.-]+/\S*(?:gpu|vcuda)\S*(?:mem|core|percent|ratio|util|monitor|priority)\S*"
+)
+"""What bounds a container's part of a GPU (HAMi, Volcano, Koordinator, ACK): MiB or percent, no devices."""
+_MOST: Final = 100_000
+"""Maximum amount of a device; a larger one is no number of devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +63,39 @@ def accelerators(container: Mapping[str, Any]) -> Accelerators:
     for kind in ("requests", "limits"):
         given = resources.get(kind)
         for name, amount in (given if isinstance(given, dict) else {}).items():
-            if re.fullmatch(r"[0-9]{1,6}", str(amount)) and int(str(amount)) > 0:
-                amounts[name] = int(str(amount))
+            number = _number(amount)
+            if 0 < number <= _MOST or (number and is_share(name)):
+                amounts[name] = number
     counted = {"whole": 0, "slices": 0, "other": 0}
     named: list[str] = []
+    shares = [name for name in amounts if is_share(name)]
     for name, amount in amounts.items():
+        if name in shares:
+            continue
         for field, pattern in (("slices", _SLICE), ("whole", _WHOLE), ("other", _OTHER)):
             if pattern.fullmatch(name):
                 counted[field] += amount
                 named.append(f"{name}: {amount}")
                 break
+    if shares and not any(counted.values()):
+        # A part of one GPU.
+        counted["other"] += 1
+        named += [f"{name}: {amounts[name]}" for name in shares]
     if resources.get("claims"):
         # Dynamic resource allocation: the number of devices of a claim is defined in another object.
         counted["other"] += 1
         named.append("resources.claims")
     return Accelerators(**counted, named=", ".join(named))
+
+
+def is_share(name: str) -> bool:
+    """Return whether a resource bounds a part of a GPU, so that its amount is no number of devices."""
+    return _SHARE.fullmatch(name) is not None
+
+
+def _number(amount: object) -> int:
+    """Return an amount as a whole number; 0 if it is no quantity, or is negative."""
+    try:
+        return whole(amount)
+    except ValueError:
+        return 0

@@ -17,6 +17,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job import policies, processes
+from autotuner.job.accelerators import is_share
 from autotuner.job.kind import MAX_PODS, PodPlan
 from autotuner.job.pod_processes import Pod, read_pod
 from autotuner.job.processes import Processes, stated
@@ -244,13 +245,17 @@ def _resources(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Mapping
 def _gpus(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
     resources = _resources(manifest, runtime)
     # Trainer counts every resource with this word in its name, such as gpu.intel.com/i915.
-    requested = _largest(resources, "requests", lambda name: "gpu" in name.lower())
-    return requested or _largest(resources, "limits", lambda name: "gpu" in name.lower())
+    found = _asked(resources, lambda name: "gpu" in name.lower() and not is_share(name))
+    # Megabytes or percent only: a part of one GPU.
+    return found or min(_asked(resources, lambda name: "gpu" in name.lower()), 1)
 
 
 def _processors(resources: Mapping[str, Any]) -> int:
-    requested = _largest(resources, "requests", "cpu".__eq__)
-    return requested or _largest(resources, "limits", "cpu".__eq__)
+    return _asked(resources, "cpu".__eq__)
+
+
+def _asked(resources: Mapping[str, Any], is_meant: Callable[[str], bool]) -> int:
+    return _largest(resources, "requests", is_meant) or _largest(resources, "limits", is_meant)
 
 
 def _largest(resources: Mapping[str, Any], part: str, is_meant: Callable[[str], bool]) -> int:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from autotuner.errors import Mistake
 from autotuner.job.processes import mistakes as mistakes_of
 from autotuner.job.processes import read_processes, shape
+from autotuner.job.pytorchjob import devices
 from autotuner.spec.values import Shape
 from tests.builders import annotations, container, manifest, replica
 
@@ -38,6 +39,10 @@ def job(
 
 def mistakes(made: dict[str, Any], asked: dict[str, str]) -> list[Mistake]:
     return mistakes_of(read_processes(made), asked)
+
+
+def limits(**amounts: Any) -> dict[str, Any]:
+    return {"limits": amounts}
 
 
 def shell(script: str, **more: Any) -> dict[str, Any]:
@@ -113,6 +118,15 @@ torchrun "$program_path/ephemeral_script.py"
         (job("torchrun", "a.py", resources={"limits": {"gpu.intel.com/i915": 2}}), 2),
         (job("torchrun", "a.py", resources={"limits": {"habana.ai/gaudi": 8}}), 8),
         (job("torchrun", "a.py", resources={"limits": {"nvidia.com/mig-1g.5gb": 1}}), 1),
+        # Memory and cores of a shared GPU are no devices.
+        (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": 2, "nvidia.com/gpumem": 3000})), 2),
+        (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": 1, "nvidia.com/gpucores": "30"})), 1),
+        (job("python", "a.py", "--gpus=1", resources=limits(**{"aliyun.com/gpu-mem": 8})), 1),
+        (job("python", "a.py", "--gpus=1", resources=limits(**{"koordinator.sh/gpu": "100"})), 1),
+        (job("torchrun", "a.py", resources=limits(**{"huawei.com/ascend-1980": 8})), 8),
+        # A quantity may be written in any way.
+        (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": "2000m"})), 2),
+        (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": 2.0})), 2),
         (job("torchrun", "a.py", nprocPerNode="2", resources={"limits": {"aws.amazon.com/neuron": 1}}), 2),
         (job("torchrun", "a.py", env={"PET_NPROC_PER_NODE": "8"}, resources=GPUS), 8),
         # References.
@@ -341,6 +355,20 @@ def test_unknown_processes_are_taken_for_one_a_gpu_where_little_depends_on_it():
     made = job("bash", "train.sh", resources=GPUS, workers=1)
     assert read_processes(made).problem
     assert shape(made, annotations()).processes == 16
+
+
+@pytest.mark.parametrize(
+    ("amounts", "count"),
+    [
+        ({"nvidia.com/gpu": 2, "nvidia.com/gpumem": 3000, "nvidia.com/gpucores": 30}, 2),
+        ({"aliyun.com/gpu-mem": 8}, 1),
+        ({"tke.cloud.tencent.com/qgpu-memory": "8Gi", "tke.cloud.tencent.com/qgpu-core": 50}, 1),
+        ({"nvidia.com/gpu": "1k"}, 1000),
+        ({"nvidia.com/gpu": -2}, 1),
+    ],
+)
+def test_a_part_of_a_gpu_is_paid_for_as_one_and_not_as_its_megabytes(amounts, count):
+    assert devices(job("python", "a.py", resources=limits(**amounts))) == count
 
 
 def test_workers_alone_are_counted_without_a_master():

@@ -191,6 +191,8 @@ def test_an_empty_list_that_would_hide_the_runtimes_is_refused():
         ({"resourcesPerNode": {"limits": {"nvidia.com/gpu": 8}}}, {}, 1, 8),
         ({"resourcesPerNode": {"limits": {"nvidia.com/gpu": "8"}}, "numProcPerNode": 2}, {}, 1, 2),
         ({"resourcesPerNode": {"requests": {"gpu.intel.com/i915": 2}}}, {}, 1, 2),
+        ({"resourcesPerNode": {"limits": {"nvidia.com/gpu": 2, "nvidia.com/gpumem": 3000}}}, {}, 1, 2),
+        ({"resourcesPerNode": {"limits": {"aliyun.com/gpu-mem": 8}}}, {}, 1, 1),
         ({"resourcesPerNode": {"requests": {"cpu": "3"}}}, {}, 1, 3),
         ({"resourcesPerNode": {"requests": {"cpu": "1500m"}}}, {}, 1, 2),
         ({"resourcesPerNode": {"requests": {"cpu": 0.5}}}, {}, 1, 1),
