@@ -25,6 +25,9 @@ _NAMED: Final = names(
     """
 )
 """Launchers whose names mean nothing else."""
+_STARTERS: Final = names("flux jsrun parallel ray srun torchx xargs")
+"""Commands that start any number of processes, by options that are not read here."""
+_ANYTHING: Final = re.compile(r"\$[^/]*$|\S*\s")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _ENTRYPOINT: Final = re.compile(r"(?:[\w.-]*[_-])?entrypoint(?:\.sh)?")
 """Scripts of images that by custom end with `exec "$@"`."""
@@ -42,8 +45,9 @@ class Program:
         is_opaque: Whether the processes it starts are unknown: it is a script in the image, a binary, the
             image's entrypoint, or a Python program that starts others or runs in a loop.
         is_script: Whether it is a shell script, or a command that may run another one.
-        names_launcher: Whether a launcher is among the words of a command that is not known to run it.
+        names_launcher: Whether it starts others, or a launcher is among its words: it is what trains.
         numbers: Its options that may be a number of processes, by name with underscores.
+        splits: Its options with which several processes may share a part of the batch.
     """
 
     text: str
@@ -51,6 +55,7 @@ class Program:
     is_script: bool = False
     names_launcher: bool = False
     numbers: Mapping[str, str] = field(default_factory=dict[str, str])
+    splits: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +81,22 @@ def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine
 
 def entrypoint(words: Sequence[str]) -> Program:
     """Return the program of an image, with the words that a container gives it."""
-    return Program("the image's entrypoint", is_opaque=True, numbers=_numbers(words, _COUNTS | _STARTED))
+    numbers = _numbers(words, _COUNTS | _STARTED)
+    return Program("the image's entrypoint", True, numbers=numbers, splits=_numbers(words, _SPLITS))
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What was found; `files` are the scripts that were written from a here-document, by name."""
+    """What was found; `files` are the scripts that were written from a here-document, by name.
+
+    `is_in_background` says that a Python program runs in the background.
+    """
 
     launches: list[Launch] = field(default_factory=list[Launch])
     programs: list[Program] = field(default_factory=list[Program])
     files: dict[str, str] = field(default_factory=dict[str, str])
     commands: int = 0
+    is_in_background: bool = False
 
 
 def _run(command: Command, seen: _Seen, depth: int) -> None:
@@ -118,9 +128,10 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
         # A pattern of `case`, or an interactive Python.
         return
     if _PYTHON.fullmatch(base(words[0])):
-        words = _python(words, seen, is_repeated=command.is_background)
+        words = _python(words, command, seen)
     launch = LAUNCHERS[base(words[0])](words) if words else None
     if launch is not None:
+        launch = replace(launch, splits=_numbers(words, _SPLITS))
         seen.launches.append(_with_environment(launch, command.variables))
 
 
@@ -149,10 +160,12 @@ def _written(words: Sequence[str], output: str) -> str:
 def _opaque(words: Sequence[str]) -> Program:
     name = base(words[0])
     pieces = {base(piece) for word in words[1:] for piece in word.split()}
-    names_launcher = bool(_NAMED & pieces)
-    may_run = names_launcher or name.endswith(".sh") or name in _SHELLS or any(map(_is_known, pieces))
+    names_launcher = name in _STARTERS or bool(_NAMED & pieces)
+    # A variable, or a name of several words, may stand for any command.
+    is_any = _ANYTHING.match(words[0]) is not None or name.endswith(".sh") or name in _SHELLS
+    may_run = names_launcher or is_any or any(map(_is_known, pieces))
     numbers = _numbers(words, _COUNTS | _STARTED)
-    return Program(shown(words), True, may_run, names_launcher, numbers)
+    return Program(shown(words), True, may_run, names_launcher, numbers, _numbers(words, _SPLITS))
 
 
 def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> None:
@@ -221,10 +234,16 @@ _STARTING: Final = re.compile(
     re.DOTALL,
 )
 """Modules and scripts that start processes by themselves."""
+_SPAWNING: Final = re.compile(
+    r"\bspawn\(|start_processes\(|\bProcess\(\s{0,40}target|elastic_launch\(|notebook_launcher\("
+    r"|torch\.distributed\.(?:run|launch)\b|\btorchrun\b|\baccelerate[\"', ]{1,4}launch\b|TorchTrainer\("
+    r"|TorchDistributor\(|\bnprocs\s{0,4}=|\bdevices\s{0,4}=\s{0,4}(?:[2-9]|1\d|-1|[\"']auto)"
+)
+"""Code that starts other processes that train."""
 _SWITCH: Final = re.compile(r"-[bBdEiIOPqRsSuvx]*([mc])(.*)", re.DOTALL)
 
 
-def _python(words: Sequence[str], seen: _Seen, *, is_repeated: bool) -> Sequence[str]:
+def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str]:
     """Return the words of the launcher that Python runs (`python -m ...`); empty if it runs none."""
     at = 1
     switch = None
@@ -248,8 +267,25 @@ def _python(words: Sequence[str], seen: _Seen, *, is_repeated: bool) -> Sequence
         is_code = switch is not None and not is_module
         stem = base(target).removesuffix(".py")
         starts = not is_code and _STARTING.fullmatch(f"{stem}." if is_module else stem) is not None
-        numbers = {} if is_code else _numbers(words[at:], _COUNTS)
-        seen.programs.append(Program(shown(words), is_repeated or starts, numbers=numbers))
+        # The code of a program that the manifest itself contains.
+        code = (
+            target if is_code else command.document if target in {"", "-"} else seen.files.get(base(target))
+        )
+        starts = starts if code is None else _SPAWNING.search(code) is not None
+        numbers = {} if is_code else _numbers(words[at:], _COUNTS | _OF_SCRIPTS)
+        starts = starts or command.is_repeated
+        is_another = command.is_background and seen.is_in_background
+        seen.is_in_background = seen.is_in_background or command.is_background
+        seen.programs.append(
+            Program(
+                shown(words),
+                is_opaque=starts or command.is_background,
+                is_script=starts or is_another,
+                names_launcher=starts,
+                numbers=numbers,
+                splits={} if is_code else _numbers(words[at:], _SPLITS),
+            )
+        )
     return ()
 
 
@@ -260,12 +296,30 @@ PER_NODE: Final = names(
     """
 )
 """Options whose value is the number of processes on a node."""
-_COUNTS: Final = PER_NODE | names(
-    """
+_COUNTS: Final = (
+    PER_NODE
+    | {NODES}
+    | names(
+        """
     devices devices_per_node gpus gpus_per_node multiprocessing_distributed n_gpu n_gpus n_gpus_per_node ngpu
     ngpus ngpus_per_node num_devices num_gpu num_gpus num_gpus_per_node
     """
+    )
 )
+_OF_SCRIPTS: Final = names("nprocs world_size")
+"""Options of scripts that start as many processes by themselves."""
+_SPLITS: Final = names(
+    """
+    autotp_size context_parallel_degree context_parallel_dim context_parallel_size cp_size
+    megatron_lm_pp_degree megatron_lm_tp_degree model_parallel_size
+    parallelism_config_cp_size parallelism_config_tp_size pipe_parallel_size
+    pipeline_model_parallel_size pipeline_parallel_degree pipeline_parallel_size pp pp_degree pp_size
+    sequence_parallel_degree sequence_parallel_size sp_size tensor_model_parallel_size
+    tensor_parallel_degree tensor_parallel_dim tensor_parallel_size tp tp_degree tp_size ulysses_degree
+    ulysses_parallel_size ulysses_sequence_parallel_size
+    """
+)
+"""Options whose value is the number of processes that share one part of a batch."""
 _STARTED: Final = names("nproc nprocs num_proc num_processes num_procs")
 _OPTION: Final = re.compile(r"(-{1,2}|\+{0,2})([A-Za-z][\w./-]{0,100})(?:=(.*))?", re.DOTALL)
 
@@ -278,7 +332,7 @@ def _numbers(words: Sequence[str], wanted: frozenset[str]) -> dict[str, str]:
         if match is None or not (match[1].startswith("-") or match[3] is not None):
             continue
         name = match[2].rsplit(".", 1)[-1].rsplit("/", 1)[-1].lower().replace("-", "_")
-        if name in wanted or name == NODES:
+        if name in wanted:
             is_flag = following.startswith("-") and not following[1:].isdecimal()
             found[name] = match[3] if match[3] is not None else "" if is_flag else following
     return found

@@ -32,6 +32,8 @@ class Launch:
         is_alone: Whether its process group is this pod only.
         is_remote: Whether it also starts the processes of the other pods.
         is_unclear: Whether its options come from a source that cannot be read.
+        needs_gpus: Whether it starts one process only, whatever its total, if it sees no several GPUs.
+        splits: Options of the script, or its own, with which several processes may share a part of the batch.
         environment: The variables that launchers read, as they are set for this one; None if unknown.
     """
 
@@ -44,6 +46,8 @@ class Launch:
     is_alone: bool = False
     is_remote: bool = False
     is_unclear: bool = False
+    needs_gpus: bool = False
+    splits: Mapping[str, str] = field(default_factory=dict[str, str])
     environment: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
 
 
@@ -63,15 +67,19 @@ def _accelerate(words: Sequence[str]) -> Launch | None:
     if base(words[0]) == "accelerate" and tuple(words[1:2]) != ("launch",):
         return None
     options = _options(words[1 if base(words[0]) == "accelerate-launch" else 2 :], _ACCELERATE_FLAGS)
+    # With --cpu accelerate runs the script once in each pod, whatever number is given (commands/launch.py).
+    is_one = "cpu" in options and "mpirun_hostfile" not in options
     # The content of a configuration file is unknown.
     is_hidden = {"config_file", "gpu_ids"} & options.keys() and "num_processes" not in options
     return _launched(
         "accelerate launch",
         words,
         options,
-        total=options.get("num_processes"),
+        per_node="1" if is_one else None,
+        total=None if is_one else options.get("num_processes"),
         nodes=options.get("num_machines"),
-        is_unclear=bool(is_hidden),
+        is_unclear=bool(is_hidden) and not is_one,
+        needs_gpus=not ({"config_file", "mpirun_hostfile"} | _ACCELERATE_MODES) & options.keys(),
     )
 
 
@@ -182,6 +190,10 @@ _ACCELERATE_FLAGS: Final = names(
     use_mps_device use_parallelism_config use_xpu ipex h help
     """
 )
+_ACCELERATE_MODES: Final = names(
+    "multi_gpu tpu use_deepspeed use_fsdp use_megatron_lm use_parallelism_config"
+)
+"""Options with which `accelerate launch` starts all processes, whatever devices it sees."""
 _DEEPSPEED_FLAGS: Final = names(
     """
     no_ssh no_ssh_check no_local_rank no_python module m force_multi save_pid bind_cores_to_rank

@@ -29,6 +29,8 @@ _WORLD: Final = "\0WORLD_SIZE\0"
 _REFERENCE: Final = re.compile(r"\$\$|\$\(([^()\s$]+)\)")
 _PRODUCT: Final = re.compile(r"[0-9]{1,6}(?:\s*[*/]\s*[0-9]{1,6}){0,8}")
 _RANGE: Final = re.compile(r"([0-9]{1,6}):([0-9]{1,6})")
+_SEVERAL: Final = re.compile(r"[$\0]|0*[1-9]|auto")
+"""A number of processes, or what may stand for one."""
 _DEVICES: Final = re.compile(
     r"(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})(?:,(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})){0,63}"
 )
@@ -137,11 +139,13 @@ class _Reader:
         args = [_expanded(word, self._variables) for word in _words(self._container, "args")]
         line = read_command_line([*command, *args], self._variables)
         counts = [count for launch in line.launches if (count := self._of_launch(launch)) is not None]
+        splits = [(launch.text, launch.splits) for launch in line.launches]
         if not line.launches:
             program = self._program(line.programs)
             if program is None or (not command and program.is_opaque):
                 program = entrypoint([*command, *args])
             count = self._of_program(program, has_command=bool(command))
+            splits = [(program.text, program.splits)]
             counts = [] if count is None else [count]
         for launch in line.launches:
             self._found(f"{self._where} command", launch.text)
@@ -151,6 +155,7 @@ class _Reader:
         count = counts[0] if counts else None
         if count is not None:
             self._check(count)
+        shared = self._shared_by(splits)
         if self._problems:
             # One process per GPU is the likely maximum, and batches that are multiples of it are safe.
             self._guesses.append(self._gpus.devices)
@@ -158,7 +163,7 @@ class _Reader:
             kind=self._kind,
             count=None if self._problems else count,
             problem="; ".join(f"{self._kind}: {problem}" for problem in dict.fromkeys(self._problems)),
-            guess=max([1, *self._guesses]),
+            guess=max(max([1, *self._guesses]) // shared, 1),
             evidence=tuple(self._evidence),
             pinned=tuple(self._pinned),
             is_certain=bool(line.launches),
@@ -197,14 +202,32 @@ class _Reader:
         if self._gpus.whole and count > self._gpus.whole:
             self._problems.append(f"the command starts {count} processes on {self._gpus.whole} GPUs")
 
+    def _shared_by(self, splits: Sequence[tuple[str, Mapping[str, str]]]) -> int:
+        """Record options that split the model over processes; return how many share a part of the batch."""
+        shared = 1
+        for program, options in splits:
+            for name, text in options.items():
+                number = self._evaluated(text)
+                if number == 1 or not _SEVERAL.match(text):
+                    continue
+                shared *= number or 1
+                self._problems.append(
+                    f"{name}={_plain(text)} of {program!r} splits the model: processes that share a part of"
+                    " the batch count as one"
+                )
+        return min(shared, _MOST)
+
     def _of_launch(self, launch: Launch) -> int | None:
         if launch.is_unclear:
             self._problems.append(f"the options of {launch.text!r} cannot be read")
             return None
         if not self._joins_all(launch):
             return None
+        is_several = "," in (launch.environment.get("CUDA_VISIBLE_DEVICES") or "")
         if launch.total is not None:
             count = self._part_of(launch, launch.total)
+            if launch.needs_gpus and (count or 0) > 1 and self._gpus.devices <= 1 and not is_several:
+                self._alone(launch, count)
             if (
                 count is not None
                 and launch.per_node is not None
@@ -216,13 +239,20 @@ class _Reader:
             return self._of_torchrun(launch)
         if launch.per_node is not None:
             return self._amount(launch.per_node, launch)
-        is_several = "," in (launch.environment.get("CUDA_VISIBLE_DEVICES") or "")
         if not self._gpus.devices and not is_several and launch.name == "accelerate launch":
             return 1
         if launch.name in {"accelerate launch", "deepspeed"}:
             return self._auto(f"{launch.name} starts one process per GPU", launch)
         self._problems.append(f"{launch.text!r} does not say how many processes it starts")
         return None
+
+    def _alone(self, launch: Launch, count: int | None) -> None:
+        """Record that a launcher starts one process where it sees no several GPUs."""
+        text = f"{launch.text!r} starts one process only, unless it sees several GPUs or is given --multi_gpu"
+        if self._container.get("resources"):
+            self._problems.append(f"{text}, and the pod has {self._gpus.named or 'none'}")
+        else:
+            self._assumption = f"{text}; it counts as {count}"
 
     def _joins_all(self, launch: Launch) -> bool:
         """Record whether the launcher's process group is all pods of the job, which share a batch."""
@@ -231,8 +261,9 @@ class _Reader:
                 "elasticPolicy counts only the Workers as nodes, but the Master's torchrun joins them too"
             )
             return False
-        # accelerate's number of nodes is 1 unless it is given.
-        is_alone = launch.is_alone or (launch.name == "accelerate launch" and launch.nodes is None)
+        # accelerate's number of nodes is 1 unless it is given; with --cpu the operator's variables hold.
+        is_one = launch.name == "accelerate launch" and launch.per_node is None and launch.nodes is None
+        is_alone = launch.is_alone or is_one
         if is_alone and self._pods > 1:
             self._problems.append(
                 f"{launch.text!r} starts a process group of one pod, but the job has {self._pods} pods"
@@ -339,7 +370,7 @@ class _Reader:
         for name, text in program.numbers.items():
             if name == NODES:
                 continue
-            number = 1 if text == "0" else self._evaluated(text)
+            number = 1 if text == "0" or self._is_of_job(name, text) else self._evaluated(text)
             if number == 1 or (number is None and gpus <= 1):
                 continue
             is_shown = shows_number and name in PER_NODE and number == gpus
@@ -364,6 +395,13 @@ class _Reader:
             )
             return None
         return 1
+
+    def _is_of_job(self, name: str, text: str) -> bool:
+        """Return whether an option is the size of the job with one process in each pod.
+
+        A world size of -1 stands for the operator's number.
+        """
+        return name == "world_size" and (text == "-1" or self._evaluated(text) == self._pods)
 
     def _evaluated(self, text: str) -> int | None:
         """Return the value of an option: a literal, or a product with the operator's variables."""

@@ -196,7 +196,7 @@ def assumed(found: Processes, annotations: Mapping[str, str]) -> Mistake | None:
     needing = next((key for key in _NEEDING if key in annotations), None)
     if needing is None or PROCESSES in annotations or not (found.is_known and found.assumption):
         return None
-    rule = f"{found.assumption}: if it starts more, state the number in {PROCESSES}"
+    rule = f"{found.assumption}: if it starts another number, state that in {PROCESSES}"
     return Mistake(needing, annotations[needing], rule, f'{PROCESSES}: "8"')
 
 

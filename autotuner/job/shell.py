@@ -33,7 +33,8 @@ _DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTAL
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
-_OPENING: Final = frozenset({"if", "for", "while", "until", "case", "select"})
+_LOOPS: Final = frozenset({"for", "while", "until", "select"})
+_OPENING: Final = _LOOPS | {"if", "case"}
 _CLOSING: Final = frozenset({"fi", "done", "esac"})
 _HARMLESS: Final = frozenset(
     {"activate", "conda.sh", "mamba.sh", "bashrc", ".bashrc", ".profile", ".bash_profile", "setvars.sh"}
@@ -57,7 +58,8 @@ class Command:
     Args:
         words: Its words after quotes and variables, without the assignments in front of it.
         variables: The variables that it sees, with those assignments.
-        is_background: Whether it ends with `&`: then a loop may start any number of it.
+        is_background: Whether it ends with `&`.
+        is_repeated: Whether a loop starts it in the background, any number of times.
         document: The here-document that it reads, or None.
         output: The file that its output goes to, or empty.
     """
@@ -65,6 +67,7 @@ class Command:
     words: tuple[str, ...]
     variables: Variables
     is_background: bool = False
+    is_repeated: bool = False
     document: str | None = None
     output: str = ""
 
@@ -134,7 +137,7 @@ class _Reader:
         self._is_array = is_array
         self._words: list[str] = []
         self._word: list[str] | None = None
-        self._depth, self._is_conditional = 0, False
+        self._depth, self._loops, self._is_conditional = 0, 0, False
 
     def commands(self) -> Iterator[Command]:
         """Yield the commands in order; each sees the assignments before it."""
@@ -288,11 +291,18 @@ class _Reader:
         if default is not None and not self._variables.get(name, ""):
             if self._variables.get(name, "" if OTHERS not in self._variables else None) is None:
                 return f"${name}"
-            if default.startswith("$(") and _closing(default, 1) == len(default) - 1:
-                return self._substituted(default[2:-1])
-            nested = _NAME.fullmatch(default.removeprefix("$").strip("{}")) if "$" in default else None
-            return default.strip("\"'") if nested is None else self._value(nested[0], default)
+            value = self._default(default)
+            if inner[: -len(default) or None].endswith("="):
+                self._assign(name, value)
+            return value
         return self._value(name, f"${name}")
+
+    def _default(self, text: str) -> str:
+        """Return the value of the text behind `:-` or `:=`."""
+        if text.startswith("$(") and _closing(text, 1) == len(text) - 1:
+            return self._substituted(text[2:-1])
+        nested = _NAME.fullmatch(text.removeprefix("$").strip("{}")) if "$" in text else None
+        return text.strip("\"'") if nested is None else self._value(nested[0], text)
 
     def _substituted(self, inner: str) -> str:
         """Return the value of `$(...)` if it is known: a program's name, or the GPUs of the pod."""
@@ -317,6 +327,13 @@ class _Reader:
     def _operator(self) -> Iterator[Command]:
         text = self._text
         operator = text[self._at]
+        if text.startswith("((", self._at) and self._word is None:
+            # An arithmetic command: it may change whatever it names.
+            end = _closing(text, self._at)
+            names = _NAME.findall(text[self._at : end])
+            self._variables.update({name: None for name in names if name in self._variables})
+            self._at = end + 1
+            return
         if text[self._at : self._at + 2] in {"&&", "||", ";;"}:
             operator = text[self._at : self._at + 2]
         self._at += len(operator)
@@ -353,11 +370,14 @@ class _Reader:
         self._set_by(rest)
         # An assignment in front of a command holds for that command only.
         seen = ChainMap(dict(assigned), self._variables) if assigned else self._variables
-        yield Command(tuple(rest), seen, is_background=operator == "&", document=document, output=output)
+        is_background = operator == "&"
+        is_repeated = is_background and self._loops > 0
+        yield Command(tuple(rest), seen, is_background, is_repeated, document=document, output=output)
 
     def _nest(self, words: Sequence[str]) -> None:
         self._depth += bool(words) and words[0] in _OPENING
         self._depth -= bool(words) and words[0] in _CLOSING
+        self._loops += (bool(words) and words[0] in _LOOPS) - (words[:1] == ["done"])
 
     def _assignments(self, words: Sequence[str]) -> tuple[list[tuple[str, str | None]], Sequence[str]]:
         """Return the assignments that words begin with, and the rest."""
@@ -378,6 +398,10 @@ class _Reader:
             self._variables.update(dict.fromkeys((word for word in words[1:] if _NAME.fullmatch(word)), None))
         elif words[0] in {"for", "select"}:
             self._variables.update(dict.fromkeys(words[1:2], None))
+        elif words[0] == "let":
+            self._variables.update(dict.fromkeys(_NAME.findall(" ".join(words[1:])), None))
+        elif words[:2] == ["printf", "-v"]:
+            self._variables.update(dict.fromkeys(words[2:3], None))
         elif words[0] in {"source", "."} and "".join(words[1:2]).rsplit("/", 1)[-1] not in _HARMLESS:
             self._variables[OTHERS] = None
 

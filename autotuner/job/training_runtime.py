@@ -48,9 +48,9 @@ class TrainingRuntime:
 
     `container` is the training container of the runtime, and `replicated_job` the name of the JobSet's job
     that has it. `nodes` is the default number of nodes of a TrainJob. `is_torch` says whether Trainer sets
-    torchrun's variables. `retries_failures` says whether Kubernetes restarts a failed node before the
-    TrainJob fails: then one TrainJob may make several attempts. `manifest` is the object as it was read, in
-    plain values.
+    torchrun's variables, and `asked` what the policy says of the processes, which Trainer reads no more since
+    2.2. `retries_failures` says whether Kubernetes restarts a failed node before the TrainJob fails: then one
+    TrainJob may make several attempts. `manifest` is the object as it was read, in plain values.
     """
 
     reference: RuntimeReference
@@ -58,6 +58,7 @@ class TrainingRuntime:
     container: Mapping[str, Any]
     nodes: int
     is_torch: bool
+    asked: str
     retries_failures: bool
     fingerprint: str
     manifest: Mapping[str, Any] = field(repr=False, compare=False)
@@ -104,6 +105,7 @@ class TrainingRuntime:
             container=container,
             nodes=nodes,
             is_torch="torch" in policy,
+            asked=str(section(policy, "torch").get("numProcPerNode") or "auto"),
             retries_failures=_retries(jobset, found, pod),
             fingerprint=hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16],
             manifest=checked,

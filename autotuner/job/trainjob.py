@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -181,7 +181,7 @@ def read_processes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Pro
         is_auto = stated_number is None and _gpus(manifest, runtime)
         per_node = "auto" if is_auto else str(processes_per_node(manifest, runtime))
     if container.get("command") == _TORCHTUNE:
-        container = {**container, "command": None, "args": None}
+        container = {**container, "command": None}
     pod = Pod(
         kind="node",
         where="spec.trainer",
@@ -192,7 +192,14 @@ def read_processes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Pro
         is_stated=stated_number is not None,
         is_for_torchrun=runtime.is_torch,
     )
-    return processes.combined([read_pod(pod)])
+    found = processes.combined([read_pod(pod)])
+    asked = {"auto", "gpu"} if per_node == "auto" else {"auto", "cpu", per_node, str(found.worker)}
+    is_torchrun = runtime.is_torch and (found.is_certain or not container.get("command"))
+    if stated_number is not None or not is_torchrun or runtime.asked in asked:
+        return found
+    where = f"{runtime.reference} mlPolicy.torch.numProcPerNode"
+    problem = f"{where} is {runtime.asked}, and Trainer reads no number there since 2.2"
+    return replace(found, problem="; ".join(filter(None, (problem, found.problem))))
 
 
 def processes_per_node(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:

@@ -234,6 +234,24 @@ torchrun "$program_path/ephemeral_script.py"
         (job("python", "a.py", "--num-gpus=4", nprocPerNode="4", resources=GPUS), 4),
         (job("bash", "a.sh", resources={"limits": {"nvidia.com/gpu": 1}}), 1),
         (shell("python a.py && bash upload.sh"), 1),
+        (job("python", "a.py", "--world-size=3", "--rank=$(RANK)", workers=2), 1),
+        (job("python", "a.py", "--world_size", "$(WORLD_SIZE)", workers=2), 1),
+        (job("python", "a.py", "--world-size=-1", resources=GPUS), 1),
+        # A program in the background, beside the one that trains or alone.
+        (shell("python exporter.py & python a.py"), 1),
+        (shell("python a.py & wait $!"), 1),
+        # Code that the manifest contains.
+        (job("python", "-c", "import torch.distributed as d; d.init_process_group('gloo')", workers=1), 1),
+        (shell("cat > launch_me.py <<'EOF'\nprint(1)\nEOF\npython launch_me.py"), 1),
+        # A model that is not split.
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-model-parallel-size", "1"), 8),
+        # A default that is assigned.
+        (shell(': "${N:=4}"; torchrun --nproc_per_node=$N a.py'), 4),
+        (shell(": ${N:=4}; torchrun --nproc_per_node=$N a.py", env={"N": "2"}), 2),
+        # accelerate's own rules.
+        (job("accelerate", "launch", "--cpu", "--num_processes=4", "a.py"), 1),
+        (job("accelerate", "launch", "--cpu", "a.py", workers=1), 1),
+        (job("accelerate", "launch", "--multi_gpu", "--num_processes=4", "a.py", resources=limits(cpu=4)), 4),
         # What the image starts is stated.
         (job(nprocPerNode="4", resources=GPUS), 4),
         (job("swift", "sft", env={"NPROC_PER_NODE": "4"}, resources=GPUS), 4),
@@ -306,6 +324,34 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell('torchrun --nproc_per_node=2 "$@"'), "options .* cannot be read"),
         (shell("torchrun $(cat /etc/options) a.py"), "options .* cannot be read"),
         (shell("PET_NPROC_PER_NODE=2 torchrun a.py; torchrun b.py", resources=GPUS), "start 2 and 8"),
+        # What starts any number of processes.
+        (shell("ray start --head; python a.py"), "'ray start --head' starts are unknown"),
+        (job("torchx", "run", "dist.ddp", "-j", "1x4", "--script", "a.py"), "starts are unknown"),
+        (shell("$CMD"), r"'\$CMD' starts are unknown"),
+        (job("bash", "-c", 'exec "$0" "$@"', "torchrun", "--nproc_per_node=4"), "starts are unknown"),
+        (job("torchrun --nproc_per_node=4 a.py"), "starts are unknown"),
+        (job("python", "a.py", "--world-size", "4"), "several processes .world_size=4"),
+        (job("python", "a.py", "--nprocs=4"), "several processes .nprocs=4"),
+        (shell("for i in 0 1; do RANK=$i python a.py & done; wait"), "starts are unknown"),
+        (shell("python a.py --rank 0 & python a.py --rank 1 & wait"), "starts are unknown"),
+        (job("python", "-c", "mp.spawn(train, nprocs=4)"), "starts are unknown"),
+        (shell("python - <<'EOF'\nmp.spawn(train, nprocs=4)\nEOF"), "starts are unknown"),
+        (shell("cat > a.py <<'EOF'\nmp.spawn(train)\nEOF\npython a.py"), "starts are unknown"),
+        (job("python", "-c", "L.Trainer(accelerator='cpu', devices=2)"), "starts are unknown"),
+        # A model that is split over processes.
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-model-parallel-size", "8", resources=GPUS),
+         "tensor_model_parallel_size=8 .* splits the model"),
+        (job("torchrun", "--nproc_per_node=8", "a.py", "model.pipeline_model_parallel_size=2"),
+         "splits the model"),
+        (shell("torchrun --nproc_per_node=8 a.py --tensor_parallel_size=$TP"), "splits the model"),
+        (job("accelerate", "launch", "--multi_gpu", "--num_processes=8", "a.py", "--tp_size=2"),
+         "splits the model"),
+        # A variable that is computed.
+        (shell("N=2; ((N++)); torchrun --nproc_per_node=$N a.py"), "cannot be known"),
+        (shell("N=2; let N=N*2; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
+        (shell("N=2; printf -v N 4; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
+        (job("accelerate", "launch", "--num_processes=4", "a.py", resources=limits(cpu=4)),
+         "sees several GPUs"),
         # A group that is not the job.
         (job("composer", "-n", "2", "a.py", workers=1), "group of one pod"),
         (job("composer", "-n", "8", "--world_size", "16", "a.py", workers=3, resources=GPUS), "differ on 4"),
@@ -369,6 +415,17 @@ def test_unknown_processes_are_taken_for_one_a_gpu_where_little_depends_on_it():
 )
 def test_a_part_of_a_gpu_is_paid_for_as_one_and_not_as_its_megabytes(amounts, count):
     assert devices(job("python", "a.py", resources=limits(**amounts))) == count
+
+
+def test_processes_that_share_a_part_of_a_batch_may_be_stated_as_one():
+    made = job(
+        "torchrun", "--nproc_per_node=8", "a.py", "--tensor-parallel-size=4", resources=GPUS, workers=1
+    )
+    (mistake, *_) = mistakes(made, annotations(micro_batch_size="1..8"))
+    assert mistake.example == 'autotuner.dev/processes-per-replica: "2"'
+    asked = annotations(micro_batch_size="1..8", processes_per_replica="2")
+    assert mistakes(made, asked) == []
+    assert shape(made, asked).processes == 4
 
 
 def test_workers_alone_are_counted_without_a_master():

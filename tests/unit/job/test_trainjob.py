@@ -229,6 +229,31 @@ def test_a_command_that_says_how_many_processes_it_starts_counts(trainer, each):
     assert found.shape.processes_per_replica == each
 
 
+@pytest.mark.parametrize(("asked", "resources"), [(4, {}), ("cpu", EIGHT), ("gpu", {}), (4, EIGHT)])
+def test_a_number_in_the_policy_that_trainer_does_not_read_is_asked_for_in_the_job(asked, resources):
+    own = runtime(policy={"torch": {"numProcPerNode": asked}})
+    trainer = {"command": ["torchrun", "a.py"], "resourcesPerNode": resources}
+    with pytest.raises(InvalidJob, match=rf"numProcPerNode is {asked}, .*set spec.trainer.numProcPerNode"):
+        job(own, asked=annotations(micro_batch_size="1..8"), trainer=trainer).spec()
+    stated = {**trainer, "numProcPerNode": 2}
+    assert job(own, asked=annotations(micro_batch_size="1..8"), trainer=stated).shape.processes == 2
+    plain = {**trainer, "command": ["python", "a.py"]}
+    assert job(own, asked=annotations(micro_batch_size="1..8"), trainer=plain).spec()
+
+
+@pytest.mark.parametrize(("asked", "resources"), [("auto", EIGHT), ("gpu", EIGHT), ("cpu", {}), (1, {})])
+def test_a_number_in_the_policy_that_is_trainers_own_is_no_doubt(asked, resources):
+    own = runtime(policy={"torch": {"numProcPerNode": asked}})
+    trainer = {"command": ["torchrun", "a.py"], "resourcesPerNode": resources}
+    assert job(own, asked=annotations(micro_batch_size="1..8"), trainer=trainer).spec()
+
+
+def test_a_recipe_of_torchtune_that_splits_the_model_is_refused_where_processes_count():
+    recipe = {"command": ["tune", "run"], "args": ["tensor_parallel_dim=2"], "resourcesPerNode": EIGHT}
+    with pytest.raises(InvalidJob, match=r"tensor_parallel_dim=2 .* splits the model"):
+        job(asked=annotations(micro_batch_size="1..8"), trainer=recipe).spec()
+
+
 def test_the_runtimes_command_counts_where_the_job_has_none():
     own = runtime(container={"command": ["python", "train.py"], "resources": EIGHT})
     assert job(own, trainer={"command": None}).shape.processes_per_replica == 1
