@@ -20,6 +20,8 @@ def changed(path: str, value: object) -> dict[str, Any]:
     key = int(last) if isinstance(node, list) else last
     if value is None:
         del node[key]
+    elif isinstance(node, list) and key == len(node):
+        node.append(value)
     else:
         node[key] = value
     return made
@@ -64,6 +66,22 @@ UNFIT: list[tuple[dict[str, Any], str]] = [
     (
             manifest(master=replica(container(args=["--master_addr=toy-master-0"]))),
             r"toy-master-0.*\$\(MASTER_ADDR\)",
+        ),
+    (changed(f"{CONTAINERS}/0/args", ["--master_addr=toy-worker-0"]), r"toy-worker-0.*\$\(MASTER_ADDR\)"),
+    (
+            manifest(worker=replica(container(args=["--rdzv=toy-worker-0"])), elasticPolicy={}),
+            r"toy-worker-0.*\$\(MASTER_ADDR\)",
+        ),
+    (changed(f"{CONTAINERS}/0/env", [{"name": "HEAD", "value": "tcp://toy-master-0:1"}]),
+         r"pytorch env HEAD is 'toy-master-0'.*env cannot refer.*\$\(MASTER_ADDR\)"),
+    (changed(f"{CONTAINERS}/1", {"name": "proxy", "image": "a", "args": ["toy-master-0"]}),
+         "container proxy.args is 'toy-master-0'"),
+    (
+            changed(
+                f"{REPLICAS}/Worker/template/spec/initContainers",
+                [{"name": "wait", "image": "a", "args": ["until nslookup toy-master-0; do sleep 1; done"]}],
+            ),
+            "container wait.args is 'toy-master-0'.*leave it out",
         ),
     (manifest(master=replica(container(args=["--lr=${trialParameters.lr}"]))), "AUTOTUNER_LR"),
 ]  # fmt: skip

@@ -13,8 +13,15 @@ from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.quantity import whole
 from autotuner.job.training_runtime import API_GROUP, API_VERSION, CLUSTER_KIND, KINDS, RuntimeReference
-from autotuner.job.validation import Validated, brief, check_container, check_metadata, read_as
-from autotuner.job.warnings import has_run, would_run
+from autotuner.job.validation import (
+    Validated,
+    brief,
+    check_container,
+    check_metadata,
+    check_names,
+    read_as,
+)
+from autotuner.job.warnings import has_run, rendezvous, would_run
 
 KIND: Final = "TrainJob"
 RESERVED: Final = frozenset(
@@ -25,6 +32,8 @@ MAX_VARIABLES: Final = 64
 """Maximum entries of `trainer.env`: the schema allows 128, and a trial adds its own variables."""
 MAX_NODES: Final = 100_000
 MAX_PROCESSES_PER_NODE: Final = 10_000
+_POD: Final = r"node-\d+-\d+"
+"""What a pod's name has behind that of the TrainJob."""
 _MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
 
 
@@ -36,6 +45,9 @@ def validate(manifest: object) -> Validated:
     checked = read.manifest
     mistakes = list(check_metadata(checked.get("metadata")))
     _check_spec(checked.get("spec"), mistakes)
+    if not mistakes:
+        trainer, name = checked["spec"]["trainer"], checked["metadata"]["name"]
+        mistakes += check_names("spec.trainer", trainer, name, _POD, "$(PET_MASTER_ADDR)")
     return Validated(checked, tuple(mistakes), () if mistakes else tuple(_warnings(checked)))
 
 
@@ -46,6 +58,8 @@ def _warnings(checked: Mapping[str, Any]) -> Iterator[Mistake]:
         # A TrainJob has in its spec what a PyTorchJob has in its runPolicy.
         yield from would_run(metadata, spec.get("suspend"), annotations, "spec.suspend")
         yield from has_run(checked.get("status"))
+    # Trainer sets no rendezvous id: each trial's is at its own address.
+    yield from (found for found in rendezvous("spec.trainer", spec["trainer"]) if "restarts" in found.key)
 
 
 def runtime_reference(checked: Mapping[str, Any]) -> RuntimeReference:

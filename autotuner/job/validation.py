@@ -16,6 +16,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.fields import check_fields
+from autotuner.job.lookup import mapping, pod_count, sequence
 from autotuner.job.warnings import warnings
 from autotuner.spec.untrusted_yaml import plain
 
@@ -30,6 +31,8 @@ _NAME: Final = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _VARIABLE: Final = re.compile(r"[ -<>-~]+")
 """Printable ASCII without `=`."""
 _MANAGERS: Final = "kubeflow.org/training-operator"
+_ADDRESSES: Final = frozenset({"MASTER_ADDR", "PET_MASTER_ADDR", "PET_RDZV_ENDPOINT"})
+_POD_NAMES: Final = r"(?:master|worker)-\d+"
 _KATIB: Final = re.compile(r"\$\{trialParameters\.(\w+)\}")
 _WHERE: Final = "spec.pytorchReplicaSpecs"
 
@@ -106,7 +109,7 @@ def read_as(manifest: object, api_version: str, kind: str, rule: str) -> Validat
 
 def replica_count(replica: Mapping[str, Any]) -> int:
     """Return how many pods a replica of a checked job has."""
-    return int(replica.get("replicas", 1))
+    return pod_count(replica)
 
 
 def check_metadata(metadata: object) -> Iterator[Mistake]:
@@ -231,16 +234,47 @@ def _images(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
 
 def _own_names(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield the places that name a pod of the job: the pods of a trial have other names."""
-    name = re.escape(manifest["metadata"]["name"])
-    pod = re.compile(rf"(?<![-\w.]){name}-(?:master|worker)-\d+")
-    for kind, replica in manifest["spec"]["pytorchReplicaSpecs"].items():
-        container = next(c for c in _containers(replica) if c.get("name") == CONTAINER)
-        for key in ("command", "args"):
-            for word in container.get(key) or ():
-                if (match := pod.search(word)) is not None:
-                    rule = "must not name a pod of the job: the pods of a trial have other names"
-                    where = f"{_WHERE}.{kind} container {CONTAINER}.{key}"
-                    yield Mistake(where, match[0], rule, "$(MASTER_ADDR), which the operator sets")
+    spec, job = manifest["spec"], manifest["metadata"]["name"]
+    if "Master" in spec["pytorchReplicaSpecs"]:
+        address = "$(MASTER_ADDR)"
+    else:
+        address = "$(PET_RDZV_ENDPOINT)" if isinstance(spec.get("elasticPolicy"), dict) else ""
+    for kind, replica in spec["pytorchReplicaSpecs"].items():
+        pod = mapping(mapping(mapping(replica).get("template")).get("spec"))
+        for key in ("initContainers", "containers"):
+            for container in map(mapping, sequence(pod.get(key))):
+                where = f"{_WHERE}.{kind} container {brief(container.get('name'))}"
+                # The operator's own init container waits for the Master, and init containers have no address.
+                remedy = "leave it out" if key == "initContainers" else address
+                yield from check_names(
+                    where, container, job, _POD_NAMES, remedy or "add a Master: $(MASTER_ADDR)"
+                )
+
+
+def check_names(
+    where: str, container: Mapping[str, Any], job: str, pod: str, address: str
+) -> Iterator[Mistake]:
+    """Yield a mistake for each text of a container that names a pod of the job.
+
+    Args:
+        where: The container's place, for people.
+        container: A container of a valid job.
+        job: The job's name, which the names of its pods begin with.
+        pod: Regular expression for what follows.
+        address: What to write in its place.
+    """
+    named = re.compile(rf"(?<![-\w.]){re.escape(job)}-{pod}")
+    rule = "must not name a pod of the job: the pods of a trial have other names"
+    for key in ("command", "args"):
+        for word in sequence(container.get(key)):
+            if isinstance(word, str) and (match := named.search(word)) is not None:
+                example = f"{address}, which the operator sets" if address.startswith("$") else address
+                yield Mistake(f"{where}.{key}", match[0], rule, example)
+    for entry in map(mapping, sequence(container.get("env"))):
+        name, value = brief(entry.get("name")), entry.get("value")
+        # The operator sets its own after the job's, so those hold, and no value of the job can refer to them.
+        if name not in _ADDRESSES and isinstance(value, str) and (match := named.search(value)) is not None:
+            yield Mistake(f"{where} env {name}", match[0], f"{rule}, and env cannot refer to them", address)
 
 
 def _containers(replica: object) -> list[Any]:

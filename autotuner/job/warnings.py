@@ -44,7 +44,11 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
             rule = "is ignored in trials: each runs with a fixed number of workers, without an autoscaler"
             yield Mistake("spec.elasticPolicy.metrics", "given", rule, "autotuner.dev/workers: 1..8")
     yield from _pod_groups(spec)
-    yield from _rendezvous(spec)
+    for kind, replica in spec["pytorchReplicaSpecs"].items():
+        for container in replica["template"]["spec"]["containers"]:
+            if container.get("name") == _CONTAINER:
+                where = f"spec.pytorchReplicaSpecs.{kind} container {_CONTAINER}"
+                yield from rendezvous(where, container)
 
 
 def would_run(
@@ -76,7 +80,7 @@ def has_run(status: object) -> Iterator[Mistake]:
     for condition in conditions if isinstance(conditions, list) else ():
         if not isinstance(condition, dict) or condition.get("status") != "True":
             continue
-        if condition.get("type") in {"Succeeded", "Complete", "Failed"}:
+        if condition.get("type") in ("Succeeded", "Complete", "Failed"):
             rule = (
                 "the job has already finished: it can be tuned, but cannot run again with the answer;"
                 " to run the answer, delete the job and create it again with suspend: true"
@@ -101,26 +105,21 @@ def _pod_groups(spec: Mapping[str, Any]) -> Iterator[Mistake]:
                     yield Mistake(where, str(held[key]), rule, "runPolicy: {schedulingPolicy: {}}")
 
 
-def _rendezvous(spec: Mapping[str, Any]) -> Iterator[Mistake]:
+def rendezvous(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield the options of torchrun that override the PET_* variables of each trial."""
-    for kind, replica in spec["pytorchReplicaSpecs"].items():
-        for container in replica["template"]["spec"]["containers"]:
-            if container.get("name") != _CONTAINER:
-                continue
-            line = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
-            line = line[:_MAX_COMMAND]
-            for option in _RENDEZVOUS.finditer(line):
-                where = f"spec.pytorchReplicaSpecs.{kind} container {_CONTAINER} --{option['name']}"
-                if "restarts" in option["name"]:
-                    if option["value"].isdecimal() and int(option["value"]) > 0:
-                        rule = (
-                            "makes torchrun restart a failed run inside its trial, and overrides the 0"
-                            " that trials set: leave it out, because the tuner decides about retries"
-                        )
-                        yield Mistake(where, option["value"], rule, f"--{option['name']}=0")
-                elif "$" not in option["value"]:
-                    rule = (
-                        "is the same in every trial, and overrides the one that each trial sets: two that"
-                        " share a rendezvous train together"
-                    )
-                    yield Mistake(where, option["value"], rule, f"--{option['name']}=$(PET_RDZV_ID)")
+    line = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
+    for option in _RENDEZVOUS.finditer(line[:_MAX_COMMAND]):
+        place = f"{where} --{option['name']}"
+        if "restarts" in option["name"]:
+            if option["value"].isdecimal() and int(option["value"]) > 0:
+                rule = (
+                    "makes torchrun restart a failed run inside its trial: leave it out, because the tuner"
+                    " decides about retries"
+                )
+                yield Mistake(place, option["value"], rule, f"--{option['name']}=0")
+        elif "$" not in option["value"]:
+            rule = (
+                "is the same in every trial, and overrides the one that each trial sets: two that"
+                " share a rendezvous train together"
+            )
+            yield Mistake(place, option["value"], rule, f"--{option['name']}=$(PET_RDZV_ID)")

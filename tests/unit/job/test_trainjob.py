@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autotuner import keys
 from autotuner.errors import InvalidJob
+from autotuner.job import kinds
 from autotuner.job.job import Job
 from autotuner.job.kind import MAX_PODS
 from autotuner.job.training_runtime import BUILT_IN, RuntimeReference, TrainingRuntime
@@ -141,6 +142,8 @@ def test_nodes_may_grow_with_the_batch():
         (manifest(trainer={"env": BASELINE * 2}), "spec.trainer.env AUTOTUNER_BATCH_SIZE"),
         (manifest(trainer={"env": [{"name": "PET_NNODES", "value": "2"}]}), "spec.trainer.env PET_NNODES"),
         (manifest(trainer={"env": [{"name": f"V{i}"} for i in range(MAX_VARIABLES + 1)]}), "trainer.env"),
+        (manifest(trainer={"args": ["--rdzv-endpoint=toy-node-0-0.toy:29500"]}), "spec.trainer.args"),
+        (manifest(trainer={"env": [{"name": "HEAD", "value": "toy-node-0-0"}]}), "spec.trainer env HEAD"),
         (manifest(trainer={"numNodes": 0}), "spec.trainer.numNodes"),
         (manifest(trainer={"numNodes": "2"}), "spec.trainer.numNodes"),
         (manifest(trainer={"numNodes": True}), "spec.trainer.numNodes"),
@@ -160,6 +163,12 @@ def test_what_is_no_tunable_job_is_refused_with_its_place(wrong, where):
         read(wrong)
     assert any(mistake.key.endswith(where) for mistake in caught.value.mistakes), caught.value
     assert all(mistake.rule and mistake.example for mistake in caught.value.mistakes)
+
+
+def test_restarts_inside_a_trial_are_warned_of():
+    made = manifest(trainer={"args": ["torchrun", "--max-restarts=3", "--rdzv-id=7", "a.py"]})
+    (warning,) = kinds.validate(made)[1].warnings
+    assert "decides about retries" in warning.rule
 
 
 def test_all_mistakes_of_a_file_are_told_at_once():

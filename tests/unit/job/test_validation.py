@@ -60,6 +60,26 @@ def test_a_rendezvous_of_the_trials_own_is_no_warning():
     assert validate(launched(*own)).warnings == ()
 
 
+def test_an_address_that_the_operator_replaces_is_no_mistake():
+    own = [{"name": "MASTER_ADDR", "value": "toy-master-0"}]
+    assert validate(changed(f"{CONTAINERS}/0/env", own)).mistakes == ()
+
+
+def test_without_a_master_the_rendezvous_is_the_address():
+    made = manifest(worker=replica(container(args=["--rdzv=toy-worker-0"])), elasticPolicy={})
+    del made["spec"]["pytorchReplicaSpecs"]["Master"]
+    (mistake,) = validate(made).mistakes
+    assert mistake.example.startswith("$(PET_RDZV_ENDPOINT)")
+
+
+def test_what_stands_without_a_value_is_read_as_if_it_were_left_out():
+    made = manifest(worker=replica())
+    made["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = None
+    assert Job.from_manifest(made).kind.devices(made) == 2
+    made["status"] = {"conditions": [{"type": [], "status": "True"}]}
+    assert validate(made).mistakes == ()
+
+
 def test_a_job_that_is_not_registered_may_run():
     assert validate(changed("metadata/annotations", {}) | {"spec": manifest()["spec"]}).warnings == ()
     assert validate(manifest(asked={}, runPolicy={})).warnings == ()
