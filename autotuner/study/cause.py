@@ -67,6 +67,10 @@ _WRAPPER: Final = re.compile(
     r"|returned non-zero exit status|\b(?:Base)?ExceptionGroup: "
     # torchvision prints why each mirror failed above it.
     r"|RuntimeError: Error downloading "
+    # Errors that only say that a thread, a process or a compiler has failed, which printed why itself.
+    r"|[Pp]in memory thread exited unexpectedly|RuntimeError: Error building extension '"
+    r"|\b[Ss]ee (?:the )?(?:root cause|stack trace|errors?|exceptions?|traceback) \(?above"
+    r"|miopenStatusUnknownError"
 )
 _LAUNCHER: Final = re.compile(
     r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
@@ -120,8 +124,11 @@ _LOSS: Final = re.compile(
     r"(?:tensor\()?(nan\b|[-+]?\d)",
     re.IGNORECASE,
 )
+_VANISHED: Final = re.compile(r"reducing loss scale to (?:0(?:\.0)?$|\d(?:\.\d{1,20})?e-[23]\d\d)")
+"""Apex's loss scale after a thousand steps of NaN; the next one divides by zero."""
 _OF_VALUES: Final = re.compile(
     r"(?:[\w.]{1,80}\.)?(?:Assertion|Value|FloatingPoint|Overflow|ZeroDivision|_?LinAlg)Error\b"
+    r"|RuntimeError: all elements of (?:input|target) should be between"
 )
 """Errors that a NaN may lead to; the others name a fault of the code."""
 _SURE: Final = re.compile(
@@ -389,6 +396,8 @@ def _says_blind(line: str) -> bool:
 
 def _is_nan_after(line: str, *, before: bool) -> bool:
     """Return whether the last loss of the training that was printed is NaN."""
+    if _VANISHED.search(line):
+        return True
     match = _LOSS.search(line)
     return before if match is None or match[1] else match[2].lower() == "nan"
 
@@ -500,15 +509,21 @@ def _only_exits(line: str) -> bool:
 
 
 def _is_benign(line: str) -> bool:
-    # NCCL calls its errors warnings.
-    return "NCCL WARN" not in line and _BENIGN.search(line[:200]) is not None
+    # NCCL calls its errors warnings, and urllib3 its last attempt.
+    return "NCCL WARN" not in line and not _is_last_attempt(line) and _BENIGN.search(line[:200]) is not None
 
 
 def _is_progress(line: str) -> bool:
     return _PROGRESS.search(line) is not None and _LOUD.search(line) is None
 
 
+def _is_last_attempt(line: str) -> bool:
+    return "Retry(total=0," in line
+
+
 def _says_survived(line: str) -> bool:
+    if _is_last_attempt(line):
+        return False
     return _SURVIVED.search(line) is not None and _SURVIVED.search(_ADVICE.sub("", line)) is not None
 
 

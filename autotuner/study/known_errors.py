@@ -72,6 +72,8 @@ _PROGRAM: Final = (
     r"unrecognized arguments|the following arguments are required",
     r"can't open file .*\[Errno (?:1|2|13|20|21)\]",
     r"Input [Xy] contains NaN",
+    # What a network says of a wrong configuration, which its callers report as a failure of the connection.
+    r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired",
     # What a container runtime cannot start because of the image or the pod's specification.
     r"executable file not found|exec format error|unable to find (?:user|group) .{1,80}: no matching entries",
     (
@@ -81,6 +83,8 @@ _PROGRAM: Final = (
     r"(?:error mounting|mkdir) .*(?:not a directory|read-only file system)\W{1,6}unknown",
     r"CommError: .{0,200}\b40[134]\b",
 )
+# InfiniBand pins memory within the node's limit (ulimit -l), which is no lack of it.
+_UNPINNED: Final = (r"\bibv_\w{1,40}.{0,60}Cannot allocate memory",)
 _MEMORY: Final = (
     r"\b(?:CUDA|HIP|XPU|NPU|MPS|MLU|MUSA|HPU|driver|runtime|device|GPU)\b.{0,40}\bout of memory",
     r"(?:^|[\s:'\"(])out of memory(?:$|[.'\":) ])|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY",
@@ -96,6 +100,7 @@ _MEMORY: Final = (
     r"CUSPARSE_STATUS_INSUFFICIENT_RESOURCES|MIOPEN_STATUS_ALLOC_FAILED|miopenStatusAllocFailed",
     r"rocblas_status_memory_error",
     r"ACL stream synchronize failed, error code:107002",
+    r"error code(?: is |:)207001\b|No available memory for the cache blocks",
     r"Dst tensor is not initialized|Allocation failed for size|MEM_OBJECT_ALLOCATION_FAILURE",
     r"Memory Object Allocation Failure",
     r"Failed to CUDA (?:m|c)alloc|Failed to allocate (?:memory|.{0,30}bytes)|failed to alloc\b",
@@ -112,6 +117,7 @@ _MEMORY: Final = (
     r"shared memory \(shm\)|out of shared memory|insufficient shared memory|raise your shared memory",
     r"unable to (?:open|allocate|mmap|resize|write).{0,60}(?:shared memory|/torch_|\d+ bytes from file)",
     r"(?:/dev/shm|shm_open|posix_fallocate).{0,120}(?:No space left|fail)",
+    r"fail\w* to (?:extend|create|allocate) /dev/shm",
     r"creating shared memory segment|No space left on device: '/dev/shm/",
     r"bus error|SIGBUS",
     _child_code(7),
@@ -132,6 +138,7 @@ _KILLED: Final = (
     r"exit\s?code\s{0,4}[:=]? ?137\b|signal 9\b",
     r"DataLoader worker \(pid\(s\).{0,200}exited unexpectedly|BrokenProcessPool|TerminatedWorkerError",
     r"subprocesses has abruptly died",
+    r"\bKilledWorker\b|fatal error: Killed signal terminated program",
 )
 _AROUND: Final = (
     r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost",
@@ -142,6 +149,10 @@ _AROUND: Final = (
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
     r"GPU Hang",
     r"error code is 507033\b|Failed to start the device|Failed to initialize the HCCP process",
+    r"error code(?: is |:)(?:507010|50705[34])\b|HBM MULTI BIT ECC|HSA_STATUS_ERROR_EXCEPTION",
+    r"Expected PJRT device count > 0|Neuron ?Core(?:\(s\)|s) not available",
+    r"OS call failed or operation not supported",
+    r"\bMPS client failed|\bremote MPS server\b",
     r"no CUDA-capable device|No CUDA GPUs are available|No HIP GPUs|hipErrorNoDevice|cudaErrorNoDevice",
     r"CUDA driver initialization failed|CUDA unknown error|CUDA error: unknown error",
     r"Found no NVIDIA driver",
@@ -172,6 +183,7 @@ _AROUND: Final = (
     r"Lustre.{0,40}error",
     # Names, registries, downloads.
     r"name resolution|Name or service not known|Name does not resolve|getaddrinfo|gaierror",
+    r"Temporary failure resolving|\bCONNECTION FAILED for url\b|metadata service\. Status: 5\d\d",
     r"resolve host(?:name)?",
     r"nodename nor servname|Failed to resolve|NameResolutionError|ImagePullBackOff|ErrImagePull",
     r"TLS handshake",
@@ -188,6 +200,12 @@ _AROUND: Final = (
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
     r"UNEXPECTED_EOF",
     r"Couldn't communicate with backend|ServicePollForTokenError|ServiceStart\w{1,20}Error",
+    # Services that are there, and have no place for now.
+    r"\btoo many (?:clients|connections)\b|\bNoBrokersAvailable\b|database is locked",
+    r"licen[cs]e checkout failed|Licensed number of users already reached|Unable to open licen[cs]e server",
+    r"file lock '.{1,300}' could not be acquired|Couldn't retrieve verification key",
+    # A download that was cut off.
+    r"invalid hash value \(expected",
     r"Cannot connect to host|Server disconnected|Connection broken|FSTimeoutError|URLError|CommError",
     # What S3, its twins and Azure name a fault of their own.
     (
@@ -279,6 +297,7 @@ _DIVERGED: Final = (
 
 _COMPILED: Final = (
     (Meaning(Outcome.FAILED), _compiled(*_PROGRAM)),
+    (Meaning(Outcome.LOST), _compiled(*_UNPINNED)),
     (Meaning(Outcome.OUT_OF_MEMORY), _compiled(*_MEMORY)),
     (Meaning(Outcome.OUT_OF_MEMORY, is_vague=True), _compiled(*_WITHOUT_HANDLE)),
     (Meaning(Outcome.OUT_OF_MEMORY, is_secondary=True), _compiled(*_KILLED)),
@@ -288,6 +307,6 @@ _COMPILED: Final = (
     (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_CRASHED)),
 )
 _ANY: Final = _compiled(
-    *_PROGRAM, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED
+    *_PROGRAM, *_UNPINNED, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED
 )
 """A fast check: most lines of a log match none of the patterns."""
