@@ -112,6 +112,7 @@ _MEMORY: Final = (
     r"not enough memory",
     r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
     r"std::bad_alloc|MemoryError\b|insufficient memory|malloc(?: of size \d+)? failed|mmap failed",
+    r"CUDABadAlloc|CUDA allocation failed|ALLOCATOR_FAILURE|tcmalloc: allocation failed",
     r"NVML_ERROR_MEMORY|No executable batch size found|does not fit (?:in|into) (?:GPU |device )?memory",
     # Shared memory, which holds the batches of DataLoader workers.
     r"shared memory \(shm\)|out of shared memory|insufficient shared memory|raise your shared memory",
@@ -143,7 +144,7 @@ _KILLED: Final = (
 _AROUND: Final = (
     r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost",
     r"\bXid\b.{0,40}\bGPU\b|\bGPU\b.{0,40}\bXid\b|\bDEVICE_LOST\b|_ERROR_DEVICE_LOST",
-    r"GPU_IS_LOST",
+    r"GPU_IS_LOST|driver (?:is )?not loaded",
     r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
     r"nvml error",
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
@@ -191,10 +192,11 @@ _AROUND: Final = (
     r"MaxRetryError|ConnectTimeout|ReadTimeout|Read timed out|(?:Connect|Read) timeout on endpoint",
     r"\bConnectError\b|RemoteProtocolError|All connection attempts failed",
     r"Connection error, and we cannot find|Consistency check failed: file should be of size",
-    r"\b(?:429|50[0234]) (?:Client |Server )?(?:Error|Too Many|Internal|Bad Gateway|Service|Gateway)",
+    r"\b(?:429|50[0234]) (?:Client |Server )?(?:Error|Too Many|Internal|Backend|Bad Gateway|Service|Gateway)",
     r"\b(?:429|50[0234]) (?:GET|PUT|POST|PATCH|DELETE|HEAD) http|InternalServerError",
     r"Error code: (?:429|50[0234])\b|HttpError: .{0,80}, (?:429|50[0234])$",
-    r"HTTP Error (?:429|50[0234])|ClientPayloadError|\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded",
+    r"(?:HTTP Error|returned error:) (?:429|50[0234])\b|ClientPayloadError",
+    r"\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded",
     r"(?:Service|Temporarily) ?Unavailable|Too ?Many ?Requests|IncompleteRead|ChunkedEncodingError",
     r"SSLE(?:OF)?Error|EOF occurred in violation of protocol|BAD_RECORD_MAC",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
@@ -219,7 +221,8 @@ _AROUND: Final = (
     r"Free memory on device .{0,80}less than",
     r"Address already in use|EADDRINUSE|errno: 98\b",
     r"ORTE was unable to|(?:ORTE|PRTE|PMIX) daemon has|unable to reliably start one or more daemons",
-    r"DUE TO (?:PREEMPTION|NODE FAILURE|TIME LIMIT)|CANCELLED AT|ORTE has lost communication|preempted",
+    r"DUE TO (?:PREEMPTION|NODE FAILURE|TIME LIMIT)|CANCELLED AT|preempted",
+    r"(?:ORTE|PRTE) has lost communication",
     r"SIGTERMException|SignalException|got signal: (?:1|2|15)\b|Received SIGTERM|SIGTERM received",
     r"SIGTERM: 15",
 )
@@ -238,7 +241,7 @@ _PEERS: Final = (
     r"RDMA.{0,40}error",
     r"Connection (?:was )?(?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
     r"ConnectionRefusedError|ConnectionClosedError|\bConnectionError\b|Horovod has been shut down",
-    r"RPC failed|hung up unexpectedly|early EOF",
+    r"RPC failed|hung up unexpectedly|early EOF|connection unexpectedly closed",
     r"ConnectionAbortedError|BrokenPipeError|Broken pipe|closed the connection",
     r"peer.{0,40}(?:closed|gone)",
     r"No route to host|Network is (?:unreachable|down)|Software caused connection abort",
@@ -261,7 +264,7 @@ _PEERS: Final = (
     _child_code(15),
     r"killed by signal: (?:Terminated|Hangup)|terminated with signal SIG(?:TERM|HUP|INT)",
     r"signal:? ?\(?15\b|line \d+: +\d+ (?:Terminated|Hangup)\b|task \d+: Terminated$",
-    r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|DEADLINE_EXCEEDED",
+    r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|deadline.?exceeded",
     r"UNAVAILABLE:",
 )
 _CRASHED: Final = (
@@ -284,7 +287,7 @@ _DIVERGED: Final = (
     r"cannot decrease scale anymore",
     r"to satisfy the constraint.{0,120}found invalid values|returned nan values|Unexpected result nan",
     r"invalid values:.{0,40}nan|contained non-?finite values",
-    r"(?:training|loss|model|run) (?:has )?diverged|divergence detected",
+    r"(?:training|loss|model|run) (?:has )?(?:diverged|exploded)|divergence detected",
     r"gradient (?:norm )?(?:is )?(?:nan|non-?finite)",
     r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",
     # A library that is given NaN, or the exponential of a loss that is too large.
