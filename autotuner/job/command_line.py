@@ -48,6 +48,7 @@ class Program:
         names_launcher: Whether it starts others, or a launcher is among its words: it is what trains.
         numbers: Its options that may be a number of processes, by name with underscores.
         splits: Its options with which several processes may share a part of the batch.
+        world_size: WORLD_SIZE as it is set for it; None if it is not, or to something unknown.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Program:
     names_launcher: bool = False
     numbers: Mapping[str, str] = field(default_factory=dict[str, str])
     splits: Mapping[str, str] = field(default_factory=dict[str, str])
+    world_size: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +286,7 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
                 names_launcher=starts,
                 numbers=numbers,
                 splits={} if is_code else _numbers(words[at:], _SPLITS),
+                world_size=command.variables.get("WORLD_SIZE"),
             )
         )
     return ()

@@ -239,9 +239,9 @@ class _Reader:
             return self._of_torchrun(launch)
         if launch.per_node is not None:
             return self._amount(launch.per_node, launch)
-        if not self._gpus.devices and not is_several and launch.name == "accelerate launch":
+        if not self._gpus.devices and not is_several and launch.name in {"accelerate launch", "composer"}:
             return 1
-        if launch.name in {"accelerate launch", "deepspeed"}:
+        if launch.name in {"accelerate launch", "composer", "deepspeed"}:
             return self._auto(f"{launch.name} starts one process per GPU", launch)
         self._problems.append(f"{launch.text!r} does not say how many processes it starts")
         return None
@@ -381,6 +381,7 @@ class _Reader:
             self._problems.append(f"{program.text!r} may start several processes ({option})")
             return None
         if not program.is_opaque:
+            self._check_group(program)
             if gpus > 1 and given is None:
                 self._assumption = (
                     f"{program.text!r} counts as one process, and the pod has {self._gpus.named}"
@@ -395,6 +396,20 @@ class _Reader:
             )
             return None
         return 1
+
+    def _check_group(self, program: Program) -> None:
+        """Record that a program that no launcher starts may not train together with those of other pods."""
+        size = program.world_size
+        number = None if size is None or size == _WORLD else self._evaluated(size)
+        if number is not None and number != self._pods:
+            self._problems.append(
+                f"WORLD_SIZE of {program.text!r} is {number}, but the job has {self._pods} pods"
+            )
+        elif self._pods > 1 and size is None:
+            self._problems.append(
+                f"no launcher starts {program.text!r}, and the operator sets no WORLD_SIZE here, so that the"
+                f" {self._pods} pods may each train alone"
+            )
 
     def _is_of_job(self, name: str, text: str) -> bool:
         """Return whether an option is the size of the job with one process in each pod.

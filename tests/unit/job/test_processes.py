@@ -171,6 +171,8 @@ torchrun "$program_path/ephemeral_script.py"
         (job("mpirun", "-np", "1", "torchrun", "--nproc_per_node=4", "a.py"), 4),
         (job("mpirun", "-np", "4", "bash", "-c", "python a.py"), 4),
         (job("composer", "-n", "8", "a.py", resources=GPUS), 8),
+        (job("composer", "a.py", resources=GPUS), 8),
+        (job("composer", "a.py"), 1),
         (shell("composer -n 8 --world_size 16 --node_rank $RANK a.py", workers=1, resources=GPUS), 8),
         (job("python", "-m", "composer.cli.launcher", "-n", "8", "a.py", resources=GPUS), 8),
         (job("tune", "run", "--nproc_per_node", "4", "recipe", "--config", "x", resources=GPUS), 4),
@@ -237,6 +239,9 @@ torchrun "$program_path/ephemeral_script.py"
         (job("python", "a.py", "--world-size=3", "--rank=$(RANK)", workers=2), 1),
         (job("python", "a.py", "--world_size", "$(WORLD_SIZE)", workers=2), 1),
         (job("python", "a.py", "--world-size=-1", resources=GPUS), 1),
+        (shell("export WORLD_SIZE=1 RANK=0; python a.py"), 1),
+        (shell("export WORLD_SIZE=${WORLD_SIZE:-1}; python a.py", workers=1), 1),
+        (shell("WORLD_SIZE=$PET_NNODES python a.py", workers=1), 1),
         # A program in the background, beside the one that trains or alone.
         (shell("python exporter.py & python a.py"), 1),
         (shell("python a.py & wait $!"), 1),
@@ -338,6 +343,9 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("python - <<'EOF'\nmp.spawn(train, nprocs=4)\nEOF"), "starts are unknown"),
         (shell("cat > a.py <<'EOF'\nmp.spawn(train)\nEOF\npython a.py"), "starts are unknown"),
         (job("python", "-c", "L.Trainer(accelerator='cpu', devices=2)"), "starts are unknown"),
+        # Processes that are no group.
+        (shell("export WORLD_SIZE=1 RANK=0; python a.py", workers=1), "WORLD_SIZE of .* is 1, but .* 2 pods"),
+        (shell("WORLD_SIZE=4 python a.py"), "WORLD_SIZE of .* is 4, but the job has 1 pods"),
         # A model that is split over processes.
         (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-model-parallel-size", "8", resources=GPUS),
          "tensor_model_parallel_size=8 .* splits the model"),
@@ -426,6 +434,17 @@ def test_processes_that_share_a_part_of_a_batch_may_be_stated_as_one():
     asked = annotations(micro_batch_size="1..8", processes_per_replica="2")
     assert mistakes(made, asked) == []
     assert shape(made, asked).processes == 4
+
+
+def test_workers_without_a_master_are_no_group_without_a_launcher():
+    made = job("python", "a.py", workers=2, elasticPolicy={})
+    del made["spec"]["pytorchReplicaSpecs"]["Master"]
+    assert re.search(
+        "sets no WORLD_SIZE here, so that the 2 pods may each train alone", read_processes(made).problem
+    )
+    (mistake,) = mistakes(made, annotations(micro_batch_size="1..8"))
+    assert "processes-per-replica" in mistake.rule
+    assert mistakes(made, annotations(micro_batch_size="1..8", processes_per_replica="1")) == []
 
 
 def test_workers_alone_are_counted_without_a_master():

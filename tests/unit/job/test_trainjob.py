@@ -263,6 +263,16 @@ def test_a_recipe_of_torchtune_that_splits_the_model_is_refused_where_processes_
         job(asked=annotations(micro_batch_size="1..8"), trainer=recipe).spec()
 
 
+def test_a_program_that_is_told_its_world_size_is_a_group():
+    trainer = {
+        "command": ["bash", "-c", "WORLD_SIZE=$PET_NNODES RANK=$PET_NODE_RANK python a.py"],
+        "numNodes": 2,
+    }
+    found = job(asked=annotations(micro_batch_size="1..8"), trainer=trainer)
+    assert found.spec()
+    assert found.shape.processes == 2
+
+
 def test_the_runtimes_command_counts_where_the_job_has_none():
     own = runtime(container={"command": ["python", "train.py"], "resources": EIGHT})
     assert job(own, trainer={"command": None}).shape.processes_per_replica == 1
@@ -277,6 +287,7 @@ def test_the_runtimes_command_counts_where_the_job_has_none():
         ({"command": ["bash", "run.sh"], "resourcesPerNode": EIGHT}, "set spec.trainer.numProcPerNode"),
         ({"command": ["accelerate", "launch", "a.py"], "numNodes": 2}, "group of one pod"),
         ({"command": ["deepspeed", "--num_gpus=2", "a.py"], "numNodes": 2}, "group of one pod"),
+        ({"command": ["python", "a.py"], "numNodes": 2}, "the 2 pods may each train alone"),
     ],
 )
 def test_a_command_whose_processes_are_unknown_is_refused_where_they_count(trainer, words):
