@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
-from autotuner.job.shell import Command, ScriptTooLong, Variables, commands
+from autotuner.job.shell import VISIBLE, Command, ScriptTooLong, Variables, commands
 from autotuner.job.wrappers import base, is_step, names, unwrapped
 
 _MAX_NESTED: Final = 4
@@ -33,7 +33,7 @@ _ENTRYPOINT: Final = re.compile(r"(?:[\w.-]*[_-])?entrypoint(?:\.sh)?")
 """Scripts of images that by custom end with `exec "$@"`."""
 _MAX_COMMANDS: Final = 20_000
 """Maximum number of commands that are read: a file that was written may run many times."""
-_INHERITED: Final = ("CUDA_VISIBLE_DEVICES", "PET_NNODES", "PET_NPROC_PER_NODE")
+_INHERITED: Final = (*VISIBLE, "PET_NNODES", "PET_NPROC_PER_NODE")
 
 
 @dataclass(frozen=True, slots=True)

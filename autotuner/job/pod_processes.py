@@ -22,7 +22,7 @@ from typing import Any, Final
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
 from autotuner.job.launchers import Launch
-from autotuner.job.shell import GPUS, OTHERS, Variables
+from autotuner.job.shell import GPUS, OTHERS, VISIBLE, Variables
 
 _PODS: Final = "\0PET_NNODES\0"
 _WORLD: Final = "\0WORLD_SIZE\0"
@@ -331,16 +331,17 @@ class _Reader:
 
     def _auto(self, words: str, launch: Launch) -> int | None:
         """Return the number of GPUs that a launcher sees."""
-        count, name = self._gpus.auto, "CUDA_VISIBLE_DEVICES"
+        count = self._gpus.auto
         if count is None:
             seen = self._gpus.named or "none, so one process per CPU of the node"
             self._problems.append(f"{words}, and the number is unknown ({seen})")
             return None
-        if name in launch.environment:
+        hiding = [name for name in VISIBLE if name in launch.environment]
+        for name in hiding:
             count = _visible(launch.environment[name] or "", count)
         if count <= launch.excluded:
-            shown = _plain(launch.environment.get(name) or "unknown")
-            self._problems.append(f"{words}, and the GPUs that it sees are unknown ({name} is {shown})")
+            shown = [f"{name} is {_plain(launch.environment[name] or 'unknown')}" for name in hiding]
+            self._problems.append(f"{words}, and the GPUs that it sees are unknown ({', '.join(shown)})")
             return None
         return count - launch.excluded
 
@@ -435,7 +436,7 @@ class _Reader:
 
 
 def _visible(text: str, gpus: int) -> int:
-    """Return how many GPUs a value of CUDA_VISIBLE_DEVICES shows; 0 if unknown."""
+    """Return how many GPUs a value of CUDA_VISIBLE_DEVICES and the like shows; 0 if unknown."""
     if not _DEVICES.fullmatch(text):
         return 0
     # CUDA stops at the first that does not exist.

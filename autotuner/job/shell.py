@@ -24,6 +24,13 @@ MAX_VALUE: Final = 4096
 GPUS: Final = "\0gpus\0"
 """Stands for the number of GPUs of the pod, in `$(nvidia-smi -L | wc -l)` and the like."""
 
+VISIBLE: Final = (
+    "CUDA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES",
+    "ASCEND_RT_VISIBLE_DEVICES",
+)
+"""Variables that hide devices of a pod from PyTorch."""
 OTHERS: Final = "\0others\0"
 """Among variables: those that are not listed may be set too, as by `envFrom` or a file that is sourced."""
 
@@ -32,6 +39,8 @@ _ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTALL)
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
+_LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:(?<!\S)-L\b|--list-gpus|noheader)")
+"""nvidia-smi with a line a GPU, and no other."""
 _PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
 _LOOPS: Final = frozenset({"for", "while", "until", "select"})
 _OPENING: Final = _LOOPS | {"if", "case"}
@@ -309,9 +318,11 @@ class _Reader:
         match = _WHICH.fullmatch(inner)
         if match is not None:
             return match[1]
-        # CUDA_VISIBLE_DEVICES hides GPUs from PyTorch only.
-        counted = "device_count()" in inner and "CUDA_VISIBLE_DEVICES" not in self._variables
-        is_count = counted or ("nvidia-smi" in inner and re.search(r"\bwc\s+-l", inner) is not None)
+        # The variables hide GPUs from PyTorch only.
+        counted = "device_count()" in inner and not any(name in self._variables for name in VISIBLE)
+        is_count = counted or (
+            _LISTED.search(inner) is not None and re.search(r"\bwc\s+-l", inner) is not None
+        )
         return GPUS if is_count else f"$({inner})"
 
     def _arithmetic(self, inner: str) -> str:
