@@ -36,6 +36,14 @@ _BATCH: Final = frozenset(
 """Names of the batch size in scripts."""
 _MICRO: Final = frozenset({"micro_batch_size", "train_micro_batch_size_per_gpu", "device_batch_size"})
 """Names of a part of the batch. It may be fixed if the global batch size is passed on."""
+_OF_PROCESS: Final = _MICRO | {
+    "batch_size_per_gpu",
+    "imgs_per_gpu",
+    "per_device_train_batch_size",
+    "per_gpu_train_batch_size",
+    "samples_per_gpu",
+}
+"""Names of the batch of one process."""
 _ALIASES: Final = (
     frozenset({"lr", "learning_rate", "base_lr", "blr", "max_lr", "peak_lr", "lr0"}),
     frozenset({"wd", "weight_decay"}),
@@ -67,6 +75,7 @@ _REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
 _TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
+_MICRO_KEY: Final = keys.key_of("micro_batch_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,7 @@ def wiring_warnings(
     names: Sequence[str],
     script: str | None = None,
     read: Collection[str] | None = None,
+    processes: int = 1,
 ) -> list[WiringWarning]:
     """Return the warnings about variables that may not reach the training, and about shared paths.
 
@@ -132,6 +142,7 @@ def wiring_warnings(
         names: The hyperparameters of the search space; the batch size is always checked.
         script: The text of the training script, if it can be read on this machine.
         read: The names that runs have read through the SDK; None if no run has reported them.
+        processes: Processes of the job, which share a batch.
     """
     text = None if script is None else script[:MAX_TEXT]
     searched = ["batch_size", *(name for name in names if name != "batch_size")]
@@ -148,7 +159,8 @@ def wiring_warnings(
         texts = list(_texts(role, container))
         options = list(_options(texts))
         found += _unread(role, texts, options, unread, by_whom)
-        found += _fixed(texts, options, names)
+        found += _fixed(texts, options, names, processes)
+        found += _whole(options, processes)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually has the same text as its Master.
     first: dict[tuple[str, str, str], WiringWarning] = {}
@@ -227,7 +239,7 @@ def _unread(
 
 
 def _fixed(
-    texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str]
+    texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], processes: int
 ) -> Iterator[WiringWarning]:
     """Yield a warning for each fixed value of a variable that a trial sets."""
     for name in ("batch_size", *(name for name in names if name != "batch_size")):
@@ -244,8 +256,26 @@ def _fixed(
                 continue
             addition = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
             variable = keys.environment_name(name)
-            rule = f"a fixed value ignores {variable}{addition}: pass on the variable"
+            ignored, what = variable, "the variable"
+            if option.name in _OF_PROCESS and processes > 1:
+                variable = keys.ENV_MICRO_BATCH_SIZE
+                what = f"each process's part of it, {variable}, which trials set with {_MICRO_KEY}"
+            rule = f"a fixed value ignores {ignored}{addition}: pass on {what}"
             yield WiringWarning(option.where, option.written, rule, _replaced(option, variable), name=name)
+
+
+def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning]:
+    """Yield a warning for each option of one process's batch that is given that of all processes."""
+    for option in options:
+        match = _REFERENCE.fullmatch(option.value or "")
+        is_whole = match is not None and keys.ENV_BATCH_SIZE in match.groups()
+        if processes > 1 and is_whole and option.name in _OF_PROCESS:
+            rule = (
+                f"is the batch of one process, and each of the {processes} would take the whole one: pass on"
+                f" {keys.ENV_MICRO_BATCH_SIZE}, which trials set with {_MICRO_KEY}"
+            )
+            remedy = _replaced(option, keys.ENV_MICRO_BATCH_SIZE)
+            yield WiringWarning(option.where, option.written, rule, remedy)
 
 
 def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:

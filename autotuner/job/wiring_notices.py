@@ -29,7 +29,7 @@ def wiring_notices(
     ended = [trial for trial in trials if not trial.is_running and trial.variables is not None]
     read = {name for trial in ended for name in trial.variables or ()} if ended else None
     is_shown = any(t.measurements and t.suggestion.purpose is not Purpose.BASELINE for t in trials)
-    found = wiring_warnings(job.manifest, list(spec.search_space), script, read)
+    found = wiring_warnings(job.manifest, list(spec.search_space), script, read, spec.shape.processes)
     return [
         *(warning for warning in found if warning.is_seen or not is_shown),
         *_fixed_layout(job, spec),

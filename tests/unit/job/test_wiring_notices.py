@@ -94,6 +94,32 @@ def test_several_learning_rates_are_to_be_told_apart(named, count):
     assert all("actor_lr, critic_lr" in text and "autotuner.dev/learning-rate" in text for text in found)
 
 
+@pytest.mark.parametrize(
+    ("option", "processes", "said"),
+    [
+        (
+            "--per_device_train_batch_size=$(AUTOTUNER_BATCH_SIZE)",
+            8,
+            "each of the 8 would take the whole one",
+        ),
+        ("model.micro_batch_size=$(AUTOTUNER_BATCH_SIZE)", 8, "pass on AUTOTUNER_MICRO_BATCH_SIZE"),
+        ("--per_device_train_batch_size=$(AUTOTUNER_BATCH_SIZE)", 1, None),
+        ("--batch-size=$(AUTOTUNER_BATCH_SIZE)", 8, None),
+        (
+            "--per_device_train_batch_size=8",
+            8,
+            r"fixed value.*example --per\w+=\$\(AUTOTUNER_MICRO_BATCH_SIZE",
+        ),
+    ],
+)
+def test_a_process_is_not_given_the_batch_of_all(option, processes, said):
+    passed = ["torchrun", f"--nproc_per_node={processes}", "a.py", option, "--lr=$(AUTOTUNER_LEARNING_RATE)"]
+    read = job(master=replica(container(command=passed)), asked=annotations(batch_size="32..1024"))
+    found = [str(warning) for warning in wiring_notices(read, read.spec())]
+    assert bool(found) == (said is not None)
+    assert said is None or re.search(said, "\n".join(found))
+
+
 MICRO, STEPS = "$(AUTOTUNER_MICRO_BATCH_SIZE)", "$(AUTOTUNER_ACCUMULATION_STEPS)"
 RATE = {"LEARNING_RATE": "0.1"}
 
