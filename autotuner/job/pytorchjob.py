@@ -9,18 +9,20 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job import policies, processes
 from autotuner.job.accelerators import accelerators
 from autotuner.job.kind import MAX_PODS, JobKind, PodPlan
-from autotuner.job.lookup import section
+from autotuner.job.lookup import section, sequence
 from autotuner.job.processes import Processes
 from autotuner.job.validation import API_VERSION, CONTAINER, KIND, REPLICAS, replica_count
 from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
+
+_LOG_END: Final = "FallbackToLogsOnError"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,10 @@ class PyTorchJobKind:
             # OnFailure, the default, would restart a diverged run for ever.
             replica["restartPolicy"] = "Never"
             # Then the pod's status has the last lines of a failed container, and outlives the log.
-            container(replica)["terminationMessagePolicy"] = "FallbackToLogsOnError"
+            container(replica)["terminationMessagePolicy"] = _LOG_END
+            for initial in sequence(replica["template"]["spec"].get("initContainers")):
+                if isinstance(initial, dict):
+                    initial.setdefault("terminationMessagePolicy", _LOG_END)
             _set_replica(kind, replica, suggestion, variables)
         policies.fix_replicas(spec)
         policies.isolate(spec, job=str(manifest["metadata"]["name"]), trial=trial)

@@ -38,7 +38,8 @@ class Ending:
     node lost); `logs` are then those of processes that failed no later. `never_started` names pods that had
     not run yet. `near_misses` are lines that almost contained the metric, if none did. `node` is
     where the disrupted pod ran, if the node may be at fault. `exceeded` is the kubelet's message if it
-    evicted a pod for a limit of the pod's own, which `killed_for_memory` says was one of memory.
+    evicted a pod for a limit of the pod's own, which `killed_for_memory` says was one of the training's
+    memory.
     """
 
     exit_code: int | None

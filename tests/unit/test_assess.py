@@ -47,6 +47,11 @@ ROWS = {
         Outcome.OUT_OF_MEMORY,
         "OOMKilled",
     ),
+    "an init container that was killed for its memory": (
+        [replace(died(MASTER, 137), reason="OOMKilled in init container download"), WORKER],
+        Outcome.FAILED,
+        "init container download: raise the memory limit",
+    ),
     "killed for host memory on a worker": (
         [died(MASTER), replace(died(WORKER, 137, after=1), reason="OOMKilled")],
         Outcome.OUT_OF_MEMORY,

@@ -190,6 +190,12 @@ def test_an_init_container_that_failed_is_the_pods_failure():
     assert read.started_at is None
 
 
+def test_the_memory_of_an_init_container_is_none_of_the_trainings():
+    killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    read = pod({"phase": "Failed", "initContainerStatuses": [{"name": "download", "state": killed}]})
+    assert (read.exit_code, read.reason) == (137, "OOMKilled in init container download")
+
+
 def test_an_init_container_that_is_a_sidecar_fails_no_pod():
     status = {
         "phase": "Running",

@@ -238,6 +238,11 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
             return Ending(None, disruption=said, logs=_logs(earlier), node=_at_fault(pod))
     if any(pod.reason == OOM_KILLED for pod in failed):
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
+    for pod in failed:
+        if pod.reason.startswith(f"{OOM_KILLED} in "):
+            # No batch is in its memory yet.
+            said = f"pod {pod.name}: {pod.reason}: raise the memory limit of that container"
+            return Ending(pod.exit_code, exceeded=said)
     if failed and failed[0].is_deleted_first:
         return Ending(None, disruption=f"pod {failed[0].name} was deleted while it ran")
     if vanished := _replaced(job, pods, first_seen) or _vanished(job, failed):

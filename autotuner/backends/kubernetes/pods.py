@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.backends.kubernetes.assess import Conditions, Exceeded, PodStatus
+from autotuner.backends.kubernetes.assess import OOM_KILLED, Conditions, Exceeded, PodStatus
 from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.errors import InvalidRecord
 from autotuner.job.lookup import mapping
@@ -232,7 +232,10 @@ def _failed_init(status: Mapping[str, Any], restartable: Collection[str]) -> Map
             continue
         terminated = mapping(mapping(container.get("state")).get("terminated"))
         if terminated.get("exitCode", 0) != 0:
-            return {key: value for key, value in terminated.items() if key != "startedAt"}
+            found = {key: value for key, value in terminated.items() if key != "startedAt"}
+            is_killed = found.get("reason") == OOM_KILLED
+            where = f"{OOM_KILLED} in init container {container.get('name')}"[:_MAX_HOLD_UP]
+            return {**found, "reason": where} if is_killed else found
     return {}
 
 
