@@ -144,7 +144,7 @@ _KILLED: Final = (
 _AROUND: Final = (
     r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost",
     r"\bXid\b.{0,40}\bGPU\b|\bGPU\b.{0,40}\bXid\b|\bDEVICE_LOST\b|_ERROR_DEVICE_LOST",
-    r"GPU_IS_LOST|driver (?:is )?not loaded",
+    r"GPU_IS_LOST|\bdriver is not loaded",
     r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
     r"nvml error",
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
@@ -203,7 +203,7 @@ _AROUND: Final = (
     r"UNEXPECTED_EOF",
     r"Couldn't communicate with backend|ServicePollForTokenError|ServiceStart\w{1,20}Error",
     # Services that are there, and have no place for now.
-    r"\btoo many (?:clients|connections)\b|\bNoBrokersAvailable\b|database is locked",
+    r"\btoo many (?:clients already|connections(?:$|[^\w\s]))|\bNoBrokersAvailable\b|database is locked",
     r"licen[cs]e checkout failed|Licensed number of users already reached|Unable to open licen[cs]e server",
     r"file lock '.{1,300}' could not be acquired|Couldn't retrieve verification key",
     # A download that was cut off.
