@@ -41,6 +41,7 @@ _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:(?<!\S)-L\b|--list-gpus|noheader)")
 """nvidia-smi with a line a GPU, and no other."""
+_COMPUTED: Final = re.compile(r"[\w\s$+*/%=<>!&|?:,()-]*")
 _PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
 _LOOPS: Final = frozenset({"for", "while", "until", "select"})
 _OPENING: Final = _LOOPS | {"if", "case"}
@@ -52,7 +53,7 @@ _HARMLESS: Final = frozenset(
 _DECLARING: Final = frozenset({"export", "declare", "local", "readonly", "typeset"})
 _HEREDOC: Final = re.compile(r"(?<!<)<<-?[ \t]*([\"']?)(\w+)\1([^\n]*\n)")
 _MAX_UNENDED: Final = 16
-"""Maximum number of `<<` that no end follows; each costs a search of the whole script."""
+"""Maximum number of `<<` that no end follows, and of `((` that are no arithmetic: each costs a search."""
 _MAX_SUBSHELLS: Final = 16
 _DOCUMENT: Final = "\0document"
 
@@ -147,6 +148,7 @@ class _Reader:
         self._words: list[str] = []
         self._word: list[str] | None = None
         self._depth, self._loops, self._is_conditional = 0, 0, False
+        self._uncomputed = 0
 
     def commands(self) -> Iterator[Command]:
         """Yield the commands in order; each sees the assignments before it."""
@@ -338,12 +340,7 @@ class _Reader:
     def _operator(self) -> Iterator[Command]:
         text = self._text
         operator = text[self._at]
-        if text.startswith("((", self._at) and self._word is None:
-            # An arithmetic command: it may change whatever it names.
-            end = _closing(text, self._at)
-            names = _NAME.findall(text[self._at : end])
-            self._variables.update({name: None for name in names if name in self._variables})
-            self._at = end + 1
+        if text.startswith("((", self._at) and self._word is None and self._computes():
             return
         if text[self._at : self._at + 2] in {"&&", "||", ";;"}:
             operator = text[self._at : self._at + 2]
@@ -355,6 +352,20 @@ class _Reader:
             self._variables = ChainMap({}, self._variables)
         elif operator == ")" and self._outer:
             self._variables = self._outer.pop()
+
+    def _computes(self) -> bool:
+        """Read `(( ... ))`, which may change whatever it names; return False if it is no arithmetic."""
+        if self._uncomputed >= _MAX_UNENDED:
+            return False
+        end = _closing(self._text, self._at)
+        inner = self._text[self._at + 2 : end - 1]
+        is_whole = _closing(self._text, self._at + 1) == end - 1
+        if not is_whole or _COMPUTED.fullmatch(inner) is None:
+            self._uncomputed += 1
+            return False
+        self._variables.update({name: None for name in _NAME.findall(inner) if name in self._variables})
+        self._at = end + 1
+        return True
 
     def _end_command(self, operator: str) -> Iterator[Command]:
         self._end_word()

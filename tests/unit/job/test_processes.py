@@ -255,6 +255,9 @@ torchrun "$program_path/ephemeral_script.py"
         (shell("cat > launch_me.py <<'EOF'\nprint(1)\nEOF\npython launch_me.py"), 1),
         # A model that is not split.
         (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-model-parallel-size", "1"), 8),
+        # Subshells in subshells.
+        (shell("((torchrun --nproc_per_node=2 a.py) 2>&1 | tee log)"), 2),
+        (shell("((export A=1; torchrun --nproc_per_node=2 a.py))"), 2),
         # A default that is assigned.
         (shell(': "${N:=4}"; torchrun --nproc_per_node=$N a.py'), 4),
         (shell(": ${N:=4}; torchrun --nproc_per_node=$N a.py", env={"N": "2"}), 2),
