@@ -98,8 +98,14 @@ _UNDER_WAY: Final = re.compile(
     re.IGNORECASE,
 )
 """`[Eval][Epoch 1][Iter: 10/200]`: a part of an evaluation; not `step 400/1000: val loss`, a whole one."""
-_LIST: Final = re.compile(rf"(?:(?:\s?[,|]\s{{0,2}}|\s{{1,2}}){NUMBER}(?![\w.:/%-])){{2}}", re.IGNORECASE)
+_LIST: Final = re.compile(rf"(?:(?:\s?[,|]\s{{0,2}}|\s{{1,12}}){NUMBER}(?![\w.:/%-])){{2}}", re.IGNORECASE)
 """What follows the first of several values under one name: `dice: 0.95, 0.71, 0.6` of three classes."""
+_SECOND: Final = re.compile(
+    rf"(?:\s?[,|]\s{{0,2}}|\s{{1,12}})(?P<value>{NUMBER})(?![\w.:/%-]|\s?(?:s|secs?|seconds|ms|m|mins?|minutes|h|hours?|epochs?)\b)",
+    re.IGNORECASE,
+)
+"""A second number behind a value; with as many decimals it is of the same kind: `dice: 0.95, 0.71`."""
+_MIN_DECIMALS: Final = 2
 _PLACE: Final = re.compile(r"\sat\s{1,4}:?\s{0,4}$", re.IGNORECASE)
 _COLON: Final = re.compile(r"\s{0,4}[:=]")
 _WHOLE_SET: Final = re.compile(
@@ -224,7 +230,7 @@ class Finder:
         after = number.end()
         if match["name"][-1].isdigit() and number["value"] in _IOU and text[match.end() - 1] == ":":
             return False  # `mAP@.5:.95` is a name
-        if _LIST.match(text, after):
+        if _LIST.match(text, after) or _is_pair(number, text):
             return False
         if _PLACE.search(match[0]) and _COLON.match(text, after):
             return False  # `mAP at 0.5: 0.41` names the 0.5
@@ -295,6 +301,15 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     return bool(
         "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
     )
+
+
+def _is_pair(number: re.Match[str], text: str) -> bool:
+    """Return whether a value is the first of two of one kind: of two classes, of training and validation."""
+    second = _SECOND.match(text, number.end())
+    if second is None:
+        return False
+    decimals = [len(value.partition(".")[2]) for value in (number["value"], second["value"])]
+    return decimals[0] == decimals[1] >= _MIN_DECIMALS
 
 
 def _skeleton(lead: str) -> str:
