@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 from autotuner.spec.values import Target
@@ -263,6 +264,13 @@ class Readings:
             reason = f"{name} stands on lines of batches, and the training has values of that name"
             self._raise(reason, batch, self._training[0])
             return
+        if not (self._is_pattern or self.metric.is_loss) and (batch := _of_batches(readings)) is not None:
+            reason = (
+                f"{self.metric.name} stands on lines of batches within an epoch, which may be the training's;"
+                " name the metric of the validation, or choose these values with a pattern"
+            )
+            self._raise(reason, batch)
+            return
         self._chosen = first.stream
         self._unit = unit_of(readings, is_pattern=self._is_pattern)
         self._check_sibling(first)
@@ -454,6 +462,21 @@ class Readings:
     def _warn(self, text: str) -> None:
         if len(self._warnings) < _MAX_WARNINGS:
             self._warnings.setdefault(text)
+
+
+def _of_batches(readings: list[Reading]) -> Reading | None:
+    """Return a value without a label of one of several batches of an epoch; an evaluation has one value.
+
+    Tunings aim at the loss of the training, which is printed so too, but at no accuracy of it.
+    """
+    if readings[0].label is not Label.UNKNOWN or readings[0].format != TEXT:
+        return None
+    places = [position_in(reading.line) for reading in readings]  # of their own lines
+    for (one, of_one), (_, of_next) in pairwise(zip(readings, places, strict=True)):
+        is_within = of_one.epoch is not None and of_one.epoch == of_next.epoch
+        if is_within and None not in {of_one.step, of_next.step} and of_one.step != of_next.step:
+            return one
+    return None
 
 
 def _described(reading: Reading) -> str:
