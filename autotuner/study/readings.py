@@ -42,6 +42,8 @@ _RECENT: Final = 256
 """Number of measurements that one is compared with that may be printed again."""
 _BEFORE_EVALUATION: Final = frozenset({0.0, -1.0})
 """Values with which scripts fill a metric before its first evaluation: `val_loss = 0.0`."""
+_STEPS_TO_ZERO: Final = 100
+"""A loss of more than these many units of its last decimal does not fall to 0 from one epoch to the next."""
 Stream = tuple[Label, str]
 
 
@@ -348,8 +350,10 @@ class Readings:
 
         It waits for another value, and does not count once there is one.
         """
-        if self.measurements or self._target.sign > 0 or self._target.threshold <= 0:
+        if self._target.sign > 0 or self._target.threshold <= 0:
             return False
+        if self.measurements:
+            return self._is_left_empty(value, reading)
         if value in _BEFORE_EVALUATION:
             # Of what cannot count the first is enough, for the warning.
             limit = MAX_MEASUREMENTS if self._is_pattern or not self.metric.is_loss else 1
@@ -358,6 +362,16 @@ class Readings:
             return True
         self._leave_out_fillers()
         return False
+
+    def _is_left_empty(self, value: float, reading: Reading) -> bool:
+        """Return whether a loss of 0 stands for an epoch without an evaluation, not for a small value."""
+        if value != 0 or not self.metric.is_loss or self._is_pattern or self._last is None:
+            return False
+        smallest = 10.0 ** -max(self._last.digits, reading.digits)
+        is_empty = self._last.value > _STEPS_TO_ZERO * smallest
+        if is_empty:
+            self._warn(f"{bounded(reading.line)!r} comes without an evaluation and is not counted")
+        return is_empty
 
     def _end_fillers(self) -> None:
         """Count zeros without any other value, unless no training brings the metric to them."""
