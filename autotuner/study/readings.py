@@ -224,7 +224,9 @@ class Readings:
         is_exact = first.is_definite and (first.uses_step or self._is_pattern)
         is_known = first.label is Label.VALIDATION or is_exact
         if is_known and not first.position.is_empty and not has_two_units(first):
-            return True
+            # Another value of the epoch, of another data set or process, shows that the first is in doubt.
+            is_sure = is_exact or not self._may_meet(first)
+            return is_sure or any(r.position != first.position for r in readings)
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
                 # Values of batches within one epoch are the training's, and the evaluation is still to come.
@@ -234,6 +236,10 @@ class Readings:
             alike = sum(r.stream == first.stream for r in readings)
             return alike >= 2 and not self._is_echo(first)  # noqa: PLR2004
         return len(readings) >= 2  # noqa: PLR2004
+
+    def _may_meet(self, reading: Reading) -> bool:
+        is_scaled = reading.is_percent and abs(self._target.threshold) <= 1
+        return self._target.is_met(reading.value / 100 if is_scaled else reading.value)
 
     def _is_too_early(self, readings: list[Reading]) -> bool:
         """Return whether too few values follow one that may be a setting or be derived from the metric."""
