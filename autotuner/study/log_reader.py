@@ -54,9 +54,11 @@ _POSITIONED: Final = re.compile(
     r"epoch|step|iter|batch|update|train:|\]\t|(?<![a-z])ep(?![a-z])", re.IGNORECASE
 )
 _SECTION: Final = re.compile(
-    r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?|evaluating)\w{0,5}\s{1,2}){0,3}"
-    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)(?:\s[A-Za-z]{1,16}){0,3}"
-    r"(?:\s?\([\w =:/-]{1,24}\))?[\W_]{0,40}",
+    r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
+    r"|metrics|performance|for)\w{0,5}\s{1,2}){0,4}"
+    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)"
+    r"(?:\s[A-Za-z][\w.-]{0,24}){0,3}(?:\s?\([\w =:/-]{1,24}\))?[\W_]{0,40}"
+    r"|.{0,60}[-|,:]\s(?P<of>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test)\s(?:metrics|results|scores)\s?:?",
     re.IGNORECASE,
 )
 
@@ -342,7 +344,8 @@ class LogReader:
 
     def _note_section(self, text: str) -> None:
         if len(text) <= 80 and (section := _SECTION.fullmatch(text)):  # noqa: PLR2004
-            self._section, self._section_lines = label_in(section["word"]), _SECTION_LINES
+            word = section["word"] or section["of"]
+            self._section, self._section_lines = label_in(word), _SECTION_LINES
             weights = _WEIGHTS.search(text)
             self._section_variant = weights[0].lower() if weights else ""
 
