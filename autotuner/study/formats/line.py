@@ -17,7 +17,7 @@ NUMBER: Final = (
 """A number as programs print it: `0.93`, `1e-3`, `195,153`, `nan`."""
 BAR: Final = r"%(?:\s?\|[^\s\w|]|\|\s{2})"
 """A progress bar's own percentage with the bar's beginning: `30%|###`, `0%|   |`; not `45.3% | Test`."""
-NUMBER_END: Final = rf"(?![\w]|\.\d|\.?#|[,'@]\d|-\.?\d|\s?e[-+]\d|\s?{BAR})"
+NUMBER_END: Final = rf"(?!(?!dB\b)[\w]|\.\d|\.?#|[,'@]\d|-\.?\d|\s?e[-+]\d|\s?{BAR})"
 """What must not follow a number: excludes `1.2.3`, `0x10`, `1.#QNAN`, `0.5-0.9`, `0,93` (its comma may
 separate decimals), `2'345`, `0.61@0.5`, `2.3 e+02`, and a progress bar's own percentage."""
 

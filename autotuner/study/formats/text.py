@@ -28,14 +28,14 @@ from autotuner.study.formats.reading import (
 )
 
 _IS: Final = (
-    r"[\"'`*\])]{0,2}(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\))?"
+    r"[\"'`*\])]{0,2}(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\))?(?P<unit>\s?[(\[]\s?%\s?[)\]])?"
     r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
     r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
     r"|\s{1,4}(?:is|was|reached|at)\s{1,4}:?\s{0,4}"
     r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>[A-Za-z][\w ,()-]{0,60}?)(?:\s?[:=]|\sis)\s{0,4}"
-    r"|(?P<blank>\s{1,12}))"
+    rf"|(?P<blank>\s{{1,12}}|\s{{13,60}}(?={NUMBER}\s{{0,4}}$)))"
 )
-"""What may separate a name from its number."""
+"""What may separate a name from its number: many blanks only in a row of its own, as Lightning's."""
 _NOT_MEASURED: Final = re.compile(
     r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
     r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
@@ -156,6 +156,7 @@ class Found:
     label: Label
     variant: str
     lead: str = ""
+    is_changed: bool = False
 
 
 class Finder:
@@ -249,7 +250,7 @@ class Finder:
     def _found(self, match: re.Match[str], number: re.Match[str], text: str) -> Found | None:
         after = number.end()
         average = AVERAGE.match(text, after)
-        value, is_percent = to_number(number["value"]), bool(number["percent"])
+        value, is_percent = to_number(number["value"]), bool(number["percent"] or match["unit"])
         total = number["of"] or ((shown := _COUNTED.match(text, after)) and shown["total"])
         if number["of"]:
             if float(number["of"]) <= 0:
@@ -264,6 +265,7 @@ class Finder:
             digits=6 if number["of"] else digits_of(number["value"]),
             is_percent=is_percent,
             average=to_number(average["average"]) if average else None,
+            is_changed=average is not None and _is_change(average["average"], value),
             label=label,
             variant=variant[0].lower() if variant else f"of {total}" if total and not label else "",
             lead=_skeleton(text[: match.start()]) if not label else "",
@@ -301,6 +303,11 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     return bool(
         "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
     )
+
+
+def _is_change(shown: str, value: float) -> bool:
+    """Return whether a number in parentheses is the change since the last value: `0.61 (-0.02)`."""
+    return shown[0] == "+" or (shown[0] == "-" and value > -to_number(shown) > 0)
 
 
 def _is_pair(number: re.Match[str], text: str) -> bool:
@@ -424,7 +431,7 @@ def _alternative(found: Found) -> float | None:
     other = found.average
     if other is None or other == found.value or abs(found.value + other - 100) < 0.1:  # noqa: PLR2004 (an error)
         return None
-    return other
+    return None if found.is_changed else other
 
 
 FORMAT: Final = Format(
