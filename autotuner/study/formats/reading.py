@@ -205,6 +205,10 @@ _PAIR: Final = re.compile(r"[\[(]\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,
 _TIMM: Final = re.compile(
     r"\s{0,4}Train: (?P<epoch>\d{1,9})\s{1,4}\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\s"
 )
+_PAIRS: Final = re.compile(
+    r"\s{0,4}(?:Train:\s{0,4})?\[\s{0,8}(?P<epoch>\d{1,9})/\d{1,9}\]\s?\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\]"
+)
+"""`[3/300][50/1251]`: the epoch, and the batch within it."""
 _BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
@@ -236,7 +240,7 @@ def position_in(text: str) -> Position:
     """Return the epoch and the step that a line names."""
     epoch = step = total = None
     text = _LEADING_PAIR.sub("", text, count=1) if text.lstrip()[:1] in {"[", "("} else text
-    if head := _TIMM.match(text):
+    if head := _TIMM.match(text) or _PAIRS.match(text):
         return Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
     if head := _BOOSTED.match(text):
         return Position(None, float(head["step"]))
