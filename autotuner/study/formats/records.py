@@ -9,6 +9,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from autotuner.study.formats.line import NUMBER, Line, to_number
@@ -23,7 +24,7 @@ from autotuner.study.formats.reading import (
     label_in,
     position_in,
 )
-from autotuner.study.formats.text import Finder
+from autotuner.study.formats.text import Finder, TextReader
 
 _ITEM: Final = re.compile(
     r"[\"'](?P<name>[^\"'{}\n]{1,160})[\"']\s{0,4}:\s{0,4}(?:[\"'](?P<text>[^\"'\n]{0,160})[\"']|(?P<bare>\[[^\]\n]{0,400}\]?|[^\s,{}\"']{1,80})"
@@ -45,6 +46,11 @@ _STEPS: Final = (
 _DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
 _SAID: Final = ("event", "type", "_type", "tag", "kind", "msg", "message")
 """Where the programs that write records say which data set they are about, in their own words."""
+_MESSAGE: Final = re.compile(
+    r"\"(?:message|msg|event|log)\"\s?:\s?\"(?P<text>(?:[^\"\\]|\\.){1,2000})\"", re.IGNORECASE
+)
+"""What a logger that writes JSON was given: a line of free text."""
+_ESCAPED: Final = re.compile(r"\\(?:[nrt]|u[0-9a-fA-F]{4})")
 _CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 
 _NOT_MEASURED: Final = re.compile(
@@ -95,6 +101,7 @@ class DictionaryReader:
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
+        self._text = TextReader(metric)
         self._metric = metric
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
@@ -114,7 +121,7 @@ class DictionaryReader:
         if any(name.lower() in (*_SAID, "summary") and value.lower() == "best" for name, value in items):
             return []
         uses_step = any(name == "autotuner" for name, _ in items)
-        return [
+        named = [
             Reading(
                 value=number[0],
                 position=position,
@@ -127,6 +134,15 @@ class DictionaryReader:
             )
             for name, value in items
             if self._metric.is_named(name) and (number := value_of(value)) is not None
+        ]
+        message = None if named else _MESSAGE.search(text, start)
+        if message is None or not self._finder.mentions(message["text"]):
+            return named
+        shown = replace(line, text=_ESCAPED.sub(" ", message["text"]))
+        label = self._label(items, lead)
+        return [
+            replace(reading, label=reading.label or label)
+            for reading in self._text.read(shown, position) or []
         ]
 
     def _label(self, items: Items, lead: str) -> Label:
