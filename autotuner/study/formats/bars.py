@@ -19,6 +19,8 @@ _TQDM: Final = re.compile(
 )
 """`30%|###   | 3/10 [00:01<00:03, 2.1it/s, accuracy=0.5]`."""
 _EPOCHS: Final = re.compile(r"(?:^|\s)epochs?\s{0,4}:?\s{0,4}$", re.IGNORECASE)
+_DASHED: Final = re.compile(r"(?<=\w) - (?=[\d.]{1,20}[],])")
+"""`iou_score - 0.71` of segmentation_models.pytorch."""
 _TORCHTUNE: Final = re.compile(r"\s{0,8}(?P<epoch>\d{1,9})\|(?P<step>\d{1,12})\|(?=[A-Za-z])")
 
 
@@ -50,12 +52,13 @@ class TqdmReader:
         bar = _TQDM.search(line.text)
         if bar is None:
             return None
-        found = list(self._finder.find(line.text))
+        text = line.text[: bar.end()] + _DASHED.sub("=", line.text[bar.end() :])
+        found = list(self._finder.find(text))
         lead = line.text[: bar.start()]
         count, total = _number(bar["count"] or bar["many"]), _number(bar["total"] or "?")
         epoch = position_in(lead).epoch
         is_of_data = label_in(lead) in {Label.VALIDATION, Label.TEST}
-        is_message = bool(found) and "]" in line.text[bar.end() : found[-1].start]  # printed behind the bar
+        is_message = bool(found) and "]" in text[bar.end() : found[-1].start]  # printed behind the bar
         shown = found[-1].value if found and not is_message else None
         self._follow((epoch, total), count, shown, is_of_data=is_of_data)
         if not found:
