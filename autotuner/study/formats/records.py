@@ -50,6 +50,13 @@ _MESSAGE: Final = re.compile(
     r"\"(?:message|msg|event|log)\"\s?:\s?\"(?P<text>(?:[^\"\\]|\\.){1,2000})\"", re.IGNORECASE
 )
 """What a logger that writes JSON was given: a line of free text."""
+_BRACE: Final = re.compile(r"[{}]")
+_MAX_WORDS: Final = 48
+_OF_BEST: Final = re.compile(
+    r"(?<![a-z])(?:(?<!new )best|prev(?:ious)?|initial|baseline|target|goal)(?:\s[a-z]{1,12}){0,2}\W{0,4}$",
+    re.IGNORECASE,
+)
+"""Before a dictionary: `best: {...}`, whose values are not of this epoch."""
 _ESCAPED: Final = re.compile(r"\\(?:[nrt]|u[0-9a-fA-F]{4})")
 _CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 
@@ -96,6 +103,22 @@ def _data_of(items: Items, names: tuple[str, ...] = _DATA) -> Label:
     return next((label for label in found if label), Label.UNKNOWN)
 
 
+def _dictionaries(text: str, start: int) -> Iterator[tuple[str, Items]]:
+    """Yield the dictionaries of a line, each with the words before it."""
+    depth, end, opened = 0, 0, start
+    for brace in _BRACE.finditer(text, start):
+        if brace[0] == "{":
+            opened = brace.start() if depth == 0 else opened
+            depth += 1
+        elif depth > 0:
+            depth -= 1
+            if depth == 0:
+                yield text[end:opened], items_of(text[opened : brace.end()])
+                end = brace.end()
+    if depth > 0:
+        yield text[end:opened], items_of(text[opened:])
+
+
 class DictionaryReader:
     """Reads `{...}` of JSON or Python anywhere on a line."""
 
@@ -125,25 +148,27 @@ class DictionaryReader:
             Reading(
                 value=number[0],
                 position=position,
-                label=self._label(items, lead),
+                label=self._label(own, before),
                 line=line.raw,
                 is_percent=number[1],
                 is_definite=True,
                 uses_step=uses_step,
                 digits=number[2],
             )
-            for name, value in items
+            for before, own in _dictionaries(text, start)
+            if not _OF_BEST.search(before[-_MAX_WORDS:])
+            for name, value in own
             if self._metric.is_named(name) and (number := value_of(value)) is not None
         ]
         message = None if named else _MESSAGE.search(text, start)
-        if message is None or not self._finder.mentions(message["text"]):
+        if message is not None and self._finder.mentions(message["text"]):
+            lead, said = _ESCAPED.sub(" ", message["text"]), self._label(items, lead)
+        elif named or not self._finder.mentions(lead):
             return named
-        shown = replace(line, text=_ESCAPED.sub(" ", message["text"]))
-        label = self._label(items, lead)
-        return [
-            replace(reading, label=reading.label or label)
-            for reading in self._text.read(shown, position) or []
-        ]
+        else:
+            said = Label.UNKNOWN
+        of_text = self._text.read(replace(line, text=lead), position) or []
+        return [replace(reading, label=reading.label or said) for reading in of_text]
 
     def _label(self, items: Items, lead: str) -> Label:
         if self._metric.label is not Label.UNKNOWN:
