@@ -35,8 +35,8 @@ _WRAPPED: Final = re.compile(
 _RANK: Final = re.compile(
     r"\s{0,4}(?:"
     # torch.distributed, torchrun's tee, and what people write
-    r"[\[(](?:(?:local_?)?rank|default|trainer|worker|gpu|cuda|xla|npu|hpu|process|proc|device)[ =:_#-]{0,2}(\d{1,6})(?:/\d{1,6})?"
-    r"\s?[\])]:?"
+    r"[\[(](?:(?:local_?)?rank|default|trainer|worker|gpu|cuda|xla|npu|hpu|process|proc|device)[ =:_#-]{0,2}"
+    r"(\d{1,6})(?:/\d{1,6})?\s?[\])]:?"
     r"|\[\d{1,4},(\d{1,6})\]\s?<std(?:out|err)>:?"  # mpirun --tag-output
     r"|\[?(?:rank|worker|gpu|process)[ =:_#-]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?(?:[:|]|-(?= ))"
     r"|\(?\w{1,40} (?:rank=|pid=)(\d{1,9})(?:, ip=[\d.]{1,40})?\)"  # Ray
