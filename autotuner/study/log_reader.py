@@ -54,7 +54,7 @@ _POSITIONED: Final = re.compile(
     r"epoch|step|iter|batch|update|train:|\]\t|(?<![a-z])ep(?![a-z])", re.IGNORECASE
 )
 _SECTION: Final = re.compile(
-    r"[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
+    r"(?:[\W_]{0,12}epoch[\s:#]{0,3}\d{1,6}(?:\s?/\s?\d{1,6})?(?:[\W_]{1,6}phase)?)?[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
     r"|metrics|performance|for)\w{0,5}\s{1,2}){0,4}"
     r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)"
     r"(?:\s[A-Za-z][\w.-]{0,24}){0,3}(?:\s?\([\w =:/-]{1,24}\))?[\W_]{0,40}"
@@ -274,7 +274,11 @@ class LogReader:
             is_bare = len(line.text.strip()) <= len(self._metric.name) + _BARE
             return [
                 replace(
-                    self._labelled(each, line), format=name, rank=line.rank, part=self._part, is_bare=is_bare
+                    self._labelled(each, line),
+                    format=name,
+                    rank=each.rank if line.rank is None else line.rank,
+                    part=self._part,
+                    is_bare=is_bare,
                 )
                 for each in found
             ]
