@@ -50,6 +50,8 @@ _MESSAGE: Final = re.compile(
     r"\"(?:message|msg|event|log)\"\s?:\s?\"(?P<text>(?:[^\"\\]|\\.){1,2000})\"", re.IGNORECASE
 )
 """What a logger that writes JSON was given: a line of free text."""
+_RANKS: Final = frozenset({"rank", "local_rank", "global_rank", "process_index"})
+_MAX_RANK_DIGITS: Final = 7
 _BRACE: Final = re.compile(r"[{}]")
 _MAX_WORDS: Final = 48
 _OF_BEST: Final = re.compile(
@@ -144,6 +146,8 @@ class DictionaryReader:
         if any(name.lower() in (*_SAID, "summary") and value.lower() == "best" for name, value in items):
             return []
         uses_step = any(name == "autotuner" for name, _ in items)
+        ranked = next((value for name, value in items if name.lower() in _RANKS), "")
+        rank = int(ranked) if ranked.isdecimal() and len(ranked) < _MAX_RANK_DIGITS else None
         named = [
             Reading(
                 value=number[0],
@@ -154,6 +158,7 @@ class DictionaryReader:
                 is_definite=True,
                 uses_step=uses_step,
                 digits=number[2],
+                rank=rank,
             )
             for before, own in _dictionaries(text, start)
             if not _OF_BEST.search(before[-_MAX_WORDS:])
