@@ -187,6 +187,8 @@ class Readings:
             self._held.pop(stream)
             if (held.progress or 0) >= 1:
                 self._take(held)
+        elif held is not None and held.lead != reading.lead and (held.progress or 0) >= 1:
+            self._take(held)  # a bar of another data set
         elif held is not None and (reading.progress or 0) < (held.progress or 0):
             if held.value == reading.value and reading.position.epoch is not None:
                 return  # a bar that starts the next epoch under the name of the last one

@@ -11,7 +11,7 @@ from typing import Final
 
 from autotuner.study.formats.line import Line
 from autotuner.study.formats.reading import Format, Label, Metric, Position, Reading, label_in, position_in
-from autotuner.study.formats.text import Finder
+from autotuner.study.formats.text import Finder, skeleton
 
 _TQDM: Final = re.compile(
     r"(?P<percent>\d{1,3})%\|(?P<bar>[^|]{0,400})\|\s{0,8}(?P<count>[\d.]{1,15}[kMG]?)/(?P<total>[\d.]{1,15}[kMG]?|\?)\s\[(?=\d|\?)"
@@ -64,7 +64,8 @@ class TqdmReader:
         if not found:
             return None
         each = found[-1]
-        label = self._metric.label or label_in(lead) or each.label
+        of_bar = label_in(lead)
+        label = self._metric.label or (is_message and each.label) or of_bar or each.label
         is_running = (self._is_running or is_of_data) and not is_message
         share = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
         progress: float | None = share
@@ -80,7 +81,7 @@ class TqdmReader:
         elif _EPOCHS.search(lead[:80].rstrip()):
             position, progress = Position(count), 1.0
         elif context.epoch is not None:
-            position = Position(context.epoch)
+            position, progress = Position(context.epoch), None if is_message else share
         else:
             step = self._advanced(count, is_new=is_new_bar and count == total)
             is_shown, self._shown = each.value == self._shown and self._names_its_data, each.value
@@ -101,6 +102,7 @@ class TqdmReader:
                 progress=progress,
                 variant=variant,
                 digits=each.digits,
+                lead=skeleton(lead) if of_bar and not is_message else "",
             )
         ]
 

@@ -138,7 +138,8 @@ _OLD: Final = re.compile(
 )
 _SAVED: Final = re.compile(r"(?:checkpoint|ckpt)(?:\s(?:was\s)?saved(?![a-z])|=)", re.IGNORECASE)
 _BECOMES: Final = re.compile(
-    rf"\s{{0,4}}(?:-{{1,2}}>|=>|\u2192)\s{{0,4}}{NUMBER}|\s\d{{3}}(?![\d%/])", re.IGNORECASE
+    rf"\s{{0,4}}(?:-{{1,2}}>|=>|[\u2192\u21d2\u2794\u2799-\u27be\u27f6\u27f9])\s{{0,4}}{NUMBER}|\s\d{{3}}(?![\d%/])",
+    re.IGNORECASE,
 )
 """What follows a number that is only a part of a value: `0.80 -> 0.95`, `1 234`."""
 
@@ -216,7 +217,7 @@ class Finder:
                 average=None,
                 label=label,
                 variant="",
-                lead=_skeleton(text[: match.start()]) if not label else "",
+                lead=skeleton(text[: match.start()]) if not label else "",
             )
 
     def sibling(self, text: str) -> str:
@@ -268,7 +269,7 @@ class Finder:
             is_changed=average is not None and _is_change(average["average"], value),
             label=label,
             variant=variant[0].lower() if variant else f"of {total}" if total and not label else "",
-            lead=_skeleton(text[: match.start()]) if not label else "",
+            lead=skeleton(text[: match.start()]) if not label else "",
         )
 
     def _label(self, text: str, match: re.Match[str], after: int) -> Label:
@@ -319,7 +320,7 @@ def _is_pair(number: re.Match[str], text: str) -> bool:
     return decimals[0] == decimals[1] >= _MIN_DECIMALS
 
 
-def _skeleton(lead: str) -> str:
+def skeleton(lead: str) -> str:
     """Return the words before a name, without numbers: they distinguish kinds of lines."""
     words = (word for word in lead[-_MAX_LEAD:].split() if not any(c.isdigit() for c in word))
     letters = ("".join(c for c in word.lower() if c.isalpha()) for word in words)
@@ -439,4 +440,4 @@ FORMAT: Final = Format(
 )
 
 
-__all__ = ["FORMAT", "Finder", "Found", "TextReader", "is_key_value"]
+__all__ = ["FORMAT", "Finder", "Found", "TextReader", "is_key_value", "skeleton"]
