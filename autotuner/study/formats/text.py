@@ -67,6 +67,11 @@ _DATA_FIELD: Final = re.compile(
     re.IGNORECASE,
 )
 """`split=val`, which structured loggers put behind the values."""
+_NEXT_DATA: Final = re.compile(
+    r"\s?%?[\s,;|/]{1,6}(?:val(?:id(?:ation)?)?|dev|eval|test)\s{0,2}[:=]?\s{0,2}\d{0,6}\.\d{1,20}(?![\w.]|\s?(?:s|ms|min)\b)",
+    re.IGNORECASE,
+)
+"""`loss 0.5 | val 2.1`: the value of a data set alone, so the one before it is the training's."""
 _TOP_MANY: Final = re.compile(
     r"(?<![A-Za-z])top[ _-]?(?:[2-9]\d?|1\d{1,2})[ \t_-]{1,2}(?:[A-Za-z]{1,12}[ \t_]{1,2}){0,2}$",
     re.IGNORECASE,
@@ -295,7 +300,7 @@ class Finder:
             return label
         if (field := _DATA_FIELD.search(text, after)) and (label := label_in(field["data"])):
             return label
-        return Label.TRAIN if sibling else Label.UNKNOWN
+        return Label.TRAIN if sibling or _NEXT_DATA.match(text, after) else Label.UNKNOWN
 
 
 def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
