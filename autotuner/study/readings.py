@@ -498,7 +498,11 @@ def _of_batches(readings: list[Reading]) -> Reading | None:
         is_within = of_one.epoch is not None and of_one.epoch == of_next.epoch
         if is_within and None not in {of_one.step, of_next.step} and of_one.step != of_next.step:
             return one
-    return None
+    # One line an epoch, and each is of the same batch: steps that grow may be those of the whole run.
+    steps = [place.step for place in places]
+    is_part = all(p.step is not None and p.total is not None and p.step < p.total - 1 for p in places)
+    is_same = len(steps) > 1 and len(set(steps)) == 1
+    return readings[0] if is_part and is_same and places[0].epoch is not None else None
 
 
 def _described(reading: Reading) -> str:
