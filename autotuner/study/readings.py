@@ -491,7 +491,7 @@ def _of_batches(readings: list[Reading]) -> Reading | None:
 
     Tunings aim at the loss of the training, which is printed so too, but at no accuracy of it.
     """
-    if readings[0].label is not Label.UNKNOWN or readings[0].format != TEXT:
+    if readings[0].label is not Label.UNKNOWN or readings[0].uses_step:
         return None
     places = [position_in(reading.line) for reading in readings]  # of their own lines
     for (one, of_one), (_, of_next) in pairwise(zip(readings, places, strict=True)):
