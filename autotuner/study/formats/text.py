@@ -28,7 +28,8 @@ from autotuner.study.formats.reading import (
 )
 
 _IS: Final = (
-    r"[\"'`*\])]{0,2}(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\))?(?P<unit>\s?[(\[]\s?%\s?[)\]])?"
+    r"[\"'`*\])]{0,2}\.?(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\)"
+    r"|\s?\[(?P<set>train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)\])?(?P<unit>\s?[(\[]\s?%\s?[)\]])?"
     r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
     r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
     r"|\s{1,4}(?:is|was|reached|at)\s{1,4}:?\s{0,4}"
@@ -51,7 +52,9 @@ _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
     re.IGNORECASE,
 )
-_GOVERNS: Final = re.compile(r"(?<![A-Za-z_/.])[A-Za-z]{2,10}(?:_\d{1,2}(?='s))?(?![\w/]|\.\S)")
+_GOVERNS: Final = re.compile(
+    r"(?<![A-Za-z_/.])[A-Za-z]{2,10}(?:_\d{1,2}(?='s)|_(?:step|epoch|loop|phase|set|metrics|results|stats))?(?![\w/]|\.\w)"
+)
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
 _FIELD_OF: Final = re.compile(
     r"[\s_]{1,2}(?:(?:steps|samples|batches|size|examples|images|tokens|time|iters|epochs)\s?[:=]?|every)\s?\d",
@@ -175,7 +178,8 @@ class Finder:
             rf"(?<![\w./@?&-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
         )
         self._sibling = re.compile(
-            rf"(?<![A-Za-z])(?P<sibling>(?:val(?:id(?:ation)?)?|eval|test|dev)[_/.-]{metric.pattern})(?![\w@])",
+            rf"(?<![A-Za-z])(?P<sibling>(?:val(?:id(?:ation)?)?|eval|test|dev)[_/.-]{metric.pattern}"
+            rf"|(?<!\w){metric.pattern}[_/.@-](?:val(?:id(?:ation)?)?|eval|test|dev))(?![\w@])",
             re.IGNORECASE,
         )
 
@@ -279,7 +283,12 @@ class Finder:
 
     def _label(self, text: str, match: re.Match[str], after: int) -> Label:
         said = next(
-            (label for part in (match["suffix"], match["of_what"]) if (label := label_in(part or ""))), None
+            (
+                label
+                for part in (match["suffix"], match["set"], match["of_what"])
+                if (label := label_in(part or ""))
+            ),
+            None,
         )
         if self.metric.label is not Label.UNKNOWN:
             return Label.TRAIN if said is Label.TRAIN else self.metric.label

@@ -33,6 +33,11 @@ TRAINING = [
     "mean acc: {t}",
     "| acc | {t} |",
     "  acc: {t}",
+    "training... acc {t}",
+    "train_step: acc={t}",
+    "acc[train] {t}",
+    "mini-batch acc {t}",
+    "Epoch {e} finished, acc {t}",
 ]
 VALIDATION = [
     "val acc: {v}",
@@ -52,6 +57,10 @@ VALIDATION = [
     "{{'acc': {v}}}",
     "100%|##| 5/5 [00:01<00:00, acc={v}]",
     "Test set: Average loss: 0.3, acc: {v}",
+    "Val Acc.: {v}",
+    "acc@val {v}",
+    "acc[val] {v}",
+    "acc_val {v}",
 ]
 
 
