@@ -207,10 +207,13 @@ class NestedReader:
         position = _position(items, self._metric).or_else(context)
         readings = []
         is_left_out = False
-        for path, name, text in flat:
+        for parents, name, text in flat:
             number = value_of(text)
-            is_named = self._metric.is_named(name) or self._metric.is_named(f"{path}/{name}")
-            if number is None or not is_named:
+            is_named = self._metric.is_named(name) or self._metric.is_named(f"{parents}/{name}")
+            above, _, last = parents.rpartition("/")
+            is_above = not is_named and bool(label_in(name)) and self._metric.is_named(last)
+            path = f"{above}/{name}" if is_above else parents  # {"acc": {"train": 0.9, "val": 0.8}}
+            if number is None or not (is_named or is_above):
                 continue
             if _NOT_MEASURED.search(path):
                 is_left_out = True
