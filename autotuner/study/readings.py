@@ -227,7 +227,7 @@ class Readings:
         is_known = first.label is Label.VALIDATION or is_exact
         if is_known and not first.position.is_empty and not has_two_units(first):
             # Another value of the epoch, of another data set or process, shows that the first is in doubt.
-            is_sure = is_exact or not self._may_meet(first)
+            is_sure = is_exact or (first.is_definite and first.format == TEXT) or not self._may_meet(first)
             return is_sure or any(r.position != first.position for r in readings)
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
