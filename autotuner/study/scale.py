@@ -67,7 +67,18 @@ def scaled(
         return Implausible(
             f"{value:g} looks like a fraction, but {target} looks like a percentage", fitting(target, 0.01)
         )
+    if metric.is_error_rate and _is_error_in_percent(value, first, name, target):
+        return Implausible(
+            f"{value:g} looks like a percentage, but {target} looks like a fraction",
+            fitting(target, _PERCENT),
+        )
     return value
+
+
+def _is_error_in_percent(value: float, first: float | None, name: str, target: Target) -> bool:
+    """Return whether the first error rate is a percentage and the target a fraction; a MAPE has no bound."""
+    is_of_fraction = target.comparison == "<=" and 0 < target.threshold < 1
+    return is_of_fraction and first is None and _FAR < value <= _PERCENT and "mape" not in name.lower()
 
 
 def _looks_like_a_percentage(value: float, first: float | None, metric: Metric, target: Target) -> bool:

@@ -117,7 +117,9 @@ class Metric:
     @cached_property
     def is_share(self) -> bool:
         """Whether values are known to lie between 0 and 1, or 0 and 100."""
-        return bool(_SHARE.search(self.name)) and not _LOSS.search(self.name)
+        words = _HUMP.sub("_", self.name)  # of `valAcc`
+        is_named = _SHARE.search(self.name) or _SHARE.search(words)
+        return bool(is_named) and not _LOSS.search(self.name)
 
     @cached_property
     def is_rate(self) -> bool:
@@ -150,9 +152,10 @@ def key(name: str) -> str:
 
 
 _JOINTS: Final = re.compile(r"[\s_\-/.]+")
+_HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SHARE: Final = re.compile(
-    r"(?<![a-z])(?:acc(?:uracy)?\d*|top.?[15]|auc|auroc|f1|f.?score|precision|recall|m?ap(?:\W?\d[\d-]*)?"
-    r"|m?iou|m?dice|ndcg|mrr|exact_match)(?![a-z])|accuracy",
+    r"(?<![a-z])(?:(?:m|a|pix|b)?acc(?:uracy)?\d*|top.?[15]|auc|auroc|f1|f.?score|precision|recall|m?ap(?:\W?\d[\d-]*)?"
+    r"|(?:m|fw)?iou|m?dice|ndcg|mrr|exact_match)(?![a-z])|accuracy",
     re.IGNORECASE,
 )
 _RATE: Final = re.compile(
