@@ -62,6 +62,7 @@ def test_our_own_logs_are_read_so_too_and_no_poll_of_them_sees_more(case):
         "train eval acc 0.9 ",
         "top-5 a b acc 0.9 ",
         "split=val acc 0.9 ",
+        "{'acc': 0.9}, ",
     ],
 )
 def test_a_line_full_of_the_metrics_name_costs_no_more_than_a_moment(text):

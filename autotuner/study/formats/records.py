@@ -148,23 +148,27 @@ class DictionaryReader:
         uses_step = any(name == "autotuner" for name, _ in items)
         ranked = next((value for name, value in items if name.lower() in _RANKS), "")
         rank = int(ranked) if ranked.isdecimal() and len(ranked) < _MAX_RANK_DIGITS else None
-        named = [
-            Reading(
-                value=number[0],
-                position=position,
-                label=self._label(own, before),
-                line=line.raw,
-                is_percent=number[1],
-                is_definite=True,
-                uses_step=uses_step,
-                digits=number[2],
-                rank=rank,
-            )
-            for before, own in _dictionaries(text, start)
-            if not _OF_BEST.search(before[-_MAX_WORDS:])
-            for name, value in own
-            if self._metric.is_named(name) and (number := value_of(value)) is not None
-        ]
+        named: list[Reading] = []
+        for before, own in _dictionaries(text, start):
+            values = [value_of(value) for name, value in own if self._metric.is_named(name)]
+            if not any(values) or _OF_BEST.search(before[-_MAX_WORDS:]):
+                continue
+            label = self._label(own, before)  # once: its cost grows with the dictionary
+            named += [
+                Reading(
+                    value=number[0],
+                    position=position,
+                    label=label,
+                    line=line.raw,
+                    is_percent=number[1],
+                    is_definite=True,
+                    uses_step=uses_step,
+                    digits=number[2],
+                    rank=rank,
+                )
+                for number in values
+                if number is not None
+            ]
         message = None if named else _MESSAGE.search(text, start)
         if message is not None and self._finder.mentions(message["text"]):
             lead, said = _ESCAPED.sub(" ", message["text"]), self._label(items, lead)
