@@ -207,8 +207,19 @@ class Beliefs:
         # Every attempt that runs out of memory costs a trial, so the gap is halved, on a log scale.
         works = (s.batch_size for s in self.history.working)
         fits = max((size for size in works if size < burst), default=low)
-        edge = fits if burst < FITS_ABOUT * fits else math.isqrt(fits * burst)
+        edge = fits if burst < FITS_ABOUT * fits else self._between(fits, burst)
         return low, max(min(high, edge), low)
+
+    def _between(self, fits: int, burst: int) -> int:
+        """Return the batch size to try between one that works and one that does not; the first without any.
+
+        A limit that is no possible batch size would leave a larger one to hope for that is never tried.
+        """
+        middle, possible = math.isqrt(fits * burst), sizes(self.history)
+        if possible is None:
+            return middle
+        between = [size for size in possible if fits < size < burst]
+        return max((size for size in between if size <= middle), default=min(between, default=fits))
 
     def chance(self, trial: Trial) -> float:
         """Return the probability that a running trial that has not met the target meets it at a later step.

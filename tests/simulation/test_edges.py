@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from autotuner.decide.decision import Decision, Reason
+from autotuner.spec import Shape
 from autotuner.trial import Outcome, ParameterValue, Purpose, Suggestion
 from autotuner.wording import message
 from tests.simulation.learners import STEPS, Curve, World, hill, largest, spec
@@ -136,8 +137,10 @@ def test_a_number_of_epochs_that_is_searched_is_the_length_of_a_run(seed: str):
     reaches(World(spec(baseline=own, search_space=space, seed=seed, run_length=None), curve), 947)
 
 
-def fails(sizes: Callable[[int], bool], at: int = 1) -> Callable[[Suggestion, int], Outcome | None]:
-    return lambda tried, step: Outcome.FAILED if sizes(tried.batch_size) and step == at else None
+def fails(
+    sizes: Callable[[int], bool], at: int = 1, end: Outcome = Outcome.FAILED
+) -> Callable[[Suggestion, int], Outcome | None]:
+    return lambda tried, step: end if sizes(tried.batch_size) and step == at else None
 
 
 @pytest.mark.parametrize("parallel", ["1", "4"])
@@ -164,6 +167,21 @@ def test_a_program_that_needs_a_power_of_two_is_tuned_with_powers_of_two(seed: s
 def test_a_program_that_needs_multiples_is_tuned_with_multiples_of_its_own_batch_size():
     fate = fails(lambda size: size % 16 != 0)
     reaches(World(spec(seed="1"), hill(critical=256), fate=fate), 320, within=0.3)
+
+
+@pytest.mark.parametrize("end", [Outcome.FAILED, Outcome.OUT_OF_MEMORY])
+def test_a_study_ends_where_no_batch_size_is_left_below_one_that_fails(end: Outcome):
+    """Of the multiples of 36 only 108 is next to 72, and fails: nothing larger is left to search for."""
+    asked = spec({"batch_size": 36, "learning_rate": 0.1})
+    if end is Outcome.OUT_OF_MEMORY:
+        asked = asked.model_copy(update={"shape": Shape(masters=1, workers=35)})
+    fate = fails(lambda size: size > 72 or size % 36 != 0, end=end)
+    world = World(asked, hill(), fate=fate)
+    decision = reaches(world, 72, within=0.01)
+    assert decision.reason is Reason.LARGER_UNLIKELY
+    assert decision.answer is not None
+    assert decision.answer.probability_larger == 0
+    assert len(world.trials) < 20
 
 
 def test_a_program_that_breaks_in_the_middle_of_a_study_is_told_from_settings_that_it_does_not_like():
