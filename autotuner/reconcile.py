@@ -14,7 +14,7 @@ from datetime import datetime
 import yaml
 
 from autotuner import keys
-from autotuner.backends.base import Backend, Observation
+from autotuner.backends.base import Backend, Observation, Study
 from autotuner.decide import decide
 from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import InvalidJob
@@ -35,6 +35,7 @@ from autotuner.status import (
 )
 from autotuner.study.history import History
 from autotuner.study.hold_up import HoldUp, unexpected
+from autotuner.study.past_readings import with_doubts
 from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message, warnings
 
@@ -88,6 +89,7 @@ def reconcile(
         return _reconcile_invalid(backend, job, error)
 
     seen = _with_whole_runs(spec, _without_past_doubts(spec, backend.observe(job, spec), now))
+    seen = replace(seen, recorded=with_doubts(seen.recorded, spec))
     finished = _record_ended(backend, job, seen)
     trials = merge(seen)
     earlier, left_out = _earlier(backend, job, spec)
@@ -240,7 +242,7 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
             continue  # of which the wiring's notices warn
         try:
             study = backend.study(job, name)
-            history = None if study is None else History.of(study.job.spec(), study.trials)
+            history = None if study is None else _history(study)
         except InvalidJob as error:
             notices.append(f"the search starts without {name}: {error.mistakes[0]}")
             continue
@@ -252,6 +254,11 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
         else:
             found.append(history)
     return tuple(found), notices
+
+
+def _history(study: Study) -> History:
+    spec = study.job.spec()
+    return History.of(spec, with_doubts(study.trials, spec))
 
 
 def _stopped(

@@ -35,6 +35,8 @@ def stop_message(stop: Stop, spec: TuningSpec) -> str:
 
 STOPPED_SHORT: Final = "stopped short"
 """How a run ended that was stopped at a target which has since been raised."""
+IN_DOUBT: Final = "in doubt"
+"""How a run ended of which no value counts."""
 _BY_TARGET: Final = frozenset(
     {Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS, Outcome.DOMINATED}
 )
@@ -46,7 +48,9 @@ def outcome_now(trial: Trial, spec: TuningSpec) -> str:
 
     The recorded outcome is about the target of the time, and a user may change the target.
     """
-    if trial.outcome is None or trial.outcome not in _BY_TARGET or trial.doubt:
+    if trial.outcome is not None and trial.doubt:
+        return IN_DOUBT
+    if trial.outcome is None or trial.outcome not in _BY_TARGET:
         return str(trial.outcome or "")
     if curve(trial).meets(spec.target):
         return Outcome.REACHED

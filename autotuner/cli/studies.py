@@ -6,6 +6,7 @@ or else a job of the cluster that the kubeconfig names.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from autotuner.backends.base import Study
 from autotuner.backends.local import study_folder as local
 from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.job import Job
+from autotuner.study.past_readings import with_doubts
 
 # The Kubernetes client is slow to import, so that happens where it is needed.
 # ruff: noqa: PLC0415
@@ -34,6 +36,12 @@ def find(job: str, namespace: str | None, context: str | None) -> Study:
     Raises:
         BackendError: If there is none, or the cluster does not answer.
     """
+    study = _read(job, namespace, context)
+    spec = study.job.readable_spec()
+    return study if spec is None else replace(study, trials=with_doubts(study.trials, spec))
+
+
+def _read(job: str, namespace: str | None, context: str | None) -> Study:
     folder = local_folder(job, namespace, context)
     if folder is not None:
         return local.read_study(folder)

@@ -21,7 +21,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from autotuner.decide.decision import Answer
 from autotuner.spec import TuningSpec
 from autotuner.trial import Measurement, Outcome, Purpose, Trial
-from autotuner.wording import STOPPED_SHORT, outcome_now
+from autotuner.wording import IN_DOUBT, STOPPED_SHORT, outcome_now
 
 SIZE: Final = (5.4, 3.7)
 """Inches; small enough that text stays readable when a phone shows the figure 360 pixels wide."""
@@ -37,6 +37,7 @@ LOOKS: Final[dict[str, tuple[str, str]]] = {
     Outcome.FAILED: ("#b91c1c", "D"),
     Outcome.LOST: ("#475569", "d"),
     STOPPED_SHORT: ("#0891b2", "p"),
+    IN_DOUBT: ("#a16207", "h"),
 }
 """Colour and marker of each outcome: distinguishable without colour, too."""
 _DRAWABLE: Final = 1e100

@@ -23,7 +23,7 @@ from autotuner.reconcile import Reconciliation
 from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import STOPPED_SHORT, message, outcome_now, reads, warnings
+from autotuner.wording import IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads, warnings
 
 _MOST_ROWS: Final = 14
 """Trials shown on a terminal of any height."""
@@ -45,6 +45,7 @@ _STYLES: Final[dict[str, str]] = {
     Outcome.FAILED: "red",
     Outcome.LOST: "red",
     STOPPED_SHORT: "yellow",
+    IN_DOUBT: "yellow",
 }
 
 
@@ -192,7 +193,5 @@ def _outcome(trial: Trial, spec: TuningSpec, now: datetime) -> Text:
             return Text("waits", style="dim")
         seconds = (now - trial.started_at.astimezone(UTC)).total_seconds()
         return Text(f"runs, {seconds:.0f} s", style="cyan")
-    if trial.doubt:
-        return Text("in doubt", style="yellow")
     outcome = outcome_now(trial, spec)
     return Text(outcome, style=_STYLES[outcome])

@@ -244,10 +244,13 @@ class TuningSpec(Value):
 
         A failure counts only while neither has changed.
         """
-        reading = hashlib.sha256(
-            repr((self.target.metric, self.metric_pattern, self.log_format)).encode()
-        ).hexdigest()[:8]
-        return f"{template}/{reading}" if template else ""
+        return f"{template}/{self.reading}" if template else ""
+
+    @property
+    def reading(self) -> str:
+        """A hash of what decides which values of a log are read."""
+        read = (self.target.metric, self.metric_pattern, self.log_format)
+        return hashlib.sha256(repr(read).encode()).hexdigest()[:8]
 
 
 def annotation_fields() -> Iterable[tuple[str, FieldInfo]]:

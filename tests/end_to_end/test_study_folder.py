@@ -48,6 +48,28 @@ def test_the_same_job_with_other_annotations_and_another_template_goes_on(place:
     assert ran.json["confirmations"] == 2
 
 
+def test_values_of_another_metric_are_not_taken_for_the_targets(place: Place):
+    program = """
+for epoch in range(1, 6):
+    print(f"epoch {epoch} val_accuracy {0.19 * epoch:.3f} val_loss {1.3 - 0.19 * epoch:.3f}", flush=True)
+"""
+    asked = {"target": "val_accuracy >= 0.9", "max_trials": "2", "batch_size": "32..32"}
+    assert place.run("tune", place.write(program, asked=asked).name).code == 0
+    before = place.ledger()
+    # An accuracy of 0.19 would meet it: no loss of these runs does.
+    ran = place.run("tune", place.write(program, asked={**asked, "target": "val_loss <= 0.2"}).name)
+    assert ran.code == 3, ran.out + ran.err
+    assert "0.19 was read from" in ran.out
+    assert "where val_loss is 1.11" in ran.out
+    assert "reads val_loss" not in ran.out + ran.err
+    assert place.ledger() == before
+    assert "answer" not in place.run("status", "toy-tuning", "--json").json
+    assert "in doubt" in place.run("trials", "toy-tuning").out
+    # With the threshold alone changed, they count.
+    ran = place.run("tune", place.write(program, asked={**asked, "target": "val_accuracy >= 0.8"}).name)
+    assert ran.code == 0, ran.out + ran.err
+
+
 def test_an_earlier_study_that_is_not_there_is_said_when_the_search_starts(place: Place):
     ran = place.run("tune", place.write(asked={"start_from": "nosuch"}).name)
     assert ran.out.count("the search starts without nosuch: there is no other job of this name") == 1

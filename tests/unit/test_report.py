@@ -131,7 +131,7 @@ def test_whether_a_run_met_the_target_is_told_of_the_current_one(target, recorde
 def test_a_whole_run_that_met_an_easier_target_has_missed():
     run, asked = trial(0, is_complete=True), spec(target="accuracy >= 0.99")
     assert outcome_now(run, asked) == "missed"
-    assert outcome_now(replace(run, doubt="two values"), asked) == "reached"
+    assert outcome_now(replace(run, doubt="two values"), asked) == "in doubt"
 
 
 def test_one_point_outside_is_one_and_not_at_the_targets_label():
