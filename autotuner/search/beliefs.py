@@ -386,9 +386,13 @@ class Beliefs:
 
     @cached_property
     def confirmed(self) -> tuple[Setting, ...]:
-        """The settings that the required number of confirmation runs has confirmed."""
+        """The settings that the required number of confirmation runs has confirmed, and that are allowed."""
         wanted = self.history.spec.confirmations
-        return tuple(s for s, reached, _ in self._confirming if reached >= wanted and s not in self.rejected)
+        return tuple(
+            s
+            for s, reached, _ in self._confirming
+            if reached >= wanted and s not in self.rejected and self.space.allows(s)
+        )
 
     def _realised(self, place: Array) -> Setting:
         return nearest(self.history, self.space.setting(place))

@@ -91,7 +91,7 @@ class Frontier:
         held = [
             (s.batch_size, float(p), s.key, s)
             for s, p in zip(self.tried, self.chances, strict=True)
-            if p >= HELD and s not in self._rejected and low <= s.batch_size <= high
+            if p >= HELD and s not in self._rejected and low <= s.batch_size <= high and self.space.allows(s)
         ]
         return max(held)[-1] if held else None
 

@@ -84,6 +84,14 @@ class Space:
             for name, dimension in self.dimensions
         }
 
+    def allows(self, setting: Setting) -> bool:
+        """Return whether a trial may have this setting; those from before a change of the spec may not."""
+        low, high = self.batch_sizes
+        dimensions, parameters = dict(self.dimensions), setting.parameters
+        if not low <= setting.batch_size <= high or not parameters.keys() <= dimensions.keys():
+            return False
+        return all(_contains(dimensions[name], value) for name, value in parameters.items())
+
     def scaled(self, setting: Setting, batch_size: int, exponent: float = SCALING_EXPONENT) -> Setting:
         """Return the setting at another batch size, with the learning rate scaled by a power of it."""
         parameters = setting.parameters
@@ -334,6 +342,14 @@ def _value(log: bool, dimension: Dimension, coordinate: float) -> ParameterValue
     if isinstance(dimension, IntegerDimension):
         return min(max(round(value), dimension.minimum), dimension.maximum)
     return snapped(dimension, value)
+
+
+def _contains(dimension: Dimension, value: ParameterValue) -> bool:
+    try:
+        dimension.parse(value)
+    except ValueError:
+        return False
+    return True
 
 
 def snapped(dimension: FloatDimension, value: float) -> float:

@@ -10,7 +10,7 @@ from autotuner.decide.decision import Decision, Reason
 from autotuner.spec import Shape
 from autotuner.trial import Outcome, ParameterValue, Purpose, Suggestion
 from autotuner.wording import message
-from tests.simulation.learners import STEPS, Curve, World, hill, largest, spec
+from tests.simulation.learners import BASELINE, STEPS, Curve, World, hill, largest, spec
 
 
 def reaches(world: World, best: int, within: float = 0.75) -> Decision:
@@ -273,6 +273,30 @@ def alone_and_after(before: Curve) -> tuple[World, World]:
     for world in (alone, later):
         reaches(world, largest(world.curve, 0.9))
     return alone, later
+
+
+@pytest.mark.parametrize(
+    "narrower",
+    [
+        {"batch_size": "16..100"},
+        {"search_space": "learning_rate: {min: 0.001, max: 0.2, log: true}"},
+        {"search_space": "momentum: {min: 0.5, max: 0.99}"},
+    ],
+    ids=["batch sizes", "learning rates", "another hyperparameter"],
+)
+def test_what_the_annotations_no_longer_allow_is_not_the_answer(narrower: dict[str, str]):
+    world = World(spec(), lambda b, p: hill()(b, {"learning_rate": 0.1, **p}))
+    before = world.run().answer
+    assert before is not None
+    assert before.batch_size > 100
+    assert before.parameters["learning_rate"] > 0.2
+    own = {**BASELINE, "momentum": 0.9} if "momentum" in str(narrower) else BASELINE
+    world.spec = spec(own, **narrower)
+    answer = world.run().answer
+    assert answer is not None
+    assert answer.batch_size in world.spec.batch_size
+    assert answer.parameters.keys() == world.spec.search_space.keys()
+    assert answer.parameters.get("learning_rate", 0) <= 0.2 or "batch_size" in narrower
 
 
 def test_a_study_that_starts_from_one_of_the_same_training_is_right_after_one_trial():
