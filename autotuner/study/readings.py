@@ -18,6 +18,7 @@ from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.early import DERIVED, from_training, is_echo
 from autotuner.study.formats import STRUCTURED, TEXT
 from autotuner.study.formats.reading import Label, Metric, Reading, position_in
+from autotuner.study.groups import grouped, may_be_grouped
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
@@ -235,6 +236,8 @@ class Readings:
                 return int(first.position.epoch) != int(last.position.epoch or 0) or (
                     len(readings) >= _ENOUGH and first.position.step == last.position.step
                 )
+            if first.position.is_empty and may_be_grouped(readings):
+                return False
             alike = sum(r.stream == first.stream for r in readings)
             return alike >= 2 and not self._is_echo(first)  # noqa: PLR2004
         return len(readings) >= 2  # noqa: PLR2004
@@ -280,6 +283,11 @@ class Readings:
                 " name the metric of the validation, or choose these values with a pattern"
             )
             self._raise(reason, batch)
+            return
+        if not self._is_pattern and first.position.is_empty and (pair := grouped(readings)):
+            numbers = "the numbers that lines begin with"
+            reason = f"{self.metric.name} may have several values an epoch, as {numbers} tell"
+            self._raise(reason, *pair)
             return
         self._chosen = first.stream
         self._unit = unit_of(readings, is_pattern=self._is_pattern)
