@@ -17,8 +17,10 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # An exception could be swallowed by the import that it interrupts.
             signal.signal(number, lambda *_: os._exit(0))
-    from autotuner.cli import app  # noqa: PLC0415 (what is slow)
-
+    try:
+        from autotuner.cli import app  # noqa: PLC0415 (what is slow)
+    except KeyboardInterrupt:
+        sys.exit(130)
     app()
 
 

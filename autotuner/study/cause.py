@@ -165,6 +165,10 @@ _CANNOT_START: Final = frozenset({126, 127})
 """A shell's exit codes for a command that cannot be run or does not exist."""
 
 
+_OF_PROGRAM: Final = (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED)
+"""Outcomes of errors that end a program, whatever its exit code; others may be of its last words."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessLog:
     """The end of the log of one failed process, with its pod, and its node if known."""
@@ -265,6 +269,22 @@ def find_cause(logs: Sequence[ProcessLog]) -> Cause:
         log, error = min(said, key=lambda pair: _rank_of(pair[1]))
         return _cause(log, error.outcome, error.line)
     return _by_exit_code(logs[:MAX_LOGS])
+
+
+def uncaught(log: str) -> Cause | None:
+    """Return the error that ended a program although its process exited with 0; None without one.
+
+    In `python train.py | tee log` the exit code is that of `tee`. The traceback must be the end of the log: a
+    program that prints more has handled it.
+    """
+    lines, errors = list(_lines(log)), _last_errors(ProcessLog(log, 0))
+    if not errors or not errors[-1].traceback or errors[-1].outcome not in _OF_PROGRAM:
+        return None
+    # The message of an error may have several lines.
+    later = [line for _, line in lines[errors[-1].position + 1 :] if line.strip()]
+    if len(later) > _FEW or any(map(_shows_progress, later)):
+        return None
+    return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
 
 
 def _rank_of(error: _Error) -> int:

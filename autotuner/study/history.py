@@ -227,8 +227,20 @@ class History:
 
     def is_whole(self, trial: Trial) -> bool:
         """Return whether the trial has come to its last step, however its program ended."""
-        is_measured = self.is_length_known and self.unit is not Unit.UNKNOWN and len(curve(trial)) > 0
+        is_shown = self.is_length_known or self._ends_alike
+        is_measured = is_shown and self.unit is not Unit.UNKNOWN and len(curve(trial)) > 0
         return is_measured and curve(trial).last_step >= self.whole_length(trial)
+
+    @cached_property
+    def _ends_alike(self) -> bool:
+        """Whether several runs of the unchanged job met the target and ended at one step, none of them well.
+
+        Some programs exit with another code than 0 after every run, as with `sys.exit(main())` where `main`
+        returns the accuracy.
+        """
+        unchanged = (t for t in self.trials if t.suggestion.purpose is Purpose.BASELINE and not t.is_running)
+        ends = [curve(t).last_step for t in unchanged if self.has_reached(t)]
+        return len(ends) > 1 and len(set(ends)) == 1
 
     def is_current(self, trial: Trial) -> bool:
         """Return whether a failure still counts: of the current template, and later than the last retry."""

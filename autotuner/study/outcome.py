@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autotuner.spec import Target
-from autotuner.study.cause import Cause, ProcessLog, find_cause
+from autotuner.study.cause import Cause, ProcessLog, find_cause, uncaught
 from autotuner.study.formats.line import printable
 from autotuner.trial import Measurement, Outcome
 
@@ -55,7 +55,8 @@ class Ending:
     @property
     def is_complete(self) -> bool:
         """Whether the program reached its own end: only such a run shows the length of a run."""
-        return self.exit_code == 0 and not self.disruption and not self.killed_for_memory
+        has_ended_well = self.exit_code == 0 and uncaught(self.log_tail) is None
+        return has_ended_well and not self.disruption and not self.killed_for_memory
 
 
 def classify(ending: Ending, measurements: Sequence[Measurement], target: Target) -> tuple[Outcome, str]:
@@ -83,8 +84,11 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
         return Outcome.LOST, f"it failed while pod {waiting} had not started: {_told(cause)}".rstrip(": ")
     if cause is not None and cause.outcome is not Outcome.FAILED:
         return cause.outcome, _told(cause)
-    if ending.exit_code != 0:
-        return Outcome.FAILED, f"exit code {ending.exit_code}: {_end(ending, cause) or 'the log is empty'}"
+    if ending.exit_code != 0 or cause is not None:
+        code = f"exit code {ending.exit_code}"
+        if ending.exit_code == 0:
+            code += ", but its log ends with an error (behind a pipe such as `| tee`, add `set -o pipefail`)"
+        return Outcome.FAILED, f"{code}: {_end(ending, cause) or 'the log is empty'}"
     if not measurements:
         return Outcome.FAILED, (
             f"the run ended well, but no line of its log carries {target.metric}: print it from rank 0, for"
@@ -111,8 +115,10 @@ def _cause(ending: Ending) -> Cause | None:
     """Return why the processes failed; None if none did."""
     if ending.logs:
         return find_cause(ending.logs)
-    if ending.exit_code == 0 or ending.disruption:
+    if ending.disruption:
         return None
+    if ending.exit_code == 0:
+        return uncaught(ending.log_tail)
     return find_cause([ProcessLog(ending.log_tail, ending.exit_code)])
 
 

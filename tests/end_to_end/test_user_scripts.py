@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from tests.end_to_end.programs import Place
 
@@ -107,3 +108,28 @@ def test_a_metric_of_another_name_is_told_after_one_run(place: Place):
     assert "the log has 'val_acc_top1'" in ran.out
     assert 'autotuner.dev/target: "val_acc_top1 >= 0.9"' in ran.out
     assert "add autotuner.dev/metric-pattern: " in ran.out
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0.9)", "sys.exit('done')"])
+def test_a_script_that_exits_with_another_code_than_0_after_every_run_is_tuned(place: Place, end: str):
+    script = CURVE.format(seed=BY_SEED, effect=" - 4e-4 * batch") + f"import sys\n{end}\n"
+    asked = {**ASKED, "run_length": None, "batch_size": "16..512", "max_trials": "12", "confirmations": "1"}
+    ran = place.run("tune", place.write(script, asked=asked).name, "--json")
+    assert ran.code == 0, ran.out + ran.err
+    # 0.953 after twelve epochs: 132 is the largest batch size.
+    assert 64 <= ran.json["batch_size"] <= 150
+    missed = [t for t in place.trials() if t["outcome"] == "missed"]
+    assert missed
+    assert all("it failed after its last step: exit code 1" in t["message"] for t in missed)
+
+
+def test_a_program_that_fails_behind_a_pipe_has_failed(place: Place):
+    file = place.write("raise ValueError('no data')\n")
+    job = yaml.safe_load(file.read_text())
+    pod = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    pod["containers"][0]["command"] = ["bash", "-c", "python train.py 2>&1 | tee log.txt"]
+    ran = place.run("tune", place.save(job).name)
+    assert ran.code == 1
+    assert "ValueError: no data" in ran.out
+    assert "set -o pipefail" in ran.out
+    assert "print it from rank 0" not in ran.out

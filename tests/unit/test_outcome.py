@@ -42,6 +42,48 @@ def test_an_ending_has_one_outcome(ending, values, outcome):
     assert classify(ending, trial(values=values).measurements, TARGET)[0] is outcome
 
 
+TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n'
+
+
+@pytest.mark.parametrize("values", [[], [0.5]])
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        ("ValueError: the batch is larger than the data set\n", Outcome.FAILED),
+        ("RuntimeError: shapes differ\n  expected (3, 4)\n  got (3, 5)\n", Outcome.FAILED),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n", Outcome.OUT_OF_MEMORY),
+        ("ValueError: loss is nan\n", Outcome.DIVERGED),
+    ],
+)
+def test_a_traceback_at_the_end_of_a_log_is_a_failure_whatever_the_exit_code(end, outcome, values):
+    """In `python train.py | tee log` the exit code is that of `tee`."""
+    ending = Ending(0, f"epoch 1 loss 0.5\n{TRACEBACK}{end}")
+    found, message = classify(ending, trial(values=values).measurements, TARGET)
+    assert found is outcome
+    assert end.splitlines()[0] in message
+    assert "print it from rank 0" not in message
+    assert not ending.is_complete
+    if outcome is Outcome.FAILED:
+        assert "exit code 0, but its log ends with an error" in message
+        assert "set -o pipefail" in message
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        f"{TRACEBACK}ValueError: no plot\nepoch 2 loss 0.4\n",
+        f"{TRACEBACK}ValueError: no plot\nsaved\nclosing\nuploaded\ndone\n",
+        f"Exception ignored in: <function Loader.__del__ at 0x7f>\n{TRACEBACK}AttributeError: 'x'\n",
+        f"{TRACEBACK}ConnectionResetError: [Errno 104] Connection reset by peer\n",
+        "ValueError: of no traceback\n",
+    ],
+)
+def test_an_error_that_did_not_end_a_program_is_no_failure(log):
+    ending = Ending(0, log)
+    assert classify(ending, trial(values=[0.5]).measurements, TARGET) == (Outcome.MISSED, "")
+    assert ending.is_complete
+
+
 def test_out_of_memory_is_not_a_missed_target():
     outcome, message = classify(
         Ending(1, "step 3\ntorch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB\nx"), (), TARGET
