@@ -83,7 +83,7 @@ def trials(
     job: JobName, namespace: Namespace = None, context: Context = None, as_json: AsJson = False
 ) -> None:
     """List the finished trials of a study."""
-    from autotuner.report.terminal import best_value, cost, layout, parameters
+    from autotuner.report.terminal import best_value, cost, layout, parameters, shown
     from autotuner.wording import outcome_now
 
     with Reported(as_json=as_json):
@@ -130,7 +130,7 @@ def trials(
                 str(trial.suggestion.batch_size),
                 *([layout(trial)] if laid_out else []),
                 escape(parameters(trial.suggestion.parameters)),
-                "" if best is None else f"{best:.4g}",
+                "" if best is None else shown(best, spec.target),
                 outcome_now(trial, spec).replace("_", " "),
                 cost(trial.gpu_hours(now)),
             )

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from autotuner.decide.decision import Decision
 from autotuner.reconcile import Reconciliation
-from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters
+from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters, shown
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
 from autotuner.wording import IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads, warnings
@@ -184,7 +184,7 @@ def _metric(trial: Trial, spec: TuningSpec) -> Text:
     best = best_value(trial, spec)
     if best is None:
         return Text("")
-    return Text(f"{best:.4g}", style="green" if spec.target.is_met(best) else "")
+    return Text(shown(best, spec.target), style="green" if spec.target.is_met(best) else "")
 
 
 def _outcome(trial: Trial, spec: TuningSpec, now: datetime) -> Text:

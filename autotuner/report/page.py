@@ -17,7 +17,7 @@ from autotuner import keys
 from autotuner.backends.base import Study
 from autotuner.decide.decision import Answer
 from autotuner.report import figures
-from autotuner.report.terminal import answer_setting, best_value, cost, layout, parameters
+from autotuner.report.terminal import answer_setting, best_value, cost, layout, parameters, shown
 from autotuner.trial import Outcome, Purpose, Trial
 from autotuner.wording import ending, outcome_now
 
@@ -69,7 +69,7 @@ def render(study: Study, now: datetime) -> str:
                 "batch_size": trial.suggestion.batch_size,
                 "layout": layout(trial),
                 "parameters": parameters(trial.suggestion.parameters),
-                "best": "" if (best := best_value(trial, spec)) is None else f"{best:.5g}",
+                "best": "" if (best := best_value(trial, spec)) is None else shown(best, spec.target),
                 "met": best is not None and spec.target.is_met(best),
                 "outcome": outcome_now(trial, spec).replace("_", " "),
                 "colour": figures.LOOKS[outcome_now(trial, spec)][0] if trial.outcome else "",
@@ -92,7 +92,7 @@ def _confirmations(trials: Sequence[Trial], answer: Answer | None, study: Study)
         {
             "number": t.number,
             "seed": t.suggestion.seed,
-            "best": best_value(t, spec),
+            "best": None if (best := best_value(t, spec)) is None else shown(best, spec.target),
             "outcome": outcome_now(t, spec),
         }
         for t in trials

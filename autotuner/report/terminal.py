@@ -11,7 +11,7 @@ from rich.console import Console
 from autotuner import wording
 from autotuner.decide.decision import Answer
 from autotuner.reconcile import Reconciliation
-from autotuner.spec import TuningSpec
+from autotuner.spec import Target, TuningSpec
 from autotuner.spec.values import Price
 from autotuner.trial import ParameterValue, Suggestion, Trial
 from autotuner.wording import message
@@ -121,9 +121,15 @@ def ending(trial: Trial, spec: TuningSpec) -> str:
     if trial.doubt:
         return "ended, and its metric is in doubt"
     best = best_value(trial, spec)
-    value = "" if best is None else f" at {spec.target.metric} {best:.4g}"
+    value = "" if best is None else f" at {spec.target.metric} {shown(best, spec.target)}"
     reason = f" ({trial.message})" if trial.message else ""
     return f"{wording.outcome_now(trial, spec)}{value}{reason}"
+
+
+def shown(value: float, target: Target) -> str:
+    """Return a value of the metric with enough digits to show whether it meets the target."""
+    texts = (f"{value:.{digits}g}" for digits in range(4, 17))
+    return next((text for text in texts if target.is_met(float(text)) is target.is_met(value)), repr(value))
 
 
 def answer_line(answer: Answer) -> str:

@@ -1,7 +1,7 @@
 """Notice lines without a position that begin with a number which counts groups of different values.
 
-A training and its validation may print alike: `[1] accuracy=0.3`, `[1] accuracy=0.26`, `[2] accuracy=0.5`. The
-number alone says nothing: it may be a rank, which is the same on every line.
+A training and its validation may print alike: `[1] accuracy=0.30`, `[1] accuracy=0.26`, `[2] accuracy=0.50`,
+and so on. The number alone says nothing: it may be a rank, which is the same on every line.
 """
 
 from __future__ import annotations

@@ -154,6 +154,11 @@ class LogReader:
         return self._extras.variables
 
     @property
+    def uncounted(self) -> str:
+        """A line with a value that stands for no evaluation, if the log has no other value; else empty."""
+        return self._readings.uncounted
+
+    @property
     def near_misses(self) -> tuple[str, ...]:
         """If nothing was read: the lines that come closest to the metric, and a remedy; else empty."""
         if self._readings.measurements or self.doubt is not None:

@@ -36,7 +36,8 @@ class Ending:
     order of their failure; without them only `log_tail` is read. `killed_for_memory` is reported by the
     kernel (OOMKilled). `disruption` is the cluster's own reason if it ended the trial (preempted, evicted,
     node lost); `logs` are then those of processes that failed no later. `never_started` names pods that had
-    not run yet. `near_misses` are lines that almost contained the metric, if none did. `node` is
+    not run yet. `near_misses` are lines that almost contained the metric, if none did, and `uncounted` is a
+    line with a value that stands for no evaluation, if the log has no other. `node` is
     where the disrupted pod ran, if the node may be at fault. `exceeded` is the kubelet's message if it
     evicted a pod for a limit of the pod's own, which `killed_for_memory` says was one of the training's
     memory.
@@ -51,6 +52,7 @@ class Ending:
     near_misses: tuple[str, ...] = ()
     node: str = ""
     exceeded: str = ""
+    uncounted: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -89,14 +91,22 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
         if ending.exit_code == 0:
             code += ", but its log ends with an error (behind a pipe such as `| tee`, add `set -o pipefail`)"
         return Outcome.FAILED, f"{code}: {_end(ending, cause) or 'the log is empty'}"
-    if not measurements:
-        return Outcome.FAILED, (
-            f"the run ended well, but no line of its log carries {target.metric}: print it from rank 0, for"
-            f' example "{target.metric}=0.5 epoch=1", or set the annotation metric-pattern;'
-            f"{_indented(ending.near_misses)}"
-            f" the log ends: {tail(ending.log_tail) or '(empty)'}"
+    return (Outcome.MISSED, "") if measurements else (Outcome.FAILED, _without_value(ending, target.metric))
+
+
+def _without_value(ending: Ending, metric: str) -> str:
+    if ending.uncounted:
+        return (
+            f"the run ended well, but no {metric} of its log counts: {ending.uncounted!r} and lines like it"
+            " stand for no evaluation, as no training brings a loss to exactly 0 (does a validation that drops"
+            " its last batch have none left at this batch size?)"
         )
-    return Outcome.MISSED, ""
+    return (
+        f"the run ended well, but no line of its log carries {metric}: print it from rank 0, for"
+        f' example "{metric}=0.5 epoch=1", or set the annotation metric-pattern;'
+        f"{_indented(ending.near_misses)}"
+        f" the log ends: {tail(ending.log_tail) or '(empty)'}"
+    )
 
 
 def node_of(ending: Ending) -> str:

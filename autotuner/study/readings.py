@@ -78,6 +78,7 @@ class Readings:
         self._is_closed = False
         self._sibling = ""
         self._are_fractions = True
+        self._uncounted = ""
 
     @property
     def doubt(self) -> Doubt | None:
@@ -108,6 +109,11 @@ class Readings:
     def unit(self) -> str:
         """What the steps count, `epoch` or `step`; empty where they count the measurements."""
         return self._unit.word if self.measurements else ""
+
+    @property
+    def uncounted(self) -> str:
+        """A line with a value that stands for no evaluation, if the log has no other value."""
+        return "" if self.measurements else self._uncounted
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -402,7 +408,7 @@ class Readings:
 
     def _leave_out_fillers(self) -> None:
         if self._fillers:
-            line = bounded(self._fillers[0].line)
+            line = self._uncounted = bounded(self._fillers[0].line)
             self._warn(f"{line!r} comes before the first evaluation and is not counted")
             self._fillers = []
 

@@ -25,6 +25,8 @@ _PERCENT: Final = 100
 _THOUSAND: Final = 1000
 _FAR: Final = 10
 """A first value that is above this is no fraction, whatever the metric's name."""
+_EXCESS: Final = 2
+"""Values from 1 to this one may be fractions of a wrong total."""
 _UNBOUNDED: Final = re.compile(r"reward|return|psnr", re.IGNORECASE)
 _SMALL: Final = 0.2
 """Values below this may be percentages of a run that learns nothing: chance of 1,000 classes is 0.1%."""
@@ -57,6 +59,8 @@ def scaled(
     if is_share and threshold <= 1 < value:
         is_percentage = value <= _PERCENT
         hint = "it looks like a percentage" if is_percentage else "it looks like a count"
+        if first is not None and first <= 1 and value < _EXCESS:
+            hint += ", or the script counts more samples as right than there are"
         return Implausible(
             f"{value:g} cannot be {name} where the target is {target.threshold:g}: {hint}",
             fitting(target, _PERCENT) if is_percentage else "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autotuner.study.cause import ProcessLog
+from autotuner.study.log_reader import LogReader
 from autotuner.study.outcome import MAX_TAIL, TAIL_LINES, Ending, classify, tail
 from autotuner.trial import Outcome
 from tests.builders import spec, trial
@@ -82,6 +83,20 @@ def test_an_error_that_did_not_end_a_program_is_no_failure(log):
     ending = Ending(0, log)
     assert classify(ending, trial(values=[0.5]).measurements, TARGET) == (Outcome.MISSED, "")
     assert ending.is_complete
+
+
+def test_a_run_of_zeros_is_told_that_they_stand_for_no_evaluation():
+    target = spec(target="val_loss <= 0.3").target
+    reader = LogReader(target)
+    reader.feed("epoch 1: val_loss=0.0000\nepoch 2: val_loss=0.0000\n")
+    reader.close()
+    ending = Ending(0, near_misses=reader.near_misses, uncounted=reader.uncounted)
+    outcome, message = classify(ending, reader.measurements, target)
+    assert outcome is Outcome.FAILED
+    assert "no val_loss of its log counts: 'epoch 1: val_loss=0.0000'" in message
+    assert "stand for no evaluation" in message
+    assert "metric-pattern" not in message
+    assert "print it from rank 0" not in message
 
 
 def test_out_of_memory_is_not_a_missed_target():

@@ -128,6 +128,21 @@ def test_whether_a_run_met_the_target_is_told_of_the_current_one(target, recorde
     assert counts == {"total": 1, shown.replace(" ", "_"): 1}
 
 
+@pytest.mark.parametrize(
+    ("target", "value", "said"),
+    [
+        ("accuracy >= 0.9", 0.89998, "missed at accuracy 0.89998"),
+        ("accuracy >= 0.9", 0.90004, "reached at accuracy 0.9"),
+        ("loss <= 0.3", 0.300004, "missed at loss 0.300004"),
+        ("loss <= 0.3", 0.28366, "reached at loss 0.2837"),
+        ("loss <= 0.3", 0.1 + 0.2, f"missed at loss {0.1 + 0.2!r}"),
+    ],
+)
+def test_a_value_is_not_rounded_to_one_on_the_other_side_of_the_target(target, value, said):
+    outcome = Outcome.REACHED if said.startswith("reached") else Outcome.MISSED
+    assert ending(trial(values=[value], outcome=outcome), spec(target=target)) == said
+
+
 def test_a_whole_run_that_met_an_easier_target_has_missed():
     run, asked = trial(0, is_complete=True), spec(target="accuracy >= 0.99")
     assert outcome_now(run, asked) == "missed"

@@ -243,7 +243,8 @@ class TrialReader:
             again = {pod.name for pod in pods if pod.restarts}
             ending = self._with_logs(job, ending, follower, again)
         near = () if follower is None else follower.parser.near_misses
-        ending = replace(ending, near_misses=(*near, *pushed.reader.near_misses))
+        uncounted = "" if follower is None else follower.parser.uncounted
+        ending = replace(ending, near_misses=(*near, *pushed.reader.near_misses), uncounted=uncounted)
         read = _as_read(trial, follower, pushed, has_ended=True)
         outcome, message = classify(ending, read.measurements, spec.target)
         if outcome is Outcome.MISSED and follower is not None and follower.has_gap:

@@ -101,7 +101,7 @@ class TrialReader:
             # No one deletes pods here: a signal comes from the kernel or the user.
             signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
             logs = (ProcessLog(last, signalled), *rest)
-        failed = Ending(code, last, logs=logs, near_misses=log.near_misses)
+        failed = Ending(code, last, logs=logs, near_misses=log.near_misses, uncounted=log.uncounted)
         outcome, message = classify(failed, trial.measurements, spec.target)
         if outcome in NAMES_LOG:
             # The path of the log once the trial is recorded: `stop` moves it there.

@@ -406,3 +406,10 @@ def test_a_word_that_ends_like_a_settings_prefix_does_not_hide_the_epoch(word):
     reader.close()
     assert reader.doubt is None
     assert [m.step for m in reader.measurements] == [1, 2]
+
+
+def test_a_fraction_above_one_may_be_a_mistake_of_the_script():
+    reader = LogReader(parse_target("val_accuracy >= 0.9"))
+    reader.feed("".join(f"val_accuracy={v} epoch={n}\n" for n, v in enumerate((0.27, 0.66, 0.96, 1.09), 1)))
+    assert reader.doubt is not None
+    assert "it looks like a percentage, or the script counts more samples as right" in reader.doubt.message
