@@ -98,8 +98,8 @@ def _without_value(ending: Ending, metric: str) -> str:
     if ending.uncounted:
         return (
             f"the run ended well, but no {metric} of its log counts: {ending.uncounted!r} and lines like it"
-            " stand for no evaluation, as no training brings a loss to exactly 0 (does a validation that drops"
-            " its last batch have none left at this batch size?)"
+            " stand for no evaluation, as no training brings a loss to exactly 0 (has a validation that drops"
+            " its last batch none left at this batch size?)"
         )
     return (
         f"the run ended well, but no line of its log carries {metric}: print it from rank 0, for"
