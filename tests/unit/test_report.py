@@ -84,6 +84,12 @@ def some_trials():
     ]
 
 
+@pytest.mark.parametrize("found", [ANSWER, None])
+def test_the_page_tells_what_the_status_warns_of(found):
+    said = "batch size 128: 3 of 3 reached it; the script does not use AUTOTUNER_SEED"
+    assert said in Page(render(tuning(some_trials(), found, message=said), NOON)).text
+
+
 def test_the_page_tells_answer_evidence_and_every_trial():
     page = Page(render(tuning(some_trials()), NOON))
     for said in (
