@@ -249,8 +249,8 @@ class Readings:
         return len(readings) >= 2  # noqa: PLR2004
 
     def _may_meet(self, reading: Reading) -> bool:
-        is_scaled = reading.is_percent and abs(self._target.threshold) <= 1
-        return self._target.is_met(reading.value / 100 if is_scaled else reading.value)
+        first = scaled(reading, self.metric, self._target, first=None, is_pattern=self._is_pattern)
+        return not isinstance(first, Implausible) and self._target.is_met(first)
 
     def _is_too_early(self, readings: list[Reading]) -> bool:
         """Return whether too few values follow one that may be a setting or be derived from the metric."""
