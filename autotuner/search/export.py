@@ -136,8 +136,9 @@ def _exported(
     best = measured.best(target)
     params = _parameters(trial)
     shortfall = None if best is None else -target.margin(best)
-    if shortfall is not None and trial.outcome is Outcome.PROMISING:
-        shortfall = min(shortfall, 0.0)  # it was stopped because it would almost certainly meet the target
+    if best is not None and (trial.outcome is Outcome.PROMISING or target.is_met(best)):
+        # It was stopped because it would almost certainly meet the target, or did in single precision.
+        shortfall = min(-target.margin(best), 0.0)
     met = shortfall is not None and shortfall <= 0
     if met:
         state = TrialState.COMPLETE if _agrees(tried, answer) else TrialState.PRUNED

@@ -55,7 +55,7 @@ def tell(history: History, space: Space, trial: Trial) -> FrozenTrial | None:
     if best is None:
         return None
     shortfall = -history.spec.target.margin(best)
-    if trial.outcome is Outcome.PROMISING:
+    if trial.outcome is Outcome.PROMISING or history.spec.target.is_met(best):
         shortfall = min(shortfall, 0.0)
     return create_trial(
         state=TrialState.COMPLETE,

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from autotuner.trial import ParameterValue
 
 MAX_INTEGER: Final = 2**31 - 1
+_SINGLE: Final = 6e-8
+"""The relative error of a number in single precision: half of its last bit, 2**-24, rounded up."""
 
 
 class Value(BaseModel):
@@ -30,13 +32,21 @@ class Target(Value):
         """1 if larger values are better, -1 if smaller ones are."""
         return 1 if self.comparison == ">=" else -1
 
+    @property
+    def bar(self) -> float:
+        """The worst value that meets the target: the threshold, or what single precision makes of it.
+
+        Frameworks compute metrics in float32: 94 right answers of 100 are 0.9399999976158142.
+        """
+        return self.threshold - self.sign * _SINGLE * abs(self.threshold)
+
     def margin(self, value: float) -> float:
         """Return the difference by which a value is better than the threshold, in the metric's unit."""
         return self.sign * (value - self.threshold)
 
     def is_met(self, value: float) -> bool:
         """Return whether a value meets the target; NaN and infinity (a diverged run) never do."""
-        return math.isfinite(value) and self.margin(value) >= 0
+        return math.isfinite(value) and self.sign * (value - self.bar) >= 0
 
     def __str__(self) -> str:
         return f"{self.metric} {self.comparison} {self.threshold:g}"

@@ -60,7 +60,7 @@ class Curve:
 
     def met_at(self, target: Target) -> float:
         """Return the first step at which the target is met; infinity without one."""
-        meets = target.sign * (self.values - target.threshold) >= 0
+        meets = target.sign * (self.values - target.bar) >= 0
         return float(self.steps[np.argmax(meets)]) if np.any(meets) else math.inf
 
     def meets(self, target: Target) -> bool:

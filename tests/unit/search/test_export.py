@@ -71,6 +71,11 @@ def test_constraints_stand_in_both_forms(tmp_path: Path):
     assert exported(tmp_path).trials[3].system_attrs["constraints"][0] <= 0
 
 
+def test_a_run_that_met_the_target_in_single_precision_meets_the_constraint(tmp_path: Path):
+    met = trial(0, (0.5, 0.8999999761581421), Outcome.REACHED, tried=FOUND)
+    assert exported(tmp_path, (met,)).trials[0].state is TrialState.COMPLETE
+
+
 def test_target_and_what_is_known_of_a_run_are_attributes(tmp_path: Path):
     study = exported(tmp_path)
     assert study.user_attrs["target"] == "accuracy >= 0.9"

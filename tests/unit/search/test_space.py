@@ -73,3 +73,9 @@ def test_an_empty_curve_meets_nothing():
     target = Target(metric="loss", comparison="<=", threshold=1.0)
     assert not clean(()).meets(target)
     assert clean((Measurement(1, 0.5),)).meets(target)
+
+
+def test_a_curve_meets_what_its_values_meet():
+    target = Target(metric="accuracy", comparison=">=", threshold=0.94)
+    for value in (0.9399999976158142, 0.9399999, 0.94):
+        assert clean((Measurement(1, value),)).meets(target) == target.is_met(value)
