@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Final
 
 from autotuner.study.formats.line import NUMBER
-from autotuner.study.formats.records import value_of
+from autotuner.study.formats.records import SDK_RECORD, value_of
 
 NAMES: Final = ("noise_scale", "samples_per_second")
 """Names that any line may have."""
@@ -23,7 +23,6 @@ SDK_NAMES: Final = ("batch_size", "samples_per_epoch", "steps_per_epoch", "steps
 MAX_VARIABLES: Final = 100
 _MAX_NAME: Final = 64
 _LARGEST: Final = 1e15
-_SDK: Final = '{"autotuner"'
 _FORMAT: Final = 1
 
 
@@ -41,8 +40,9 @@ class Extras:
     def note(self, text: str) -> bool:
         """Process a line; return whether it is the SDK's list of variables, which has no metric."""
         entry = _sdk_entry(text)
-        if "reads" in entry:
-            self._read(entry["reads"])
+        # A metric may be named so, too; it is a number.
+        if isinstance(told := entry.get("reads"), list):
+            self._read(told)
             return True
         for name in NAMES:
             if name in text and (match := _pattern(name).search(text)):
@@ -55,19 +55,15 @@ class Extras:
                 self.values[name] = float(said)
         return False
 
-    def _read(self, names: object) -> None:
-        told = (
-            [n for n in names if isinstance(n, str) and len(n) <= _MAX_NAME]
-            if isinstance(names, list)
-            else []
-        )
+    def _read(self, names: list[object]) -> None:
+        told = [n for n in names if isinstance(n, str) and len(n) <= _MAX_NAME]
         known = dict.fromkeys((*(self.variables or ()), *told))
         self.variables = tuple(known)[:MAX_VARIABLES]
 
 
 def _sdk_entry(text: str) -> Mapping[str, Any]:
     """Return the SDK's record on a line; empty if there is none of a known format."""
-    start = text.find(_SDK)
+    start = text.find(SDK_RECORD)
     if start < 0:
         return {}
     try:

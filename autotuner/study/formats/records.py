@@ -60,6 +60,8 @@ _OF_BEST: Final = re.compile(
 )
 """Before a dictionary: `best: {...}`, whose values are not of this epoch."""
 _ESCAPED: Final = re.compile(r"\\(?:[nrt]|u[0-9a-fA-F]{4})")
+SDK_RECORD: Final = '{"autotuner"'
+"""The start of a line of `autotuner.sdk`."""
 _CONFIG: Final = re.compile(r"config|args|arguments|hparams|hyper|param|setting|target", re.IGNORECASE)
 
 _NOT_MEASURED: Final = re.compile(
@@ -74,10 +76,20 @@ Items = list[tuple[str, str]]
 def items_of(text: str) -> Items:
     """Return the innermost names with their values as text."""
     return [
-        (match["name"], match["text"] if match["text"] is not None else match["bare"])
+        (_unescaped(match["name"]), match["text"] if match["text"] is not None else match["bare"])
         for match in _ITEM.finditer(text)
         if match["opens"] is None
     ]
+
+
+def _unescaped(name: str) -> str:
+    r"""Return a name with its letters: JSON writes one outside ASCII as `\u00e9`."""
+    if "\\u" not in name:
+        return name
+    try:
+        return str(json.loads(f'"{name}"'))
+    except ValueError:
+        return name
 
 
 def value_of(text: str) -> tuple[float, bool, int] | None:
@@ -132,6 +144,8 @@ class DictionaryReader:
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's values in the line's dictionaries."""
         text = line.text
+        # A bar without a line end may stand before the SDK's record, and says nothing about it.
+        text = text[max(text.find(SDK_RECORD), 0) :]
         start = text.find("{")
         if start < 0 or ":" not in text[start:]:
             return None

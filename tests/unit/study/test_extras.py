@@ -48,6 +48,12 @@ def test_a_list_of_variables_is_no_measurement_whatever_their_names():
     assert reader.doubt is None
 
 
+def test_a_metric_may_be_named_reads():
+    reader = read('{"autotuner": 1, "step": 1, "accuracy": 0.95, "reads": 3000.0}\n')
+    assert reader.measurements == (Measurement(1, 0.95),)
+    assert reader.variables is None
+
+
 def test_the_trained_batch_counts_where_the_sdk_says_it_and_nowhere_else():
     assert read(REPORT).extras == {"batch_size": 64, "steps_per_epoch": 157}
     for line in ("batch_size=8\n", '{"batch_size": 8, "steps_per_epoch": 3}\n', "Namespace(batch_size=8)\n"):

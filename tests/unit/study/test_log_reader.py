@@ -35,6 +35,22 @@ def read(*pieces, target="accuracy >= 0.9", **options):
     return reader
 
 
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "Training:  50%|#####     | 1/2 [00:00<00:00, 1.2it/s]",
+        "training step 100: accuracy=0.5 ",
+        "config: ",
+        'args {"accuracy": 0.1} ',
+        "2026-01-01 12:00:00,123 - train - INFO - ",
+    ],
+)
+def test_what_stands_before_a_record_of_the_sdk_says_nothing_about_it(lead):
+    reader = read(f'{lead}{{"autotuner": 1, "step": 3, "accuracy": 0.95}}\n')
+    assert reader.measurements == (Measurement(3, 0.95),)
+    assert reader.doubt is None
+
+
 def seen(reader):
     return repr(
         (reader.measurements, reader.extras, reader.format, reader.doubt, reader.warnings, reader.near_misses)
