@@ -47,22 +47,26 @@ _read: set[str] = set()
 """The names of the tuner's hyperparameters that this process has read."""
 _told: set[str] = set()
 """The names that have been printed."""
+_RANKS: Final = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+"""A process's number as torchrun and the training operator set it, or else mpirun."""
+_TRUTH: Final = {"true": True, "false": False}
 
 
 class Hyperparameters(Mapping[str, Value]):
     """The hyperparameters of this run: read as `hp.learning_rate` or `hp["learning_rate"]`.
 
-    Values are numbers if they look like numbers, otherwise text; a name with a default has the type of the
-    default. A hyperparameter counts as read when its value is accessed, as an attribute, by name or with all
-    others (`**hp`); giving a default is not reading.
+    Values are numbers if they look like numbers, truth values if they are `true` or `false`, otherwise text;
+    a name with a default has the type of the default. A hyperparameter counts as read when its value is
+    accessed, as an attribute, by name or with all others (`**hp`); giving a default is not reading. The
+    script may change a value: `hp.learning_rate = 0.2`.
     """
 
-    def __init__(self, values: Mapping[str, Value], tuned: Iterable[str] = ()) -> None:
-        self._values = dict(values)
+    def __init__(self, values: Mapping[str, Value | None], tuned: Iterable[str] = ()) -> None:
+        self._values: dict[str, Any] = dict(values)
         self._tuned = frozenset(tuned)
 
     def __getitem__(self, name: str) -> Value:
-        value = self._values[name]
+        value: Value = self._values[name]
         if name in self._tuned:
             _note(name)
         return value
@@ -86,12 +90,21 @@ class Hyperparameters(Mapping[str, Value]):
             f" hyperparameters({name}=...), or set {PREFIX}{name.upper()}"
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 (the script knows the type)
+        # Otherwise `hp.learning_rate` would be the new value, and `hp["learning_rate"]` the old one.
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self._values[name] = value
+
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={value!r}" for name, value in self._values.items())
         return f"Hyperparameters({inner})"
 
 
-def hyperparameters(environment: Mapping[str, str] | None = None, /, **defaults: Value) -> Hyperparameters:
+def hyperparameters(
+    environment: Mapping[str, str] | None = None, /, **defaults: Value | None
+) -> Hyperparameters:
     """Return the hyperparameters that the tuner set in the environment, over the defaults given here.
 
     In addition to those of the search space there are `batch_size` (global: all processes together), `seed`,
@@ -101,7 +114,7 @@ def hyperparameters(environment: Mapping[str, str] | None = None, /, **defaults:
     Args:
         environment: The environment to read; if None, that of the process.
         defaults: Values for running without the tuner. A default's type is also the type of the tuner's
-            value: a float stays a float if the tuner sets `1`.
+            value: a float stays a float if the tuner sets `1`. None has no type to keep.
 
     Raises:
         ValueError: The environment has text and the default is a number, or no truth value and the default is
@@ -111,7 +124,7 @@ def hyperparameters(environment: Mapping[str, str] | None = None, /, **defaults:
     is_own = environment is None or environment is os.environ
     environment = os.environ if environment is None else environment
     tuned: set[str] = set()
-    values: dict[str, Value] = {}
+    values: dict[str, Value | None] = {}
     for name, default in defaults.items():
         text = environment.get(PREFIX + name.upper())
         values[name] = default if text is None else _like(default, text, name)
@@ -139,7 +152,14 @@ def report(step: float, **metrics: SupportsFloat | None) -> None:
             `samples_per_second` are recorded in addition to the target metric. `batch_size` (global, as it
             was trained) and `steps_per_epoch` (of the optimizer) are compared with the trial's suggestion,
             and no batch larger than `samples_per_epoch` (of all processes together) is confirmed.
+
+    Raises:
+        ValueError: A metric is named `autotuner`.
     """
+    if "autotuner" in metrics:
+        raise ValueError(
+            'a metric is named "autotuner": choose another name, that one marks the tuner\'s lines'
+        )
     if not is_reporting_process():
         return
     line: dict[str, float | int | str] = {"autotuner": FORMAT, "step": _json_number(step)}
@@ -179,12 +199,12 @@ def is_reporting_process() -> bool:
 
     A process group decides, if there is one: processes that a script spawns itself share the environment of
     their parent. Without one, RANK decides, as set by the training operator (one process per pod) and
-    torchrun.
+    torchrun, or the number that mpirun gives to its processes.
     """
     distributed = sys.modules.get("torch.distributed")  # asked only if the script imported it: no import here
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         return bool(distributed.get_rank() == 0)
-    return os.environ.get("RANK", "0") in {"", "0"}
+    return next((rank for name in _RANKS if (rank := os.environ.get(name))), "0") == "0"
 
 
 def _json_number(value: SupportsFloat) -> float | int | str:
@@ -197,17 +217,19 @@ def _json_number(value: SupportsFloat) -> float | int | str:
 
 
 def _guess(text: str) -> Value:
-    """Return an int or a float if the text is one, otherwise the text."""
+    """Return an int, a float or a truth value if the text is one, otherwise the text."""
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    return text
+    return _TRUTH.get(text, text)
 
 
-def _like(default: Value, text: str, name: str) -> Value:
+def _like(default: Value | None, text: str, name: str) -> Value:
     """Return the text as a value of the default's type."""
+    if default is None:
+        return _guess(text)
     if isinstance(default, str):
         return text
     if isinstance(default, bool):
@@ -217,7 +239,7 @@ def _like(default: Value, text: str, name: str) -> Value:
             return False
         raise ValueError(f"{PREFIX}{name.upper()} is {text!r}: set it to true or false")
     number = _guess(text)
-    if isinstance(number, str):
+    if isinstance(number, (str, bool)):
         raise ValueError(  # noqa: TRY004 (the value is wrong, not its type)
             f"{PREFIX}{name.upper()} is {text!r}: set it to a number, as its default {default} is"
         )

@@ -1,6 +1,8 @@
 """The line that a script prints and the environment that it reads."""
 
+import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -10,8 +12,13 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autotuner import sdk
+from autotuner.spec.values import Target
+from autotuner.study.log_reader import LogReader
+from autotuner.trial import Measurement
 
 
 def reported(capsys):
@@ -30,6 +37,8 @@ def reported(capsys):
         (False, "1", True),
         (0.1, "inf", math.inf),
         (1, "inf", math.inf),
+        (None, "1", 1),
+        (None, "lars", "lars"),
     ],
 )
 def test_a_value_from_the_environment_has_the_type_of_its_default(default, text, expected):
@@ -39,7 +48,16 @@ def test_a_value_from_the_environment_has_the_type_of_its_default(default, text,
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("32", 32), ("1e-3", 0.001), ("lars", "lars"), ("", ""), ("-2", -2)]
+    ("text", "expected"),
+    [
+        ("32", 32),
+        ("1e-3", 0.001),
+        ("lars", "lars"),
+        ("", ""),
+        ("-2", -2),
+        ("true", True),
+        ("false", False),
+    ],
 )
 def test_a_value_without_a_default_is_a_number_where_it_looks_like_one(text, expected):
     value = sdk.hyperparameters({"AUTOTUNER_X": text})["x"]
@@ -58,7 +76,7 @@ def test_the_tuner_wins_over_defaults_whatever_their_case():
     assert dict(hp) == {"batchSize": 512, "seed": 7}
 
 
-@pytest.mark.parametrize(("default", "text"), [(0.1, "fast"), (1, ""), (True, "maybe")])
+@pytest.mark.parametrize(("default", "text"), [(0.1, "fast"), (1, ""), (1, "true"), (True, "maybe")])
 def test_text_in_place_of_a_number_names_the_variable(default, text):
     with pytest.raises(ValueError, match="AUTOTUNER_X is"):
         sdk.hyperparameters({"AUTOTUNER_X": text}, x=default)
@@ -67,6 +85,13 @@ def test_text_in_place_of_a_number_names_the_variable(default, text):
 def test_a_missing_hyperparameter_says_what_to_do():
     with pytest.raises(AttributeError, match="AUTOTUNER_MOMENTUM"):
         _ = sdk.hyperparameters({}).momentum
+
+
+def test_a_value_that_the_script_changes_is_changed_however_it_is_read():
+    hp = sdk.hyperparameters({"AUTOTUNER_LEARNING_RATE": "0.1"}, batch_size=64)
+    hp.learning_rate *= 4
+    assert hp.learning_rate == hp["learning_rate"] == {**hp}["learning_rate"] == 0.4
+    assert copy.deepcopy(hp) == hp
 
 
 def test_hyperparameters_can_be_copied_and_sent_to_another_process():
@@ -94,11 +119,45 @@ def test_a_tensor_is_reported_as_its_number(capsys):
     assert reported(capsys) == [{"autotuner": 1, "step": 1, "accuracy": 0.5, "correct": 3.0}]
 
 
+@given(
+    st.floats(allow_subnormal=False),
+    st.floats(-1e12, 1e12, allow_subnormal=False) | st.integers(-(10**14), 10**14),
+    st.sampled_from(
+        ["quality", "val_quality", "Qualität", "mean quality", "质量", "🎯 quality", "eval/quality"]
+    ),
+)
+def test_a_reported_value_is_read_back_exactly(value, step, name):
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written):
+        sdk.report(step, loss=2.5, **{name: value})
+    # A threshold that no value is too far from.
+    reader = LogReader(Target(metric=name, comparison=">=", threshold=1e6))
+    reader.feed(written.getvalue())
+    reader.close()
+    assert repr(reader.measurements) == repr((Measurement(float(step), value),))
+
+
+def test_a_name_that_marks_the_lines_is_refused_for_a_metric():
+    with pytest.raises(ValueError, match="choose another name"):
+        sdk.report(1, autotuner=0.5)
+
+
 @pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0), ("12", 0), ("", 1)])
 def test_only_the_first_process_reports(monkeypatch, capsys, rank, lines):
     monkeypatch.setenv("RANK", rank)
     sdk.report(1, accuracy=0.5)
     assert len(reported(capsys)) == lines
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_RANK", "PMI_RANK"])
+def test_the_processes_of_mpirun_are_told_apart(monkeypatch, capsys, name):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv(name, "1")
+    sdk.report(1, accuracy=0.5)
+    assert reported(capsys) == []
+    monkeypatch.setenv("RANK", "0")  # of a launcher below mpirun
+    sdk.report(1, accuracy=0.5)
+    assert len(reported(capsys)) == 1
 
 
 def test_a_report_reaches_a_pipe_at_once_and_imports_only_the_standard_library():
