@@ -27,7 +27,7 @@ from typing import Any, Final
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from autotuner import sdk
-from autotuner.train.callbacks.shares import per_process
+from autotuner.train.callbacks.shares import per_process, report
 from autotuner.train.throughput import Throughput
 
 __all__ = ["HuggingFaceCallback"]
@@ -138,14 +138,14 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     ) -> None:
         """Report the numbers that `Trainer` logs, at the epoch that it has reached."""
         del args, control
-        numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
+        numbers = {name: value for name, value in (logs or {}).items() if _is_number(value)}
         numbers.pop("total_flos", None)
         if not numbers:
             return
         step = numbers.pop("epoch", state.epoch or 0.0)
-        sdk.report(
+        report(
             step,
-            **numbers,
+            numbers,
             samples_per_second=self._throughput.samples_per_second,
             batch_size=self._trained,
             steps_per_epoch=self._steps_per_epoch,
@@ -158,6 +158,11 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Leave the evaluation's time out of the throughput."""
         del args, state, control
         self._throughput.stop()
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a logged value is a number, perhaps one of NumPy or a tensor with one element."""
+    return isinstance(value, (int, float)) or getattr(value, "ndim", None) == 0
 
 
 def _refuse_search(args: TrainingArguments) -> None:

@@ -21,10 +21,11 @@ from collections.abc import Mapping
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.parsing import lightning_getattr, lightning_hasattr, lightning_setattr
 
 from autotuner import sdk
-from autotuner.train.callbacks.shares import per_process
+from autotuner.train.callbacks.shares import per_process, report
 from autotuner.train.throughput import Throughput
 
 __all__ = ["LightningCallback"]
@@ -44,7 +45,8 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
 
     Raises:
         ValueError: When training starts: nothing has a `batch_size`, or it cannot be realised exactly, or
-            another is about to be trained; later, where the accumulation is changed.
+            another is about to be trained, as by manual optimization, which does not accumulate; later, where
+            the accumulation is changed.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
@@ -80,6 +82,12 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
             processes=trainer.world_size,
             accumulation=trainer.accumulate_grad_batches,
         )
+        if accumulation > 1 and not pl_module.automatic_optimization:
+            raise ValueError(
+                f"batch size {self._batch_size} needs {accumulation} accumulation steps, and the module's"
+                " manual optimization takes a step after each micro-batch: must be 1; leave the annotation"
+                " micro-batch-size out, or use automatic optimization"
+            )
         lightning_setattr(pl_module, "batch_size", micro_batch)
         trainer.accumulate_grad_batches = accumulation
         self._micro_batch, self._accumulation = micro_batch, accumulation
@@ -132,15 +140,17 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         if trainer.sanity_checking:
             return
         batches = trainer.num_training_batches
-        epoch: float = trainer.current_epoch + 1
-        # Validation within an epoch is at a part of it.
-        if isinstance(batches, int) and batches:
-            epoch = trainer.current_epoch + min((trainer.fit_loop.batch_idx + 1) / batches, 1)
+        # `trainer.validate` before or after the training is at the epochs that are complete.
+        epoch: float = trainer.current_epoch
+        if trainer.state.fn == TrainerFn.FITTING:
+            # Validation within an epoch is at a part of it.
+            is_part = isinstance(batches, int) and batches > 0
+            epoch += min((trainer.fit_loop.batch_idx + 1) / batches, 1) if is_part else 1
         metrics = {name: value for name, value in trainer.callback_metrics.items() if name != "epoch"}
         is_counted = isinstance(batches, int) and batches > 0
-        sdk.report(
+        report(
             epoch,
-            **metrics,
+            metrics,
             samples_per_second=self._throughput.samples_per_second,
             batch_size=self._trained(trainer),
             steps_per_epoch=math.ceil(batches / trainer.accumulate_grad_batches) if is_counted else None,
@@ -148,8 +158,8 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
         )
 
     def _trained(self, trainer: Trainer) -> int | None:
-        """Return the batch size that is trained; None where the trial sets none."""
-        if self._batch_size is None:
+        """Return the batch size that is trained; None where the trial sets none, and before the training."""
+        if not self._micro_batch:
             return None
         return self._micro_batch * trainer.accumulate_grad_batches * trainer.world_size
 

@@ -1,13 +1,28 @@
-"""A global batch size in a framework's words: samples a process takes at once, and turns."""
+"""What the callbacks share: a global batch size in a framework's words, and the report of what it logs."""
 
 from __future__ import annotations
 
-from autotuner.sdk import Hyperparameters
+from collections.abc import Mapping
+from typing import SupportsFloat
 
-__all__ = ["per_process"]
+from autotuner import sdk
+
+__all__ = ["per_process", "report"]
 
 
-def per_process(hyperparameters: Hyperparameters, *, processes: int, accumulation: int) -> tuple[int, int]:
+def report(step: float, logged: Mapping[str, SupportsFloat], **own: float | None) -> None:
+    """Report the metrics that a framework logged, and what the callback itself knows.
+
+    A logged metric with the name of one of the latter, or of the record's own fields, is left out: scripts
+    log `step`, to plot over epochs, or a `batch_size` that is one process's.
+    """
+    kept = {name: value for name, value in logged.items() if name not in {"autotuner", "step", *own}}
+    sdk.report(step, **kept, **own)
+
+
+def per_process(
+    hyperparameters: sdk.Hyperparameters, *, processes: int, accumulation: int
+) -> tuple[int, int]:
     """Return micro-batch and accumulation steps that realise the trial's batch size exactly.
 
     The tuner's own, where it set them; else the script's accumulation, and as large a micro-batch as that
@@ -20,11 +35,11 @@ def per_process(hyperparameters: Hyperparameters, *, processes: int, accumulatio
 
     Raises:
         ValueError: The batch size cannot be realised exactly: the run would train at another than the tuner
-            records.
+            records; or one of the three is no positive whole number.
     """
-    batch_size = hyperparameters.batch_size
-    accumulation = int(hyperparameters.get("accumulation_steps", accumulation))
-    micro_batch = int(hyperparameters.get("micro_batch_size", batch_size // (processes * accumulation)))
+    batch_size = _whole(hyperparameters, "batch_size", 0)
+    accumulation = _whole(hyperparameters, "accumulation_steps", accumulation)
+    micro_batch = _whole(hyperparameters, "micro_batch_size", batch_size // (processes * accumulation))
     if micro_batch < 1 or micro_batch * accumulation * processes != batch_size:
         raise ValueError(
             f"batch size {batch_size} is not {processes} processes x {accumulation} accumulation steps x a"
@@ -32,3 +47,14 @@ def per_process(hyperparameters: Hyperparameters, *, processes: int, accumulatio
             " annotations `workers` and `micro-batch-size`"
         )
     return micro_batch, accumulation
+
+
+def _whole(hyperparameters: sdk.Hyperparameters, name: str, default: int) -> int:
+    if name not in hyperparameters:
+        return default
+    value = hyperparameters[name]
+    if isinstance(value, str) or value < 1 or not float(value).is_integer():
+        raise ValueError(
+            f"{sdk.PREFIX}{name.upper()} is {value!r}: must be a positive whole number, for example 64"
+        )
+    return int(value)

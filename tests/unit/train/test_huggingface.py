@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -133,6 +134,12 @@ def test_a_batch_size_that_would_not_be_trained_at_is_refused(tmp_path, environm
         HuggingFaceCallback(args, environment)
 
 
+@pytest.mark.parametrize("text", ["", "many", "32.5", "nan"])
+def test_a_batch_size_that_is_no_whole_number_is_named(tmp_path, text):
+    with pytest.raises(ValueError, match=r"AUTOTUNER_BATCH_SIZE is .*must be a positive whole number"):
+        HuggingFaceCallback(arguments(tmp_path), {"AUTOTUNER_BATCH_SIZE": text})
+
+
 TOLD = {"AUTOTUNER_BATCH_SIZE": "32", "AUTOTUNER_LEARNING_RATE": "0.25"}
 
 
@@ -141,6 +148,24 @@ def test_the_batch_that_is_trained_and_the_steps_of_an_epoch_are_reported(tmp_pa
     train(args, HuggingFaceCallback(args, TOLD))
     found = reports(capsys.readouterr().out)
     assert {(line["batch_size"], line["steps_per_epoch"]) for line in found} == {(32, 2)}
+
+
+def test_what_the_script_logs_is_reported_and_does_not_take_the_place_of_what_is_known(tmp_path, capsys):
+    class Logging(Trainer):
+        def log(self, logs, *more):
+            own = {"step": 7, "batch_size": 4, "samples_per_second": 1.0, "autotuner": 2}
+            scalars = {"recall": np.float32(0.5), "tensor": torch.tensor(0.25), "text": "no number"}
+            super().log({**logs, **own, **scalars}, *more)
+
+    args = arguments(tmp_path)
+    callback = HuggingFaceCallback(args, TOLD)
+    Logging(
+        Classifier(), args, train_dataset=dataset(), eval_dataset=dataset(16), callbacks=[callback]
+    ).train()
+    found = reports(capsys.readouterr().out)
+    assert {line["step"] for line in found} == {1, 2}
+    assert {(line["batch_size"], line["recall"], line["tensor"]) for line in found} == {(32, 0.5, 0.25)}
+    assert not any("text" in line for line in found)
 
 
 def test_a_search_for_a_batch_size_is_refused(tmp_path):

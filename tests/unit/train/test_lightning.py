@@ -52,21 +52,25 @@ class Data(lightning.LightningDataModule):
         return DataLoader(self.samples, batch_size=64)
 
 
-def train(callback, folder, data=None, more=(), **options):
+def trainer_of(callback, folder, more=(), **options):
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        callbacks=[callback, *more],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **options,
+    )
+
+
+def train(callback, folder, data=None, model=None, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on numbers of workers
-        trainer = lightning.Trainer(
-            accelerator="cpu",
-            max_epochs=2,
-            callbacks=[callback, *more],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-            **options,
-        )
-        model = Classifier()
+        trainer = trainer_of(callback, folder, **options)
+        model = Classifier() if model is None else model
         trainer.fit(model, data if data is not None else Data())
     return model, trainer
 
@@ -100,6 +104,52 @@ def test_a_trial_trains_at_its_batch_size_and_reports_every_validation(tmp_path,
 def test_validations_within_an_epoch_are_reported_at_their_part_of_it(tmp_path, capsys):
     train(LightningCallback({}), tmp_path, val_check_interval=0.5)
     assert [line["step"] for line in reports(capsys.readouterr().out)] == [0.5, 1, 1.5, 2]
+
+
+def test_a_validation_outside_of_the_training_is_at_the_epochs_that_are_complete(tmp_path, capsys):
+    trainer = trainer_of(LightningCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path)
+    model, data = Classifier(), Data()
+    trainer.validate(model, data, verbose=False)
+    trainer.fit(model, data)
+    trainer.validate(model, data, verbose=False)
+    found = reports(capsys.readouterr().out)
+    assert [line["step"] for line in found] == [0, 1, 2, 2]
+    assert [line.get("batch_size") for line in found] == [None, 32, 32, 32]
+
+
+@pytest.mark.parametrize("name", ["step", "batch_size", "samples_per_epoch"])
+def test_a_logged_metric_does_not_take_the_place_of_what_is_reported(tmp_path, capsys, name):
+    class Named(Classifier):
+        def validation_step(self, batch, index):
+            super().validation_step(batch, index)
+            self.log(name, 7.0)
+
+    train(LightningCallback({"AUTOTUNER_BATCH_SIZE": "32"}), tmp_path, model=Named())
+    found = reports(capsys.readouterr().out)
+    assert [(line["step"], line["batch_size"], line["samples_per_epoch"]) for line in found] == [
+        (1, 32, 64),
+        (2, 32, 64),
+    ]
+
+
+def test_manual_optimization_is_refused_where_it_would_train_another_batch(tmp_path):
+    class Manual(Classifier):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, index):
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, index))
+            optimizer.step()
+
+    told = {"AUTOTUNER_BATCH_SIZE": "32"}
+    model, _ = train(LightningCallback(told), tmp_path, model=Manual())
+    assert set(model.batches) == {32}
+    told |= {"AUTOTUNER_MICRO_BATCH_SIZE": "8", "AUTOTUNER_ACCUMULATION_STEPS": "4"}
+    with pytest.raises(ValueError, match=r"manual optimization .*must be 1"):
+        train(LightningCallback(told), tmp_path, model=Manual())
 
 
 def test_without_the_tuner_nothing_is_changed(tmp_path):
