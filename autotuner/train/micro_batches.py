@@ -37,7 +37,13 @@ _CAREFUL_STEPS: Final = 3
 """Steps until a micro-batch has proved to fit: the optimizer's state exists after the first step, and the
 memory that the second needs for its gradients is allocated at the third."""
 
-_OUT_OF_MEMORY: Final = ("CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate memory")
+_OUT_OF_MEMORY: Final = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "MPS backend out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+)
 """Texts of errors that mean the same as `torch.OutOfMemoryError` but have another type."""
 
 _logger = logging.getLogger(__name__)
@@ -81,8 +87,8 @@ class MicroBatches:
     not needed, and adding to earlier gradients is not possible.
 
     Batch normalisation sees micro-batches, as with any accumulation. `SyncBatchNorm` communicates in the
-    forward, so it cannot recover from running out of memory there. Dropout and other randomness are drawn
-    again when a step starts again.
+    forward, so it cannot recover from running out of memory there. When a step starts again, dropout and
+    other randomness are drawn again, and running statistics keep what the failed attempt added.
 
     Args:
         model: As `distribute` returned it. Under FSDP2 each micro-batch is exchanged, which keeps gradients
@@ -125,11 +131,11 @@ class MicroBatches:
         Collective: every process calls it once per step.
 
         Args:
-            share: Tensors, nested in tuples, lists and dicts, whose first dimension counts samples. It may be
-                empty if other processes' shares are not.
+            share: Tensors, nested in tuples, lists and dicts, whose first dimension counts samples, and lists
+                of as many texts. It may be empty if other processes' shares are not.
 
         Raises:
-            ValueError: The shares are empty on all processes, or on one in its very first step.
+            ValueError: Nothing in the shares of all processes counts, or in one in its very first step.
             torch.OutOfMemoryError: One sample alone does not fit, or memory ran out while the processes
                 cannot agree on a smaller micro-batch.
         """
@@ -173,7 +179,8 @@ class MicroBatches:
         samples, weight, stuck, new = table.sum(0).tolist()
         if not weight > 0 or stuck:
             raise ValueError(
-                "a share of the batch is empty: each process needs a sample, at least in its first step"
+                "a share of the batch is empty, or `count` is 0 for all of it: each process needs a sample"
+                " that counts, at least in its first step"
             )
         largest = int(table[:, 0].max())
         turns = 1 if self.micro_batch is None else -(-largest // self.micro_batch)
@@ -305,20 +312,35 @@ def _host_group() -> dist.ProcessGroup | None:
     return group if isinstance(group, dist.ProcessGroup) else None
 
 
-def _map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:  # noqa: ANN401
-    """Return the same nested tuples, lists and mappings with each tensor replaced; other values are kept."""
+def _map(
+    function: Callable[[Tensor], Tensor],
+    tree: Any,  # noqa: ANN401
+    texts: Callable[[Any], Any] = lambda members: members,
+) -> Any:  # noqa: ANN401
+    """Return the same nested tuples, lists and mappings with each tensor replaced, and each list of texts.
+
+    Other values are kept.
+    """
     if isinstance(tree, Tensor):
         return function(tree)
     if isinstance(tree, Mapping):
-        return {key: _map(function, value) for key, value in tree.items()}
+        return {key: _map(function, value, texts) for key, value in tree.items()}
     if isinstance(tree, (tuple, list)):
-        members = [_map(function, member) for member in tree]
+        if tree and not hasattr(tree, "_fields") and all(isinstance(member, (str, bytes)) for member in tree):
+            return texts(tree)
+        members = [_map(function, member, texts) for member in tree]
         return type(tree)(*members) if hasattr(tree, "_fields") else type(tree)(members)  # a named tuple
     return tree
 
 
 def _slice(tree: Any, start: int, end: int) -> Any:  # noqa: ANN401
-    return _map(lambda tensor: tensor[start:end], tree)
+    length = _length(tree)
+
+    def texts(members: list[str] | tuple[str, ...]) -> list[str] | tuple[str, ...]:
+        # One for each sample, as a DataLoader collates them: they must stay with their samples.
+        return members[start:end] if len(members) == length else members
+
+    return _map(lambda tensor: tensor[start:end], tree, texts)
 
 
 def _turn(share: Any, turn: int, turns: int) -> Any:  # noqa: ANN401

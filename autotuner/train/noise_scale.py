@@ -138,7 +138,8 @@ class NoiseScale:
         # The means start at zero and are too small by the same factor, which cancels in their ratio. Nothing
         # is learned where no process had a smaller batch than all together; asked on the device, for the host
         # would have to wait.
-        was_measured = (sums[2] > 0) & (inverse > 1 / samples)
+        # Nor from a step whose gradients overflowed: the script may skip it, and the means would not recover.
+        was_measured = (sums[2] > 0) & (inverse > 1 / samples) & found.isfinite().all()
         self._means = torch.where(was_measured, torch.lerp(found, self._means, self.smoothing), self._means)
 
     def next_step(self) -> None:

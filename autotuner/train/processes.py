@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from autotuner.train.compression import register_compression
+from autotuner.train.compression import COMPRESSIONS, register_compression
 from autotuner.train.noise_scale import NoiseScale
 
 __all__ = ["LAYOUTS", "Processes", "distribute", "join"]
@@ -50,17 +50,28 @@ def join(*, timeout: timedelta = _TIMEOUT) -> Processes:
 
     Args:
         timeout: Maximum time to wait for the others, here and in every exchange with them.
+
+    Raises:
+        ValueError: WORLD_SIZE or LOCAL_RANK is no whole number.
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_rank = _number("LOCAL_RANK", 0)
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not dist.is_initialized() and _number("WORLD_SIZE", 1) > 1:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timeout)
     if not dist.is_initialized():
         return Processes(rank=0, count=1, device=device)
     return Processes(rank=dist.get_rank(), count=dist.get_world_size(), device=device)
+
+
+def _number(name: str, default: int) -> int:
+    """Return a number of the environment; a variable without a value is as none."""
+    text = os.environ.get(name, "").strip() or str(default)
+    if not text.isdecimal():
+        raise ValueError(f"{name} is {text!r}: must be a whole number, or unset it if this process is alone")
+    return int(text)
 
 
 def distribute(
@@ -90,6 +101,8 @@ def distribute(
     layout, compression = hyperparameters.get("layout", "ddp"), hyperparameters.get("compression", "none")
     if layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}: must be one of {', '.join(LAYOUTS)}")
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"compression is {compression!r}: must be one of {', '.join(COMPRESSIONS)}")
     model = model.to(processes.device)
     if processes.count == 1:
         return model

@@ -45,15 +45,21 @@ def polynomial(power: float = 2.0, *, final: float = 0.0) -> Curve:
     The decay of You et al. 2017 (LARS, power 2), and, linear, of You et al. 2020 (LAMB).
 
     Raises:
-        ValueError: The power is not positive.
+        ValueError: The power is not positive, or `final` is not between 0 and 1.
     """
+    _check_final(final)
     if not power > 0:
         raise ValueError(f"power is {power}: must be more than 0, for example 1 for a linear decay")
     return lambda progress: final + (1 - final) * math.pow(1 - progress, power)
 
 
 def cosine(*, final: float = 0.0) -> Curve:
-    """Return the half cosine from 1 to `final` (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5)."""
+    """Return the half cosine from 1 to `final` (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5).
+
+    Raises:
+        ValueError: `final` is not between 0 and 1.
+    """
+    _check_final(final)
     return lambda progress: final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -144,6 +150,11 @@ def make_schedule(optimizer: Optimizer, curve: Curve, *, steps: int) -> LambdaLR
     if steps < 1:
         raise ValueError(f"steps is {steps}: must be at least 1")
     return LambdaLR(optimizer, lambda step: curve((min(step, steps - 1) + 0.5) / steps))
+
+
+def _check_final(final: float) -> None:
+    if not 0 <= final <= 1:
+        raise ValueError(f"final_rate is {final}: must be a fraction of the peak rate, from 0 to 1")
 
 
 def _check_part(part: float, name: str) -> None:

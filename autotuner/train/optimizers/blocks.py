@@ -8,6 +8,7 @@ block of zeros, and the loop over groups.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -127,14 +128,14 @@ def ratios(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def check(**values: float) -> None:
-    """Check hyperparameters by name: decay rates must be in [0, 1), the others 0 or more.
+    """Check hyperparameters by name: decay rates must be in [0, 1), the others 0 or more and finite.
 
     Raises:
         ValueError: With name, value and rule.
     """
     for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{name} is {value}: must be 0 or more")
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}: must be 0 or more, and finite")
         if name in {"beta1", "beta2", "momentum"} and not value < 1:
             raise ValueError(f"{name} is {value}: must be less than 1")
 
@@ -165,5 +166,9 @@ def _batches(parameters: Iterable[Tensor]) -> list[Batch]:
 
 
 def _local(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Return the part of each tensor that this process holds, sharing its memory."""
-    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    """Return the part of each tensor that this process holds, sharing its memory.
+
+    Complex numbers are pairs of real ones, as in PyTorch's Adam: the square of a second moment is of each.
+    """
+    parts = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return [torch.view_as_real(part) if part.is_complex() else part for part in parts]

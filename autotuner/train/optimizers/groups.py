@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from torch import nn
 
+from autotuner.train.optimizers.blocks import check
+
 __all__ = ["parameter_groups"]
 
 _NORMS: Final = re.compile(r"Norm(\d[dD])?$")
@@ -25,7 +27,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     The second has the parameters of normalisations, and those with at most one dimension, such as biases. A
     parameter that two modules share is listed once. Every optimizer accepts the groups; those that do not
     know `adapt` ignore it. Empty groups are omitted.
+
+    Raises:
+        ValueError: The weight decay is negative or not finite; optimizers do not check that of a group.
     """
+    check(weight_decay=weight_decay)
     decaying: list[nn.Parameter] = []
     exempt: list[nn.Parameter] = []
     seen: set[nn.Parameter] = set()

@@ -122,6 +122,23 @@ def test_there_is_no_noise_scale_before_a_measurement_or_without_noise():
     assert meter.value is None
 
 
+def test_a_step_whose_gradients_overflowed_is_no_measurement():
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for overflow in (False, True):
+        meter = NoiseScale(every=1)
+        generator.manual_seed(0)
+        for _ in range(20):
+            meter.small([samples(4, generator).mean(0)], 4)
+            meter.large([samples(32, generator).mean(0)], 32)
+            if overflow:
+                meter.small([torch.full((SIZE,), torch.inf)], 4)
+                meter.large([torch.full((SIZE,), torch.inf)], 32)
+            meter.next_step()
+        values.append(meter.value)
+    assert values[0] == values[1] is not None
+
+
 def test_norms_are_over_all_gradients_and_do_not_overflow():
     gradients = [
         torch.full((1000,), 100.0, dtype=torch.float16),

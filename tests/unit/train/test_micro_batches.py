@@ -98,6 +98,26 @@ def test_batches_may_be_nested_and_means_taken_over_tokens():
     assert_same(step.loss, token_loss(whole, share).detach())
 
 
+def test_texts_stay_with_their_samples():
+    inputs, targets = batch(6)
+    names = [f"{float(row[0]):.6f}" for row in inputs]
+    seen = []
+
+    def named_loss(model, share):
+        seen.extend(zip(share["in"][:, 0].tolist(), share["name"], strict=True))
+        assert share["size"] == ("224", "224")  # not one for each sample
+        return loss(model, (share["in"], share["out"]))
+
+    share = {"in": inputs, "out": targets, "name": names, "size": ("224", "224")}
+    MicroBatches(Network(), named_loss, 2).backward(share)
+    assert [name for _, name in seen] == names == [f"{value:.6f}" for value, _ in seen]
+
+
+def test_a_batch_of_which_nothing_counts_is_refused():
+    with pytest.raises(ValueError, match="`count` is 0 for all of it"):
+        MicroBatches(Network(), loss, count=lambda _: 0).backward(batch(4))
+
+
 @pytest.mark.parametrize("bad", [torch.zeros(()), (torch.zeros(2, 5), torch.zeros(3)), {"text": "none"}])
 def test_a_batch_without_a_common_first_dimension_is_refused(bad):
     with pytest.raises(ValueError, match="first dimension"):
@@ -145,6 +165,9 @@ def test_another_error_is_not_taken_for_out_of_memory():
         (MemoryError(), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA to enable ..."), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, max allowed: 9.07 GB)"), True),
         (RuntimeError("out of range"), False),
         (ValueError("CUBLAS_STATUS_ALLOC_FAILED"), False),
     ],

@@ -125,6 +125,20 @@ def test_a_diverged_gradient_shows_in_the_weights(kind):
     assert torch.isnan(parameter).all()
 
 
+@pytest.mark.parametrize("kind", [Lars, Lamb, Lans])
+def test_complex_parameters_are_pairs_of_real_ones(kind):
+    generator = torch.Generator().manual_seed(0)
+    pairs = nn.Parameter(torch.randn(3, 4, 2, dtype=torch.float64, generator=generator))
+    numbers = nn.Parameter(torch.view_as_complex(pairs.detach().clone()))
+    optimizers = [kind([parameter], 0.1, weight_decay=0.01) for parameter in (pairs, numbers)]
+    for _ in range(5):
+        pairs.grad = torch.randn(3, 4, 2, dtype=torch.float64, generator=generator)
+        numbers.grad = torch.view_as_complex(pairs.grad.clone())
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(torch.view_as_real(numbers), pairs)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_resumes_from_its_state(name):
     def run(model, optimizer, steps, seed):
@@ -220,6 +234,9 @@ def test_an_optimizer_made_by_name_has_the_hyperparameters_it_was_given():
         ({"optimizer": "sgd"}, "no learning rate"),
         ({"optimizer": "lars", "lr": -1.0}, "lr is -1.0"),
         ({"optimizer": "lars", "lr": float("nan")}, "lr is nan"),
+        ({"optimizer": "lars", "lr": float("inf")}, "lr is inf"),
+        ({"optimizer": "sgd", "lr": 1.0, "weight_decay": -0.1}, "weight_decay is -0.1"),
+        ({"optimizer": "lamb", "lr": 1.0, "weight_decay": float("inf")}, "weight_decay is inf"),
         ({"optimizer": "lars", "lr": 1.0, "momentum": 1.0}, "momentum is 1.0"),
         ({"optimizer": "lans", "lr": 1.0, "beta2": 1.5}, "beta2 is 1.5"),
     ],

@@ -105,6 +105,26 @@ def test_a_process_alone_keeps_its_model_as_it_is(monkeypatch):
     assert distribute(model, {"layout": "fsdp", "compression": "topk"}, processes) is model
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("WORLD_SIZE", "two"), ("WORLD_SIZE", "-1"), ("LOCAL_RANK", "0.5")]
+)
+def test_a_variable_that_is_no_number_is_named(monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ValueError, match=f"{name} is '{text}': must be a whole number"):
+        join()
+
+
+def test_variables_without_a_value_are_as_none(monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")
+    assert join().count == 1
+
+
+def test_an_unknown_compression_is_refused_on_one_process_too():
+    with pytest.raises(ValueError, match="compression is 'gzip': must be one of none, bf16, powersgd, topk"):
+        distribute(nn.Linear(2, 2), {"compression": "gzip"}, ALONE)
+
+
 def _place(processes):
     return processes.rank, processes.count, join() == processes
 

@@ -75,6 +75,9 @@ def test_a_curve_is_made_by_name(hyperparameters, points):
         lambda: warmup(1.0, constant()),
         lambda: final_collapse(-0.1, constant()),
         lambda: polynomial(0.0),
+        lambda: make_curve({"final_rate": -0.1}),
+        lambda: make_curve({"schedule": "linear", "final_rate": 1.5}),
+        lambda: make_curve({"schedule": "polynomial", "final_rate": float("nan")}),
         lambda: make_schedule(optimizer(), constant(), steps=0),
     ],
 )
