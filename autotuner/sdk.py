@@ -47,6 +47,8 @@ _read: set[str] = set()
 """The names of the tuner's hyperparameters that this process has read."""
 _told: set[str] = set()
 """The names that have been printed."""
+_first: bool | None = None
+"""Whether this process was the first of its process group, which may be gone; None without one so far."""
 _RANKS: Final = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 """A process's number as torchrun and the training operator set it, or else mpirun."""
 _TRUTH: Final = {"true": True, "false": False}
@@ -197,13 +199,16 @@ def _tell_at_exit() -> None:
 def is_reporting_process() -> bool:
     """Return whether this is the first of the job's processes, the one whose log the tuner reads.
 
-    A process group decides, if there is one: processes that a script spawns itself share the environment of
-    their parent. Without one, RANK decides, as set by the training operator (one process per pod) and
-    torchrun, or the number that mpirun gives to its processes.
+    A process group decides, if there is one, also after its end: processes that a script spawns itself share
+    the environment of their parent. Without one, RANK decides, as set by the training operator (one process
+    per pod) and torchrun, or the number that mpirun gives to its processes.
     """
     distributed = sys.modules.get("torch.distributed")  # asked only if the script imported it: no import here
+    global _first  # noqa: PLW0603 (the process's own, like its group)
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return bool(distributed.get_rank() == 0)
+        _first = bool(distributed.get_rank() == 0)
+    if _first is not None:
+        return _first
     return next((rank for name in _RANKS if (rank := os.environ.get(name))), "0") == "0"
 
 

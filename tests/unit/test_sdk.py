@@ -149,6 +149,23 @@ def test_only_the_first_process_reports(monkeypatch, capsys, rank, lines):
     assert len(reported(capsys)) == lines
 
 
+def test_the_processes_of_a_group_are_told_apart_after_its_end():
+    pytest.importorskip("torch")
+    script = (
+        "import torch.distributed as dist; store = dist.HashStore();"
+        "dist.init_process_group('gloo', store=store, rank={rank}, world_size={size});"
+        "sdk.report(1, a=1); dist.destroy_process_group(); sdk.report(2, a=1)"
+    )
+    assert [line["step"] for line in run(script.format(rank=0, size=1))] == [1, 2]
+    other = (
+        "import sys, types; group = types.ModuleType('torch.distributed'); group.is_available = lambda: True;"
+        "group.get_rank = lambda: 1; group.is_initialized = lambda: True;"
+        "sys.modules['torch.distributed'] = group; sdk.report(1, a=1);"
+        "group.is_initialized = lambda: False; sdk.report(2, a=1)"
+    )
+    assert run(other) == []
+
+
 @pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_RANK", "PMI_RANK"])
 def test_the_processes_of_mpirun_are_told_apart(monkeypatch, capsys, name):
     monkeypatch.delenv("RANK", raising=False)
