@@ -201,8 +201,8 @@ class MicroBatches:
                 # over nothing is NaN, also with a weight of zero.)
                 chunk = self._spare
             is_last = turn == plan.accumulation - 1
-            buffers = nullcontext() if weight else _unchanged_buffers(self.model)
-            with buffers, self._exchanging(is_last and not plan.careful):
+            effects = nullcontext() if weight else _without_effects(self.model)
+            with effects, self._exchanging(is_last and not plan.careful):
                 loss = self._loss(self.model, chunk)
                 # DDP and FSDP take the unweighted mean over processes: the weight corrects for that.
                 torch.autograd.backward(loss * (weight * self._processes / plan.weight))
@@ -235,7 +235,7 @@ class MicroBatches:
 
     def _exchange(self) -> None:
         """Average gradients that were accumulated without exchange, by a backward that adds zero."""
-        with _unchanged_buffers(self.model):
+        with _without_effects(self.model):
             torch.autograd.backward(self._loss(self.model, self._spare) * 0.0)
 
     def _may_start_over(self, plan: _Plan) -> bool:
@@ -287,10 +287,19 @@ class MicroBatches:
 
 
 @contextmanager
-def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
-    """Undo changes of buffers by forwards: samples that do not count must not affect running statistics."""
+def _without_effects(model: nn.Module) -> Iterator[None]:
+    """Make a forward and backward of samples that do not count change neither buffers nor gradients.
+
+    The loss of a few samples may be NaN or infinite, which a weight of zero would not remove. (Under FSDP2
+    the hooks do not run, and only the weight does.)
+    """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    yield
+    hooks = [each.register_hook(torch.zeros_like) for each in model.parameters() if each.requires_grad]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             if name in before:

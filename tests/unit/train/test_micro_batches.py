@@ -375,6 +375,26 @@ def test_an_exchange_is_no_forward_to_batch_normalisation(two_processes):
     assert_same(torch.tensor(mean, dtype=torch.float64), expected.running_mean)
 
 
+def _gradients_of_masked(processes, sizes):
+    def masked_loss(model, share):
+        inputs, keep = share
+        return (model(inputs)[:, 0] * keep).sum() / keep.sum()
+
+    model = distribute(Network(), {}, processes)
+    micro_batches = MicroBatches(model, masked_loss)
+    found = []
+    for seed, pair in enumerate(sizes):
+        # The mean of the first two samples alone is 0/0.
+        keep = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64)[: pair[processes.rank]]
+        micro_batches.backward((_share(processes, pair, seed)[0], keep))
+        found.append(bool(gradient(model).isfinite().all()))
+    return found
+
+
+def test_samples_that_only_keep_an_exchange_company_add_nothing(two_processes):
+    assert two_processes.run(_gradients_of_masked, [(4, 4), (4, 4), (4, 0)]) == [[True] * 3] * 2
+
+
 def test_a_process_with_nothing_to_say_keeps_its_statistics(two_processes):
     _, (count, _) = two_processes.run(_statistics, [(4, 4), (4, 0)], 2)
     assert count == 1
