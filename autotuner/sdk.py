@@ -168,9 +168,14 @@ def report(step: float, **metrics: SupportsFloat | None) -> None:
     for name, value in metrics.items():
         if value is not None:
             line[name] = _json_number(value)
+    _write(_untold() + json.dumps(line, allow_nan=False) + "\n")
+
+
+def _write(text: str) -> None:
     # One write: with several processes in one log, another line could come between two writes.
-    sys.stdout.write(_untold() + json.dumps(line, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    if sys.stdout is not None:  # a process without a console has none, and `print` does nothing there
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _note(name: str) -> None:
@@ -192,8 +197,7 @@ def _tell_at_exit() -> None:
     # Standard output may be closed already.
     with contextlib.suppress(OSError, ValueError):
         if is_reporting_process() and (line := _untold()):
-            sys.stdout.write(line)
-            sys.stdout.flush()
+            _write(line)
 
 
 def is_reporting_process() -> bool:

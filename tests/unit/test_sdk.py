@@ -259,6 +259,13 @@ def test_a_script_that_prints_its_metric_by_itself_says_what_it_read_at_its_end(
     assert run("import sys; sdk.hyperparameters().seed; sys.stdout.close()", **TOLD) == []
 
 
+def test_a_process_without_standard_output_goes_on():
+    assert (
+        run("import sys; sys.stdout = None; sdk.hyperparameters().seed; sdk.report(1, accuracy=0.5)", **TOLD)
+        == []
+    )
+
+
 def test_without_the_tuner_and_in_other_processes_nothing_is_said():
     assert run("sdk.hyperparameters(batch_size=64).batch_size") == []
     script = "import os; os.environ['RANK'] = '1'; sdk.hyperparameters().seed; sdk.report(1)"
