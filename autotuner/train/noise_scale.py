@@ -18,6 +18,7 @@ process has the mean gradient, and the norm of what it has does not describe the
 # No postponed annotations here: DDP checks the declared types of its hooks.
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -37,11 +38,17 @@ def square_norm(gradients: Iterable[Tensor | None]) -> Tensor:
     Raises:
         ValueError: There is no gradient.
     """
-    present = [gradient for gradient in gradients if gradient is not None]
+    present = [_real(gradient) for gradient in gradients if gradient is not None]
     if not present:
         raise ValueError("there are no gradients to measure: call this after backward")
-    kind = torch.promote_types(present[0].dtype, torch.float32)
+    kind = reduce(torch.promote_types, (gradient.dtype for gradient in present), torch.float32)
     return torch.stack(foreach.norm(present, 2, dtype=kind)).square().sum()
+
+
+def _real(gradient: Tensor) -> Tensor:
+    """Return the values that a gradient consists of, as real numbers: a sparse one has rows only of some."""
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return torch.view_as_real(values) if values.is_complex() else values
 
 
 class NoiseScale:

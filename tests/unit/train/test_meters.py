@@ -150,6 +150,19 @@ def test_norms_are_over_all_gradients_and_do_not_overflow():
         square_norm([None])
 
 
+def test_a_norm_is_over_gradients_of_every_kind():
+    rows = torch.sparse_coo_tensor([[1, 1]], [[3.0], [1.0]], (9, 1), check_invariants=True)
+    gradients = [
+        torch.tensor([1.0]),
+        torch.tensor([2.0], dtype=torch.float64),
+        torch.tensor([3.0 + 1.0j]),
+        torch.tensor([2.0], dtype=torch.bfloat16),
+        rows,  # the same row twice: 3 + 1
+    ]
+    assert square_norm(gradients).item() == 1 + 4 + 9 + 1 + 4 + 16
+    assert square_norm(gradients).dtype == torch.float64
+
+
 @pytest.mark.parametrize("bad", [{"every": 0}, {"smoothing": 1.0}])
 def test_a_meter_that_could_not_measure_is_refused(bad):
     with pytest.raises(ValueError, match="must be at least 1"):
