@@ -70,12 +70,18 @@ def register_compression(
     if name == "bf16":
         hook = _bf16_hook
     elif name == "powersgd":
+        rank = get("compression_rank", 1)
+        if rank < 1 or rank != int(rank) or warmup < 0:
+            raise ValueError(
+                f"compression_rank {rank} must be a whole number from 1, and compression_warmup {warmup} not"
+                " negative"
+            )
         hook = powerSGD_hook.powerSGD_hook
         # Gradients before the start are exchanged in full; PyTorch refuses a start before its buckets are
         # final.
         state = powerSGD_hook.PowerSGDState(
             process_group=None,
-            matrix_approximation_rank=get("compression_rank", 1),
+            matrix_approximation_rank=int(rank),
             start_powerSGD_iter=max(warmup, 2),
         )
     elif name == "topk":

@@ -173,6 +173,14 @@ def test_momentum_is_applied_once_wherever_it_is(two_processes, hyperparameters,
     assert two_processes.run(_register, hyperparameters) == [expected, expected]
 
 
+@pytest.mark.parametrize(
+    "bad", [{"compression_rank": 0}, {"compression_rank": 1.5}, {"compression_warmup": -1}]
+)
+def test_a_powersgd_that_would_send_nothing_is_refused(two_processes, bad):
+    for said in two_processes.run(_register, {"compression": "powersgd", **bad}):
+        assert "must be a whole number from 1" in said
+
+
 def test_a_process_alone_keeps_its_momentum():
     hyperparameters = {"compression": "topk", "momentum": 0.7, "lr": 0.1}
     assert hook_momentum(Regression(), hyperparameters) == 0
