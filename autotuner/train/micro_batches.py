@@ -294,7 +294,8 @@ def _without_effects(model: nn.Module) -> Iterator[None]:
     the hooks do not run, and only the weight does.)
     """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    hooks = [each.register_hook(torch.zeros_like) for each in model.parameters() if each.requires_grad]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hooks = [each.register_hook(torch.zeros_like) for each in trained]  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
