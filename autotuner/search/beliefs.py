@@ -55,6 +55,10 @@ FAR: Final = 0.7
 """Fraction of the largest batch size from which on a trial counts as one at the largest."""
 FITS_ABOUT: Final = 1.1
 """A batch closer than this factor to the smallest one that ran out of memory is not tried."""
+BAD: Final = 3.0
+"""Usual margins by which a run without a value misses the target,"""
+BAD_DEVIATION: Final = 2.0
+"""and their standard deviation."""
 ALWAYS_SAMPLED: Final = 30
 """Number of ended runs up to which the judge's parameters are sampled again after each of them."""
 Tally = tuple[Setting, int, int]
@@ -504,13 +508,12 @@ def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
     ]
     columns = [i for i, whole in enumerate(done) if whole]
     best = [float(over(target, run.curve.values).max()) if len(run.curve) else None for run in curves.runs]
-    # A run that diverged before its first value misses the target by as much as any run was away from it. So
-    # does a program that failed, give or take as much, because it may have failed for another reason.
-    far = max((abs(margin) for margin in best if margin is not None), default=0.0)
-    margins = [-far if (margin := best[i]) is None else margin for i in columns]
+    # A run without a value shows that it is bad there, but not how bad: a hump that had to explain a precise
+    # value beyond a cliff would have its maximum too far away from it.
+    usual = float(np.median([abs(margin) for margin in best if margin is not None] or [0.0]))
+    margins = [-BAD * usual if (margin := best[i]) is None else margin for i in columns]
     places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
-    is_sure = [best[i] is not None or curves.runs[i].has_diverged for i in columns]
-    variances = [0.0 if sure else far**2 for sure in is_sure]
+    variances = [(BAD_DEVIATION * usual) ** 2 if best[i] is None else 0.0 for i in columns]
     ends = Ends.own(places, np.array(margins), np.array(variances))
     stopped = [i for i, whole in enumerate(done) if not whole]
     if not stopped:

@@ -278,22 +278,7 @@ class Readings:
         if not readings:
             return
         first = readings[0]
-        if (batch := self._of_training(readings)) is not None:
-            name = self.metric.name
-            reason = f"{name} stands on lines of batches, and the training has values of that name"
-            self._raise(reason, batch, self._training[0])
-            return
-        if not (self._is_pattern or self.metric.is_loss) and (batch := _of_batches(readings)) is not None:
-            reason = (
-                f"{self.metric.name} stands on lines of batches within an epoch, which may be the training's;"
-                " name the metric of the validation, or choose these values with a pattern"
-            )
-            self._raise(reason, batch)
-            return
-        if not self._is_pattern and first.position.is_empty and (pair := grouped(readings)):
-            numbers = "the numbers that lines begin with"
-            reason = f"{self.metric.name} may have several values an epoch, as {numbers} tell"
-            self._raise(reason, *pair)
+        if not self._is_pattern and self._is_ambiguous(readings):
             return
         self._chosen = first.stream
         self._unit = unit_of(readings, is_pattern=self._is_pattern)
@@ -304,9 +289,29 @@ class Readings:
         for reading in readings:
             self._take(reading)
 
+    def _is_ambiguous(self, readings: list[Reading]) -> bool:
+        """Report a doubt if the values may be of batches, or several of an epoch."""
+        name = self.metric.name
+        if (batch := self._of_training(readings)) is not None:
+            reason = f"{name} stands on lines of batches, and the training has values of that name"
+            self._raise(reason, batch, self._training[0])
+            return True
+        if not self.metric.is_loss and (batch := _of_batches(readings)) is not None:
+            reason = (
+                f"{name} stands on lines of batches within an epoch, which may be the training's;"
+                " name the metric of the validation, or choose these values with a pattern"
+            )
+            self._raise(reason, batch)
+            return True
+        if readings[0].position.is_empty and (pair := grouped(readings)):
+            numbers = "the numbers that lines begin with"
+            self._raise(f"{name} may have several values an epoch, as {numbers} tell", *pair)
+            return True
+        return False
+
     def _of_training(self, readings: list[Reading]) -> Reading | None:
         """Return a value without a label of a batch within an epoch, where the training's have a label."""
-        if self._is_pattern or not self._training or readings[0].label is not Label.UNKNOWN:
+        if not self._training or readings[0].label is not Label.UNKNOWN:
             return None
         places = [position_in(reading.line) for reading in readings]  # of their own lines
         is_of_batches = all(None not in {place.epoch, place.step} for place in places)

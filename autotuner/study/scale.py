@@ -67,11 +67,16 @@ def scaled(
         )
     if metric.is_share and not -1 <= value <= _PERCENT:
         return Implausible(f"{value:g} cannot be {name}, not even in percent")
-    if metric.is_error_rate and _looks_like_a_share(value, first, target):
+    return _error_rate(value, first, metric, target) if metric.is_error_rate else value
+
+
+def _error_rate(value: float, first: float | None, metric: Metric, target: Target) -> float | Implausible:
+    """Return an error rate in the unit of the threshold, as far as its size tells."""
+    if _looks_like_a_share(value, first, target):
         return Implausible(
             f"{value:g} looks like a fraction, but {target} looks like a percentage", fitting(target, 0.01)
         )
-    if metric.is_error_rate and _is_error_in_percent(value, first, name, target):
+    if _is_error_in_percent(value, first, metric.name, target):
         return Implausible(
             f"{value:g} looks like a percentage, but {target} looks like a fraction",
             fitting(target, _PERCENT),
