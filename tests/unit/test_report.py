@@ -141,7 +141,7 @@ def test_whether_a_run_met_the_target_is_told_of_the_current_one(target, recorde
         ("accuracy >= 0.9", 0.90004, "reached at accuracy 0.9"),
         ("loss <= 0.3", 0.300004, "missed at loss 0.300004"),
         ("loss <= 0.3", 0.28366, "reached at loss 0.2837"),
-        ("loss <= 0.3", 0.1 + 0.2, f"missed at loss {0.1 + 0.2!r}"),
+        ("loss <= 0.3", 0.3000001, "missed at loss 0.3000001"),
     ],
 )
 def test_a_value_is_not_rounded_to_one_on_the_other_side_of_the_target(target, value, said):
