@@ -142,6 +142,22 @@ def test_a_trial_that_prints_nothing_is_read_by_what_it_pushes(world):
     assert world.trial().outcome is Outcome.REACHED
 
 
+def test_a_program_that_fails_behind_a_pipe_is_known_by_the_end_of_its_log(world):
+    world = world()
+    for line in (
+        "{'eval_accuracy': 0.5, 'epoch': 1}",
+        "Traceback (most recent call last):",
+        '  File "train.py", line 3, in <module>',
+        "    main()",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+    ):
+        world.print(line)
+    world.end()
+    ended = world.trial()
+    assert ended.outcome is Outcome.OUT_OF_MEMORY
+    assert not ended.is_complete
+
+
 def test_pushes_between_two_looks_all_count_and_cost_no_request(world):
     world = world()
     before = len(world.server.requests)

@@ -242,6 +242,9 @@ class TrialReader:
         if ending.exit_code not in {None, 0}:
             again = {pod.name for pod in pods if pod.restarts}
             ending = self._with_logs(job, ending, follower, again)
+        elif ending.exit_code == 0 and follower is not None:
+            # Behind a pipe such as `| tee`, only the log shows that the program has failed.
+            ending = replace(ending, log_tail=follower.tail)
         near = () if follower is None else follower.parser.near_misses
         uncounted = "" if follower is None else follower.parser.uncounted
         ending = replace(ending, near_misses=(*near, *pushed.reader.near_misses), uncounted=uncounted)
