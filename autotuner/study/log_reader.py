@@ -75,6 +75,7 @@ class LogReader:
         pattern: The user's own RE2 pattern, with one group or with groups `value` and, optionally, `step`; it
             replaces the formats.
         earlier: Measurements of the same run by an earlier reader, which new ones extend.
+        is_one_process: Whether no other process can contradict a first value that meets the target.
 
     Raises:
         ValueError: If the format is unknown.
@@ -87,12 +88,15 @@ class LogReader:
         log_format: str = formats.AUTO,
         pattern: str | None = None,
         earlier: Sequence[Measurement] = (),
+        is_one_process: bool = False,
     ) -> None:
         self._target = target
         self._metric = Metric(target.metric, target.threshold)
         self._pattern = None if pattern is None else _compiled(pattern)
         self._readers: Sequence[tuple[str, Reader]] = formats.readers(self._metric, log_format)
-        self._readings = Readings(self._metric, target, is_pattern=pattern is not None)
+        self._readings = Readings(
+            self._metric, target, is_pattern=pattern is not None, is_one_process=is_one_process
+        )
         self._finder = Finder(self._metric)
         self._earlier = tuple(earlier)
         self._parts: list[str] = []

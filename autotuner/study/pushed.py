@@ -65,7 +65,7 @@ class PushReader:
         self._run = run
         self._evaluation: tuple[tuple[str, str], ...] | None = None
         self._names: tuple[str, ...] = ()
-        self._reader = LogReader(self._target, log_format=_FORMAT)
+        self._reader = LogReader(self._target, log_format=_FORMAT, is_one_process=True)
 
     def take(self, push: Push) -> None:
         """Read a push; one that shows no new evaluation is passed over."""

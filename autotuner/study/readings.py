@@ -57,13 +57,16 @@ class Readings:
         is_pattern: The readings come from the user's own pattern, which says what is meant.
     """
 
-    def __init__(self, metric: Metric, target: Target, *, is_pattern: bool = False) -> None:
+    def __init__(
+        self, metric: Metric, target: Target, *, is_pattern: bool = False, is_one_process: bool = False
+    ) -> None:
         self.metric = metric
         self.measurements: list[Measurement] = []
         self.first_line = ""
         self.format: str | None = None
         self._target = target
         self._is_pattern = is_pattern
+        self._is_one_process = is_one_process
         self._doubt: Doubt | None = None
         self._warnings: dict[str, None] = {}
         self._chosen: Stream | None = None
@@ -234,8 +237,10 @@ class Readings:
         is_known = first.label is Label.VALIDATION or is_exact
         if is_known and not first.position.is_empty and not has_two_units(first):
             # Another value of the epoch, of another data set or process, shows that the first is in doubt.
-            is_sure = is_exact or (first.is_definite and first.format == TEXT) or not self._may_meet(first)
-            return is_sure or any(r.position != first.position for r in readings)
+            is_alone = is_exact or self._is_one_process or (first.is_definite and first.format == TEXT)
+            return (
+                is_alone or not self._may_meet(first) or any(r.position != first.position for r in readings)
+            )
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
                 # Values of batches within one epoch are the training's, and the evaluation is still to come.
