@@ -23,7 +23,7 @@ _SHARE: Final = re.compile(
 )
 """What bounds a container's part of a GPU (HAMi, Volcano, Koordinator, ACK): MiB or percent, no devices."""
 _MOST: Final = 100_000
-"""Maximum amount of a device; a larger one is no number of devices."""
+"""Maximum amount of a device; a larger one cannot be a count of devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def accelerators(container: Mapping[str, Any]) -> Accelerators:
 
 
 def is_share(name: str) -> bool:
-    """Return whether a resource bounds a part of a GPU, so that its amount is no number of devices."""
+    """Return whether a resource bounds a part of a GPU: its amount does not count devices."""
     return _SHARE.fullmatch(name) is not None
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from autotuner.trial import ParameterValue
 
 MAX_INTEGER: Final = 2**31 - 1
-_SINGLE: Final = 6e-8
+SINGLE_PRECISION: Final = 6e-8
 """The relative error of a number in single precision: half of its last bit, 2**-24, rounded up."""
 
 
@@ -38,7 +38,7 @@ class Target(Value):
 
         Frameworks compute metrics in float32: 94 right answers of 100 are 0.9399999976158142.
         """
-        return self.threshold - self.sign * _SINGLE * abs(self.threshold)
+        return self.threshold - self.sign * SINGLE_PRECISION * abs(self.threshold)
 
     def margin(self, value: float) -> float:
         """Return the difference by which a value is better than the threshold, in the metric's unit."""

@@ -41,8 +41,8 @@ class Extras:
         """Process a line; return whether it is the SDK's list of variables, which has no metric."""
         entry = _sdk_entry(text)
         # A metric may be named so, too; it is a number.
-        if isinstance(told := entry.get("reads"), list):
-            self._read(told)
+        if isinstance(names := entry.get("reads"), list):
+            self._read(names)
             return True
         for name in NAMES:
             if name in text and (match := _pattern(name).search(text)):
@@ -56,8 +56,8 @@ class Extras:
         return False
 
     def _read(self, names: list[object]) -> None:
-        told = [n for n in names if isinstance(n, str) and len(n) <= _MAX_NAME]
-        known = dict.fromkeys((*(self.variables or ()), *told))
+        valid = [n for n in names if isinstance(n, str) and len(n) <= _MAX_NAME]
+        known = dict.fromkeys((*(self.variables or ()), *valid))
         self.variables = tuple(known)[:MAX_VARIABLES]
 
 

@@ -25,6 +25,7 @@ from typing import Final
 import numpy as np
 
 from autotuner.spec.learning_rate import learning_rate_among
+from autotuner.spec.values import SINGLE_PRECISION
 from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
 from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
@@ -49,8 +50,6 @@ MOST_GROUPS: Final = 20
 _LARGEST_LATTICE: Final = 100_000
 """Samples of a validation set up to which values are recognised as its fractions."""
 _MOST_DECIMALS: Final = 12
-_SINGLE_PRECISION: Final = 6e-8
-"""Rounding of a metric that was computed in 32 bits, and printed as if in 64."""
 _ENDS: Final = frozenset({0.0, 1.0, 100.0})
 _FEWEST_LEVELS: Final = 200
 """Levels of a metric below which equal values are common: a validation set with this many samples."""
@@ -246,7 +245,7 @@ def _decimals(value: float) -> int:
 
 def _lattice(values: np.ndarray[tuple[int], np.dtype[np.float64]], written: float) -> float:
     sizes = np.arange(1, min(_LARGEST_LATTICE, int(min(1 / written, 1e9)) + 1) + 1, dtype=np.float64)
-    tolerance = sizes * max(0.51 * written, _SINGLE_PRECISION)
+    tolerance = sizes * max(0.51 * written, SINGLE_PRECISION)
     fits = np.ones(len(sizes), dtype=np.bool_)
     with np.errstate(all="ignore"):
         for value in values:
