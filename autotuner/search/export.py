@@ -28,6 +28,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotuner.errors import BackendError, Conflict
+from autotuner.search.optuna_study import shortfall
 from autotuner.search.space import BATCH_SIZE, Space
 from autotuner.spec import Target, TuningSpec
 from autotuner.study.history import History, curve
@@ -133,13 +134,9 @@ def _exported(
     target: Target, distributions: Mapping[str, BaseDistribution], trial: Trial, answer: Setting | None
 ) -> FrozenTrial:
     tried, measured = setting(trial), curve(trial)
-    best = measured.best(target)
     params = _parameters(trial)
-    shortfall = None if best is None else -target.margin(best)
-    if best is not None and (trial.outcome is Outcome.PROMISING or target.is_met(best)):
-        # It was stopped because it would almost certainly meet the target, or did in single precision.
-        shortfall = min(-target.margin(best), 0.0)
-    met = shortfall is not None and shortfall <= 0
+    missed_by = shortfall(trial, target)
+    met = missed_by is not None and missed_by <= 0
     if met:
         state = TrialState.COMPLETE if _agrees(tried, answer) else TrialState.PRUNED
     else:
@@ -150,15 +147,15 @@ def _exported(
         params=params,
         distributions={name: distributions[name] for name in params},
         intermediate_values=dict(zip(map(int, measured.steps), map(float, measured.values), strict=True)),
-        constraints=None if shortfall is None else {"target": shortfall},  # as Optuna 5 writes them
+        constraints=None if missed_by is None else {"target": missed_by},  # as Optuna 5 writes them
         # As optuna-dashboard 0.21 and Optuna before 5 read them.
-        system_attrs={} if shortfall is None else {"constraints": [shortfall]},
+        system_attrs={} if missed_by is None else {"constraints": [missed_by]},
         user_attrs={
             _NUMBER: trial.number,
             "purpose": str(trial.suggestion.purpose),
             "outcome": str(trial.outcome),
             "met_target": met,
-            target.metric: best,
+            target.metric: measured.best(target),
             "seed": trial.suggestion.seed,
             "message": trial.message,
         },

@@ -14,6 +14,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autotuner.search.space import BATCH_SIZE, Space
+from autotuner.spec import Target
 from autotuner.study.history import History, curve
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Trial
@@ -44,7 +45,6 @@ def tell(history: History, space: Space, trial: Trial) -> FrozenTrial | None:
     intermediate = {
         int(step): float(value) for step, value in zip(measured.steps, measured.values, strict=True)
     }
-    best = measured.best(history.spec.target)
     if trial.is_running:
         return create_trial(
             state=TrialState.RUNNING,
@@ -52,16 +52,27 @@ def tell(history: History, space: Space, trial: Trial) -> FrozenTrial | None:
             distributions=space.distributions,
             intermediate_values=intermediate,
         )
-    if best is None:
+    found = shortfall(trial, history.spec.target)
+    if found is None:
         return None
-    shortfall = -history.spec.target.margin(best)
-    if trial.outcome is Outcome.PROMISING or history.spec.target.is_met(best):
-        shortfall = min(shortfall, 0.0)
     return create_trial(
         state=TrialState.COMPLETE,
         value=math.log2(tried.batch_size),
         params=params,
         distributions=space.distributions,
         intermediate_values=intermediate,
-        constraints={"target": shortfall},
+        constraints={"target": found},
     )
+
+
+def shortfall(trial: Trial, target: Target) -> float | None:
+    """Return by how much a trial misses the target, as Optuna's constraints: 0 or less is a success.
+
+    A promising trial counts as one: it was stopped because it would almost certainly meet the target. So does
+    a value that meets the target in single precision. None without a value.
+    """
+    best = curve(trial).best(target)
+    if best is None:
+        return None
+    is_met = trial.outcome is Outcome.PROMISING or target.is_met(best)
+    return min(-target.margin(best), 0.0) if is_met else -target.margin(best)
