@@ -27,6 +27,8 @@ class Purpose(StrEnum):
     """A setting that the model proposes."""
     CONFIRM = "confirm"
     """A fresh seed at the answer's batch size and hyperparameters."""
+    CHECK = "check"
+    """A repeated run with a smaller batch only: does the script train the batch that it is given?"""
 
 
 class Outcome(StrEnum):

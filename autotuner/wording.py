@@ -206,6 +206,10 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
         "the last trials failed, with settings that have not worked before: runs batch size"
         f" {decision.facts.batch_size} with hyperparameters that have, to see which settings are at fault"
     ),
+    Reason.CHECKING_BATCH: lambda decision, _: (
+        f"repeats the start of trial {decision.facts.number} at batch size {decision.facts.batch_size}, with"
+        " nothing else changed: its values must differ if the script trains the batch that it is given"
+    ),
     Reason.BASELINE_MISSES: _baseline_misses,
     Reason.RETRYING: _retrying,
     Reason.CLIMBING: lambda decision, _: f"climbs to batch size {decision.facts.batch_size}",
@@ -243,6 +247,7 @@ _STOPS: Final[Mapping[StopReason, Callable[[Facts, TuningSpec], str]]] = {
     StopReason.REACHED: lambda _, spec: f"has reached {spec.target}",
     StopReason.RESUMED: lambda facts, _: facts.detail,
     StopReason.LARGER_THAN_DATA: lambda facts, _: facts.detail,
+    StopReason.BATCH_CHECKED: lambda facts, _: facts.detail,
     StopReason.DIVERGED: lambda facts, spec: f"{spec.target.metric} became {facts.value}",
     StopReason.TIMEOUT: lambda _, spec: (
         f"did not reach the target within trial-timeout ({spec.trial_timeout})"

@@ -1,8 +1,9 @@
 """The rules that start trials and end a study, in order: the first that returns a step decides.
 
 The job runs unchanged (`run_baseline`). With one of Optuna's own samplers, the batch size is doubled while
-the target is met (`climb`). The sampler proposes trials (`propose`). Once a larger batch is unlikely, runs
-with fresh seeds must reach the target with the answer's setting, or a larger one that is likely to pass
+the target is met (`climb`). The sampler proposes trials (`propose`). Once a larger batch is unlikely, the
+start of the answer's run is repeated with a smaller batch, which must make a difference (`check_batch`), and
+runs with fresh seeds must reach the target with the answer's setting, or a larger one that is likely to pass
 (`confirm`). A failed confirmation is data, and the search continues.
 """
 
@@ -18,6 +19,7 @@ from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
 from autotuner.search.known_good import RUNS as KNOWN_GOOD_RUNS
 from autotuner.search.sampler import propose as proposal
+from autotuner.study.batch_check import repeated_by
 from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import curve
 from autotuner.study.layout_bounds import bounds, nearest
@@ -200,18 +202,47 @@ def check_program(standing: Standing) -> Step | None:
     return Start(standing.suggest(tried, purpose), Phase.SEARCHING, Reason.CHECKING_PROGRAM, facts)
 
 
+def check_batch(standing: Standing) -> Step | None:
+    """Check that the script trains the answer's batch, before it is confirmed; runs at once may do both.
+
+    The answer is final only after the checks (`autotuner.study.batch_check`).
+    """
+    best = standing.incumbent
+    if best is None or not _is_to_be_confirmed(standing, best):
+        return None
+    is_confirmed = standing.reached(best) >= standing.spec.confirmations
+    if standing.checking is not None:
+        return _checking(standing, standing.checking) if is_confirmed else None
+    if standing.free_slots <= 0:
+        is_due = is_confirmed and standing.next_check(best) is not None
+        return Wait(Phase.CONFIRMING, Reason.CONFIRMING, _confirmation(standing, best)) if is_due else None
+    check = standing.next_check(best if is_confirmed else standing.to_confirm(best))
+    if check is None:
+        return None
+    return Start(check, Phase.CONFIRMING, Reason.CHECKING_BATCH, _checking(standing, check).facts)
+
+
+def _checking(standing: Standing, check: Suggestion) -> Wait:
+    original = repeated_by(check, standing.history.trials)
+    facts = Facts(number=None if original is None else original.number, batch_size=check.batch_size)
+    return Wait(Phase.CONFIRMING, Reason.CHECKING_BATCH, facts)
+
+
+def _is_to_be_confirmed(standing: Standing, best: Setting) -> bool:
+    # A trial that leaves too little for the confirmation after it would leave the answer in doubt.
+    return standing.is_enough(best) or standing.lacks(1 + standing.owed(best)) is not None
+
+
 def confirm(standing: Standing) -> Step | None:
     """Confirm the incumbent, or a bolder setting, with fresh seeds, once the search is done."""
     best = standing.incumbent
     if best is None:
         return None
-    history, wanted, reached = standing.history, standing.spec.confirmations, standing.reached(best)
-    # A trial that leaves too little for the confirmation after it would leave the answer in doubt.
-    spent = standing.lacks(1 + standing.owed(best))
-    if not standing.is_enough(best) and spent is None:
+    if not _is_to_be_confirmed(standing, best):
         return None
+    history, wanted, reached = standing.history, standing.spec.confirmations, standing.reached(best)
     if reached >= wanted:
-        return _confirmed(standing, best, spent)
+        return _confirmed(standing, best, standing.lacks(1 + standing.owed(best)))
     if standing.free_slots <= 0:
         return _under_way(standing, best)
     tried = standing.to_confirm(best)
@@ -227,6 +258,8 @@ def confirm(standing: Standing) -> Step | None:
 def _under_way(standing: Standing, best: Setting) -> Wait:
     """Wait for the trials that run, and name their purpose: the next confirmation may be another's."""
     confirming = [t for t in standing.history.running if t.suggestion.purpose is Purpose.CONFIRM]
+    if not confirming and standing.checking is not None:
+        return _checking(standing, standing.checking)
     if not confirming:
         return Wait(Phase.SEARCHING, Reason.SEARCHING, Facts(batch_size=best.batch_size))
     facts = _confirmation(standing, setting(confirming[-1]))
@@ -309,6 +342,7 @@ RULES: Final[tuple[Rule, ...]] = (
     keep_within_trials,
     run_baseline,
     check_program,
+    check_batch,
     confirm,
     give_up_without_feasible,
     wait_for_last_trials,

@@ -22,12 +22,13 @@ from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
+from autotuner.study.batch_check import CLOSE, EARLY, SHARES, BatchCheck, batch_checks, original_of
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import sizes_that_fail
 from autotuner.study.finding import Finding
 from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History, curve
-from autotuner.study.layout_bounds import laid_out, layout
+from autotuner.study.layout_bounds import laid_out, layout, nearest
 from autotuner.study.proof import coincide, findings
 from autotuner.study.resumed import unsettled_runs
 from autotuner.study.run_length import doubtful_length
@@ -59,6 +60,7 @@ class Standing:
     """The trials of a study at one moment, and the facts that follow from them.
 
     `findings` are doubts that the runs raise: settings without effect, resumed checkpoints.
+    `checks` are the checks of the batch so far, whose measurements `history` leaves out.
     `is_batch_in_doubt` says that the job does not seem to pass on the batch size. `bests` are the best values
     of the confirmation runs, by number: with the measurements after a stop, which `history` leaves out.
     """
@@ -69,13 +71,14 @@ class Standing:
     earlier: tuple[History, ...] = ()
     is_batch_in_doubt: bool = False
     bests: Mapping[int, float | None] = field(default_factory=dict)
+    checks: tuple[BatchCheck, ...] = ()
 
     @classmethod
     def of(cls, history: History, now: datetime, earlier: tuple[History, ...] = ()) -> Standing:
         """Return the standing of a history.
 
-        Left out of it are runs that resumed another's training, and those whose batch holds the whole data
-        set. The latter do not count as failures of the program.
+        Left out of it are runs that resumed another's training, checks of the batch, and runs whose batch
+        holds the whole data set. The latter do not count as failures of the program.
         """
         sign = history.spec.target.sign
         whole = batches_larger_than_data(history.trials, history.spec)
@@ -87,10 +90,11 @@ class Standing:
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
+        checks, kept = batch_checks(kept.trials), kept.without_checks()
         found = (*found, *sizes_that_fail(kept))
         confirming = (t for runs in kept.confirmations.values() for t in runs)
         bests = {t.number: curve(t).best(history.spec.target) for t in confirming}
-        return cls(kept, now, found, earlier, bests=bests)
+        return cls(kept, now, found, earlier, bests=bests, checks=checks)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
         """Return the standing after a running trial has ended."""
@@ -265,9 +269,52 @@ class Standing:
         return _effort(self.history) + same * before + 1.0
 
     def _is_confirming(self, tried: Setting) -> bool:
-        last = self.history.trials[-1]
+        last = next(t for t in reversed(self.history.trials) if t.suggestion.purpose is not Purpose.CHECK)
         wanted = self.reached(tried) < self.spec.confirmations
         return wanted and last.suggestion.purpose is Purpose.CONFIRM and setting(last) == tried
+
+    def next_check(self, tried: Setting) -> Suggestion | None:
+        """Return the next trial that checks whether the script trains a setting's batch; None if none is due.
+
+        None is due for a batch that is no larger than the job's own, or while no run of the setting has
+        ended; nor where the first value comes late in a run, because then the check would cost a whole one.
+        """
+        original = original_of(self.history.trials, tried)
+        if original is None or tried.batch_size <= self.baseline.batch_size:
+            return None
+        if curve(original).steps[0] > EARLY * self.history.whole_length(original):
+            return None
+        seed = original.suggestion.seed
+        begun = {
+            t.suggestion.batch_size
+            for t in self.history.trials
+            if t.suggestion.purpose is Purpose.CHECK
+            and t.suggestion.seed == seed
+            and t.suggestion.parameters == original.suggestion.parameters
+        }
+        for share in SHARES:
+            wanted = Setting(max(round(share * tried.batch_size), 1), tried.items)
+            found = nearest(self.history, wanted)
+            is_near = 1 / CLOSE <= found.batch_size / wanted.batch_size <= CLOSE
+            is_new = found.batch_size not in begun
+            if is_near and is_new and not self._is_shown(tried.batch_size, found.batch_size):
+                return replace(self.suggest(found, Purpose.CHECK), seed=seed)
+        return None
+
+    def _is_shown(self, batch_size: int, smaller: int) -> bool:
+        """Return whether a check of at least as large a batch has shown that the smaller is not trained."""
+        return any(
+            check.differs
+            and check.original.suggestion.batch_size >= batch_size
+            and check.trial.suggestion.batch_size >= smaller
+            for check in self.checks
+        )
+
+    @property
+    def checking(self) -> Suggestion | None:
+        """The check of the batch that runs; None if none does."""
+        running = (t.suggestion for t in self.history.running)
+        return next((tried for tried in running if tried.purpose is Purpose.CHECK), None)
 
     # --- what follows ------------------------------------------------------------------------------
 

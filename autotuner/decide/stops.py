@@ -65,6 +65,17 @@ def holds_all_data(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_THAN_DATA, facts)
 
 
+def batch_checked(standing: Standing, trial: Trial) -> Stop | None:
+    """Stop a check of the batch once more of its curve would show nothing new."""
+    found = (c for c in standing.checks if c.trial.number == trial.number and c.is_over)
+    check = next(found, None)
+    if check is None:
+        return None
+    verdict = "differs from" if check.differs else "is the same as"
+    detail = f"has been compared: its curve {verdict} that of trial {check.original.number}"
+    return Stop(trial.number, Outcome.DOMINATED, StopReason.BATCH_CHECKED, Facts(detail=detail))
+
+
 def diverged(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial whose metric has become NaN or infinite, or has been so for longer than in other runs.
 
@@ -96,10 +107,11 @@ def _may_be_evaluated_later(standing: Standing, trial: Trial) -> bool:
 def dominated(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial that can no longer change the answer, because a batch at least as large is confirmed.
 
-    A run of the unchanged job continues: it shows whether the program still works.
+    A run of the unchanged job continues: it shows whether the program still works. A check of the batch
+    continues: it shows whether what is confirmed is true.
     """
     confirmed = standing.confirmed
-    if trial.suggestion.purpose is Purpose.BASELINE or confirmed is None:
+    if trial.suggestion.purpose in {Purpose.BASELINE, Purpose.CHECK} or confirmed is None:
         return None
     if trial.suggestion.batch_size > confirmed.batch_size:
         return None
@@ -120,7 +132,7 @@ _REASONS: Final[Mapping[Outcome, StopReason]] = {
     Outcome.PROMISING: StopReason.PROMISING,
 }
 
-AS_SEEN: Final[tuple[StopRule, ...]] = (resumed, holds_all_data, timed_out, diverged)
+AS_SEEN: Final[tuple[StopRule, ...]] = (resumed, holds_all_data, batch_checked, timed_out, diverged)
 """Rules on what has been seen of a run so far. The search then judges the runs: `autotuner.search.replay`."""
 AS_JUDGED: Final[tuple[StopRule, ...]] = (dominated,)
 """Rules that follow from the judged runs."""

@@ -61,6 +61,8 @@ BAD_DEVIATION: Final = 2.0
 """and their standard deviation."""
 ALWAYS_SAMPLED: Final = 30
 """Number of ended runs up to which the judge's parameters are sampled again after each of them."""
+APART: Final = frozenset({Purpose.CONFIRM, Purpose.CHECK})
+"""Purposes of running trials that are no part of the search."""
 Tally = tuple[Setting, int, int]
 """A setting with confirmation runs, with the numbers that reached and missed the target."""
 
@@ -327,7 +329,7 @@ class Beliefs:
             return known
         low, high = self.frontier.limits
         ensemble, best = self.ensemble, 0 if incumbent is None else incumbent.batch_size
-        under_way = [t for t in self.history.running if t.suggestion.purpose is not Purpose.CONFIRM]
+        under_way = [t for t in self.history.running if t.suggestion.purpose not in APART]
         if under_way:
             places = np.array([self.space.coordinates(setting(t)) for t in under_way])
             silent = [i for i, t in enumerate(under_way) if not len(curve(t))]

@@ -123,7 +123,7 @@ class TuningSpec(Value):
     samples: Count | None = _annotation(
         "samples of an epoch, on all processes together: no batch is larger", "no limit", "1281167", None
     )
-    max_trials: Count = _annotation("trials to start at most", "100", "100", 100)
+    max_trials: Count = _annotation("trials to start at most, without retries and checks", "100", "100", 100)
     max_gpu_hours: Positive | None = _annotation(
         "maximum GPU-hours (a process without a GPU counts as one)", "no limit", "200", None
     )

@@ -99,6 +99,16 @@ class History:
         trials = tuple(_discounted(trial, reasons, outcome) for trial in self.trials)
         return replace(self, trials=trials, discounted=self.discounted | reasons.keys())
 
+    def without_checks(self) -> History:
+        """Return the history in which the checks of the batch have measured nothing.
+
+        They repeat a run's seed, and are stopped where they have shown what they were to show. That a program
+        fails with the learning rate of a larger batch is nobody's fault.
+        """
+        if not any(t.suggestion.purpose is Purpose.CHECK for t in self.trials):
+            return self
+        return replace(self, trials=tuple(map(_without_check, self.trials)))
+
     @cached_property
     def running(self) -> tuple[Trial, ...]:
         """Trials that have not ended."""
@@ -122,8 +132,9 @@ class History:
 
     @property
     def spent(self) -> int:
-        """Trials that count towards `max-trials`: a trial and its retries count once."""
-        return sum(trial.suggestion.rerun_of is None for trial in self.trials)
+        """Trials that count towards `max-trials`: a trial counts once, with its retries and its checks."""
+        counted = (t for t in self.trials if t.suggestion.purpose is not Purpose.CHECK)
+        return sum(trial.suggestion.rerun_of is None for trial in counted)
 
     @cached_property
     def _whole(self) -> tuple[float, ...]:
@@ -292,6 +303,14 @@ def _discounted(trial: Trial, reasons: Mapping[int, str], outcome: Outcome) -> T
         return trial
     ended = None if trial.is_running else outcome
     return replace(trial, measurements=(), outcome=ended, message=reasons[trial.number], is_complete=False)
+
+
+def _without_check(trial: Trial) -> Trial:
+    if trial.suggestion.purpose is not Purpose.CHECK:
+        return trial
+    kept = {None, Outcome.LOST, Outcome.OUT_OF_MEMORY}  # which are run again
+    outcome = trial.outcome if trial.outcome in kept else Outcome.DOMINATED
+    return replace(trial, measurements=(), outcome=outcome, is_complete=False)
 
 
 def is_complete(trial: Trial) -> bool:

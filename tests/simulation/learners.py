@@ -17,6 +17,7 @@ import numpy as np
 from autotuner.decide import decide
 from autotuner.decide.decision import Decision
 from autotuner.spec import TuningSpec
+from autotuner.study.batch_check import repeated_by
 from autotuner.study.history import History
 from autotuner.trial import Measurement, Outcome, ParameterValue, Suggestion, Trial
 from autotuner.wording import message
@@ -84,6 +85,8 @@ class World:
     shuffled: bool = False
     fate: Callable[[Suggestion, int], Outcome | None] = lambda *_: None
     """An outcome that strikes a trial at a step (1, 2, ...), for instance a node that dies."""
+    trains: Callable[[int], int] = lambda batch_size: batch_size
+    """The batch size that the script trains when it is given one."""
     quota: int | None = None
     """Trials that the queue admits at once; the others wait."""
     earlier: tuple[History, ...] = ()
@@ -160,9 +163,12 @@ class World:
                 self.end(seen, Outcome.REACHED if met else Outcome.MISSED)
 
     def measured(self, suggestion: Suggestion) -> np.ndarray:
-        """Return all that a run will measure: the same for the same seed."""
-        rng = np.random.default_rng(suggestion.seed)
-        clean = self.curve(suggestion.batch_size, suggestion.parameters)
+        """Return all that a run will measure: the same for the same seed, unless a check trains less."""
+        batch_size = self.trains(suggestion.batch_size)
+        original = repeated_by(suggestion, self.trials.values())
+        is_less = original is not None and batch_size < self.trains(original.suggestion.batch_size)
+        rng = np.random.default_rng([suggestion.seed, *[batch_size] * is_less])
+        clean = self.curve(batch_size, suggestion.parameters)
         noise = rng.normal(0, self.run_noise) + rng.normal(0, self.step_noise, len(clean))
         return np.asarray(clean + noise)
 

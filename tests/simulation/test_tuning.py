@@ -127,8 +127,8 @@ def test_lost_trials_are_run_again_with_their_seed_and_use_no_budget():
     assert plain.run().reason is disturbed.run().reason is Reason.TRIALS_SPENT
     assert lost
     # One trial is kept for a confirmation run that misses.
-    assert 5 <= len(plain.trials) <= 6
-    assert 5 <= len(disturbed.trials) - len(lost) <= 6 < len(disturbed.trials)
+    assert 5 <= plain.history.spent <= 6
+    assert 5 <= disturbed.history.spent <= 6 < len(disturbed.trials)
 
 
 def test_a_trial_that_is_lost_again_and_again_ends_the_tuning_with_a_remedy():
@@ -193,7 +193,7 @@ def test_every_running_trial_stands_in_stop_when_the_budget_is_spent():
 def test_trials_are_never_more_than_allowed():
     world = World(spec(max_trials="6"), hill())
     decision = world.run()
-    assert len(world.trials) <= 6
+    assert world.history.spent <= 6
     assert decision.is_final
 
 

@@ -32,6 +32,20 @@ def confirm(number, values, outcome, batch_size=32):
     return trial(number, values, outcome, suggestion(number, purpose=Purpose.CONFIRM, batch_size=batch_size))
 
 
+def checks(first, original):
+    """Return the checks of a batch: half of it and about four fifths, whose first value differs."""
+    sizes = (original.suggestion.batch_size // 2, round(original.suggestion.batch_size * 2**-0.25))
+    return [
+        trial(
+            first + i,
+            (0.41,),
+            Outcome.DOMINATED,
+            replace(original.suggestion, number=first + i, batch_size=size, purpose=Purpose.CHECK),
+        )
+        for i, size in enumerate(sizes)
+    ]
+
+
 def test_the_first_trial_is_the_job_unchanged():
     decision = decide(spec(), [], NOON)
     (first,) = decision.start
@@ -195,8 +209,9 @@ def test_gpu_hours_end_the_tuning_with_what_is_known():
 
 def confirmed_at_the_top(*outcomes):
     top = {"batch_size": 256}
-    trials = [baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, **top))]
-    for number, met in enumerate(outcomes, start=2):
+    found = trial(1, RISING, Outcome.REACHED, suggestion(1, **top))
+    trials = [baseline(), found, *checks(2, found)]
+    for number, met in enumerate(outcomes, start=4):
         values = RISING if met else (0.5, 0.8, 0.895)
         outcome = Outcome.REACHED if met else Outcome.MISSED
         trials.append(confirm(number, values, outcome, **top))
@@ -222,9 +237,10 @@ def test_the_metric_of_the_answer_is_the_best_of_its_runs_also_after_they_met_th
     # The page and the log show the same value: the log of a quick run is read only after its end.
     top = {"batch_size": 256}
     runs = [
-        confirm(n, (*RISING, best), Outcome.REACHED, **top) for n, best in ((2, 0.95), (3, 0.94), (4, 0.96))
+        confirm(n, (*RISING, best), Outcome.REACHED, **top) for n, best in ((4, 0.95), (5, 0.94), (6, 0.96))
     ]
-    trials = [baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, **top)), *runs]
+    found = trial(1, RISING, Outcome.REACHED, suggestion(1, **top))
+    trials = [baseline(), found, *checks(2, found), *runs]
     answer = decide(spec(run_length="4"), trials, NOON).answer
     assert answer is not None
     assert (answer.batch_size, answer.metric) == (256, 0.95)
@@ -384,7 +400,8 @@ def test_a_confirmed_answer_ends_the_study_if_no_other_one_could_be_confirmed(ch
     step = confirm_next(standing)
     assert (step and step.reason) == reason
     if reason is not None:
-        said = message(decide(standing.spec, standing.history.trials, NOON), standing.spec)
+        checked = checks(5, standing.history.trials[1])
+        said = message(decide(standing.spec, [*standing.history.trials, *checked], NOON), standing.spec)
         assert "no room to try and confirm a larger batch; batch size 64 is confirmed" in said
 
 
