@@ -41,6 +41,9 @@ def from_training(readings: list[Reading], metric: Metric, target: Target) -> St
         if met and not all(is_echo(r, target) for r in met):
             doubt = f"{metric.name} appears several times before the first epoch or step"
             return Start((), doubt=doubt, doubtful=(met[0], readings[at]))
+    elif early and target.is_met(early[0].value) and not target.is_met(readings[at].value):
+        doubt = f"the first {metric.name} meets the target before any epoch or step, a later one does not"
+        return Start((), doubt=doubt, doubtful=(early[0], readings[at]))
     if kept and target.is_met(kept[0].value) and all(r.position.is_empty for r in kept):
         other = next((r for r in kept if not target.is_met(r.value)), None)
         if other is not None:

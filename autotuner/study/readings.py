@@ -18,7 +18,7 @@ from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.early import DERIVED, from_training, is_echo
 from autotuner.study.formats import STRUCTURED, TEXT
 from autotuner.study.formats.reading import Label, Metric, Reading, position_in
-from autotuner.study.groups import grouped, may_be_grouped
+from autotuner.study.groups import grouped, may_be_grouped, may_take_turns, taking_turns
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
@@ -193,6 +193,11 @@ class Readings:
 
     def _hold(self, stream: Stream, reading: Reading) -> None:
         held = self._held.get(stream)
+        if held is not None and held.is_tentative:
+            self._held.pop(stream)
+            if reading.is_tentative or held.position.epoch != reading.position.epoch:
+                self._take(held)
+            held = None
         if held is not None and not _is_same_row(held, reading):
             self._held.pop(stream)
             if (held.progress or 0) >= 1:
@@ -241,6 +246,8 @@ class Readings:
             return (
                 is_alone or not self._may_meet(first) or any(r.position != first.position for r in readings)
             )
+        if first.position.is_empty and not self._is_pattern and may_take_turns(readings):
+            return False
         if first.label is Label.UNKNOWN and not self._is_pattern:
             if first.position.epoch is not None:
                 # Values of batches within one epoch are the training's, and the evaluation is still to come.
@@ -312,6 +319,9 @@ class Readings:
             numbers = "the numbers that lines begin with"
             self._raise(f"{name} may have several values an epoch, as {numbers} tell", *pair)
             return True
+        if readings[0].position.is_empty and (pair := taking_turns(readings)):
+            self._raise(f"lines with different words take turns to have {name}", *pair)
+            return True
         return False
 
     def _of_training(self, readings: list[Reading]) -> Reading | None:
@@ -360,6 +370,8 @@ class Readings:
         last = self.measurements[-1] if self.measurements else None
         step = step_of(reading, self._unit, 0.0 if last is None else last.step)
         known = self._last
+        if known is not None and self._unit is Unit.COUNT and self._is_beside(known, as_read):
+            return
         if last is not None and known is not None and step == last.step:
             if agree(known, as_read, self.metric) or self._is_repeated(as_read):
                 return
@@ -430,6 +442,13 @@ class Readings:
         if not agree(known, reading, self.metric) and not self._is_repeated(reading):
             others = f"a value in a {self.format} line and a different one in free text"
             self._raise(f"{self.metric.name} has {others}", known, reading)
+        return True
+
+    def _is_beside(self, known: Reading, reading: Reading) -> bool:
+        """Report a doubt if two values stand on one line, such as `test acc` and `test avg acc`."""
+        if self._is_pattern or known.line != reading.line or known.value == reading.value:
+            return False
+        self._raise(f"{self.metric.name} has several values on one line", known, reading)
         return True
 
     def _is_summary(self, reading: Reading) -> bool:

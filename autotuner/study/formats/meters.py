@@ -16,7 +16,7 @@ from autotuner.study.formats.text import Finder, Found
 
 _HEAD: Final = re.compile(
     r"\s{0,4}(?P<head>(?:Epoch|Train|Test|Val|Valid|Validate|Validation|Eval|Evaluation)\b[^\[\d]{0,24}:[^\[\d]{0,16})\s{0,4}(?:(?P<epoch>\d{1,9})\s)?"
-    r"(?:\[\s{0,8}(?P<one>\d{1,9})\s{0,4}\])?\s{0,8}\[\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})",
+    r"(?:\[\s{0,8}(?P<one>\d{1,9})\s{0,4}(?:/\s{0,4}\d{1,9}\s{0,4})?\])?\s{0,8}\[\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})",
     re.IGNORECASE,
 )
 """`Epoch: [0][ 400/5005]`, `Test: [ 0/196]`, `Test (EMA): [12/12]`, `Train: 3 [ 50/1251 (  4%)]`."""
@@ -63,9 +63,13 @@ class MeterReader:
                 replace(self._reading(f, line, position, average=True), progress=progress)
                 for f in self._finder.find(text)
             ]
-        is_stats = _STATS.match(text)
-        if _SUMMARY.match(text) or _TEST_SUMMARY.match(text):
-            self._label = Label.VALIDATION
+        is_stats, label = _STATS.match(text), self._label
+        # Behind the training's meters it is the training's, if the evaluation has a summary of its own.
+        is_tentative = bool(_SUMMARY.match(text)) and label is Label.TRAIN
+        if _TEST_SUMMARY.match(text) or (_SUMMARY.match(text) and not is_tentative):
+            label = self._label = Label.VALIDATION
+        elif is_tentative:
+            label = Label.VALIDATION
         elif not is_stats:
             return None
         found = list(self._finder.find(text))
@@ -75,7 +79,13 @@ class MeterReader:
         if position.total is not None:
             position = Position(position.epoch)
         return [
-            replace(reading, variant=self._variant or _of_what(text[: f.start]))
+            replace(
+                reading,
+                label=self._metric.label or label,
+                variant=self._variant or _of_what(text[: f.start]),
+                progress=1.0 if is_tentative else None,
+                is_tentative=is_tentative,
+            )
             for f in found
             for reading in [self._reading(f, line, position, average=bool(is_stats))]
         ]

@@ -57,7 +57,8 @@ class Reading:
     an evaluation of averaged weights; without a label, the format and `lead`, the words before the name, do.
     `alternative` is another number on the line that might be meant instead. `part` names the run that it
     belongs to where a log has several, such as `fold 2`. `is_bare` says that the line has little but the name
-    and the value, as that of a setting.
+    and the value, as that of a setting. `is_tentative` marks a value with progress 1 that was the training's
+    if another one of the epoch follows.
     """
 
     value: float
@@ -76,6 +77,7 @@ class Reading:
     lead: str = ""
     part: str = ""
     is_bare: bool = False
+    is_tentative: bool = False
 
     @property
     def stream(self) -> tuple[Label, str]:

@@ -52,6 +52,10 @@ _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
     re.IGNORECASE,
 )
+_KIND: Final = re.compile(
+    r"(?:\[(?![A-Za-z]{1,2}\d{1,9}\])(?P<square>[A-Za-z][\w-]{0,24})\]|\((?P<round>[A-Za-z][\w-]{0,24})\))(?:[\[(]\d{1,12}[\])])?[\s:]{0,3}$"
+)
+"""`[lfw][2000]Accuracy`, `Validation (clean) EPE`: which of several data sets the value is of."""
 _GOVERNS: Final = re.compile(
     r"(?<![A-Za-z_/.])[A-Za-z]{2,10}(?:_\d{1,2}(?='s)|_(?:step|epoch|loop|phase|set|metrics|results|stats))?(?![\w/]|\.\w)"
 )
@@ -87,6 +91,18 @@ _NAMES_BEFORE: Final = re.compile(
 )
 """Names that are listed before the metric's own: `Train/Val Acc: 0.97, 0.81`, `P, R, F1 = 95, 61, 71`."""
 _MAX_NAMES: Final = 160
+_SLASHED: Final = re.compile(
+    r"(?<![\w./@-])(?P<name>[A-Za-z][\w@.-]{0,24}(?:/[A-Za-z][\w@.-]{0,24}){1,5})(?P<suffix>)(?P<set>)(?P<of_what>)"
+    rf":?\s{{1,4}}(?P<values>{NUMBER}(?:/{NUMBER}){{1,5}})(?![\w/]|\.\d)",
+    re.IGNORECASE,
+)
+"""`mIoU/mAcc/allAcc 0.77/0.85/0.95`: as many values as names."""
+_BEST_EPOCH: Final = re.compile(
+    r"(?<![A-Za-z])best epoch[\s:=#]{1,3}\d{1,9}\s?[:,]\s{1,3}"
+    r"(?:[A-Za-z][\w@]{0,16}\s?[:=]\s?[\d.]{1,12}[,;|\s]{1,4}){0,2}$",
+    re.IGNORECASE,
+)
+"""Before a name: `End. Best epoch 001: HR = 0.69, `."""
 _LISTED: Final = re.compile(
     rf"\s{{0,4}}[\[(]?(?P<values>{NUMBER}(?:\s?%)?"
     rf"(?:(?:{_JOINT}|\s{{1,4}}){NUMBER}(?![\w.]|\s?[=:])(?:\s?%)?){{1,6}})",
@@ -191,6 +207,7 @@ class Finder:
         """Yield the metric's occurrences on a line, from left to right."""
         if not self.mentions(text):
             return
+        yield from self._slashed(text)
         for match in islice(self._named.finditer(text), _MAX_FOUND):
             if names := _names_before(match, text):
                 several = _LISTED.match(text, match.end())
@@ -203,6 +220,26 @@ class Finder:
                 found = self._found(match, number, text)
                 if found is not None:
                     yield found
+
+    def _slashed(self, text: str) -> Iterator[Found]:
+        """Yield the metric's values in lists of names and of values with slashes between them."""
+        for match in islice(_SLASHED.finditer(text), _MAX_FOUND):
+            names, values = match["name"].split("/"), match["values"].split("/")
+            at = next((i for i, name in enumerate(names) if self.metric.is_named(name)), None)
+            if at is None or len(names) != len(values) or _is_not_measured(match, text):
+                continue
+            label = self._label(text, match, match.end())
+            yield Found(
+                start=match.start("name"),
+                end=match.end(),
+                value=to_number(values[at]),
+                digits=digits_of(values[at]),
+                is_percent=False,
+                average=None,
+                label=label,
+                variant="",
+                lead=skeleton(text[: match.start()]) if not label else "",
+            )
 
     def _of_list(
         self, match: re.Match[str], names: list[str], several: re.Match[str], text: str
@@ -267,7 +304,8 @@ class Finder:
                 return None
             value, is_percent, average = percent(value, float(number["of"])), True, None
         label = self._label(text, match, after)
-        variant = _VARIANT.search(f"{_words_before(match, text)} {match['suffix'] or ''}")
+        said = _VARIANT.search(f"{_words_before(match, text)} {match['suffix'] or ''}")
+        variant = said[0].lower() if said else _kind_before(match, text)
         return Found(
             start=match.start("name"),
             end=after,
@@ -277,7 +315,7 @@ class Finder:
             average=to_number(average["average"]) if average else None,
             is_changed=average is not None and _is_change(average["average"], value),
             label=label,
-            variant=variant[0].lower() if variant else f"of {total}" if total and not label else "",
+            variant=variant or (f"of {total}" if total and not label else ""),
             lead=skeleton(text[: match.start()]) if not label else "",
         )
 
@@ -360,12 +398,22 @@ def _is_not_measured(match: re.Match[str], text: str) -> bool:
     """Return whether words say that a value is no measurement of this epoch, or of another metric."""
     if _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or "")):
         return True
+    best = _BEST_EPOCH.search(text, max(0, match.start() - 120), match.start())
+    if best is not None and position_in(text[: best.start()]).is_empty:
+        return True
     return _TOP_MANY.search(text, max(0, match.start() - 60), match.start()) is not None
 
 
 def _words_before(match: re.Match[str], text: str) -> str:
     words = _BEFORE.search(text, max(0, match.start() - 80), match.start())
     return words[0] if words else ""
+
+
+def _kind_before(match: re.Match[str], text: str) -> str:
+    """Return the word in brackets before a name, if it does not say the same as a label or an epoch."""
+    kind = _KIND.search(text, max(0, match.start() - 60), match.start())
+    word = "" if kind is None else (kind["square"] or kind["round"]).lower()
+    return "" if label_in(word) or not position_in(word).is_empty else word
 
 
 def _is_old(match: re.Match[str], text: str) -> bool:
