@@ -103,6 +103,12 @@ _BEST_EPOCH: Final = re.compile(
     re.IGNORECASE,
 )
 """Before a name: `End. Best epoch 001: HR = 0.69, `."""
+_BEST_SO_FAR: Final = re.compile(
+    r"(?<![A-Za-z])best so far:?\s{1,3}(?:at )?epoch\s\d{1,9}(?!\d)[^|]{0,300}$", re.IGNORECASE
+)
+"""Before a name: `Best so far: epoch 12  train_loss: 0.5  `."""
+_AT_STEP: Final = re.compile(rf"(?!100:)[1-9]\d{{2,8}}:\s{{1,4}}(?={NUMBER})")
+"""Between the name of a loss and its value: `Validation loss 1000:  0.412345`."""
 _LISTED: Final = re.compile(
     rf"\s{{0,4}}[\[(]?(?P<values>{NUMBER}(?:\s?%)?"
     rf"(?:(?:{_JOINT}|\s{{1,4}}){NUMBER}(?![\w.]|\s?[=:])(?:\s?%)?){{1,6}})",
@@ -215,7 +221,10 @@ class Finder:
                 if listed or (several and _JOINED.search(several["values"])):
                     yield from listed
                     continue
-            number = VALUE.match(text, match.end())
+            start = match.end()
+            if match["blank"] and self.metric.is_loss and (step := _AT_STEP.match(text, start)):
+                start = step.end()
+            number = VALUE.match(text, start)
             if number is not None and self._is_value(match, number, text):
                 found = self._found(match, number, text)
                 if found is not None:
@@ -313,7 +322,7 @@ class Finder:
             digits=6 if number["of"] else digits_of(number["value"]),
             is_percent=is_percent,
             average=to_number(average["average"]) if average else None,
-            is_changed=average is not None and _is_change(average["average"], value),
+            is_changed=average is not None and _is_change(average["average"], value, self.metric),
             label=label,
             variant=variant or (f"of {total}" if total and not label else ""),
             lead=skeleton(text[: match.start()]) if not label else "",
@@ -358,9 +367,14 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     )
 
 
-def _is_change(shown: str, value: float) -> bool:
-    """Return whether a number in parentheses is the change since the last value: `0.61 (-0.02)`."""
-    return shown[0] == "+" or (shown[0] == "-" and value > -to_number(shown) > 0)
+def _is_change(shown: str, value: float, metric: Metric) -> bool:
+    """Return whether a number in parentheses is the change since the last value: `0.61 (-0.02)`.
+
+    A loss may fall by more than what is left of it.
+    """
+    return shown[0] == "+" or (
+        shown[0] == "-" and value > 0 and (metric.is_loss or value > -to_number(shown))
+    )
 
 
 def _is_pair(number: re.Match[str], text: str) -> bool:
@@ -397,6 +411,8 @@ def _names_before(match: re.Match[str], text: str) -> list[str]:
 def _is_not_measured(match: re.Match[str], text: str) -> bool:
     """Return whether words say that a value is no measurement of this epoch, or of another metric."""
     if _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or "")):
+        return True
+    if _BEST_SO_FAR.search(text, max(0, match.start() - 360), match.start()):
         return True
     best = _BEST_EPOCH.search(text, max(0, match.start() - 120), match.start())
     if best is not None and position_in(text[: best.start()]).is_empty:
