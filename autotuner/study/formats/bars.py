@@ -7,6 +7,7 @@ when its epoch is over: the last value of the full bar.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from autotuner.study.formats.line import Line
@@ -29,8 +30,10 @@ class TqdmReader:
 
     A bar without an epoch counts when it is full, as one step. Bars of different lengths, as of training and
     validation, are kept separate. A value that names its data set, such as `val_acc`, counts when it changes
-    on a bar of the training, which shows it unchanged until the next evaluation. On the validation's own bar
-    it is an average so far, which changes from the first refresh on: it counts when the bar is full.
+    on a bar of the training, which shows it unchanged until the next evaluation. Where the evaluations have
+    bars of their own, a value without one since the last is no measurement, however often it is shown. On the
+    validation's own bar it is an average so far, which changes from the first refresh on: it counts when the
+    bar is full.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -46,6 +49,9 @@ class TqdmReader:
         self._is_steady = False
         self._is_running = False
         self._was_redrawn = False
+        self._shows_evaluations = False
+        self._is_evaluated = False
+        self._is_counted = False
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's values on a bar."""
@@ -61,12 +67,13 @@ class TqdmReader:
         is_message = bool(found) and "]" in text[bar.end() : found[-1].start]  # printed behind the bar
         shown = found[-1].value if found and not is_message else None
         self._follow((epoch, total), count, shown, is_of_data=is_of_data)
-        if not found:
-            return None
+        is_running = (self._is_running or is_of_data) and not is_message
+        is_validated = epoch is not None and self._names_its_data and not is_running
+        if not found or (is_validated and self._is_old(found[-1].value)):
+            return [] if found else None
         each = found[-1]
         of_bar = label_in(lead)
         label = self._metric.label or (is_message and each.label) or of_bar or each.label
-        is_running = (self._is_running or is_of_data) and not is_message
         share = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
         progress: float | None = share
         variant = each.variant
@@ -74,15 +81,16 @@ class TqdmReader:
         self._was_redrawn = line.is_redrawn
         if tuned := _TORCHTUNE.match(line.text):
             position, progress = Position(float(tuned["epoch"]), float(tuned["step"])), 1.0
-        elif epoch is not None and self._names_its_data and not is_running:
+        elif is_validated:
             position, progress = self._validated(Position(epoch, count, total or None), each.value, share)
         elif epoch is not None:
             position = Position(epoch)
         elif _EPOCHS.search(lead[:80].rstrip()):
             position, progress = Position(count), 1.0
-        elif context.epoch is not None:
+        elif context.epoch is not None and not self._is_counted:
             position, progress = Position(context.epoch), None if is_message else share
         else:
+            self._is_counted = self._names_its_data  # also below lines that name an epoch later on
             step = self._advanced(count, is_new=is_new_bar and count == total)
             is_shown, self._shown = each.value == self._shown and self._names_its_data, each.value
             if total and (is_running or not self._names_its_data):
@@ -115,6 +123,7 @@ class TqdmReader:
     ) -> None:
         """Note whether a value changes with the bar, rather than with an evaluation in between."""
         if is_of_data and value is None:
+            self._shows_evaluations = self._is_evaluated = True
             return  # the bar of an evaluation that interrupts the training's
         if bar != self._bar or count < self._at:
             self._bar, self._is_steady = bar, False
@@ -131,6 +140,12 @@ class TqdmReader:
             self._bars += 1
         self._count = count
         return self._before + count
+
+    def _is_old(self, value: float) -> bool:
+        """Return whether a value is still that of the last evaluation, which had a bar of its own."""
+        is_old = self._shows_evaluations and not self._is_evaluated and value == self._shown
+        self._is_evaluated = False
+        return is_old
 
     def _validated(self, at: Position, value: float, progress: float) -> tuple[Position, float | None]:
         """Return the position of a validation value; one that changes within the epoch is a measurement."""
@@ -162,6 +177,10 @@ class RichBarReader:
 
     Where the metrics do not fit into the line, they go on below it, far to the right, and a value may be
     separated from its name.
+
+    Where it redraws them, as on a terminal, a bar of the training shows the value of the validation before,
+    and the first bar of an epoch may be the first one with the value of the epoch before. So a value that
+    names its data set counts when it changes, or when a bar of the validation was seen since.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -169,6 +188,12 @@ class RichBarReader:
         self._metric = metric
         self._bar = ""
         self._position = Position()
+        self._before = Position()
+        self._is_start = True
+        self._is_next = False
+        self._is_evaluated = False
+        self._is_within = False
+        self._shown: float | None = None
         self._progress = 0.0
         self._label = Label.UNKNOWN
 
@@ -178,9 +203,9 @@ class RichBarReader:
         if bar is not None:
             lead = line.text[: bar.start()]
             count, total = float(bar["count"]), float(bar["total"])
-            self._position = Position(position_in(lead).or_else(context).epoch)
-            self._progress = min(count / total, 1.0) if total else 1.0
             self._label = label_in(lead)
+            self._follow(Position(position_in(lead).or_else(context).epoch, count, total))
+            self._progress = min(count / total, 1.0) if total else 1.0
             self._bar, known = line.text.rstrip(), 0
         elif self._bar and line.indent >= _FAR and len(self._bar) < _MAX_BAR:
             known = len(self._bar)
@@ -188,20 +213,51 @@ class RichBarReader:
         else:
             self._bar = ""
             return None
+        each = next(iter(list(self._finder.find(self._bar))[-1:]), None)
+        if each is None or each.end <= known:
+            return []
+        position, progress = Position(self._position.epoch), self._progress
+        if self._metric.label not in {Label.UNKNOWN, Label.TRAIN} and not self._label:
+            is_new = each.value != self._shown or (self._is_evaluated and self._is_next)
+            is_before = self._shown is None and not (progress or self._is_next)
+            self._shown = each.value
+            if is_before or not is_new:
+                return []  # of Lightning's check before the training, or of an evaluation that counted
+            self._is_evaluated = False
+            position, progress = self._validated(progress)
         return [
             Reading(
                 each.value,
-                self._position,
+                position,
                 self._metric.label or self._label or each.label,
                 self._bar if known else line.raw,
                 is_percent=each.is_percent,
-                progress=self._progress,
+                progress=progress,
                 variant=each.variant,
                 digits=each.digits,
             )
-            for each in list(self._finder.find(self._bar))[-1:]
-            if each.end > known
         ]
+
+    def _follow(self, position: Position) -> None:
+        """Note whether a bar is the first one of the next epoch, and whether an evaluation has begun."""
+        if self._label:
+            self._is_evaluated = True
+            return
+        known = self._position
+        self._is_start = known.epoch is None
+        self._is_next = not self._is_start and position.epoch != known.epoch
+        if self._is_next:
+            self._before = replace(known, step=known.total)
+        self._position = position
+
+    def _validated(self, progress: float) -> tuple[Position, float | None]:
+        """Return the position of a validation value, and its progress."""
+        if self._is_next:
+            at, share = self._before, 1.0
+        else:
+            at, share = self._position, None if progress < 1 and not self._is_start else progress
+        self._is_within = self._is_within or share is None
+        return (at if self._is_within else Position(at.epoch)), share
 
 
 _MAX_LEAD: Final = 400

@@ -178,14 +178,25 @@ _LABEL: Final = re.compile(
     r"|eval(?:uat(?:ion|e|ing))?)|(?P<test>test(?:ing|s|set)?|tst|holdout))(?![A-Za-z])",
     re.IGNORECASE,
 )
+_EVALUATED_TRAINING: Final = re.compile(
+    r"(?<![A-Za-z])train(?:ing)?(?:[ _-](?:set|data(?:set)?|split))?[ _-]$", re.IGNORECASE
+)
+"""Before `evaluation`: an evaluation of the training set."""
 
 
 def label_in(text: str) -> Label:
     """Return the label of the last word of a text that names a data set."""
     found = Label.UNKNOWN
     for match in _LABEL.finditer(text):
-        found = Label.TRAIN if match["train"] else Label.VALIDATION if match["val"] else Label.TEST
+        is_training = match["train"] or is_of_training(match[0], text, match.start())
+        found = Label.TRAIN if is_training else Label.VALIDATION if match["val"] else Label.TEST
     return found
+
+
+def is_of_training(word: str, text: str, start: int) -> bool:
+    """Return whether a word at a place of a text is an evaluation of the training set: `Train eval`."""
+    is_act = word[:4].lower() == "eval"
+    return is_act and _EVALUATED_TRAINING.search(text, max(0, start - 24), start) is not None
 
 
 # --- positions ----------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from autotuner.study.formats.reading import (
     Position,
     Reading,
     digits_of,
+    is_of_training,
     label_in,
     position_in,
 )
@@ -65,10 +66,6 @@ _FIELD_OF: Final = re.compile(
     re.IGNORECASE,
 )
 """Behind the name of a data set: `Val steps: 20`, `valid tokens 4096` are not about the values after them."""
-_EVALUATED_TRAINING: Final = re.compile(
-    r"(?<![A-Za-z])train(?:ing)?(?:[ _-](?:set|data(?:set)?|split))?[ _-]$", re.IGNORECASE
-)
-"""Before `evaluation`: an evaluation of the training set."""
 _DATA_FIELD: Final = re.compile(
     r"(?<![\w.])(?:split|phase|mode|subset|stage|set|dataset|partition)\s?[=:]\s?[\"']?(?P<data>[A-Za-z]{2,12})",
     re.IGNORECASE,
@@ -350,10 +347,7 @@ class Finder:
                 continue
             if sibling and label_in(sibling["sibling"]) is label:
                 return Label.UNKNOWN  # `Val 2.1s acc=0.97 val_acc=0.81` has another name for that
-            is_act = word[0][:4].lower() == "eval"
-            if is_act and _EVALUATED_TRAINING.search(text, max(0, word.start() - 24), word.start()):
-                return Label.TRAIN
-            return label
+            return Label.TRAIN if is_of_training(word[0], text, word.start()) else label
         if (field := _DATA_FIELD.search(text, after)) and (label := label_in(field["data"])):
             return label
         return Label.TRAIN if sibling or _NEXT_DATA.match(text, after) else Label.UNKNOWN
