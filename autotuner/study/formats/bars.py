@@ -52,6 +52,7 @@ class TqdmReader:
         self._shows_evaluations = False
         self._is_evaluated = False
         self._is_counted = False
+        self._drawn: tuple[float, float | None] = (0.0, None)
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's values on a bar."""
@@ -69,7 +70,12 @@ class TqdmReader:
         self._follow((epoch, total), count, shown, is_of_data=is_of_data)
         is_running = (self._is_running or is_of_data) and not is_message
         is_validated = epoch is not None and self._names_its_data and not is_running
-        if not found or (is_validated and self._is_old(found[-1].value)):
+        counts_epochs = epoch is None and _EPOCHS.search(lead[:80].rstrip()) is not None
+        if (
+            not found
+            or (is_validated and self._is_old(found[-1].value))
+            or (counts_epochs and self._is_still(count, total, found[-1].value))
+        ):
             return [] if found else None
         each = found[-1]
         of_bar = label_in(lead)
@@ -85,7 +91,7 @@ class TqdmReader:
             position, progress = self._validated(Position(epoch, count, total or None), each.value, share)
         elif epoch is not None:
             position = Position(epoch)
-        elif _EPOCHS.search(lead[:80].rstrip()):
+        elif counts_epochs:
             position, progress = Position(count), 1.0
         elif context.epoch is not None and not self._is_counted:
             position, progress = Position(context.epoch), None if is_message else share
@@ -146,6 +152,14 @@ class TqdmReader:
         is_old = self._shows_evaluations and not self._is_evaluated and value == self._shown
         self._is_evaluated = False
         return is_old
+
+    def _is_still(self, count: float, total: float, value: float) -> bool:
+        """Return whether a bar that counts epochs shows the value of the epoch before.
+
+        It does until the epoch's own is set. That redraws the bar, so an equal one is shown twice there.
+        """
+        drawn, self._drawn = self._drawn, (count, value)
+        return drawn[1] == value and (count != drawn[0] or count == total)
 
     def _validated(self, at: Position, value: float, progress: float) -> tuple[Position, float | None]:
         """Return the position of a validation value; one that changes within the epoch is a measurement."""

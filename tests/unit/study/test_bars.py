@@ -124,3 +124,20 @@ def test_a_bar_of_an_evaluation_of_the_training_set_is_of_the_training(name):
             log += f"{each}: [3/4]  75%|### , accuracy={value} [00:00<00:00]\r"
             log += f"{each}: [4/4] 100%|####, accuracy={value} [00:00<00:00]\n"
     assert read(log, "accuracy >= 0.9") == [[1, 0.81], [2, 0.82]]
+
+
+def epochs(count: int, shown: str) -> str:
+    """Return the bar of a loop over epochs."""
+    return f"Epochs: {20 * count:3}%|##        | {count}/5 [00:00<00:00,  4.37it/s{shown}]\r"
+
+
+@pytest.mark.parametrize("inner", ["", "\nEpoch {}/5: 100%|####| 13/13 [00:00<00:00, 57.1it/s, acc=0.97]\n"])
+@pytest.mark.parametrize("name", ["val_acc", "acc"])
+def test_a_bar_that_counts_epochs_shows_the_value_of_the_last_one_until_the_next(name, inner):
+    values = [0.342, 0.456, 0.456, 0.57, 0.57]
+    shown = ["", *(f", {name}={value}" for value in values)]
+    log = epochs(0, "")
+    for epoch in range(5):
+        log += (inner if name == "val_acc" else inner.replace("acc=", "loss=")).format(epoch + 1)
+        log += epochs(epoch, shown[epoch + 1]) + epochs(epoch + 1, shown[epoch + 1])
+    assert read(log + epochs(5, shown[5]) + "\n", f"{name} >= 0.9") == [[n, v] for n, v in enumerate(values)]
