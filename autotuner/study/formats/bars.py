@@ -230,7 +230,8 @@ class RichBarReader:
         each = next(iter(list(self._finder.find(self._bar))[-1:]), None)
         if each is None or each.end <= known:
             return []
-        position, progress = Position(self._position.epoch), self._progress
+        position = Position(self._position.epoch)
+        progress: float | None = self._progress
         if self._metric.label not in {Label.UNKNOWN, Label.TRAIN} and not self._label:
             is_new = each.value != self._shown or (self._is_evaluated and self._is_next)
             is_before = self._shown is None and not (progress or self._is_next)
@@ -238,7 +239,7 @@ class RichBarReader:
             if is_before or not is_new:
                 return []  # of Lightning's check before the training, or of an evaluation that counted
             self._is_evaluated = False
-            position, progress = self._validated(progress)
+            position, progress = self._validated()
         return [
             Reading(
                 each.value,
@@ -264,14 +265,13 @@ class RichBarReader:
             self._before = replace(known, step=known.total)
         self._position = position
 
-    def _validated(self, progress: float) -> tuple[Position, float | None]:
+    def _validated(self) -> tuple[Position, float | None]:
         """Return the position of a validation value, and its progress."""
-        if self._is_next:
-            at, share = self._before, 1.0
-        else:
-            at, share = self._position, None if progress < 1 and not self._is_start else progress
-        self._is_within = self._is_within or share is None
-        return (at if self._is_within else Position(at.epoch)), share
+        at = self._before if self._is_next else self._position
+        progress: float | None = 1.0 if self._is_next else self._progress
+        if not self._is_next and not self._is_start and self._progress < 1:
+            self._is_within, progress = True, None
+        return (at if self._is_within else Position(at.epoch)), progress
 
 
 _MAX_LEAD: Final = 400
