@@ -16,7 +16,7 @@ from typing import Final
 from autotuner.spec.values import Target
 from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.early import DERIVED, from_training, is_echo
-from autotuner.study.formats import STRUCTURED, TEXT
+from autotuner.study.formats import RICH, STRUCTURED, TEXT
 from autotuner.study.formats.reading import Label, Metric, Reading, position_in
 from autotuner.study.groups import grouped, may_be_grouped, may_take_turns, taking_turns
 from autotuner.study.ranks import Ranks
@@ -188,6 +188,7 @@ class Readings:
             self._choose()
         self._end_fillers()
         self._check_fractions()
+        self._check_epochs()
 
     # --- what is held and what is chosen ---------------------------------------------------------------
 
@@ -468,10 +469,10 @@ class Readings:
     def _is_left_out(self, step: float, reading: Reading) -> bool:
         """Return whether a value of an earlier step does not count; report a doubt or a warning about it."""
         recent = self.measurements[-_RECENT:]
-        if Measurement(step, reading.value) in recent:
-            return True  # the best one, printed again
-        last = recent[-1].step
         known = self._last or reading
+        if any(m.step == step and self._is_same(known, m.value, reading) for m in recent):
+            return True  # the best one printed again, or all of them in a summary, with more digits
+        last = recent[-1].step
         if self._unit is Unit.STEP and (known.position.epoch or 0.0) < (reading.position.epoch or 0.0):
             name = self.metric.name
             reason = f"the steps of {name} start again in each epoch, and the log does not give its length"
@@ -479,6 +480,9 @@ class Readings:
             return True
         self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
         return False
+
+    def _is_same(self, known: Reading, value: float, reading: Reading) -> bool:
+        return agree(replace(known, value=value), reading, self.metric)
 
     def _is_of_another_run(self, reading: Reading) -> bool:
         """Report a doubt if the log has several runs, such as the folds of a cross-validation."""
@@ -510,6 +514,16 @@ class Readings:
         if are_fractions(self.measurements, self.metric, self._target):
             reason = f"{self.metric.name} looks like a fraction, but {self._target} looks like a percentage"
             self._raise(reason, self._last, target=fitting(self._target, 0.01))
+
+    def _check_epochs(self) -> None:
+        """Warn if only the last of several epochs was printed."""
+        is_alone = len(self.measurements) == 1 and self.format == RICH
+        if is_alone and self._last is not None and (self._last.position.epoch or 0) > 1:
+            self._warn(
+                f"only the last value of {self.metric.name} is read: rich draws a bar once, at the end, if"
+                " its output is not a terminal; print the value after each epoch, or use another bar (in"
+                " Lightning, TQDMProgressBar)"
+            )
 
     def _is_repeated(self, reading: Reading) -> bool:
         """Return whether a value was measured before: the best model, evaluated again at the end."""

@@ -37,6 +37,7 @@ READERS: Final[tuple[Format, ...]] = (
 )
 """The readers, in the order in which they get a line."""
 
+RICH: Final = bars.RICH.name
 TEXT: Final = text.FORMAT.name
 STRUCTURED: Final = frozenset(
     known.name

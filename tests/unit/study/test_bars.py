@@ -115,6 +115,15 @@ def test_a_bar_that_is_drawn_once_at_the_end_counts_there():
     assert read(rich(3, 4, "val_acc: 0.464")) == [[3, 0.464]]
 
 
+@pytest.mark.parametrize(("epochs_drawn", "is_warned"), [((3,), True), ((0,), False), ((0, 1, 2, 3), False)])
+def test_a_bar_that_shows_the_last_of_several_epochs_alone_is_warned_about(epochs_drawn, is_warned):
+    reader = LogReader(parse_target("val_acc >= 0.9"))
+    reader.feed("".join(rich(epoch, 4, f"val_acc: 0.4{epoch}") for epoch in epochs_drawn))
+    reader.close()
+    assert [each for each in reader.warnings if "only the last value" in each] == list(reader.warnings)
+    assert bool(reader.warnings) is is_warned
+
+
 @pytest.mark.parametrize("name", ["Train eval", "Training set evaluation", "train_eval"])
 def test_a_bar_of_an_evaluation_of_the_training_set_is_of_the_training(name):
     log = ""

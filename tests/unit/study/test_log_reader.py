@@ -429,3 +429,21 @@ def test_a_fraction_above_one_may_be_a_mistake_of_the_script():
     reader.feed("".join(f"val_accuracy={v} epoch={n}\n" for n, v in enumerate((0.27, 0.66, 0.96, 1.09), 1)))
     assert reader.doubt is not None
     assert "it looks like a percentage, or the script counts more samples as right" in reader.doubt.message
+
+
+def test_a_summary_that_repeats_all_values_with_more_digits_adds_none():
+    log = ""
+    for epoch, loss in enumerate(["2.323", "2.280", "2.247"]):
+        log += f"Train: {epoch} [   0/12 (  0%)]  Loss: 2.39 (2.39)\n"
+        log += f"Test: [   7/7]  Time: 0.004 (0.011)  Loss:   2.343 ({loss:>6})  Acc@1:  12.500 ( 21.667)\n"
+    log += "--result\n[\n"
+    for epoch, loss in enumerate([2.3231494585673014, 2.2798423767089844, 2.247281805674235]):
+        log += (
+            f'    {{\n        "epoch": {epoch},\n        "train": {{\n            "loss": 2.34\n        }},\n'
+        )
+        log += f'        "validation": {{\n            "loss": {loss}\n        }}\n    }},\n'
+    reader = LogReader(parse_target("loss <= 2.2"))
+    reader.feed(log + "]\n")
+    reader.close()
+    assert [(m.step, m.value) for m in reader.measurements] == [(0, 2.323), (1, 2.28), (2, 2.247)]
+    assert reader.warnings == ()
