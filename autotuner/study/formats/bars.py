@@ -193,8 +193,9 @@ class RichBarReader:
     separated from its name.
 
     Where it redraws them, as on a terminal, a bar of the training shows the value of the validation before,
-    and the first bar of an epoch may be the first one with the value of the epoch before. So a value that
-    names its data set counts when it changes, or when a bar of the validation was seen since.
+    and the first bar of an epoch may be the first one with the value of the epoch before. So a value counts
+    when it changes, or when a bar of the validation was seen since. One that does not name its data set may
+    be the training's, which changes with the batches: of those within an epoch the last one counts.
     """
 
     def __init__(self, metric: Metric) -> None:
@@ -207,6 +208,7 @@ class RichBarReader:
         self._is_next = False
         self._is_evaluated = False
         self._is_within = False
+        self._is_moving = False
         self._shown: float | None = None
         self._progress = 0.0
         self._label = Label.UNKNOWN
@@ -232,11 +234,11 @@ class RichBarReader:
             return []
         position = Position(self._position.epoch)
         progress: float | None = self._progress
-        if self._metric.label not in {Label.UNKNOWN, Label.TRAIN} and not self._label:
+        if not self._label:
             is_new = each.value != self._shown or (self._is_evaluated and self._is_next)
-            is_before = self._shown is None and not (progress or self._is_next)
+            is_before = self._shown is None and not (self._progress or self._is_next)
             self._shown = each.value
-            if is_before or not is_new:
+            if is_before or not (is_new or self._is_moving):
                 return []  # of Lightning's check before the training, or of an evaluation that counted
             self._is_evaluated = False
             position, progress = self._validated()
@@ -262,15 +264,18 @@ class RichBarReader:
         self._is_start = known.epoch is None
         self._is_next = not self._is_start and position.epoch != known.epoch
         if self._is_next:
-            self._before = replace(known, step=known.total)
+            self._before, self._is_moving = replace(known, step=known.total), False
         self._position = position
 
     def _validated(self) -> tuple[Position, float | None]:
         """Return the position of a validation value, and its progress."""
-        at = self._before if self._is_next else self._position
-        progress: float | None = 1.0 if self._is_next else self._progress
-        if not self._is_next and not self._is_start and self._progress < 1:
-            self._is_within, progress = True, None
+        names_its_data = self._metric.label not in {Label.UNKNOWN, Label.TRAIN}
+        is_of_last = self._is_next and (names_its_data or not self._progress)
+        at = self._before if is_of_last else self._position
+        progress: float | None = 1.0 if is_of_last else self._progress
+        if not is_of_last and not self._is_start and self._progress < 1:
+            self._is_within, self._is_moving = names_its_data, not names_its_data
+            progress = None if names_its_data else self._progress
         return (at if self._is_within else Position(at.epoch)), progress
 
 

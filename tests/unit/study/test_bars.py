@@ -79,13 +79,24 @@ def test_a_bar_of_the_whole_run_counts_each_value_between_lines_that_name_epochs
     assert read(log) == [[4, 0.334], [8, 0.446], [12, 0.532]]
 
 
-def test_the_first_bar_of_an_epoch_shows_the_value_of_the_epoch_before():
-    values = ["", "val_acc: 0.246", "val_acc: 0.526", "val_acc: 0.522"]
+@pytest.mark.parametrize("name", ["val_acc", "acc"])
+def test_the_first_bar_of_an_epoch_shows_the_value_of_the_epoch_before(name):
+    values = ["", f"{name}: 0.246", f"{name}: 0.526", f"{name}: 0.522"]
     log = ""
     for epoch, value in enumerate(values):
         log += "".join(rich(epoch, count, value) for count in (0, 2, 4)) + RICH_VALIDATION
-    log += rich(3, 4, "val_acc: 0.464")
-    assert read(log) == [[0, 0.246], [1, 0.526], [2, 0.522], [3, 0.464]]
+    log += rich(3, 4, f"{name}: 0.464")
+    assert read(log, f"{name} >= 0.9") == [[0, 0.246], [1, 0.526], [2, 0.522], [3, 0.464]]
+
+
+def test_a_value_that_changes_with_the_batches_counts_with_the_last_one_of_the_epoch():
+    log = ""
+    for epoch, losses in enumerate([(2.3, 2.1, 2.1), (1.9, 1.7, 1.6), (1.5, 1.5, 1.5)]):
+        for count, loss in enumerate(losses, start=2):
+            log += rich(epoch, count, f"loss: {loss}")
+        log += rich(epoch, 4, f"loss: {losses[-1]}") + RICH_VALIDATION
+        log += rich(epoch + 1, 0, f"loss: {losses[-1]}")
+    assert read(log, "loss <= 1") == [[0, 2.1], [1, 1.6], [2, 1.5]]
 
 
 def test_equal_values_of_two_epochs_count_where_a_bar_of_the_validation_is_between_them():
