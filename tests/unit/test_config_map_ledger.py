@@ -97,6 +97,19 @@ def test_a_trial_that_is_recorded_is_not_written_again(config_maps):
     assert world.methods == ["GET", "POST"]
 
 
+@pytest.mark.parametrize("wrong", ["{}", "not json", encode_trial(trial(5))])
+def test_a_trial_that_ran_again_for_an_entry_that_cannot_be_read_replaces_it(config_maps, wrong):
+    first = encode_trial(trial())
+    server = config_maps({keys.ledger_key(0): first, keys.ledger_key(1): wrong})
+    ledger = Ledger.read(server.server.api(), JOB)
+    assert [found.number for found in ledger.trials()[0]] == [0]
+    ledger.write(trial(1))
+    assert [found.number for found in ledger.trials()[0]] == [0, 1]
+    assert ledger.trials()[1] == []
+    assert server.data[keys.ledger_key(0)] == first
+    assert [found.number for found in Ledger.read(server.server.api(), JOB).trials()[0]] == [0, 1]
+
+
 def test_a_ledger_that_was_made_meanwhile_is_added_to(config_maps):
     world = config_maps()
     ledger = Ledger.read(world.server.api(), JOB)

@@ -55,13 +55,18 @@ class Ledger:
         return self._trials
 
     def write(self, trial: Trial) -> None:
-        """Record a finished trial; an existing record is not changed.
+        """Record a finished trial; an existing record is not changed, unless it cannot be read.
 
         Raises:
             Unwritable: If the cluster refuses the entry as too large, however short its curve.
         """
         key = keys.ledger_key(trial.number)
-        if any(key in shard.data for shard in self._shards):
+        holder = next((shard for shard in self._shards if key in shard.data), None)
+        if holder is not None:
+            # The trial of an entry that cannot be read may have run again under its number.
+            if all(trial.number != recorded.number for recorded in self.trials()[0]):
+                holder.write({key: encode_trial(trial, points=FEWER_POINTS)})
+                self._trials = None
             return
         refused: RequestFailed | None = None
         while True:
