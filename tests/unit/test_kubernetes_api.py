@@ -95,6 +95,24 @@ def test_a_log_is_text_whatever_its_bytes(serve):
     assert serve(always(200, b"a\xffb\n")).api().log("ns", "pod") == "a\ufffdb\n"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"unable to retrieve container logs for containerd://b91ca08d41b0",
+        b'failed to open log file "/var/log/pods/x/pytorch/0.log": no such file or directory',
+        b"2026-01-01T11:59:00Z epoch 1\nunable to retrieve container logs for cri-o://b91c",
+    ],
+)
+def test_a_node_that_sends_its_refusal_in_the_place_of_a_log_has_sent_no_log(serve, said):
+    with pytest.raises(RequestFailed, match=r"log /api/v1/namespaces/ns/pods/pod/log: (unable|failed) to"):
+        serve(always(200, said)).api().log("ns", "pod", timestamps="true")
+
+
+def test_a_program_that_prints_such_words_has_a_log(serve):
+    printed = b"2026-01-01T11:59:00Z unable to retrieve container logs for containerd://b91c"
+    assert serve(always(200, printed)).api().log("ns", "pod", timestamps="true") == printed.decode()
+
+
 # --- watches -------------------------------------------------------------------------------------------
 
 

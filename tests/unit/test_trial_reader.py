@@ -66,6 +66,15 @@ def test_an_ended_trial_is_not_recorded_before_its_log_was_read(world):
     assert world.read((POD,), "Succeeded").outcome is Outcome.REACHED
 
 
+def test_a_trial_whose_node_cannot_find_its_log_at_its_end_is_no_miss(world):
+    # While its container runtime restarts, a kubelet answers so, with status 200.
+    world.log = (200, {}, b"unable to retrieve container logs for containerd://b91ca08d41b0")
+    with pytest.raises(RequestFailed):
+        world.read((POD,), "Succeeded")
+    world.log = (200, {}, LOG)
+    assert world.read((POD,), "Succeeded").outcome is Outcome.REACHED
+
+
 def test_an_ended_trial_whose_log_stays_unreadable_is_lost(world):
     world.log = (500, {}, b"{}")
     world.now = ENDED + UNREADABLE_AFTER

@@ -32,6 +32,15 @@ CORE: Final = "/api/v1"
 LEASES: Final = "/apis/coordination.k8s.io/v1"
 
 _MAX_BODY: Final = 500
+_NO_LOG: Final = re.compile(
+    r"unable to retrieve container logs for |failed to (try resolving symlinks in path|open log file"
+    r'|tail \d+ lines of log file|seek \d+ in log file|read log file|reset seek in log file) "'
+)
+"""The kubelet's messages for a log that it cannot read.
+
+It sends status 200 before it looks for the log, and the message as its last line, without a newline
+(https://github.com/kubernetes/kubernetes/issues/142258).
+"""
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 
@@ -98,10 +107,18 @@ class Api:
         return self._json("delete", "DELETE", path, body=body)
 
     def log(self, namespace: str, pod: str, **query: object) -> str:
-        """Read a pod's log; invalid UTF-8 is replaced. The verb in metrics is `log`."""
+        """Read a pod's log; invalid UTF-8 is replaced. The verb in metrics is `log`.
+
+        Raises:
+            RequestFailed: If the log cannot be read, also if its node says so in the place of the log.
+        """
         path = core_path(namespace, "pods", pod) + "/log"
         response = self._send("log", "GET", path, query=query, accept="*/*")
-        return self._read(response).decode("utf-8", errors="replace")
+        text = self._read(response).decode("utf-8", errors="replace")
+        last = text.rpartition("\n")[2]
+        if _NO_LOG.match(last):
+            raise RequestFailed(f"log {path}: {last[:_MAX_BODY]}")
+        return text
 
     def stream(self, path: str, *, accept: str, read_seconds: float, **query: object) -> urllib3.HTTPResponse:
         """Open a watch; the caller reads the response and closes it.
