@@ -35,11 +35,12 @@ from autotuner.job.kind import JobKind
 from autotuner.job.kinds import KINDS, with_plural
 from autotuner.job.lookup import mapping
 from autotuner.reconcile import Reconciliation, is_settled, reconcile, withdraw
-from autotuner.status import Event, Status, describe_invalid, events
+from autotuner.status import MAX_MESSAGE, Event, Status, describe_invalid, events
 from autotuner.trial import Suggestion
 
 _REPORTED_AFTER: Final = 3
 """Failures in a row after which the job's status shows the error."""
+_UNEXPECTED: Final = "a fault of the autotuner: please report it with the controller's log"
 _DELETED: Final = "DELETED"
 
 _log = structlog.get_logger(__name__)
@@ -221,8 +222,9 @@ class Controller:
             log.warning(
                 "reconcile_failed", error=str(error), attempt=count, retry_in=delay, exc_info=not is_ordinary
             )
-            if is_ordinary and count == _REPORTED_AFTER:
-                self._report(key, str(error))
+            if count >= _REPORTED_AFTER:
+                said = str(error) if is_ordinary else f"{type(error).__name__}: {error} ({_UNEXPECTED})"
+                self._report(key, said)
             return
         finally:
             self._metrics.reconcile_seconds.observe(self._ticks() - began)
@@ -279,6 +281,12 @@ class Controller:
         except InvalidJob as error:
             self._reject(key, manifest, error)
             return None
+        except RequestFailed:
+            # Its training runtime cannot be read: the status can say so.
+            unread = _unread(key, manifest)
+            if before is None and unread.is_registered:
+                self._known[key] = _Known(unread, self._ticks())
+            raise
         if before is not None and before.job.uid != job.uid:
             self._backend.forget(before.job.uid)
         self._backend.forget_view(job.uid)
@@ -299,13 +307,10 @@ class Controller:
     def _reject(self, key: str, manifest: Mapping[str, Any], error: InvalidJob) -> None:
         """Report on a job that cannot be parsed although the operator's webhook accepted it."""
         self._forget(key)
-        metadata = mapping(manifest.get("metadata"))
-        annotations = {str(k): str(v) for k, v in mapping(metadata.get("annotations")).items()}
-        kind, namespace, name = _parts(key)
-        job = Job(name, namespace, str(metadata.get("uid")), annotations, manifest, kind=kind)
+        job = _unread(key, manifest)
         if job.is_registered:
-            status = describe_invalid(error, annotations, job.fingerprint)
-            self._backend.publish(job, status, events(annotations, status))
+            status = describe_invalid(error, job.annotations, job.fingerprint)
+            self._backend.publish(job, status, events(job.annotations, status))
             self._metrics.note_phase(key, str(status.phase))
             _log.info("job_unreadable", job=key, error=str(error))
             # What is wrong may be outside of the job, such as a training runtime that is made later.
@@ -350,12 +355,14 @@ class Controller:
         self.queue.add(key, after=min(delay, self._resync_seconds))
 
     def _report(self, key: str, error: str) -> None:
-        """Write the error to the job's status, as far as the cluster allows."""
+        """Write the error to the job's status, unless it shows it already, as far as the cluster allows."""
         known = self._known.get(key)
         if known is None:
             return
         ours = {k: v for k, v in known.job.annotations.items() if k.startswith(keys.STATUS_PREFIX)}
-        message = f"reconcile failed, will retry: {error}"
+        message = f"reconcile failed, will retry: {error}"[:MAX_MESSAGE]
+        if ours.get(keys.MESSAGE) == message:
+            return
         status = Status({**ours, keys.PHASE: ours.get(keys.PHASE, "Waiting"), keys.MESSAGE: message})
         try:
             self._backend.publish(known.job, status, [Event("Warning", "StudyHeldUp", message[:1024])])
@@ -366,6 +373,14 @@ class Controller:
 def _key(kind: JobKind, namespace: object, name: object) -> str:
     """Return what a job, or a trial, is called over all kinds and namespaces."""
     return f"{kind.plural}/{namespace}/{name}"
+
+
+def _unread(key: str, manifest: Mapping[str, Any]) -> Job:
+    """Return a job of which only the metadata is read."""
+    metadata = mapping(manifest.get("metadata"))
+    annotations = {str(k): str(v) for k, v in mapping(metadata.get("annotations")).items()}
+    kind, namespace, name = _parts(key)
+    return Job(name, namespace, str(metadata.get("uid")), annotations, manifest, kind=kind)
 
 
 def _parts(key: str) -> tuple[JobKind, str, str]:

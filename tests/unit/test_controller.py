@@ -20,8 +20,10 @@ def world():
     """Return a function from a job, as the API server has it, to a controller and the server's requests."""
     servers = []
 
-    def make(job):
+    def make(job, refused=None):
         def answer(method, path, _query):
+            if refused is not None and refused in path:
+                return 403, {}, b'{"message": "may not read it"}'
             if method == "GET" and path.endswith("/digits"):
                 return 200, {}, json.dumps(job).encode()
             return 200, {}, b'{"items": []}'
@@ -206,6 +208,79 @@ def test_an_earlier_study_is_read_again_only_with_its_job(cluster):
     first["metadata"]["generation"] = 2
     controller.on_job(PYTORCHJOB, "MODIFIED", first)
     assert reads() == 2
+
+
+class Failing(Cluster):
+    """One registered job, whose status is written down; `error` is what the list of its trials answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.error = (500, "broken")
+        self.events = []
+        self.controller.on_job(PYTORCHJOB, "ADDED", self.jobs["first"])
+
+    def answer(self, method, path, query):
+        sent = json.loads(self.server.requests[-1][4] or "{}")
+        if method == "POST" and path.endswith("/events"):
+            self.events.append(sent["message"])
+        if method == "PATCH" and path.endswith("/first"):
+            self.jobs["first"]["metadata"]["annotations"] |= sent["metadata"]["annotations"]
+        if "labelSelector" in query:
+            code, said = self.error
+            return code, {}, json.dumps({"message": said}).encode()
+        return super().answer(method, path, query)
+
+    def fail(self, times):
+        for _ in range(times):
+            self.controller.queue.add(self.key)
+            self.controller.work_once()
+
+    key = "pytorchjobs/ns/first"
+
+    @property
+    def message(self):
+        return self.jobs["first"]["metadata"]["annotations"].get(keys.MESSAGE, "")
+
+
+@pytest.fixture
+def failing():
+    failing = Failing()
+    yield failing
+    failing.server.close()
+
+
+def test_the_status_shows_the_error_of_now_and_no_earlier_one(failing):
+    failing.error = (403, "exceeded quota")
+    failing.fail(3)
+    assert failing.message.endswith("exceeded quota")
+    failing.error = (403, "denied by policy")
+    failing.fail(1)
+    assert failing.message.endswith("denied by policy")
+    failing.fail(3)
+    assert [said.rpartition("403 ")[2] for said in failing.events] == ["exceeded quota", "denied by policy"]
+
+
+def test_an_error_that_nobody_expected_stands_in_the_status_too(failing, monkeypatch):
+    def fail(*_):
+        raise LookupError("nothing there")
+
+    monkeypatch.setattr(failing.controller._backend, "observe", fail)
+    failing.fail(2)
+    assert not failing.message
+    failing.fail(1)
+    assert "LookupError: nothing there (a fault of the autotuner: please report it" in failing.message
+
+
+def test_a_training_runtime_that_cannot_be_read_is_told(world):
+    made = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", **job()}
+    made["spec"] = {"runtimeRef": {"name": "torch-distributed"}, "suspend": True, "trainer": {"image": "x"}}
+    controller, requests = world(made, refused="clustertrainingruntimes")
+    controller.on_job(TRAINJOB, "ADDED", made)
+    for _ in range(3):
+        controller.queue.add("trainjobs/ns/digits")
+        controller.work_once()
+    (patch,) = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
+    assert "403 may not read it" in patch["metadata"]["annotations"][keys.MESSAGE]
 
 
 def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_with_its_trial(world):
