@@ -29,6 +29,7 @@ from autotuner.backends.kubernetes.readers import job_of
 from autotuner.controller.metrics import Metrics
 from autotuner.controller.trial_slots import TrialSlots
 from autotuner.controller.work_queue import WorkQueue
+from autotuner.decide.decision import Phase
 from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
@@ -215,6 +216,7 @@ class Controller:
             self._metrics.reconcile_errors.inc()
             with self._lock:
                 self._changed_jobs.add(key)
+                self._changed_trials.add(key)
             self._slots.pass_over(key)
             at_least = error.retry_after if isinstance(error, RequestFailed) else 0.0
             count, delay = self.queue.fail(key, at_least)
@@ -247,6 +249,9 @@ class Controller:
             self._backend.forget_trials(known.job.uid)
         now = self._clock()
         job = known.job
+        if are_trials_changed and is_settled(job) and job.annotations.get(keys.PHASE) != Phase.INVALID:
+            # A start that seemed to have failed, or that of an earlier leader, may have come after the end.
+            withdraw(self._backend, job)
         admitted: list[str] = []
         try:
             seen = reconcile(self._backend, job, now, lambda s: self._admit(key, job, s, admitted))

@@ -9,9 +9,12 @@ from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
 from autotuner.controller.controller import Controller
 from autotuner.controller.metrics import Metrics
+from autotuner.job.job import Job
 from autotuner.job.kinds import TRAINJOB
 from autotuner.job.pytorchjob import PYTORCHJOB
-from tests.contract.suite import REPORTS, manifest
+from autotuner.study.ledger import decode_ledger
+from autotuner.trial import Outcome, Purpose, Suggestion
+from tests.contract.suite import REPORTS, finished, manifest
 from tests.unit.fake_api_server import FakeServer
 
 
@@ -281,6 +284,105 @@ def test_a_training_runtime_that_cannot_be_read_is_told(world):
         controller.work_once()
     (patch,) = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
     assert "403 may not read it" in patch["metadata"]["annotations"][keys.MESSAGE]
+
+
+class Trials(Failing):
+    """One registered job and its trials, as the API server keeps them."""
+
+    def __init__(self):
+        self.kept = {}
+        super().__init__()
+
+    def answer(self, method, path, query):
+        name = path.rpartition("/")[2]
+        if method == "POST" and path.endswith("/pytorchjobs"):
+            made = json.loads(self.server.requests[-1][4])
+            if made["metadata"]["name"] in self.kept:
+                return 409, {}, b'{"message": "exists"}'
+            made["metadata"]["uid"] = f"t-{len(self.server.requests)}"
+            self.kept[made["metadata"]["name"]] = made
+            return 201, {}, json.dumps(made).encode()
+        if name in self.kept:
+            found = self.kept.pop(name) if method == "DELETE" else self.kept[name]
+            return 200, {}, json.dumps(found).encode()
+        if "configmaps" in path and method == "POST":
+            made = json.loads(self.server.requests[-1][4])
+            self.jobs[made["metadata"]["name"]] = made
+            return 201, {}, json.dumps(made).encode()
+        if "configmaps" in path and method == "PATCH":
+            self.jobs[name]["data"] |= json.loads(self.server.requests[-1][4])["data"]
+            return 200, {}, json.dumps(self.jobs[name]).encode()
+        if "labelSelector" in query:
+            items = list(self.kept.values()) if path.endswith("/pytorchjobs") else []
+            return 200, {}, json.dumps({"items": items}).encode()
+        return super().answer(method, path, query)
+
+    def delete_by_hand(self):
+        name, deleted = self.kept.popitem()
+        self.controller.on_trial(PYTORCHJOB, "DELETED", deleted)
+        return name
+
+    @property
+    def status(self):
+        annotations = self.jobs["first"]["metadata"]["annotations"]
+        return {key: annotations.get(key) for key in (keys.PHASE, keys.REASON)}
+
+    def ledger(self):
+        return decode_ledger(self.jobs.get("first-tuning", {"data": {}})["data"])[0]
+
+
+@pytest.fixture
+def trials():
+    trials = Trials()
+    trials.controller.work_once()
+    yield trials
+    trials.server.close()
+
+
+def test_trials_that_are_deleted_again_and_again_end_the_study(trials):
+    deleted = []
+    for _ in range(6):
+        if trials.kept:
+            deleted.append(trials.delete_by_hand())
+            trials.controller.work_once()
+    assert [name.rpartition("-")[2] for name in deleted] == ["0", "1", "2", "3"]
+    assert [trial.outcome for trial in trials.ledger()] == [Outcome.LOST] * 4
+    assert trials.status == {keys.PHASE: "Failed", keys.REASON: "ClusterLosesTrials"}
+    assert "somebody else has deleted its PyTorchJob" in trials.message
+
+
+def test_a_trial_that_an_earlier_leader_has_recorded_is_not_lost(trials):
+    name, number = next(iter(trials.kept)), 0
+    recorded = finished(
+        number, suggestion=Suggestion(number, 256, {"learning_rate": 0.1}, 0, Purpose.BASELINE)
+    )
+    other = KubernetesBackend(trials.server.api())
+    other.record(Job.from_manifest(trials.jobs["first"]), recorded)
+    assert trials.delete_by_hand() == name
+    trials.controller.work_once()
+    assert trials.ledger()[0].outcome is Outcome.REACHED
+
+
+def test_a_trial_whose_annotation_was_removed_is_told_with_the_remedy(trials):
+    (made,) = trials.kept.values()
+    del made["metadata"]["annotations"][keys.SUGGESTION]
+    trials.jobs["first"]["metadata"]["generation"] = 2
+    trials.controller.on_job(PYTORCHJOB, "MODIFIED", trials.jobs["first"])
+    trials.fail(3)
+    assert "suggestion was removed or changed: delete it, and exempt trials" in trials.message
+    assert list(trials.kept.values()) == [made]
+
+
+@pytest.mark.parametrize("phase", ["Done", "Failed"])
+def test_a_trial_that_starts_after_the_end_of_its_study_is_removed(trials, phase):
+    (late,) = trials.kept.values()
+    annotations = trials.jobs["first"]["metadata"]["annotations"]
+    annotations[keys.PHASE] = phase
+    late["status"] = trial("Succeeded")["status"]
+    trials.controller._known.clear()
+    trials.controller.on_trial(PYTORCHJOB, "MODIFIED", late)
+    trials.controller.work_once()
+    assert not trials.kept
 
 
 def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_with_its_trial(world):

@@ -48,7 +48,7 @@ class _View:
     """The result of the last poll of a job: its ledger, its trials by number, and their pods.
 
     `pods` and `read_at`, when they were read, are by the trial's name. `studies` are those of other jobs that
-    its search starts from, by name.
+    its search starts from, by name. `deleted` are unfinished trials that somebody else has deleted since.
     """
 
     ledger: Ledger
@@ -56,6 +56,7 @@ class _View:
     pods: dict[str, list[PodStatus]] = field(default_factory=dict)
     read_at: dict[str, datetime] = field(default_factory=dict)
     studies: dict[str, Study | None] = field(default_factory=dict)
+    deleted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     is_stale: bool = False
 
 
@@ -151,6 +152,12 @@ class KubernetesBackend:
             if trial.is_running and follower is not None:
                 running[number] = follower
             held_up += [] if held is None else [held]
+        for number, manifest in view.deleted.items():
+            pods = view.pods.get(name_of(manifest), [])
+            live.append(
+                self._reader.read_deleted(job, spec, manifest, pods, self._checkpoints.of(job).get(number))
+            )
+        view.deleted = {}
         if running:
             self._checkpoints.keep(job, running, now)
         names = {name_of(manifest) for manifest in unfinished}
@@ -172,6 +179,14 @@ class KubernetesBackend:
             if not error.is_conflict:
                 raise
             created = self._existing_trial(job, name_of(manifest))
+        try:
+            suggestion_of(created)
+        except InvalidRecord as error:
+            raise Conflict(
+                f"{job.kind.name} {job.namespace}/{name_of(manifest)} is a trial of {job.name}, but its"
+                f" annotation {keys.SUGGESTION} was removed or changed: delete it, and exempt trials from what"
+                " changes them, such as an admission webhook"
+            ) from error
         view = self._views.get(job.uid)
         if view is not None:
             view.trials[suggestion.number] = created
@@ -264,8 +279,7 @@ class KubernetesBackend:
     def _view(self, job: Job) -> _View:
         view = self._views.get(job.uid)
         if view is not None and self._keeps_views and view.is_stale:
-            trials = self._list_trials(job)
-            view = self._views[job.uid] = _View(view.ledger, trials, studies=view.studies)
+            view = self._views[job.uid] = self._after_changes(job, view)
         elif view is None or not self._keeps_views:
             # The trials first, so that one that is recorded and removed in between is in at least one of the
             # two.
@@ -273,6 +287,20 @@ class KubernetesBackend:
             view = _View(Ledger.read(self._api, job), trials)
             self._views[job.uid] = view
         return view
+
+    def _after_changes(self, job: Job, before: _View) -> _View:
+        """Return the view of a job after its trials have changed."""
+        trials, ledger = self._list_trials(job), before.ledger
+        # `stop` removes a trial from the view, so another one has deleted these.
+        deleted = {number: each for number, each in before.trials.items() if number not in trials}
+        if deleted:
+            # It may have been a controller that has lost the lease meanwhile.
+            ledger = Ledger.read(self._api, job)
+            finished = {trial.number for trial in ledger.trials()[0]}
+            deleted = {number: each for number, each in deleted.items() if number not in finished}
+        pods = {name_of(each): before.pods.get(name_of(each), []) for each in deleted.values()}
+        read_at = dict.fromkeys(pods, self._clock())
+        return _View(ledger, trials, pods, read_at, before.studies, deleted)
 
     def _list_trials(self, job: Job) -> dict[int, Mapping[str, Any]]:
         found = self._api.list(_path(job), labelSelector=f"{keys.TRIAL_JOB_UID}={job.uid}")

@@ -63,10 +63,7 @@ class Ledger:
         key = keys.ledger_key(trial.number)
         holder = next((shard for shard in self._shards if key in shard.data), None)
         if holder is not None:
-            # The trial of an entry that cannot be read may have run again under its number.
-            if all(trial.number != recorded.number for recorded in self.trials()[0]):
-                holder.write({key: encode_trial(trial, points=FEWER_POINTS)})
-                self._trials = None
+            self._rewrite_unreadable(holder, trial)
             return
         refused: RequestFailed | None = None
         while True:
@@ -92,6 +89,12 @@ class Ledger:
                 if error.status not in _TOO_LARGE:
                     raise
                 raise Unwritable(f"the ledger cannot take trial {trial.number}: {error}") from error
+
+    def _rewrite_unreadable(self, holder: _Shard, trial: Trial) -> None:
+        """Replace an entry that cannot be read: its trial may have run again under its number."""
+        if all(trial.number != recorded.number for recorded in self.trials()[0]):
+            holder.write({keys.ledger_key(trial.number): encode_trial(trial, points=FEWER_POINTS)})
+            self._trials = None
 
     def _note(self, entry: Mapping[str, str]) -> None:
         if self._trials is not None:

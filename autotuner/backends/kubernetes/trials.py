@@ -156,12 +156,7 @@ class TrialReader:
         conditions = kind.read_conditions(manifest)
         first_seen = self._first_seen(job, uid_of(manifest), conditions, pods)
         standing = kind.stand(conditions, pods, now, self._start_patience, first_seen)
-        trial = Trial(
-            suggestion_of(manifest),
-            started_at=standing.started_at,
-            devices=job.kind.devices(manifest),
-            template=spec.attempt(_template(manifest) or ""),
-        )
+        trial = _begun(job, spec, manifest, standing)
         if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
             lost = "the job was changed before the trial had started"
             return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), None
@@ -194,6 +189,29 @@ class TrialReader:
             return replace(ended, ended_at=standing.ended_at, is_complete=False), None
         read = _as_read(trial, followed.follower, pushed)
         return read, self._held_up(job, manifest, trial, standing)
+
+    def read_deleted(
+        self,
+        job: Job,
+        spec: TuningSpec,
+        manifest: Mapping[str, Any],
+        pods: Sequence[PodStatus],
+        checkpoint: Checkpoint | None,
+    ) -> Trial:
+        """Return a trial whose object somebody else has deleted: lost, unless it has met the target.
+
+        It counts as lost, because what deletes trials may delete the next one, too.
+        """
+        kind, now, uid = on_cluster(job.kind), self._clock(), uid_of(manifest)
+        standing = kind.stand(kind.read_conditions(manifest), pods, now, self._start_patience, NOTHING_SEEN)
+        follower = self._logs.of(job, spec, uid, kind.first(pods))
+        follower = follower or self._logs.printing(job, spec, uid, checkpoint)
+        pushed = self.pushes.read(job.kind, manifest, spec)
+        self.pushes.forget(uid)
+        read = _as_read(_begun(job, spec, manifest, standing), follower, pushed)
+        ending = Ending(None, disruption=f"somebody else has deleted its {job.kind.name}")
+        outcome, message = classify(ending, read.measurements, spec.target)
+        return replace(read, outcome=outcome, message=message, ended_at=now, is_complete=False, doubt="")
 
     def _held_up(
         self, job: Job, manifest: Mapping[str, Any], trial: Trial, standing: TrialStanding
@@ -309,6 +327,15 @@ class TrialReader:
         except RequestFailed:
             return log
         return replace(log, text=text[-MAX_LOG:] or log.text)
+
+
+def _begun(job: Job, spec: TuningSpec, manifest: Mapping[str, Any], standing: TrialStanding) -> Trial:
+    return Trial(
+        suggestion_of(manifest),
+        started_at=standing.started_at,
+        devices=job.kind.devices(manifest),
+        template=spec.attempt(_template(manifest) or ""),
+    )
 
 
 def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:
