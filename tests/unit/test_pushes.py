@@ -82,11 +82,12 @@ class World:
             "status": {"phase": "Running", "containerStatuses": [{"name": "node", "state": state}]},
         }
 
-    def answer(self, _method, path, _query):
+    def answer(self, _method, path, query):
         if "configmaps" in path:
             return 404, {}, b'{"message": "not found"}'
         if path.endswith("/log"):
-            return 200, {}, self.log.encode()
+            since = query.get("sinceTime", "")[:19]
+            return 200, {}, "".join(line for line in self.log.splitlines(True) if line >= since).encode()
         items = [self.pod()] if path.endswith("/pods") else [self.manifest()]
         return 200, {}, json.dumps({"items": items}).encode()
 

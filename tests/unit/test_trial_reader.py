@@ -27,8 +27,9 @@ class World:
 
     def __init__(self):
         self.log = (200, {}, LOG)
+        self.logs_before = []
         self.now = ENDED
-        self.server = FakeServer(lambda *_: self.log)
+        self.server = FakeServer(lambda *_: self.logs_before.pop(0) if self.logs_before else self.log)
         self._reader = TrialReader(
             self.server.api(), lambda: self.now, start_patience=timedelta(minutes=10), max_log_bytes=65536
         )
@@ -64,6 +65,19 @@ def test_an_ended_trial_is_not_recorded_before_its_log_was_read(world):
         world.read((POD,), "Succeeded")
     world.log = (200, {}, LOG)
     assert world.read((POD,), "Succeeded").outcome is Outcome.REACHED
+
+
+@pytest.mark.parametrize("cut", [0, 30, len(LOG) // 2, len(LOG) - 3, len(LOG), len(LOG) + 68])
+def test_an_answer_that_broke_off_is_not_the_end_of_a_log(world, cut):
+    # The API server ends the answer as if it was whole if the node's connection breaks.
+    whole = LOG.replace(b"0.95", b"0.55") + LOG.replace(b'"step": 1', b'"step": 2').replace(
+        b"0.95", b"0.9125"
+    )
+    world.log, world.logs_before = (200, {}, whole), [(200, {}, whole[:cut])]
+    assert world.read((POD,), "Succeeded").is_running
+    ended = world.read((POD,), "Succeeded")
+    assert ended.outcome is Outcome.REACHED
+    assert ended.measurements == (Measurement(1, 0.55), Measurement(2, 0.9125))
 
 
 def test_a_trial_whose_node_cannot_find_its_log_at_its_end_is_no_miss(world):

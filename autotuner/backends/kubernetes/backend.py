@@ -184,8 +184,8 @@ class KubernetesBackend:
         except InvalidRecord as error:
             raise Conflict(
                 f"{job.kind.name} {job.namespace}/{name_of(manifest)} is a trial of {job.name}, but its"
-                f" annotation {keys.SUGGESTION} was removed or changed: delete it, and exempt trials from what"
-                " changes them, such as an admission webhook"
+                f" annotation {keys.SUGGESTION} was removed or changed: delete it, and exempt trials from"
+                " what changes them, such as an admission webhook"
             ) from error
         view = self._views.get(job.uid)
         if view is not None:

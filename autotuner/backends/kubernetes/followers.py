@@ -185,6 +185,11 @@ class LogFollowers:
         # The log of a deleted pod cannot be read any more.
         if not pod.is_gone:
             follower.look(read)
+            if has_ended and follower.is_whole:
+                # If a node breaks off, the API server ends the answer as if it was whole: two have to agree.
+                before = follower.end
+                follower.look(read)
+                follower.is_whole = follower.is_whole and follower.end == before
         is_whole = pod.is_gone or follower.is_whole
         if has_ended and is_whole:
             follower.close()

@@ -148,6 +148,11 @@ class LogFollower:
         """What the steps count; see `LogReader.unit`."""
         return (self._earlier_unit if self._earlier else "") or self.parser.unit
 
+    @property
+    def end(self) -> tuple[int, str]:
+        """The amount that was read, and the last line if it lacks its newline so far."""
+        return self.read_bytes, self._rest
+
     def checkpoint(self, points: int) -> Checkpoint:
         """Return a checkpoint with at most about this number of measurements."""
         return Checkpoint(
