@@ -7,6 +7,7 @@
     ├── Unrealisable        a batch size, or a job's bounds, for which there is no layout
     └── BackendError        the cluster or the machine; try again later
         ├── Conflict        an object that is not ours has a name that we need
+        ├── Refused         the cluster's rules forbid a change (a policy, a quota, a webhook)
         └── Unwritable      the ledger cannot be written (full disk, read-only directory, no permission)
 
 Users read these messages: they give the value, the rule and the remedy. A mistake has the form
@@ -68,6 +69,10 @@ class BackendError(AutotunerError):
 
 class Conflict(BackendError):
     """An object that is not ours has a name that we need."""
+
+
+class Refused(BackendError):
+    """The cluster's rules forbid a change, until somebody changes them."""
 
 
 class Unwritable(BackendError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 import yaml
 
@@ -17,7 +18,7 @@ from autotuner import keys
 from autotuner.backends.base import Backend, Observation, Study
 from autotuner.decide import decide
 from autotuner.decide.decision import Decision, Phase, Reason
-from autotuner.errors import InvalidJob
+from autotuner.errors import Conflict, InvalidJob, Refused
 from autotuner.job.job import Job
 from autotuner.job.trial_manifest import answer_patch, answered_job, answered_spec
 from autotuner.job.wiring_notices import wiring_notices
@@ -25,6 +26,7 @@ from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.status import (
     MAX_HELD_UP,
+    MAX_MESSAGE,
     Status,
     describe,
     describe_invalid,
@@ -39,6 +41,9 @@ from autotuner.study.past_readings import with_doubts
 from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message, warnings
 
+_NOT_APPLIED: Final = "the answer cannot be applied, will retry: {}"
+_TO_APPLY: Final = ""
+"""A fingerprint that no job has: the study is not settled before its answer is applied."""
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
 
 
@@ -110,15 +115,19 @@ def reconcile(
     if put_off:
         notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
     suggestion = _confirmed(decision, trials) if spec.apply else None
-    answered = None
+    answered, is_held = None, False
     if suggestion is not None and spec.apply is True:
         if job.kind.takes_answer:
             answered = answered_spec(job, suggestion)
         else:
             made = answered_job(job, suggestion, spec.apply_as)
-            backend.apply(job, made)
-            notices.append(f"the answer runs as {job.kind.name} {made['metadata']['name']}")
-    observed = (job if answered is None else job.with_spec(answered)).fingerprint
+            try:
+                backend.apply(job, made)
+                notices.append(f"the answer runs as {job.kind.name} {made['metadata']['name']}")
+            except (Conflict, Refused) as error:
+                is_held = True
+                notices.append(_NOT_APPLIED.format(error))
+    observed = _TO_APPLY if is_held else (job if answered is None else job.with_spec(answered)).fingerprint
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
     warned = replace(decision, warnings=(*warnings(decision, trials, spec), *seen.warnings))
     status = describe(warned, spec, trials, observed, notices, doubts=doubts)
@@ -130,7 +139,13 @@ def reconcile(
         *held_up_events(job.annotations, held_up),
         *warning_events(job.annotations, status, warned.warnings),
     ]
-    backend.publish(job, status, happened, answered)
+    try:
+        backend.publish(job, status, happened, answered)
+    except Refused as error:
+        # The answer is there all the same.
+        said = f"{_NOT_APPLIED.format(error)}; {status.annotations[keys.MESSAGE]}"[:MAX_MESSAGE]
+        status = Status({**status.annotations, keys.MESSAGE: said, keys.OBSERVED: _TO_APPLY})
+        backend.publish(job, status, happened)
     recorded = (*finished, *stopped.values())
     return Reconciliation(job, status, decision, trials, recorded, started, put_off, held_up, tuple(notices))
 

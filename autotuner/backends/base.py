@@ -62,12 +62,15 @@ class Backend(Protocol):
     ) -> None:
         """Write the status onto the job, then the events; write nothing if nothing changed.
 
-        `spec` replaces the job's own in the same write, for `apply: "true"`.
+        `spec` replaces the job's own in the same write, for `apply: "true"`. Refused is raised, and nothing
+        is written, if the cluster's rules forbid it.
         """
         ...
 
     def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
-        """Create the job that runs the answer; Conflict is raised if its name is taken by another object.
+        """Create the job that runs the answer.
+
+        Conflict is raised if its name is taken by another object, Refused if the cluster's rules forbid it.
 
         It succeeds if the job exists and has the same answer.
         """

@@ -385,6 +385,50 @@ def test_a_trial_that_starts_after_the_end_of_its_study_is_removed(trials, phase
     assert not trials.kept
 
 
+class Confirmed(Trials):
+    """A study whose answer is confirmed, and whose job must not be changed."""
+
+    is_refusing = True
+
+    def answer(self, method, path, query):
+        sent = json.loads(self.server.requests[-1][4] or "{}")
+        if method == "PATCH" and "spec" in sent:
+            if self.is_refusing:
+                return 422, {}, b'{"message": "only team leads may run jobs"}'
+            self.jobs["first"]["spec"] = sent["spec"]
+        return super().answer(method, path, query)
+
+
+@pytest.fixture
+def confirmed():
+    confirmed = Confirmed()
+    asked = {"apply": "true", "batch-size": "256..256", "confirmations": "1"}
+    annotations = confirmed.jobs["first"]["metadata"]["annotations"]
+    annotations |= {keys.PREFIX + name: value for name, value in asked.items()}
+    for number, purpose in enumerate((Purpose.BASELINE, Purpose.CONFIRM)):
+        ran = Suggestion(number, 256, {"learning_rate": 0.1}, number, purpose)
+        recorded = finished(suggestion=ran, is_complete=True)
+        KubernetesBackend(confirmed.server.api()).record(Job.from_manifest(confirmed.jobs["first"]), recorded)
+    yield confirmed
+    confirmed.server.close()
+
+
+def test_an_answer_that_must_not_be_applied_is_shown_and_applied_once_it_may(confirmed):
+    for _ in range(4):
+        confirmed.fail(1)
+        shown = confirmed.jobs["first"]["metadata"]["annotations"]
+        assert json.loads(shown[keys.ANSWER])["confirmed"] == 1
+        assert shown[keys.PHASE] == "Done"
+        assert "the answer cannot be applied, will retry" in confirmed.message
+        assert "only team leads may run jobs; batch size 256" in confirmed.message
+    writes = [json.loads(body) for method, *_, body in confirmed.server.requests if method == "PATCH"]
+    assert sum("spec" not in body and "metadata" in body for body in writes) == 1
+    confirmed.is_refusing = False
+    confirmed.fail(1)
+    assert confirmed.jobs["first"]["spec"]["runPolicy"]["suspend"] is False
+    assert "cannot be applied" not in confirmed.message
+
+
 def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_with_its_trial(world):
     controller, requests = world({})
     pushing = trial()

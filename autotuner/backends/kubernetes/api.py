@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -69,6 +70,11 @@ class RequestFailed(BackendError):
     def is_conflict(self) -> bool:
         """Whether the object exists already, or has changed since it was read."""
         return self.status == _CONFLICT
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the cluster's rules forbid it: a policy, a quota, a webhook."""
+        return self.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY}
 
 
 class Api:

@@ -28,7 +28,7 @@ from autotuner.backends.kubernetes.logs import LogFollower
 from autotuner.backends.kubernetes.pods import entries, is_owned_by, name_of, suggestion_of, uid_of
 from autotuner.backends.kubernetes.readers import find_study
 from autotuner.backends.kubernetes.trials import TrialReader
-from autotuner.errors import BackendError, Conflict, InvalidRecord
+from autotuner.errors import BackendError, Conflict, InvalidRecord, Refused
 from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
 from autotuner.job.lookup import mapping
@@ -213,6 +213,9 @@ class KubernetesBackend:
         """Patch the job's status annotations, and its spec if one is given; then emit the events.
 
         Status annotations that the new status lacks are removed.
+
+        Raises:
+            BackendError: If the cluster does not answer; Refused, if its rules forbid the new spec.
         """
         changes = status_changes(job.annotations, status.annotations)
         changed_spec = spec if spec is not None and spec != job.manifest.get("spec") else None
@@ -230,6 +233,8 @@ class KubernetesBackend:
             except RequestFailed as error:
                 if error.is_not_found:
                     return
+                if changed_spec is not None and error.is_refusal:
+                    raise Refused(str(error)) from error
                 raise
         for event in events:
             emit(self._api, job, event, self._clock())
@@ -239,10 +244,13 @@ class KubernetesBackend:
 
         Raises:
             Conflict: If its name is taken by another, or by the job of an earlier answer.
+            Refused: If the cluster's rules forbid it.
         """
         try:
             self._api.create(_path(job), answered)
         except RequestFailed as error:
+            if error.is_refusal:
+                raise Refused(str(error)) from error
             if not error.is_conflict:
                 raise
             self._check_answer(job, answered)
@@ -368,7 +376,7 @@ def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[
 def _lasting(answer: str | None) -> object:
     try:
         fields = json.loads(answer or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     moving = {"gpu_hours": None, "probability_larger": None}
     return {**fields, **moving} if isinstance(fields, dict) else fields

@@ -189,7 +189,7 @@ class LogFollowers:
                 # If a node breaks off, the API server ends the answer as if it was whole: two have to agree.
                 before = follower.end
                 follower.look(read)
-                follower.is_whole = follower.is_whole and follower.end == before
+                follower.is_whole &= follower.end == before
         is_whole = pod.is_gone or follower.is_whole
         if has_ended and is_whole:
             follower.close()
