@@ -33,6 +33,7 @@ from autotuner.status import (
     events,
     has_running,
     held_up_events,
+    refused_events,
     warning_events,
 )
 from autotuner.study.history import History
@@ -105,12 +106,12 @@ def reconcile(
     for trial in stopped.values():
         backend.record(job, trial)
         backend.stop(job, trial.number)
-    started, put_off = _start(backend, job, decision, admit)
+    started, put_off, refused = _start(backend, job, decision, admit)
     trials = (
         *(stopped.get(trial.number, trial) for trial in trials),
         *(Trial(suggestion) for suggestion in started),
     )
-    notices = [*map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *left_out]
+    notices = [*refused, *map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *left_out]
     held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
     if put_off:
         notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
@@ -136,6 +137,7 @@ def reconcile(
         status = Status({**status.annotations, keys.PATCH: patch})
     happened = [
         *events(job.annotations, status),
+        *refused_events(job.annotations, refused),
         *held_up_events(job.annotations, held_up),
         *warning_events(job.annotations, status, warned.warnings),
     ]
@@ -296,15 +298,23 @@ def _stopped(
 
 def _start(
     backend: Backend, job: Job, decision: Decision, admit: Admit
-) -> tuple[tuple[Suggestion, ...], tuple[Suggestion, ...]]:
-    """Start the trials that are admitted; return those that were started and those that were put off."""
+) -> tuple[tuple[Suggestion, ...], tuple[Suggestion, ...], tuple[str, ...]]:
+    """Start the trials that are admitted.
+
+    Returns:
+        Those that were started, those that were put off, and a notice if the cluster's rules forbid the next.
+    """
     started: list[Suggestion] = []
     for suggestion in decision.start:
         if not admit(suggestion):
             break
-        backend.start(job, suggestion)
+        try:
+            backend.start(job, suggestion)
+        except Refused as error:
+            # Trials that run go on, and their logs are read.
+            return tuple(started), (), (f"trial {suggestion.number} cannot start, will retry: {error}",)
         started.append(suggestion)
-    return tuple(started), tuple(decision.start[len(started) :])
+    return tuple(started), tuple(decision.start[len(started) :]), ()
 
 
 def _confirmed(decision: Decision, trials: tuple[Trial, ...]) -> Suggestion | None:

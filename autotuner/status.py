@@ -153,6 +153,12 @@ def held_up_events(before: Mapping[str, str], held_up: Sequence[HoldUp]) -> list
     return [Event("Warning", "TrialHeldUp", str(held)[:1024]) for held in new]
 
 
+def refused_events(before: Mapping[str, str], refused: Sequence[str]) -> list[Event]:
+    """Return an event for each refused start that the status does not show yet."""
+    said = before.get(keys.MESSAGE, "")
+    return [Event("Warning", "TrialRefused", text[:1024]) for text in refused if text not in said]
+
+
 def warning_events(before: Mapping[str, str], status: Status, warnings: Sequence[str]) -> list[Event]:
     """Return an event for each warning about the job that the status shows for the first time.
 

@@ -46,7 +46,10 @@ class Backend(Protocol):
         ...
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
-        """Start a trial; succeeds if it exists. Conflict is raised if another object has its name."""
+        """Start a trial; succeeds if it exists.
+
+        Conflict is raised if another object has its name, Refused if the cluster's rules forbid it.
+        """
         ...
 
     def record(self, job: Job, trial: Trial) -> None:

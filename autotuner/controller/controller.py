@@ -256,11 +256,9 @@ class Controller:
         try:
             seen = reconcile(self._backend, job, now, lambda s: self._admit(key, job, s, admitted))
         except Exception:
-            # A start that failed holds no slot, unless the watch has shown that it did not fail.
-            for name in admitted:
-                if name not in self._trial_marks:
-                    self._slots.release(name)
+            self._release_unstarted(admitted)
             raise
+        self._release_unstarted(admitted[len(seen.started) :])
         for trial in seen.finished:
             self._metrics.count_trial(trial, now)
         self._metrics.note_phase(key, str(seen.status.phase))
@@ -335,6 +333,12 @@ class Controller:
         if may_start:
             admitted.append(name)
         return may_start
+
+    def _release_unstarted(self, trials: Sequence[str]) -> None:
+        """Free the slots of starts that failed, unless the watch has shown that they did not fail."""
+        for name in trials:
+            if name not in self._trial_marks:
+                self._slots.release(name)
 
     def _plan(self, key: str, known: _Known, seen: Reconciliation) -> None:
         """Remember what was published, and queue the key for the next poll."""

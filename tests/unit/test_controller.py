@@ -385,6 +385,39 @@ def test_a_trial_that_starts_after_the_end_of_its_study_is_removed(trials, phase
     assert not trials.kept
 
 
+class Refusing(Trials):
+    """A cluster that takes no trial at first."""
+
+    refusal = 403
+
+    def answer(self, method, path, query):
+        if method == "POST" and path.endswith("/pytorchjobs") and self.refusal:
+            return self.refusal, {}, b'{"message": "exceeded quota: few"}'
+        return super().answer(method, path, query)
+
+
+@pytest.fixture
+def refusing():
+    refusing = Refusing()
+    yield refusing
+    refusing.server.close()
+
+
+@pytest.mark.parametrize("refusal", [400, 403, 422])
+def test_a_start_that_the_cluster_refuses_is_told_and_holds_nothing_up(refusing, refusal):
+    refusing.refusal = refusal
+    refusing.fail(3)
+    assert refusing.message.startswith("trial 0 cannot start, will retry: create ")
+    assert "exceeded quota: few; runs the job unchanged" in refusing.message
+    assert refusing.status[keys.PHASE] == "Searching"
+    assert len([said for said in refusing.events if "exceeded quota" in said]) == 2  # and the new phase
+    # It holds no slot while it cannot start: the only one is free for the other job.
+    refusing.refusal = None
+    refusing.controller.on_job(PYTORCHJOB, "ADDED", refusing.jobs["second"])
+    refusing.controller.work_once()
+    assert [name.partition("-")[0] for name in refusing.kept] == ["second"]
+
+
 class Confirmed(Trials):
     """A study whose answer is confirmed, and whose job must not be changed."""
 

@@ -169,13 +169,16 @@ class KubernetesBackend:
         """Create the trial's job.
 
         Raises:
-            BackendError: If the cluster refuses or does not answer; Conflict, if the name is taken.
+            BackendError: If the cluster does not answer; Conflict, if the name is taken; Refused, if the
+                cluster's rules forbid it.
         """
         manifest = trial_manifest(job, suggestion)
         created: Mapping[str, Any]
         try:
             created = self._api.create(_path(job), manifest)
         except RequestFailed as error:
+            if error.is_refusal:
+                raise Refused(str(error)) from error
             if not error.is_conflict:
                 raise
             created = self._existing_trial(job, name_of(manifest))
