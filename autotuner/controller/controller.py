@@ -278,6 +278,9 @@ class Controller:
             if not error.is_not_found:
                 raise
             self._forget(key)  # garbage collection removes its trials and its ledger
+            if key in self._job_marks:
+                # The watch has it, so it may be there: its kind is being installed again, for instance.
+                self.queue.add(key, after=self._resync_seconds)
             return None
         try:
             job = job_of(self._api, manifest, namespace)

@@ -7,6 +7,7 @@ import pytest
 
 from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
+from autotuner.backends.kubernetes.backend import status_changes
 from autotuner.controller.controller import Controller
 from autotuner.controller.metrics import Metrics
 from autotuner.job.job import Job
@@ -23,10 +24,10 @@ def world():
     """Return a function from a job, as the API server has it, to a controller and the server's requests."""
     servers = []
 
-    def make(job, refused=None):
+    def make(job, refused=None, status=403):
         def answer(method, path, _query):
             if refused is not None and refused in path:
-                return 403, {}, b'{"message": "may not read it"}'
+                return status, {}, b'{"message": "may not read it"}'
             if method == "GET" and path.endswith("/digits"):
                 return 200, {}, json.dumps(job).encode()
             return 200, {}, b'{"items": []}'
@@ -129,6 +130,20 @@ def test_a_job_that_cannot_be_read_is_told_so(world):
     patches = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
     assert patches[0]["metadata"]["annotations"][keys.PHASE] == "Invalid"
     assert "pytorchReplicaSpecs" in patches[0]["metadata"]["annotations"][keys.MESSAGE]
+
+
+def test_a_job_that_the_watch_has_is_asked_for_again_where_it_was_not_found(world):
+    controller, _ = world({}, refused="/digits", status=404)
+    controller.on_job(PYTORCHJOB, "ADDED", job())
+    controller.work_once()
+    assert controller.queue._agenda.next_due() is not None
+    controller.on_job(PYTORCHJOB, "DELETED", job())
+    controller.work_once()
+    assert controller.queue._agenda.next_due() is None
+
+
+def test_an_answer_that_somebody_has_spoiled_is_replaced():
+    assert status_changes({keys.ANSWER: "[" * 100_000}, {keys.ANSWER: "{}"}) == {keys.ANSWER: "{}"}
 
 
 class Cluster:
