@@ -1,10 +1,12 @@
 """The ledger ConfigMap: one key a trial, ours alone, and never full."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from autotuner import keys
+from autotuner.backends.kubernetes import RequestFailed
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.errors import Conflict, Unwritable
 from autotuner.job.job import Job
@@ -26,7 +28,8 @@ class ConfigMaps:
         self.server = FakeServer(self.answer)
 
     def put(self, name, data, owner="uid-1"):
-        self.kept[name] = {"metadata": {"name": name, "ownerReferences": [{"uid": owner}]}, "data": data}
+        metadata = {"name": name, "ownerReferences": [{"uid": owner}], "resourceVersion": "0"}
+        self.kept[name] = {"metadata": metadata, "data": data}
 
     def answer(self, method, path, _query):
         body = self.server.requests[-1][4]
@@ -39,10 +42,15 @@ class ConfigMaps:
             if name in self.kept:
                 return 409, {}, b'{"message": "exists"}'
             self.kept[name] = sent
+            sent["metadata"]["resourceVersion"] = "0"
         elif name not in self.kept:
             return 404, {}, b'{"message": "not found"}'
         elif method == "PATCH":
             found = self.kept[name]
+            version = found["metadata"]["resourceVersion"]
+            if sent.get("metadata", {}).get("resourceVersion") not in {None, version}:
+                return 409, {}, b'{"message": "the object has been modified"}'
+            found["metadata"]["resourceVersion"] = str(int(version) + 1)
             merged = {**found["data"], **sent.get("data", {})}
             found["data"] = {key: value for key, value in merged.items() if value is not None}
             annotations = sent.get("metadata", {}).get("annotations", {})
@@ -108,6 +116,22 @@ def test_a_trial_that_ran_again_for_an_entry_that_cannot_be_read_replaces_it(con
     assert ledger.trials()[1] == []
     assert server.data[keys.ledger_key(0)] == first
     assert [found.number for found in Ledger.read(server.server.api(), JOB).trials()[0]] == [0, 1]
+
+
+def test_a_record_that_another_controller_has_written_meanwhile_stays(config_maps):
+    server = config_maps({})
+    ours, theirs = (Ledger.read(server.server.api(), JOB) for _ in range(2))
+    theirs.write(trial(0))
+    theirs.write(trial(1))
+    there = dict(server.data)
+    with pytest.raises(RequestFailed, match="has been modified"):
+        ours.write(replace(trial(0), outcome=Outcome.LOST))
+    assert server.data == there
+    again = Ledger.read(server.server.api(), JOB)
+    again.write(replace(trial(0), outcome=Outcome.LOST))
+    assert server.data == there
+    again.write(trial(2))
+    assert set(server.data) == {keys.ledger_key(number) for number in range(3)}
 
 
 def test_a_ledger_that_was_made_meanwhile_is_added_to(config_maps):

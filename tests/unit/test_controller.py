@@ -469,8 +469,10 @@ def test_an_answer_that_must_not_be_applied_is_shown_and_applied_once_it_may(con
         assert shown[keys.PHASE] == "Done"
         assert "the answer cannot be applied, will retry" in confirmed.message
         assert "only team leads may run jobs; batch size 256" in confirmed.message
-    writes = [json.loads(body) for method, *_, body in confirmed.server.requests if method == "PATCH"]
-    assert sum("spec" not in body and "metadata" in body for body in writes) == 1
+    sent = [
+        (path, json.loads(body)) for method, path, *_, body in confirmed.server.requests if method == "PATCH"
+    ]
+    assert sum(path.endswith("/first") and "spec" not in body for path, body in sent) == 1
     confirmed.is_refusing = False
     confirmed.fail(1)
     assert confirmed.jobs["first"]["spec"]["runPolicy"]["suspend"] is False

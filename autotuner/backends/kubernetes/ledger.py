@@ -1,7 +1,8 @@
 """The ledger of one job: ConfigMaps with one key per trial.
 
-A merge patch writes one key: it is idempotent, and needs no read-modify-write. The ConfigMaps are owned by
-the job, and are deleted with it.
+A merge patch writes one key, if the ConfigMap has not changed since it was read: another controller, such as
+one that has lost its lease, may have recorded the trial. The ConfigMaps are owned by the job, and are deleted
+with it.
 
 A ConfigMap holds at most 1 MiB. A full one, `<job>-tuning`, is continued in `<job>-tuning-1`, and so on. The
 role does not allow listing ConfigMaps, so each names its successor in an annotation, which is written before
@@ -113,6 +114,7 @@ class _Shard:
         self.data: dict[str, str] = {}
         self.exists = False
         self.is_continued = False
+        self._version: str | None = None
         self._take(found)
 
     @classmethod
@@ -123,12 +125,12 @@ class _Shard:
         """Name the next ConfigMap in this one, and read it; usually it does not exist yet."""
         annotations = {keys.LEDGER_SUCCESSOR: keys.ledger_name(self._job.name, self.number + 1)}
         if not self.is_continued:
-            self._api.patch(self._path, {"metadata": {"annotations": annotations}})
+            self._patch({"metadata": {"annotations": annotations}})
             self.is_continued = True
         return _Shard.read(self._api, self._job, self.number + 1)
 
     def write(self, changes: Mapping[str, str]) -> None:
-        """Write keys; RequestFailed is raised if they are too large."""
+        """Write keys; RequestFailed is raised if they are too large, or if others have written meanwhile."""
         if not self.exists:
             try:
                 self._create(changes)
@@ -141,7 +143,7 @@ class _Shard:
                 self._note(changes)
                 return
         try:
-            self._api.patch(self._path, {"data": dict(changes)})
+            self._patch({"data": dict(changes)})
         except RequestFailed as error:
             if not error.is_not_found:
                 raise
@@ -153,8 +155,17 @@ class _Shard:
         self.data |= changes
         self.exists = True
 
+    def _patch(self, patch: Mapping[str, Any]) -> None:
+        metadata = {**mapping(patch.get("metadata")), "resourceVersion": self._version}
+        self._note_version(self._api.patch(self._path, {**patch, "metadata": metadata}))
+
+    def _note_version(self, found: Mapping[str, Any] | None) -> None:
+        version = mapping((found or {}).get("metadata")).get("resourceVersion")
+        self._version = None if version is None else str(version)
+
     def _take(self, found: Mapping[str, Any] | None) -> None:
         self.exists = found is not None
+        self._note_version(found)
         content = found or {}
         self.data = {str(key): str(value) for key, value in mapping(content.get("data")).items()}
         annotations = mapping(mapping(content.get("metadata")).get("annotations"))
@@ -170,7 +181,7 @@ class _Shard:
         if self.is_continued:
             successor = keys.ledger_name(job.name, self.number + 1)
             manifest["metadata"]["annotations"] = {keys.LEDGER_SUCCESSOR: successor}
-        self._api.create(core_path(job.namespace, "configmaps"), manifest)
+        self._note_version(self._api.create(core_path(job.namespace, "configmaps"), manifest))
 
 
 def config_map(job: Job, name: str, data: Mapping[str, str]) -> dict[str, Any]:
