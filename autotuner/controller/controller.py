@@ -226,7 +226,7 @@ class Controller:
             )
             if count >= _REPORTED_AFTER:
                 said = str(error) if is_ordinary else f"{type(error).__name__}: {error} ({_UNEXPECTED})"
-                self._report(key, said)
+                self._report(key, said, began)
             return
         finally:
             self._metrics.reconcile_seconds.observe(self._ticks() - began)
@@ -290,7 +290,7 @@ class Controller:
         except RequestFailed:
             # Its training runtime cannot be read: the status can say so.
             unread = _unread(key, manifest)
-            if before is None and unread.is_registered:
+            if unread.is_registered:
                 self._known[key] = _Known(unread, self._ticks())
             raise
         if before is not None and before.job.uid != job.uid:
@@ -366,10 +366,13 @@ class Controller:
             delay = self._resync_seconds
         self.queue.add(key, after=min(delay, self._resync_seconds))
 
-    def _report(self, key: str, error: str) -> None:
-        """Write the error to the job's status, unless it shows it already, as far as the cluster allows."""
+    def _report(self, key: str, error: str, began: float) -> None:
+        """Write the error to the job's status, unless it shows it already, as far as the cluster allows.
+
+        A job that could not be read since the reconcile began may be done: its last message stays.
+        """
         known = self._known.get(key)
-        if known is None:
+        if known is None or known.read_at < began:
             return
         ours = {k: v for k, v in known.job.annotations.items() if k.startswith(keys.STATUS_PREFIX)}
         message = f"reconcile failed, will retry: {error}"[:MAX_MESSAGE]

@@ -234,11 +234,14 @@ class Failing(Cluster):
     def __init__(self):
         super().__init__()
         self.error = (500, "broken")
+        self.unread = False
         self.events = []
         self.controller.on_job(PYTORCHJOB, "ADDED", self.jobs["first"])
 
     def answer(self, method, path, query):
         sent = json.loads(self.server.requests[-1][4] or "{}")
+        if method == "GET" and path.endswith("/first") and self.unread:
+            return 503, {}, b'{"message": "later"}'
         if method == "POST" and path.endswith("/events"):
             self.events.append(sent["message"])
         if method == "PATCH" and path.endswith("/first"):
@@ -276,6 +279,14 @@ def test_the_status_shows_the_error_of_now_and_no_earlier_one(failing):
     assert failing.message.endswith("denied by policy")
     failing.fail(3)
     assert [said.rpartition("403 ")[2] for said in failing.events] == ["exceeded quota", "denied by policy"]
+
+
+def test_the_message_of_a_job_that_cannot_be_read_stays(failing):
+    failing.fail(3)
+    said = failing.message
+    failing.unread = True
+    failing.fail(2)
+    assert failing.message == said
 
 
 def test_an_error_that_nobody_expected_stands_in_the_status_too(failing, monkeypatch):
