@@ -35,8 +35,8 @@ FEWEST_SEEN: Final = 0.15
 """Minimum fraction of a run before it counts as promising or as hopeless: a prediction is not evidence."""
 JUDGED: Final = frozenset({None, Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS})
 """Outcomes, and None, that depend on when the run was polled."""
-
-
+_TO_THE_END: Final = frozenset({Outcome.REACHED, Outcome.MISSED})
+"""Verdicts that do not cut a run off by a prediction."""
 AS_FAR: Final = 1.25
 """Ratio of the distances from the target up to which a run is about as far as another one was."""
 
@@ -83,7 +83,9 @@ def replayed(history: History, earlier: tuple[History, ...] = ()) -> Replayed:
                 found = _verdict(_Case(history, earlier, space, before, trial, study), _judged)
             if found is not None:
                 verdicts[trial.number] = found
-                counted = replace(_cut(trial, found.step), outcome=found.outcome)
+                # A run that ended before its stop was decided counts as one that was stopped there.
+                whole = trial.is_complete if found.outcome in _TO_THE_END else False
+                counted = replace(_cut(trial, found.step), outcome=found.outcome, is_complete=whole)
             elif trial.is_running and history.run_length and not _is_needed_whole(history, trial):
                 counted = _cut(trial, max(_points(trial, history.whole_length(trial)), default=0.0))
         is_changed = trial.is_running and not counted.is_running

@@ -81,6 +81,21 @@ def test_a_hopeless_run_is_hopeless_whatever_it_printed_before_it_was_stopped():
         assert met.history.trials[1].measurements == missed.history.trials[1].measurements
 
 
+def test_a_run_that_would_have_been_stopped_as_promising_has_not_missed_because_it_ended_first():
+    asked = spec()
+    known = [trial(0, (*RISING[:-1], 0.97), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))]
+    for number, size in ((1, 40), (2, 48)):
+        known.append(
+            trial(number, (*RISING[:-1], 0.97), Outcome.REACHED, suggestion(number, batch_size=size))
+        )
+    ended = replace(
+        trial(3, (*RISING[:-1], 0.97), Outcome.REACHED, suggestion(3, batch_size=44)), is_complete=True
+    )
+    found = replayed(History.of(asked, [*known, ended]))
+    assert found.verdicts[3].outcome is Outcome.PROMISING
+    assert not found.history.has_missed(found.history.trials[3])
+
+
 def test_a_run_is_not_stopped_for_what_others_did_before_its_own_curve_shows_anything():
     space = "{learning_rate: {min: 0.0001, max: 3, log: true}, optimizer: [sgd, adamw]}"
     asked = spec(baseline={"batch_size": 32, "learning_rate": 0.3, "optimizer": "sgd"}, search_space=space)
@@ -117,10 +132,11 @@ def told(read: Callable[[int], int], curve: Curve) -> list[tuple[object, ...]]:
         now += timedelta(minutes=1)
         decision = decide(asked, list(trials.values()), now)
         for stop in decision.stop:
-            trials[stop.number] = replace(trials[stop.number], outcome=stop.outcome, judged=stop.judged)
+            ended = {"outcome": stop.outcome, "judged": stop.judged, "is_complete": False}
+            trials[stop.number] = replace(trials[stop.number], **ended)
         if decision.is_final:
             assert decision.answer is not None
-            return [*started, (decision.answer.batch_size, dict(decision.answer.parameters))]
+            return [*started, {**decision.answer.as_json(), "metric": None}]
         for one in decision.start:
             trials[one.number] = Trial(one)
             started.append((one.batch_size, dict(one.parameters), one.purpose))
@@ -131,7 +147,9 @@ def told(read: Callable[[int], int], curve: Curve) -> list[tuple[object, ...]]:
                 measured = tuple(Measurement(i + 1.0, float(v)) for i, v in enumerate(whole[:count]))
                 met = any(asked.target.is_met(float(v)) for v in whole)
                 end = (Outcome.REACHED if met else Outcome.MISSED) if count == len(whole) else None
-                trials[number] = Trial(one.suggestion, measured, end)
+                trials[number] = Trial(
+                    one.suggestion, measured, end, is_complete=None if end is None else True
+                )
     raise AssertionError("no end")
 
 
