@@ -99,7 +99,7 @@ def settings_table() -> str:
     rows = [s for s in settings() if s.name not in DERIVED]
     return "\n".join(
         [
-            "| SettingDoc | Environment | Default | Meaning |",
+            "| Setting | Environment | Default | Meaning |",
             "|---|---|---|---|",
             *(f"| `{s.name}` | `{s.environment}` | `{s.default}` | {s.meaning} |" for s in rows),
         ]

@@ -33,6 +33,14 @@ def test_notes_of_a_namespaced_release_use_its_namespace():
     assert "helm test" not in text
 
 
+def test_notes_name_the_kind_that_is_tuned():
+    text = notes(kinds=["TrainJob"])
+    assert "annotate trainjob JOB" in text
+    assert "describe trainjob JOB" in text
+    assert "(spec.suspend: true)" in text
+    assert "annotate pytorchjob JOB" in notes()
+
+
 def test_notes_warn_of_replicas_without_a_budget():
     assert "podDisruptionBudget" in notes(replicaCount=2, podDisruptionBudget={"enabled": False})
     assert "podDisruptionBudget" not in notes(replicaCount=2)
