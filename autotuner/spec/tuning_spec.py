@@ -141,7 +141,7 @@ class TuningSpec(Value):
     )
     trial_timeout: Annotated[timedelta | None, BeforeValidator(parsers.parse_duration)] = _annotation(
         "maximum duration of one trial, from the moment that all of its pods run",
-        "no limit",
+        "the job's activeDeadlineSeconds, else no limit",
         "6h",
         None,
     )

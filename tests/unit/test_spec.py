@@ -683,3 +683,8 @@ def test_the_sampler_gp_without_torch_is_a_mistake_that_says_what_to_install(mon
     monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
     assert "pip install 'autotuner[train]'" in only_mistake(sampler="gp").rule
     assert spec(sampler="tpe").sampler == "tpe"
+
+
+def test_the_table_says_that_a_trial_is_limited_as_its_job_is():
+    (row,) = [row for row in annotation_table() if row["key"] == "autotuner.dev/trial-timeout"]
+    assert "activeDeadlineSeconds" in row["default"]
