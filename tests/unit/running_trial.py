@@ -73,6 +73,8 @@ class Cluster:
         if name == "log":
             since = query.get("sinceTime", "")
             return 200, {}, "".join(line for line in self.lines if line >= since[:19]).encode()
+        if method == "POST" and name == PYTORCHJOB.plural:
+            return 201, {}, self.server.requests[-1][4]
         items = [self.pod()] if name == "pods" else [self.trial()]
         return 200, {}, json.dumps({"items": items}).encode()
 
