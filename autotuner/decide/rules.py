@@ -326,7 +326,7 @@ def propose(standing: Standing) -> Step:
     if standing.free_slots <= 0:
         # A proposal costs a fit of the model, so none is made that cannot start.
         return Wait(Phase.SEARCHING, Reason.SEARCHING, facts)
-    tried = proposal(standing.beliefs, standing.history.next_number, best)
+    tried = proposal(standing.beliefs, standing.history.draws, best)
     return Start(standing.suggest(tried, Purpose.SEARCH), Phase.SEARCHING, Reason.SEARCHING, facts)
 
 

@@ -282,7 +282,8 @@ class Standing:
         original = original_of(self.history.trials, tried)
         if original is None or tried.batch_size <= self.baseline.batch_size:
             return None
-        if curve(original).steps[0] > EARLY * self.history.whole_length(original):
+        shown = curve(original)
+        if not len(shown) or shown.steps[0] > EARLY * self.history.whole_length(original):
             return None
         seed = original.suggestion.seed
         begun = {
@@ -369,7 +370,7 @@ class Standing:
             number=number,
             batch_size=tried.batch_size,
             parameters=tried.parameters,
-            seed=self._seed(number, purpose) if rerun_of is None else rerun_of.suggestion.seed,
+            seed=self._seed(purpose) if rerun_of is None else rerun_of.suggestion.seed,
             purpose=purpose,
             rerun_of=None if rerun_of is None else rerun_of.number,
         )
@@ -388,7 +389,7 @@ class Standing:
         baseline = next((t for t in reversed(self.history.trials) if _is_baseline(t)), None)
         return baseline is None or any(not coincide(baseline, t) for t in others)
 
-    def _seed(self, number: int, purpose: Purpose) -> int:
+    def _seed(self, purpose: Purpose) -> int:
         """Return the seed of a new trial: a fresh one, except for the first that differs from the baseline.
 
         That one repeats the baseline's seed: if its curve is the same to the last digit, settings have no
@@ -396,7 +397,7 @@ class Standing:
         """
         others = [t for t in self.history.trials if not _is_baseline(t)]
         if purpose not in {Purpose.SEARCH, Purpose.CLIMB} or self._has_effect(others):
-            return trial_seed(self.spec, number)
+            return trial_seed(self.spec, self.history.draws)
         return next(t.suggestion.seed for t in reversed(self.history.trials) if _is_baseline(t))
 
 
@@ -405,7 +406,7 @@ def _is_baseline(trial: Trial) -> bool:
 
 
 def trial_seed(spec: TuningSpec, number: int) -> int:
-    """Return the seed of a trial: different for every number and for every seed of the search."""
+    """Return the seed of a trial: different for every number of a draw and for every seed of the search."""
     start = int.from_bytes(hashlib.sha256(str(spec.seed).encode()).digest()[:4], "big") % 2**30
     return start + number
 

@@ -119,6 +119,11 @@ class History:
         """One more than the largest number in use; numbers are never reused."""
         return self.trials[-1].number + 1 if self.trials else 0
 
+    @property
+    def draws(self) -> int:
+        """The same without the checks, which draw nothing: so a check changes no seed and no proposal."""
+        return self.next_number - sum(t.suggestion.purpose is Purpose.CHECK for t in self.trials)
+
     @cached_property
     def own_setting(self) -> Setting:
         """The setting of the unchanged job."""

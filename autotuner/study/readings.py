@@ -447,7 +447,9 @@ class Readings:
 
     def _is_beside(self, known: Reading, reading: Reading) -> bool:
         """Report a doubt if two values stand on one line, such as `test acc` and `test avg acc`."""
-        if self._is_pattern or known.line != reading.line or known.value == reading.value:
+        # A diverged run prints the same line again and again, and NaN is not equal to itself.
+        differs = math.isfinite(known.value) and math.isfinite(reading.value) and known.value != reading.value
+        if self._is_pattern or known.line != reading.line or not differs:
             return False
         self._raise(f"{self.metric.name} has several values on one line", known, reading)
         return True
