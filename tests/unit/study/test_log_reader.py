@@ -451,6 +451,6 @@ def test_a_summary_that_repeats_all_values_with_more_digits_adds_none():
 
 def test_a_run_that_prints_nan_alone_again_and_again_is_in_no_doubt():
     reader = read("accuracy=nan\n" * 5)
-    assert reader.doubt == ""
+    assert reader.doubt is None
     assert reader.measurements
     assert not any(measured.is_finite for measured in reader.measurements)
