@@ -303,7 +303,7 @@ class Standing:
         return None
 
     def _is_shown(self, batch_size: int, smaller: int) -> bool:
-        """Return whether a check of at least as large a batch has shown that the smaller is not trained."""
+        """Return whether a check of a batch at least as large rules out that only `smaller` is trained."""
         return any(
             check.differs
             and check.original.suggestion.batch_size >= batch_size

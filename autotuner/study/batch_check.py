@@ -2,10 +2,10 @@
 
 A script may train a smaller batch than its variable says: it has a maximum, rounds to a power of two, has
 less data, or tries again with half the batch when memory runs out. Runs at larger batch sizes then meet the
-target although nobody has trained them. Other hyperparameters change from trial to trial, so only a run with
-the same seed and hyperparameters shows it: its curve is the same to the last digit. Where the batch has an
-effect (or the training is not deterministic, so that nothing can be learnt), the first values differ, and the
-run is stopped there.
+target although the script has never trained at them. Other hyperparameters change from trial to trial, so
+only a run with the same seed and hyperparameters shows it: its curve is the same to the last digit. Where the
+batch has an effect (or the training is not deterministic, so that nothing can be learnt), the first values
+differ, and the run is stopped there.
 
 Half the batch finds a retry that halves it, and `NEAR` of it a maximum or a rounding between the two.
 

@@ -66,7 +66,7 @@ def may_take_turns(readings: Sequence[Reading]) -> bool:
 def _kinds(readings: Sequence[Reading]) -> tuple[list[list[str]], int]:
     """Return the words of each line, and how many lines there are before the first one's words again.
 
-    Values without a label are told apart by the words before them.
+    Values without a label need no such test: the words before them already keep them apart.
     """
     kinds = [_WORD.findall(reading.line.lower()) for reading in readings[: 2 * MOST_KINDS]]
     again = next((i for i, kind in enumerate(kinds) if i and kind == kinds[0]), len(kinds))

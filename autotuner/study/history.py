@@ -102,8 +102,8 @@ class History:
     def without_checks(self) -> History:
         """Return the history in which the checks of the batch have measured nothing.
 
-        They repeat a run's seed, and are stopped where they have shown what they were to show. That a program
-        fails with the learning rate of a larger batch is nobody's fault.
+        They repeat a run's seed, and are stopped once they have shown what they were to show. A check that
+        fails is no fault of the program: its learning rate is that of a larger batch.
         """
         if not any(t.suggestion.purpose is Purpose.CHECK for t in self.trials):
             return self

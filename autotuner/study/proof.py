@@ -16,8 +16,8 @@ counts once, and values at an end of the scale (0, 1, 100) never count, so that 
 both learn nothing prove nothing. `ENOUGH` bits over all settings are a finding: at a probability of 1e-12, no
 study has enough pairs for a false alarm. A check of the batch is planned, so few pairs are compared, and its
 batch is smaller by a tenth at least, at the same learning rate: `ENOUGH_CHECKED` bits are enough, with the
-spread of 50. In 36 such pairs of the real trainings of tests/benchmarks, no two curves had more than one
-value in common before they parted.
+spread of 50. In 36 such pairs of the real trainings of tests/benchmarks, no two curves shared more than one
+value before the first that differed.
 """
 
 from __future__ import annotations
