@@ -9,16 +9,16 @@ running ones included.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
-from autotuner.search.curves import Curves, evidence, model_of, refit_count, still_to_come
-from autotuner.search.data import Seen, over, points, shift
-from autotuner.search.ensemble import Earlier, Ends, Ensemble, rivals, unit
+from autotuner.search.curves import Curves, evidence, model_of, still_to_come
+from autotuner.search.data import Seen, points
+from autotuner.search.ended import Ended, Tally, frontier_of, judge_of, rejected_of
+from autotuner.search.ensemble import Ensemble
 from autotuner.search.frontier import (
     FURTHEST,
     HELD,
@@ -55,16 +55,8 @@ FAR: Final = 0.7
 """Fraction of the largest batch size from which on a trial counts as one at the largest."""
 FITS_ABOUT: Final = 1.1
 """A batch closer than this factor to the smallest one that ran out of memory is not tried."""
-BAD: Final = 3.0
-"""Usual margins by which a run without a value misses the target,"""
-BAD_DEVIATION: Final = 2.0
-"""and their standard deviation."""
-ALWAYS_SAMPLED: Final = 30
-"""Number of ended runs up to which the judge's parameters are sampled again after each of them."""
 APART: Final = frozenset({Purpose.CONFIRM, Purpose.CHECK})
 """Purposes of running trials that are no part of the search."""
-Tally = tuple[Setting, int, int]
-"""A setting with confirmation runs, with the numbers that reached and missed the target."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +127,14 @@ class Beliefs:
     @property
     def frontier(self) -> Frontier | None:
         """The frontier according to the ended trials; None before the first has ended."""
-        return None if self._frontier_data is None else _frontier(self._frontier_data)
+        return None if self._frontier_data is None else frontier_of(self._frontier_data)
 
     @cached_property
-    def _frontier_data(self) -> _Ended | None:
+    def _frontier_data(self) -> Ended | None:
         if not self._has_data:
             return None
         spec = self.history.spec
-        return _Ended(
+        return Ended(
             curves=self._curves,
             is_silent=tuple(t.outcome in SILENT for t in self._ended),
             is_whole=self._is_whole,
@@ -248,7 +240,7 @@ class Beliefs:
         if found is None or data is None:
             return 0.5
         posterior, run, _, column = found
-        return _judge(data).reaches(evidence(posterior, self._curves, [run], [column]))
+        return judge_of(data).reaches(evidence(posterior, self._curves, [run], [column]))
 
     def _under_way(self, trial: Trial) -> tuple[Posterior, Seen, float, int] | None:
         """Return the posterior, a running trial's data, its length, and its number among the runs."""
@@ -265,7 +257,7 @@ class Beliefs:
         One miss next to the required number of successes may be noise of a good setting; the models have the
         miss as data and decide.
         """
-        return _rejected(self._confirming)
+        return rejected_of(self._confirming)
 
     @cached_property
     def _confirming(self) -> tuple[Tally, ...]:
@@ -283,13 +275,15 @@ class Beliefs:
     def same_training(self) -> float:
         """Return the probability that the earlier studies are of this training; 0 without a model."""
         data = self._frontier_data
-        return 0.0 if data is None else _SAME.of(data.digest, lambda: _frontier(data).ensemble.same_training)
+        return (
+            0.0 if data is None else _SAME.of(data.digest, lambda: frontier_of(data).ensemble.same_training)
+        )
 
     @property
     def incumbent(self) -> Setting | None:
         """The setting of the current answer, confirmed or not."""
         data = self._frontier_data
-        return None if data is None else _INCUMBENTS.of(data.digest, lambda: _frontier(data).incumbent)
+        return None if data is None else _INCUMBENTS.of(data.digest, lambda: frontier_of(data).incumbent)
 
     def probability_larger(self, batch_size: int) -> float | None:
         """Return the probability that a batch half a doubling larger is feasible; None without a model."""
@@ -297,7 +291,7 @@ class Beliefs:
         if data is None:
             return None
         key = digest_of(data.digest, repr(batch_size).encode())
-        return _LARGER.of(key, lambda: _frontier(data).probability_larger(batch_size))
+        return _LARGER.of(key, lambda: frontier_of(data).probability_larger(batch_size))
 
     def bolder(self, answer: Setting) -> Setting | None:
         """Return a setting to confirm in place of the answer: larger, and likelier than not to be confirmed.
@@ -310,7 +304,7 @@ class Beliefs:
         if data is None:
             return None
         key = digest_of(data.digest, repr(answer.batch_size).encode())
-        places = _BOLDER.of(key, lambda: _frontier(data).bolder(answer.batch_size, data.confirmations))
+        places = _BOLDER.of(key, lambda: frontier_of(data).bolder(answer.batch_size, data.confirmations))
         settings = map(self._realised, places)
         larger = (s for s in settings if s.batch_size > answer.batch_size and s not in self.rejected)
         return next(larger, None)
@@ -416,109 +410,7 @@ def _has_diverged(trial: Trial) -> bool:
     return trial.outcome is Outcome.DIVERGED or (trial.outcome is Outcome.MISSED and is_never_finite)
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """The inputs of a frontier."""
-
-    curves: Curves
-    is_silent: tuple[bool, ...]
-    is_whole: tuple[bool, ...]
-    earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
-    limits: tuple[int, int]
-    seed: int
-    confirmations: int
-    confirming: tuple[Tally, ...]
-    sizes: tuple[int, ...] | None
-
-    @cached_property
-    def digest(self) -> bytes:
-        """A digest of all inputs."""
-        inputs = (self.is_silent, self.is_whole, self.limits, self.sizes)
-        rest = (*inputs, self.seed, self.confirmations, self.confirming)
-        earlier = (
-            part for found, is_whole in self.earlier for part in (found.digest, repr(is_whole).encode())
-        )
-        return digest_of(self.curves.digest, repr(rest).encode(), *earlier)
-
-
 _INCUMBENTS: Final[Memory[Setting | None]] = Memory(20_000)
 _LARGER: Final[Memory[float]] = Memory(20_000)
 _BOLDER: Final[Memory[Array]] = Memory(20_000)
 _SAME: Final[Memory[float]] = Memory(20_000)
-
-
-@lru_cache(maxsize=16)  # megabytes each
-def _frontier(ended: _Ended) -> Frontier:
-    curves, space = ended.curves, ended.curves.space
-    heard = {run.setting for run, silent in zip(curves.runs, ended.is_silent, strict=True) if not silent}
-    tried = sorted(heard, key=lambda s: (s.batch_size, s.key))
-    tally = {s: (reached, missed) for s, reached, missed in ended.confirming}
-    seen = [tally.get(s, (0, 0)) for s in tried]
-    return Frontier(
-        space=space,
-        ensemble=_ensemble(curves, ended.is_whole, ended.earlier),
-        tried=tried,
-        limits=ended.limits,
-        seed=ended.seed,
-        rejected=_rejected(ended.confirming),
-        sizes=ended.sizes,
-        owed=[(ended.confirmations - reached, TOLERATED_MISSES - missed) for reached, missed in seen],
-    )
-
-
-def _rejected(confirming: Iterable[Tally]) -> frozenset[Setting]:
-    return frozenset(tried for tried, _, missed in confirming if missed > TOLERATED_MISSES)
-
-
-@lru_cache(maxsize=16)
-def _judge(ended: _Ended) -> Ensemble:
-    """Return the ensemble that judges running trials.
-
-    After many runs its parameters are sampled at the counts of `refit_count` only: they change little then,
-    and after a restart all runs are judged again.
-    """
-    count = len(ended.curves.runs)
-    if count <= ALWAYS_SAMPLED:
-        return _ensemble(ended.curves, ended.is_whole, ended.earlier)
-    count = max(refit_count(count), ALWAYS_SAMPLED)
-    sampled = _ensemble(ended.curves.first(count), ended.is_whole[:count], ended.earlier)
-    return sampled.on(_ends(ended.curves, ended.is_whole)[0])
-
-
-@lru_cache(maxsize=16)
-def _ensemble(
-    curves: Curves, is_whole: tuple[bool, ...], earlier: tuple[tuple[Curves, tuple[bool, ...]], ...]
-) -> Ensemble:
-    """Return the ensemble given where runs ended, and where stopped runs are predicted to end."""
-    ends, _ = _ends(curves, is_whole)
-    others = []
-    for study, ended in earlier:
-        found, runs = _ends(study, ended)
-        places = np.array([curves.space.coordinates(study.runs[i].setting) for i in runs])
-        others.append(Earlier(replace(found, place=places), shift(study.target, curves.target)))
-    members, evidence = rivals(curves.space, ends, others)
-    return Ensemble(members, evidence, unit(ends))
-
-
-@lru_cache(maxsize=64)
-def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
-    """Return where runs ended or are predicted to end, and the number of each end's run."""
-    space, target, length = curves.space, curves.target, curves.length
-    done = [
-        whole or run.curve.last_step >= (run.length or length)
-        for run, whole in zip(curves.runs, is_whole, strict=True)
-    ]
-    columns = [i for i, whole in enumerate(done) if whole]
-    best = [float(over(target, run.curve.values).max()) if len(run.curve) else None for run in curves.runs]
-    # A run without a value shows that it is bad there, but not how bad: a hump that had to explain a precise
-    # value beyond a cliff would have its maximum too far away from it.
-    usual = float(np.median([abs(margin) for margin in best if margin is not None] or [0.0]))
-    margins = [-BAD * usual if (margin := best[i]) is None else margin for i in columns]
-    places = np.array([space.coordinates(curves.runs[i].setting) for i in columns]).reshape(-1, space.size)
-    variances = [(BAD_DEVIATION * usual) ** 2 if best[i] is None else 0.0 for i in columns]
-    ends = Ends.own(places, np.array(margins), np.array(variances))
-    stopped = [i for i, whole in enumerate(done) if not whole]
-    if not stopped:
-        return ends, columns
-    more = evidence(model_of(curves), curves, [curves.runs[i] for i in stopped], stopped)
-    return ends.joined(more), columns + stopped
