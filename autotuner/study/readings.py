@@ -10,28 +10,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from itertools import pairwise
 from typing import Final
 
 from autotuner.spec.values import Target
+from autotuner.study.choice import MOST, PRIORITY, Choice, Stream, preferred
 from autotuner.study.doubt import Doubt, bounded, doubt
-from autotuner.study.early import DERIVED, from_training, is_echo
+from autotuner.study.early import from_training
 from autotuner.study.formats import RICH, STRUCTURED, TEXT
-from autotuner.study.formats.reading import Label, Metric, Reading, position_in
-from autotuner.study.groups import grouped, may_be_grouped, may_take_turns, taking_turns
+from autotuner.study.formats.reading import Label, Metric, Reading
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
-from autotuner.study.units import Unit, has_two_units, step_of, unit_of
+from autotuner.study.units import Unit, step_of, unit_of
 from autotuner.trial import Measurement
 
-_PRIORITY: Final = {Label.VALIDATION: 3, Label.TEST: 2, Label.UNKNOWN: 1, Label.TRAIN: 0}
-_PENDING: Final = 64
-"""Maximum number of readings that wait for the choice."""
-_SEVERAL: Final = 6
-"""Number of values of a kind that may not be meant after which no other kind is expected."""
-_ENOUGH: Final = 20
-"""Number of unlabelled readings after which no label is expected any more."""
 _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
 """Formats whose names are exact, as programs write them: `loss` is not `eval_loss`."""
 _TRAINING_EPOCHS: Final = 3
@@ -45,7 +37,6 @@ _BEFORE_EVALUATION: Final = frozenset({0.0, -1.0})
 """Values with which scripts fill a metric before its first evaluation: `val_loss = 0.0`."""
 _STEPS_TO_ZERO: Final = 100
 """A loss of more than these many units of its last decimal does not fall to 0 from one epoch to the next."""
-Stream = tuple[Label, str]
 
 
 class Readings:
@@ -66,7 +57,7 @@ class Readings:
         self.format: str | None = None
         self._target = target
         self._is_pattern = is_pattern
-        self._is_one_process = is_one_process
+        self._choice = Choice(metric, target, is_pattern, is_one_process)
         self._doubt: Doubt | None = None
         self._warnings: dict[str, None] = {}
         self._chosen: Stream | None = None
@@ -135,7 +126,7 @@ class Readings:
         if not is_followed:
             return
         if reading.label is Label.TRAIN and self.metric.label is not Label.TRAIN:
-            if len(self._training) < _PENDING:
+            if len(self._training) < MOST:
                 self._training.append(reading)
             return
         stream = reading.stream
@@ -211,7 +202,7 @@ class Readings:
             if (held.progress or 0) >= 1:
                 self._take(held)
         self._held[stream] = reading
-        if len(self._held) > _PENDING:
+        if len(self._held) > MOST:
             self.settle()
 
     def _take(self, reading: Reading) -> None:
@@ -220,67 +211,16 @@ class Readings:
         stream = reading.stream
         if self._chosen is None:
             self._pending.append(reading)
-            if self._can_choose():
+            if self._choice.is_due(self._pending, self._held):
                 self._choose()
         elif stream == self._chosen:
             self._take_value(reading)
         else:
             self._contradict(reading)
 
-    def _can_choose(self) -> bool:
-        best = max(_PRIORITY[r.label] for r in self._pending)
-        readings = [r for r in self._pending if _PRIORITY[r.label] == best]
-        if len(self._pending) >= _PENDING:
-            return True
-        if all(self._is_echo(r) for r in readings) or self._is_too_early(readings):
-            return False
-        # What has an epoch or a step is of the training, and shows whether more is to come.
-        placed = [r for r in readings if not r.position.is_empty] or readings
-        first, last = placed[0], readings[-1]
-        if any(s != first.stream and _PRIORITY[s[0]] >= best for s in self._held):
-            return False  # a bar that is not over may show what is meant
-        is_exact = first.is_definite and (first.uses_step or self._is_pattern)
-        is_known = first.label is Label.VALIDATION or is_exact
-        if is_known and not first.position.is_empty and not has_two_units(first):
-            # Another value of the epoch, of another data set or process, shows that the first is in doubt.
-            is_alone = is_exact or self._is_one_process or (first.is_definite and first.format == TEXT)
-            return (
-                is_alone or not self._may_meet(first) or any(r.position != first.position for r in readings)
-            )
-        if first.position.is_empty and not self._is_pattern and may_take_turns(readings):
-            return False
-        if first.label is Label.UNKNOWN and not self._is_pattern:
-            if first.position.epoch is not None:
-                # Values of batches within one epoch are the training's, and the evaluation is still to come.
-                return int(first.position.epoch) != int(last.position.epoch or 0) or (
-                    len(readings) >= _ENOUGH and first.position.step == last.position.step
-                )
-            if first.position.is_empty and may_be_grouped(readings):
-                return False
-            alike = sum(r.stream == first.stream for r in readings)
-            return alike >= 2 and not self._is_echo(first)  # noqa: PLR2004
-        return len(readings) >= 2  # noqa: PLR2004
-
-    def _may_meet(self, reading: Reading) -> bool:
-        first = scaled(reading, self.metric, self._target, first=None, is_pattern=self._is_pattern)
-        return not isinstance(first, Implausible) and self._target.is_met(first)
-
-    def _is_too_early(self, readings: list[Reading]) -> bool:
-        """Return whether too few values follow one that may be a setting or be derived from the metric."""
-        is_exact = readings[0].is_definite and readings[0].uses_step
-        if self._is_pattern or is_exact or len(readings) >= _SEVERAL:
-            return False
-        if all(r.variant in DERIVED for r in readings):
-            return True
-        placed, first = [r for r in readings if not r.position.is_empty], readings[0]
-        if not placed or (first.label is Label.UNKNOWN and placed[0].position.epoch is None):
-            return self._target.is_met(first.value)
-        return len(placed) < 2 and first.position.is_empty and first.label is Label.UNKNOWN  # noqa: PLR2004
-
     def _choose(self) -> None:
         pending, self._pending = self._pending, []
-        best = max(_PRIORITY[r.label] for r in pending)
-        readings = [r for r in pending if _PRIORITY[r.label] == best]
+        readings = preferred(pending)
         if not self._is_pattern:
             start = from_training(readings, self.metric, self._target)
             if start.warning:
@@ -291,54 +231,23 @@ class Readings:
         if not readings:
             return
         first = readings[0]
-        if not self._is_pattern and self._is_ambiguous(readings):
+        ambiguity = self._choice.ambiguity(readings, self._training)
+        if ambiguity is not None:
+            reason, shown = ambiguity
+            self._raise(reason, *shown)
             return
         self._chosen = first.stream
         self._unit = unit_of(readings, is_pattern=self._is_pattern)
         self._check_sibling(first)
         for reading in pending:
-            if _PRIORITY[reading.label] < best:
+            if PRIORITY[reading.label] < PRIORITY[first.label]:
                 self._warn_other(reading)
         for reading in readings:
             self._take(reading)
 
-    def _is_ambiguous(self, readings: list[Reading]) -> bool:
-        """Report a doubt if the values may be of batches, or several of an epoch."""
-        name = self.metric.name
-        if (batch := self._of_training(readings)) is not None:
-            reason = f"{name} stands on lines of batches, and the training has values of that name"
-            self._raise(reason, batch, self._training[0])
-            return True
-        if not self.metric.is_loss and (batch := _of_batches(readings)) is not None:
-            reason = (
-                f"{name} stands on lines of batches within an epoch, which may be the training's;"
-                " name the metric of the validation, or choose these values with a pattern"
-            )
-            self._raise(reason, batch)
-            return True
-        if readings[0].position.is_empty and (pair := grouped(readings)):
-            numbers = "the numbers that lines begin with"
-            self._raise(f"{name} may have several values an epoch, as {numbers} tell", *pair)
-            return True
-        if readings[0].position.is_empty and (pair := taking_turns(readings)):
-            self._raise(f"lines with different words take turns to have {name}", *pair)
-            return True
-        return False
-
-    def _of_training(self, readings: list[Reading]) -> Reading | None:
-        """Return a value without a label of a batch within an epoch, where the training's have a label."""
-        if not self._training or readings[0].label is not Label.UNKNOWN:
-            return None
-        places = [position_in(reading.line) for reading in readings]  # of their own lines
-        is_of_batches = all(None not in {place.epoch, place.step} for place in places)
-        return readings[0] if is_of_batches else None
-
-    def _is_echo(self, reading: Reading) -> bool:
-        return not self._is_pattern and is_echo(reading, self._target)
-
     def _contradict(self, reading: Reading) -> None:
         label, _ = self._chosen or (Label.UNKNOWN, "")
-        if _PRIORITY[reading.label] < _PRIORITY[label]:
+        if PRIORITY[reading.label] < PRIORITY[label]:
             self._warn_other(reading)
             return
         known = self._last or reading
@@ -543,25 +452,6 @@ class Readings:
     def _warn(self, text: str) -> None:
         if len(self._warnings) < _MAX_WARNINGS:
             self._warnings.setdefault(text)
-
-
-def _of_batches(readings: list[Reading]) -> Reading | None:
-    """Return a value without a label of one of several batches of an epoch; an evaluation has one value.
-
-    Tunings aim at the loss of the training, which is printed so too, but at no accuracy of it.
-    """
-    if readings[0].label is not Label.UNKNOWN or readings[0].uses_step:
-        return None
-    places = [position_in(reading.line) for reading in readings]  # of their own lines
-    for (one, of_one), (_, of_next) in pairwise(zip(readings, places, strict=True)):
-        is_within = of_one.epoch is not None and of_one.epoch == of_next.epoch
-        if is_within and None not in {of_one.step, of_next.step} and of_one.step != of_next.step:
-            return one
-    # One line an epoch, and each is of the same batch: steps that grow may be those of the whole run.
-    steps = [place.step for place in places]
-    is_part = all(p.step is not None and p.total is not None and p.step < p.total - 1 for p in places)
-    is_same = len(steps) > 1 and len(set(steps)) == 1
-    return readings[0] if is_part and is_same and places[0].epoch is not None else None
 
 
 def _described(reading: Reading) -> str:
