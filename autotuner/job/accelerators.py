@@ -11,17 +11,24 @@ from autotuner.job.quantity import whole
 
 _WHOLE: Final = re.compile(
     r"nvidia\.com/gpu(?:\.shared)?|nvidia\.com/[A-Z][\w.-]*|amd\.com/gpu|gpu\.intel\.com/(?:i915|xe)"
+    # A model instead of `gpu`, as NVIDIA's device plug-in can be configured: nvidia.com/a100.
+    r"|nvidia\.com/(?:[abghlptv]|gb|gh|gtx-?|quadro-?|rtx-?a?|tesla-?[a-z]?|titan-?)[0-9][\w.-]*"
     r"|habana\.ai/gaudi|[a-z0-9.-]+/(?:gpu|vgpu|mlu|dcu|npu)|huawei\.com/[Aa]scend(?:\w*|-\d+)|metax-tech\.com/gpu"
 )
 """Devices of which PyTorch counts each as one."""
 _SLICE: Final = re.compile(r"nvidia\.com/mig-\S+|amd\.com/(?:cpx|dpx|spx)\S*")
 """MIG slices of a GPU (https://docs.nvidia.com/datacenter/tesla/mig-user-guide): a process sees only one."""
-_OTHER: Final = re.compile(r"aws\.amazon\.com/neuron\w*|google\.com/tpu|[\w.-]+/\S*gpu\S*")
+_OTHER: Final = re.compile(
+    r"[\w.-]+/\S*(?:gpu|dcu|gcu|hpu|ipu|mlu|npu|tpu|xpu|ascend|gaudi|neuron|qaic|rngd|warboy)\S*",
+    re.IGNORECASE,
+)
 """Devices that PyTorch's launcher does not count, or counts differently from the request."""
 _SHARE: Final = re.compile(
-    r"koordinator\.sh/gpu\S*|[\w.-]+/\S*(?:gpu|vcuda)\S*(?:mem|core|percent|ratio|util|monitor|priority)\S*"
+    r"koordinator\.sh/gpu\S*|[\w.-]+/\S*(?:gpu|vcuda|ascend|dcu|gcu|mlu|npu|xpu)\S*"
+    r"(?:mem|core|percent|ratio|util|monitor|priority)\S*",
+    re.IGNORECASE,
 )
-"""What bounds a container's part of a GPU (HAMi, Volcano, Koordinator, ACK): MiB or percent, no devices."""
+"""What bounds a container's part of a device (HAMi, Volcano, Koordinator, ACK): MiB or percent."""
 _MOST: Final = 100_000
 """Maximum amount of a device; a larger one cannot be a count of devices."""
 

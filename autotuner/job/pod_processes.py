@@ -22,7 +22,7 @@ from typing import Any, Final
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
 from autotuner.job.launchers import Launch
-from autotuner.job.shell import GPUS, OTHERS, VISIBLE, Variables
+from autotuner.job.shell import GPUS, LISTED, OTHERS, VISIBLE, Variables
 
 _PODS: Final = "\0PET_NNODES\0"
 _WORLD: Final = "\0WORLD_SIZE\0"
@@ -256,7 +256,7 @@ class _Reader:
 
     def _joins_all(self, launch: Launch) -> bool:
         """Record whether the launcher's process group is all pods of the job, which share a batch."""
-        if self._pod.is_mixed and launch.name == "torchrun":
+        if self._pod.is_mixed and launch.name == "torchrun" and _PODS in (launch.nodes or _PODS):
             self._problems.append(
                 "elasticPolicy counts only the Workers as nodes, but the Master's torchrun joins them too"
             )
@@ -422,7 +422,14 @@ class _Reader:
     def _evaluated(self, text: str) -> int | None:
         """Return the value of an option: a literal, or a product with the operator's variables."""
         gpus = self._gpus.auto
-        for marker, value in ((_PODS, self._pods), (_WORLD, self._world), (GPUS, gpus)):
+        # How many GPUs have the slices is not in the manifest.
+        listed = None if self._gpus.slices else gpus
+        for marker, value in (
+            (_PODS, self._pods),
+            (_WORLD, self._world),
+            (GPUS, gpus),
+            (LISTED, listed),
+        ):
             text = text.replace(marker, "?" if value is None else str(value))
         bare = text.removeprefix("$((").removesuffix("))").strip() if text.startswith("$((") else text
         if not _PRODUCT.fullmatch(bare):

@@ -22,7 +22,9 @@ MAX_VALUE: Final = 4096
 """Maximum characters of one variable; a longer value counts as unknown."""
 
 GPUS: Final = "\0gpus\0"
-"""Stands for the number of GPUs of the pod, in `$(nvidia-smi -L | wc -l)` and the like."""
+"""Stands for the number of GPUs of the pod, in `$(nvidia-smi ... --format=csv,noheader | wc -l)`."""
+LISTED: Final = "\0lines_of_nvidia_smi\0"
+"""Stands for the lines of `nvidia-smi -L`: one for each GPU and, below it, one for each MIG slice."""
 
 VISIBLE: Final = (
     "CUDA_VISIBLE_DEVICES",
@@ -39,8 +41,14 @@ _ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTALL)
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
-_LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:(?<!\S)-L\b|--list-gpus|noheader)")
-"""nvidia-smi with a line a GPU, and no other."""
+_LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:((?<!\S)-L\b|--list-gpus)|noheader)")
+"""nvidia-smi with a line a GPU; the group says that MIG slices have lines, too."""
+_LINES: Final = re.compile(r"e?grep\s+(-c\s+)?[\"']?(\^?GPU|\.)\s?[\"']?")
+"""grep that keeps the lines of all GPUs."""
+_SPACES: Final = re.compile(r"(?:cut|sed|tr)\s.{0,80}|xargs|awk\s+'\{\s?print \$(?:1|NF)\s?\}'", re.DOTALL)
+"""Commands that take the spaces off a number."""
+_DEVICES: Final = re.compile(r"print\((?:max\(1,\s?)?[\w.]{0,40}\bdevice_count\(\)(?:\s?or 1|,\s?1)?[,)]")
+"""Python that prints how many devices PyTorch sees, and no part of them."""
 _COMPUTED: Final = re.compile(r"[\w\s$+*/%=<>!&|?:,()-]*")
 _PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
 _LOOPS: Final = frozenset({"for", "while", "until", "select"})
@@ -321,11 +329,8 @@ class _Reader:
         if match is not None:
             return match[1]
         # The variables hide GPUs from PyTorch only.
-        counted = "device_count()" in inner and not any(name in self._variables for name in VISIBLE)
-        is_count = counted or (
-            _LISTED.search(inner) is not None and re.search(r"\bwc\s+-l", inner) is not None
-        )
-        return GPUS if is_count else f"$({inner})"
+        is_count = _DEVICES.search(inner) is not None and not any(name in self._variables for name in VISIBLE)
+        return (GPUS if is_count else _counted(inner)) or f"$({inner})"
 
     def _arithmetic(self, inner: str) -> str:
         bare = inner.replace("$", "").replace("{", "").replace("}", "")
@@ -439,6 +444,25 @@ class _Reader:
             self._variables[name] = None
         else:
             self._variables[name] = value
+
+
+def _counted(pipeline: str) -> str:
+    """Return what a pipeline stands for that counts the lines of nvidia-smi; empty if it may drop some."""
+    first, *filters = pipeline.partition("||")[0].split("|")
+    match = _LISTED.search(first)
+    if match is None:
+        return ""
+    has_slices, is_counted = match[1] is not None, False
+    for each in filters:
+        words = each.partition(";")[0].strip()
+        lines = _LINES.fullmatch(words)
+        if is_counted and _SPACES.fullmatch(words):
+            continue
+        if is_counted or not (lines or re.fullmatch(r"wc\s+-l", words)):
+            return ""
+        is_counted = lines is None or lines[1] is not None
+        has_slices = has_slices and not (lines and lines[2].startswith("^"))
+    return "" if not is_counted else LISTED if has_slices else GPUS
 
 
 def _closing(text: str, opening: int) -> int:

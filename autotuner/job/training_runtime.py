@@ -63,6 +63,11 @@ class TrainingRuntime:
     fingerprint: str
     manifest: Mapping[str, Any] = field(repr=False, compare=False)
 
+    @property
+    def has_policy(self) -> bool:
+        """Whether it has a policy. Without one Trainer leaves out the resources of a TrainJob."""
+        return section(self.manifest, "spec").get("mlPolicy") is not None
+
     @classmethod
     def from_manifest(cls, manifest: object) -> TrainingRuntime:
         """Read a runtime, from a file or from the API server.
@@ -87,13 +92,15 @@ class TrainingRuntime:
         if others:
             rule = "must be torch or left out: with other policies the manifest does not state the processes"
             raise InvalidJob([Mistake(f"{reference} mlPolicy", others[0], rule, "torch: {}")])
-        nodes = policy.get("numNodes", 1)
+        jobset = section(section(spec, "template"), "spec")
+        found = _training_job(reference, jobset)
+        # Without any policy Trainer keeps the Job's own number of pods.
+        is_own = spec.get("mlPolicy") is None
+        nodes = _job(found).get("parallelism", 1) if is_own else policy.get("numNodes", 1)
         if not isinstance(nodes, int) or isinstance(nodes, bool) or nodes < 1:
             raise InvalidJob(
                 [Mistake(f"{reference} mlPolicy.numNodes", str(nodes), "must be a number from 1", "1")]
             )
-        jobset = section(section(spec, "template"), "spec")
-        found = _training_job(reference, jobset)
         pod = section(section(_job(found), "template"), "spec")
         container = _training_container(reference, pod)
         mistakes = list(check_container(f"{reference} container {CONTAINER}", container))

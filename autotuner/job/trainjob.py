@@ -17,7 +17,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job import policies, processes
-from autotuner.job.accelerators import is_share
+from autotuner.job.accelerators import accelerators, is_share
 from autotuner.job.kind import MAX_PODS, PodPlan
 from autotuner.job.pod_processes import Pod, read_pod
 from autotuner.job.processes import Processes, stated
@@ -217,7 +217,8 @@ def processes_per_node(manifest: Mapping[str, Any], runtime: TrainingRuntime) ->
 
 def devices(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
     """Return how many GPUs a TrainJob asks for, or how many processes it runs where it asks for none."""
-    each = _gpus(manifest, runtime) or read_processes(manifest, runtime).replica
+    each = accelerators(training_container(manifest, runtime)).devices
+    each = each or read_processes(manifest, runtime).replica
     return nodes(manifest, runtime) * each
 
 
@@ -225,9 +226,22 @@ def training_container(manifest: Mapping[str, Any], runtime: TrainingRuntime) ->
     """Return the training container of each node: the runtime's, with what the job replaces in it."""
     trainer = manifest["spec"]["trainer"]
     overridden = {key: trainer[key] for key in ("image", "command", "args") if trainer.get(key) is not None}
-    if trainer.get("resourcesPerNode") is not None:
-        overridden["resources"] = trainer["resourcesPerNode"]
+    if trainer.get("resourcesPerNode") is not None and runtime.has_policy:
+        own = runtime.container.get("resources")
+        overridden["resources"] = _merged(own if isinstance(own, dict) else {}, trainer["resourcesPerNode"])
     return {**runtime.container, **overridden, "name": CONTAINER, "env": variables(manifest, runtime)}
+
+
+def _merged(resources: Mapping[str, Any], overriding: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a runtime's resources with those of a job, which replace each of the same name.
+
+    As MergeResourceRequirements of Trainer 2.3 (pkg/util/trainingruntime); what a job leaves out stays.
+    """
+    merged = {**resources, **overriding}
+    for part in ("requests", "limits"):
+        amounts = [held for each in (resources, overriding) if isinstance(held := each.get(part), dict)]
+        merged[part] = {name: amount for held in amounts for name, amount in held.items()}
+    return merged
 
 
 def variables(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> list[dict[str, Any]]:
@@ -243,6 +257,7 @@ def variables(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> list[dic
 
 
 def _resources(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Mapping[str, Any]:
+    """Return the resources from which Trainer tells the processes: the job's alone, if it has any."""
     resources = manifest["spec"]["trainer"].get("resourcesPerNode")
     if resources is None:
         resources = runtime.container.get("resources")

@@ -6,7 +6,9 @@ the tuner relies on. All mistakes are reported at once. The result is a copy in 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from autotuner import keys
@@ -22,6 +24,7 @@ from autotuner.job.validation import (
     read_as,
 )
 from autotuner.job.warnings import has_run, rendezvous, would_run
+from autotuner.job.wrappers import names
 
 KIND: Final = "TrainJob"
 RESERVED: Final = frozenset(
@@ -32,6 +35,18 @@ MAX_VARIABLES: Final = 64
 """Maximum entries of `trainer.env`: the schema allows 128, and a trial adds its own variables."""
 MAX_NODES: Final = 100_000
 MAX_PROCESSES_PER_NODE: Final = 10_000
+_FIELDS: Final = {
+    "spec": names("activeDeadlineSeconds initializer managedBy runtimePatches runtimeRef suspend trainer"),
+    "spec.trainer": names("args command env image numNodes numProcPerNode resourcesPerNode"),
+}
+"""The fields of a TrainJob in Trainer 2.3, by their place."""
+_RENAMED: Final = {
+    "podSpecOverrides": "spec.runtimePatches",
+    "podTemplateOverrides": "spec.runtimePatches",
+    "resources": "spec.trainer.resourcesPerNode",
+}
+_MOST_UNKNOWN: Final = 20
+"""Maximum number of unknown fields to report; a hostile manifest may have thousands."""
 _POD: Final = r"node-\d+-\d+"
 """What a pod's name has behind that of the TrainJob."""
 _MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
@@ -58,8 +73,25 @@ def _warnings(checked: Mapping[str, Any]) -> Iterator[Mistake]:
         # A TrainJob has in its spec what a PyTorchJob has in its runPolicy.
         yield from would_run(metadata, spec.get("suspend"), annotations, "spec.suspend")
         yield from has_run(checked.get("status"))
+    yield from islice(_unknown_fields(spec), _MOST_UNKNOWN)
     # Trainer sets no rendezvous id: each trial's is at its own address.
     yield from (found for found in rendezvous("spec.trainer", spec["trainer"]) if "restarts" in found.key)
+
+
+def _unknown_fields(spec: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield the fields that Trainer does not have; no mistakes, as a later version may have them."""
+    for where, known in _FIELDS.items():
+        given = spec if where == "spec" else spec["trainer"]
+        for name in given:
+            if name in known:
+                continue
+            elsewhere = [f"{place}.{name}" for place, held in _FIELDS.items() if name in held]
+            near = [
+                f"{where}.{each}" for each in difflib.get_close_matches(name[:64], sorted(known), 1, 0.75)
+            ]
+            remedy = [_RENAMED[name]] if name in _RENAMED else elsewhere or near or ["leave it out"]
+            rule = "is no field of Trainer 2.3 here: kubectl refuses it, or else the API server drops it"
+            yield Mistake(f"{where}.{name}", brief(given[name]), rule, remedy[0])
 
 
 def runtime_reference(checked: Mapping[str, Any]) -> RuntimeReference:
@@ -120,10 +152,10 @@ def _check_trainer(trainer: Mapping[str, Any], mistakes: list[Mistake]) -> None:
             mistakes.append(Mistake(f"spec.trainer.{key}", brief(value), rule, "4"))
     env = trainer.get("env") or []
     if isinstance(env, list):
-        names = [
+        written = [
             entry["name"] for entry in env if isinstance(entry, dict) and isinstance(entry.get("name"), str)
         ]
-        _check_names(names, mistakes)
+        _check_names(written, mistakes)
     _check_resources(trainer.get("resourcesPerNode"), mistakes)
 
 

@@ -124,6 +124,11 @@ torchrun "$program_path/ephemeral_script.py"
         (job("python", "a.py", "--gpus=1", resources=limits(**{"aliyun.com/gpu-mem": 8})), 1),
         (job("python", "a.py", "--gpus=1", resources=limits(**{"koordinator.sh/gpu": "100"})), 1),
         (job("torchrun", "a.py", resources=limits(**{"huawei.com/ascend-1980": 8})), 8),
+        # A model in place of `gpu`, and devices that are none of PyTorch's own.
+        (job("torchrun", "a.py", resources=limits(**{"nvidia.com/a100": 4})), 4),
+        (job("torchrun", "a.py", resources=limits(**{"nvidia.com/rtxa6000": 2, "nvidia.com/rdma-vf": 8})), 2),
+        (job("torchrun", "--nproc_per_node=8", "a.py", resources=limits(**{"enflame.com/gcu": 8})), 8),
+        (job("swift", "sft", resources=limits(**{"enflame.com/gcu-memory": 20480})), 1),
         # A quantity may be written in any way.
         (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": "2000m"})), 2),
         (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": 2.0})), 2),
@@ -230,6 +235,17 @@ torchrun "$program_path/ephemeral_script.py"
         (shell("export ROCR_VISIBLE_DEVICES=0,1; torchrun a.py", resources=limits(**{"amd.com/gpu": 8})), 2),
         (shell("torchrun --nproc_per_node=$(nvidia-smi --query-gpu=name --format=csv,noheader | wc -l) a.py",
                resources=GPUS), 8),
+        (shell("torchrun --nproc_per_node=$(nvidia-smi -L | grep -c '^GPU ') a.py", resources=GPUS), 8),
+        (shell("N=`nvidia-smi -L | grep -c .`; torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
+        (shell("N=$(nvidia-smi -L 2>/dev/null | wc -l | tr -d ' ' || echo 1);"
+               " torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
+        (shell("N=$(python -c 'import torch; print(max(1, torch.cuda.device_count()))');"
+               " torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
+        (shell("torchrun --nproc_per_node=$(nvidia-smi -L | grep -c '^GPU') a.py",
+               resources=limits(**{"nvidia.com/mig-1g.5gb": 1})), 1),
+        # An elastic job whose Master's torchrun is given the number of all nodes.
+        (job("torchrun", "--nproc_per_node=8", "--nnodes=4", "a.py", workers=3, resources=GPUS,
+             elasticPolicy={"minReplicas": 1, "maxReplicas": 8}), 8),
         # The script, and the number of nodes twice.
         (shell("torchrun --nproc_per_node=2 $DIR/a.py"), 2),
         (shell('accelerate launch --num_processes 2 "$(dirname "$0")/a.py"'), 2),
@@ -304,6 +320,21 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("torchrun --nproc_per_node=$(nproc) a.py"), "cannot be known"),
         (shell("torchrun --nproc_per_node=$(nvidia-smi --query-gpu=name --format=csv | wc -l) a.py",
                resources=GPUS), "cannot be known"),
+        # A count of some GPUs only, or of MIG slices besides their GPUs.
+        (shell("torchrun --nproc_per_node=$(nvidia-smi -L | head -1 | wc -l) a.py", resources=GPUS),
+         "cannot be known"),
+        (shell("N=$(nvidia-smi --query-gpu=name --format=csv,noheader | sort -u | wc -l);"
+               " torchrun --nproc_per_node=$N a.py", resources=GPUS), "cannot be known"),
+        (shell("N=$(python -c 'import torch; print(torch.cuda.device_count() // 2)');"
+               " torchrun --nproc_per_node=$N a.py", resources=GPUS), "cannot be known"),
+        (shell("torchrun --nproc_per_node=$(nvidia-smi -L | wc -l) a.py",
+               resources=limits(**{"nvidia.com/mig-1g.5gb": 1})), "lines_of_nvidia_smi .*cannot be known"),
+        # Devices that PyTorch's launcher does not count.
+        (job("torchrun", "a.py", resources=limits(**{"enflame.com/gcu": 8})), "enflame.com/gcu: 8"),
+        (job("swift", "sft", resources=limits(**{"kunlunxin.com/xpu": 8})), "starts are unknown"),
+        (job("swift", "sft", resources=limits(**{"nvidia.com/a100": 4})), "starts are unknown"),
+        (job("torchrun", "--nproc_per_node=2", "--nnodes=$(PET_NNODES)", "a.py", elasticPolicy={}, workers=2),
+         "only the Workers as nodes"),
         (shell("torchrun $ARGS a.py"), "options .* cannot be read"),
         (shell("if x; then N=2; else N=4; fi; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
         (job("bash", "train.sh", resources=GPUS), "starts are unknown"),

@@ -311,6 +311,48 @@ def test_nodes_are_the_runtimes_where_the_job_does_not_say():
     assert job(own, trainer={"numNodes": 2}).shape.workers == 2
 
 
+def test_nodes_are_the_jobs_pods_where_there_is_no_policy():
+    own = runtime_manifest(job={"parallelism": 2})
+    del own["spec"]["mlPolicy"]
+    found = TrainingRuntime.from_manifest(own)
+    assert job(found).shape.workers == 2
+    assert job(found, trainer={"numNodes": 3}).shape.workers == 3
+    assert job(runtime(job={"parallelism": 2}, policy={})).shape.workers == 1
+
+
+def test_resources_of_the_runtime_stay_where_the_job_does_not_replace_them():
+    own = runtime(container={"resources": EIGHT})
+    fewer = {"resourcesPerNode": {"limits": {"cpu": "4"}}}
+    # Trainer tells torchrun's processes from the job's resources alone.
+    assert job(own, trainer=fewer).shape.processes == 4
+    assert devices(manifest(trainer=fewer), own) == 8
+    command = ["accelerate", "launch", "--multi_gpu", "a.py"]
+    assert job(own, trainer={**fewer, "command": command}).shape.processes == 8
+    more = {"resourcesPerNode": {"limits": {"cpu": "16"}}}
+    with pytest.raises(InvalidJob, match="starts 16 processes on 8 GPUs"):
+        job(own, asked=annotations(micro_batch_size="1..8"), trainer=more).spec()
+    replaced = {"resourcesPerNode": {"limits": {"nvidia.com/gpu": 2}}}
+    assert devices(manifest(trainer=replaced), own) == 2
+    without = runtime_manifest(container={"resources": EIGHT})
+    del without["spec"]["mlPolicy"]
+    assert devices(manifest(trainer=replaced), TrainingRuntime.from_manifest(without)) == 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "trainer", "where", "remedy"),
+    [
+        ({"podTemplateOverrides": []}, {}, "spec.podTemplateOverrides", "spec.runtimePatches"),
+        ({"numNodes": 2}, {}, "spec.numNodes", "spec.trainer.numNodes"),
+        ({}, {"nprocPerNode": 2}, "spec.trainer.nprocPerNode", "spec.trainer.numProcPerNode"),
+        ({}, {"resources": EIGHT}, "spec.trainer.resources", "spec.trainer.resourcesPerNode"),
+        ({"whatever": 1}, {}, "spec.whatever", "leave it out"),
+    ],
+)
+def test_a_field_that_trainer_does_not_have_is_warned_of(fields, trainer, where, remedy):
+    (warning,) = job(trainer=trainer, **fields).warnings
+    assert (warning.key, warning.example) == (where, remedy)
+
+
 def test_without_torch_in_the_policy_a_node_is_a_process():
     resources = {"limits": {"nvidia.com/gpu": 8}}
     assert job(runtime(policy={}), trainer={"resourcesPerNode": resources}).shape.processes_per_replica == 1
@@ -322,6 +364,8 @@ def test_without_torch_in_the_policy_a_node_is_a_process():
         ({"numNodes": 4}, 4),
         ({"numNodes": 4, "numProcPerNode": 2}, 8),
         ({"numNodes": 4, "numProcPerNode": 2, "resourcesPerNode": {"limits": {"nvidia.com/gpu": 8}}}, 32),
+        ({"numProcPerNode": 32, "resourcesPerNode": {"limits": {"aws.amazon.com/neuron": 16}}}, 16),
+        ({"resourcesPerNode": {"limits": {"nvidia.com/mig-1g.5gb": 2}}}, 2),
     ],
 )
 def test_devices_are_gpus_or_else_processes(trainer, count):
