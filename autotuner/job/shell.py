@@ -102,11 +102,11 @@ def commands(script: str, variables: Variables) -> Iterator[Command]:
     """
     if len(script) > MAX_SCRIPT:
         raise ScriptTooLong(f"a script of {len(script)} characters")
-    text, documents = _without_documents(script)
+    text, documents = without_documents(script)
     yield from _Reader(text, variables, documents).commands()
 
 
-def _without_documents(script: str) -> tuple[str, list[str]]:
+def without_documents(script: str) -> tuple[str, list[str]]:
     """Return a script with a reference in place of each here-document, and the documents.
 
     A document is data, such as a Python program, unless a shell reads it.

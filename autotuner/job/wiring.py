@@ -18,6 +18,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.lookup import mapping, sequence
+from autotuner.job.shell import without_documents
 
 MAX_TEXT: Final = 65_536
 """Maximum characters of a command line, and of a script."""
@@ -74,6 +75,14 @@ _OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.@/-]{0,200})=(.*)", re.DOTA
 _REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
 _TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
+_PYTHON: Final = re.compile(r"(?:\S*/)?(?:python|pypy)[\d.]*")
+_CODE: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s|def\s+\w+\()", re.MULTILINE)
+"""A here-document of Python."""
+_NUMBER_IN_CODE: Final = re.compile(
+    r"(?<![\w.])([\"']?)(?P<name>[A-Za-z_]\w{0,60})\1\s?[=:]\s?(?P<value>\.?\d[\w.+-]{0,20})"
+    r"(?=\s{0,40}(?:[,)}\n;#]|$))"
+)
+"""`lr=0.1` or `'lr': 0.1`."""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 _MICRO_KEY: Final = keys.key_of("micro_batch_size")
 
@@ -109,11 +118,12 @@ _SHOWN: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One entry of command, args or env; `is_shell` says that it is a shell script."""
+    """One entry of command, args or env; `is_shell` says that it is a shell script, `is_code` Python's."""
 
     where: str
     text: str
     is_shell: bool = False
+    is_code: bool = False
     variable: str = ""
 
 
@@ -212,7 +222,8 @@ def _unread(
             has_reference = True
             continue
         variable = keys.environment_name(name)
-        bare = next((t for t in texts if not t.is_shell and _shell_reference(variable, t.text)), None)
+        is_bare = (t for t in texts if not (t.is_shell or t.is_code) and _shell_reference(variable, t.text))
+        bare = next(is_bare, None)
         if bare is not None:
             has_reference = True
             rule = f"no shell runs here, and Kubernetes expands only $(NAME): write $({variable})"
@@ -252,7 +263,7 @@ def _fixed(
             if option.name not in passed and passed and (name != "batch_size" or option.name in _MICRO):
                 # With `--lr=$(...)`, `--lr0` may be another option; with the global batch, a micro-batch is.
                 continue
-            if option.form == "env" and _is_referenced(name, texts):
+            if option.form in {"env", "code"} and _is_referenced(name, texts):
                 continue
             addition = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
             variable = keys.environment_name(name)
@@ -266,9 +277,11 @@ def _fixed(
 
 def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning]:
     """Yield a warning for each option of one process's batch that is given that of all processes."""
+    # Variables of the job or of its script that stand for it: `BS=$AUTOTUNER_BATCH_SIZE`.
+    whole = {option.name for option in options if option.form in {"env", "override"} and _is_whole(option)}
     for option in options:
         match = _REFERENCE.fullmatch(option.value or "")
-        is_whole = match is not None and keys.ENV_BATCH_SIZE in match.groups()
+        is_whole = _is_whole(option) or (match is not None and (match[1] or match[2]).lower() in whole)
         if processes > 1 and is_whole and option.name in _OF_PROCESS:
             rule = (
                 f"is the batch of one process, and each of the {processes} would take the whole one: pass on"
@@ -276,6 +289,12 @@ def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning
             )
             remedy = _replaced(option, keys.ENV_MICRO_BATCH_SIZE)
             yield WiringWarning(option.where, option.written, rule, remedy)
+
+
+def _is_whole(option: _Option) -> bool:
+    """Return whether the value of an option is the batch of all processes."""
+    match = _REFERENCE.fullmatch(option.value or "")
+    return match is not None and keys.ENV_BATCH_SIZE in match.groups()
 
 
 def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
@@ -324,9 +343,13 @@ def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
         for field in ("command", "args")
         for index, word in enumerate(sequence(container.get(field)))
     ]
-    is_after_shell = is_script = False
+    is_after_shell = is_script = is_after_python = is_code = False
     for where, word in words:
-        yield _Text(where, word, is_shell=is_script and word != "--")
+        yield _Text(where, word, is_shell=is_script and word != "--", is_code=is_code)
+        is_code = (
+            is_after_python and not is_after_shell and re.fullmatch(r"-[a-zA-Z]{0,8}c", word) is not None
+        )
+        is_after_python = is_after_python or _PYTHON.fullmatch(word) is not None
         # `sh -c SCRIPT` and `bash -lc SCRIPT`: the word after the flag is a script.
         if is_script and word == "--":
             continue
@@ -341,12 +364,26 @@ def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
 
 def _options(texts: Sequence[_Text]) -> Iterator[_Option]:
     """Yield the options of the command line and the variables of the environment."""
-    yield from _parsed([(text.where, text.text) for text in texts if not text.variable and not text.is_shell])
+    plain = [text for text in texts if not (text.variable or text.is_shell or text.is_code)]
+    yield from _parsed([(text.where, text.text) for text in plain])
     for text in texts:
-        if text.is_shell:
-            yield from _parsed([(text.where, word) for word in _split(text.text)])
+        if text.is_code:
+            yield from _in_code(text.where, text.text)
+        elif text.is_shell:
+            script, documents = without_documents(text.text)
+            code = [each for each in documents if _CODE.search(each)]
+            script = "\n".join([script, *(each for each in documents if each not in code)])
+            yield from _parsed([(text.where, word) for word in _split(script)])
+            for each in code:
+                yield from _in_code(text.where, each)
         elif text.variable and not text.variable.startswith(keys.ENV_PREFIX):
             yield _Option(text.where, text.variable.lower(), text.text, text.text, "env")
+
+
+def _in_code(where: str, code: str) -> Iterator[_Option]:
+    """Yield the numbers that Python code in the manifest gives a name."""
+    for match in _NUMBER_IN_CODE.finditer(code):
+        yield _Option(where, _plain(match["name"]), match["value"], match[0].strip(), "code")
 
 
 def _parsed(words: Sequence[tuple[str, str]]) -> Iterator[_Option]:
@@ -367,7 +404,7 @@ def _parsed(words: Sequence[tuple[str, str]]) -> Iterator[_Option]:
 
 def _split(text: str) -> list[str]:
     try:
-        return shlex.split(text, comments=True)
+        return [word.rstrip(";") for word in shlex.split(text, comments=True)]
     except ValueError:
         return text.split()
 
@@ -390,11 +427,11 @@ def _variables(name: str) -> tuple[str, ...]:
 
 def _is_referenced(name: str, texts: Sequence[_Text]) -> bool:
     return any(
-        f"$({variable})" in text.text or (text.is_shell and _mentions(variable, text.text))
+        variable in _TRIAL_REFERENCE.findall(text.text) or (text.is_shell and _mentions(variable, text.text))
         for text in texts
         for variable in _variables(name)
         if text.variable != variable
-    )
+    ) or any(_reads(text.text, name) for text in texts if text.is_shell or text.is_code)
 
 
 def _mentions(variable: str, shell: str) -> bool:
@@ -448,6 +485,8 @@ def _replaced(option: _Option, variable: str) -> str:
     reference = f"$({variable})"
     if option.form == "env":
         return f'{{name: {option.where.rsplit(" ", 1)[-1]}, value: "{reference}"}}'
+    if option.form == "code":
+        return f'os.environ["{variable}"]'
     if option.form in {"flag=", "override"}:
         return f"{option.written.partition('=')[0]}={reference}"
     return f"{option.written.partition(' ')[0]}={reference}"

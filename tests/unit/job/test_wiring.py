@@ -23,6 +23,17 @@ def env(**values):
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
+CODE = """
+import os
+bs=int(os.environ["AUTOTUNER_BATCH_SIZE"])
+lr=float(os.environ["AUTOTUNER_LEARNING_RATE"])
+"""
+SDK = """
+from autotuner import sdk
+hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1)
+"""
+TRAINER = "from a import train\ntrain(**{'lr': 0.1, 'epochs': 3})\ntrain(per_device_train_batch_size=8,\n)"
+
 WIRED = {
     "flags with =": {"args": PASSED},
     "flags and values apart": {"args": ["--batch-size", BATCH, "--lr", LR]},
@@ -56,6 +67,12 @@ WIRED = {
     "the SDK": {"script": "hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1)"},
     "the script": {"script": "os.environ['AUTOTUNER_BATCH_SIZE']; os.getenv('AUTOTUNER_LEARNING_RATE')"},
     "the script puts names together": {"script": "os.environ[f'AUTOTUNER_{name.upper()}']"},
+    "code in the command": {"command": ["python3", "-u", "-c", CODE]},
+    "code in the arguments": {"command": ["python", "-c"], "args": [CODE]},
+    "code behind a launcher": {"command": ["torchrun", "--no-python", "python", "-c", CODE]},
+    "code with the SDK": {"command": ["python", "-c", SDK]},
+    "code in a here-document": {"command": ["bash", "-c", f"cat > a.py <<'EOF'\n{CODE}\nEOF\npython a.py"]},
+    "the SDK in a here-document": {"command": ["bash", "-c", f"python - <<EOF\n{SDK}\nEOF"]},
     "the shell's program reads it": {
         "command": [
             "sh",
@@ -163,6 +180,22 @@ DOUBTFUL = {
         "trials share this path",
         "--checkpoint-dir=$(AUTOTUNER_OUTPUT_DIR)",
     ),
+    "a number in code": ({"command": ["python", "-c", TRAINER]}, "a fixed value", "LEARNING_RATE"),
+    "a number in a here-document": (
+        {"command": ["bash", "-c", f"cat > a.py <<'EOF'\n{TRAINER}\nEOF\npython a.py"]},
+        "a fixed value",
+        'os.environ["AUTOTUNER_BATCH_SIZE"]',
+    ),
+    "an option in a script that is written": (
+        {"command": ["bash", "-c", f"cat > a.sh <<EOF\n{SCRIPT} --lr 0.1\nEOF\nbash a.sh"]},
+        "a fixed value",
+        f"--lr={LR}",
+    ),
+    "an escaped reference": (
+        {"args": ["--batch-size=$$(AUTOTUNER_BATCH_SIZE)", f"--lr={LR}"]},
+        "nothing in command, args or env refers to AUTOTUNER_BATCH_SIZE",
+        BATCH,
+    ),
     "resuming": ({"args": [*PASSED, "--resume"]}, "continues another trial", "$(AUTOTUNER_OUTPUT_DIR)"),
     "resuming from a place": (
         {"args": [*PASSED, "--resume_from_checkpoint=/ckpt/last"]},
@@ -188,6 +221,20 @@ def test_a_worker_that_repeats_its_master_is_told_once():
     assert [
         (w.value, w.rule) for w in wiring_warnings(manifest(master=one, worker=one), ["learning_rate"])
     ] == [(w.value, w.rule) for w in single]
+
+
+@pytest.mark.parametrize(
+    ("command", "values"),
+    [
+        (["python", "t.py", "--per_device_train_batch_size=$(BS)"], env(BS=BATCH)),
+        (["python", "t.py"], env(PER_DEVICE_TRAIN_BATCH_SIZE=BATCH)),
+        (["sh", "-c", "BS=$AUTOTUNER_BATCH_SIZE; python t.py --per_device_train_batch_size $BS"], ()),
+    ],
+)
+def test_a_process_that_is_given_the_batch_of_all_through_another_variable_is_warned_of(command, values):
+    made = manifest(master=replica(container(command=command, env=values)))
+    assert [w for w in wiring_warnings(made, [], processes=4) if "each of the 4" in w.rule]
+    assert not [w for w in wiring_warnings(made, [], processes=1) if "each of the" in w.rule]
 
 
 def test_a_train_job_is_read_too():
