@@ -49,6 +49,8 @@ class Program:
         numbers: Its options that may be a number of processes, by name with underscores.
         splits: Its options with which several processes may share a part of the batch.
         world_size: WORLD_SIZE as it is set for it; None if it is not, or to something unknown.
+        per_node: NPROC_PER_NODE in the same way, from which ms-swift and others take their processes.
+        nodes: NNODES in the same way.
     """
 
     text: str
@@ -58,6 +60,8 @@ class Program:
     numbers: Mapping[str, str] = field(default_factory=dict[str, str])
     splits: Mapping[str, str] = field(default_factory=dict[str, str])
     world_size: str | None = None
+    per_node: str | None = None
+    nodes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,7 @@ def _run(command: Command, seen: _Seen, depth: int) -> None:
     if command.document is not None and (file := _written(words, command.output)):
         seen.files[base(file)] = command.document
     if depth > _MAX_NESTED:
-        seen.programs.append(_opaque(words))
+        seen.programs.append(_opaque(words, variables))
     elif name in _SHELLS:
         _shell(words, replace(command, variables=variables), seen, depth)
     elif (script := _script_of(words, seen)) is not None:
@@ -122,7 +126,7 @@ def _run(command: Command, seen: _Seen, depth: int) -> None:
     elif _is_known(name):
         _launch(words, replace(command, variables=variables), seen)
     elif not is_step(words):
-        seen.programs.append(_opaque(words))
+        seen.programs.append(_opaque(words, variables))
 
 
 def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
@@ -159,7 +163,7 @@ def _written(words: Sequence[str], output: str) -> str:
     return output if base(words[0]) == "cat" else ""
 
 
-def _opaque(words: Sequence[str]) -> Program:
+def _opaque(words: Sequence[str], variables: Variables) -> Program:
     name = base(words[0])
     pieces = {base(piece) for word in words[1:] for piece in word.split()}
     names_launcher = name in _STARTERS or bool(_NAMED & pieces)
@@ -167,7 +171,16 @@ def _opaque(words: Sequence[str]) -> Program:
     is_any = _ANYTHING.match(words[0]) is not None or name.endswith(".sh") or name in _SHELLS
     may_run = names_launcher or is_any or any(map(_is_known, pieces))
     numbers = _numbers(words, _COUNTS | _STARTED)
-    return Program(shown(words), True, may_run, names_launcher, numbers, _numbers(words, _SPLITS))
+    return Program(
+        shown(words),
+        is_opaque=True,
+        is_script=may_run,
+        names_launcher=names_launcher,
+        numbers=numbers,
+        splits=_numbers(words, _SPLITS),
+        per_node=variables.get("NPROC_PER_NODE"),
+        nodes=variables.get("NNODES"),
+    )
 
 
 def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> None:
@@ -184,7 +197,7 @@ def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> N
     at += at < len(words) and words[at] in {"-", "--"}
     given = words[at] if at < len(words) else None
     if not has_script and given is not None and base(given) not in seen.files:
-        seen.programs.append(_opaque(words))
+        seen.programs.append(_opaque(words, command.variables))
         return
     text = given if has_script else command.document
     if not has_script and given is not None:
@@ -195,7 +208,7 @@ def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> N
 
 def _script(text: str, words: Sequence[str], variables: Variables, seen: _Seen, depth: int) -> None:
     if depth >= _MAX_NESTED:
-        seen.programs.append(_opaque(words))
+        seen.programs.append(_opaque(words, variables))
         return
     try:
         for each in commands(text, variables):
@@ -313,13 +326,14 @@ _OF_SCRIPTS: Final = names("nprocs world_size")
 """Options of scripts that start as many processes by themselves."""
 _SPLITS: Final = names(
     """
-    autotp_size context_parallel_degree context_parallel_dim context_parallel_size cp_size
-    megatron_lm_pp_degree megatron_lm_tp_degree model_parallel_size
-    parallelism_config_cp_size parallelism_config_tp_size pipe_parallel_size
+    autotp_size context_parallel_degree context_parallel_dim context_parallel_size cp cp_degree cp_size
+    ds_sequence_parallel_size megatron_lm_pp_degree megatron_lm_tp_degree model_parallel_size
+    parallelism_config_cp_size parallelism_config_sp_size parallelism_config_tp_size pipe_parallel_size
     pipeline_model_parallel_size pipeline_parallel_degree pipeline_parallel_size pp pp_degree pp_size
-    sequence_parallel_degree sequence_parallel_size sp_size tensor_model_parallel_size
-    tensor_parallel_degree tensor_parallel_dim tensor_parallel_size tp tp_degree tp_size ulysses_degree
-    ulysses_parallel_size ulysses_sequence_parallel_size
+    ring_degree ring_size seq_parallel_degree seq_parallel_size sequence_parallel_degree
+    sequence_parallel_size sp_degree sp_size tensor_model_parallel_size tensor_parallel_degree
+    tensor_parallel_dim tensor_parallel_size tp tp_degree tp_size ulysses_degree ulysses_parallel_size
+    ulysses_sequence_parallel_size ulysses_size
     """
 )
 """Options whose value is the number of processes that share one part of a batch."""

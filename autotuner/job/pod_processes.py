@@ -364,7 +364,7 @@ class _Reader:
             # The image's entrypoint is expected to start torchrun, which takes the operator's number.
             return self._of_torchrun(Launch("torchrun", program.text, environment=self._variables))
         self._evidence.append(Evidence(f"{self._where} command", program.text))
-        given = self._declared or _number(self._own.get("NPROC_PER_NODE") or "")
+        given = self._declared or self._given_to(program)
         gpus = self._gpus.devices
         is_whole_job = self._evaluated(program.numbers.get(NODES, str(self._pods))) == self._pods
         shows_number = is_whole_job and not program.is_script
@@ -397,6 +397,18 @@ class _Reader:
             )
             return None
         return 1
+
+    def _given_to(self, program: Program) -> int | None:
+        """Return NPROC_PER_NODE as a program sees it, if its process group may be the job."""
+        own = self._own.get("NPROC_PER_NODE")
+        text = own if program.per_node is None else program.per_node
+        # With a variable of the container alone, the program may take the number of nodes from anywhere.
+        is_job = text == own or self._pods == 1 or self._evaluated(program.nodes or "") == self._pods
+        if not text or not is_job:
+            return None
+        if program.is_opaque and program.nodes and not _follows(program.nodes):
+            self._pinned.append(Evidence(f"{self._where} command", f"NNODES={program.nodes}"))
+        return self._evaluated(text)
 
     def _check_group(self, program: Program) -> None:
         """Record that a program that no launcher starts may not train together with those of other pods."""

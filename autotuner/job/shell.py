@@ -39,6 +39,9 @@ OTHERS: Final = "\0others\0"
 _NAME: Final = re.compile(r"[A-Za-z_]\w*")
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTALL)
+_ALTERNATIVE: Final = re.compile(r"([A-Za-z_]\w*):?\+(.*)", re.DOTALL)
+_SIMPLE: Final = re.compile(r"(?![A-Za-z_]\w*=)[^;|&<>()`\n]*")
+"""A text that is only words."""
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:((?<!\S)-L\b|--list-gpus)|noheader)")
@@ -63,6 +66,8 @@ _HEREDOC: Final = re.compile(r"(?<!<)<<-?[ \t]*([\"']?)(\w+)\1([^\n]*\n)")
 _MAX_UNENDED: Final = 16
 """Maximum number of `<<` that no end follows, and of `((` that are no arithmetic: each costs a search."""
 _MAX_SUBSHELLS: Final = 16
+_MAX_NESTED: Final = 4
+"""Maximum number of `${...}` within each other."""
 _DOCUMENT: Final = "\0document"
 
 Variables = MutableMapping[str, str | None]
@@ -143,7 +148,13 @@ class _Reader:
     """Reads one script from its start to its end."""
 
     def __init__(
-        self, text: str, variables: Variables, documents: Sequence[str] = (), *, is_array: bool = False
+        self,
+        text: str,
+        variables: Variables,
+        documents: Sequence[str] = (),
+        *,
+        is_array: bool = False,
+        nested: int = 0,
     ) -> None:
         if len(text) > MAX_SCRIPT:
             raise ScriptTooLong(f"a script of {len(text)} characters")
@@ -152,7 +163,7 @@ class _Reader:
         self._document: str | None = None
         self._redirection = self._output = ""
         self._at, self._left = 0, MAX_SCRIPT
-        self._is_array = is_array
+        self._is_array, self._nested = is_array, nested
         self._words: list[str] = []
         self._word: list[str] | None = None
         self._depth, self._loops, self._is_conditional = 0, 0, False
@@ -303,6 +314,9 @@ class _Reader:
         return self._value(match[0], f"${match[0]}")
 
     def _braced(self, inner: str) -> str:
+        if (match := _ALTERNATIVE.fullmatch(inner)) is not None:
+            value = self._variables.get(match[1], "" if OTHERS not in self._variables else None)
+            return f"${{{inner}}}" if value is None else self._words_of(match[2]) if value else ""
         match = _DEFAULT.fullmatch(inner)
         if match is None:
             return f"${{{inner}}}"
@@ -320,8 +334,15 @@ class _Reader:
         """Return the value of the text behind `:-` or `:=`."""
         if text.startswith("$(") and _closing(text, 1) == len(text) - 1:
             return self._substituted(text[2:-1])
-        nested = _NAME.fullmatch(text.removeprefix("$").strip("{}")) if "$" in text else None
-        return text.strip("\"'") if nested is None else self._value(nested[0], text)
+        return self._words_of(text) if "$" in text else text.strip("\"'")
+
+    def _words_of(self, text: str) -> str:
+        """Return a text within `${...}` with its variables replaced, or as it is if it is no simple one."""
+        if self._nested >= _MAX_NESTED or _SIMPLE.fullmatch(text) is None:
+            return text
+        inner = _Reader(text, self._variables, is_array=True, nested=self._nested + 1)
+        inner._left = self._left
+        return " ".join(word for command in inner.commands() for word in command.words)
 
     def _substituted(self, inner: str) -> str:
         """Return the value of `$(...)` if it is known: a program's name, or the GPUs of the pod."""

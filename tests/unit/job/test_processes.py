@@ -281,6 +281,15 @@ torchrun "$program_path/ephemeral_script.py"
         (job("accelerate", "launch", "--cpu", "--num_processes=4", "a.py"), 1),
         (job("accelerate", "launch", "--cpu", "a.py", workers=1), 1),
         (job("accelerate", "launch", "--multi_gpu", "--num_processes=4", "a.py", resources=limits(cpu=4)), 4),
+        # Text that stands in place of a variable, within others.
+        (shell("torchrun ${PET_NPROC_PER_NODE:+--nproc_per_node=$PET_NPROC_PER_NODE} ${PET_NNODES:+--nnodes="
+               "$PET_NNODES} ${OTHER:+--standalone} a.py", nprocPerNode="4", workers=1), 4),
+        (shell("torchrun --nnodes=${NNODES:-${WORLD_SIZE:-1}} --nproc_per_node=${N:-${GPUS:-4}} a.py",
+               workers=1), 4),
+        (shell("torchrun --nproc_per_node=${A:-${B:-2}} a.py", env={"B": "4"}), 4),
+        # NPROC_PER_NODE as a script sets it.
+        (shell("NPROC_PER_NODE=4 swift sft", resources=GPUS), 4),
+        (shell("export NNODES=$PET_NNODES NPROC_PER_NODE=4; swift sft", resources=GPUS, workers=1), 4),
         # What the image starts is stated.
         (job(nprocPerNode="4", resources=GPUS), 4),
         (job("swift", "sft", env={"NPROC_PER_NODE": "4"}, resources=GPUS), 4),
@@ -395,6 +404,12 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("torchrun --nproc_per_node=8 a.py --tensor_parallel_size=$TP"), "splits the model"),
         (job("accelerate", "launch", "--multi_gpu", "--num_processes=8", "a.py", "--tp_size=2"),
          "splits the model"),
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--seq_parallel_size", "4"), "splits the model"),
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--sp-degree=2"), "splits the model"),
+        # Each of several pods alone, or what is not known to be set.
+        (shell("NPROC_PER_NODE=4 swift sft", resources=GPUS, workers=1), "starts are unknown"),
+        (from_others("torchrun ${N:+--nproc_per_node=$N} a.py"), "options .* cannot be read"),
+        (shell("torchrun --nproc_per_node=${A:-${B:-${C:-${D:-${E:-${F:-2}}}}}} a.py"), "cannot be known"),
         # A variable that is computed.
         (shell("N=2; ((N++)); torchrun --nproc_per_node=$N a.py"), "cannot be known"),
         (shell("N=2; let N=N*2; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
@@ -444,6 +459,12 @@ def test_a_launcher_that_reaches_out_counts_for_all_pods():
     assert shape(made, {}).processes == 24
     (mistake,) = mistakes(made, annotations(workers="1..4"))
     assert mistake.value == "--num_nodes=3"
+
+
+def test_a_number_of_nodes_in_a_variable_does_not_follow_the_workers():
+    made = shell("NNODES=2 NPROC_PER_NODE=4 swift sft", resources=GPUS, workers=1)
+    wrong = [(mistake.value, mistake.example) for mistake in mistakes(made, annotations(workers="1..4"))]
+    assert wrong == [("NNODES=2", "NNODES=$(PET_NNODES), which the operator sets")] * 2
 
 
 def test_unknown_processes_are_taken_for_one_a_gpu_where_little_depends_on_it():
