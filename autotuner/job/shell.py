@@ -42,6 +42,7 @@ _DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTAL
 _ALTERNATIVE: Final = re.compile(r"([A-Za-z_]\w*):?\+(.*)", re.DOTALL)
 _SIMPLE: Final = re.compile(r"(?![A-Za-z_]\w*=)[^;|&<>()`\n]*")
 """A text that is only words."""
+_SPACE: Final = re.compile(r"\s+")
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:((?<!\S)-L\b|--list-gpus)|noheader)")
@@ -236,14 +237,24 @@ class _Reader:
 
     def _add_split(self, value: str) -> None:
         """Add the value of a variable outside quotes, which may be several words."""
-        if "$(" in value or not re.search(r"\s", value):
-            self._add(value)
-            return
-        for piece in re.split(r"(\s+)", value):
-            if piece.isspace():
+        at = 0
+        for match in _SPACE.finditer(value):
+            if match.start() < at:
+                # Within a command or a calculation, whose value is unknown.
+                continue
+            inner = value.find("$(", at, match.start())
+            while inner >= 0:
+                end = _closing(value, inner + 1) + 1
+                self._add(value[at:end])
+                at = end
+                inner = value.find("$(", at, match.start())
+            if match.start() >= at:
+                if match.start() > at:
+                    self._add(value[at : match.start()])
                 self._end_word()
-            elif piece:
-                self._add(piece)
+                at = match.end()
+        if at < len(value):
+            self._add(value[at:])
 
     def _end_word(self) -> None:
         if self._word is not None:

@@ -77,6 +77,16 @@ python -m torch.distributed.run "${ARGS[@]}" train.py
 """
 
 
+SPLIT = """
+TP=8
+DP=$(($PET_NPROC_PER_NODE * $PET_NNODES / $TP))
+ARGS="--steps 10
+    --accumulation $((1024 / $DP))
+    --tensor_parallel_size $TP"
+torchrun --nproc_per_node=32 a.py $ARGS
+"""
+
+
 SDK = """
 program_path=$(mktemp -d)
 read -r -d '' SCRIPT << EOM
@@ -281,6 +291,9 @@ torchrun "$program_path/ephemeral_script.py"
         (job("accelerate", "launch", "--cpu", "--num_processes=4", "a.py"), 1),
         (job("accelerate", "launch", "--cpu", "a.py", workers=1), 1),
         (job("accelerate", "launch", "--multi_gpu", "--num_processes=4", "a.py", resources=limits(cpu=4)), 4),
+        # Several options in a variable, among them one that is computed.
+        (shell('A="--nproc_per_node 4 --master_addr $(hostname -i | cut -d . -f 1)"; torchrun $A a.py',
+               resources=GPUS), 4),
         # Text that stands in place of a variable, within others.
         (shell("torchrun ${PET_NPROC_PER_NODE:+--nproc_per_node=$PET_NPROC_PER_NODE} ${PET_NNODES:+--nnodes="
                "$PET_NNODES} ${OTHER:+--standalone} a.py", nprocPerNode="4", workers=1), 4),
@@ -406,6 +419,7 @@ def test_processes_are_counted_as_they_will_run(made, count):
          "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--seq_parallel_size", "4"), "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--sp-degree=2"), "splits the model"),
+        (shell(SPLIT), "tensor_parallel_size=8 .* splits the model"),
         # Each of several pods alone, or what is not known to be set.
         (shell("NPROC_PER_NODE=4 swift sft", resources=GPUS, workers=1), "starts are unknown"),
         (from_others("torchrun ${N:+--nproc_per_node=$N} a.py"), "options .* cannot be read"),
