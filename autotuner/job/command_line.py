@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
-from autotuner.job.shell import VISIBLE, Command, ScriptTooLong, Variables, commands
+from autotuner.job.shell import VISIBLE, Command, ScriptTooLong, Variables, commands, without_documents
 from autotuner.job.wrappers import base, is_step, names, unwrapped
 
 _MAX_NESTED: Final = 4
@@ -31,6 +31,9 @@ _ANYTHING: Final = re.compile(r"\$[^/]*$|\S*\s")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _ENTRYPOINT: Final = re.compile(r"(?:[\w.-]*[_-])?entrypoint(?:\.sh)?")
 """Scripts of images that by custom end with `exec "$@"`."""
+_IS_PYTHON: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s)", re.MULTILINE)
+_NAMED_VALUE: Final = re.compile(r"(?<![\w.])\"?([A-Za-z][\w.]{0,100})\"?:[ \t]{1,20}")
+"""What a configuration file has in front of a value."""
 _MAX_COMMANDS: Final = 20_000
 """Maximum number of commands that are read: a file that was written may run many times."""
 _INHERITED: Final = (*VISIBLE, "PET_NNODES", "PET_NPROC_PER_NODE")
@@ -66,10 +69,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """The launchers and the programs that a container runs, in order."""
+    """The launchers and the programs that a container runs, in order.
+
+    `splits` are options with which processes may share a part of the batch, in files that its scripts write.
+    """
 
     launches: tuple[Launch, ...]
     programs: tuple[Program, ...]
+    splits: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine:
@@ -82,7 +89,7 @@ def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine
     seen = _Seen()
     if words:
         _run(Command(tuple(words), variables), seen, 0)
-    return CommandLine(tuple(seen.launches), tuple(seen.programs))
+    return CommandLine(tuple(seen.launches), tuple(seen.programs), seen.splits)
 
 
 def entrypoint(words: Sequence[str]) -> Program:
@@ -101,6 +108,7 @@ class _Seen:
     launches: list[Launch] = field(default_factory=list[Launch])
     programs: list[Program] = field(default_factory=list[Program])
     files: dict[str, str] = field(default_factory=dict[str, str])
+    splits: dict[str, str] = field(default_factory=dict[str, str])
     commands: int = 0
     is_in_background: bool = False
 
@@ -211,6 +219,10 @@ def _script(text: str, words: Sequence[str], variables: Variables, seen: _Seen, 
         seen.programs.append(_opaque(words, variables))
         return
     try:
+        for document in without_documents(text)[1]:
+            if _IS_PYTHON.search(document) is None:
+                named = _NAMED_VALUE.sub(r"\1=", document)
+                seen.splits |= _numbers([word.rstrip("\"',]}") for word in named.split()], _SPLITS)
         for each in commands(text, variables):
             seen.commands += 1
             if seen.commands > _MAX_COMMANDS:
@@ -288,7 +300,9 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
         )
         starts = starts if code is None else _SPAWNING.search(code) is not None
         numbers = {} if is_code else _numbers(words[at:], _COUNTS | _OF_SCRIPTS)
-        starts = starts or command.is_repeated
+        # Options of Python in front of its script, such as `-m torch.distributed.launch`.
+        is_hidden = target.startswith("$") and any(word.endswith(".py") for word in words[at + 1 :])
+        starts = starts or command.is_repeated or is_hidden
         is_another = command.is_background and seen.is_in_background
         seen.is_in_background = seen.is_in_background or command.is_background
         seen.programs.append(

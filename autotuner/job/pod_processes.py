@@ -147,6 +147,9 @@ class _Reader:
             count = self._of_program(program, has_command=bool(command))
             splits = [(program.text, program.splits)]
             counts = [] if count is None else [count]
+        named = {name for _, options in splits for name in options}
+        written = {name: text for name, text in line.splits.items() if name not in named}
+        splits.append(("a file that the script writes", written))
         for launch in line.launches:
             self._found(f"{self._where} command", launch.text)
         self._guesses += counts

@@ -294,6 +294,9 @@ torchrun "$program_path/ephemeral_script.py"
         # Several options in a variable, among them one that is computed.
         (shell('A="--nproc_per_node 4 --master_addr $(hostname -i | cut -d . -f 1)"; torchrun $A a.py',
                resources=GPUS), 4),
+        (shell('cat > c.json <<EOF\n{"tensor_parallel": {"autotp_size": 1}}\nEOF\n'
+               "torchrun --nproc_per_node=4 a.py"), 4),
+        (shell("python $SCRIPT --lr 1", resources=GPUS), 1),
         # Text that stands in place of a variable, within others.
         (shell("torchrun ${PET_NPROC_PER_NODE:+--nproc_per_node=$PET_NPROC_PER_NODE} ${PET_NNODES:+--nnodes="
                "$PET_NNODES} ${OTHER:+--standalone} a.py", nprocPerNode="4", workers=1), 4),
@@ -420,6 +423,13 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("torchrun", "--nproc_per_node=8", "a.py", "--seq_parallel_size", "4"), "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--sp-degree=2"), "splits the model"),
         (shell(SPLIT), "tensor_parallel_size=8 .* splits the model"),
+        (shell("cat > c.yaml <<EOF\nmodel:\n  tensor_model_parallel_size: 4\nEOF\n"
+               "torchrun --nproc_per_node=8 a.py --config c.yaml"),
+         "tensor_model_parallel_size=4 of 'a file that the script writes' splits"),
+        (shell('C=$(cat <<EOF\npython a.py --context_parallel_size 2\nEOF\n)\necho "$C" > a.sh\n'
+               "torchrun --nproc_per_node=8 --no-python bash a.sh"), "context_parallel_size=2 .* splits"),
+        # Python with options that are unknown.
+        (shell("source c.sh; python $DISTRIBUTED a.py $ARGS", resources=GPUS), "starts are unknown"),
         # Each of several pods alone, or what is not known to be set.
         (shell("NPROC_PER_NODE=4 swift sft", resources=GPUS, workers=1), "starts are unknown"),
         (from_others("torchrun ${N:+--nproc_per_node=$N} a.py"), "options .* cannot be read"),
