@@ -377,10 +377,11 @@ def _of_mpi(words: Sequence[str], variables: Variables, seen: _Seen, depth: int)
     total = hosts = None
     program: Sequence[str] = ()
     for at, word in enumerate(words[1:], start=1):
+        # A later number is an option of the program, whose name may be any.
         if word in {"-np", "--np", "-n", "--n", "-c", "--num-proc"}:
-            total = "".join(words[at + 1 : at + 2])
+            total = "".join(words[at + 1 : at + 2]) if total is None else total
         elif (match := re.fullmatch(r"--?(?:np|num-proc)=(.*)", word)) is not None:
-            total = match[1]
+            total = match[1] if total is None else total
         elif word in {"-H", "--host", "-host", "--hostfile", "-hostfile", "-machinefile", "--hosts"}:
             hosts = word
         elif _is_known(word) or word.endswith(".py"):
@@ -399,7 +400,8 @@ def _of_mpi(words: Sequence[str], variables: Variables, seen: _Seen, depth: int)
         total=total,
         is_remote=hosts is not None,
         is_alone=hosts is None,
-        is_unclear=bool(inner),
+        # Several programs, each with a number of its own.
+        is_unclear=bool(inner) or ":" in words,
     )
     seen.launches.append(_with_environment(launch, variables))
 

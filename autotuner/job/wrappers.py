@@ -50,6 +50,9 @@ _WRAPPERS: Final[Mapping[str, frozenset[str]]] = {
         """
         -o -t -s -c -y -d -b -e -f -n -p -w -x --output --trace --sample --capture-range --delay --duration
         --backtrace --env-var --force-overwrite --stats --cuda-memory-usage --capture-range-end
+        --cpuctxsw --cuda-event-trace --cuda-graph-trace --export --gpu-metrics-device --gpu-metrics-devices
+        --gpu-metrics-set --gpuctxsw --kill --nic-metrics --nvtx-capture --python-backtrace
+        --python-sampling --pytorch --session --session-new --show-output --stop-on-exit --wait
         """
     ),
     "numactl": names(
