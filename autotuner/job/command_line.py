@@ -13,7 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
-from autotuner.job.shell import VISIBLE, Command, ScriptTooLong, Variables, commands, without_documents
+from autotuner.job.shell import (
+    MAX_VALUE,
+    VISIBLE,
+    Command,
+    ScriptTooLong,
+    Variables,
+    commands,
+    without_documents,
+)
 from autotuner.job.wrappers import base, is_step, names, unwrapped
 
 _MAX_NESTED: Final = 4
@@ -31,6 +39,8 @@ _ANYTHING: Final = re.compile(r"\$[^/]*$|\S*\s")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _ENTRYPOINT: Final = re.compile(r"(?:[\w.-]*[_-])?entrypoint(?:\.sh)?")
 """Scripts of images that by custom end with `exec "$@"`."""
+_SETTING: Final = re.compile(r"^(\w{1,60}):[ \t]*(\S.{0,200}?)[ \t]*$", re.MULTILINE)
+"""A line at the top of a YAML file."""
 _IS_PYTHON: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s)", re.MULTILINE)
 _NAMED_VALUE: Final = re.compile(r"(?<![\w.])\"?([A-Za-z][\w.]{0,100})\"?:[ \t]{1,20}")
 """What a configuration file has in front of a value."""
@@ -143,10 +153,31 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
         return
     if _PYTHON.fullmatch(base(words[0])):
         words = _python(words, command, seen)
+    words = _with_written_options(words, command.variables, seen)
     launch = LAUNCHERS[base(words[0])](words) if words else None
     if launch is not None:
         launch = replace(launch, splits=_numbers(words, _SPLITS))
         seen.launches.append(_with_environment(launch, command.variables))
+
+
+def _with_written_options(words: Sequence[str], variables: Variables, seen: _Seen) -> Sequence[str]:
+    """Return the words of accelerate with what its configuration says, if the script has written that."""
+    if not words or base(words[0]) not in {"accelerate", "accelerate-launch"}:
+        return words
+    at = next((i for i, word in enumerate(words) if re.match(r"--config[_-]file\b", word)), len(words))
+    file = "".join(words[at : at + 1]).partition("=")[2] or "".join(words[at + 1 : at + 2])
+    text = seen.files.get(base(file), "")
+    found = dict(_SETTING.findall(text)) if len(text) <= MAX_VALUE else {}
+    if "num_processes" not in found or found.get("gpu_ids", "all") != "all" or found.get("use_cpu") == "true":
+        return words
+    options = [] if found.get("distributed_type", "NO").strip("\"'") == "NO" else ["--multi_gpu"]
+    for name in ("num_processes", "num_machines"):
+        for each in commands(f": {found.get(name, '1')}", ChainMap({}, variables)):
+            options.append(f"--{name}={' '.join(each.words[1:])}")
+    first = 1 if base(words[0]) == "accelerate-launch" else 2
+    # Options of the command line come later, and hold.
+    rest = (*words[first:at], *words[at + (1 if "=" in words[at] else 2) :])
+    return (*words[:first], *options, *rest)
 
 
 def _script_of(words: Sequence[str], seen: _Seen) -> str | None:

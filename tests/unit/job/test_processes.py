@@ -77,6 +77,17 @@ python -m torch.distributed.run "${ARGS[@]}" train.py
 """
 
 
+CONFIG = """
+cat > /tmp/accelerate.yaml <<EOF
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+num_machines: $PET_NNODES
+num_processes: $((PET_NPROC_PER_NODE * PET_NNODES ))
+fsdp_config:
+  fsdp_offload_params: false
+EOF
+accelerate launch --config_file /tmp/accelerate.yaml train.py --seed 1
+"""
 SPLIT = """
 TP=8
 DP=$(($PET_NPROC_PER_NODE * $PET_NNODES / $TP))
@@ -294,6 +305,9 @@ torchrun "$program_path/ephemeral_script.py"
         (job("accelerate", "launch", "--cpu", "--num_processes=4", "a.py"), 1),
         (job("accelerate", "launch", "--cpu", "a.py", workers=1), 1),
         (job("accelerate", "launch", "--multi_gpu", "--num_processes=4", "a.py", resources=limits(cpu=4)), 4),
+        # A configuration of accelerate that the script writes.
+        (shell(CONFIG, nprocPerNode="4", workers=1), 4),
+        (shell(CONFIG.replace("launch ", "launch --num_processes=4 "), nprocPerNode="2", workers=1), 2),
         # Several options in a variable, among them one that is computed.
         (shell('A="--nproc_per_node 4 --master_addr $(hostname -i | cut -d . -f 1)"; torchrun $A a.py',
                resources=GPUS), 4),
@@ -426,6 +440,9 @@ def test_processes_are_counted_as_they_will_run(made, count):
          "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--seq_parallel_size", "4"), "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--sp-degree=2"), "splits the model"),
+        (shell(CONFIG.replace("num_processes", "x"), resources=GPUS, workers=1), "cannot be read"),
+        (shell(CONFIG.replace("fsdp_config:", "gpu_ids: 0,1"), workers=1), "cannot be read"),
+        (shell(CONFIG, resources=GPUS, workers=1), "auto .* cannot be known"),
         (shell(SPLIT), "tensor_parallel_size=8 .* splits the model"),
         (shell("cat > c.yaml <<EOF\nmodel:\n  tensor_model_parallel_size: 4\nEOF\n"
                "torchrun --nproc_per_node=8 a.py --config c.yaml"),
