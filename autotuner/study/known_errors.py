@@ -36,6 +36,7 @@ def meaning(line: str) -> Meaning | None:
     """Return the meaning of a line, None if it is not a known error."""
     if not _ANY.search(line) or _NAMED.search(line):
         return None
+    line = _SUPPOSED.sub("", line)
     return next((said for said, pattern in _COMPILED if pattern.search(line)), None)
 
 
@@ -57,6 +58,12 @@ _NAMED: Final = _compiled(
     r"^(?:[\w.]{1,200}\.)?FileNotFoundError: \[Errno 2\] No such file or directory: ['\"]",
     r"cannot import name '|undefined symbol: |unexpected keyword argument '",
 )
+_SUPPOSED: Final = _compiled(
+    # "If you see CUDA out of memory, lower the batch size", "There are some potential root causes. (1) ...".
+    r"\b(?:if you|in case of|in the event of)\b[^.,:;]{0,80}",
+    r"\b(?:potential|possible|common|likely)(?: root)? causes\b.*",
+)
+"""Parts of a line that name an error without saying that it occurred."""
 _PROGRAM: Final = (
     # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
     r"OutOfResources: out of resource|too many resources requested for launch",
