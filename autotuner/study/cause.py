@@ -64,7 +64,7 @@ _EXCEPTION: Final = re.compile(
 _WRAPPER: Final = re.compile(
     r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
     r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
-    r"|returned non-zero exit status|\b(?:Base)?ExceptionGroup: "
+    r"|returned non-zero exit status|exited with non-zero status|\b(?:Base)?ExceptionGroup: "
     # torchvision prints why each mirror failed above it.
     r"|RuntimeError: Error downloading "
     # Errors that only say that a thread, a process or a compiler has failed, which printed why itself.

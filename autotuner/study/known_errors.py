@@ -48,8 +48,15 @@ def _compiled(*texts: str) -> re2._Regexp:
 
 
 def _child_code(signal: int) -> str:
-    """Return a pattern for how launchers print the exit code of a child that a signal ended."""
-    return rf"(?:exit\s?code\s{{0,4}}[:=]?|return code (?:=|is)|with code|status) ?-{signal}\b"
+    """Return a pattern for how launchers print the exit code of a child that a signal ended.
+
+    A shell between them turns the signal into 128 and its number, and make prints that as an error.
+    """
+    code = r"exit\s?code\s{0,4}[:=]?|return code (?:=|is)|with code"
+    return (
+        rf"(?:{code}|status) ?-{signal}\b|(?:{code}|\bexit status|\bexited with status) ?{128 + signal}\b"
+        rf"|\*\*\* \[.{{1,200}}\] Error {128 + signal}\b"
+    )
 
 
 # These errors quote a name, a key or a path, which may read like any other error.
@@ -143,7 +150,7 @@ _KILLED: Final = (
     r"killed by signal: Killed|SIGKILL\b|(?:signal:? ?|signals?\.)\(?9\b",
     r"^(?:.{0,200}: )?(?:line \d+: +\d+ )?Killed\b",
     _child_code(9),
-    r"exit\s?code\s{0,4}[:=]? ?137\b|signal 9\b",
+    r"signal 9\b|\bworkers? (?:is|are) no longer alive",
     r"DataLoader worker \(pid\(s\).{0,200}exited unexpectedly|BrokenProcessPool|TerminatedWorkerError",
     r"subprocesses has abruptly died",
     r"\bKilledWorker\b|fatal error: Killed signal terminated program",
@@ -269,7 +276,7 @@ _PEERS: Final = (
     r"store-?>get",
     # A launcher that reports a child's signal may have sent it, after another child's failure.
     _child_code(15),
-    r"killed by signal: (?:Terminated|Hangup)|terminated with signal SIG(?:TERM|HUP|INT)",
+    r"^Terminated\s{0,4}$|killed by signal: (?:Terminated|Hangup)|terminated with signal SIG(?:TERM|HUP|INT)",
     r"signal:? ?\(?15\b|line \d+: +\d+ (?:Terminated|Hangup)\b|task \d+: Terminated$",
     r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|deadline.?exceeded",
     r"UNAVAILABLE:",
