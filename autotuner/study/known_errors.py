@@ -71,12 +71,21 @@ _SUPPOSED: Final = _compiled(
     r"\b(?:potential|possible|common|likely)(?: root)? causes\b.*",
 )
 """Parts of a line that name an error without saying that it occurred."""
+_BUSY: Final = r"(?:408|42[59]|50[0234]|52\d)\b"
+"""HTTP's codes of a server that is busy or broken, and of a proxy that does not reach it."""
+# What reads like a fault of the program, or like a lack of memory, and is the node's.
+_OF_NODE: Final = (
+    # InfiniBand pins memory within the node's limit (ulimit -l).
+    r"\bibv_\w{1,40}.{0,60}Cannot allocate memory",
+    # Nobody has named a device yet where they are counted.
+    r"cudaGetDeviceCount\(\)|nvidia-container-cli: detection error",
+)
 _PROGRAM: Final = (
     # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
     r"OutOfResources: out of resource|too many resources requested for launch",
     r"device-side assert|an illegal memory access|misaligned address|\.cu:\d+: .*Assertion",
     r"Memory access fault by GPU",
-    r"invalid device ordinal|no kernel image is available|invalid device function",
+    r"invalid device ordinal|no kernel image is available|invalid device function|named symbol not found",
     r"Cannot re-initialize CUDA in forked subprocess",
     r"CUDA error: (?:initialization error|invalid argument)",
     r"ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU detected",
@@ -97,8 +106,6 @@ _PROGRAM: Final = (
     r"(?:error mounting|mkdir) .*(?:not a directory|read-only file system)\W{1,6}unknown",
     r"CommError: .{0,200}\b40[134]\b",
 )
-# InfiniBand pins memory within the node's limit (ulimit -l), which is no lack of it.
-_UNPINNED: Final = (r"\bibv_\w{1,40}.{0,60}Cannot allocate memory",)
 _MEMORY: Final = (
     r"\b(?:CUDA|HIP|XPU|NPU|MPS|MLU|MUSA|HPU|driver|runtime|device|GPU)\b.{0,40}\bout of memory",
     r"(?:^|[\s:'\"(])out of memory(?:$|[.'\":) ])|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY",
@@ -107,7 +114,7 @@ _MEMORY: Final = (
     # Limits on the elements of a tensor and on the size of a launch: only a smaller batch stays within them.
     r"\bINT_MAX (?:elements|$)|larger than INT_MAX|NDArray > 2\*\*32|32-?bit ?index ?math",
     r"CUDA error: invalid configuration argument|input tensor is too large",
-    r"RESOURCE_EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
+    r"RESOURCE[_ ]EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
     r"OUT_OF_(?:DEVICE|HOST)_MEMORY|(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES",
     r"HSA_STATUS_ERROR_OUT_OF_RESOURCES",
     r"ncclCuMemAlloc.{0,40}fail",
@@ -115,15 +122,16 @@ _MEMORY: Final = (
     r"rocblas_status_memory_error",
     r"ACL stream synchronize failed, error code:107002",
     r"error code(?: is |:)207001\b|No available memory for the cache blocks",
-    r"Dst tensor is not initialized|Allocation failed for size|MEM_OBJECT_ALLOCATION_FAILURE",
-    r"Memory Object Allocation Failure",
+    r"Dst tensor is not initialized|Allocation (?:failed for size|of size\W{1,4}\d+ failed|Failure\b)",
+    r"MEM_OBJECT_ALLOCATION_FAILURE",
     r"Failed to CUDA (?:m|c)alloc|Failed to allocate (?:memory|.{0,30}bytes)|failed to alloc\b",
     (
         r"(?:can't|cannot|could not|couldn't|unable to) allocate"
         r"(?:$|[^\w\s]|.{0,60}(?:\d ?[kmgt]i?b|(?:memory|byte|buffer|tensor|array|vector|object|storage|space"
         r"|cache|pool|heap|stack|page)s?)\b)"
     ),
-    r"not enough memory",
+    r"not enough memory|\bexceed(?:s|ed|ing)? .{0,40}\bmemory limit|\bmem \d+kb exceeded limit",
+    r"\bObjectStoreFullError\b",
     r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
     r"std::bad_alloc|MemoryError\b|insufficient memory|malloc(?: of size \d+)? failed|mmap failed",
     r"CUDABadAlloc|CUDA allocation failed|ALLOCATOR_FAILURE|tcmalloc: allocation failed",
@@ -156,11 +164,12 @@ _KILLED: Final = (
     r"\bKilledWorker\b|fatal error: Killed signal terminated program",
 )
 _AROUND: Final = (
-    r"uncorrectable (?:ECC|NVLink)|ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost",
+    r"uncorrectable (?:ECC|NVLink|memory error)|\bNRT_EXEC_HW_ERR",
+    r"ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost",
     r"\bXid\b.{0,40}\bGPU\b|\bGPU\b.{0,40}\bXid\b|\bDEVICE_LOST\b|_ERROR_DEVICE_LOST",
     r"GPU_IS_LOST|\bdriver is not loaded",
     r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
-    r"nvml error",
+    r"nvml error|determine the device handle for GPU",
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
     r"GPU Hang",
     r"error code is 507033\b|Failed to start the device|Failed to initialize the HCCP process",
@@ -178,7 +187,7 @@ _AROUND: Final = (
     r"driver (?:version is insufficient|on your system is too old)",
     r"forward compatibility was attempted",
     r"CUDNN_STATUS_MAPPING_ERROR|CDI device injection failed|unresolvable CDI devices",
-    r"CUDA error: (?:mapping|peer access|device kernel image|driver shut|device not ready)",
+    r"CUDA error: (?:mapping|peer access|device kernel image|device not ready)",
     r"Unexpected error from cud(?:a|nn).{0,20}(?:device|count)|nvidia-smi has failed",
     r"cudaErrorSystemNotReady",
     r"cuda (?:runtime )?error \(?(?:4|30|46|719|80[2-4]|999)\b|cudaErrorUnknown",
@@ -195,22 +204,29 @@ _AROUND: Final = (
     r"No space left on device|Disk quota exceeded|Transport endpoint is not connected|Host is down",
     r"\[Errno 11\]|PytorchStreamWriter failed|unexpected pos \d+ vs|iostream error|disk I/O error",
     r"NFS: .{0,60}(?:not responding|error)|structure needs cleaning|\[Errno 74\]|: Bad message$",
-    r"Lustre.{0,40}error",
+    r"Lustre.{0,40}error|\bOutOfDiskError\b",
+    # Codes that the kernel's network file systems keep to themselves, and sometimes do not.
+    r"\bUnknown error 5[12]\d\b",
     # Names, registries, downloads.
     r"name resolution|Name or service not known|Name does not resolve|getaddrinfo|gaierror",
     r"Temporary failure resolving|\bCONNECTION FAILED for url\b|metadata service\. Status: 5\d\d",
-    r"resolve host(?:name)?",
+    r"resolve host(?:name)?|\bno such host\b|\bi/o timeout\b",
     r"nodename nor servname|Failed to resolve|NameResolutionError|ImagePullBackOff|ErrImagePull",
     r"TLS handshake",
     r"couldn't connect to|couldn't reach (?:http|'.{1,200}' on the Hub|server)|Max retries exceeded",
-    r"MaxRetryError|ConnectTimeout|ReadTimeout|Read timed out|(?:Connect|Read) timeout on endpoint",
-    r"\bConnectError\b|RemoteProtocolError|All connection attempts failed",
+    r"MaxRetryError|(?:Connect|Read|Write|Pool)Timeout|Read timed out|(?:Connect|Read) timeout on endpoint",
+    r"\bConnectError\b|\bhttp(?:x|core)\.(?:Read|Write|Close)Error\b|RemoteProtocolError",
+    r"All connection attempts failed",
     r"Connection error, and we cannot find|Consistency check failed: file should be of size",
-    r"\b(?:429|50[0234]) (?:Client |Server )?(?:Error|Too Many|Internal|Backend|Bad Gateway|Service|Gateway)",
-    r"\b(?:429|50[0234]) (?:GET|PUT|POST|PATCH|DELETE|HEAD) http|InternalServerError",
-    r"Error code: (?:429|50[0234])\b|HttpError: .{0,80}, (?:429|50[0234])$",
-    r"(?:HTTP Error|returned error:) (?:429|50[0234])\b|ClientPayloadError",
+    rf"\b{_BUSY} (?:Client |Server )?(?:Error|Too Many|Internal|Backend|Bad Gateway|Service|Gateway)",
+    rf"\b{_BUSY} (?:GET|PUT|POST|PATCH|DELETE|HEAD) http|Internal ?Server ?Error",
+    rf"\b(?:error|status|response|HTTP)[ _]?code['\"]?(?: of| was| is|:| =|=)? ?{_BUSY}",
+    rf"HttpError: .{{0,80}}, {_BUSY}$|\bResourceExhausted: {_BUSY}",
+    rf"\bHTTP(?:/\d(?:\.\d)?)?(?: error| status)?:? {_BUSY}|(?:\breturned |\bwith |\()error:? {_BUSY}",
+    rf"['\"]status['\"]: {_BUSY}|\bResponse \[{_BUSY}|\bApiException: \({_BUSY}|ClientPayloadError",
     r"\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded",
+    r"\bserver (?:is )?(?:busy|unavailable)\b|\bServerBusy\b|\btry .{0,30}again later\b",
+    r"\brequest throttled\b|could not be completed within the (?:specified|permitted) time",
     r"(?:Service|Temporarily) ?Unavailable|Too ?Many ?Requests|IncompleteRead|ChunkedEncodingError",
     r"SSLE(?:OF)?Error|EOF occurred in violation of protocol|BAD_RECORD_MAC",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
@@ -256,6 +272,11 @@ _PEERS: Final = (
     r"Connection (?:was )?(?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
     r"ConnectionRefusedError|ConnectionClosedError|\bConnectionError\b|Horovod has been shut down",
     r"RPC failed|hung up unexpectedly|early EOF|connection unexpectedly closed",
+    # A thread that still uses the device when its process has ended.
+    r"CUDA error: driver shut",
+    r"\blost (?:the )?connection|\bconnection to .{1,60} (?:was |has been )?lost\b",
+    r"\w(?:Died|Crashed|Lost)(?:Error|Exception)\b",
+    r"\b(?:backend|service) process has (?:shut ?down|exited|died)|\btransport failed\b",
     r"ConnectionAbortedError|BrokenPipeError|Broken pipe|closed the connection",
     r"peer.{0,40}(?:closed|gone)",
     r"No route to host|Network is (?:unreachable|down)|Software caused connection abort",
@@ -267,10 +288,10 @@ _PEERS: Final = (
     r"DistNetworkError",
     r"wait timeout after|timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:time|fail|error|reset)",
     r"monitoredBarrier|Barrier timed out|Timeout waiting|(?:failed|unable) to connect to|failed to recv",
-    r"WorkerCrashedError|ActorDiedError|NodeDiedError|RayActorError|_InactiveRpcError",
+    r"\bRayActorError\b|_InactiveRpcError",
     r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",
     # Huawei's NPUs: HCCL's errors, and synchronization that ended for time.
-    r"\bHccl\w{1,40}(?:\([^)]{0,60}\))?, error code is|HCCL (?:function )?error",
+    r"\bHccl\w{1,40}(?:\([^)]{0,60}\))?, error code is|HCCL (?:function )?error|\bhccl api failed",
     r"hccl .{0,40}\btimeout occurred|error code is (?:107020|50704[678])\b",
     r"\bEI000[26]:|(?:socket|register|internal task) times out",
     r"store-?>get",
@@ -278,7 +299,7 @@ _PEERS: Final = (
     _child_code(15),
     r"^Terminated\s{0,4}$|killed by signal: (?:Terminated|Hangup)|terminated with signal SIG(?:TERM|HUP|INT)",
     r"signal:? ?\(?15\b|line \d+: +\d+ (?:Terminated|Hangup)\b|task \d+: Terminated$",
-    r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|deadline.?exceeded",
+    r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|deadline.?exceeded|deadline of .{1,20} exceeded",
     r"UNAVAILABLE:",
 )
 _CRASHED: Final = (
@@ -301,6 +322,12 @@ _DIVERGED: Final = (
     r"cannot decrease scale anymore",
     r"to satisfy the constraint.{0,120}found invalid values|returned nan values|Unexpected result nan",
     r"invalid values:.{0,40}nan|contained non-?finite values",
+    (
+        r"\b(?:outputs?|predictions?|logits|activations?|weights|parameters|elbo|cost|objective)\b.{0,20}"
+        r"\b(?:is|are|was|were|became|become) (?:all )?(?:nan|inf(?:inite)?|not finite|non-?finite)\b"
+    ),
+    # The scale that mixed precision lowers at each step whose gradients are not finite.
+    r"\bnans? persist|\bgrad(?:ient)?[ _]?scale (?:is |was )?too (?:small|low)",
     r"(?:training|loss|model|run) (?:has )?(?:diverged|exploded)|divergence detected",
     r"gradient (?:norm )?(?:is )?(?:nan|non-?finite)",
     r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",
@@ -313,8 +340,8 @@ _DIVERGED: Final = (
 )
 
 _COMPILED: Final = (
+    (Meaning(Outcome.LOST), _compiled(*_OF_NODE)),
     (Meaning(Outcome.FAILED), _compiled(*_PROGRAM)),
-    (Meaning(Outcome.LOST), _compiled(*_UNPINNED)),
     (Meaning(Outcome.OUT_OF_MEMORY), _compiled(*_MEMORY)),
     (Meaning(Outcome.OUT_OF_MEMORY, is_vague=True), _compiled(*_WITHOUT_HANDLE)),
     (Meaning(Outcome.OUT_OF_MEMORY, is_secondary=True), _compiled(*_KILLED)),
@@ -324,6 +351,6 @@ _COMPILED: Final = (
     (Meaning(Outcome.FAILED, is_secondary=True), _compiled(*_CRASHED)),
 )
 _ANY: Final = _compiled(
-    *_PROGRAM, *_UNPINNED, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED
+    *_OF_NODE, *_PROGRAM, *_MEMORY, *_WITHOUT_HANDLE, *_KILLED, *_AROUND, *_DIVERGED, *_PEERS, *_CRASHED
 )
 """A fast check: most lines of a log match none of the patterns."""
