@@ -43,6 +43,8 @@ _TIME: Final = re.compile(
     r"(?:Z|[+-]\d\d:?\d\d)?\]?:?\s(?:std(?:out|err) [FP] )?"
 )
 """The time that a container runtime or a shell puts before each line, the frames of a traceback included."""
+_LOGGED: Final = re.compile(r"[EFC]\d{4} \d\d:\d\d:\d\d\.\d{1,9} {1,8}\d{1,20} [^\s\]]{1,200}:\d{1,6}\] ?")
+"""What PyTorch's own loggers put before each line of an error, so also when they report a child's traceback."""
 _MAX_PREFIX: Final = 80
 """Characters of the longest prefix that is learned from a traceback."""
 _MAX_PREFIXES: Final = 64
@@ -559,6 +561,8 @@ def _lines(text: str) -> Iterable[tuple[str, str]]:
     if any(_FRAME.search(line) and _TIME.match(line) for line in lines):
         lines = [_TIME.sub("", line, count=1) for line in lines]
     ranked = [_ranked(line) for line in lines]
+    if any(_FRAME.search(line) and _LOGGED.match(line) for _, line in ranked):
+        ranked = [(rank, _LOGGED.sub("", line, count=1)) for rank, line in ranked]
     prefixes = _prefixes(line for _, line in ranked)
     for rank, line in ranked:
         prefix = next((p for p in prefixes if line.startswith(p)), "")

@@ -262,7 +262,7 @@ _PEERS: Final = (
     r"NCCL (?:error|failure|WARN)|NCCL Error \d|unhandled (?:system|cuda) error|remote process exited",
     r"DistBackendError",
     r"\bnetwork error\b|Watchdog caught|Some NCCL operations have failed|watchdog (?:hang|got stuck)",
-    r"(?:send|sending|missed|keep-alive) (?:\w{1,20}[ -]){0,3}heartbeats?\b",
+    r"(?:send|sending|missed|keep-alive|did not (?:get|receive)) (?:\w{1,20}[ -]){0,3}heartbeats?\b",
     r"heartbeats? (?:monitor|(?:has |have )?(?:timeout|timed out|failed|failure|lost|missed|stopped))",
     r"taking the entire process down",
     r"collective operation timeout|Timeout at NCCL work",
