@@ -44,7 +44,7 @@ _TIME: Final = re.compile(
 )
 """The time that a container runtime or a shell puts before each line, the frames of a traceback included."""
 _LOGGED: Final = re.compile(r"[EFC]\d{4} \d\d:\d\d:\d\d\.\d{1,9} {1,8}\d{1,20} [^\s\]]{1,200}:\d{1,6}\] ?")
-"""What PyTorch's own loggers put before each line of an error, so also when they report a child's traceback."""
+"""What PyTorch's own loggers put before each line of an error, so before a child's traceback, too."""
 _MAX_PREFIX: Final = 80
 """Characters of the longest prefix that is learned from a traceback."""
 _MAX_PREFIXES: Final = 64
@@ -57,7 +57,13 @@ _CHAINED: Final = (
 )
 _EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
 _QUOTE: Final = re.compile(r'(?<!\\)"')
-_IGNORED: Final = "Exception ignored in"
+_IGNORED: Final = ("Exception ignored in", "Error in atexit._run_exitfuncs", "--- Logging error ---")
+"""Lines before a traceback that ended nothing: of a destructor, a function called at exit, a logger."""
+_FINALIZER: Final = "in _run_finalizers"
+"""The frame in which multiprocessing cleans up at exit; an error, as of a busy file on NFS, ends nothing."""
+_AT_EXIT: Final = re.compile(r"\b(?:at|after) interpreter shutdown")
+"""The words of Python for what a thread began too late; the program had ended before."""
+_PIPE: Final = re.compile(r'File ".{0,400}/multiprocess(?:ing)?/connection\.py"')
 _THREAD: Final = "Exception in thread"
 _EXCEPTION: Final = re.compile(
     r"(?:[A-Za-z_][\w.]{0,200}\.)?[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Exit|Failure|Timeout|Expired|Killed|Unavailable)"
@@ -219,7 +225,11 @@ class _Reading:
     is_in_box: bool = False
     """Whether rich draws a box around the frames."""
     is_ignored: bool = False
+    was_ignored: bool = False
+    """Whether its last traceback was, so that what follows from it is."""
     is_thread: bool = False
+    frame: str = ""
+    """The last frame, without its source."""
     code: str = ""
     """The last line of source."""
 
@@ -232,14 +242,16 @@ class _Reading:
         """
         if _TRACEBACK in line:
             self.number = self.number if self.is_chained else before + 1
+            self.is_ignored |= self.is_chained and self.was_ignored
             self.is_chained, self.is_in_frames = False, True
             self.indent, self.is_in_box = 0, line.startswith("╭")
             return True
         if any(words in line for words in _CHAINED):
             self.is_chained = True
             return True
-        if _IGNORED in line or _THREAD in line:
-            self.is_ignored, self.is_thread = _IGNORED in line, _THREAD in line
+        is_ignored = any(words in line for words in _IGNORED)
+        if is_ignored or _THREAD in line:
+            self.is_ignored, self.is_thread = is_ignored, _THREAD in line
             return True
         return self.is_in_frames and self._is_frame(line)
 
@@ -251,6 +263,8 @@ class _Reading:
         text = line.lstrip()
         if text.startswith('File "'):
             self.indent = max(0, len(line) - len(text) - 2)
+            self.frame = text
+            self.is_ignored |= _FINALIZER in text
         elif line and not line[: self.indent + 1].isspace():
             return False
         self.code = text or self.code
@@ -389,9 +403,10 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
             count = max(count, at.number)
             continue
         is_raised, at.is_in_frames = at.is_in_frames, False
-        if at.is_ignored and is_raised:
-            at.is_ignored = False
-            continue
+        if is_raised:
+            at.was_ignored, at.is_ignored = at.is_ignored, False
+            if at.was_ignored:
+                continue
         is_nan = is_nan if is_raised else _is_nan_after(line, before=is_nan)
         code = at.code if is_raised else ""
         place = (position, rank, at.number if is_raised else count)
@@ -399,7 +414,7 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
         if error is not None:
             if is_raised:
                 error = replace(error, is_secondary=error.is_secondary or at.is_thread)
-                error = _in_context(error, code, is_blind=is_blind, is_nan=is_nan)
+                error = _in_context(error, code, at.frame, is_blind=is_blind, is_nan=is_nan)
             errors.append(error)
         elif _shows_progress(line):
             marks.append(position)
@@ -424,13 +439,16 @@ def _is_nan_after(line: str, *, before: bool) -> bool:
     return before if match is None or match[1] else match[2].lower() == "nan"
 
 
-def _in_context(error: _Error, code: str, *, is_blind: bool, is_nan: bool) -> _Error:
+def _in_context(error: _Error, code: str, frame: str, *, is_blind: bool, is_nan: bool) -> _Error:
     """Return an error that was raised, with the outcome that earlier lines show.
 
-    A program that sees no device ends because it needs one. After a NaN an error of values is a consequence.
+    A program that sees no device ends because it needs one. After a NaN an error of values is a consequence,
+    and so is the end of a pipe whose other process has gone.
     """
     if error.outcome is not Outcome.FAILED or meaning(error.line) is not None:
         return error
+    if error.line.strip() == "EOFError" and _PIPE.search(frame):
+        return replace(error, outcome=Outcome.LOST, is_secondary=True)
     if is_blind and _NEEDS_GPU.search(f"{code} {error.line}"):
         return replace(error, outcome=Outcome.LOST)
     if is_nan and _OF_VALUES.match(error.line):
@@ -461,7 +479,7 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
         code: The traceback's last line of source.
     """
     position, rank, traceback = place
-    if _TABLE.match(line):
+    if _TABLE.match(line) or _AT_EXIT.search(line):
         return None
     is_exception = is_raised or _EXCEPTION.match(line) is not None
     if not is_exception and (_is_benign(line) or _says_survived(line) or _is_progress(line)):

@@ -44,6 +44,8 @@ def test_an_ending_has_one_outcome(ending, values, outcome):
 
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n'
+FINALIZER = TRACEBACK.replace("train.py", "multiprocessing/util.py").replace("<module>", "_run_finalizers")
+PIPE = TRACEBACK.replace("train.py", "/usr/lib/python3.13/multiprocessing/connection.py")
 
 
 @pytest.mark.parametrize("values", [[], [0.5]])
@@ -76,6 +78,11 @@ def test_a_traceback_at_the_end_of_a_log_is_a_failure_whatever_the_exit_code(end
         f"{TRACEBACK}ValueError: no plot\nsaved\nclosing\nuploaded\ndone\n",
         f"Exception ignored in: <function Loader.__del__ at 0x7f>\n{TRACEBACK}AttributeError: 'x'\n",
         f"{TRACEBACK}ConnectionResetError: [Errno 104] Connection reset by peer\n",
+        f"Error in atexit._run_exitfuncs:\n{TRACEBACK}AttributeError: 'x'\n",
+        f"--- Logging error ---\n{TRACEBACK}ValueError: bad format\n",
+        f"{FINALIZER}OSError: [Errno 16] Device or resource busy: '.nfs0000bd8a'\n",
+        f"Process ForkServerProcess-4:\n{PIPE}EOFError\n",
+        f"{TRACEBACK}RuntimeError: can't start new thread at interpreter shutdown\n",
         "ValueError: of no traceback\n",
     ],
 )
