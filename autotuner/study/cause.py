@@ -57,10 +57,17 @@ _CHAINED: Final = (
 )
 _EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
 _QUOTE: Final = re.compile(r'(?<!\\)"')
-_IGNORED: Final = ("Exception ignored in", "Error in atexit._run_exitfuncs", "--- Logging error ---")
-"""Lines before a traceback that ended nothing: of a destructor, a function called at exit, a logger."""
-_FINALIZER: Final = "in _run_finalizers"
-"""The frame in which multiprocessing cleans up at exit; an error, as of a busy file on NFS, ends nothing."""
+_IGNORED: Final = re.compile(
+    r"Exception ignored (?:in|on|while)\b|Error in (?:atexit\._run_exitfuncs|sys\.excepthook)"
+    r"|--- Logging error ---|exception was never retrieved|Exception in callback "
+)
+"""Lines before a traceback that ended nothing: of a destructor, a function at exit, a logger, a task."""
+_ORIGINAL: Final = "Original exception was:"
+"""What Python prints between the error of sys.excepthook and the one that it was called with."""
+_FINALIZER: Final = re.compile(
+    r'in _run_finalizers$|(?:resource|semaphore)_tracker\.py", line \d{1,6}, in main$'
+)
+"""The frames in which multiprocessing cleans up at exit; an error, as of a busy file on NFS, ends nothing."""
 _AT_EXIT: Final = re.compile(r"\b(?:at|after) interpreter shutdown")
 """The words of Python for what a thread began too late; the program had ended before."""
 _PIPE: Final = re.compile(r'File ".{0,400}/multiprocess(?:ing)?/connection\.py"')
@@ -249,8 +256,7 @@ class _Reading:
         if any(words in line for words in _CHAINED):
             self.is_chained = True
             return True
-        is_ignored = any(words in line for words in _IGNORED)
-        if is_ignored or _THREAD in line:
+        if (is_ignored := _IGNORED.search(line) is not None) or _THREAD in line or _ORIGINAL in line:
             self.is_ignored, self.is_thread = is_ignored, _THREAD in line
             return True
         return self.is_in_frames and self._is_frame(line)
@@ -264,7 +270,7 @@ class _Reading:
         if text.startswith('File "'):
             self.indent = max(0, len(line) - len(text) - 2)
             self.frame = text
-            self.is_ignored |= _FINALIZER in text
+            self.is_ignored |= _FINALIZER.search(text.rstrip()) is not None
         elif line and not line[: self.indent + 1].isspace():
             return False
         self.code = text or self.code
@@ -407,6 +413,9 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
             at.was_ignored, at.is_ignored = at.is_ignored, False
             if at.was_ignored:
                 continue
+        elif at.is_ignored and _EXCEPTION.match(line):
+            at.is_ignored = False  # It has no traceback.
+            continue
         is_nan = is_nan if is_raised else _is_nan_after(line, before=is_nan)
         code = at.code if is_raised else ""
         place = (position, rank, at.number if is_raised else count)

@@ -45,6 +45,7 @@ def test_an_ending_has_one_outcome(ending, values, outcome):
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n'
 FINALIZER = TRACEBACK.replace("train.py", "multiprocessing/util.py").replace("<module>", "_run_finalizers")
+TRACKER = TRACEBACK.replace("train.py", "multiprocessing/resource_tracker.py").replace("<module>", "main")
 PIPE = TRACEBACK.replace("train.py", "/usr/lib/python3.13/multiprocessing/connection.py")
 
 
@@ -79,6 +80,9 @@ def test_a_traceback_at_the_end_of_a_log_is_a_failure_whatever_the_exit_code(end
         f"Exception ignored in: <function Loader.__del__ at 0x7f>\n{TRACEBACK}AttributeError: 'x'\n",
         f"{TRACEBACK}ConnectionResetError: [Errno 104] Connection reset by peer\n",
         f"Error in atexit._run_exitfuncs:\n{TRACEBACK}AttributeError: 'x'\n",
+        f"Exception ignored while calling deallocator <function f>:\n{TRACEBACK}AttributeError: 'x'\n",
+        f"Task exception was never retrieved\nfuture: <Task>\n{TRACEBACK}ValueError: closed\n",
+        f"{TRACKER}KeyError: '/psm_1fa7b2c3'\n",
         f"--- Logging error ---\n{TRACEBACK}ValueError: bad format\n",
         f"{FINALIZER}OSError: [Errno 16] Device or resource busy: '.nfs0000bd8a'\n",
         f"Process ForkServerProcess-4:\n{PIPE}EOFError\n",
