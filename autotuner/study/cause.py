@@ -12,66 +12,29 @@ Logs are untrusted: their size, lines and number are bounded, and each line cost
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from autotuner.study.formats.line import ESCAPE, printable
+from autotuner.study.formats.line import printable
 from autotuner.study.known_errors import meaning
+from autotuner.study.log_tail import tail_of
+from autotuner.study.survival import is_benign, is_progress, says_survived, shows_progress
+from autotuner.study.tracebacks import Tracebacks
 from autotuner.trial import Outcome
 
-MAX_LOG: Final = 65_536
-"""Characters of the end of each log that are read."""
 MAX_LOGS: Final = 64
 """Logs of one trial that are read, in the order given."""
-MAX_LINES: Final = 4_000
-"""Lines of the end of each log that are read."""
-MAX_LINE: Final = 2_000
-"""Characters of a line that are read."""
 MAX_SAID: Final = 500
 """Characters of the deciding line that the user sees."""
 
 _FEW: Final = 3
 """Lines of progress that other ranks may print between a rank's error and their own end."""
 
-_RANK: Final = re.compile(
-    r"\s{0,8}(\[rank ?\d{1,6}\]:?|\[default\d{1,6}\]:|\[\d{1,6},\d{1,6}\]<\w{1,10}>:"
-    r"|\(\w{0,60} ?pid=[^()]{1,80}\)|\d{1,4}:)\s?"
-)
-_TIME: Final = re.compile(
-    r"^\[?(?:\d{4}-\d\d-\d\d[T ]|[A-Z][a-z]{2} [ \d]\d )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
-    r"(?:Z|[+-]\d\d:?\d\d)?\]?:?\s(?:std(?:out|err) [FP] )?"
-)
-"""The time that a container runtime or a shell puts before each line, the frames of a traceback included."""
-_LOGGED: Final = re.compile(r"[EFC]\d{4} \d\d:\d\d:\d\d\.\d{1,9} {1,8}\d{1,20} [^\s\]]{1,200}:\d{1,6}\] ?")
-"""What PyTorch's own loggers put before each line of an error, so before a child's traceback, too."""
-_MAX_PREFIX: Final = 80
-"""Characters of the longest prefix that is learned from a traceback."""
-_MAX_PREFIXES: Final = 64
-_BOX: Final = re.compile(r"\s{0,8}[|+│]\s?")
-_TRACEBACK: Final = "Traceback (most recent call last)"
-_FRAME: Final = re.compile(r'  File "|╭─{1,200} Traceback \(most recent')
-_CHAINED: Final = (
-    "The above exception was the direct cause of the following exception",
-    "During handling of the above exception, another exception occurred",
-)
 _EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
-_QUOTE: Final = re.compile(r'(?<!\\)"')
-_IGNORED: Final = re.compile(
-    r"Exception ignored (?:in|on|while)\b|Error in (?:atexit\._run_exitfuncs|sys\.excepthook)"
-    r"|--- Logging error ---|exception was never retrieved|Exception in callback "
-)
-"""Lines before a traceback that ended nothing: of a destructor, a function at exit, a logger, a task."""
-_ORIGINAL: Final = "Original exception was:"
-"""What Python prints between the error of sys.excepthook and the one that it was called with."""
-_FINALIZER: Final = re.compile(
-    r'in _run_finalizers$|(?:resource|semaphore)_tracker\.py", line \d{1,6}, in main$'
-)
-"""The frames in which multiprocessing cleans up at exit; an error, as of a busy file on NFS, ends nothing."""
 _AT_EXIT: Final = re.compile(r"\b(?:at|after) interpreter shutdown")
 """The words of Python for what a thread began too late; the program had ended before."""
 _PIPE: Final = re.compile(r'File ".{0,400}/multiprocess(?:ing)?/connection\.py"')
-_THREAD: Final = "Exception in thread"
 _EXCEPTION: Final = re.compile(
     r"(?:[A-Za-z_][\w.]{0,200}\.)?[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Exit|Failure|Timeout|Expired|Killed|Unavailable)"
     r"(?::|$|\()"
@@ -98,37 +61,6 @@ _DIED: Final = re.compile(r"failed \(exitcode: (?:-6|\d{1,3})\) local_rank: (\d{
 _TABLE: Final = re.compile(
     r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
 )
-_BENIGN: Final = re.compile(
-    r"(?:^|[\s\[|:(-])(?:WARN(?:ING)?|INFO|DEBUG|NOTICE|\w{0,40}Warning)(?:[\s\]|:)-]|$)"
-    r"|^(?:[\d-]{10} [\d:.]{8,15}: )?\[?[WI](?:\d{3,4})? |^wandb:|failed call to cuInit"
-)
-"""Levels below error, as logging, loguru, glog, TensorFlow and warnings write them.
-
-TensorFlow without a GPU says that cuInit failed, and trains on.
-"""
-_SURVIVED: Final = re.compile(
-    r"(?<!system to )\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
-    r"|fall(?:ing|s)? ?back|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)"
-    r"|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
-    re.IGNORECASE,
-)
-_ADVICE: Final = re.compile(
-    # An imperative begins its clause: "Reduce the batch size and retry", "Please try again".
-    r"(?:(?:^|[^\w\s]\s{0,4}|\bplease,? )(?:either|try|consider|reduce|decrease|lower|increase|set)\b(?! \d)"
-    r"|\bplease,? retry|\b(?:hint|tip|suggestion|solution)s?:"
-    r"|\byou (?:can|could|may|might|should|must|need to) \w{1,20}"
-    r"|(?<!will )(?<!'ll )(?<!now )\b(?:try|consider|suggest|recommend) \w{1,20}ing"
-    r"|(?:\b(?:not|cannot|unable to|failed to|without)|n't) (?:be )?(?=recover|retry|skip|continu|ignor)"
-    r")(?:[^.;!]|\.(?! (?-i:[A-Z]))){0,300}"
-    r"|\b\w{1,20}ing [^.;!]{0,80}\b(?:may|might|can|could|should|would) (?:help|fix|solve|avoid|resolve)\b",
-    re.IGNORECASE,
-)
-"""Clauses that tell the user what to do, or what the program does not do."""
-_PROGRESS: Final = re.compile(
-    r"\b(?:epoch|step|iter(?:ation)?|loss|acc(?:uracy)?|ppl|perplexity|lr|batch|num_updates)\b\W{0,8}\d",
-    re.IGNORECASE,
-)
-_LOUD: Final = re.compile(r"\berror: |\b(?:ERROR|FATAL|CRITICAL)\b")
 _BLIND: Final = "CUDA initialization: "
 """The warning of PyTorch that it sees no device, after which it says nothing more."""
 _NEEDS_GPU: Final = re.compile(r"\b(?:GPUs?|CUDA)\b", re.IGNORECASE)
@@ -219,64 +151,6 @@ class _Error:
     """Number of the traceback that it belongs to: chained ones share a number, 0 before the first."""
 
 
-@dataclass(slots=True)
-class _Reading:
-    """Where the reading of one rank's tracebacks stands: the lines of several ranks mix."""
-
-    number: int = 0
-    """Number of its last traceback."""
-    indent: int = 0
-    """Blanks before the whole traceback: torchrun's table and some loggers indent it."""
-    is_chained: bool = False
-    is_in_frames: bool = False
-    is_in_box: bool = False
-    """Whether rich draws a box around the frames."""
-    is_ignored: bool = False
-    was_ignored: bool = False
-    """Whether its last traceback was, so that what follows from it is."""
-    is_thread: bool = False
-    frame: str = ""
-    """The last frame, without its source."""
-    code: str = ""
-    """The last line of source."""
-
-    def takes(self, line: str, before: int) -> bool:
-        """Return whether a line belongs to a traceback, except its last one, which names the error.
-
-        Args:
-            line: A line of this rank.
-            before: Number of the last traceback of any rank.
-        """
-        if _TRACEBACK in line:
-            self.number = self.number if self.is_chained else before + 1
-            self.is_ignored |= self.is_chained and self.was_ignored
-            self.is_chained, self.is_in_frames = False, True
-            self.indent, self.is_in_box = 0, line.startswith("╭")
-            return True
-        if any(words in line for words in _CHAINED):
-            self.is_chained = True
-            return True
-        if (is_ignored := _IGNORED.search(line) is not None) or _THREAD in line or _ORIGINAL in line:
-            self.is_ignored, self.is_thread = is_ignored, _THREAD in line
-            return True
-        return self.is_in_frames and self._is_frame(line)
-
-    def _is_frame(self, line: str) -> bool:
-        """Return whether a line is one of the traceback's frames, and remember its source."""
-        if self.is_in_box and line.rstrip().endswith(("│", "╯")):
-            self.code = line if "❱" in line else self.code
-            return True
-        text = line.lstrip()
-        if text.startswith('File "'):
-            self.indent = max(0, len(line) - len(text) - 2)
-            self.frame = text
-            self.is_ignored |= _FINALIZER.search(text.rstrip()) is not None
-        elif line and not line[: self.indent + 1].isspace():
-            return False
-        self.code = text or self.code
-        return True
-
-
 def find_cause(logs: Sequence[ProcessLog]) -> Cause:
     """Return why the processes failed, according to their logs and exit codes.
 
@@ -299,12 +173,12 @@ def uncaught(log: str) -> Cause | None:
     In `python train.py | tee log` the exit code is that of `tee`. The traceback must be the end of the log: a
     program that prints more has handled it.
     """
-    lines, errors = list(_lines(log)), _last_errors(ProcessLog(log, 0))
+    lines, errors = list(tail_of(log)), _last_errors(ProcessLog(log, 0))
     if not errors or not errors[-1].traceback or errors[-1].outcome not in _OF_PROGRAM:
         return None
     # The message of an error may have several lines.
     later = [line for _, line in lines[errors[-1].position + 1 :] if line.strip()]
-    if len(later) > _FEW or any(map(_shows_progress, later)):
+    if len(later) > _FEW or any(map(shows_progress, later)):
         return None
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
 
@@ -350,7 +224,7 @@ def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
 
 def _last_errors(log: ProcessLog) -> list[_Error]:
     """Return the errors at the end of one log, in the order of their weight for a single process."""
-    lines = list(_lines(log.text))
+    lines = list(tail_of(log.text))
     errors, marks, several = _scan(lines)
     marks = _without_others(marks, errors, lines)
     if not errors:
@@ -400,11 +274,11 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
     marks: list[int] = []
     several = is_blind = is_nan = False
     count = 0
-    readings: dict[str, _Reading] = {}
+    readings: dict[str, Tracebacks] = {}
     for position, (rank, line) in enumerate(lines):
         several = several or _LAUNCHER.search(line) is not None
         is_blind = is_blind or _says_blind(line)
-        at = readings.setdefault(rank, _Reading())
+        at = readings.setdefault(rank, Tracebacks())
         if at.takes(line, count):
             count = max(count, at.number)
             continue
@@ -425,7 +299,7 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
                 error = replace(error, is_secondary=error.is_secondary or at.is_thread)
                 error = _in_context(error, code, at.frame, is_blind=is_blind, is_nan=is_nan)
             errors.append(error)
-        elif _shows_progress(line):
+        elif shows_progress(line):
             marks.append(position)
         if is_raised:
             at.is_thread, at.code = False, ""
@@ -491,7 +365,7 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
     if _TABLE.match(line) or _AT_EXIT.search(line):
         return None
     is_exception = is_raised or _EXCEPTION.match(line) is not None
-    if not is_exception and (_is_benign(line) or _says_survived(line) or _is_progress(line)):
+    if not is_exception and (is_benign(line) or says_survived(line) or is_progress(line)):
         return None
     known = meaning(line)
     if known is not None and not (known.outcome is Outcome.FAILED and _WRAPPER.search(line)):
@@ -545,7 +419,7 @@ def _warned(lines: Sequence[tuple[str, str]]) -> list[_Error]:
     for position in range(len(lines) - 1, max(-1, len(lines) - 6), -1):
         rank, line = lines[position]
         known = meaning(line)
-        if _says_survived(line) or _is_progress(line):
+        if says_survived(line) or is_progress(line):
             return []
         if known is not None and known.outcome is Outcome.OUT_OF_MEMORY:
             return [_Error(position, line, known.outcome, known.is_secondary, rank, 0)]
@@ -555,75 +429,3 @@ def _warned(lines: Sequence[tuple[str, str]]) -> list[_Error]:
 def _only_exits(line: str) -> bool:
     """Return whether a program ended with an exit code, whose reason it printed before if at all."""
     return _EXIT.match(line) is not None
-
-
-def _is_benign(line: str) -> bool:
-    # NCCL calls its errors warnings, and urllib3 its last attempt.
-    return "NCCL WARN" not in line and not _is_last_attempt(line) and _BENIGN.search(line[:200]) is not None
-
-
-def _is_progress(line: str) -> bool:
-    return _PROGRESS.search(line) is not None and _LOUD.search(line) is None
-
-
-def _is_last_attempt(line: str) -> bool:
-    return "Retry(total=0," in line
-
-
-def _says_survived(line: str) -> bool:
-    if _is_last_attempt(line):
-        return False
-    return _SURVIVED.search(line) is not None and _SURVIVED.search(_ADVICE.sub("", line)) is not None
-
-
-def _shows_progress(line: str) -> bool:
-    # A progress bar is redrawn when it is closed, and loggers print summaries at exit.
-    is_bar = "%|" in line or line.startswith(("wandb:", "COMET INFO:"))
-    return not is_bar and (_is_progress(line) or _says_survived(line))
-
-
-def _lines(text: str) -> Iterable[tuple[str, str]]:
-    """Yield the last lines of a log, each with its rank prefix separated."""
-    lines = [ESCAPE.sub("", raw[:MAX_LINE]) for raw in _bounded(text)]
-    if any(_FRAME.search(line) and _TIME.match(line) for line in lines):
-        lines = [_TIME.sub("", line, count=1) for line in lines]
-    ranked = [_ranked(line) for line in lines]
-    if any(_FRAME.search(line) and _LOGGED.match(line) for _, line in ranked):
-        ranked = [(rank, _LOGGED.sub("", line, count=1)) for rank, line in ranked]
-    prefixes = _prefixes(line for _, line in ranked)
-    for rank, line in ranked:
-        prefix = next((p for p in prefixes if line.startswith(p)), "")
-        rest = line[len(prefix) :]
-        if match := _BOX.match(rest):
-            rest = rest[match.end() :]
-        yield rank or prefix.strip(), rest
-
-
-def _ranked(line: str) -> tuple[str, str]:
-    match = _RANK.match(line)
-    return (match[1], line[match.end() :]) if match else ("", line)
-
-
-def _prefixes(lines: Iterable[str]) -> list[str]:
-    """Return what stands before each line of a traceback, such as a host, a role or a stream.
-
-    A launcher writes it; a logger writes its own before the first line only, so the frames show which it is.
-    """
-    found = {line[: match.start()] for line in lines if (match := _FRAME.search(line[: 2 * _MAX_PREFIX]))}
-    own = [p for p in found if p.strip() and len(p) <= _MAX_PREFIX and not _BOX.fullmatch(p)]
-    return sorted(own, key=len, reverse=True)[:_MAX_PREFIXES]
-
-
-def _bounded(text: str) -> Iterator[str]:
-    # Only the line ends of a terminal: str.splitlines also splits at form feeds and others.
-    lines = re.split(r"[\r\n]+", text[-MAX_LOG:])[-MAX_LINES:]
-    return iter([part for line in lines for part in _unfolded(line)][-MAX_LINES:])
-
-
-def _unfolded(line: str) -> list[str]:
-    """Return a line, or the lines of the traceback in a field of it, if it is JSON."""
-    at = line.find(_TRACEBACK)
-    if at < 0 or "{" not in line[:at] or "\\n" not in line[at : at + MAX_LINE]:
-        return [line]
-    field = _QUOTE.split(line[at:], maxsplit=1)[0]
-    return [part.replace('\\"', '"') for part in field.split("\\n")]

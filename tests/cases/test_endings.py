@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autotuner.study.cause import MAX_LOG, ProcessLog, find_cause
+from autotuner.study.cause import ProcessLog, find_cause
+from autotuner.study.log_tail import MAX_LOG
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement
 from tests.builders import spec
