@@ -6,6 +6,7 @@ So its signals are handled before anything slow: nothing is held yet, and the pr
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -17,6 +18,9 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             # An exception could be swallowed by the import that it interrupts.
             signal.signal(number, lambda *_: os._exit(0))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Lines of a script's log are shown, and the encoding of the terminal may lack a character of theirs.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from autotuner.cli import app  # noqa: PLC0415 (what is slow)
     except KeyboardInterrupt:

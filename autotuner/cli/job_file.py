@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -62,10 +62,21 @@ def _load_documents(file: Path) -> Sequence[object]:
         if len(text) > _MAX_FILE:
             rule = f"must have at most {_MAX_FILE >> 20} MiB"
             raise InvalidJob([Mistake("FILE", str(file), rule, example)])
-        return load_documents(text)
+        return list(_objects(load_documents(text)))
     except OSError as error:
         rule = f"must be a file that can be read ({error.strerror})"
+        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+    except UnicodeDecodeError as error:
+        rule = f"must be text in UTF-8 ({error.reason} at byte {error.start})"
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
     except ValueError as error:
         rule = str(error)[:400]
         raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+
+
+def _objects(documents: Sequence[object]) -> Iterator[object]:
+    """Yield the objects of documents, and those in a List, which `kubectl get -o yaml` writes for several."""
+    for document in documents:
+        is_list = isinstance(document, dict) and document.get("kind") == "List"
+        items = document.get("items") if is_list else None
+        yield from items if isinstance(items, list) else [document]

@@ -25,6 +25,7 @@ from autotuner.backends.local.gpus import machine_gpus, trials_at_once
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
+from autotuner.backends.local.supervisor import GRACE_SECONDS
 from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
 from autotuner.cli.job_file import Runtime, load_document, load_job
 from autotuner.cli.trial_python import Tool, program, trial_path
@@ -114,7 +115,14 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
             known = len(read_study(folder).trials)
             if known:
                 screen.print(f"continuing from {known} finished trials in {folder}", style="dim")
-            last = _drive(backend, job, spec, view, script)
+            try:
+                last = _drive(backend, job, spec, view, script)
+            except KeyboardInterrupt:
+                # Programs get a few seconds to end: only then is it true that all are stopped.
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
+                typer.echo(f"interrupted: running trials end within {GRACE_SECONDS:.0f} seconds", err=True)
+                raise
         # Runs that measured something do not show that each variable was used.
         unmeasured = [replace(trial, measurements=()) for trial in last.trials]
         doubts = [str(warning) for warning in wiring_notices(job, spec, unmeasured, script)]

@@ -7,6 +7,8 @@ checks can safely be copied, hashed, compared and written.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import re
 from collections.abc import Hashable, Iterator
@@ -34,11 +36,15 @@ YAML_ERRORS: Final = (
 
 
 def load_documents(text: str) -> list[object]:
-    """Return the documents of a YAML text as JSON values, without the empty ones.
+    """Return the documents of a YAML or JSON text as JSON values, without the empty ones.
 
     Raises:
         ValueError: If the text is not YAML, or holds values that JSON does not have.
     """
+    if text.lstrip("\ufeff \t\r\n").startswith("{"):
+        # PyYAML refuses the tabs that JSON may be indented with. What is not JSON is tried as YAML.
+        with contextlib.suppress(ValueError, RecursionError):
+            return [plain(json.loads(text.lstrip("\ufeff")))]
     try:
         documents = list(yaml.safe_load_all(text))
     except YAML_ERRORS as error:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.builders import annotations, container, manifest, replica
-from tests.end_to_end.programs import Place
+from tests.end_to_end.programs import LEARNS, Place
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise("abcdefghi")
@@ -187,3 +187,27 @@ def test_a_status_that_somebody_has_edited_breaks_nothing(place: Place):
     # The tuner goes by its ledger, and mends the status.
     assert place.run("tune", file.name).code == 0
     assert place.run("status", "toy-tuning", "--json").json["phase"] == "Done"
+
+
+def test_a_variable_of_an_optional_secret_is_not_set_as_on_a_cluster(place: Place):
+    reference = {"secretKeyRef": {"name": "s", "key": "k", "optional": True}}
+    script = f"import os\nassert 'KEY' not in os.environ\n{LEARNS}"
+    file = place.write(script, env=[*container()["env"], {"name": "KEY", "valueFrom": reference}])
+    ran = place.run("tune", file.name)
+    assert ran.code == 0, ran.out + ran.err
+
+
+def test_a_job_in_a_list_is_read_as_kubectl_writes_it(place: Place):
+    file = place.save({"apiVersion": "v1", "kind": "List", "items": [manifest()]})
+    ran = place.run("validate", file.name)
+    assert ran.code == 0, ran.err
+    place.save({"apiVersion": "v1", "kind": "List", "items": [manifest(), manifest()]})
+    assert "holds 2 jobs" in place.run("validate", file.name).err
+
+
+def test_a_file_in_another_encoding_is_told_so(place: Place):
+    file = place.folder / "job.yaml"
+    file.write_bytes(yaml.safe_dump(manifest()).encode("utf-16"))
+    ran = place.run("validate", file.name)
+    assert ran.code == 2
+    assert "must be text in UTF-8" in ran.err

@@ -86,6 +86,19 @@ def test_whatever_ends_the_tuner_ends_every_process_of_its_trials(place: Place, 
     assert not place.ledger()
 
 
+def test_a_second_interrupt_does_not_claim_that_what_still_ends_is_stopped(place: Place):
+    process = place.start("tune", place.write(STUBBORN).name)
+    until((place.folder / "ready").exists, "the trial's children")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    until(lambda: "running trials end within 5 seconds" in process.stderr.readline(), "the first words")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "all processes are stopped" in err
+    assert not place.processes()
+
+
 def test_a_supervisor_that_is_told_to_end_takes_its_processes_with_it_and_the_trial_runs_again(place: Place):
     once = "import os, sys, time\nif not os.path.exists('ready'):\n    exec(open('stubborn.py').read())\n"
     (place.folder / "stubborn.py").write_text(STUBBORN)

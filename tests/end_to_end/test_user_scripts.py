@@ -133,3 +133,19 @@ def test_a_program_that_fails_behind_a_pipe_has_failed(place: Place):
     assert "ValueError: no data" in ran.out
     assert "set -o pipefail" in ran.out
     assert "print it from rank 0" not in ran.out
+
+
+def test_a_line_that_the_terminal_cannot_show_ends_nothing(place: Place):
+    place.environment = {"PYTHONIOENCODING": "ascii"}
+    script = CURVE.format(seed=BY_SEED, effect=EFFECT).replace('f"val', 'f"\\u2713 val')
+    script = "import sys\nsys.stdout.reconfigure(encoding='utf-8')\n" + script
+    ran = place.run("tune", place.write(script, asked={**ASKED, "batch_size": "16..32"}).name)
+    assert ran.code == 0, ran.out + ran.err
+    assert "from: \\u2713 val_accuracy=" in ran.out
+
+
+def test_a_script_that_prints_nothing_is_told_where_to_print(place: Place):
+    ran = place.run("tune", place.write("open('train.log', 'w').write('accuracy=0.95 epoch=1')").name)
+    assert ran.code == 1
+    assert "its log is empty: print accuracy from rank 0 to standard output or standard error" in ran.out
+    assert "metric-pattern" not in ran.out

@@ -121,3 +121,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_what_json_can_hold_passes_unchanged(value):
     assert plain(value) == value
+
+
+def test_json_may_be_indented_with_tabs():
+    assert load_documents('\ufeff{\n\t"a": [\n\t\t1.5e3]}\n') == [{"a": [1500.0]}]

@@ -114,10 +114,15 @@ def _own_environment(
             values[name] = LOOPBACK
         elif name in surroundings.shell:
             values[name] = surroundings.shell[name]
-        else:
+        elif not _is_optional(source):
             rule = "must be exported in your shell: its value comes from the cluster (valueFrom)"
             mistakes.append(Mistake(f"env {name}", "", rule, f"export {name}=..."))
     return values
+
+
+def _is_optional(source: Mapping[str, Any]) -> bool:
+    """Return whether a container also starts without the Secret or ConfigMap, and the variable."""
+    return any(isinstance(part, dict) and part.get("optional") is True for part in source.values())
 
 
 def _command(
