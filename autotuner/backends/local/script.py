@@ -8,17 +8,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from autotuner import keys
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.wiring import MAX_TEXT
 
 _MAX_MODULES: Final = 16
+_PATH_MAX: Final = 4096
+_CONFIG_FILES: Final = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg")
 _IMPORT: Final = re.compile(r"^[ \t]{0,40}(?:from|import)[ \t]{1,8}(\w[\w.]{0,200})", re.MULTILINE)
 
 
 def script_text(job: Job, surroundings: Surroundings) -> str | None:
-    """Return the script of the first pod with the modules in its folder that it imports.
+    """Return the script of the first pod, modules in its folder that it imports, and its configuration files.
 
     None where no script is named that can be read here, or where it is longer than `MAX_TEXT`: what is not
     seen whole does not show what is missing.
@@ -38,6 +41,13 @@ def script_text(job: Job, surroundings: Surroundings) -> str | None:
         if imported is None or len(text) + len(imported) > MAX_TEXT:
             return None
         text += "\n" + imported
+    # A configuration file may name the variables, for a script that expands them: `${oc.env:AUTOTUNER_...}`.
+    for config in _configs(first.command, first.folder):
+        named = _read(config)
+        if named is None or len(text) + len(named) > MAX_TEXT:
+            return None
+        # Only these lines: whatever else a configuration names shows nothing of what the script reads.
+        text += "".join(f"\n{line}" for line in named.splitlines() if keys.ENV_PREFIX in line)
     return text
 
 
@@ -45,7 +55,15 @@ def _scripts(command: Sequence[str], folder: Path) -> Iterator[Path]:
     words = [part for word in command for part in _split(word[:MAX_TEXT])]
     for before, word in zip(["", *words], words, strict=False):
         named = word.replace(".", "/") + ".py" if before == "-m" else word
-        if named.endswith(".py") and len(named) < 4096 and (folder / named).is_file():  # noqa: PLR2004 (PATH_MAX)
+        if named.endswith(".py") and len(named) < _PATH_MAX and (folder / named).is_file():
+            yield folder / named
+
+
+def _configs(command: Sequence[str], folder: Path) -> Iterator[Path]:
+    """Yield the configuration files that the command names, as a word or as the value of an option."""
+    for part in (part for word in command for part in _split(word[:MAX_TEXT])):
+        named = part.rpartition("=")[2]
+        if named.endswith(_CONFIG_FILES) and len(named) < _PATH_MAX and (folder / named).is_file():
             yield folder / named
 
 

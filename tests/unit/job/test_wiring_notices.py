@@ -225,6 +225,24 @@ def test_the_script_that_a_command_names_is_read(tmp_path, reads, command, args)
     assert "AUTOTUNER_BATCH_SIZE" in reads(command, args)
 
 
+@pytest.mark.parametrize("args", [["--config", "conf/run.yaml"], ["--config=conf/run.yaml"]])
+def test_a_configuration_that_a_command_names_may_pass_the_variables_on(tmp_path, args):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "train.py").write_text("import yaml\n")
+    made = job(master=replica(container(command=["python", "train.py"], args=args)))
+
+    def told(config):
+        (tmp_path / "conf/run.yaml").write_text(config)
+        script = script_text(made, Surroundings(tmp_path, shell={}))
+        return [str(warning) for warning in wiring_notices(made, made.spec(), script=script)]
+
+    passed = "batch: ${oc.env:AUTOTUNER_BATCH_SIZE}\nlr: ${oc.env:AUTOTUNER_LEARNING_RATE}\n"
+    assert not told(passed)
+    fixed = told("hyperparameters: {batch_size: 64, learning_rate: 0.1}\n")
+    assert len(fixed) == 2
+    assert all("the script does not read it" in warning for warning in fixed)
+
+
 def test_a_script_that_is_not_there_or_too_long_counts_as_unseen(tmp_path, reads):
     assert reads(["python", "train.py"]) is None
     assert reads(["/usr/bin/entrypoint"]) is None
