@@ -77,6 +77,8 @@ def _load_documents(file: Path) -> Sequence[object]:
 def _objects(documents: Sequence[object]) -> Iterator[object]:
     """Yield the objects of documents, and those in a List, which `kubectl get -o yaml` writes for several."""
     for document in documents:
-        is_list = isinstance(document, dict) and document.get("kind") == "List"
-        items = document.get("items") if is_list else None
-        yield from items if isinstance(items, list) else [document]
+        match document:
+            case {"kind": "List", "items": list(items)}:
+                yield from items
+            case _:
+                yield document
