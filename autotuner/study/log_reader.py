@@ -296,6 +296,9 @@ class LogReader:
     def _labelled(self, reading: Reading, line: Line) -> Reading:
         if self._section_lines and not reading.variant and self._section_variant:
             reading = replace(reading, variant=self._section_variant)
+        if reading.label is Label.VALIDATION is self._metric.label and self._section is Label.TEST:
+            # The label is the name's alone: `eval_wer` below `Test Set:` is of the test set.
+            return replace(reading, label=Label.TEST) if self._section_lines else reading
         if reading.label or reading.is_definite or not self._section_lines:
             return reading
         if self._section is Label.TRAIN and not line.indent:

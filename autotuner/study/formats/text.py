@@ -115,6 +115,10 @@ _VALUE: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNOREC
 _SPLIT_NAMES: Final = re.compile(_JOINT, re.IGNORECASE)
 _JOINED: Final = re.compile(r"[,/&|]\s?[\d.+-]|\sand\s")
 """Between values that are joined by more than blanks."""
+_CLASS: Final = re.compile(
+    r"(?<![A-Za-z])(?:class|category|label)[ _#:=]{0,2}[\[(]?\d{1,4}[\])]?[\s,:|=-]{1,4}$", re.IGNORECASE
+)
+"""Before a name: `class [16] IoU 0.52` is of one class."""
 _DATA_SET: Final = re.compile(
     r"(?:train(?:ing)?|trn|val(?:id(?:ation)?|i)?|dev|eval(?:uation)?|test(?:ing)?)\.?", re.IGNORECASE
 )
@@ -128,7 +132,7 @@ _UNDER_WAY: Final = re.compile(
 _LIST: Final = re.compile(rf"(?:(?:\s?[,|]\s{{0,2}}|\s{{1,12}}){NUMBER}(?![\w.:/%-])){{2}}", re.IGNORECASE)
 """What follows the first of several values under one name: `dice: 0.95, 0.71, 0.6` of three classes."""
 _SECOND: Final = re.compile(
-    rf"(?:\s?[,|]\s{{0,2}}|\s{{1,12}})(?P<value>{NUMBER})(?![\w.:/%-]|\s?(?:s|secs?|seconds|ms|m|mins?|minutes|h|hours?|epochs?)\b)",
+    rf"(?:\s?[,|]\s{{0,2}}|\s-\s(?=[\d.]{{1,40}}\])|\s{{1,12}})(?P<value>{NUMBER})(?![\w.:/%-]|\s?(?:s|secs?|seconds|ms|m|mins?|minutes|h|hours?|epochs?)\b)",
     re.IGNORECASE,
 )
 """A second number behind a value; with as many decimals it is of the same kind: `dice: 0.95, 0.71`."""
@@ -407,6 +411,8 @@ def _is_not_measured(match: re.Match[str], text: str) -> bool:
     if _NOT_MEASURED.search(_words_before(match, text) + " " + (match["suffix"] or "")):
         return True
     if _BEST_SO_FAR.search(text, max(0, match.start() - 360), match.start()):
+        return True
+    if _CLASS.search(text, max(0, match.start() - 40), match.start()):
         return True
     best = _BEST_EPOCH.search(text, max(0, match.start() - 120), match.start())
     if best is not None and position_in(text[: best.start()]).is_empty:
