@@ -371,7 +371,7 @@ class Readings:
             return False
         if agree(known, reading, self.metric):
             return True  # a bar or a summary repeats it
-        if self._unit is Unit.STEP or reading.position.epoch != known.position.epoch:
+        if reading.position.epoch != known.position.epoch:
             return False
         others = "values within an epoch and a different one for the whole epoch"
         self._raise(f"{self.metric.name} has {others}", known, reading)

@@ -208,7 +208,8 @@ _EPOCH: Final = re.compile(
     r"(?<![A-Za-z])(?:epoch|ep)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?"
     rf"(?P<quote>[\"']?)\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<epoch>{_WHOLE}(?:\.\d{{1,20}})?(?:e[-+]\d{{1,2}})?)"
     r"(?:\s?(?:/|of)\s?(?P<epochs>\d{1,9})\s?)?(?![\w%]|\.\d|\s?(?:s|sec|seconds|min|ms)\b)"
-    r"(?:\]\s?\[\s{0,8}(?P<inner>\d{1,12})\s?/\s?(?P<total>\d{1,12}))?",
+    r"(?:\]\s?\[\s{0,8}(?P<inner>\d{1,12})\s?/\s?(?P<total>\d{1,12})"
+    r"|,\s{1,8}(?P<batch>\d{1,12})\s?/\s{0,8}(?P<batches>\d{1,12})(?=[;,|]\s))?",
     re.IGNORECASE,
 )
 _STEP: Final = re.compile(
@@ -264,8 +265,8 @@ def position_in(text: str) -> Position:
         if _is_elsewhere(match, text):
             continue
         epoch = to_number(match["epoch"])
-        if match["inner"]:
-            step, total = float(match["inner"]), float(match["total"])
+        if inner := match["inner"] or match["batch"]:
+            step, total = float(inner), float(match["total"] or match["batches"])
         break
     if step is None:
         for pattern in (_STEP, _PAIR) if epoch is not None else (_STEP,):

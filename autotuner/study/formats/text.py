@@ -315,7 +315,7 @@ class Finder:
             value, is_percent, average = percent(value, float(number["of"])), True, None
         label = self._label(text, match, after)
         said = _VARIANT.search(f"{_words_before(match, text)} {match['suffix'] or ''}")
-        variant = said[0].lower() if said else _kind_before(match, text)
+        variant = said[0].lower() if said else _kind_before(match, text) or _kind_in(match["suffix"] or "")
         return Found(
             start=match.start("name"),
             end=after,
@@ -430,6 +430,11 @@ def _kind_before(match: re.Match[str], text: str) -> str:
     kind = _KIND.search(text, max(0, match.start() - 60), match.start())
     word = "" if kind is None else (kind["square"] or kind["round"]).lower()
     return "" if label_in(word) or not position_in(word).is_empty else word
+
+
+def _kind_in(suffix: str) -> str:
+    """Return what words in parentheses behind a name say, as `MRR(filter)` is another metric than `MRR`."""
+    return "" if label_in(suffix) or not position_in(suffix).is_empty else skeleton(suffix)
 
 
 def _is_old(match: re.Match[str], text: str) -> bool:
