@@ -38,7 +38,10 @@ _RANK: Final = re.compile(
     r"[\[(](?:(?:local_?)?rank|default|trainer|worker|gpu|cuda|xla|npu|hpu|process|proc|device)[ =:_#-]{0,2}"
     r"(\d{1,6})(?:/\d{1,6})?\s?[\])]:?"
     r"|\[\d{1,4},(\d{1,6})\]\s?<std(?:out|err)>:?"  # mpirun --tag-output
-    r"|\[?(?:rank|worker|gpu|process)[ =:_#-]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?(?:[:|]|-(?= ))"
+    # `Rank-10: 54.1%` is a metric.
+    r"|\[?(?:rank|worker|gpu|process)[ =:_#-]{0,3}(\d{1,6})(?:/\d{1,6})?\]?\s?"
+    r"(?:[:|](?!\s{0,8}\d{1,3}(?:\.\d{1,20})?\s{0,8}(?:%(?!\s?\|)|,|$))"
+    r"|-(?= ))"
     r"|\(?\w{1,40} (?:rank=|pid=)(\d{1,9})(?:, ip=[\d.]{1,40})?\)"  # Ray
     r"|(\d{1,4}):(?= {1,12}[^\d\s])"  # srun --label
     r")\s?",

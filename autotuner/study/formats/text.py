@@ -154,7 +154,7 @@ _DUMP: Final = re.compile(
     r"(?:PARAMETER|(?:re)?load\w{0,4}|resum\w{1,4}|restor\w{1,4}|sav(?:ed|ing)(?! dict for)"
     r"|continu\w{1,4})\s|(?:Namespace|argparse|args?|arguments?|config(?:uration)?|hparams?|hyper-?parameters?|cfg"
     r"|settings|options|parameters|flags|(?-i:(?:\w{1,40}\.){0,6}(?:[A-Z][A-Za-z]{1,40})?(?:Error|Exception|Warning))|command|cmd|usage|python3?|torchrun|argv|early.?stopping|EarlyStopping)"
-    r"(?![\w])|--)",
+    r"(?![\w])|--(?=\w))",
     re.IGNORECASE,
 )
 """The start of a line that repeats a configuration or the content of a checkpoint."""
@@ -165,8 +165,10 @@ _MAX_FOUND: Final = 200
 _IOU: Final = frozenset({".95", "0.95", "95"})
 _NO_WORDS: Final = frozenset({"am", "pm", "nan", "inf"})
 _OLD: Final = re.compile(
-    r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|checkpoint|ckpt)(?![a-z])", re.IGNORECASE
+    r"(?<![a-z])(?:loaded|resumed|restored|pre-?trained|(?:checkpoint|ckpt)(?!\s?\[\d{1,6}\]\s))(?![a-z])",
+    re.IGNORECASE,
 )
+"""Words before the value of a checkpoint; `Checkpoint [3]  Validation-perplexity=19.2` is an evaluation."""
 _SAVED: Final = re.compile(r"(?:checkpoint|ckpt)(?:\s(?:was\s)?saved(?![a-z])|=)", re.IGNORECASE)
 _BECOMES: Final = re.compile(
     rf"\s{{0,4}}(?:-{{1,2}}>|=>|[\u2192\u21d2\u2794\u2799-\u27be\u27f6\u27f9])\s{{0,4}}{NUMBER}|\s\d{{3}}(?![\d%/])",
