@@ -298,7 +298,8 @@ class LogReader:
             reading = replace(reading, variant=self._section_variant)
         if reading.label is Label.VALIDATION is self._metric.label and self._section is Label.TEST:
             # The label is the name's alone: `eval_wer` below `Test Set:` is of the test set.
-            return replace(reading, label=Label.TEST) if self._section_lines else reading
+            is_below, self._section_lines = bool(self._section_lines), 0
+            return replace(reading, label=Label.TEST) if is_below else reading
         if reading.label or reading.is_definite or not self._section_lines:
             return reading
         if self._section is Label.TRAIN and not line.indent:
