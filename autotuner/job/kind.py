@@ -53,6 +53,15 @@ class JobKind(Protocol):
         ...
 
     @property
+    def integration(self) -> str:
+        """Its name in Kueue's configuration."""
+        ...
+
+    def pods_owner(self, trial: str) -> str:
+        """Return the name of the object that creates the pods of a trial, whose Events tell why it cannot."""
+        ...
+
+    @property
     def takes_answer(self) -> bool:
         """Whether the answer can be written into the registered job. Otherwise it becomes a new job."""
         ...

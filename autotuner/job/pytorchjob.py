@@ -23,6 +23,15 @@ from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
 
 _LOG_END: Final = "FallbackToLogsOnError"
+_ADMISSION: Final = frozenset(
+    f"kueue.x-k8s.io/{name}"
+    for name in ("workload", "workload-slice-name", "podset", "local-queue-name", "cluster-queue-name")
+)
+"""What Kueue writes into the pod templates of a job that it admits: the Workload, and where it was admitted.
+
+`getPodSetsInfoFromStatus` in pkg/controller/jobframework/reconciler.go of Kueue. The others of its labels and
+annotations are the user's, such as those that ask for a topology.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +42,15 @@ class PyTorchJobKind:
     api_version = API_VERSION
     plural = "pytorchjobs"
     container = CONTAINER
+    integration = "kubeflow.org/pytorchjob"
     takes_answer = True
     # Trials have restartPolicy Never, which overrides the job's.
     may_retry = False
     documents: tuple[Mapping[str, Any], ...] = ()
+
+    def pods_owner(self, trial: str) -> str:
+        """Return the name of the trial: its operator notes on it why a pod cannot be created."""
+        return trial
 
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of the job's own environment, by hyperparameter name."""
@@ -71,7 +85,7 @@ class PyTorchJobKind:
 
     def template(self, manifest: Mapping[str, Any]) -> object:
         """Return the job's `spec` without `suspend`."""
-        spec = copy.deepcopy(section(manifest, "spec"))
+        spec = _without_admission(section(manifest, "spec"))
         section(spec, "runPolicy").pop("suspend", None)
         return spec
 
@@ -85,7 +99,7 @@ class PyTorchJobKind:
         queued: bool,
     ) -> dict[str, Any]:
         """Return the `spec` of the trial with this name."""
-        spec = copy.deepcopy(section(manifest, "spec"))
+        spec = _without_admission(section(manifest, "spec"))
         _set_run_policy(spec, queued=queued)
         for kind, replica in replicas({"spec": spec}):
             # OnFailure, the default, would restart a diverged run for ever.
@@ -182,6 +196,25 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
         elif key not in before or value != earlier:
             patch[key] = value
     return patch
+
+
+def _without_admission(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a job's `spec` without what Kueue wrote into it when it admitted the job.
+
+    Kueue never starts a job whose pods name the Workload of another one.
+    """
+    copied = copy.deepcopy(dict(spec))
+    for _, replica in replicas({"spec": copied}):
+        metadata = section(replica["template"], "metadata")
+        for part in ("annotations", "labels"):
+            held = section(metadata, part)
+            written = _ADMISSION & held.keys()
+            for key in written:
+                del held[key]
+            if written and not held:
+                # As it was before.
+                del metadata[part]
+    return copied
 
 
 def _set_run_policy(spec: dict[str, Any], *, queued: bool) -> None:

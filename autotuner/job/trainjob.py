@@ -43,6 +43,7 @@ class TrainJobKind:
     api_version = API_VERSION
     plural = "trainjobs"
     container = CONTAINER
+    integration = "trainer.kubeflow.org/trainjob"
     # The fields that an answer changes are immutable.
     takes_answer = False
 
@@ -55,6 +56,10 @@ class TrainJobKind:
     def documents(self) -> tuple[Mapping[str, Any], ...]:
         """The runtime."""
         return (self.runtime.manifest,)
+
+    def pods_owner(self, trial: str) -> str:
+        """Return the name of the Job that JobSet makes of the nodes."""
+        return f"{trial}-{self.runtime.replicated_job}-0"
 
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of `spec.trainer.env`, by hyperparameter name.
@@ -94,9 +99,9 @@ class TrainJobKind:
         return processes.mistakes(self.processes(manifest), annotations, _PER_NODE)
 
     def template(self, manifest: Mapping[str, Any]) -> object:
-        """Return the job's `spec` without `suspend`, and its runtime."""
-        spec = {key: value for key, value in manifest["spec"].items() if key != "suspend"}
-        return [spec, self.runtime.fingerprint]
+        """Return the job's `spec` without `suspend` and what Kueue wrote into it, and its runtime."""
+        spec = _without_admission(manifest["spec"])
+        return [{key: value for key, value in spec.items() if key != "suspend"}, self.runtime.fingerprint]
 
     def trial_spec(
         self,
@@ -123,7 +128,7 @@ class TrainJobKind:
         queued: bool,
     ) -> dict[str, Any]:
         """Return the job's `spec` as the answer would have it: environment and nodes."""
-        spec: dict[str, Any] = copy.deepcopy(manifest["spec"])
+        spec = _without_admission(copy.deepcopy(manifest["spec"]))
         trainer = spec["trainer"]
         kept = [entry for entry in trainer.get("env") or () if entry["name"] not in variables]
         # Ours come first: Kubernetes expands $(NAME) only from variables that are above.
@@ -134,12 +139,7 @@ class TrainJobKind:
         # takes the difference for a change of an immutable field, so the job would never start.
         spec["trainer"] = _without_empty(trainer)
         spec["suspend"] = queued
-        patches = [
-            {key: value for key, value in patch.items() if key != "time"}
-            for patch in spec.pop("runtimePatches", None) or ()
-            if not patch["manager"].startswith(_KUEUE)
-        ]
-        return {**spec, "runtimePatches": patches} if patches else spec
+        return spec
 
     def answer_patch(self, manifest: Mapping[str, Any], answered: Mapping[str, Any]) -> dict[str, Any]:
         """Return the trainer's environment and nodes, as the answer would have them, not suspended."""
@@ -150,6 +150,17 @@ class TrainJobKind:
     def pod_plans(self, manifest: Mapping[str, Any], address: str, port: int) -> list[PodPlan]:
         """Return the pods, node 0 first, with torchrun's variables."""
         return pod_plans(manifest, self.runtime, address, port)
+
+
+def _without_admission(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's `spec` without the patches of Kueue, which name its Workload, and without times."""
+    patches = [
+        {key: value for key, value in patch.items() if key != "time"}
+        for patch in spec.get("runtimePatches") or ()
+        if not patch["manager"].startswith(_KUEUE)
+    ]
+    others = {key: value for key, value in spec.items() if key != "runtimePatches"}
+    return {**others, "runtimePatches": patches} if patches else others
 
 
 def check_override(trainer: Mapping[str, Any], runtime: TrainingRuntime) -> list[Mistake]:

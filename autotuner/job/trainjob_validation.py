@@ -49,7 +49,7 @@ _MOST_UNKNOWN: Final = 20
 """Maximum number of unknown fields to report; a hostile manifest may have thousands."""
 _POD: Final = r"node-\d+-\d+"
 """What a pod's name has behind that of the TrainJob."""
-_MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
+MULTIKUEUE: Final = "kueue.x-k8s.io/multikueue"
 
 
 def validate(manifest: object) -> Validated:
@@ -107,9 +107,9 @@ def _check_spec(spec: object, mistakes: list[Mistake]) -> None:
     _check_reference(spec.get("runtimeRef"), mistakes)
     if not isinstance(spec.get("suspend"), bool | None):
         mistakes.append(Mistake("spec.suspend", brief(spec["suspend"]), "must be true or false", "true"))
-    if spec.get("managedBy") == _MULTIKUEUE:
+    if spec.get("managedBy") == MULTIKUEUE:
         rule = "must not be MultiKueue: the pods and logs of trials would be in another cluster"
-        mistakes.append(Mistake("spec.managedBy", _MULTIKUEUE, rule, f"{API_GROUP}/trainjob-controller"))
+        mistakes.append(Mistake("spec.managedBy", MULTIKUEUE, rule, f"{API_GROUP}/trainjob-controller"))
     patches = spec.get("runtimePatches") or []
     if not isinstance(patches, list) or not all(map(_is_patch, patches)):
         rule = "must be a list of patches, each with a manager"

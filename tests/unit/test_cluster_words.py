@@ -51,6 +51,42 @@ def test_kueues_own_words_are_told(world):
     assert world.server.requests[0][2]["labelSelector"] == "kueue.x-k8s.io/job-uid=uid"
 
 
+GIVEN_UP = {"type": "Finished", "status": "True", "reason": "FailedToStart", "message": "conflict"}
+RESERVED = {"type": "QuotaReserved", "status": "True", "reason": "QuotaReserved"}
+CHECK = {"name": "nodes", "state": "Retry", "message": "none"}
+KIND = "kubeflow.org/pytorchjob"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"conditions": [RESERVED, GIVEN_UP]}, "FailedToStart: conflict"),
+        ({"conditions": [RESERVED], "admissionChecks": [CHECK]}, "admission check nodes is Retry: none"),
+        ({"conditions": [RESERVED], "admissionChecks": [{**CHECK, "state": "Ready"}]}, ""),
+    ],
+)
+def test_a_job_that_has_its_quota_and_does_not_start_is_told_with_the_reason(world, status, said):
+    world.items = [{"status": status}]
+    assert world.words.admission("ns", "uid", KIND) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (200, f"Kueue has made no Workload for it: {KIND} must be in its integrations.frameworks"),
+        (403, "for the reason: kubectl describe workloads -n ns -l kueue.x-k8s.io/job-uid=uid"),
+        (404, "the cluster has no Kueue"),
+        (500, ""),
+    ],
+)
+def test_a_queued_job_without_a_workload_is_told_with_what_to_do(world, status, said):
+    world.status = status
+    for _ in range(2):
+        assert world.words.admission("ns", "uid", KIND).startswith(said)
+    assert bool(world.words.admission("ns", "uid", KIND)) == bool(said)
+    assert world.words.admission("ns", "uid") == "", "one without a queue may wait for somebody else"
+
+
 @pytest.mark.parametrize("items", [[], [None, 3], [{"status": {"conditions": [{"type": "Admitted"}]}}]])
 def test_where_nothing_is_said_nothing_is_told(world, items):
     world.items = items

@@ -444,6 +444,45 @@ def test_a_start_that_the_cluster_refuses_is_told_and_holds_nothing_up(refusing,
     assert [name.partition("-")[0] for name in refusing.kept] == ["second"]
 
 
+class Policed(Trials):
+    """A cluster that refuses each status, as Trainer's webhook does without the runtime of the job."""
+
+    def answer(self, method, path, query):
+        if method == "PATCH" and path.endswith("/first"):
+            return 422, {}, b'{"message": "no such annotations"}'
+        return super().answer(method, path, query)
+
+
+def test_a_status_that_the_cluster_refuses_is_told_by_an_event():
+    policed = Policed()
+    policed.controller.work_once()
+    policed.server.close()
+    (told,) = policed.events
+    assert told.startswith("the status cannot be written, will retry: patch ")
+    assert "422 no such annotations; it would be: runs the job unchanged" in told
+
+
+class Elsewhere(Trials):
+    """A cluster whose Kueue assigns trials to MultiKueue, as their queue says."""
+
+    def answer(self, method, path, query):
+        status, headers, body = super().answer(method, path, query)
+        if method == "POST" and path.endswith("/pytorchjobs"):
+            (made,) = self.kept.values()
+            made["spec"]["runPolicy"]["managedBy"] = "kueue.x-k8s.io/multikueue"
+            body = json.dumps(made).encode()
+        return status, headers, body
+
+
+def test_a_trial_that_would_run_in_another_cluster_is_removed_and_told():
+    elsewhere = Elsewhere()
+    elsewhere.fail(2)
+    elsewhere.server.close()
+    assert not elsewhere.kept
+    assert elsewhere.message.startswith("trial 0 cannot start, will retry: MultiKueue would run first-")
+    assert f"name a queue of this cluster in {keys.QUEUE}; runs the job unchanged" in elsewhere.message
+
+
 class Confirmed(Trials):
     """A study whose answer is confirmed, and whose job must not be changed."""
 

@@ -292,6 +292,23 @@ def test_a_trial_carries_nothing_that_belongs_to_the_job_alone():
     assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u-1", False, False)
 
 
+def test_what_kueue_wrote_into_a_job_that_it_admitted_is_in_no_trial():
+    """Kueue never starts a job whose pods name the Workload of another one."""
+    asked = {"kueue.x-k8s.io/podset-required-topology": "rack"}
+    written = {"kueue.x-k8s.io/workload": "pytorchjob-toy-64534"}
+    queues = {f"kueue.x-k8s.io/{name}": "a" for name in ("podset", "local-queue-name", "cluster-queue-name")}
+
+    def registered(**metadata):
+        return job(master={**replica(), "template": {**replica()["template"], "metadata": metadata}})
+
+    before = registered(annotations=asked)
+    after = registered(annotations={**asked, **written}, labels=queues)
+    assert after.template == before.template
+    template = trial_manifest(after, suggestion())["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    assert template["metadata"] == {"annotations": asked}
+    assert registered(annotations=written, labels=queues).template == registered().template
+
+
 ELASTIC = {"elasticPolicy": {"rdzvBackend": "c10d"}}
 
 

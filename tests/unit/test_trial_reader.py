@@ -1,5 +1,6 @@
 """One trial as the cluster shows it, where its log does not answer."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -158,3 +159,23 @@ def test_a_replaced_pod_is_noticed_within_a_minute_though_the_job_shows_no_chang
 def test_pods_that_run_are_read_once_a_minute(cluster):
     cluster.run(range(10, 25), seconds=20)
     assert sum(path.endswith("/pods") for _, path, *_ in cluster.server.requests) == 5
+
+
+def test_a_pod_that_the_cluster_refuses_to_a_train_job_is_told_by_the_events_of_its_job(world):
+    """Trainer and JobSet say nothing of it on their own objects, and the role may not read the Job."""
+    known = {"BATCH_SIZE": "256", "LEARNING_RATE": "0.1"}
+    environment = [{"name": f"AUTOTUNER_{name}", "value": value} for name, value in known.items()]
+    container = {"command": ["train"], "env": environment, "image": "x"}
+    made = manifest(REPORTS)
+    made |= {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob"}
+    made["spec"] = {"runtimeRef": {"name": "torch-distributed"}, "suspend": True, "trainer": container}
+    job = Job.from_manifest(made)
+    trial = trial_manifest(job, Suggestion(0, 256, {}, 1))
+    trial["metadata"] |= {"uid": "t", "creationTimestamp": (ENDED - timedelta(hours=1)).isoformat()}
+    refused = [{"reason": "FailedCreate", "message": "exceeded quota: team"}]
+    world.logs_before = [(200, {}, b'{"items": []}'), (200, {}, json.dumps({"items": refused}).encode())]
+    _, held = world._reader.read(job, job.spec(), trial, ())
+    assert held.message == "0 of 1 pods have been created; FailedCreate: exceeded quota: team"
+    asked = [query["fieldSelector"] for _, _, query, *_ in world.server.requests]
+    name = trial["metadata"]["name"]
+    assert asked == [f"involvedObject.{which},type=Warning" for which in ("uid=t", f"name={name}-node-0")]

@@ -32,6 +32,7 @@ from autotuner.errors import BackendError, Conflict, InvalidRecord, Refused
 from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
 from autotuner.job.lookup import mapping
+from autotuner.job.trainjob_validation import MULTIKUEUE
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.spec import TuningSpec
 from autotuner.status import Event, Status
@@ -41,6 +42,9 @@ from autotuner.trial import Suggestion, Trial
 PODS_KEPT: Final = timedelta(minutes=1)
 """How long pods that run are not read again. If a lost pod's replacement runs before the operator counts its
 pods, the job's status stays the same, and no watch reports a change."""
+
+_SHOWN_UNWRITTEN: Final = 400
+"""Characters of a status that could not be written that its Event shows."""
 
 
 @dataclass(slots=True)
@@ -190,6 +194,12 @@ class KubernetesBackend:
                 f" annotation {keys.SUGGESTION} was removed or changed: delete it, and exempt trials from"
                 " what changes them, such as an admission webhook"
             ) from error
+        if _is_elsewhere(created):
+            self._delete(job, name_of(created), uid_of(created))
+            raise Refused(
+                f"MultiKueue would run {name_of(created)} in another cluster, where its pods and logs cannot"
+                f" be read: name a queue of this cluster in {keys.QUEUE}"
+            )
         view = self._views.get(job.uid)
         if view is not None:
             view.trials[suggestion.number] = created
@@ -238,6 +248,11 @@ class KubernetesBackend:
                     return
                 if changed_spec is not None and error.is_refusal:
                     raise Refused(str(error)) from error
+                if error.is_refusal:
+                    # Only an Event can tell the user: the rules for jobs do not apply to it.
+                    said = status.annotations.get(keys.MESSAGE, "")[:_SHOWN_UNWRITTEN]
+                    refused = f"the status cannot be written, will retry: {error}; it would be: {said}"
+                    emit(self._api, job, Event("Warning", "StatusRefused", refused), self._clock())
                 raise
         for event in events:
             emit(self._api, job, event, self._clock())
@@ -357,6 +372,12 @@ class KubernetesBackend:
             if not error.is_not_found:
                 self.forget_view(job.uid)
                 raise
+
+
+def _is_elsewhere(trial: Mapping[str, Any]) -> bool:
+    """Return whether Kueue has assigned a trial to MultiKueue, as it does where the trial's queue says so."""
+    spec = mapping(trial.get("spec"))
+    return MULTIKUEUE in {spec.get("managedBy"), mapping(spec.get("runPolicy")).get("managedBy")}
 
 
 def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:

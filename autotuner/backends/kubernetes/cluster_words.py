@@ -2,7 +2,7 @@
 
 Only Events say why no pod is created (a quota, a webhook) and why a volume is not mounted. The chart grants
 the right to list them; without it, hold-ups are reported without this text. Kueue's Workloads are read if the
-chart's `rbac.extraRules` allow it.
+chart's `rbac.extraRules` allow it; without it, the text says how the user reads them.
 """
 
 from __future__ import annotations
@@ -35,38 +35,71 @@ class ClusterWords:
     def __init__(self, api: Api, clock: Callable[[], datetime]) -> None:
         self._api = api
         self._clock = clock
-        self._refused: dict[tuple[str, str], datetime] = {}
+        self._refused: dict[tuple[str, str], tuple[datetime, int]] = {}
 
-    def warning(self, namespace: str, uid: str) -> str:
-        """Return the newest Warning Event on an object; empty without one."""
-        selector = f"involvedObject.uid={uid},type=Warning"
-        found = self._list(
+    def warning(self, namespace: str, uid: str = "", *, name: str = "") -> str:
+        """Return the newest Warning Event on an object, by its UID or its name; empty without one."""
+        which = f"uid={uid}" if uid else f"name={name}"
+        selector = f"involvedObject.{which},type=Warning"
+        found, _ = self._list(
             namespace, "events", core_path(namespace, "events"), fieldSelector=selector, limit=_MOST_EVENTS
         )
         return sentence(max(found, key=_last_seen)) if found else ""
 
-    def admission(self, namespace: str, uid: str) -> str:
-        """Return Kueue's message about the admission of a job; empty without one, or without the right."""
+    def admission(self, namespace: str, uid: str, integration: str = "") -> str:
+        """Return Kueue's message about the admission of a job, or how to find it.
+
+        `integration` is what Kueue calls the kind of a job with a queue; empty for a job without one, which
+        somebody else may have suspended.
+        """
+        selector, codes = f"kueue.x-k8s.io/job-uid={uid}", set[int]()
         for version in _KUEUE:
             path = f"/apis/kueue.x-k8s.io/{version}/namespaces/{namespace}/workloads"
-            selector = f"kueue.x-k8s.io/job-uid={uid}"
-            for workload in self._list(namespace, version, path, labelSelector=selector, limit=1):
-                for condition in entries(mapping(workload.get("status")).get("conditions")):
-                    if condition.get("type") == "QuotaReserved" and condition.get("status") == "False":
-                        return sentence(condition)
+            found, code = self._list(namespace, version, path, labelSelector=selector, limit=1)
+            if found:
+                return _admission(mapping(found[0].get("status")))
+            codes.add(code)
+        if not integration:
+            return ""
+        if HTTPStatus.FORBIDDEN in codes:
+            return f"for the reason: kubectl describe workloads -n {namespace} -l {selector}"
+        if codes == {HTTPStatus.NOT_FOUND}:
+            return "the cluster has no Kueue"
+        if codes <= {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+            return f"Kueue has made no Workload for it: {integration} must be in its integrations.frameworks"
         return ""
 
-    def _list(self, namespace: str, kind: str, path: str, **query: object) -> list[Mapping[str, Any]]:
+    def _list(
+        self, namespace: str, kind: str, path: str, **query: object
+    ) -> tuple[list[Mapping[str, Any]], int]:
+        """Return the items, and the code of the answer, which may be an earlier refusal; 0 without one."""
         key, now = (namespace, kind), self._clock()
-        if now - self._refused.get(key, _LONG_AGO) < _ASK_AGAIN:
-            return []
+        refused_at, code = self._refused.get(key, (_LONG_AGO, 0))
+        if now - refused_at < _ASK_AGAIN:
+            return [], code
         try:
-            return list(entries(self._api.list(path, **query).get("items")))
+            return list(entries(self._api.list(path, **query).get("items"))), HTTPStatus.OK
         except RequestFailed as error:
             # A missing reason must not fail the whole reconcile.
             if error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
-                self._refused[key] = now
-            return []
+                self._refused[key] = now, error.status
+            return [], error.status
+
+
+def _admission(status: Mapping[str, Any]) -> str:
+    """Return what keeps the job of a Workload suspended, from the Workload's status."""
+    conditions = {str(each.get("type")): each for each in entries(status.get("conditions"))}
+    # Kueue gives up a job that it cannot start, and the job stays suspended.
+    for kind, holds in (("Finished", "True"), ("QuotaReserved", "False")):
+        condition = conditions.get(kind, {})
+        if condition.get("status") == holds:
+            return sentence(condition)
+    waiting = (check for check in entries(status.get("admissionChecks")) if check.get("state") != "Ready")
+    check = next(waiting, None)
+    if check is None:
+        return ""
+    said = {"reason": check.get("state"), "message": check.get("message")}
+    return f"admission check {check.get('name')} is {sentence(said)}"
 
 
 def _last_seen(event: Mapping[str, Any]) -> str:

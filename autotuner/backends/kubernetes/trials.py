@@ -27,6 +27,7 @@ from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
     entries,
     name_of,
+    queue_of,
     suggestion_of,
     uid_of,
 )
@@ -224,10 +225,17 @@ class TrialReader:
         said = ""
         if held.reason is HoldUpReason.NO_POD:
             said = self._words.warning(job.namespace, uid_of(manifest))
+            owner = job.kind.pods_owner(name_of(manifest))
+            if not said and owner != name_of(manifest):
+                said = self._words.warning(job.namespace, name=owner)
         elif held.reason in {HoldUpReason.STARTING, HoldUpReason.INITIALIZING}:
             said = self._words.warning(job.namespace, held.subject)
         elif held.reason is HoldUpReason.QUEUED:
-            said = self._words.admission(job.namespace, uid_of(manifest))
+            # A pod that is gated has no Workload of its own.
+            is_asked = bool(queue_of(manifest)) and not held.subject
+            said = self._words.admission(
+                job.namespace, uid_of(manifest), job.kind.integration if is_asked else ""
+            )
         return HoldUp(trial.number, held.reason, f"{held.text}; {said}" if said else held.text)
 
     def _ended(  # noqa: PLR0913, PLR0917 (all data about an end)

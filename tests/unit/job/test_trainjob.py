@@ -513,6 +513,17 @@ def test_a_trial_keeps_the_owners_patches_of_the_runtime_and_leaves_its_end_to_u
     assert spec["suspend"] is True, "a queued job stays suspended, for Kueue to admit"
 
 
+def test_an_admission_by_kueue_is_no_change_of_the_job():
+    assert (
+        cluster_job().template
+        == job(
+            activeDeadlineSeconds=60,
+            managedBy="trainer.kubeflow.org/trainjob-controller",
+            runtimePatches=[OWN_PATCH],
+        ).template
+    )
+
+
 def test_a_trial_without_a_queue_runs_at_once_and_one_with_our_annotation_is_queued():
     assert trial_manifest(job(), suggestion())["spec"]["suspend"] is False
     queued = trial_manifest(job(asked=annotations(queue="gpus")), suggestion())
