@@ -95,14 +95,14 @@ def parameter_name(variable: str) -> str:
     return variable.removeprefix(ENV_PREFIX).lower()
 
 
-def trial_name(job: str, uid: str, number: int) -> str:
+def trial_name(job: str, uid: str, number: int, most: int = MAX_TRIAL_NAME) -> str:
     """Return the name of a trial: always the same for the same job and number.
 
-    A long job name is cut, so that the result has at most `MAX_TRIAL_NAME` characters. The hash of the UID
+    A long job name is cut, so that the result has at most `most` characters. The hash of the UID
     distinguishes the trials of jobs whose names start alike, and those of a job from its successor's.
     """
     suffix = f"-{hashlib.sha256(uid.encode()).hexdigest()[:_UID_DIGITS]}-{number}"
-    return job[: MAX_TRIAL_NAME - len(suffix)].rstrip("-.") + suffix
+    return job[: most - len(suffix)].rstrip("-.") + suffix
 
 
 def ledger_name(job: str, shard: int = 0) -> str:

@@ -331,7 +331,7 @@ class Controller:
         self._slots.leave(key)
 
     def _admit(self, key: str, job: Job, suggestion: Suggestion, admitted: list[str]) -> bool:
-        name = _key(job.kind, job.namespace, keys.trial_name(job.name, job.uid, suggestion.number))
+        name = _key(job.kind, job.namespace, job.trial_name(suggestion.number))
         may_start = self._slots.ask(key, name)
         if may_start:
             admitted.append(name)

@@ -64,6 +64,10 @@ class Job:
             kind=kind,
         )
 
+    def trial_name(self, number: int) -> str:
+        """Return the name of a trial of the job."""
+        return keys.trial_name(self.name, self.uid, number, self.kind.max_name(self.manifest))
+
     @property
     def is_registered(self) -> bool:
         """Whether the job asks to be tuned."""

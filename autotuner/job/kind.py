@@ -61,6 +61,13 @@ class JobKind(Protocol):
         """Return the name of the object that creates the pods of a trial, whose Events tell why it cannot."""
         ...
 
+    def max_name(self, manifest: Mapping[str, Any]) -> int:
+        """Return how long the name of a trial may be, which its pods' names begin with.
+
+        It must not change while trials run: a trial is known by its name.
+        """
+        ...
+
     @property
     def takes_answer(self) -> bool:
         """Whether the answer can be written into the registered job. Otherwise it becomes a new job."""

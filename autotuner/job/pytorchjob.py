@@ -52,6 +52,11 @@ class PyTorchJobKind:
         """Return the name of the trial: its operator notes on it why a pod cannot be created."""
         return trial
 
+    def max_name(self, manifest: Mapping[str, Any]) -> int:
+        """Return how long the name of a trial may be."""
+        del manifest
+        return keys.MAX_TRIAL_NAME
+
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of the job's own environment, by hyperparameter name."""
         values: dict[str, ParameterValue] = {}

@@ -47,14 +47,16 @@ class TrainingRuntime:
     """A validated runtime, reduced to what a trial depends on.
 
     `container` is the training container of the runtime, and `replicated_job` the name of the JobSet's job
-    that has it. `nodes` is the default number of nodes of a TrainJob. `is_torch` says whether Trainer sets
-    torchrun's variables, and `asked` what the policy says of the processes, which Trainer reads no more since
-    2.2. `retries_failures` says whether Kubernetes restarts a failed node before the TrainJob fails: then one
-    TrainJob may make several attempts. `manifest` is the object as it was read, in plain values.
+    that has it; `replicated_jobs` are the names of all jobs, initializers included. `nodes` is the default
+    number of nodes of a TrainJob. `is_torch` says whether Trainer sets torchrun's variables, and `asked` what
+    the policy says of the processes, which Trainer reads no more since 2.2. `retries_failures` says whether
+    Kubernetes restarts a failed node before the TrainJob fails: then one TrainJob may make several attempts.
+    `manifest` is the object as it was read, in plain values.
     """
 
     reference: RuntimeReference
     replicated_job: str
+    replicated_jobs: tuple[str, ...]
     container: Mapping[str, Any]
     nodes: int
     is_torch: bool
@@ -109,6 +111,9 @@ class TrainingRuntime:
         return cls(
             reference=reference,
             replicated_job=str(found["name"]),
+            replicated_jobs=tuple(
+                str(each.get("name")) for each in jobset["replicatedJobs"] if isinstance(each, dict)
+            ),
             container=container,
             nodes=nodes,
             is_torch="torch" in policy,

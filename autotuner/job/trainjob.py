@@ -29,6 +29,9 @@ from autotuner.trial import ParameterValue, Suggestion
 
 _KUEUE: Final = "kueue.x-k8s.io/"
 _PER_NODE: Final = "spec.trainer.numProcPerNode"
+_MAX_POD_NAME: Final = 63
+_SHORTEST_NAME: Final = 20
+"""What a trial's name has of its own, behind that of its job, is hardly longer."""
 _TORCHTUNE: Final = ["tune", "run"]
 """The command to which Trainer itself adds the options."""
 
@@ -60,6 +63,18 @@ class TrainJobKind:
     def pods_owner(self, trial: str) -> str:
         """Return the name of the Job that JobSet makes of the nodes."""
         return f"{trial}-{self.runtime.replicated_job}-0"
+
+    def max_name(self, manifest: Mapping[str, Any]) -> int:
+        """Return how long the name of a trial may be: JobSet refuses one whose pods have longer names.
+
+        A pod is <trial>-<replicated job>-<replica>-<index>-<random>; a runtime may have initializers, too.
+        """
+        last = nodes(manifest, self.runtime) - 1
+        longest = max(
+            len(f"-{name}-0-{last if name == self.runtime.replicated_job else 0}-12345")
+            for name in self.runtime.replicated_jobs
+        )
+        return max(_SHORTEST_NAME, min(keys.MAX_TRIAL_NAME, _MAX_POD_NAME - longest))
 
     def baseline(self, manifest: Mapping[str, Any]) -> Mapping[str, ParameterValue]:
         """Return the known-good values of `spec.trainer.env`, by hyperparameter name.

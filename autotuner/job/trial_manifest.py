@@ -27,7 +27,7 @@ def trial_manifest(job: Job, suggestion: Suggestion, output: str | None = None) 
     otherwise the tuner would tune its trials. A trial with a queue label, the job's or that of the annotation
     `queue`, stays suspended until Kueue admits it; any other is unsuspended.
     """
-    name, labels = keys.trial_name(job.name, job.uid, suggestion.number), _labels(job)
+    name, labels = job.trial_name(suggestion.number), _labels(job)
     folder = _output(job, name) if output is None else output
     return {
         "apiVersion": job.kind.api_version,
@@ -100,7 +100,7 @@ def answered_job(job: Job, suggestion: Suggestion, name: str | None = None) -> d
         "apiVersion": job.kind.api_version,
         "kind": job.kind.name,
         "metadata": {
-            "name": name or tuned_name(job.name),
+            "name": name or tuned_name(job),
             "namespace": job.namespace,
             "labels": labels,
             "annotations": {
@@ -127,9 +127,9 @@ def answer_patch(job: Job, suggestion: Suggestion) -> dict[str, Any]:
     }
 
 
-def tuned_name(job: str) -> str:
+def tuned_name(job: Job) -> str:
     """Return the default name of the job that runs an answer."""
-    return job[: keys.MAX_TRIAL_NAME - len(_TUNED)].rstrip("-") + _TUNED
+    return job.name[: job.kind.max_name(job.manifest) - len(_TUNED)].rstrip("-") + _TUNED
 
 
 def _output(job: Job, trial: str) -> str:

@@ -213,7 +213,7 @@ class KubernetesBackend:
     def stop(self, job: Job, number: int) -> None:
         """Delete the trial's job; the garbage collector ends its pods."""
         view = self._views.get(job.uid)
-        name = keys.trial_name(job.name, job.uid, number)
+        name = job.trial_name(number)
         found = (view.trials.get(number) if view is not None else None) or self._find(job, name)
         if found is not None and _is_ours(found, job):
             self._delete(job, name, uid_of(found))
@@ -337,7 +337,7 @@ class KubernetesBackend:
                 suggestion = suggestion_of(item)
             except InvalidRecord:
                 continue
-            if _is_ours(item, job) and name_of(item) == keys.trial_name(job.name, job.uid, suggestion.number):
+            if _is_ours(item, job) and name_of(item) == job.trial_name(suggestion.number):
                 trials[suggestion.number] = item
         return trials
 

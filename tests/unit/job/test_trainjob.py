@@ -539,8 +539,24 @@ def test_the_queue_of_our_annotation_counts_over_the_label_that_keeps_the_job_ou
 
 
 def test_a_trials_name_leaves_room_for_those_of_its_pods():
-    made = trial_manifest(job(name="a" * 63), suggestion(12345))
-    assert len(made["metadata"]["name"]) <= keys.MAX_TRIAL_NAME
+    def name_length(runtime=TORCH, **trainer):
+        made = trial_manifest(job(runtime, name="a" * 63, trainer=trainer), suggestion(12345))
+        return len(made["metadata"]["name"])
+
+    # As JobSet names pods, with its 5 random characters; it refuses more than 63.
+    assert name_length() == 63 - len("-node-0-0-12345")
+    assert name_length(numNodes=16) == 63 - len("-node-0-15-12345")
+    replicated = runtime_manifest()["spec"]["template"]["spec"]["replicatedJobs"]
+    initialized = runtime(
+        jobset={"replicatedJobs": [{**replicated[0], "name": "node"}, {"name": "model-initializer"}]}
+    )
+    assert name_length(initialized) == 63 - len("-model-initializer-0-0-12345")
+
+
+def test_the_name_of_a_trial_that_could_run_stays_as_it_was():
+    """Running trials are known by their names."""
+    names = {job(name="a" * 37).trial_name(number) for number in (1, 123)}
+    assert names == {keys.trial_name("a" * 37, "", number) for number in (1, 123)}
 
 
 def test_the_job_itself_is_never_changed():
@@ -611,8 +627,8 @@ def test_the_answer_is_a_new_job_with_its_settings_and_no_seed():
 
 def test_the_answers_name_is_the_one_that_is_asked_for_or_fits():
     assert answered_job(job(), ANSWER, "best")["metadata"]["name"] == "best"
-    long = answered_job(job(name="a" * 43 + "-" + "b" * 19), ANSWER)["metadata"]["name"]
-    assert long == "a" * 43 + "-tuned"
+    long = answered_job(job(name="a" * 41 + "-" + "b" * 21), ANSWER)["metadata"]["name"]
+    assert long == "a" * 41 + "-tuned"
 
 
 def test_the_answer_as_a_patch_has_all_variables_and_nothing_else():
