@@ -7,6 +7,7 @@ import pytest
 
 from autotuner.backends.kubernetes import train_jobs
 from autotuner.backends.kubernetes.assess import NOTHING_SEEN, PodStatus
+from autotuner.study.hold_up import HoldUpReason
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PATIENCE = timedelta(minutes=10)
@@ -65,6 +66,55 @@ def test_a_trial_runs_since_all_of_its_nodes_run():
 
 def test_node_0_is_told_by_its_completion_index():
     assert [train_jobs.read_pod(pod(index)).is_rank_zero for index in (0, 1)] == [True, False]
+
+
+def initializer(suffix="a", made=0, **status):
+    """Return the pod of a runtime's dataset-initializer; `status` are fields of its container's status."""
+    found = pod(0, suffix, made, **status)
+    name = "dataset-initializer"
+    found["metadata"]["name"] = f"toy-1-{name}-0-0-{suffix}"
+    found["metadata"]["uid"] = f"i{suffix}"
+    found["metadata"]["labels"]["jobset.sigs.k8s.io/replicatedjob-name"] = name
+    found["spec"] = {"containers": [{"name": name}]}
+    found["status"]["phase"] = "Running"
+    found["status"]["containerStatuses"][0]["name"] = name
+    return found
+
+
+def test_a_trial_whose_initializer_runs_has_not_started_and_is_held_up():
+    standing = stand(initializer())
+    assert (standing.started_at, standing.ending) == (None, None)
+    assert standing.hold_up.reason is HoldUpReason.INITIALIZING
+    assert "toy-1-dataset-initializer-0-0-a still runs" in standing.hold_up.text
+
+
+def test_an_initializer_that_fails_fails_the_trial_with_its_own_words():
+    """The cluster lost nothing: the data set may not exist."""
+    standing = stand(initializer(state=failed(2)), job=trial("Failed"))
+    assert standing.ending.exit_code == 2
+    (log,) = standing.ending.logs
+    assert (log.pod, log.text) == (
+        "toy-1-dataset-initializer-0-0-a",
+        "the initializer dataset-initializer failed, and its log is gone",  # unless it can be read
+    )
+
+
+def test_an_initializer_that_is_started_again_is_no_second_attempt():
+    again = [initializer(state=failed(2)), initializer("b", made=11)]
+    assert stand(*again).ending is None
+    done = initializer("b", made=11, state=failed(0, "Completed", 12))
+    running = stand(again[0], done, pod(0, made=20), pod(1, made=20))
+    assert (running.ending, running.started_at) == (None, NOON + timedelta(minutes=20))
+
+
+def test_an_initializer_without_memory_is_no_batch_that_is_too_large():
+    standing = stand(initializer(state=failed(137, "OOMKilled")), job=trial("Failed"))
+    assert not standing.ending.killed_for_memory
+    assert "OOMKilled in dataset-initializer: raise the memory limit" in standing.ending.exceeded
+
+
+def test_an_initializer_is_not_node_0():
+    assert not train_jobs.read_pod(initializer()).is_rank_zero
 
 
 def test_a_complete_job_has_ended_well():

@@ -45,7 +45,9 @@ class PodStatus:
     the pod's deletion began before its process ended. `stuck` says what keeps a pod from starting.
     `has_sidecars` says that the pod has other containers, which may continue after the end of the training
     container. `restarts` and `attempt` are how often Kubernetes has restarted its container and the whole
-    trial. A pod that `is_gone` is as it was last observed.
+    trial. A pod that `is_gone` is as it was last observed. `is_initializer` marks a pod of a TrainJob that
+    prepares the data or the model before the nodes train; what is said of the training container is then said
+    of its failed one.
     """
 
     name: str
@@ -67,6 +69,7 @@ class PodStatus:
     restarts: int = 0
     attempt: int = 0
     is_gone: bool = False
+    is_initializer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,8 @@ class ClusterWords:
         if codes == {HTTPStatus.NOT_FOUND}:
             return "the cluster has no Kueue"
         if codes <= {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
-            return f"Kueue has made no Workload for it: {integration} must be in its integrations.frameworks"
+            remedy = f"{integration} must be in its integrations.frameworks, and a priority class must exist"
+            return f"Kueue has made no Workload for it: {remedy}"
         return ""
 
     def _list(

@@ -17,7 +17,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from autotuner.backends.kubernetes import pods as pods_of
-from autotuner.backends.kubernetes.assess import Conditions, PodStatus, TrialStanding, assess
+from autotuner.backends.kubernetes.assess import OOM_KILLED, Conditions, PodStatus, TrialStanding, assess
+from autotuner.backends.kubernetes.hold_ups import Waiting, is_over
+from autotuner.backends.kubernetes.hold_ups import first as first_of
 from autotuner.backends.kubernetes.pods import (
     entries,
     moment,
@@ -27,6 +29,7 @@ from autotuner.backends.kubernetes.pods import (
 )
 from autotuner.job.lookup import mapping
 from autotuner.job.training_runtime import CONTAINER
+from autotuner.study.hold_up import HoldUpReason
 from autotuner.study.pushed import MAX_CHARACTERS, MAX_METRICS, Push
 
 JOB_NAME_LABEL: Final = "jobset.sigs.k8s.io/jobset-name"
@@ -103,15 +106,25 @@ def is_pod_of(pod: Mapping[str, Any], trial: Mapping[str, Any]) -> bool:
 def read_pod(pod: Mapping[str, Any]) -> PodStatus:
     """Read a pod; if its container was restarted, with its first end that is still known."""
     labels = mapping(mapping(pod.get("metadata")).get("labels"))
-    read = pods_of.read_pod(_before_restart(pod), CONTAINER)
-    attempt = str(labels.get(_ATTEMPT_LABEL, "0"))
-    return replace(
-        read,
-        role=str(labels.get(_REPLICATED_LABEL, "")),
-        is_rank_zero=labels.get(_INDEX_LABEL) == "0",
-        restarts=_restarts(pod),
+    names = [str(each.get("name")) for each in entries(mapping(pod.get("spec")).get("containers"))]
+    is_initializer = bool(names) and CONTAINER not in names
+    attempt, role = str(labels.get(_ATTEMPT_LABEL, "0")), str(labels.get(_REPLICATED_LABEL, ""))
+    read = replace(
+        pods_of.read_pod(_before_restart(pod), names[0] if is_initializer else CONTAINER),
+        role=role,
+        # The pod of each replicated job has an index of its own.
+        is_rank_zero=labels.get(_INDEX_LABEL) == "0" and not is_initializer,
+        restarts=0 if is_initializer else _restarts(pod),
         attempt=int(attempt) if attempt.isdecimal() else 0,
+        is_initializer=is_initializer,
     )
+    if not is_initializer:
+        return read
+    # No batch is in its memory yet.
+    reason = f"{OOM_KILLED} in {role}" if read.reason == OOM_KILLED else read.reason
+    # A Job removes a pod whose container it has restarted often enough.
+    said = read.log_tail or f"the initializer {role} failed, and its log is gone"
+    return replace(read, started_at=None, reason=reason, log_tail=said)
 
 
 def stand(
@@ -123,6 +136,13 @@ def stand(
 ) -> TrialStanding:
     """Return the state of a trial: that of its first attempt if there is a sign of a second one."""
     del first_seen  # `pods` has the deleted pods too
+    initializers = [pod for pod in pods if pod.is_initializer]
+    pods = [pod for pod in pods if not pod.is_initializer]
+    if initializers and not pods and not (conditions.has_failed or conditions.is_suspended):
+        # Nothing has been trained yet, so Kubernetes may start a failed one again.
+        return TrialStanding(hold_up=_initializing(initializers, now, patience))
+    if conditions.has_failed:
+        pods += [pod for pod in initializers if pod.exit_code not in {None, 0} or pod.disruption]
     attempt, is_again = first(pods), _is_again(pods)
     starts = [pod.started_at for pod in attempt if pod.started_at is not None]
     if not (conditions.has_succeeded or conditions.is_suspended) and (
@@ -141,8 +161,10 @@ def stand(
 
 
 def first(pods: Sequence[PodStatus]) -> list[PodStatus]:
-    """Return the pods of a trial's first attempt."""
-    return [found[0] for found in _by_place(pods).values() if not found[0].attempt]
+    """Return the pods of a trial's first attempt; of an initializer, the last one counts."""
+    nodes = _by_place([pod for pod in pods if not pod.is_initializer]).values()
+    initializers = _by_place([pod for pod in pods if pod.is_initializer]).values()
+    return [*(found[0] for found in nodes if not found[0].attempt), *(found[-1] for found in initializers)]
 
 
 def ranks_by_arrival(trial: Mapping[str, Any]) -> bool:
@@ -153,8 +175,9 @@ def ranks_by_arrival(trial: Mapping[str, Any]) -> bool:
 
 def _is_again(pods: Sequence[PodStatus]) -> bool:
     """Return whether Kubernetes has restarted a container, a pod or the whole trial."""
-    is_twice = any(len(found) > 1 for found in _by_place(pods).values())
-    return is_twice or any(pod.attempt or pod.restarts for pod in pods)
+    nodes = [pod for pod in pods if not pod.is_initializer]
+    is_twice = any(len(found) > 1 for found in _by_place(nodes).values())
+    return is_twice or any(pod.attempt or pod.restarts for pod in nodes)
 
 
 def _by_place(pods: Sequence[PodStatus]) -> dict[str, list[PodStatus]]:
@@ -182,6 +205,19 @@ def with_gone(
     gone = (replace(pod, is_gone=True) for pod in seen if pod.uid not in there and not is_of_before(pod))
     # It is still being deleted because the trial was suspended.
     return [*(pod for pod in found if not (pod.is_deleted_first and is_of_before(pod))), *gone]
+
+
+def _initializing(initializers: Sequence[PodStatus], now: datetime, patience: timedelta) -> Waiting | None:
+    """Return what keeps the nodes waiting for their initializers, after the patience is over."""
+    going = [pod for pod in initializers if pod.exit_code is None and not pod.is_gone]
+    stuck = [(pod.name, pod.uid, pod.stuck) for pod in going if pod.stuck is not None]
+    if held := first_of([each for each in stuck if is_over(each[2].since, now, patience)]):
+        return held
+    late = [pod for pod in going if pod.stuck is None and is_over(pod.created_at, now, patience)]
+    if not late:
+        return None
+    said = f"its nodes wait for the initializer {late[0].role}: pod {late[0].name} still runs"
+    return Waiting(HoldUpReason.INITIALIZING, said, late[0].uid)
 
 
 def _restarts(pod: Mapping[str, Any]) -> int:

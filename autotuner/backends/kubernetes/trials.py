@@ -267,8 +267,7 @@ class TrialReader:
             # The pod that measured was replaced, or is terminating.
             follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
         if ending.exit_code not in {None, 0}:
-            again = {pod.name for pod in pods if pod.restarts}
-            ending = self._with_logs(job, ending, follower, again)
+            ending = self._with_logs(job, ending, follower, pods)
         elif ending.exit_code == 0 and follower is not None:
             # Behind a pipe such as `| tee`, only the log shows that the program has failed.
             ending = replace(ending, log_tail=follower.tail)
@@ -311,25 +310,27 @@ class TrialReader:
         return first_seen
 
     def _with_logs(
-        self, job: Job, ending: Ending, follower: LogFollower | None, again: Collection[str]
+        self, job: Job, ending: Ending, follower: LogFollower | None, pods: Sequence[PodStatus]
     ) -> Ending:
         """Return the ending with the ends of the failed pods' logs, if they can still be read.
 
         A termination message has 2,048 bytes, which a launcher's own table of failures fills.
         """
-        logs = [self._with_log(job, log, is_previous=log.pod in again) for log in ending.logs[:_LOGS_READ]]
+        by_name = {pod.name: pod for pod in pods}
+        logs = [self._with_log(job, log, by_name.get(log.pod)) for log in ending.logs[:_LOGS_READ]]
         last = follower.tail if follower is not None else ""
         if len(logs) == 1 and not logs[0].text:
             logs = [replace(logs[0], text=last)]
         return replace(ending, logs=(*logs, *ending.logs[_LOGS_READ:]), log_tail=ending.log_tail or last)
 
-    def _with_log(self, job: Job, log: ProcessLog, *, is_previous: bool) -> ProcessLog:
+    def _with_log(self, job: Job, log: ProcessLog, pod: PodStatus | None) -> ProcessLog:
         try:
             text = self._api.log(
                 job.namespace,
                 log.pod,
-                container=job.kind.container,
-                previous="true" if is_previous else None,
+                # Without a name, the log is that of an initializer's only container.
+                container=None if pod is not None and pod.is_initializer else job.kind.container,
+                previous="true" if pod is not None and pod.restarts else None,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,
             )
