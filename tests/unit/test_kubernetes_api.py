@@ -70,6 +70,16 @@ def test_a_refusal_says_what_the_server_said(serve, status):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_asks_for_time_is_not_asked_again_at_once(serve, status):
+    """urllib3 would take a repeatable request with Retry-After for its own to repeat."""
+    server = serve(always(status, b'{"message": "storage is initializing"}', Retry_After="7"))
+    with pytest.raises(RequestFailed, match="storage is initializing") as failed:
+        server.api().get(jobs_path("ns"))
+    assert (failed.value.status, failed.value.retry_after) == (status, 7)
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("body", [b"<html>gateway</html>", b"[]", b'"text"', b"", b"\xff\xfe"])
 def test_an_answer_that_is_no_object_is_a_failure_to_repeat(serve, body):
     with pytest.raises(RequestFailed):

@@ -82,7 +82,9 @@ class Api:
 
     def __init__(self, configuration: client.Configuration, on_request: OnRequest | None = None) -> None:
         # One retry, for a pooled connection that the server has closed; the work queue does the back-off.
-        configuration.retries = urllib3.Retry(total=1, redirect=0, other=0, status=0, backoff_factor=0)
+        configuration.retries = urllib3.Retry(
+            total=1, redirect=0, other=0, status=0, backoff_factor=0, respect_retry_after_header=False
+        )
         self._client = client.ApiClient(configuration)
         self._client.user_agent = f"autotuner/{autotuner.__version__}"
         self._on_request = on_request or (lambda _verb, _code: None)
