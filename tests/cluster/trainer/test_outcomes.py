@@ -23,6 +23,22 @@ def endless(_invocation):
     yield 3600, "never"
 
 
+class Initialized(Runtime):
+    """A runtime that prepares the data before its nodes train."""
+
+    def manifest(self):
+        made = super().manifest()
+        jobs = made["spec"]["template"]["spec"]["replicatedJobs"]
+        name = "dataset-initializer"
+        container = {"name": name, "image": "example/initializer", "command": ["fetch"]}
+        pod = {"restartPolicy": "Never", "containers": [container]}
+        label = {"trainer.kubeflow.org/trainjob-ancestor-step": name}
+        template = {"metadata": {"labels": label}, "spec": {"backoffLimit": 0, "template": {"spec": pod}}}
+        jobs[0]["dependsOn"] = [{"name": name, "status": "Complete"}]
+        jobs.insert(0, {"name": name, "template": template})
+        return made
+
+
 @pytest.fixture(
     params=["the released runtime", "a runtime without retries", "a runtime that makes pods again"]
 )
@@ -116,3 +132,18 @@ def test_a_trial_that_job_set_starts_again_is_lost(admin, namespace, nodes, new_
     with running(new_controller()):
         nodes.crash(namespace, pods_of(tuned, 0)[1], 1, "")
         assert trial_zero(tuned).outcome in {Outcome.LOST, Outcome.FAILED}
+
+
+def test_a_runtime_whose_initializer_fails_is_at_fault_itself(admin, namespace, nodes, new_controller):
+    def absent(_invocation):
+        yield 0.1, "RepositoryNotFoundError: no data set of this name"
+        return 1
+
+    nodes.add_image("example/initializer", image_of(absent))
+    Initialized().create(admin, namespace)
+    tuned = TunedTrainJob(runtime=Initialized()).create(admin, namespace)
+    with running(new_controller()):
+        ended = trial_zero(tuned)
+
+    assert ended.outcome is Outcome.FAILED
+    assert "RepositoryNotFoundError" in ended.message

@@ -60,6 +60,21 @@ def test_a_trial_that_is_preempted_runs_again_and_costs_the_study_nothing(
         assert [m.step for m in each.measurements] == sorted({m.step for m in each.measurements})
 
 
+def test_a_job_that_kueue_has_admitted_itself_is_tuned(admin, namespace, nodes, new_controller, new_queue):
+    """Kueue wrote its Workload into the pods of the job, and would give up a trial that has it, too."""
+    nodes.add_image("example/training", image_of(learner(largest=4096, seconds=0.1)))
+    queue = new_queue("default", gpus=1)
+    like = TunedJob(gpus=1, batch_size="256..256", annotations={keys.QUEUE: queue.name})
+    job = like.create(admin, namespace)
+    eventually(lambda: "Finished" in queue.workloads().get("digits", {}))
+    assert "kueue.x-k8s.io/workload" in str(job.read().manifest["spec"])
+
+    with running(new_controller()):
+        eventually(job.is_in("Done", "Failed", "Invalid"))
+
+    assert job.phase == "Done", job.status
+
+
 def only_the_baseline_ends(invocation):
     if invocation.environment["AUTOTUNER_TRIAL"] == "0":
         yield from learner(largest=4096)(invocation)
