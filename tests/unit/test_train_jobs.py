@@ -99,6 +99,14 @@ def test_an_initializer_that_fails_fails_the_trial_with_its_own_words():
     )
 
 
+def test_nodes_that_are_not_created_after_their_initializer_are_told():
+    done = initializer(state=failed(0, "Completed", 12))
+    assert stand(done).hold_up.reason is HoldUpReason.NO_POD
+    lately = initializer(state=failed(0, "Completed", 59))
+    assert stand(lately).hold_up is None
+    assert stand(done, job=trial("Complete")).ending is not None
+
+
 def test_an_initializer_that_is_started_again_is_no_second_attempt():
     again = [initializer(state=failed(2)), initializer("b", made=11)]
     assert stand(*again).ending is None

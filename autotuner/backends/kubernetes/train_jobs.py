@@ -109,8 +109,10 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
     names = [str(each.get("name")) for each in entries(mapping(pod.get("spec")).get("containers"))]
     is_initializer = bool(names) and CONTAINER not in names
     attempt, role = str(labels.get(_ATTEMPT_LABEL, "0")), str(labels.get(_REPLICATED_LABEL, ""))
+    # Trainer calls the container of an initializer as its job; others may be injected.
+    own = role if role in names else next(iter(names), CONTAINER)
     read = replace(
-        pods_of.read_pod(_before_restart(pod), names[0] if is_initializer else CONTAINER),
+        pods_of.read_pod(_before_restart(pod), own if is_initializer else CONTAINER),
         role=role,
         # The pod of each replicated job has an index of its own.
         is_rank_zero=labels.get(_INDEX_LABEL) == "0" and not is_initializer,
@@ -138,7 +140,8 @@ def stand(
     del first_seen  # `pods` has the deleted pods too
     initializers = [pod for pod in pods if pod.is_initializer]
     pods = [pod for pod in pods if not pod.is_initializer]
-    if initializers and not pods and not (conditions.has_failed or conditions.is_suspended):
+    has_ended = conditions.has_succeeded or conditions.has_failed
+    if not pods and not has_ended and not conditions.is_suspended and _prepares(initializers, now, patience):
         # Nothing has been trained yet, so Kubernetes may start a failed one again.
         return TrialStanding(hold_up=_initializing(initializers, now, patience))
     if conditions.has_failed:
@@ -205,6 +208,14 @@ def with_gone(
     gone = (replace(pod, is_gone=True) for pod in seen if pod.uid not in there and not is_of_before(pod))
     # It is still being deleted because the trial was suspended.
     return [*(pod for pod in found if not (pod.is_deleted_first and is_of_before(pod))), *gone]
+
+
+def _prepares(initializers: Sequence[PodStatus], now: datetime, patience: timedelta) -> bool:
+    """Return whether an initializer runs or is to run, or has ended so lately that the nodes are to come."""
+    if any(pod.exit_code is None and not pod.is_gone for pod in initializers):
+        return True
+    finishes = [pod.finished_at for pod in initializers if pod.finished_at is not None]
+    return bool(finishes) and not is_over(max(finishes), now, patience)
 
 
 def _initializing(initializers: Sequence[PodStatus], now: datetime, patience: timedelta) -> Waiting | None:
