@@ -246,6 +246,7 @@ _ENDINGS: Final[Mapping[Reason, str]] = {
 _STOPS: Final[Mapping[StopReason, Callable[[Facts, TuningSpec], str]]] = {
     StopReason.REACHED: lambda _, spec: f"has reached {spec.target}",
     StopReason.RESUMED: lambda facts, _: facts.detail,
+    StopReason.EVALUATES_NOTHING: lambda facts, _: facts.detail,
     StopReason.LARGER_THAN_DATA: lambda facts, _: facts.detail,
     StopReason.BATCH_CHECKED: lambda facts, _: facts.detail,
     StopReason.DIVERGED: lambda facts, spec: f"{spec.target.metric} became {facts.value}",

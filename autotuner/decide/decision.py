@@ -79,6 +79,7 @@ class StopReason(StrEnum):
     REACHED = "reached"
     DIVERGED = "diverged"
     RESUMED = "resumed"
+    EVALUATES_NOTHING = "evaluates_nothing"
     LARGER_THAN_DATA = "larger_than_data"
     BATCH_CHECKED = "batch_checked"
     TIMEOUT = "timeout"

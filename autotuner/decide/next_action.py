@@ -22,6 +22,7 @@ from autotuner.decide.stops import AS_JUDGED, AS_SEEN, StopRule, next_stop, verd
 from autotuner.search.replay import replayed
 from autotuner.spec import TuningSpec
 from autotuner.study.data_size import largest_batch
+from autotuner.study.finding import NOT_COUNTED
 from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
@@ -38,7 +39,7 @@ WARNINGS: Final = frozenset(
 )
 """Doubts that are shown to the user and do not end the study."""
 MAX_RESUMED: Final = 2
-"""Resumed runs that a status names."""
+"""Runs that do not count that a status names."""
 
 
 def decide(
@@ -124,7 +125,7 @@ def _decision(
 
 def _warnings(standing: Standing) -> tuple[str, ...]:
     """Return the doubts that hold nothing up, and which runs do not count."""
-    resumed = [f for f in standing.findings if f.reason is Doubt.RESUMED][-MAX_RESUMED:]
+    resumed = [f for f in standing.findings if f.reason in NOT_COUNTED][-MAX_RESUMED:]
     silent = [f for f in standing.findings if f.reason is Doubt.ENDED_UNREPORTED][:1]
     others = [f for f in standing.findings if f.reason in WARNINGS]
     return tuple(finding.message for finding in (*others, *silent, *resumed))

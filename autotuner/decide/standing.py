@@ -25,8 +25,7 @@ from autotuner.spec.tuning_spec import AUTO
 from autotuner.study.batch_check import CLOSE, EARLY, SHARES, BatchCheck, batch_checks, original_of
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import sizes_that_fail
-from autotuner.study.finding import Finding
-from autotuner.study.finding import Reason as Doubt
+from autotuner.study.finding import NOT_COUNTED, Finding
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout, nearest
 from autotuner.study.proof import coincide, findings
@@ -85,7 +84,7 @@ class Standing:
         length = doubtful_length(history.trials, history.spec)
         silent = ended_unreported(history)
         found = (*findings(history.trials, sign), *whole, *length, *silent)
-        resumed = {f.trials[0]: f.message for f in found if f.reason is Doubt.RESUMED}
+        resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
         waits = "it began where other runs end, and is to show whether it resumed one of them"
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})

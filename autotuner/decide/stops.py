@@ -13,12 +13,17 @@ from typing import Final
 from autotuner.decide.decision import Facts, Stop, StopReason
 from autotuner.decide.standing import Standing
 from autotuner.search.replay import Verdict
-from autotuner.study.finding import Reason
+from autotuner.study.finding import NOT_COUNTED, Reason
 from autotuner.study.history import curve
 from autotuner.trial import Judged, Outcome, Purpose, Trial
 
 NAN_AT_FIRST: Final = 3
 """Number of measurements that may always be non-finite before the first finite one."""
+
+_NOT_COUNTED: Final[Mapping[Reason, StopReason]] = {
+    Reason.RESUMED: StopReason.RESUMED,
+    Reason.EVALUATES_NOTHING: StopReason.EVALUATES_NOTHING,
+}
 
 StopRule = Callable[[Standing, Trial], Stop | None]
 
@@ -46,13 +51,13 @@ def timed_out(standing: Standing, trial: Trial) -> Stop | None:
 
 
 def resumed(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that continues another trial's training: its measurements do not count."""
-    found = (f for f in standing.findings if f.reason is Reason.RESUMED and trial.number in f.trials)
+    """Stop a trial that continues another's training, or is evaluated on nothing: it does not count."""
+    found = (f for f in standing.findings if f.reason in NOT_COUNTED and trial.number in f.trials)
     finding = next(found, None)
     if finding is None:
         return None
     facts = Facts(number=finding.continues, detail=finding.message)
-    return Stop(trial.number, Outcome.FAILED, StopReason.RESUMED, facts)
+    return Stop(trial.number, Outcome.FAILED, _NOT_COUNTED[finding.reason], facts)
 
 
 def holds_all_data(standing: Standing, trial: Trial) -> Stop | None:

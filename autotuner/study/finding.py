@@ -13,6 +13,8 @@ FEWEST_VALUES: Final = 3
 """Number of different values from which on a run counts as a curve."""
 FEWEST_SINGLE: Final = 4
 """Number of settings that must agree if a run has only one or two values; the baseline is one of them."""
+ENDS: Final = frozenset({0.0, 1.0, 100.0})
+"""Values at an end of a scale."""
 
 Point = tuple[float, float]
 Member = tuple[Trial, tuple[Point, ...]]
@@ -27,6 +29,8 @@ class Reason(StrEnum):
     """Seeds have no effect, so confirmations repeat one run."""
     RESUMED = "Resumed"
     """A run continues another's training, so it does not count."""
+    EVALUATES_NOTHING = "EvaluatesNothing"
+    """A run is perfect from its first value on: it seems to be evaluated on no samples, and does not count."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """Reported values do not follow the batch size."""
     LARGER_THAN_DATA = "LargerThanData"
@@ -39,6 +43,10 @@ class Reason(StrEnum):
     """Every run would end at its first report, so nothing is started until `run-length` is right."""
     RUN_LENGTH_TOO_LONG = "RunLengthTooLong"
     """Runs end long before `run-length`, so hardly any is stopped early."""
+
+
+NOT_COUNTED: Final = frozenset({Reason.RESUMED, Reason.EVALUATES_NOTHING})
+"""Findings about a run of which no measurement counts."""
 
 
 @dataclass(frozen=True, slots=True)

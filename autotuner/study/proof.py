@@ -26,12 +26,19 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-import numpy as np
-
 from autotuner.spec.learning_rate import learning_rate_among
-from autotuner.spec.values import SINGLE_PRECISION
 from autotuner.study.batch_check import BatchCheck, batch_checks
-from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
+from autotuner.study.finding import (
+    ENDS,
+    FEWEST_SINGLE,
+    FEWEST_VALUES,
+    Finding,
+    Member,
+    Point,
+    Reason,
+    points_of,
+)
+from autotuner.study.quantum import quantum_of
 from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
 
@@ -54,10 +61,6 @@ MOST_POINTS: Final = 200
 MOST_GROUPS: Final = 20
 """Maximum number of groups of identical runs."""
 
-_LARGEST_LATTICE: Final = 100_000
-"""Samples of a validation set up to which values are recognised as its fractions."""
-_MOST_DECIMALS: Final = 12
-_ENDS: Final = frozenset({0.0, 1.0, 100.0})
 _FEWEST_LEVELS: Final = 200
 """Levels of a metric below which equal values are common: a validation set with this many samples."""
 _NORMAL: Final = 3.5
@@ -100,7 +103,7 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     for check in batch_checks(trials):
         if check.differs or not (points := check.common):
             continue
-        quantum = _quantum([value for _, value in points])
+        quantum = quantum_of([value for _, value in points])
         is_shown = _bits(points, quantum, _FAR, FEWEST_VALUES, 0) >= ENOUGH_CHECKED
         if is_shown or check.is_over:
             reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
@@ -239,7 +242,7 @@ def _bits_by(
     if not group:
         return 0.0
     best: dict[Hashable, float] = {}
-    quantum = _quantum([value for _, value in group[0][1]])
+    quantum = quantum_of([value for _, value in group[0][1]])
     for trial, points in group:
         best[key(trial)] = max(
             best.get(key(trial), 0.0), _bits(points, quantum, spread, fewest, fewest_levels)
@@ -250,7 +253,7 @@ def _bits_by(
 
 def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int, fewest_levels: float) -> float:
     values = {value for _, value in points}
-    informative = values - _ENDS
+    informative = values - ENDS
     if len(informative) < fewest:
         return 0.0
     extent = max(values) - min(values) if len(values) >= FEWEST_VALUES else abs(max(values, key=abs))
@@ -258,38 +261,6 @@ def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int, f
     if levels < fewest_levels:
         return 0.0
     return len(informative) * max(0.0, math.log2(max(levels * _NORMAL / spread, 1.0)))
-
-
-def _quantum(values: Sequence[float]) -> float:
-    """Return the distance between two neighbouring values of the metric.
-
-    This is one unit of the last decimal, or one sample of the validation set if all values are fractions of
-    it.
-    """
-    distinct = np.array(sorted(set(values))[:50])
-    decimals = max(_decimals(float(value)) for value in distinct)
-    written = 10.0**-decimals
-    # A fraction is printed as such or in percent.
-    scale = 100.0 if distinct.max() > 1.5 else 1.0  # noqa: PLR2004
-    return max(written, _lattice(distinct / scale, written / scale) * scale)
-
-
-def _decimals(value: float) -> int:
-    """Return the number of decimals of a value, ignoring the rounding of its last operation."""
-    slack = 1e-12 * max(1.0, abs(value))
-    written = (n for n in range(_MOST_DECIMALS) if abs(value - round(value, n)) <= slack)
-    return next(written, _MOST_DECIMALS)
-
-
-def _lattice(values: np.ndarray[tuple[int], np.dtype[np.float64]], written: float) -> float:
-    sizes = np.arange(1, min(_LARGEST_LATTICE, int(min(1 / written, 1e9)) + 1) + 1, dtype=np.float64)
-    tolerance = sizes * max(0.51 * written, SINGLE_PRECISION)
-    fits = np.ones(len(sizes), dtype=np.bool_)
-    with np.errstate(all="ignore"):
-        for value in values:
-            fits &= np.abs(value * sizes - np.round(value * sizes)) <= tolerance
-    first = int(np.argmax(fits))
-    return float(1 / sizes[first]) if fits[first] else 0.0
 
 
 def _not_wired(group: Sequence[Member]) -> Finding:

@@ -1,5 +1,7 @@
 """Find runs that go on where another trial's ended: they have resumed its checkpoint, and do not count.
 
+The same comparison finds runs that are perfect from the beginning, since they are evaluated on no samples.
+
 A resumed run meets the target at its first measurement, and would be stopped there. So its first step is
 compared with where fresh runs begin, and a first value that no fresh run began with is not counted before
 more of them have come.
@@ -11,18 +13,31 @@ import statistics
 from collections.abc import Sequence
 from typing import Final
 
-from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Member, Point, Reason, points_of
+from autotuner.study.finding import (
+    ENDS,
+    FEWEST_SINGLE,
+    FEWEST_VALUES,
+    Finding,
+    Member,
+    Point,
+    Reason,
+    points_of,
+)
+from autotuner.study.quantum import quantum_of
 from autotuner.study.setting import setting
 from autotuner.trial import Trial
 
 MOST_RUNS: Final = 200
 """Earlier runs with which a run is compared."""
+LEVELS: Final = 1000
+"""Levels of a metric from which on two runs hardly end with the same one."""
 
 
 def resumed_runs(trials: Sequence[Trial], sign: int) -> list[Finding]:
     """Return runs that go on where an earlier one ended, by their steps or by their values.
 
-    Runs that resumed another do not show where a run begins; another run may continue them.
+    And runs that seem to be evaluated on nothing. Neither show where a run begins; another run may continue
+    one that resumed.
     `sign` is 1 where a larger value is better, else -1.
     """
     return _sorted_out(trials, sign)[0]
@@ -48,6 +63,9 @@ def _sorted_out(trials: Sequence[Trial], sign: int) -> tuple[list[Finding], list
         member = (trial, points)
         earlier = [other for other in known[-MOST_RUNS:] if _ended_before(other[0], trial)]
         norm = fresh[-MOST_RUNS:]
+        if _evaluates_nothing(member, fresh, sign):
+            found.append(_of_nothing(trial, points[0], fresh))
+            continue
         source = _continued_steps(member, earlier, norm, sign)
         source = source or _continued_values(member, earlier, norm, sign)
         known.append(member)
@@ -71,6 +89,33 @@ def _finding(trial: Trial, first: Point, source: Trial) -> Finding:
         " of its own, such as $(AUTOTUNER_OUTPUT_DIR)"
     )
     return Finding(Reason.RESUMED, (trial.number,), message, continues=source.number)
+
+
+def _of_nothing(trial: Trial, first: Point, fresh: Sequence[Member]) -> Finding:
+    step, value = first
+    other, points = fresh[-1]
+    message = (
+        f"trial {trial.number} at batch size {trial.suggestion.batch_size} measured {value:g} from step"
+        f" {step:g} on, where trial {other.number} at {other.suggestion.batch_size} began with"
+        f" {points[0][1]:g}: it seems to be evaluated on no samples, and is not counted; keep the last batch"
+        " of the validation (drop_last=False), and give the validation a batch size of its own"
+    )
+    return Finding(Reason.EVALUATES_NOTHING, (trial.number,), message)
+
+
+def _evaluates_nothing(member: Member, fresh: Sequence[Member], sign: int) -> bool:
+    """Return whether a run has had the same perfect value from the beginning, which no fresh run ever had.
+
+    An accuracy of `1 - errors / max(batches, 1)` is 1 without a batch. A larger batch is no reason to learn
+    faster, and one that other runs are evaluated at is small enough.
+    """
+    trial, points = member
+    values = {value for _, value in points}
+    if len(values) > 1 or not values <= ENDS or (trial.is_running and len(points) < FEWEST_VALUES):
+        return False
+    is_largest = all(other.suggestion.batch_size < trial.suggestion.batch_size for other, _ in fresh)
+    is_new = not any(value in values for _, before in fresh for _, value in before)
+    return is_largest and is_new and _begins_high(points, fresh, sign)
 
 
 def _continued_steps(
@@ -103,8 +148,10 @@ def _continued_values(
     updates in its first interval than that one had, which needed `FEWEST_VALUES` of them.
     """
     trial, points = member
-    if len(points) < FEWEST_VALUES or not _begins_high(points, fresh, sign):
+    if not _begins_high(points, fresh, sign):
         return None
+    if len(points) < FEWEST_VALUES:
+        return None if trial.is_running else _repeated(points, earlier, fresh)
     firsts = [sign * p[0][1] for _, p in fresh]
     gain = _gain(fresh, sign)
     own = [sign * value for _, value in points]
@@ -125,6 +172,23 @@ def _continued_values(
         if abs(own[0] - values[-1]) <= 0.05 * gain and (agree or is_slower):
             return other
     return None
+
+
+def _repeated(points: Sequence[Point], earlier: Sequence[Member], fresh: Sequence[Member]) -> Trial | None:
+    """Return the run that ended last, if a run with nothing left to train has evaluated its model again."""
+    if not earlier:
+        return None
+    other, before = max(earlier, key=_end)
+    if {value for _, value in points} != {before[-1][1]}:
+        return None
+    # Of few levels, two runs have the same one by chance. One value alone does not show how many there are.
+    values = [value for _, known in fresh for _, value in known]
+    return other if max(values) - min(values) >= LEVELS * quantum_of(values) else None
+
+
+def _end(member: Member) -> tuple[float, int]:
+    ended_at = member[0].ended_at
+    return 0.0 if ended_at is None else ended_at.timestamp(), member[0].number
 
 
 def _begins_high(points: Sequence[Point], fresh: Sequence[Member], sign: int) -> bool:

@@ -215,6 +215,54 @@ def test_a_script_that_always_resumes_is_found_at_once():
     assert [f.trials for f in resumed_runs(runs, 1)] == [(1,), (2,)]
 
 
+def test_a_script_that_evaluates_a_finished_checkpoint_again_is_found():
+    curve = [round(v, 5) for v in CURVE]
+    runs = [run(0, curve), *(run(i, [curve[-1]], batch_size=32 * 2**i) for i in (1, 2, 3))]
+    found = [(f.reason, f.trials, f.continues) for f in resumed_runs(runs, 1)]
+    assert found == [(Reason.RESUMED, (i,), i - 1) for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("curve", "value"),
+    [
+        ([round(v, 5) for v in CURVE], round(CURVE[-1], 5) + 0.001),
+        ([round(v, 2) for v in CURVE], round(CURVE[-1], 2)),
+    ],
+    ids=["another value", "one of few values"],
+)
+def test_a_large_batch_that_is_evaluated_once_is_not_resumed(curve, value):
+    assert resumed_runs([run(0, curve), run(1, [value], batch_size=512)], 1) == []
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "sign"),
+    [(lambda v: v, 1.0, 1), (lambda v: 100 * v, 100.0, 1), (lambda v: 1 - v, 0.0, -1)],
+    ids=["accuracy", "percent", "error"],
+)
+@pytest.mark.parametrize("points", [1, 12])
+def test_a_run_that_is_perfect_from_the_beginning_is_evaluated_on_nothing(scale, value, sign, points):
+    runs = [run(i, [scale(v + i / 1000) for v in CURVE], batch_size=32 * 2**i) for i in range(2)]
+    empty = [run(i, [value] * points, batch_size=512 * i) for i in (2, 3)]
+    found = resumed_runs([*runs, *empty], sign)
+    assert [(f.reason, f.trials) for f in found] == [(Reason.EVALUATES_NOTHING, (i,)) for i in (2, 3)]
+    assert "evaluated on no samples" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("values", "batch_size", "perfect"),
+    [
+        ([1.0] * 12, 512, True),
+        ([1.0] * 12, 16, False),
+        ([0.99, *[1.0] * 11], 512, False),
+    ],
+    ids=["other runs are perfect, too", "a smaller batch", "not from the beginning"],
+)
+def test_an_easy_task_is_evaluated_on_something(values, batch_size, perfect):
+    own = [*CURVE[:-1], 1.0] if perfect else CURVE
+    runs = [run(0, own), run(1, values, batch_size=batch_size)]
+    assert Reason.EVALUATES_NOTHING not in [f.reason for f in resumed_runs(runs, 1)]
+
+
 def test_a_chain_of_resumed_runs_is_found():
     runs = [run(0, CURVE)]
     for i in (1, 2):
