@@ -30,7 +30,7 @@ class Reason(StrEnum):
     RESUMED = "Resumed"
     """A run continues another's training, so it does not count."""
     EVALUATES_NOTHING = "EvaluatesNothing"
-    """A run is perfect from its first value on: it seems to be evaluated on no samples, and does not count."""
+    """A run is perfect from its first value on: it seems to be evaluated on nothing, and does not count."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """Reported values do not follow the batch size."""
     LARGER_THAN_DATA = "LargerThanData"

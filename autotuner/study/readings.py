@@ -73,6 +73,7 @@ class Readings:
         self._sibling = ""
         self._are_fractions = True
         self._uncounted = ""
+        self._part_end: tuple[float, Reading] | None = None
 
     @property
     def doubt(self) -> Doubt | None:
@@ -84,6 +85,10 @@ class Readings:
             epochs = {r.position.epoch for r in self._training}
             if self._is_closed or len(epochs) >= _TRAINING_EPOCHS:
                 name = self.metric.name
+                if self._sibling:
+                    # A pattern for the training values would be tuned on.
+                    reason = f"{name} appears on training lines only, and the log has {self._sibling} too"
+                    return doubt(self.metric, reason, self._training[-1], target=self._sibling_target)
                 reason = (
                     f"{name} appears on training lines only; name the metric of the validation, or choose the"
                     " training values with a pattern"
@@ -161,8 +166,11 @@ class Readings:
         of_what = reading.variant or (f"rank {reading.rank}" if reading.rank else reading.label)
         what = f"belongs to {of_what}" if reading.label else "may be a training value"
         reason = f"{name} {what}, and the log has {self._sibling} too"
-        target = f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
-        self._raise(reason, reading, target=target)
+        self._raise(reason, reading, target=self._sibling_target)
+
+    @property
+    def _sibling_target(self) -> str:
+        return f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
 
     def settle(self) -> None:
         """Process the held readings of the epoch that has ended."""
@@ -180,6 +188,8 @@ class Readings:
         self._end_fillers()
         self._check_fractions()
         self._check_epochs()
+        if self.measurements and self._last is not None:
+            self._is_part_as_long(self.measurements[-1].step, self._last)
 
     # --- what is held and what is chosen ---------------------------------------------------------------
 
@@ -390,7 +400,23 @@ class Readings:
             self._raise(reason, known, reading)
             return True
         self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
+        if step <= self.measurements[0].step:
+            if self._is_part_as_long(last, known):
+                return True
+            self._part_end = (last, known)
         return False
+
+    def _is_part_as_long(self, last: float, known: Reading) -> bool:
+        """Report a doubt if two parts of the log end at one step, such as folds of a cross-validation.
+
+        A run that was restarted breaks off anywhere.
+        """
+        end, several = self._part_end, last > self.measurements[0].step
+        if end is None or end[0] != last or not several or self._is_pattern or self._doubt is not None:
+            return False
+        reason = f"the log has several runs, each with its {self.metric.name} up to step {last:g}"
+        self._raise(reason, end[1], known)
+        return True
 
     def _is_same(self, known: Reading, value: float, reading: Reading) -> bool:
         return agree(replace(known, value=value), reading, self.metric)

@@ -454,3 +454,33 @@ def test_a_run_that_prints_nan_alone_again_and_again_is_in_no_doubt():
     assert reader.doubt is None
     assert reader.measurements
     assert not any(measured.is_finite for measured in reader.measurements)
+
+
+def parts(*lengths):
+    values = [(e, 0.9 - 0.8 * 0.6**e + i / 50) for i, n in enumerate(lengths) for e in range(1, n + 1)]
+    log = LogReader(parse_target("val_accuracy >= 0.9"))
+    log.feed("".join(f"epoch={epoch} val_accuracy={value:.4f}\n" for epoch, value in values))
+    log.close()
+    return log
+
+
+@pytest.mark.parametrize("lengths", [(8, 8), (5, 5, 5), (8, 8, 3)])
+def test_parts_of_one_length_are_several_runs_though_no_line_says_so(lengths):
+    log = parts(*lengths)
+    assert log.measurements == ()
+    assert "the log has several runs" in log.doubt.reason
+
+
+@pytest.mark.parametrize("lengths", [(12,), (5, 12), (5, 3, 12)])
+def test_a_run_that_was_restarted_is_one_run(lengths):
+    log = parts(*lengths)
+    assert log.doubt is None
+    assert log.measurements[-1].step == 12
+    assert any("restarted" in warning for warning in log.warnings) == (len(lengths) > 1)
+
+
+def test_a_doubt_about_training_values_names_the_validations_metric():
+    log = LogReader(parse_target("acc >= 0.9"))
+    log.feed("".join(f"epoch {e} acc {0.1 * e:.4f} val_acc {0.09 * e:.4f}\n" for e in range(1, 9)))
+    log.close()
+    assert log.doubt.remedies == ("autotuner.dev/target: 'val_acc >= 0.9'",)
