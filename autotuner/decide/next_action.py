@@ -31,6 +31,7 @@ from autotuner.trial import Outcome, Suggestion, Trial
 WARNINGS: Final = frozenset(
     {
         Doubt.SEED_NOT_USED,
+        Doubt.MET_AT_ONCE,
         Doubt.BATCH_NOT_FOLLOWED,
         Doubt.LARGER_THAN_DATA,
         Doubt.RUN_LENGTH_TOO_LONG,
@@ -128,4 +129,12 @@ def _warnings(standing: Standing) -> tuple[str, ...]:
     resumed = [f for f in standing.findings if f.reason in NOT_COUNTED][-MAX_RESUMED:]
     silent = [f for f in standing.findings if f.reason is Doubt.ENDED_UNREPORTED][:1]
     others = [f for f in standing.findings if f.reason in WARNINGS]
-    return tuple(finding.message for finding in (*others, *silent, *resumed))
+    said = [finding.message for finding in (*others, *silent, *resumed)]
+    confirmed = standing.confirmed
+    if confirmed is not None and standing.is_unchecked(confirmed):
+        said.append(
+            f"nothing shows that the script trains a batch of {confirmed.batch_size}: its runs print their"
+            " first value so late that a check would cost a whole run; report the batch size, as with"
+            " sdk.report(epoch, ..., batch_size=...), or evaluate earlier"
+        )
+    return tuple(said)

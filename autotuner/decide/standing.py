@@ -22,13 +22,14 @@ from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
+from autotuner.study.at_once import met_at_once
 from autotuner.study.batch_check import CLOSE, EARLY, SHARES, BatchCheck, batch_checks, original_of
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import sizes_that_fail
 from autotuner.study.finding import NOT_COUNTED, Finding
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout, nearest
-from autotuner.study.proof import coincide, findings
+from autotuner.study.proof import coincide, findings, reports_batch
 from autotuner.study.resumed import unsettled_runs
 from autotuner.study.run_length import doubtful_length
 from autotuner.study.setting import Setting, setting
@@ -83,7 +84,8 @@ class Standing:
         whole = batches_larger_than_data(history.trials, history.spec)
         length = doubtful_length(history.trials, history.spec)
         silent = ended_unreported(history)
-        found = (*findings(history.trials, sign), *whole, *length, *silent)
+        at_once = met_at_once(history.trials, history.spec.target)
+        found = (*findings(history.trials, sign), *at_once, *whole, *length, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
         waits = "it began where other runs end, and is to show whether it resumed one of them"
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
@@ -279,10 +281,7 @@ class Standing:
         ended; nor where the first value comes late in a run, because then the check would cost a whole one.
         """
         original = original_of(self.history.trials, tried)
-        if original is None or tried.batch_size <= self.baseline.batch_size:
-            return None
-        shown = curve(original)
-        if not len(shown) or shown.steps[0] > EARLY * self.history.whole_length(original):
+        if original is None or tried.batch_size <= self.baseline.batch_size or self._is_late(original):
             return None
         seed = original.suggestion.seed
         begun = {
@@ -300,6 +299,21 @@ class Standing:
             if is_near and is_new and not self._is_shown(tried.batch_size, found.batch_size):
                 return replace(self.suggest(found, Purpose.CHECK), seed=seed)
         return None
+
+    def _is_late(self, original: Trial) -> bool:
+        """Return whether a check would cost nearly a whole run, as its first value comes late."""
+        shown = curve(original)
+        return not len(shown) or shown.steps[0] > EARLY * self.history.whole_length(original)
+
+    def is_unchecked(self, tried: Setting) -> bool:
+        """Return whether nothing shows that a setting's batch is trained, because its first value comes late.
+
+        A script that reports its batch size or throughput shows it.
+        """
+        original = original_of(self.history.trials, tried)
+        if original is None or tried.batch_size <= self.baseline.batch_size:
+            return False
+        return self._is_late(original) and not reports_batch(original)
 
     def _is_shown(self, batch_size: int, smaller: int) -> bool:
         """Return whether a check of a batch at least as large rules out that only `smaller` is trained."""

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """A run continues another's training, so it does not count."""
     EVALUATES_NOTHING = "EvaluatesNothing"
     """A run is perfect from its first value on: it seems to be evaluated on nothing, and does not count."""
+    MET_AT_ONCE = "MetAtOnce"
+    """Every run met the target at its first value, which may have been measured before the training."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """Reported values do not follow the batch size."""
     LARGER_THAN_DATA = "LargerThanData"

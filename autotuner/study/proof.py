@@ -263,6 +263,11 @@ def _bits(points: Sequence[Point], quantum: float, spread: float, fewest: int, f
     return len(informative) * max(0.0, math.log2(max(levels * _NORMAL / spread, 1.0)))
 
 
+def bits_of_value(value: float, values: Sequence[float]) -> float:
+    """Return the bits of coincidence if another run has the same value; `values` show the metric's levels."""
+    return _bits([(0.0, value)], quantum_of(values), _FINE, 1, _FEWEST_LEVELS)
+
+
 def _not_wired(group: Sequence[Member]) -> Finding:
     numbers = tuple(sorted(trial.number for trial, _ in group))
     taken: dict[str, set[object]] = {}
@@ -291,6 +296,11 @@ def _seed_not_used(group: Sequence[Member]) -> Finding:
 
 
 # --- reported values other than the metric -------------------------------------------------------------
+
+
+def reports_batch(trial: Trial) -> bool:
+    """Return whether a run reports the batch size that it trains, or what shows it."""
+    return _REPORTED in trial.extras or {_SAMPLES, _RATE} <= trial.extras.keys()
 
 
 def _reported_doubt(trial: Trial) -> Finding | None:

@@ -338,6 +338,17 @@ def test_a_script_that_trains_a_smaller_batch_than_it_is_given_gets_no_answer(
     assert "smaller batch than it is given" in message(decision, world.spec)
 
 
+def test_a_batch_that_no_check_can_show_is_told():
+    def last_alone(batch_size, parameters):
+        return hill()(batch_size, parameters)[-1:]
+
+    decision = World(spec(run_length="1"), last_alone).run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert any("nothing shows that the script trains a batch of" in said for said in decision.warnings)
+    assert not any("nothing shows" in said for said in World(spec(), hill()).run().warnings)
+
+
 def test_a_check_of_the_batch_is_stopped_where_its_curve_differs():
     world = World(spec(), hill())
     reaches(world, 173)

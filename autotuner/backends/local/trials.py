@@ -25,6 +25,8 @@ from autotuner.trial import Trial
 SUGGESTION: Final = "suggestion.json"
 """The file of a trial's folder with its suggestion, its devices and its template."""
 _CHUNK: Final = 1 << 20
+_READ_AT_ONCE: Final = 4 * _CHUNK
+"""Maximum bytes of a log that one observation reads: a script that prints much must not hold up others."""
 _LOGS_READ: Final = 16
 """Maximum number of pods of a trial whose logs are searched for the metric."""
 _NO_ENDING: Final = "the trial's supervisor ended without a record: it was killed, or the disk is full"
@@ -39,6 +41,8 @@ class _Log:
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")(errors="replace")
     )
     offset: int = 0
+    is_whole: bool = False
+    """Whether it has been read to the end that it had then."""
 
 
 class TrialReader:
@@ -85,9 +89,10 @@ class TrialReader:
             devices=int(about["devices"]),
             template=spec.attempt(str(about.get("template", ""))),
         )
-        trial = with_reading(unread, log)
-        if ending is None:
-            if runs_on:
+        trial = with_reading(unread, log.reader)
+        if ending is None or not log.is_whole:
+            # Later observations read the rest of a long log; until then the trial counts as running.
+            if runs_on or not log.is_whole:
                 return trial
             lost = Ending(exit_code=None, disruption=_NO_ENDING)
             outcome, message = classify(lost, trial.measurements, spec.target)
@@ -102,7 +107,8 @@ class TrialReader:
             # No one deletes pods here: a signal comes from the kernel or the user.
             signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
             logs = (ProcessLog(last, signalled), *rest)
-        failed = Ending(code, last, logs=logs, near_misses=log.near_misses, uncounted=log.uncounted)
+        near_misses, uncounted = log.reader.near_misses, log.reader.uncounted
+        failed = Ending(code, last, logs=logs, near_misses=near_misses, uncounted=uncounted)
         outcome, message = classify(failed, trial.measurements, spec.target)
         if outcome in NAMES_LOG:
             # The path of the log once the trial is recorded: `stop` moves it there.
@@ -115,29 +121,34 @@ class TrialReader:
 
     def _read_logs(
         self, spec: TuningSpec, number: int, folder: Path, names: Sequence[str], *, has_ended: bool
-    ) -> LogReader:
-        """Return the first reading that has the metric of these pods' logs; without one the first pod's."""
-        first = self._read_log(spec, number, folder / f"{names[0]}.log", has_ended=has_ended)
-        if first.measurements or first.doubt:
-            return first
-        rest = (self._read_log(spec, number, folder / f"{n}.log", has_ended=has_ended) for n in names[1:])
-        return next((read for read in rest if read.measurements or read.doubt), first)
+    ) -> _Log:
+        """Return the first log of these pods that has the metric or is not read yet; else the first pod's."""
+        logs = (self._read_log(spec, number, folder / f"{name}.log", has_ended=has_ended) for name in names)
+        first = next(logs)
+        return next((log for log in (first, *logs) if _tells(log)), first)
 
-    def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> LogReader:
+    def _read_log(self, spec: TuningSpec, number: int, path: Path, *, has_ended: bool) -> _Log:
         # The readings depend on all of these: after an edit the log is read again from its start.
         key = (number, path.name, spec.target, spec.log_format, spec.metric_pattern)
         log = self._logs.get(key)
         if log is None:
             reader = LogReader(spec.target, log_format=spec.log_format, pattern=spec.metric_pattern)
             log = self._logs[key] = _Log(reader)
+        log.is_whole = True
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(log.offset)
-            while piece := file.read(_CHUNK):
+            for _ in range(_READ_AT_ONCE // _CHUNK):
+                piece = file.read(_CHUNK)
                 log.offset += len(piece)
                 log.reader.feed(log.decoder.decode(piece))
-        if has_ended:
+            log.is_whole = not file.read(1)
+        if has_ended and log.is_whole:
             log.reader.close()
-        return log.reader
+        return log
+
+
+def _tells(log: _Log) -> bool:
+    return bool(log.reader.measurements or log.reader.doubt) or not log.is_whole
 
 
 def _moment(about: Mapping[str, Any] | None) -> datetime | None:

@@ -1,0 +1,72 @@
+"""Runs that met the target at their first value, as if it were measured before the training."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuner.spec import Target
+from autotuner.study.at_once import met_at_once
+from autotuner.study.finding import Reason
+from autotuner.trial import Measurement, Purpose
+from tests.builders import suggestion, trial
+
+TARGET = Target(metric="accuracy", comparison=">=", threshold=0.9)
+
+
+def runs(values, batches, later=0.5):
+    """Return one run of each batch size, the job's own first, with a first value and later ones."""
+    return [
+        trial(
+            number,
+            tried=suggestion(
+                number,
+                batch_size=batch,
+                seed=number,
+                purpose=Purpose.SEARCH if number else Purpose.BASELINE,
+            ),
+            measurements=(
+                Measurement(0.0, value),
+                *(
+                    Measurement(
+                        float(step), value if later is None else round(later + number * 0.0123 + step / 71, 4)
+                    )
+                    for step in range(1, 5)
+                ),
+            ),
+        )
+        for number, (value, batch) in enumerate(zip(values, batches, strict=True))
+    ]
+
+
+DOUBLINGS = [32, 64, 128, 256, 512, 1024]
+
+
+def test_a_first_value_that_no_training_changes_is_a_warning_or_with_enough_digits_a_proof():
+    (warned,) = met_at_once(runs([0.9312] * 6, DOUBLINGS), TARGET)
+    assert warned.reason is Reason.MET_AT_ONCE
+    assert "before the training" in warned.message
+    (proven,) = met_at_once(runs([0.9312] * 8, [*DOUBLINGS, 1024, 1024]), TARGET)
+    assert proven.reason is Reason.NOT_WIRED
+
+
+def test_a_small_validation_set_proves_nothing():
+    # 119 of 120 samples are right in all runs, first and last.
+    found = met_at_once(runs([0.9917] * 20, [32 * 2**i for i in range(20)], later=None), TARGET)
+    assert [finding.reason for finding in found] == [Reason.MET_AT_ONCE]
+
+
+@pytest.mark.parametrize(
+    ("values", "batches"),
+    [
+        ([0.931] * 5 + [0.932], DOUBLINGS),  # one differs: it is measured after some training
+        ([0.851234567] * 6, DOUBLINGS),  # the target is not met
+        ([0.931234567] * 6, [32] * 6),  # one setting only
+        ([0.931234567] * 3, DOUBLINGS[:3]),  # too few
+    ],
+)
+def test_other_first_values_are_no_finding(values, batches):
+    assert met_at_once(runs(values, batches), TARGET) == []
+
+
+def test_without_the_jobs_own_run_nothing_is_found():
+    assert met_at_once(runs([0.931234567] * 6, DOUBLINGS)[1:], TARGET) == []
