@@ -101,7 +101,7 @@ def _without_value(ending: Ending, metric: str) -> str:
             " stand for no evaluation, as no training brings a loss to exactly 0 (has a validation that drops"
             " its last batch none left at this batch size?)"
         )
-    if not ending.log_tail.strip():
+    if not ending.log_tail.strip() and not ending.near_misses:
         return (
             f"the run ended well, but its log is empty: print {metric} from rank 0 to standard output or"
             f' standard error, for example "{metric}=0.5 epoch=1" (files that the script writes are not read)'
