@@ -33,7 +33,7 @@ def record(reader: LogReader, target: Target) -> dict[str, Any]:
         "measurements": [[m.step, m.value] for m in reader.measurements],
         "reached": any(target.is_met(m.value) for m in reader.measurements),
         "format": reader.format,
-        "warnings": [*doubts, *reader.near_misses, *reader.warnings],
+        "warnings": [*doubts, *_near_misses(reader), *reader.warnings],
     }
 
 
@@ -58,7 +58,12 @@ def lines(reader: LogReader, target: Target) -> list[str]:
         shown += [f"  read {value:g} from: {line}" for line, value in reader.doubt.lines]
         shown.append("  Nothing is counted. Add one of these annotations to the job:")
         shown += [f"    {remedy}" for remedy in reader.doubt.remedies]
-    return [*shown, *(f"warning: {text}" for text in (*reader.near_misses, *reader.warnings))]
+    return [*shown, *(f"warning: {text}" for text in (*_near_misses(reader), *reader.warnings))]
+
+
+def _near_misses(reader: LogReader) -> tuple[str, ...]:
+    has_nothing = not reader.measurements and reader.doubt is None
+    return reader.near_misses or (("nothing was read: the log is empty",) if has_nothing else ())
 
 
 def plot(measurements: Sequence[Measurement], target: Target) -> list[str]:

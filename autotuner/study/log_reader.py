@@ -164,8 +164,11 @@ class LogReader:
 
     @property
     def near_misses(self) -> tuple[str, ...]:
-        """If nothing was read: the lines that come closest to the metric, and a remedy; else empty."""
-        if self._readings.measurements or self.doubt is not None:
+        """If nothing was read: the lines that come closest to the metric, and a remedy; else empty.
+
+        A log without lines has none.
+        """
+        if self._readings.measurements or self.doubt is not None or not self._near.has_lines:
             return ()
         return self._near.messages()
 

@@ -148,7 +148,7 @@ def test_what_is_measured_does_not_change_later(log, target):
 def test_a_log_without_the_name_gives_no_number(log):
     reader = read(log, target="Kappa_xyz >= 0.5")
     assert reader.measurements == ()
-    assert reader.near_misses
+    assert reader.near_misses or not any(c.isalnum() for c in log)
 
 
 @given(LOGS, st.sampled_from(sorted(formats.NAMES)))
