@@ -110,6 +110,7 @@ class LogReader:
         self._extras = Extras()
         self._part = ""
         self._near = NearMisses(target, self._finder)
+        self._is_empty = True
         self._block: list[Line] = []
         self._block_length = 0
         self._depth = 0
@@ -168,12 +169,13 @@ class LogReader:
 
         A log without lines has none.
         """
-        if self._readings.measurements or self.doubt is not None or not self._near.has_lines:
+        if self._readings.measurements or self.doubt is not None or self._is_empty:
             return ()
         return self._near.messages()
 
     def feed(self, text: str) -> None:
         """Process the next piece of the log, of any size."""
+        self._is_empty = self._is_empty and not text.strip()
         start = 0
         for end in _LINE_END.finditer(text):
             piece = text[start : end.start()]

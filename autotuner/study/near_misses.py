@@ -26,7 +26,6 @@ class NearMisses:
     """Keeps a bounded number of lines that name the metric, and of other names with a number."""
 
     def __init__(self, target: Target, finder: Finder) -> None:
-        self.has_lines = False
         self._target = target
         self._finder = finder
         self._lines: dict[str, None] = {}
@@ -35,7 +34,6 @@ class NearMisses:
 
     def note(self, line: Line) -> None:
         """Process a line of which nothing was read."""
-        self.has_lines = self.has_lines or bool(line.raw.strip())
         names_it = self._finder.mentions(line.text) and any(c.isdigit() for c in line.text)
         if len(self._lines) < _MAX_LINES and names_it:
             self._lines.setdefault(bounded(line.raw))
