@@ -77,7 +77,7 @@ _BUSY: Final = r"(?:408|42[59]|50[0234]|52\d)\b"
 _OF_NODE: Final = (
     # InfiniBand pins memory within the node's limit (ulimit -l).
     r"\bibv_\w{1,40}.{0,60}Cannot allocate memory",
-    # Nobody has named a device yet where they are counted.
+    # The program has not chosen a device yet when the devices are counted, so the node is at fault.
     r"cudaGetDeviceCount\(\)|nvidia-container-cli: detection error",
 )
 _PROGRAM: Final = (

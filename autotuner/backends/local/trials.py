@@ -24,8 +24,7 @@ from autotuner.trial import Trial
 
 SUGGESTION: Final = "suggestion.json"
 """The file of a trial's folder with its suggestion, its devices and its template."""
-_CHUNK: Final = 1 << 20
-_READ_AT_ONCE: Final = 4 * _CHUNK
+_READ_AT_ONCE: Final = 4 << 20
 """Maximum bytes of a log that one observation reads: a script that prints much must not hold up others."""
 _LOGS_READ: Final = 16
 """Maximum number of pods of a trial whose logs are searched for the metric."""
@@ -90,10 +89,10 @@ class TrialReader:
             template=spec.attempt(str(about.get("template", ""))),
         )
         trial = with_reading(unread, log.reader)
-        if ending is None or not log.is_whole:
-            # Later observations read the rest of a long log; until then the trial counts as running.
-            if runs_on or not log.is_whole:
-                return trial
+        # Later observations read the rest of a long log; until then the trial counts as running.
+        if not log.is_whole or (ending is None and runs_on):
+            return trial
+        if ending is None:
             lost = Ending(exit_code=None, disruption=_NO_ENDING)
             outcome, message = classify(lost, trial.measurements, spec.target)
             return replace(
@@ -137,10 +136,9 @@ class TrialReader:
         log.is_whole = True
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(log.offset)
-            for _ in range(_READ_AT_ONCE // _CHUNK):
-                piece = file.read(_CHUNK)
-                log.offset += len(piece)
-                log.reader.feed(log.decoder.decode(piece))
+            piece = file.read(_READ_AT_ONCE)
+            log.offset += len(piece)
+            log.reader.feed(log.decoder.decode(piece))
             log.is_whole = not file.read(1)
         if has_ended and log.is_whole:
             log.reader.close()
