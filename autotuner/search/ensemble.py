@@ -83,21 +83,13 @@ def unit(ends: Ends) -> float:
 class _Fit:
     """A rival at samples of its parameters, conditioned on runs."""
 
-    def __init__(self, rival: Rival, values: Array, size: float, ends: Ends) -> None:
-        self.rival, self.values, self.size = rival, values, size
-        self.p = rival.read(values)
+    def __init__(self, rival: Rival, values: Array, ends: Ends) -> None:
+        self.rival, self.p = rival, rival.read(values)
         self.x = rival.frame.features(ends.place, ends.task)
         self.noise = np.exp(self.p["noise"][:, 0])
-        covariance, residual, jacobian = _system(rival, self.p, size, self.x, ends)
-        factor = np.linalg.cholesky(covariance)
-        self.inverse = np.linalg.inv(factor)
+        covariance, residual, _ = _system(rival, self.p, self.x, ends)
+        self.inverse = np.linalg.inv(np.linalg.cholesky(covariance))
         self.white = (self.inverse @ residual[:, :, None])[:, :, 0]
-        self.log_likelihood = (
-            jacobian
-            - 0.5 * (self.white**2).sum(axis=1)
-            - np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
-            - 0.5 * len(ends) * math.log(2 * math.pi)
-        )
 
     def marginals(self, x: Features) -> tuple[Array, Array]:
         """Return means and variances of noise-free ends, (draws, m)."""
@@ -112,10 +104,8 @@ class _Fit:
         return mean, self.rival.covariance(self.p, x, x) - solved.transpose(0, 2, 1) @ solved
 
 
-def _system(
-    rival: Rival, p: Mapping[str, Array], size: float, x: Features, ends: Ends
-) -> tuple[Array, Array, Array]:
-    level, variance, steep = _levels(ends.margin, ends.variance, size * np.exp(p["scale"]))
+def _system(rival: Rival, p: Mapping[str, Array], x: Features, ends: Ends) -> tuple[Array, Array, Array]:
+    level, variance, steep = _levels(ends.margin, ends.variance, np.exp(p["scale"]))
     covariance = rival.covariance(p, x, x)
     index = np.arange(len(ends))
     covariance[:, index, index] += np.exp(2 * p["noise"]) + variance + JITTER
@@ -128,27 +118,18 @@ def _levels(margin: Array, variance: Array, scale: Array) -> tuple[Array, Array,
     return np.arcsinh(margin / scale), variance / steep, steep
 
 
-def _log_likelihood(rival: Rival, size: float, x: Features, ends: Ends, values: Array) -> Array:
+def _log_likelihood(rival: Rival, x: Features, ends: Ends, values: Array) -> Array:
     p = rival.read(values)
-    covariance, residual, jacobian = _system(rival, p, size, x, ends)
+    covariance, residual, jacobian = _system(rival, p, x, ends)
     try:
         factor = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError:
-        return np.array([_alone(rival, size, x, ends, one[None]) for one in values])
+        if len(values) == 1:
+            return np.array([-1e10])
+        return np.concatenate([_log_likelihood(rival, x, ends, one[None]) for one in values])
     white = np.linalg.solve(factor, residual[:, :, None])[:, :, 0]
     log = np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(axis=1)
     return np.asarray(jacobian - 0.5 * (white**2).sum(axis=1) - log - 0.5 * len(ends) * math.log(2 * math.pi))
-
-
-def _alone(rival: Rival, size: float, x: Features, ends: Ends, values: Array) -> float:
-    p = rival.read(values)
-    covariance, residual, jacobian = _system(rival, p, size, x, ends)
-    try:
-        factor = np.linalg.cholesky(covariance)
-    except np.linalg.LinAlgError:
-        return -1e10
-    white = np.linalg.solve(factor, residual[:, :, None])
-    return float((jacobian - 0.5 * (white**2).sum() - np.log(np.diagonal(factor[0])).sum()).item())
 
 
 RIVALS: Final[tuple[type[Rival], ...]] = (Hump, Plain)
@@ -225,7 +206,7 @@ def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
     drawn = _DRAWN.of(
         digest_of(repr((type(rival).__name__, rival.earlier, rival.frame.space)).encode(), data),
         lambda: sample(
-            lambda values: _log_likelihood(rival, 1.0, x, ends, values),
+            lambda values: _log_likelihood(rival, x, ends, values),
             int(np.clip(WORK / max(len(ends), 1), FEWEST_DRAWS, DRAWS)),
             rival.size,
             np.random.default_rng(len(ends)),
@@ -255,7 +236,7 @@ class OfEnds:
 
     @cached_property
     def _fit(self) -> _Fit:
-        return _Fit(self.rival, self.values, 1.0, self.ends)
+        return _Fit(self.rival, self.values, self.ends)
 
     def given(self, more: Ends) -> OfEnds:
         """Return the rival conditioned on more ends, with the same parameters."""

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autotuner.search.ensemble import Earlier, Ends, Ensemble, rivals, unit
+from autotuner.search.ensemble import Earlier, Ends, Ensemble, _log_likelihood, rivals, unit
+from autotuner.search.shape import Frame, Plain
 from autotuner.search.space import Space
 from autotuner.study.setting import Setting
 from tests.builders import spec
@@ -141,3 +142,13 @@ def test_what_confirmation_still_owes_decides_the_chance_to_be_confirmed():
     found = ensemble.confirmable(places, np.array([[3, 1], [1, 1], [0, 1], [1, -1]]))
     assert found[0] < found[1] < found[2] == 1
     assert found[3] == 0
+
+
+def test_a_draw_is_as_likely_beside_one_whose_covariance_has_no_root():
+    plain, told = Plain(Frame(space())), ends(space(), [rated(32, 0.1, 0.02)] * 3)
+    values = np.zeros((2, plain.size))
+    values[1, [name for name, p in plain.parameters.items() if p.count].index("height")] = 40.0
+    good, without_root = _log_likelihood(plain, plain.frame.features(told.place), told, values)
+    (alone,) = _log_likelihood(plain, plain.frame.features(told.place), told, values[:1])
+    assert good == pytest.approx(alone)
+    assert without_root < alone
