@@ -280,8 +280,8 @@ class Standing:
         None is due for a batch that is no larger than the job's own, or while no run of the setting has
         ended; nor where the first value comes late in a run, because then the check would cost a whole one.
         """
-        original = original_of(self.history.trials, tried)
-        if original is None or tried.batch_size <= self.baseline.batch_size or self._is_late(original):
+        original = self._to_repeat(tried)
+        if original is None or self._is_late(original):
             return None
         seed = original.suggestion.seed
         begun = {
@@ -310,10 +310,13 @@ class Standing:
 
         A script that reports its batch size or throughput shows it.
         """
-        original = original_of(self.history.trials, tried)
-        if original is None or tried.batch_size <= self.baseline.batch_size:
-            return False
-        return self._is_late(original) and not reports_batch(original)
+        original = self._to_repeat(tried)
+        return original is not None and self._is_late(original) and not reports_batch(original)
+
+    def _to_repeat(self, tried: Setting) -> Trial | None:
+        """Return the run that a check of a setting's batch repeats; None for one no larger than the job's own."""
+        is_larger = tried.batch_size > self.baseline.batch_size
+        return original_of(self.history.trials, tried) if is_larger else None
 
     def _is_shown(self, batch_size: int, smaller: int) -> bool:
         """Return whether a check of a batch at least as large rules out that only `smaller` is trained."""
