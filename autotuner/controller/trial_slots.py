@@ -56,9 +56,7 @@ class TrialSlots:
             if trial not in self._taken:
                 return
             self._taken.discard(trial)
-            woken = self._first_waiting()
-        for job in woken:
-            self._wake(job)
+        self._wake_first()
 
     def leave(self, job: str) -> None:
         """Remove a job that wants no slot now from the line."""
@@ -67,9 +65,7 @@ class TrialSlots:
                 return
             del self._waiting[job]
             self._passed_over.discard(job)
-            woken = self._first_waiting()
-        for other in woken:
-            self._wake(other)
+        self._wake_first()
 
     def pass_over(self, job: str) -> None:
         """Let the others go first until this job, which keeps its position, asks again."""
@@ -77,13 +73,15 @@ class TrialSlots:
             if job not in self._waiting:
                 return
             self._passed_over.add(job)
-            woken = self._first_waiting()
-        for other in woken:
-            self._wake(other)
+        self._wake_first()
 
     def _line(self) -> list[str]:
         return [job for job in self._waiting if job not in self._passed_over]
 
-    def _first_waiting(self) -> list[str]:
-        free = 0 if self._limit is None else self._limit - len(self._taken)
-        return self._line()[: max(0, free)]
+    def _wake_first(self) -> None:
+        """Wake as many jobs as slots are free, without the lock: they may ask at once."""
+        with self._lock:
+            free = 0 if self._limit is None else self._limit - len(self._taken)
+            woken = self._line()[: max(0, free)]
+        for job in woken:
+            self._wake(job)
