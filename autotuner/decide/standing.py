@@ -314,7 +314,7 @@ class Standing:
         return original is not None and self._is_late(original) and not reports_batch(original)
 
     def _to_repeat(self, tried: Setting) -> Trial | None:
-        """Return the run that a check of a setting's batch repeats; None for one no larger than the job's own."""
+        """Return the run that a check of a setting's batch repeats; None for one of at most the job's own."""
         is_larger = tried.batch_size > self.baseline.batch_size
         return original_of(self.history.trials, tried) if is_larger else None
 
