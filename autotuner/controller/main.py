@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -196,23 +196,20 @@ class ControllerProcess:
 class KindCheck:
     """Whether the cluster serves a kind of job to tune: asks discovery, which every identity may read."""
 
-    def __init__(
-        self, api: Api, kinds: Sequence[JobKind], ticks: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, api: Api, kinds: Sequence[JobKind]) -> None:
         self._api = api
         self._kinds = kinds
-        self._ticks = ticks
         self._good_until = 0.0
 
     def problem(self) -> str:
         """Return what is wrong; empty if nothing is."""
-        if self._ticks() < self._good_until:
+        if time.monotonic() < self._good_until:
             return ""
         missing: list[str] = []
         for kind in self._kinds:
             try:
                 if self._serves(kind):
-                    self._good_until = self._ticks() + _KIND_FRESH_SECONDS
+                    self._good_until = time.monotonic() + _KIND_FRESH_SECONDS
                     return ""
             except RequestFailed as error:
                 return f"the cluster does not answer: {error}"

@@ -113,9 +113,9 @@ class Agenda:
 class WorkQueue:
     """An `Agenda` that threads share; after `close` they finish their keys and get no more."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, agenda: Agenda | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._agenda = agenda or Agenda()
+        self._agenda = Agenda()
         self._changed = threading.Condition()
         self._is_closed = False
 

@@ -20,10 +20,9 @@ import optuna
 
 from autotuner.search.prior import EXPECTED, Role, is_optimizer, momentum_range, reference_ranges, role
 from autotuner.spec import Choice, Dimension, FloatDimension, IntegerDimension, TuningSpec
+from autotuner.study.curve import Array
 from autotuner.study.setting import Setting
 from autotuner.trial import ParameterValue
-
-Array = npt.NDArray[np.float64]
 
 BATCH_SIZE: Final = "batch_size"
 SCALING_EXPONENT: Final = 0.5

@@ -50,8 +50,6 @@ _MOST: Final = {
     "samples": MAX_INTEGER,
 }
 """The largest counts, so that an untrusted annotation cannot make a reconcile endless."""
-_MAX_RULE: Final = 500
-"""Characters of a rule; some contain the message of a parser of YAML or regular expressions."""
 AUTO: Final = "auto"
 MOST_AUTO_TRIALS: Final = 8
 """Maximum number of trials at once with `parallel-trials: auto`: each trial that has ended makes the next one

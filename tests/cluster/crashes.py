@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from autotuner.backends.kubernetes import Api, KubernetesBackend
-from autotuner.backends.kubernetes.readers import read_job
+from autotuner.backends.kubernetes.api import jobs_path
+from autotuner.backends.kubernetes.readers import job_of
 from autotuner.errors import BackendError
 from autotuner.job.kind import JobKind
 from autotuner.reconcile import is_settled, reconcile
@@ -50,7 +51,7 @@ def one_life(
     api = api_type(control_plane.configuration())
     backend = KubernetesBackend(api)
     try:
-        job = read_job(api, kind, namespace, name)
+        job = job_of(api, api.get(jobs_path(namespace, name, kind)), namespace)
         if is_settled(job):
             return True
         reconcile(backend, job, datetime.now(UTC))

@@ -30,7 +30,6 @@ CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 15.0
 
 CORE: Final = "/api/v1"
-LEASES: Final = "/apis/coordination.k8s.io/v1"
 
 _MAX_BODY: Final = 500
 _NO_LOG: Final = re.compile(
@@ -42,8 +41,6 @@ _NO_LOG: Final = re.compile(
 It sends status 200 before it looks for the log, and the message as its last line, without a newline
 (https://github.com/kubernetes/kubernetes/issues/142258).
 """
-_NOT_FOUND: Final = 404
-_CONFLICT: Final = 409
 
 OnRequest = Callable[[str, str], None]
 """Is called with the verb and the code of each request; the code is `error` without an answer."""
@@ -64,12 +61,12 @@ class RequestFailed(BackendError):
     @property
     def is_not_found(self) -> bool:
         """Whether the object does not exist."""
-        return self.status == _NOT_FOUND
+        return self.status == HTTPStatus.NOT_FOUND
 
     @property
     def is_conflict(self) -> bool:
         """Whether the object exists already, or has changed since it was read."""
-        return self.status == _CONFLICT
+        return self.status == HTTPStatus.CONFLICT
 
     @property
     def is_refusal(self) -> bool:

@@ -23,16 +23,6 @@ from autotuner.job.lookup import mapping
 from autotuner.job.training_runtime import RuntimeReference, TrainingRuntime
 
 
-def read_job(api: Api, kind: JobKind, namespace: str, name: str) -> Job:
-    """Return a job.
-
-    Raises:
-        RequestFailed: If it does not exist, or the cluster does not answer.
-        InvalidJob: If it has mistakes.
-    """
-    return job_of(api, api.get(jobs_path(namespace, name, kind)), namespace)
-
-
 def job_of(api: Api, manifest: Mapping[str, Any], namespace: str) -> Job:
     """Return the job of a manifest, with the training runtime that it refers to.
 

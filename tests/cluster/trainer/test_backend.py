@@ -4,7 +4,8 @@ import pytest
 from kubernetes import client
 
 from autotuner.backends.kubernetes import Api, KubernetesBackend
-from autotuner.backends.kubernetes.readers import read_job
+from autotuner.backends.kubernetes.api import jobs_path
+from autotuner.backends.kubernetes.readers import job_of
 from autotuner.job.kinds import TRAINJOB
 from tests.cluster.controllers import RULES
 from tests.contract.suite import BackendContract
@@ -45,10 +46,14 @@ class TrainJobHarness:
         client.CustomObjectsApi(self._admin).create_namespaced_custom_object(
             *API, self._namespace, PLURAL, made
         )
-        return read_job(self.api, TRAINJOB, self._namespace, made["metadata"]["name"])
+        return self._read(made["metadata"]["name"])
 
     def reread(self, job):
-        return read_job(self.api, TRAINJOB, job.namespace, job.name)
+        return self._read(job.name)
+
+    def _read(self, name):
+        path = jobs_path(self._namespace, name, TRAINJOB)
+        return job_of(self.api, self.api.get(path), self._namespace)
 
 
 class TestTrainJobs(BackendContract):
