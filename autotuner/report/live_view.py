@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -134,7 +134,7 @@ class LiveTable:
 
     def _table(self, rows: list[Trial], width: int) -> Table:
         """Return one line per row; the hyperparameters get the columns that the others leave."""
-        laid_out = max(len(layout(trial)) for trial in rows) if width >= _WIDE else 0
+        laid_out = max((len(layout(trial)) for trial in rows), default=0) if width >= _WIDE else 0
         is_wide = width >= _NARROW
         columns: dict[str, tuple[int, Callable[[Trial], RenderableType]]] = {
             "trial": (5, lambda trial: str(trial.number)),
@@ -191,7 +191,7 @@ def _outcome(trial: Trial, spec: TuningSpec, now: datetime) -> Text:
     if trial.outcome is None:
         if trial.started_at is None:
             return Text("waits", style="dim")
-        seconds = (now - trial.started_at.astimezone(UTC)).total_seconds()
+        seconds = (now - trial.started_at).total_seconds()
         return Text(f"runs, {seconds:.0f} s", style="cyan")
     outcome = outcome_now(trial, spec)
     return Text(outcome, style=_STYLES[outcome])

@@ -56,6 +56,11 @@ def test_where_no_trial_has_a_layout_there_is_no_column_for_it():
     assert "layout" not in shown(trial(0), trial(1))
 
 
+def test_before_the_first_trial_the_state_of_the_study_is_shown():
+    """A job that is paused, or has no layout, starts none."""
+    assert "searches for a larger batch size" in shown()
+
+
 def screen(
     width: int, height: int, *trials: Trial, space: str = "learning_rate: {min: 0.01, max: 10}"
 ) -> list[str]:
