@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -157,11 +157,11 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hour
     return lines
 
 
-def parameters(values: dict[str, ParameterValue] | object) -> str:
+def parameters(values: Mapping[str, ParameterValue]) -> str:
     """Return hyperparameters as text."""
-    items = values.items() if hasattr(values, "items") else ()
     shown = [
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in items
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
     ]
     return ", ".join(shown) or "the job's own hyperparameters"
 
