@@ -59,7 +59,7 @@ FACTORS: Final = (0.71, 1.0, 1.41)
 class Frontier:
     """The settings that meet the target, and the probability of larger batches, given the ended trials.
 
-    A function of the ensemble and the settings of the trials; each result is computed once.
+    A function of the ensemble and the settings of the trials.
     """
 
     def __init__(  # noqa: PLR0913 (its inputs)
@@ -79,7 +79,6 @@ class Frontier:
         self.tried, self._rejected = tuple(tried), rejected
         places = np.array([space.coordinates(s) for s in tried])
         self.chances = ensemble.confirmable(places, np.array(owed).reshape(-1, 2))
-        self._larger: dict[int, float] = {}
 
     @property
     def incumbent(self) -> Setting | None:
@@ -101,11 +100,6 @@ class Frontier:
         The most promising candidates are sampled jointly from the ensemble: the result is the share of
         samples in which any of them meets the target.
         """
-        if batch_size not in self._larger:
-            self._larger[batch_size] = self._probability_larger(batch_size)
-        return self._larger[batch_size]
-
-    def _probability_larger(self, batch_size: int) -> float:
         low, high = self.limits
         if batch_size >= high:
             return 0.0
