@@ -10,13 +10,13 @@ end the study. `autotuner.search` computes the model of the search.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from autotuner.decide.decision import Decision, Reason, Stop, StopReason
-from autotuner.decide.rules import Finish, Start, Step, next_step
+from autotuner.decide.rules import Finish, Start, next_step
 from autotuner.decide.standing import Standing
 from autotuner.decide.stops import AS_JUDGED, AS_SEEN, StopRule, next_stop, verdict_stop
 from autotuner.search.replay import replayed
@@ -90,25 +90,6 @@ def decide(
     if is_final:
         for trial in standing.history.running:
             stops[trial.number] = Stop(trial.number, Outcome.DOMINATED, StopReason.STUDY_ENDED)
-    return _decision(step, standing, starts, stops, is_final=is_final)
-
-
-def _stopping(standing: Standing, rules: tuple[StopRule, ...], stops: dict[int, Stop]) -> Standing:
-    """Return the standing after every stop that the rules ask for, and add them to `stops`."""
-    while (stop := next_stop(standing, rules)) is not None:
-        stops[stop.number] = stop
-        standing = standing.ending(stop.number, stop.outcome)
-    return standing
-
-
-def _decision(
-    step: Step,
-    standing: Standing,
-    starts: Sequence[Suggestion],
-    stops: dict[int, Stop],
-    *,
-    is_final: bool,
-) -> Decision:
     # Where settings have no effect, what was confirmed before this was seen is as false as the rest.
     is_false = step.reason is Reason.NOT_WIRED
     return Decision(
@@ -122,6 +103,14 @@ def _decision(
         warnings=_warnings(standing),
         is_final=is_final,
     )
+
+
+def _stopping(standing: Standing, rules: tuple[StopRule, ...], stops: dict[int, Stop]) -> Standing:
+    """Return the standing after every stop that the rules ask for, and add them to `stops`."""
+    while (stop := next_stop(standing, rules)) is not None:
+        stops[stop.number] = stop
+        standing = standing.ending(stop.number, stop.outcome)
+    return standing
 
 
 def _warnings(standing: Standing) -> tuple[str, ...]:

@@ -13,17 +13,19 @@ from typing import Final
 from autotuner.decide.decision import Facts, Stop, StopReason
 from autotuner.decide.standing import Standing
 from autotuner.search.replay import Verdict
-from autotuner.study.finding import NOT_COUNTED, Reason
+from autotuner.study.finding import Reason
 from autotuner.study.history import curve
 from autotuner.trial import Judged, Outcome, Purpose, Trial
 
 NAN_AT_FIRST: Final = 3
 """Number of measurements that may always be non-finite before the first finite one."""
 
-_NOT_COUNTED: Final[Mapping[Reason, StopReason]] = {
-    Reason.RESUMED: StopReason.RESUMED,
-    Reason.EVALUATES_NOTHING: StopReason.EVALUATES_NOTHING,
+_BY_FINDING: Final[Mapping[Reason, tuple[Outcome, StopReason]]] = {
+    Reason.RESUMED: (Outcome.FAILED, StopReason.RESUMED),
+    Reason.EVALUATES_NOTHING: (Outcome.FAILED, StopReason.EVALUATES_NOTHING),
+    Reason.LARGER_THAN_DATA: (Outcome.DOMINATED, StopReason.LARGER_THAN_DATA),
 }
+"""How a trial is stopped of which no measurement counts."""
 
 StopRule = Callable[[Standing, Trial], Stop | None]
 
@@ -50,35 +52,22 @@ def timed_out(standing: Standing, trial: Trial) -> Stop | None:
     return Stop(trial.number, Outcome.MISSED, StopReason.TIMEOUT)
 
 
-def resumed(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial that continues another's training, or is evaluated on nothing: it does not count."""
-    found = (f for f in standing.findings if f.reason in NOT_COUNTED and trial.number in f.trials)
-    finding = next(found, None)
-    if finding is None:
-        return None
-    facts = Facts(number=finding.continues, detail=finding.message)
-    return Stop(trial.number, Outcome.FAILED, _NOT_COUNTED[finding.reason], facts)
-
-
-def holds_all_data(standing: Standing, trial: Trial) -> Stop | None:
-    """Stop a trial whose batch holds the whole data set: it would not count."""
-    found = (f for f in standing.findings if f.reason is Reason.LARGER_THAN_DATA and trial.number in f.trials)
-    finding = next(found, None)
-    if finding is None:
-        return None
-    facts = Facts(batch_size=trial.suggestion.batch_size, detail=finding.message)
-    return Stop(trial.number, Outcome.DOMINATED, StopReason.LARGER_THAN_DATA, facts)
+def does_not_count(standing: Standing, trial: Trial) -> Stop | None:
+    """Stop a trial that resumed another's training, is evaluated on nothing, or has a batch of all data."""
+    for finding in standing.findings:
+        if finding.reason in _BY_FINDING and trial.number in finding.trials:
+            return Stop(trial.number, *_BY_FINDING[finding.reason], Facts(detail=finding.message))
+    return None
 
 
 def batch_checked(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a check of the batch once more of its curve would show nothing new."""
-    found = (c for c in standing.checks if c.trial.number == trial.number and c.is_over)
-    check = next(found, None)
-    if check is None:
-        return None
-    verdict = "differs from" if check.differs else "is the same as"
-    detail = f"has been compared: its curve {verdict} that of trial {check.original.number}"
-    return Stop(trial.number, Outcome.DOMINATED, StopReason.BATCH_CHECKED, Facts(detail=detail))
+    for check in standing.checks:
+        if check.trial.number == trial.number and check.is_over:
+            verdict = "differs from" if check.differs else "is the same as"
+            detail = f"has been compared: its curve {verdict} that of trial {check.original.number}"
+            return Stop(trial.number, Outcome.DOMINATED, StopReason.BATCH_CHECKED, Facts(detail=detail))
+    return None
 
 
 def diverged(standing: Standing, trial: Trial) -> Stop | None:
@@ -137,7 +126,7 @@ _REASONS: Final[Mapping[Outcome, StopReason]] = {
     Outcome.PROMISING: StopReason.PROMISING,
 }
 
-AS_SEEN: Final[tuple[StopRule, ...]] = (resumed, holds_all_data, batch_checked, timed_out, diverged)
+AS_SEEN: Final[tuple[StopRule, ...]] = (does_not_count, batch_checked, timed_out, diverged)
 """Rules on what has been seen of a run so far. The search then judges the runs: `autotuner.search.replay`."""
 AS_JUDGED: Final[tuple[StopRule, ...]] = (dominated,)
 """Rules that follow from the judged runs."""
