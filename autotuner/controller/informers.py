@@ -150,7 +150,7 @@ class _Watch:
 
     def _list(self) -> object:
         try:
-            found = self._api.list_as(
+            found = self._api.list(
                 self._path,
                 accept=_METADATA.format("PartialObjectMetadataList") if self._is_metadata else _WHOLE,
                 labelSelector=self._selector,

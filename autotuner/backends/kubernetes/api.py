@@ -31,6 +31,7 @@ READ_SECONDS: Final = 15.0
 
 CORE: Final = "/api/v1"
 
+_JSON: Final = "application/json"
 _MAX_BODY: Final = 500
 _NO_LOG: Final = re.compile(
     r"unable to retrieve container logs for |failed to (try resolving symlinks in path|open log file"
@@ -95,9 +96,9 @@ class Api:
         """Read one object."""
         return self._json("get", "GET", path, query=query)
 
-    def list(self, path: str, **query: object) -> dict[str, Any]:
-        """Read a whole collection."""
-        return self._json("list", "GET", path, query=query)
+    def list(self, path: str, *, accept: str = _JSON, **query: object) -> dict[str, Any]:
+        """Read a whole collection; `accept` names another representation of it, such as metadata alone."""
+        return self._json("list", "GET", path, query=query, accept=accept)
 
     def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object in a collection."""
@@ -132,23 +133,9 @@ class Api:
         """
         return self._send("watch", "GET", path, query=query, accept=accept, read_seconds=read_seconds)
 
-    def list_as(self, path: str, *, accept: str, **query: object) -> dict[str, Any]:
-        """Read a collection in another representation, such as metadata alone."""
-        response = self._send("list", "GET", path, query=query, accept=accept)
-        return _object(self._read(response), path)
-
-    def _json(  # noqa: PLR0913 (the parts of an HTTP request)
-        self,
-        verb: str,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, object] | None = None,
-        body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        response = self._send(verb, method, path, query=query, body=body, content_type=content_type)
-        return _object(self._read(response), path)
+    def _json(self, verb: str, method: str, path: str, **parts: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return the object that a request is answered with; the `parts` are those of `_send`."""
+        return _object(self._read(self._send(verb, method, path, **parts)), path)
 
     def _send(  # noqa: PLR0913 (the parts of an HTTP request)
         self,
@@ -158,8 +145,8 @@ class Api:
         *,
         query: Mapping[str, object] | None = None,
         body: Mapping[str, Any] | None = None,
-        content_type: str = "application/json",
-        accept: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
         read_seconds: float = READ_SECONDS,
     ) -> urllib3.HTTPResponse:
         headers = {"Accept": accept}

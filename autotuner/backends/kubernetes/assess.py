@@ -71,6 +71,11 @@ class PodStatus:
     is_gone: bool = False
     is_initializer: bool = False
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether its training container has ended with a code other than 0."""
+        return self.exit_code not in {None, 0}
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -139,8 +144,9 @@ def assess(
         ended_at = job.ended_at or max(finishes, default=now)
         if _goes_on(job, pods) and now - ended_at < REST_GRACE:
             return TrialStanding(started_at or job.running_since)
-        has_ended_well = job.has_succeeded and not (job.ends_with_first and any(map(_has_failed, pods)))
-        ending = _success(pods) if has_ended_well else _failure(job, pods, first_seen)
+        is_partial = job.ends_with_first and any(pod.has_failed for pod in pods)
+        is_success = job.has_succeeded and not is_partial
+        ending = _success(pods) if is_success else _failure(job, pods, first_seen)
         # A job shows when its master started, even without its pods.
         return TrialStanding(started_at or job.running_since, ended_at, ending)
     if not job.is_suspended and (replaced := _replaced(job, pods, first_seen)):
@@ -162,10 +168,6 @@ def _goes_on(job: Conditions, pods: Sequence[PodStatus]) -> bool:
     return any(pod.finished_at is None and not pod.disruption and not pod.is_deleted_first for pod in pods)
 
 
-def _has_failed(pod: PodStatus) -> bool:
-    return pod.exit_code not in {None, 0}
-
-
 def _ended_beside_sidecars(
     job: Conditions, pods: Sequence[PodStatus], now: datetime, first_seen: Mapping[str, str]
 ) -> TrialStanding | None:
@@ -175,9 +177,7 @@ def _ended_beside_sidecars(
     containers decide: a failed one fails the trial; the trial succeeds with the Master, and without a Master
     if all succeed.
     """
-    failed = [
-        pod.finished_at for pod in pods if pod.exit_code not in {None, 0} and pod.finished_at is not None
-    ]
+    failed = [pod.finished_at for pod in pods if pod.has_failed and pod.finished_at is not None]
     if failed:
         ended_at = min(failed)
         ending = _failure(job, pods, first_seen)
@@ -224,7 +224,7 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
     the operator deletes running pods only after it has counted.
     """
     failed = sorted(
-        (pod for pod in pods if pod.exit_code not in {None, 0}),
+        (pod for pod in pods if pod.has_failed),
         key=lambda pod: (
             pod.finished_at is None,
             pod.finished_at,

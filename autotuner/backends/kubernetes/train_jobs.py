@@ -145,7 +145,7 @@ def stand(
         # Nothing has been trained yet, so Kubernetes may start a failed one again.
         return TrialStanding(hold_up=_initializing(initializers, now, patience))
     if conditions.has_failed:
-        pods += [pod for pod in initializers if pod.exit_code not in {None, 0} or pod.disruption]
+        pods += [pod for pod in initializers if pod.has_failed or pod.disruption]
     attempt, is_again = first(pods), _is_again(pods)
     starts = [pod.started_at for pod in attempt if pod.started_at is not None]
     if not (conditions.has_succeeded or conditions.is_suspended) and (

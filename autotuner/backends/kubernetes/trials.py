@@ -258,13 +258,12 @@ class TrialReader:
         # The log of a deleted pod may not have been read to its end.
         is_cut = follower is not None and follower.reading[0] in gone_pods
         has_rank_zero = any(pod.is_rank_zero and not pod.is_gone for pod in pods)
-        if is_cut or (not has_rank_zero and (follower is None or not follower.measurements)):
-            if ending.exit_code == 0:
-                gone = "its pods and their logs were deleted before they could be read"
-                ending = Ending(None, disruption=gone)
-            follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
-        elif ending.disruption and (follower is None or not follower.measurements):
-            # The pod that measured was replaced, or is terminating.
+        has_measured = follower is not None and bool(follower.measurements)
+        is_gone = is_cut or not (has_rank_zero or has_measured)
+        if is_gone and ending.exit_code == 0:
+            ending = Ending(None, disruption="its pods and their logs were deleted before they could be read")
+        if is_gone or (ending.disruption and not has_measured):
+            # The pod that measured was deleted or replaced, or is terminating.
             follower = self._logs.printing(job, spec, uid_of(manifest), checkpoint) or follower
         if ending.exit_code not in {None, 0}:
             ending = self._with_logs(job, ending, follower, pods)
