@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,29 @@ def describe_invalid(
             keys.OBSERVED: observed,
         }
     )
+
+
+def describe_interrupted(before: Mapping[str, str]) -> dict[str, str]:
+    """Return the status of a study that no tuner runs any more; the state of one that has ended stays.
+
+    Args:
+        before: The status annotations that the tuner wrote last; empty if it was interrupted before that.
+    """
+    found, running = dict(before), 0
+    with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError):
+        counts = json.loads(before.get(keys.TRIALS, "{}"))
+        if running := counts.pop("running", 0):
+            # An interrupted trial leaves no record: it starts again with the same number.
+            counts["total"] -= running
+            found[keys.TRIALS] = json.dumps(counts, separators=(",", ":"))
+    phase = before.get(keys.PHASE)
+    was_active = phase in {None, Phase.WAITING, Phase.SEARCHING, Phase.CONFIRMING}
+    if was_active or (phase == Phase.PAUSED and running):
+        last = f"; before that: {before[keys.MESSAGE]}" if keys.MESSAGE in before else ""
+        said = f"interrupted, nothing runs: `autotuner tune` with the same file continues{last}"
+        found[keys.PHASE], found[keys.REASON] = str(Phase.PAUSED), str(Reason.INTERRUPTED)
+        found[keys.MESSAGE] = said[:MAX_MESSAGE]
+    return found
 
 
 def has_running(annotations: Mapping[str, str]) -> bool:

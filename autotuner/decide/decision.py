@@ -35,6 +35,8 @@ class Reason(StrEnum):
     CLUSTER_LOSES_TRIALS = "ClusterLosesTrials"
     INVALID_CONFIGURATION = "InvalidConfiguration"
     PAUSED = "Paused"
+    INTERRUPTED = "Interrupted"
+    """No tuner runs: only the reader of a local study's folder can tell, so no decision has it."""
     BASELINE_RUNNING = "BaselineRunning"
     CHECKING_PROGRAM = "CheckingProgram"
     CHECKING_BATCH = "CheckingBatch"

@@ -84,6 +84,8 @@ def test_whatever_ends_the_tuner_ends_every_process_of_its_trials(place: Place, 
         assert "interrupted" in err
         assert "Traceback" not in err
     assert not place.ledger()
+    shown = place.run("status", place.tuning.name, "--json").json
+    assert (shown["phase"], shown["reason"], shown["trials"]) == ("Paused", "Interrupted", {"total": 0})
 
 
 def test_a_second_interrupt_does_not_claim_that_what_still_ends_is_stopped(place: Place):

@@ -241,6 +241,7 @@ def test_two_tuners_do_not_share_a_folder(place: Place):
         second = place.run("tune", file.name)
         assert second.code == 1
         assert "in use by another autotuner" in second.err
+        assert place.run("status", place.tuning.name, "--json").json["phase"] == "Searching"
     finally:
         first.terminate()
         first.communicate(timeout=60)

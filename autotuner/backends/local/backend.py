@@ -39,6 +39,7 @@ from autotuner.backends.local.gpus import GpuShares
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.study_folder import (
     JOB,
+    LOCK,
     check_owner,
     kept_logs,
     read_ledger,
@@ -59,6 +60,8 @@ from autotuner.trial import Suggestion, Trial
 
 _STOP_SECONDS: Final = supervisor.GRACE_SECONDS + 10
 _POLL_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.5
+"""How long another process may hold the lock without being a tuner: `autotuner status` takes it briefly."""
 
 
 class LocalBackend:
@@ -246,7 +249,10 @@ class LocalBackend:
     def _open(self) -> None:
         for part in ("ledger", "trials"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self._folder / "lock")
+        deadline = time.monotonic() + _LOOK_SECONDS
+        while (lock := _locked(self._folder / LOCK)) is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self._lock = lock
         if self._lock is None:
             raise BackendError(
                 f"{self._folder} is in use by another autotuner: wait for it, or give this study"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +19,13 @@ from autotuner.errors import BackendError, Conflict, Unwritable
 from autotuner.job.job import Job
 from autotuner.job.kinds import runtimes_among
 from autotuner.spec.untrusted_yaml import load_documents
+from autotuner.status import describe_interrupted
 from autotuner.study.ledger import decode_ledger
 from autotuner.trial import Outcome, Trial
 
 JOB: Final = "job.yaml"
+LOCK: Final = "lock"
+"""The file that a tuner holds locked while it runs."""
 RETRIED_AT: Final = "retried-at"
 """The file with the time of the last `autotuner retry`."""
 NAMES_LOG: Final = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY})
@@ -45,7 +49,22 @@ def read_study(folder: Path) -> Study:
     job = Job.from_manifest(manifest, runtimes_among(others))
     trials, problems = read_ledger(folder)
     logs = {trial.number: str(log) for trial in trials if (log := log_of(folder, trial.number)) is not None}
-    return Study(with_status(job, folder), trials, problems, logs)
+    job = with_status(job, folder)
+    if not is_in_use(folder):
+        job = replace(job, annotations=describe_interrupted(job.annotations))
+    return Study(job, trials, problems, logs)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Return whether a tuner runs in a folder; also if that cannot be told, as without permission."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
