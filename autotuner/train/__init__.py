@@ -27,7 +27,7 @@ can choose it:
             throughput.add(step.samples)
         throughput.stop()
         sdk.report(
-            epoch,
+            epoch + 1,
             accuracy=evaluate(model),
             noise_scale=meter.value,
             samples_per_second=throughput.samples_per_second,
