@@ -61,7 +61,7 @@ def status(
         if job is not None:
             _show_status(find(job, namespace, context).job, as_json=as_json)
             return
-        jobs = cluster_jobs(None if all_namespaces else namespace, context, everywhere=all_namespaces)
+        jobs = cluster_jobs(namespace, context, everywhere=all_namespaces)
         if as_json:
             typer.echo(json.dumps([_status_of(each) for each in jobs]))
             return

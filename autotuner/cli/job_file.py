@@ -44,34 +44,31 @@ def load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
     documents = _load_documents(file)
     runtimes = runtimes_among([*documents, *(_load_documents(runtime) if runtime is not None else ())])
     jobs = [document for document in documents if is_job(document)]
-    example = "autotuner tune deploy/examples/digits/job.yaml"
     if len(jobs) > 1:
         rule = f"must hold one job, but holds {len(jobs)} jobs: write each to its own file"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+        raise _mistaken(file, rule)
     if not jobs and len(documents) != 1:
-        rule = f"must hold a {' or a '.join(kind.name for kind in KINDS)}"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+        raise _mistaken(file, f"must hold a {' or a '.join(kind.name for kind in KINDS)}")
     return (jobs or documents)[0], runtimes
 
 
 def _load_documents(file: Path) -> Sequence[object]:
-    example = "autotuner tune deploy/examples/digits/job.yaml"
     try:
         with file.open(encoding="utf-8") as opened:
             text = opened.read(_MAX_FILE + 1)
         if len(text) > _MAX_FILE:
-            rule = f"must have at most {_MAX_FILE >> 20} MiB"
-            raise InvalidJob([Mistake("FILE", str(file), rule, example)])
+            raise _mistaken(file, f"must have at most {_MAX_FILE >> 20} MiB")
         return list(_objects(load_documents(text)))
     except OSError as error:
-        rule = f"must be a file that can be read ({error.strerror})"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+        raise _mistaken(file, f"must be a file that can be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        rule = f"must be text in UTF-8 ({error.reason} at byte {error.start})"
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+        raise _mistaken(file, f"must be text in UTF-8 ({error.reason} at byte {error.start})") from error
     except ValueError as error:
-        rule = str(error)[:400]
-        raise InvalidJob([Mistake("FILE", str(file), rule, example)]) from error
+        raise _mistaken(file, str(error)[:400]) from error
+
+
+def _mistaken(file: Path, rule: str) -> InvalidJob:
+    return InvalidJob([Mistake("FILE", str(file), rule, "autotuner tune deploy/examples/digits/job.yaml")])
 
 
 def _objects(documents: Sequence[object]) -> Iterator[object]:

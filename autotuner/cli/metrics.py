@@ -16,6 +16,7 @@ from typing import Annotated, Final, Never
 import typer
 
 from autotuner.cli import log_preview
+from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_INVALID
 from autotuner.spec.parsers import parse_pattern
 from autotuner.spec.target import parse_target
 from autotuner.spec.values import Target
@@ -23,8 +24,6 @@ from autotuner.study import formats
 from autotuner.study.log_reader import LogReader
 
 _PIECE: Final = 1 << 20
-_NOTHING_READ: Final = 1
-_INVALID: Final = 2
 
 
 def metrics(  # noqa: PLR0913, PLR0917 (one argument an option)
@@ -66,7 +65,7 @@ def metrics(  # noqa: PLR0913, PLR0917 (one argument an option)
     else:
         typer.echo("\n".join(log_preview.lines(reader, wanted)))
     if not log_preview.is_read(reader):
-        raise typer.Exit(_NOTHING_READ)
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _reader(target: Target, log_format: str, pattern: str | None) -> LogReader:
@@ -105,4 +104,4 @@ def _pieces(log: Path) -> Iterator[str]:
 
 def _refuse(message: str) -> Never:
     typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(_INVALID)
+    raise typer.Exit(EXIT_INVALID)

@@ -119,7 +119,7 @@ class LocalBackend:
             for folder in self._trial_folders()
             if int(folder.name) not in numbers
         ]
-        remains = [t for t in recorded if (self._trial_folder(t.number)).exists()]
+        remains = [t for t in recorded if self._trial_folder(t.number).exists()]
         return Observation(recorded, [t for t in live if t is not None] + remains, problems)
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
@@ -236,7 +236,7 @@ class LocalBackend:
         with unwritable(self._folder):
             documents = [dict(job.manifest), *map(dict, job.kind.documents)]
             text = yaml.safe_dump_all(documents, sort_keys=False)
-            supervisor.write_text_whole(self._folder / "job.yaml", text)
+            supervisor.write_text_whole(self._folder / JOB, text)
 
     def discard_doubtful(self, job: Job, spec: TuningSpec) -> None:
         """Remove ended trials whose logs are still in doubt: a script that has changed runs them again."""

@@ -114,10 +114,8 @@ def check_owner(folder: Path, job: Job) -> None:
         manifest, *_ = load_documents((folder / JOB).read_text(encoding="utf-8"))
         metadata = manifest["metadata"]  # type: ignore[index]  # the except clause below handles other types
         owner = (manifest["kind"], metadata.get("namespace") or "default", metadata["name"])  # type: ignore[index]
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        return  # whoever opens the folder reports it
+    except (FileNotFoundError, NotADirectoryError):
+        return  # whoever opens the folder reports the latter
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise Conflict(
             f"{folder} holds a study of an unknown job ({JOB} cannot be read: {error}): choose another folder"
