@@ -80,6 +80,8 @@ class Cluster:
 
     def config_map(self, method, name):
         sent = json.loads(self.server.requests[-1][4] or "{}")
+        if method == "POST" and sent["metadata"]["name"] in self.config_maps:
+            return 409, {}, b'{"message": "already exists"}'
         if method == "POST":
             self.config_maps[sent["metadata"]["name"]] = sent
             return 201, {}, json.dumps(sent).encode()

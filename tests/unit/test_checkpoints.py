@@ -96,6 +96,13 @@ def test_a_failure_to_write_costs_no_reconcile(cluster):
     assert list(cluster.config_maps[RUNNING]["data"]) == [keys.running_key(0)]
 
 
+def test_a_config_map_that_another_controller_has_made_meanwhile_is_written_into(cluster):
+    cluster.run([1])
+    cluster.config_maps[RUNNING] = {"metadata": {"ownerReferences": [{"uid": JOB.uid}]}, "data": {}}
+    cluster.run(range(2, 12))
+    assert list(cluster.config_maps[RUNNING]["data"]) == [keys.running_key(0)]
+
+
 def test_a_checkpoint_is_read_back_as_it_was_written():
     measured = (Measurement(1, 0.5), Measurement(2, float("inf")))
     checkpoint = Checkpoint(("pod", "accuracy", None), "f", "2026-01-01T12:00:00Z", {"s": 2}, measured)

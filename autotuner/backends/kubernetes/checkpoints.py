@@ -93,6 +93,8 @@ class Checkpoints:
         try:
             self._write(job, kept, data)
         except RequestFailed as error:
+            if error.is_conflict:
+                self.forget(job.uid)  # another controller has made the ConfigMap since it was read
             _log.warning("checkpoints_not_written", job=f"{job.namespace}/{job.name}", error=str(error))
             return
         for number in gone:
