@@ -91,7 +91,7 @@ def test_a_run_that_is_admitted_again_begins_anew():
 )
 def test_hostile_pushes_do_no_harm(values):
     reader = read(Push(values), has_ended=True)
-    assert all(m.value == 0.9 for m in reader.measurements)
+    assert not reader.measurements
 
 
 def test_a_metric_that_became_nan_is_measured_as_such():
