@@ -9,7 +9,7 @@ without the tuner, and a line with more than one metric:
     hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1, epochs=30)
     for epoch in range(hp.epochs):
         ...
-        sdk.report(epoch, accuracy=accuracy, noise_scale=meter.value)
+        sdk.report(epoch + 1, accuracy=accuracy, noise_scale=meter.value)
 
 It imports only the standard library, opens no connection, and only writes lines to standard output, so it
 can stay in a script that runs elsewhere. The line is the whole protocol:
@@ -57,7 +57,7 @@ _TRUTH: Final = {"true": True, "false": False}
 class Hyperparameters(Mapping[str, Value]):
     """The hyperparameters of this run: read as `hp.learning_rate` or `hp["learning_rate"]`.
 
-    Values are numbers if they look like numbers, truth values if they are `true` or `false`, otherwise text;
+    Values are numbers if they look like numbers, booleans if they are `true` or `false`, otherwise text;
     a name with a default has the type of the default. A hyperparameter counts as read when its value is
     accessed, as an attribute, by name or with all others (`**hp`); giving a default is not reading. The
     script may change a value: `hp.learning_rate = 0.2`.
@@ -119,8 +119,8 @@ def hyperparameters(
             value: a float stays a float if the tuner sets `1`. None has no type to keep.
 
     Raises:
-        ValueError: The environment has text and the default is a number, or no truth value and the default is
-            one.
+        ValueError: A variable is text and its default a number, or neither true nor false and its default a
+            boolean.
     """
     # Another mapping was not set for this process, so reading it is not recorded.
     is_own = environment is None or environment is os.environ
@@ -226,7 +226,7 @@ def _json_number(value: SupportsFloat) -> float | int | str:
 
 
 def _guess(text: str) -> Value:
-    """Return an int, a float or a truth value if the text is one, otherwise the text."""
+    """Return an int, a float or a boolean if the text is one, otherwise the text."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -104,7 +104,7 @@ def node_warnings(trials: Sequence[Trial], since: datetime | None = None) -> lis
     repeated = sorted((n for n in lost if len(lost[n]) > 1), key=lambda n: -len(lost[n]))
     return [
         f"node {node} has lost {len(lost[node])} trials ({', '.join(map(str, lost[node][-_MAX_WARNINGS:]))}):"
-        " look at it, or cordon it"
+        " check it, or cordon it"
         for node in repeated[:_MAX_WARNINGS]
     ]
 

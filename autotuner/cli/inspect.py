@@ -29,7 +29,7 @@ from autotuner.study.setting import Setting
 # ruff: noqa: PLC0415
 
 _PIPE_WIDTH: Final = 160
-
+_LEAST_WIDTH: Final = 80
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -47,7 +47,11 @@ def schema(as_json: AsJson = False) -> None:
 
 def status(
     job: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="As for `trials`; without it: all jobs.")
+        str | None,
+        typer.Argument(
+            metavar="[JOB]",
+            help="The folder of a local study, or a job of the cluster; without it: all of the namespace.",
+        ),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
@@ -56,7 +60,7 @@ def status(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the status of a study, or of all studies of the cluster."""
+    """Show the status of a study, or of all studies of a namespace."""
     with Reported(as_json=as_json):
         if job is not None:
             _show_status(find(job, namespace, context).job, as_json=as_json)
@@ -218,9 +222,14 @@ def _table(*columns: str) -> Table:
 
 
 def _console() -> Console:
-    """Return a console for tables: as wide as the terminal, or wide enough if there is none."""
+    """Return a console for tables: as wide as the terminal, or wide enough if there is none.
+
+    A terminal of few columns wraps the lines of a wider table, which is easier to read than split words.
+    """
     console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+    if not console.is_terminal:
+        return Console(width=_PIPE_WIDTH)
+    return console if console.width >= _LEAST_WIDTH else Console(width=_LEAST_WIDTH)
 
 
 def _loaded(text: str) -> object:

@@ -27,7 +27,7 @@ def render(  # noqa: PLR0913, PLR0917 (its options are the parameters)
     job: Annotated[
         str,
         typer.Argument(
-            metavar="JOB", help="A job's file, the folder of a local tuning, or a job by its name."
+            metavar="JOB", help="The file of a job, the folder of a local study, or a job of the cluster."
         ),
     ],
     batch_size: Annotated[int, typer.Option(help="The global batch size of the trial.")],

@@ -80,7 +80,7 @@ def local_folder(job: str, namespace: str | None, context: str | None) -> Path |
     if namespace is not None or context is not None:
         return None
     named, by_job = Path(job), Path(f"{job}-tuning")
-    found = (folder for folder in (named, by_job) if (folder / local.JOB).exists())
+    found = (folder for folder in (named, by_job) if local.is_study(folder))
     return next(found, named if "/" in job or named.is_dir() else None)
 
 

@@ -151,7 +151,7 @@ class ControllerSettings(BaseSettings):
     )
     http_host: str = _setting(
         "::",
-        "address on which /healthz, /readyz and /metrics are served; ::: every address, IPv4 and IPv6",
+        "address on which /healthz, /readyz and /metrics are served; `::` is every address, IPv4 and IPv6",
         "127.0.0.1",
         min_length=1,
     )
@@ -250,6 +250,8 @@ def _shown(field: FieldInfo) -> str:
             return str(value).lower()
         case float(value):
             return f"{value:g}"
+        case tuple(values):
+            return ",".join(map(str, values))
         case value:
             return str(value)
 

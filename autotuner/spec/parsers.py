@@ -41,7 +41,7 @@ def parse_range(value: object) -> object:
         raise ValueError("must be min..max, two whole numbers")
     minimum, maximum = int(match[1]), int(match[2])
     if not 1 <= minimum <= maximum <= MAX_INTEGER:
-        raise ValueError(f"must have a min of at least 1 and at most max, and a max of at most {MAX_INTEGER}")
+        raise ValueError(f"must be min..max with 1 <= min <= max <= {MAX_INTEGER}")
     return IntegerRange(minimum=minimum, maximum=maximum)
 
 

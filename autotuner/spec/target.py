@@ -9,10 +9,10 @@ from typing import Final
 from autotuner.spec.values import Target
 
 MAX_NAME: Final = 100
-RULE: Final = (
-    "must be a metric as the log prints it, >= or <=, and a number (a name may have spaces, capitals and"
-    " / @ . - _ ( ); set autotuner.dev/metric-pattern to read a metric that the log prints differently, and"
-    " autotuner.dev/log-format to choose the format of the log)"
+RULE: Final = "must be a metric as the log prints it, >= or <=, and a number"
+_NAMES: Final = (
+    "must name the metric as the log prints it, in letters, digits, spaces and / @ . - _ ( ) # : + % (to read"
+    " one that the log prints differently, set autotuner.dev/metric-pattern), and not as"
 )
 _TARGET: Final = re.compile(
     r"\s*(?P<metric>[^\s<>=][^<>=]*?)\s*(?P<comparison>>=|<=|\u2265|\u2264|=>|=<|==|=|>|<)\s*(?P<threshold>[^<>=]*?)\s*"
@@ -38,9 +38,9 @@ def parse_target(value: object) -> object:
     metric = " ".join(match["metric"].strip("\"'`").split())
     comparison = _SIGNS.get(match["comparison"])
     if comparison is None:
-        raise ValueError(f"{RULE}: {match['comparison']} is neither >= nor <=")
+        raise ValueError(f"must compare the metric by >= or <=, not by {match['comparison']}")
     if len(metric) > MAX_NAME or not _NAME.fullmatch(metric):
-        raise ValueError(f"{RULE}: {metric[:_SHOWN]!r} is not a valid name")
+        raise ValueError(f"{_NAMES} {metric[:_SHOWN]!r}")
     return Target.model_validate(
         {"metric": metric, "comparison": comparison, "threshold": _threshold(match["threshold"])}
     )

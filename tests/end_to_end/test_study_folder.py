@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,23 @@ def test_a_folder_whose_job_cannot_be_read_is_refused(place: Place):
 def test_a_study_is_found_by_its_jobs_name_where_a_folder_has_that_name_too(place: Place):
     assert place.run("tune", place.write().name).code == 0
     (place.folder / "toy").mkdir()
+    # As in deploy/examples/digits: the user's own file has the name of the copy in a study's folder.
+    shutil.copy(place.tuning / "job.yaml", place.folder / "toy")
     ran = place.run("status", "toy", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["phase"] == "Done"
+
+
+def test_the_users_own_job_yaml_is_not_overwritten_and_not_read_as_a_study(place: Place):
+    file = place.write().rename(place.folder / "job.yaml")
+    before = file.read_text()
+    ran = place.run("tune", file.name, "--directory", ".")
+    assert ran.code == 1
+    assert "job.yaml is not of a study, which would overwrite it" in ran.err
+    assert file.read_text() == before
+    ran = place.run("status", ".")
+    assert ran.code == 1
+    assert "is not the folder of a study" in ran.err
 
 
 @pytest.mark.parametrize("command", ["status", "trials", "report"])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
+from autotuner.errors import InvalidJob
 from autotuner.job.pytorchjob import PYTORCHJOB
 from tests.builders import manifest, replica
 
@@ -23,3 +24,12 @@ def test_the_processes_of_a_pod_are_told_as_the_operator_tells_them(fields, expe
     plans = PYTORCHJOB.pod_plans(made, LOOPBACK, port=1)
     found = pods(plans, made["metadata"], Surroundings(Path(), {}))
     assert [pod.environment["PET_NPROC_PER_NODE"] for pod in found] == [expected] * 2
+
+
+def test_a_working_folder_that_does_not_exist_is_told_before_a_program_is_started_in_it(tmp_path):
+    made = manifest()
+    chosen = Surroundings(tmp_path, {}, working_directory=tmp_path / "nope")
+    with pytest.raises(InvalidJob) as caught:
+        pods(PYTORCHJOB.pod_plans(made, LOOPBACK, port=1), made["metadata"], chosen)
+    (mistake,) = caught.value.mistakes
+    assert (mistake.key, mistake.value) == ("--working-dir", str(tmp_path / "nope"))

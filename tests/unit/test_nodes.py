@@ -23,7 +23,7 @@ def test_a_node_that_lost_a_trial_again_is_named():
     assert node_warnings([lost(0)]) == []
     assert node_warnings([lost(0), lost(1, node="gpu-8")]) == []
     (warning,) = node_warnings([lost(3), trial(2), lost(0), lost(1, node="gpu-8")])
-    assert warning == "node gpu-7 has lost 2 trials (0, 3): look at it, or cordon it"
+    assert warning == "node gpu-7 has lost 2 trials (0, 3): check it, or cordon it"
 
 
 def test_losses_before_a_retry_are_of_the_past():

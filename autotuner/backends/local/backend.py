@@ -38,9 +38,10 @@ from autotuner.backends.local import supervisor
 from autotuner.backends.local.gpus import GpuShares
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.study_folder import (
-    JOB,
+    LEDGER,
     LOCK,
     check_owner,
+    is_study,
     kept_logs,
     read_ledger,
     read_status,
@@ -183,7 +184,7 @@ class LocalBackend:
         del job
         with unwritable(self._folder):
             entry = json.loads(encode_trial(trial))
-            supervisor.write_whole(self._folder / "ledger" / f"{keys.ledger_key(trial.number)}.json", entry)
+            supervisor.write_whole(self._folder / LEDGER / f"{keys.ledger_key(trial.number)}.json", entry)
 
     def stop(self, job: Job, number: int) -> None:
         """End a trial's processes; its log stays until the next start of the same number."""
@@ -219,7 +220,7 @@ class LocalBackend:
         """Return the study in the folder `NAME-tuning` next to this one."""
         del job
         folder = self._folder.parent / f"{name}-tuning"
-        return read_study(folder) if (folder / JOB).exists() else None
+        return read_study(folder) if is_study(folder) else None
 
     def existing(self, job: Job) -> Sequence[int]:
         """Return the numbers of the trials whose files are in the folder."""
@@ -247,7 +248,7 @@ class LocalBackend:
                     shutil.rmtree(self._trial_folder(trial.number))
 
     def _open(self) -> None:
-        for part in ("ledger", "trials"):
+        for part in (LEDGER, "trials"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + _LOOK_SECONDS
         while (lock := _locked(self._folder / LOCK)) is None and time.monotonic() < deadline:

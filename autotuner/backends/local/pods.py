@@ -141,12 +141,14 @@ def _command(
 
 
 def _folder(container: Mapping[str, Any], surroundings: Surroundings, mistakes: list[Mistake]) -> Path:
-    if surroundings.working_directory is not None:
-        return surroundings.working_directory
+    rule, example = "must be a folder of this machine: create it, or choose another", "--working-dir ."
+    if (chosen := surroundings.working_directory) is not None:
+        if not chosen.is_dir():
+            mistakes.append(Mistake("--working-dir", str(chosen), rule, example))
+        return chosen
     given = container.get("workingDir")
     folder = surroundings.folder / given if given else surroundings.folder
     if not folder.is_dir():
-        rule = "must be a folder of this machine: create it, or choose another with --working-dir"
         where = f"container {container['name']}.workingDir"
-        mistakes.append(Mistake(where, str(given), rule, "--working-dir ."))
+        mistakes.append(Mistake(where, str(given), f"{rule} with --working-dir", example))
     return folder

@@ -26,6 +26,8 @@ from autotuner.trial import Outcome, Trial
 JOB: Final = "job.yaml"
 LOCK: Final = "lock"
 """The file that a tuner holds locked while it runs."""
+LEDGER: Final = "ledger"
+"""The folder of the finished trials. A folder with a `job.yaml` and without it is the user's own."""
 RETRIED_AT: Final = "retried-at"
 """The file with the time of the last `autotuner retry`."""
 NAMES_LOG: Final = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY})
@@ -41,10 +43,12 @@ def read_study(folder: Path) -> Study:
     """
     try:
         manifest, *others = load_documents((folder / JOB).read_text(encoding="utf-8"))
+        if not is_study(folder):
+            raise FileNotFoundError(f"it has a {JOB}, and no folder {LEDGER}")
     except (OSError, ValueError) as error:
         raise BackendError(
             f"{folder} is not the folder of a study ({error}): name one that `autotuner tune` wrote,"
-            " for example resnet50-tuning"
+            " for example resnet50-tuning, or add --namespace for a job of the cluster"
         ) from error
     job = Job.from_manifest(manifest, runtimes_among(others))
     trials, problems = read_ledger(folder)
@@ -53,6 +57,14 @@ def read_study(folder: Path) -> Study:
     if not is_in_use(folder):
         job = replace(job, annotations=describe_interrupted(job.annotations))
     return Study(job, trials, problems, logs)
+
+
+def is_study(folder: Path) -> bool:
+    """Return whether a folder holds a study."""
+    try:
+        return (folder / JOB).exists() and (folder / LEDGER).is_dir()
+    except OSError:
+        return False
 
 
 def is_in_use(folder: Path) -> bool:
@@ -73,7 +85,7 @@ def read_ledger(folder: Path) -> tuple[list[Trial], list[str]]:
     Raises:
         BackendError: If a file exists and cannot be read: continuing would repeat its trial.
     """
-    files = sorted((folder / "ledger").glob("trial-*.json"))
+    files = sorted((folder / LEDGER).glob("trial-*.json"))
     try:
         entries = {file.stem: file.read_text(encoding="utf-8", errors="replace") for file in files}
     except OSError as error:
@@ -108,12 +120,18 @@ def check_owner(folder: Path, job: Job) -> None:
     A job is identified by kind, namespace and name: its annotations and its template may change.
 
     Raises:
-        Conflict: If it holds the study of another or an unknown job.
+        Conflict: If it holds the study of another or an unknown job, or a file of the user's that a study
+            would overwrite.
     """
     try:
         manifest, *_ = load_documents((folder / JOB).read_text(encoding="utf-8"))
         metadata = manifest["metadata"]  # type: ignore[index]  # the except clause below handles other types
         owner = (manifest["kind"], metadata.get("namespace") or "default", metadata["name"])  # type: ignore[index]
+        if not is_study(folder):
+            raise Conflict(
+                f"{folder / JOB} is not of a study, which would overwrite it: choose another folder with"
+                " --directory"
+            )
     except (FileNotFoundError, NotADirectoryError):
         return  # whoever opens the folder reports the latter
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
