@@ -98,7 +98,9 @@ def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -
 def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
     """Draw every learning curve, coloured by how the trial ended; confirmation runs are thicker."""
     with mpl.rc_context(_STYLE):
-        figure, axes = _axes("step, in the script's unit", spec.target.metric)
+        units = {trial.unit for trial in trials if trial.measurements and trial.unit}
+        of_steps = next(iter(units)) if len(units) == 1 else "step, in the script's unit"
+        figure, axes = _axes(of_steps, spec.target.metric)
         drawn: set[str] = set()
         for trial in trials:
             points = [(m.step, m.value) for m in trial.measurements if _is_drawable(m)]

@@ -17,7 +17,15 @@ from autotuner import keys
 from autotuner.backends.base import Study
 from autotuner.decide.decision import Answer
 from autotuner.report import figures
-from autotuner.report.terminal import answer_setting, best_value, cost, layout, parameters, shown
+from autotuner.report.terminal import (
+    answer_setting,
+    best_value,
+    cost,
+    largest,
+    layout,
+    parameters,
+    shown,
+)
 from autotuner.trial import Outcome, Purpose, Trial
 from autotuner.wording import ending, outcome_now
 
@@ -49,6 +57,7 @@ def render(study: Study, now: datetime) -> str:
         job=job,
         spec=spec,
         answer=answer,
+        largest=largest(answer) if answer else "",
         answer_setting=answer_setting(answer, trials) if answer else "",
         why_ended=ending(answer.reason) if answer and answer.reason else "",
         phase=job.annotations.get(keys.PHASE, "not started"),
@@ -70,7 +79,7 @@ def render(study: Study, now: datetime) -> str:
                 "layout": layout(trial),
                 "parameters": parameters(trial.suggestion.parameters),
                 "best": "" if (best := best_value(trial, spec)) is None else shown(best, spec.target),
-                "met": best is not None and spec.target.is_met(best),
+                "met": best is not None and not trial.doubt and spec.target.is_met(best),
                 "outcome": outcome_now(trial, spec).replace("_", " "),
                 "colour": figures.LOOKS[outcome_now(trial, spec)][0] if trial.outcome else "",
                 "cost": cost(trial.gpu_hours(now)),

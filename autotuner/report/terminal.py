@@ -132,10 +132,15 @@ def shown(value: float, target: Target) -> str:
     return next((text for text in texts if target.is_met(float(text)) is target.is_met(value)), repr(value))
 
 
+def largest(answer: Answer) -> str:
+    """Return the answer's batch size as text, and that it is not confirmed if it is not."""
+    return f"largest batch size {answer.batch_size}{'' if answer.is_confirmed else ' (not confirmed)'}"
+
+
 def answer_line(answer: Answer) -> str:
     """Return the answer in one line."""
     return (
-        f"largest batch size {answer.batch_size} with {parameters(answer.parameters)};"
+        f"{largest(answer)} with {parameters(answer.parameters)};"
         f" {answer.tally} confirmation runs reached the target"
     )
 
@@ -144,7 +149,7 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hour
     """Return the answer and its evidence, as printed at the end."""
     metric = "" if answer.metric is None else f" (median {spec.target.metric} {answer.metric:.4g})"
     lines = [
-        f"largest batch size {answer.batch_size} with {answer_setting(answer, trials)}",
+        f"{largest(answer)} with {answer_setting(answer, trials)}",
         f"  {answer.tally} confirmation runs reached {spec.target}{metric}",
     ]
     if answer.probability_larger is not None:

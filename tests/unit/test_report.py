@@ -15,7 +15,7 @@ from autotuner.backends.base import Study
 from autotuner.decide.decision import Answer, Decision, Facts, Phase, Reason
 from autotuner.report import render
 from autotuner.report.figures import LOOKS
-from autotuner.report.terminal import ending
+from autotuner.report.terminal import answer_line, answer_lines, ending
 from autotuner.status import describe
 from autotuner.trial import Measurement, Outcome, Purpose
 from autotuner.wording import outcome_now
@@ -105,6 +105,22 @@ def test_the_page_tells_answer_evidence_and_every_trial():
         assert said in page.text
     assert [tag for tag, _ in page.elements].count("svg") == 4
     assert [tag for tag, _ in page.elements].count("tr") == 1 + len(some_trials())
+
+
+@pytest.mark.parametrize(("confirmed", "said"), [(3, "128"), (1, "128 (not confirmed)")])
+def test_an_answer_that_is_not_confirmed_is_called_so_wherever_it_stands(confirmed: int, said: str):
+    found = replace(ANSWER, confirmed=confirmed)
+    page = Page(render(tuning(some_trials(), found), NOON))
+    assert f"largest batch size {said}\n" in page.text
+    assert answer_line(found).startswith(f"largest batch size {said} with")
+    assert answer_lines(found, spec(), some_trials(), 1.0)[0].startswith(f"largest batch size {said} with")
+
+
+def test_a_value_in_doubt_is_not_shown_as_one_that_meets_the_target():
+    met = ("td", {"class": "number met"})
+    in_doubt = replace(trial(0), doubt="a fraction or a percentage")
+    shown = [met in Page(render(tuning([one], None), NOON)).elements for one in (trial(0), in_doubt)]
+    assert shown == [True, False]
 
 
 @pytest.mark.parametrize(
