@@ -9,6 +9,7 @@ warning says so.
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from autotuner.errors import Mistake
 from autotuner.job.lookup import mapping, sequence
 from autotuner.job.shell import without_documents
 
+_ALIKE: Final = 0.8
+"""Least similarity of two names of which one may be a misspelling of the other (difflib's ratio)."""
 MAX_TEXT: Final = 65_536
 """Maximum characters of a command line, and of a script."""
 
@@ -243,9 +246,17 @@ def _unread(
         where = config.where if config else role
         yield WiringWarning(where, _written(texts), rule, _example("batch_size"), is_seen=False)
         return
+    passed = {keys.parameter_name(v) for text in texts for v in _TRIAL_REFERENCE.findall(text.text)}
     for name in missing:
         variable = keys.environment_name(name)
-        rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}: pass it on"
+        # A name that is spelt in two ways: the script's option is there, and its value never changes.
+        alike = difflib.get_close_matches(name, passed.difference(names), n=1, cutoff=_ALIKE)
+        remedy = "pass it on"
+        if alike:
+            remedy = (
+                f"it refers to {keys.environment_name(alike[0])}, which no trial changes: name them alike"
+            )
+        rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}: {remedy}"
         yield WiringWarning(role, _written(texts), rule, _example(name), name=name)
 
 

@@ -265,3 +265,11 @@ def test_no_text_costs_more_than_a_moment(text):
     started = time.process_time()
     warnings(command=["sh", "-c", text], args=[text], env=env(OUT=text), script=text)
     assert time.process_time() - started < 3
+
+
+def test_a_hyperparameter_whose_name_is_spelt_in_two_ways_is_told_with_the_other_name():
+    (found,) = warnings(args=PASSED, names=("learningrate",), command=["python", "train.py"])
+    assert "nothing in command, args or env refers to AUTOTUNER_LEARNINGRATE" in str(found)
+    assert "it refers to AUTOTUNER_LEARNING_RATE, which no trial changes: name them alike" in str(found)
+    (other,) = warnings(args=PASSED, names=("momentum",), command=["python", "train.py"])
+    assert "pass it on" in str(other)
