@@ -251,13 +251,14 @@ def _unread(
         variable = keys.environment_name(name)
         # A name that is spelt in two ways: the script's option is there, and its value never changes.
         alike = difflib.get_close_matches(name, passed.difference(names), n=1, cutoff=_ALIKE)
-        remedy = "pass it on"
+        rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}"
         if alike:
-            remedy = (
-                f"it refers to {keys.environment_name(alike[0])}, which no trial changes: name them alike"
-            )
-        rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}: {remedy}"
-        yield WiringWarning(role, _written(texts), rule, _example(name), name=name)
+            other = keys.environment_name(alike[0])
+            rule = f"{rule}; {other}, which is passed on, no trial changes: name both alike"
+            example = f"{alike[0]} in {keys.key_of('search_space')}"
+        else:
+            rule, example = f"{rule}: pass it on", _example(name)
+        yield WiringWarning(role, _written(texts), rule, example, name=name)
 
 
 def _fixed(
