@@ -184,7 +184,8 @@ def _metric(trial: Trial, spec: TuningSpec) -> Text:
     best = best_value(trial, spec)
     if best is None:
         return Text("")
-    return Text(shown(best, spec.target), style="green" if spec.target.is_met(best) else "")
+    is_met = spec.target.is_met(best) and not trial.doubt
+    return Text(shown(best, spec.target), style="green" if is_met else "")
 
 
 def _outcome(trial: Trial, spec: TuningSpec, now: datetime) -> Text:
