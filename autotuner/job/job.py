@@ -110,9 +110,13 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that the user can change, annotations and template, except for `suspend`."""
+        """A hash of everything that the user can change, annotations and template, except for `suspend`.
+
+        The UID is part of it: `kubectl get -o yaml` writes the status too, and a job that is created from
+        that file is another one, without trials.
+        """
         asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
-        return _digest([asked, self.kind.template(self.manifest)])
+        return _digest([self.uid, asked, self.kind.template(self.manifest)])
 
     @property
     def template(self) -> str:

@@ -228,7 +228,8 @@ def test_devices_are_gpus_or_else_processes(field, resources, count):
 
 def test_the_fingerprint_is_of_what_the_user_can_change():
     plain = job().fingerprint
-    assert job(metadata={"uid": "u", "resourceVersion": "9", "labels": {"a": "b"}}).fingerprint == plain
+    assert job(metadata={"resourceVersion": "9", "labels": {"a": "b"}}).fingerprint == plain
+    assert job(metadata={"uid": "u"}).fingerprint != plain  # a copy of the job is another job
     assert job(asked={**annotations(), keys.PHASE: "Done", "other/x": "y"}).fingerprint == plain
     assert job(runPolicy={"suspend": False}).fingerprint == plain
     assert job(asked=annotations(max_trials="5")).fingerprint != plain

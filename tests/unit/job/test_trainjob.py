@@ -440,7 +440,8 @@ def test_a_runtime_says_whether_failures_are_retried(changed, retries):
 
 def test_the_fingerprint_is_of_what_the_user_can_change():
     plain = job().fingerprint
-    assert job(metadata={"uid": "u", "resourceVersion": "9", "labels": {"a": "b"}}).fingerprint == plain
+    assert job(metadata={"resourceVersion": "9", "labels": {"a": "b"}}).fingerprint == plain
+    assert job(metadata={"uid": "u"}).fingerprint != plain  # a copy of the job is another job
     assert job(asked={**annotations(), keys.PHASE: "Done", "other/x": "y"}).fingerprint == plain
     assert job(suspend=False).fingerprint == plain
     assert job(asked=annotations(max_trials="5")).fingerprint != plain
