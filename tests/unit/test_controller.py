@@ -483,6 +483,49 @@ def test_a_trial_that_would_run_in_another_cluster_is_removed_and_told():
     assert f"name a queue of this cluster in {keys.QUEUE}; runs the job unchanged" in elsewhere.message
 
 
+class Mutating(Trials):
+    """A cluster that removes a part of the metadata of each trial, as an admission webhook can."""
+
+    removed = "labels"
+
+    def answer(self, method, path, query):
+        if method == "POST" and path.endswith("/pytorchjobs"):
+            status, headers, body = super().answer(method, path, query)
+            made = json.loads(body)
+            del made["metadata"][self.removed]
+            self.kept[made["metadata"]["name"]] = made
+            return status, headers, json.dumps(made).encode()
+        return super().answer(method, path, query)
+
+
+@pytest.mark.parametrize("removed", ["labels", "annotations", "ownerReferences"])
+def test_a_trial_that_would_not_be_found_again_is_removed_and_told(removed):
+    mutating = Mutating()
+    mutating.removed = removed
+    mutating.fail(2)
+    mutating.server.close()
+    assert not mutating.kept
+    assert mutating.message.startswith("trial 0 cannot start, will retry: the cluster changes the labels,")
+    assert "exempt trials from what changes them" in mutating.message
+    assert mutating.ledger() == []
+
+
+def test_a_status_that_was_copied_with_the_job_does_not_settle_the_copy(trials):
+    annotations = trials.jobs["first"]["metadata"]["annotations"]
+    done = {
+        keys.PHASE: "Done",
+        keys.ANSWER: "{}",
+        keys.OBSERVED: Job.from_manifest(trials.jobs["first"]).fingerprint,
+    }
+    copied = deepcopy(trials.jobs["first"])
+    copied["metadata"] |= {"uid": "uid-copy", "annotations": {**annotations, **done}}
+    trials.jobs["first"] = copied
+    trials.controller.on_job(PYTORCHJOB, "MODIFIED", copied)
+    trials.controller.work_once()
+    assert trials.status[keys.PHASE] == "Searching"
+    assert trials.jobs["first"]["metadata"]["annotations"][keys.ANSWER] is None
+
+
 class Confirmed(Trials):
     """A study whose answer is confirmed, and whose job must not be changed."""
 

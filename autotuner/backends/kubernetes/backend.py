@@ -180,6 +180,14 @@ class KubernetesBackend:
         created: Mapping[str, Any]
         try:
             created = self._api.create(_path(job), manifest)
+            if not _is_trial_of(created, job, suggestion.number):
+                # It would not be found again, and would run beside the one that replaces it.
+                self._delete(job, name_of(created), uid_of(created))
+                raise Refused(
+                    f"the cluster changes the labels, annotations or owner of {name_of(created)} when it is"
+                    " created, and its results could not be found: exempt trials from what changes them, such"
+                    " as an admission webhook"
+                )
         except RequestFailed as error:
             if error.is_refusal:
                 raise Refused(str(error)) from error
@@ -413,6 +421,13 @@ def _path(job: Job, name: str | None = None) -> str:
 def _is_ours(manifest: Mapping[str, Any], job: Job) -> bool:
     labels = mapping(mapping(manifest.get("metadata")).get("labels"))
     return labels.get(keys.TRIAL_JOB_UID) == job.uid and is_owned_by(manifest, job.uid)
+
+
+def _is_trial_of(manifest: Mapping[str, Any], job: Job, number: int) -> bool:
+    try:
+        return _is_ours(manifest, job) and suggestion_of(manifest).number == number
+    except InvalidRecord:
+        return False
 
 
 _: type[Backend] = KubernetesBackend
