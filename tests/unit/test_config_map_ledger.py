@@ -8,7 +8,7 @@ import pytest
 from autotuner import keys
 from autotuner.backends.kubernetes import RequestFailed
 from autotuner.backends.kubernetes.ledger import Ledger
-from autotuner.errors import Conflict, Unwritable
+from autotuner.errors import BackendError, Conflict, Unwritable
 from autotuner.job.job import Job
 from autotuner.study.ledger import encode_trial
 from autotuner.trial import Measurement, Outcome, Suggestion, Trial
@@ -27,8 +27,9 @@ class ConfigMaps:
         self.refuse = refuse
         self.server = FakeServer(self.answer)
 
-    def put(self, name, data, owner="uid-1"):
-        metadata = {"name": name, "ownerReferences": [{"uid": owner}], "resourceVersion": "0"}
+    def put(self, name, data, owner="uid-1", job="other"):
+        reference = {"kind": "PyTorchJob", "name": job, "uid": owner}
+        metadata = {"name": name, "ownerReferences": [reference], "resourceVersion": "0"}
         self.kept[name] = {"metadata": metadata, "data": data}
 
     def answer(self, method, path, _query):
@@ -140,6 +141,15 @@ def test_a_ledger_that_was_made_meanwhile_is_added_to(config_maps):
     Ledger.read(world.server.api(), JOB).write(trial(0))
     ledger.write(trial(1))
     assert set(world.data) == {keys.ledger_key(0), keys.ledger_key(1)}
+
+
+def test_the_ledger_of_an_earlier_job_of_this_name_is_waited_for(config_maps):
+    world = config_maps()
+    world.put("digits-tuning", {"theirs": "x"}, "uid-0", job="digits")
+    with pytest.raises(BackendError, match="is of an earlier PyTorchJob digits, and is deleted by") as told:
+        Ledger.read(world.server.api(), JOB)
+    assert not isinstance(told.value, Conflict)
+    assert "remove" not in str(told.value)
 
 
 def test_a_ledger_that_a_stranger_made_meanwhile_is_left_alone(config_maps):

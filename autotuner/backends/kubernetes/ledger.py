@@ -16,8 +16,8 @@ from typing import Any, Final, Self
 
 from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, core_path
-from autotuner.backends.kubernetes.pods import is_owned_by
-from autotuner.errors import Conflict, Unwritable
+from autotuner.backends.kubernetes.pods import entries, is_owned_by
+from autotuner.errors import BackendError, Conflict, Unwritable
 from autotuner.job.job import Job
 from autotuner.job.lookup import mapping
 from autotuner.study.ledger import CAPACITY, MAX_POINTS, decode_ledger, encode_trial, size
@@ -200,6 +200,7 @@ def find(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
 
     Raises:
         Conflict: If it belongs to another owner.
+        BackendError: If it belongs to an earlier job of this name, or the cluster does not answer.
     """
     try:
         found = api.get(core_path(job.namespace, "configmaps", name))
@@ -208,6 +209,12 @@ def find(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
             return None
         raise
     if not is_owned_by(found, job.uid):
+        owners = entries(mapping(found.get("metadata")).get("ownerReferences"))
+        if any((owner.get("kind"), owner.get("name")) == (job.kind.name, job.name) for owner in owners):
+            raise BackendError(
+                f"ConfigMap {job.namespace}/{name} is of an earlier {job.kind.name} {job.name}, and is"
+                " deleted by the cluster's garbage collector"
+            )
         raise Conflict(
             f"ConfigMap {job.namespace}/{name} exists, but does not belong to this job (UID {job.uid}):"
             " remove or rename it, because the results need its name"
