@@ -60,6 +60,12 @@ def test_a_running_trial_keeps_its_measurements_while_its_node_does_not_answer(w
     assert world.read().is_running
 
 
+def test_a_running_trial_whose_log_may_not_be_read_is_told(world):
+    world.log = (403, {}, b'{"message": "cannot get resource \\"pods/log\\""}')
+    with pytest.raises(RequestFailed, match="pods/log"):
+        world.read()
+
+
 def test_an_ended_trial_is_not_recorded_before_its_log_was_read(world):
     world.log = (500, {}, b"{}")
     with pytest.raises(RequestFailed):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Final
 
 from autotuner import keys
@@ -152,7 +153,8 @@ class TrialReader:
         A log that is not followed yet, and whose start is gone, is read from the checkpoint on.
 
         Raises:
-            BackendError: If the log of an ended trial cannot be read now, so that its outcome is unknown.
+            BackendError: If the log of an ended trial cannot be read now, so that its outcome is unknown, or
+                if the role does not allow to read the log of a running one.
         """
         kind, now = on_cluster(job.kind), self._clock()
         conditions = kind.read_conditions(manifest)
@@ -179,9 +181,11 @@ class TrialReader:
                 return ended, None
         except RequestFailed as error:
             follower = self._logs.of(job, spec, uid_of(manifest), first)
-            # The measurements stay while a node does not answer.
-            if standing.ending is None:
+            # The measurements stay while a node does not answer. A missing permission is not for a while.
+            if standing.ending is None and error.status != HTTPStatus.FORBIDDEN:
                 return _as_read(trial, follower, pushed), None
+            if standing.ending is None:
+                raise
             if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
                 raise
             unread = Ending(None, disruption=standing.ending.disruption or f"its log cannot be read: {error}")
