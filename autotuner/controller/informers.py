@@ -73,6 +73,11 @@ class Informers:
         return all(watch.has_synced.is_set() or watch.is_absent for watch in self._watches)
 
     @property
+    def problem(self) -> str:
+        """Why an informer that has not listed its objects yet has not; empty without a reason."""
+        return next((w.problem for w in self._watches if w.problem and not w.has_synced.is_set()), "")
+
+    @property
     def absent(self) -> list[JobKind]:
         """The kinds that the cluster does not serve."""
         absent = {watch.kind.name for watch in self._watches if watch.is_absent}
@@ -106,6 +111,7 @@ class _Watch:
     ) -> None:
         self.kind = kind
         self.is_absent = False
+        self.problem = ""
         self.has_synced = threading.Event()
         self.is_stopping = threading.Event()
         self._api = api
@@ -185,5 +191,6 @@ class _Watch:
                 _log.info("kind_not_served", kind=self.kind.name, path=self._path)
             self.is_stopping.wait(pause)
             return
+        self.problem = str(error)
         _log.warning("watch_failed", path=self._path, selector=self._selector, error=str(error), pause=pause)
         self.is_stopping.wait(pause)

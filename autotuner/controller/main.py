@@ -189,7 +189,8 @@ class ControllerProcess:
         if problem:
             return False, problem
         if not self._watches.have_synced:
-            return False, "the watches have not listed jobs and trials yet"
+            why = self._watches.problem
+            return False, "the watches have not listed jobs and trials yet" + (f": {why}" if why else "")
         return True, "ok"
 
 

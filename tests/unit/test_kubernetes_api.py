@@ -174,6 +174,26 @@ def test_a_server_that_fails_is_not_asked_in_a_busy_loop(serve):
     assert len([r for r in server.requests if "watch" in r[2]]) <= 8
 
 
+def test_a_list_that_is_refused_is_told_as_the_reason_for_not_being_ready(serve):
+    allowed = []
+
+    def answer(_method, _path, query):
+        if not allowed:
+            return 403, {}, b'{"message": "cannot list resource pytorchjobs"}'
+        return (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
+
+    watches = Informers(serve(answer).api(), (), lambda *_: None, lambda *_: None, [PYTORCHJOB])
+    assert watches.problem == ""
+    watches.start()
+    try:
+        eventually(lambda: "403 cannot list resource pytorchjobs" in watches.problem)
+        allowed.append(True)
+        eventually(lambda: watches.have_synced)
+        assert watches.problem == ""
+    finally:
+        watches.stop()
+
+
 def test_a_kind_that_is_not_served_holds_nothing_up_and_is_picked_up_once_it_is(serve):
     served = []
 
