@@ -2,7 +2,8 @@
 
 The watches run on every replica from the start, so that a standby can take over at once; only the leader
 reconciles. On SIGTERM the controller closes the queue, finishes running reconciles and releases the lease. A
-lost lease ends the process at once, because another replica already works.
+lost lease ends the process at once, because another replica already works, and a reconcile that has begun
+changes nothing any more.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class ControllerProcess:
         self._ending = threading.Event()
         self._elected = threading.Event()
         self._has_lost_lease = False
+        self._lock: Lock | None = None
         self._threads: list[threading.Thread] = []
 
     def run(self) -> int:
@@ -94,7 +96,7 @@ class ControllerProcess:
         settings = self._settings
         with self._server() as server:
             _log.info("started", version=__version__, port=server.port, namespaces=list(settings.namespaces))
-            lock = self._take_part()
+            lock = self._lock = self._take_part()
             self._watches.start()
             self._wait_for(self._elected)
             if not self._ending.is_set():
@@ -126,6 +128,8 @@ class ControllerProcess:
         # The host's name is for people; the rest, because a restarted container keeps its host's name.
         identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
         lock = Lock(self._api, settings.lease_name, settings.lease_namespace, identity)
+        # A process that was frozen, with its node or its cgroup, continues where it was: in a reconcile.
+        self._api.may_change = lambda: lock.is_valid(settings.lease_seconds)
         elect(
             lock,
             lease_seconds=settings.lease_seconds,
@@ -191,6 +195,8 @@ class ControllerProcess:
         if not self._watches.have_synced:
             why = self._watches.problem
             return False, "the watches have not listed jobs and trials yet" + (f": {why}" if why else "")
+        if self._lock is not None and self._lock.problem and not self._elected.is_set():
+            return False, f"no leader can be elected: {self._lock.problem}"
         return True, "ok"
 
 

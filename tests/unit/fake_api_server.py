@@ -31,7 +31,7 @@ class FakeServer:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815 (as the base class has it)
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815 (as the base class has it)
 
             def log_message(self, *_):
                 pass

@@ -76,7 +76,10 @@ class RequestFailed(BackendError):
 
 
 class Api:
-    """An API server; safe to use from many threads at once."""
+    """An API server; safe to use from many threads at once.
+
+    While `may_change` returns False, only reading is possible.
+    """
 
     def __init__(self, configuration: client.Configuration, on_request: OnRequest | None = None) -> None:
         # One retry, for a pooled connection that the server has closed; the work queue does the back-off.
@@ -86,6 +89,7 @@ class Api:
         self._client = client.ApiClient(configuration)
         self._client.user_agent = f"autotuner/{autotuner.__version__}"
         self._on_request = on_request or (lambda _verb, _code: None)
+        self.may_change: Callable[[], bool] = lambda: True
 
     @property
     def client(self) -> client.ApiClient:
@@ -135,6 +139,8 @@ class Api:
 
     def _json(self, verb: str, method: str, path: str, **parts: Any) -> dict[str, Any]:  # noqa: ANN401
         """Return the object that a request is answered with; the `parts` are those of `_send`."""
+        if method != "GET" and not self.may_change():
+            raise RequestFailed(f"{verb} {path}: not sent, because another controller may lead by now")
         return _object(self._read(self._send(verb, method, path, **parts)), path)
 
     def _send(  # noqa: PLR0913 (the parts of an HTTP request)
