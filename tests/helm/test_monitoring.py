@@ -10,7 +10,7 @@ import yaml
 from autotuner.controller.metrics import Metrics
 from autotuner.decide.decision import Phase
 from autotuner.trial import Outcome
-from tests.helm.chart import CHART, FULLNAME, one, render
+from tests.helm.chart import CHART, FULLNAME, find, one, refusal, render
 
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
@@ -43,6 +43,23 @@ def selectors(expression):
             if child is not None:
                 pending.append(child)
         pending.extend(getattr(node, "args", None) or ())
+
+
+@pytest.mark.parametrize(
+    ("interval", "timeout"), [("5s", "10s"), ("1m30s", "91s"), ("500ms", "1s"), ("08s", "9s")]
+)
+def test_a_scrape_that_may_take_longer_than_its_interval_is_refused(interval, timeout):
+    asked = {"enabled": True, "interval": interval, "scrapeTimeout": timeout}
+    said = refusal(serviceMonitor=asked)
+    assert f"serviceMonitor.scrapeTimeout is {timeout} and serviceMonitor.interval is {interval}: " in said
+    assert not find(render(serviceMonitor={**asked, "enabled": False}), "ServiceMonitor")
+
+
+@pytest.mark.parametrize(("interval", "timeout"), [("10s", "10s"), ("1m", "60s"), ("1h", "59m59s999ms")])
+def test_a_scrape_may_take_as_long_as_its_interval(interval, timeout):
+    asked = {"enabled": True, "interval": interval, "scrapeTimeout": timeout}
+    (endpoint,) = one(render(serviceMonitor=asked), "ServiceMonitor")["spec"]["endpoints"]
+    assert (endpoint["interval"], endpoint["scrapeTimeout"]) == (interval, timeout)
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)

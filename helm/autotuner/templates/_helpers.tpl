@@ -84,6 +84,17 @@ annotations:
 {{- toYaml (merge $derived .Values.config) -}}
 {{- end }}
 
+{{/* The milliseconds of a duration of Prometheus, such as 1m30s. */}}
+{{- define "autotuner.milliseconds" -}}
+{{- $total := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $number := regexFind "[1-9][0-9]*" . | default "0" | int64 -}}
+{{- $unit := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 -}}
+{{- $total = add $total (mul $number (get $unit (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- $total -}}
+{{- end }}
+
 {{/* The controller's permissions in each namespace that it watches. */}}
 {{- define "autotuner.rules" -}}
 # Read registered jobs and patch their status annotations; create and delete trials.
