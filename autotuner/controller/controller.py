@@ -34,7 +34,7 @@ from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
 from autotuner.job.kinds import KINDS, with_plural
-from autotuner.job.lookup import mapping
+from autotuner.job.lookup import mapping, sequence
 from autotuner.reconcile import Reconciliation, is_settled, reconcile, withdraw
 from autotuner.status import MAX_MESSAGE, Event, Status, describe_invalid, events
 from autotuner.trial import Suggestion
@@ -43,6 +43,8 @@ _REPORTED_AFTER: Final = 3
 """Failures in a row after which the job's status shows the error."""
 _UNEXPECTED: Final = "a fault of the autotuner: please report it with the controller's log"
 _DELETED: Final = "DELETED"
+_ORPHAN: Final = "orphan"
+"""The finalizer of a job that is deleted without what it owns (`kubectl delete --cascade=orphan`)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -296,19 +298,23 @@ class Controller:
         if before is not None and before.job.uid != job.uid:
             self._backend.forget(before.job.uid)
         self._backend.forget_view(job.uid)
-        if job.is_deleted:
-            self._forget(key)
-            return None
-        if not job.is_registered:
-            withdraw(self._backend, job)
-            self._backend.publish(job, Status({}), ())
-            self._backend.forget(job.uid)
-            self._forget(key)
-            _log.info("withdrawn", job=key)
+        if job.is_deleted or not job.is_registered:
+            self._withdraw(key, job)
             return None
         known = _Known(job, self._ticks())
         self._known[key] = known
         return known
+
+    def _withdraw(self, key: str, job: Job) -> None:
+        """Stop the trials of a job that is being deleted, or is no longer registered."""
+        # Somebody's finalizer may keep a deleted job for long, and its trials run as long as it is there.
+        if _ORPHAN not in sequence(mapping(job.manifest.get("metadata")).get("finalizers")):
+            withdraw(self._backend, job)
+        if not job.is_deleted:
+            self._backend.publish(job, Status({}), ())
+        self._backend.forget(job.uid)
+        self._forget(key)
+        _log.info("withdrawn", job=key)
 
     def _reject(self, key: str, manifest: Mapping[str, Any], error: InvalidJob) -> None:
         """Report on a job that cannot be parsed although the operator's webhook accepted it."""

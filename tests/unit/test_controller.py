@@ -498,6 +498,18 @@ class Mutating(Trials):
         return super().answer(method, path, query)
 
 
+@pytest.mark.parametrize(("finalizer", "left"), [("example.com/hold", 0), ("orphan", 1)])
+def test_the_trials_of_a_job_that_is_being_deleted_are_removed_unless_they_are_orphaned(
+    trials, finalizer, left
+):
+    deleted = {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": [finalizer]}
+    trials.jobs["first"]["metadata"] |= deleted
+    trials.controller.on_job(PYTORCHJOB, "MODIFIED", trials.jobs["first"])
+    trials.controller.work_once()
+    assert len(trials.kept) == left
+    assert trials.ledger() == []
+
+
 @pytest.mark.parametrize("removed", ["labels", "annotations", "ownerReferences"])
 def test_a_trial_that_would_not_be_found_again_is_removed_and_told(removed):
     mutating = Mutating()
