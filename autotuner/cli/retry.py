@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from autotuner.backends.local import supervisor
 from autotuner.backends.local.study_folder import RETRIED_AT, read_study, unwritable
 from autotuner.cli.exit_codes import Reported
 from autotuner.cli.studies import Context, JobName, Namespace, local_folder
+from autotuner.trial import Trial
 
 
 def retry(job: JobName, namespace: Namespace = None, context: Context = None) -> None:
@@ -42,6 +44,15 @@ def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now:
     from autotuner.backends.kubernetes.readers import read_study as read_on_cluster  # noqa: PLC0415
 
     api, where = connect(context=context), namespace or current_namespace(context)
-    kind = read_on_cluster(api, where, job).job.kind
-    api.patch(jobs_path(where, job, kind), {"metadata": {"annotations": {keys.RETRIED_AT: now.isoformat()}}})
+    study = read_on_cluster(api, where, job)
+    moment = retried_at(study.trials, now).isoformat()
+    api.patch(jobs_path(where, job, study.job.kind), {"metadata": {"annotations": {keys.RETRIED_AT: moment}}})
     typer.echo(f"{where}/{job}: earlier failures no longer count; the controller continues the study")
+
+
+def retried_at(trials: Sequence[Trial], now: datetime) -> datetime:
+    """Return the time of a retry, which no finished trial is later than.
+
+    The cluster dates the ends of trials: by a clock that is behind, none of them would be of the past.
+    """
+    return max((now, *(trial.ended_at for trial in trials if trial.ended_at is not None)))

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from autotuner.cli.retry import retried_at
 from autotuner.decide import decide
 from autotuner.decide.decision import Phase, Reason
 from autotuner.study.history import History
@@ -132,6 +133,16 @@ def test_another_way_to_read_the_log_starts_afresh():
     silent = baseline(Outcome.FAILED, (), is_complete=True, template=first.attempt("t"))
     assert decide(first, [silent], NOON).is_final
     assert not decide(second, [silent], NOON).is_final
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_retry_counts_whatever_the_clock_of_the_machine_that_asks_for_it_says(hours):
+    failed = [baseline(Outcome.FAILED, (), n, message="no such file") for n in range(3)]
+    assert decide(spec(), failed, NOON).phase is Phase.FAILED
+    moment = retried_at(failed, NOON + timedelta(hours=hours))
+    assert moment >= NOON + timedelta(hours=hours)
+    (again,) = decide(spec(retried_at=moment.isoformat()), failed, NOON).start
+    assert again.purpose is Purpose.BASELINE
 
 
 def test_a_retry_clears_what_held_the_study():
