@@ -295,6 +295,14 @@ def test_strategy_and_annotations_of_the_deployment():
     assert "strategy" not in one(render(), "Deployment")["spec"]
 
 
+def test_without_leader_election_an_update_stops_the_old_pod_first():
+    alone = {"leaderElection": {"enabled": False}}
+    strategy = one(render(**alone), "Deployment")["spec"]["strategy"]
+    assert strategy == {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    asked = {"type": "Recreate"}
+    assert one(render(**alone, strategy=asked), "Deployment")["spec"]["strategy"] == asked
+
+
 def test_every_object_carries_the_common_labels_and_annotations_in_its_namespace():
     documents = render(
         **EVERYTHING,
