@@ -13,6 +13,7 @@ from autotuner.controller.metrics import Metrics
 from autotuner.job.job import Job
 from autotuner.job.kinds import TRAINJOB
 from autotuner.job.pytorchjob import PYTORCHJOB
+from autotuner.status import Status
 from autotuner.study.ledger import decode_ledger
 from autotuner.trial import Outcome, Purpose, Suggestion
 from tests.contract.suite import REPORTS, finished, manifest
@@ -536,6 +537,18 @@ def test_a_status_that_was_copied_with_the_job_does_not_settle_the_copy(trials):
     trials.controller.work_once()
     assert trials.status[keys.PHASE] == "Searching"
     assert trials.jobs["first"]["metadata"]["annotations"][keys.ANSWER] is None
+
+
+def test_a_status_is_written_as_a_whole(trials):
+    # Another controller, which has lost its lease since, has written another one meanwhile.
+    annotations = trials.jobs["first"]["metadata"]["annotations"]
+    running = {key: value for key, value in annotations.items() if key.startswith(keys.STATUS_PREFIX)}
+    annotations |= {keys.PHASE: "Confirming", keys.REASON: "Confirming", keys.MESSAGE: "confirms"}
+    trials.controller._backend.publish(
+        trials.controller._known[trials.key].job, Status({**running, keys.TRIALS: "{}"}), ()
+    )
+    assert trials.status == {keys.PHASE: "Searching", keys.REASON: running[keys.REASON]}
+    assert trials.message == running[keys.MESSAGE]
 
 
 class Confirmed(Trials):

@@ -243,7 +243,9 @@ class KubernetesBackend:
         if changes or changed_spec is not None:
             # A job that was deleted and created again under its name is another job: the patch checks the
             # UID.
-            metadata: dict[str, Any] = {"uid": job.uid, "annotations": changes}
+            # The status is written as a whole: another controller may have written another one meanwhile.
+            annotations = {**changes, **status.annotations} if changes else {}
+            metadata: dict[str, Any] = {"uid": job.uid, "annotations": annotations}
             patch: dict[str, Any] = {"metadata": metadata}
             if changed_spec is not None:
                 # The spec is a copy of what was read: it is written only if the job has not changed since.
