@@ -27,8 +27,8 @@ class ConfigMaps:
         self.refuse = refuse
         self.server = FakeServer(self.answer)
 
-    def put(self, name, data, owner="uid-1", job="other"):
-        reference = {"kind": "PyTorchJob", "name": job, "uid": owner}
+    def put(self, name, data, owner="uid-1", job="other", kind="PyTorchJob"):
+        reference = {"kind": kind, "name": job, "uid": owner}
         metadata = {"name": name, "ownerReferences": [reference], "resourceVersion": "0"}
         self.kept[name] = {"metadata": metadata, "data": data}
 
@@ -149,6 +149,14 @@ def test_the_ledger_of_an_earlier_job_of_this_name_is_waited_for(config_maps):
     with pytest.raises(BackendError, match="is of an earlier PyTorchJob digits, and is deleted by") as told:
         Ledger.read(world.server.api(), JOB)
     assert not isinstance(told.value, Conflict)
+    assert "remove" not in str(told.value)
+
+
+def test_the_ledger_of_a_job_of_another_kind_is_not_to_be_removed(config_maps):
+    world = config_maps()
+    world.put("digits-tuning", {"theirs": "x"}, "uid-0", job="digits", kind="TrainJob")
+    with pytest.raises(Conflict, match="has the results of TrainJob digits: two jobs of one name") as told:
+        Ledger.read(world.server.api(), JOB)
     assert "remove" not in str(told.value)
 
 

@@ -210,10 +210,16 @@ def find(api: Api, job: Job, name: str) -> Mapping[str, Any] | None:
         raise
     if not is_owned_by(found, job.uid):
         owners = entries(mapping(found.get("metadata")).get("ownerReferences"))
-        if any((owner.get("kind"), owner.get("name")) == (job.kind.name, job.name) for owner in owners):
+        kinds = [owner.get("kind") for owner in owners if owner.get("name") == job.name]
+        if job.kind.name in kinds:
             raise BackendError(
                 f"ConfigMap {job.namespace}/{name} is of an earlier {job.kind.name} {job.name}, and is"
                 " deleted by the cluster's garbage collector"
+            )
+        if kinds:
+            raise Conflict(
+                f"ConfigMap {job.namespace}/{name} has the results of {kinds[0]} {job.name}: two jobs of one"
+                " name cannot both be tuned, so give one of them another name"
             )
         raise Conflict(
             f"ConfigMap {job.namespace}/{name} exists, but does not belong to this job (UID {job.uid}):"
