@@ -119,8 +119,7 @@ class Controller:
                 self._note(key, self._changed_jobs)
             return
         annotations = mapping(metadata.get("annotations"))
-        is_ours = keys.TARGET in annotations or keys.PHASE in annotations
-        if not is_ours and key not in self._job_marks:
+        if not _is_registered(metadata) and key not in self._job_marks:
             return
         theirs = {k: v for k, v in annotations.items() if not k.startswith(keys.STATUS_PREFIX)}
         mark = (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"), theirs)
@@ -131,9 +130,14 @@ class Controller:
     def on_trial(self, kind: JobKind, change: str, trial: Mapping[str, Any]) -> None:
         """Record a change of a trial: its admission, its start and end, and its removal.
 
-        Admission and start can wait for the next poll, which reads their times from the pods.
+        Admission and start can wait for the next poll, which reads their times from the pods. A job that was
+        made from the manifest of a trial, and registered, has a trial's labels and is treated as a job: its
+        status says so.
         """
         metadata = mapping(trial.get("metadata"))
+        if _is_registered(metadata):
+            self.on_job(kind, change, trial)
+            return
         name = _key(kind, metadata.get("namespace"), metadata.get("name"))
         owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == kind.name)
         owner = next(owners, None)
@@ -181,7 +185,7 @@ class Controller:
                 for item in self._trials(kind, namespace):
                     conditions = on_cluster(kind).read_conditions(item)
                     metadata = mapping(item.get("metadata"))
-                    if not (conditions.has_succeeded or conditions.has_failed):
+                    if not (conditions.has_succeeded or conditions.has_failed or _is_registered(metadata)):
                         self._slots.occupy(_key(kind, metadata.get("namespace"), metadata.get("name")))
 
     def _trials(self, kind: JobKind, namespace: str | None) -> list[Mapping[str, Any]]:
@@ -394,6 +398,12 @@ class Controller:
 def _key(kind: JobKind, namespace: object, name: object) -> str:
     """Return what a job, or a trial, is called over all kinds and namespaces."""
     return f"{kind.plural}/{namespace}/{name}"
+
+
+def _is_registered(metadata: Mapping[str, Any]) -> bool:
+    """Return whether a job is registered, or was and still has a status."""
+    annotations = mapping(metadata.get("annotations"))
+    return keys.TARGET in annotations or keys.PHASE in annotations
 
 
 def _unread(key: str, manifest: Mapping[str, Any]) -> Job:

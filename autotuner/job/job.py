@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -116,6 +116,7 @@ class Job:
         that file is another one, without trials.
         """
         asked = {key: value for key, value in self.annotations.items() if key.startswith(keys.PREFIX)}
+        asked |= self._trial_labels
         return _digest([self.uid, asked, self.kind.template(self.manifest)])
 
     @property
@@ -145,7 +146,7 @@ class Job:
 
     def spec(self) -> TuningSpec:
         """Return the parsed annotations of the job; InvalidJob lists every mistake."""
-        wrong = self.kind.mistakes(self.manifest, self.annotations)
+        wrong = [*self.kind.mistakes(self.manifest, self.annotations), *self._copied_from_trial()]
         try:
             spec = self._parsed(self.annotations)
         except InvalidJob as error:
@@ -164,6 +165,19 @@ class Job:
         if spec.trial_timeout is None and own is not None:
             return spec.model_copy(update={"trial_timeout": own})
         return spec
+
+    @property
+    def _trial_labels(self) -> dict[str, str]:
+        labels = self.manifest["metadata"].get("labels") or {}
+        return {key: str(value) for key, value in labels.items() if key.startswith(keys.TRIAL_PREFIX)}
+
+    def _copied_from_trial(self) -> Iterator[Mistake]:
+        """Yield a mistake for each label that marks the job as a trial."""
+        for key, value in self._trial_labels.items():
+            rule = "marks a trial, and trials are not tuned: remove the label from the job"
+            yield Mistake(
+                f"label {key}", value, rule, f"kubectl label {self.kind.name.lower()} {self.name} {key}-"
+            )
 
     @property
     def _inherited(self) -> frozenset[str]:

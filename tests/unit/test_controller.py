@@ -240,13 +240,13 @@ class Failing(Cluster):
         self.controller.on_job(PYTORCHJOB, "ADDED", self.jobs["first"])
 
     def answer(self, method, path, query):
-        sent = json.loads(self.server.requests[-1][4] or "{}")
+        sent, name = json.loads(self.server.requests[-1][4] or "{}"), path.rpartition("/")[2]
         if method == "GET" and path.endswith("/first") and self.unread:
             return 503, {}, b'{"message": "later"}'
         if method == "POST" and path.endswith("/events"):
             self.events.append(sent["message"])
-        if method == "PATCH" and path.endswith("/first"):
-            self.jobs["first"]["metadata"]["annotations"] |= sent["metadata"]["annotations"]
+        if method == "PATCH" and name in {"first", "second"}:
+            self.jobs[name]["metadata"]["annotations"] |= sent["metadata"]["annotations"]
         if "labelSelector" in query:
             code, said = self.error
             return code, {}, json.dumps({"message": said}).encode()
@@ -537,6 +537,23 @@ def test_a_status_that_was_copied_with_the_job_does_not_settle_the_copy(trials):
     trials.controller.work_once()
     assert trials.status[keys.PHASE] == "Searching"
     assert trials.jobs["first"]["metadata"]["annotations"][keys.ANSWER] is None
+
+
+def test_a_registered_job_that_was_made_from_a_trial_is_told_so_and_tuned_without_its_labels(trials):
+    job, labels = trials.jobs["second"], {keys.TRIAL_JOB_UID: "uid-first", keys.TRIAL_NUMBER: "3"}
+    job["metadata"]["labels"] = labels
+    trials.controller.on_trial(PYTORCHJOB, "ADDED", job)
+    trials.controller.work_once()
+    said = trials.jobs["second"]["metadata"]["annotations"]
+    assert said[keys.PHASE] == "Invalid"
+    assert f"label {keys.TRIAL_JOB_UID} is 'uid-first': marks a trial" in said[keys.MESSAGE]
+    assert f"kubectl label pytorchjob second {keys.TRIAL_JOB_UID}-" in said[keys.MESSAGE]
+
+    labels.clear()
+    trials.controller.on_trial(PYTORCHJOB, "DELETED", job)  # as the watch shows it
+    trials.controller.on_job(PYTORCHJOB, "ADDED", job)
+    trials.controller.work_once()
+    assert trials.jobs["second"]["metadata"]["annotations"][keys.PHASE] != "Invalid"
 
 
 def test_a_status_is_written_as_a_whole(trials):
