@@ -295,6 +295,23 @@ def test_strategy_and_annotations_of_the_deployment():
     assert "strategy" not in one(render(), "Deployment")["spec"]
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, {"valueFrom": {"resourceFieldRef": {"containerName": "controller", "resource": "limits.cpu"}}}),
+        # Without a limit, the field is the number of CPUs of the node.
+        ({"resources": {"limits": {"cpu": None}}}, {"value": "2"}),
+        ({"resources": {"limits": None}}, {"value": "2"}),
+        # A variable that is there twice is refused by the API server.
+        ({"extraEnv": [{"name": "OMP_NUM_THREADS", "value": "8"}]}, {"value": "8"}),
+    ],
+)
+def test_numerical_libraries_start_few_threads_whatever_the_limit(values, wanted):
+    (container,) = one(render(**values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    (found,) = [each for each in container["env"] if each["name"] == "OMP_NUM_THREADS"]
+    assert found == {"name": "OMP_NUM_THREADS", **wanted}
+
+
 def test_without_leader_election_an_update_stops_the_old_pod_first():
     alone = {"leaderElection": {"enabled": False}}
     strategy = one(render(**alone), "Deployment")["spec"]["strategy"]
