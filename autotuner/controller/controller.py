@@ -139,11 +139,12 @@ class Controller:
             self.on_job(kind, change, trial)
             return
         name = _key(kind, metadata.get("namespace"), metadata.get("name"))
-        owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == kind.name)
-        owner = next(owners, None)
+        owner = _owner_of(metadata, kind)
         if owner is None:
+            # Orphaned with its job's deletion, or a copy that somebody runs.
+            self._slots.release(name)
             return
-        key = _key(kind, metadata.get("namespace"), owner.get("name"))
+        key = _key(kind, metadata.get("namespace"), owner)
         if change == _DELETED:
             self._trial_marks.pop(name, None)
             self._backend.forget_trial(str(metadata.get("uid")))
@@ -185,7 +186,9 @@ class Controller:
                 for item in self._trials(kind, namespace):
                     conditions = on_cluster(kind).read_conditions(item)
                     metadata = mapping(item.get("metadata"))
-                    if not (conditions.has_succeeded or conditions.has_failed or _is_registered(metadata)):
+                    has_ended = conditions.has_succeeded or conditions.has_failed
+                    is_trial = _owner_of(metadata, kind) is not None and not _is_registered(metadata)
+                    if is_trial and not has_ended:
                         self._slots.occupy(_key(kind, metadata.get("namespace"), metadata.get("name")))
 
     def _trials(self, kind: JobKind, namespace: str | None) -> list[Mapping[str, Any]]:
@@ -398,6 +401,13 @@ class Controller:
 def _key(kind: JobKind, namespace: object, name: object) -> str:
     """Return what a job, or a trial, is called over all kinds and namespaces."""
     return f"{kind.plural}/{namespace}/{name}"
+
+
+def _owner_of(metadata: Mapping[str, Any], kind: JobKind) -> str | None:
+    """Return the name of the job that owns a trial; None if no job does."""
+    owners = (o for o in entries(metadata.get("ownerReferences")) if o.get("kind") == kind.name)
+    owner = next(owners, None)
+    return None if owner is None else str(owner.get("name"))
 
 
 def _is_registered(metadata: Mapping[str, Any]) -> bool:

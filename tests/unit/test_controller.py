@@ -156,6 +156,7 @@ class Cluster:
             self.jobs[name] = deepcopy(manifest(REPORTS))
             self.jobs[name]["metadata"] |= {"name": name, "namespace": "ns", "uid": f"uid-{name}"}
         self.broken = set()
+        self.trials = []
         self.server = FakeServer(self.answer)
         api = self.server.api()
         self.controller = Controller(
@@ -173,6 +174,8 @@ class Cluster:
             return 200, {}, json.dumps(self.jobs[name]).encode()
         if method == "GET" and "configmaps" in path:
             return 404, {}, b'{"message": "none"}'
+        if query.get("labelSelector") == keys.TRIAL_JOB_UID and path.endswith("/pytorchjobs"):
+            return 200, {}, json.dumps({"items": self.trials}).encode()
         if any(f"uid-{broken}" in query.get("labelSelector", "") for broken in self.broken):
             return 500, {}, b'{"message": "broken"}'
         if method == "POST":
@@ -206,6 +209,29 @@ def test_a_job_that_fails_at_the_head_of_the_line_does_not_hold_up_the_others(cl
     while len(controller.queue):
         controller.work_once()
     assert cluster.started() == ["second"]
+
+
+def test_a_trial_without_its_job_holds_no_slot(cluster):
+    controller, orphan = cluster.controller, trial()
+    controller.on_trial(PYTORCHJOB, "ADDED", orphan)
+    controller.on_job(PYTORCHJOB, "ADDED", cluster.jobs["first"])
+    controller.work_once()
+    assert cluster.started() == []
+    orphan["metadata"]["ownerReferences"] = []
+    controller.on_trial(PYTORCHJOB, "MODIFIED", orphan)
+    controller.work_once()
+    assert cluster.started() == ["first"]
+
+
+@pytest.mark.parametrize(("owners", "started"), [(1, []), (0, ["first"])])
+def test_at_the_start_only_trials_with_a_job_hold_a_slot(cluster, owners, started):
+    found = trial()
+    found["metadata"]["ownerReferences"] = found["metadata"]["ownerReferences"][:owners]
+    cluster.trials = [found]
+    cluster.controller.begin(("ns",))
+    cluster.controller.on_job(PYTORCHJOB, "ADDED", cluster.jobs["first"])
+    cluster.controller.work_once()
+    assert cluster.started() == started
 
 
 def test_an_earlier_study_is_read_again_only_with_its_job(cluster):
