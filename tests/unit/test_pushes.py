@@ -226,6 +226,16 @@ def test_a_miss_that_was_seen_from_its_start_is_a_miss(world):
     assert world.trial().outcome is Outcome.MISSED
 
 
+def test_a_miss_that_was_seen_from_its_start_is_a_miss_where_the_clocks_differ(world):
+    world = world()
+    world.restart()
+    world.now += timedelta(minutes=5)  # the controller's is ahead of the cluster's
+    world.watch()
+    world.push(120, eval_accuracy=0.5, epoch=1)
+    world.end()
+    assert world.trial().outcome is Outcome.MISSED
+
+
 def test_a_flood_of_pushes_is_bounded_and_its_miss_is_lost(world):
     world = world()
     for epoch in range(1, 3 * MOST_UNREAD):

@@ -29,10 +29,13 @@ MOST_UNREAD: Final = 64
 
 @dataclass(slots=True)
 class _Noted:
-    """What was seen of a trial: of which job it is, since when, its newest push, and those not read yet."""
+    """What was seen of a trial: of which job it is, since when, its newest push, and those not read yet.
+
+    `since` is None for a trial that was seen before anything happened to it.
+    """
 
     job: str
-    since: datetime
+    since: datetime | None
     reader: PushReader | None = None
     target: Target | None = None
     newest: Push | None = None
@@ -61,13 +64,13 @@ class _Noted:
 class Pushed:
     """What one trial has pushed.
 
-    `since` is when it was seen first. `has_dropped` says that it pushed more than was kept. `counts` is false
-    where its owner has said which lines of the log are meant.
+    `since` is when it was seen first, None if it was seen from its start. `has_dropped` says that it pushed
+    more than was kept. `counts` is false where its owner has said which lines of the log are meant.
     """
 
     reader: PushReader
     target: Target
-    since: datetime
+    since: datetime | None
     has_dropped: bool = False
     counts: bool = True
 
@@ -81,7 +84,11 @@ class Pushed:
 
     def may_lack(self, read: Trial) -> bool:
         """Return whether pushes count for a trial that was not seen from its start, or not all of them."""
-        is_late = read.started_at is not None and self.since - read.started_at > CLOCK_ALLOWANCE
+        is_late = (
+            read.started_at is not None
+            and self.since is not None
+            and self.since - read.started_at > CLOCK_ALLOWANCE
+        )
         return (self.has_dropped or is_late) and bool(read.reads) and read.reads == self.reader.reads
 
 
@@ -104,7 +111,9 @@ class Pushes:
             known = self._trials.get(uid_of(trial))
             if known is None:
                 labels = mapping(mapping(trial.get("metadata")).get("labels"))
-                known = _Noted(str(labels.get(keys.TRIAL_JOB_UID)), self._clock())
+                # Without a status it is new: the clocks of this process and of the cluster do not matter.
+                since = self._clock() if trial.get("status") else None
+                known = _Noted(str(labels.get(keys.TRIAL_JOB_UID)), since)
                 self._trials[uid_of(trial)] = known
             if push is not None:
                 known.take(push)
