@@ -14,13 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Final
 
 from autotuner.study.formats.line import printable
 from autotuner.study.known_errors import meaning
 from autotuner.study.log_tail import tail_of
+from autotuner.study.signals import SIGNALS, is_told_to_end
 from autotuner.study.survival import is_benign, is_progress, says_survived, shows_progress
-from autotuner.study.tracebacks import Tracebacks
+from autotuner.study.tracebacks import THREAD, Tracebacks
 from autotuner.trial import Outcome
 
 MAX_LOGS: Final = 64
@@ -84,30 +86,6 @@ _SURE: Final = re.compile(
 )
 """Errors in the program's code or command, which occur with every setting and on every node."""
 
-_SIGNALS: Final = {
-    # Only the kernel's out-of-memory killer sends SIGKILL to a local process.
-    -9: (Outcome.OUT_OF_MEMORY, "the process was killed (SIGKILL)"),
-    -7: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
-    135: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
-    # A launcher that passes on its child's end with sys.exit(-9), as DeepSpeed does.
-    247: (Outcome.OUT_OF_MEMORY, "a process was killed (SIGKILL)"),
-    249: (Outcome.OUT_OF_MEMORY, "bus error (SIGBUS): shared memory is full"),
-    241: (Outcome.LOST, "a process was ended from outside (SIGTERM)"),
-    137: (Outcome.LOST, "the process was killed from outside (SIGKILL)"),
-    143: (Outcome.LOST, "the process was ended from outside (SIGTERM)"),
-    -15: (Outcome.LOST, "the process was ended from outside (SIGTERM)"),
-    130: (Outcome.LOST, "the process was interrupted from outside (SIGINT)"),
-    -2: (Outcome.LOST, "the process was interrupted from outside (SIGINT)"),
-    129: (Outcome.LOST, "the process was ended from outside (SIGHUP)"),
-    -1: (Outcome.LOST, "the process was ended from outside (SIGHUP)"),
-    # Schedulers announce a job's end with these.
-    138: (Outcome.LOST, "the process was ended from outside (SIGUSR1)"),
-    -10: (Outcome.LOST, "the process was ended from outside (SIGUSR1)"),
-    140: (Outcome.LOST, "the process was ended from outside (SIGUSR2)"),
-    -12: (Outcome.LOST, "the process was ended from outside (SIGUSR2)"),
-    132: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
-    -4: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
-}
 _CANNOT_START: Final = frozenset({126, 127})
 """A shell's exit codes for a command that cannot be run or does not exist."""
 
@@ -149,6 +127,8 @@ class _Error:
     rank: str
     traceback: int
     """Number of the traceback that it belongs to: chained ones share a number, 0 before the first."""
+    is_of_thread: bool = False
+    """Whether it ended a thread only; the program may go on."""
 
 
 def find_cause(logs: Sequence[ProcessLog]) -> Cause:
@@ -171,13 +151,15 @@ def uncaught(log: str) -> Cause | None:
     """Return the error that ended a program although its process exited with 0; None without one.
 
     In `python train.py | tee log` the exit code is that of `tee`. The traceback must be the end of the log: a
-    program that prints more has handled it.
+    program that prints more has handled it. Threads may fail because the program has.
     """
     lines, errors = list(tail_of(log)), _last_errors(ProcessLog(log, 0))
+    errors = [e for e in errors if e.traceback and not e.is_of_thread] or errors
     if not errors or not errors[-1].traceback or errors[-1].outcome not in _OF_PROGRAM:
         return None
     # The message of an error may have several lines.
-    later = [line for _, line in lines[errors[-1].position + 1 :] if line.strip()]
+    after = takewhile(lambda line: THREAD not in line, (line for _, line in lines[errors[-1].position + 1 :]))
+    later = [line for line in after if line.strip()]
     if len(later) > _FEW or any(map(shows_progress, later)):
         return None
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
@@ -208,16 +190,16 @@ def _shortened(line: str) -> str:
 def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
     """Return the cause if no log names one: a signal, or the program's own exit code."""
     logs = [log for log in logs if log.exit_code is not None] or logs
-    signalled = [log for log in logs if log.exit_code in _SIGNALS]
+    signalled = [log for log in logs if log.exit_code in SIGNALS]
     for outcome in (Outcome.OUT_OF_MEMORY, Outcome.LOST):
         for log in signalled:
-            found, words = _SIGNALS[log.exit_code or 0]
+            found, words = SIGNALS[log.exit_code or 0]
             # An operator ends the other pods with SIGTERM, which says nothing if some process has its own
             # exit code.
             is_first = log.exit_code in {137, 247, -9} or len(signalled) == len(logs)
             if found is outcome and is_first:
                 return Cause(outcome, words, pod=log.pod, node=log.node)
-    own = [log for log in logs if log.exit_code not in _SIGNALS]
+    own = [log for log in logs if log.exit_code not in SIGNALS]
     first = (own or logs or [ProcessLog("")])[0]
     return Cause(Outcome.FAILED, "", first.exit_code in _CANNOT_START, first.pod, first.node)
 
@@ -229,11 +211,13 @@ def _last_errors(log: ProcessLog) -> list[_Error]:
     marks = _without_others(marks, errors, lines)
     if not errors:
         errors = _warned(lines)
-    if log.exit_code in _SIGNALS:
+    if log.exit_code != 0:
+        errors = _after_signal(errors, marks, lines)
+    if log.exit_code in SIGNALS:
         # A process that a signal ended has survived any error that it printed.
         errors = [e for e in errors if e.outcome is not Outcome.FAILED]
     # One that was ended from outside has survived an error after which it printed anything.
-    errors = _unsurvived(errors, marks, few=0 if log.exit_code in _SIGNALS else _FEW)
+    errors = _unsurvived(errors, marks, few=0 if log.exit_code in SIGNALS else _FEW)
     if several or len({e.rank for e in errors if e.rank}) > 1:
         return errors
     return _last_primary(errors)
@@ -296,7 +280,8 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
         error = _error(place, line[at.indent :] if is_raised else line, is_raised=is_raised, code=code)
         if error is not None:
             if is_raised:
-                error = replace(error, is_secondary=error.is_secondary or at.is_thread)
+                is_secondary = error.is_secondary or at.is_thread
+                error = replace(error, is_secondary=is_secondary, is_of_thread=at.is_thread)
                 error = _in_context(error, code, at.frame, is_blind=is_blind, is_nan=is_nan)
             errors.append(error)
         elif shows_progress(line):
@@ -304,6 +289,33 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
         if is_raised:
             at.is_thread, at.code = False, ""
     return _roots(errors), marks, several
+
+
+def _after_signal(errors: list[_Error], marks: list[int], lines: Sequence[tuple[str, str]]) -> list[_Error]:
+    """Return the errors with those that follow from a signal explained by it.
+
+    A script that is told to end may fail while it writes its last checkpoint, or exit with a code of its own.
+    A launcher tells processes to end after one has failed; then the failure stands before the signal.
+    """
+    told: dict[str, tuple[int, str]] = {}
+    for position, (rank, line) in enumerate(lines):
+        if is_told_to_end(line):
+            told.setdefault(rank, (position, line))
+    if not told or any(e.outcome is Outcome.FAILED and e.position < min(told.values())[0] for e in errors):
+        return errors
+    if not errors:
+        position, line = min(told.values())
+        return [_Error(position, line, Outcome.LOST, False, "", 0)]
+    explained = []
+    for e in errors:
+        position, line = told.get(e.rank, (len(lines), ""))
+        went_on = sum(position < mark < e.position for mark in marks) > _FEW
+        known = meaning(e.line)
+        is_unknown = e.outcome is Outcome.FAILED and (known is None or known.is_secondary)
+        if is_unknown and position < e.position and not went_on:
+            e = replace(e, outcome=Outcome.LOST, line=line)  # noqa: PLW2901
+        explained.append(e)
+    return explained
 
 
 def _says_blind(line: str) -> bool:

@@ -87,7 +87,7 @@ _PROGRAM: Final = (
     r"Memory access fault by GPU",
     r"invalid device ordinal|no kernel image is available|invalid device function|named symbol not found",
     r"Cannot re-initialize CUDA in forked subprocess",
-    r"CUDA error: (?:initialization error|invalid argument)",
+    r"CUDA (?:driver )?error: (?:initialization error|invalid argument)",
     r"ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU detected",
     r"Expected to have finished reduction in the prior iteration|mark(?:ed)? a variable ready only once",
     r"Expected all tensors to be on the same device|mat1 and mat2 shapes|size mismatch",
@@ -96,7 +96,7 @@ _PROGRAM: Final = (
     r"can't open file .*\[Errno (?:1|2|13|20|21)\]",
     r"Input [Xy] contains NaN",
     # What a network says of a wrong configuration, which its callers report as a failure of the connection.
-    r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired",
+    r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired|Unauthorized for URL",
     # What a container runtime cannot start because of the image or the pod's specification.
     r"executable file not found|exec format error|unable to find (?:user|group) .{1,80}: no matching entries",
     (
@@ -113,7 +113,8 @@ _MEMORY: Final = (
     r"would exceed allowed memory",
     # Limits on the elements of a tensor and on the size of a launch: only a smaller batch stays within them.
     r"\bINT_MAX (?:elements|$)|larger than INT_MAX|NDArray > 2\*\*32|32-?bit ?index ?math",
-    r"CUDA error: invalid configuration argument|input tensor is too large",
+    r"(?:CUDA|HIP) (?:driver )?error: invalid configuration argument|Can't schedule too many blocks",
+    r"\b(?:input|output) (?:tensor|size) is too large|RuntimeError: (?:output|x) is too large",
     r"RESOURCE[_ ]EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
     r"OUT_OF_(?:DEVICE|HOST)_MEMORY|(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES",
     r"HSA_STATUS_ERROR_OUT_OF_RESOURCES",
@@ -150,7 +151,8 @@ _MEMORY: Final = (
 # A library that cannot allocate its workspace only says that it is not available.
 _WITHOUT_HANDLE: Final = (
     r"(?:CU|HIP)(?:BLAS|BLASLT|DNN|SOLVER|SPARSE|FFT|RAND)_(?:STATUS_)?ALLOC(?:ATION)?_FAILED",
-    r"(?:CU|HIP)(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED|CUDNN_STATUS_INTERNAL_ERROR",
+    r"(?:CU|HIP)(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED",
+    r"CUDNN_STATUS_INTERNAL_ERROR(?:$|\W|_(?:BAD|DEVICE|HOST|TEXTURE|UNEXPECTED))",
     r"(?:cu|hip)blasCreate|cudnnCreate|rocblas_create_handle|(?:cu|hip)(?:blas|sparse|solver)\w{0,4}Create\(",
     r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
 )
@@ -166,7 +168,8 @@ _KILLED: Final = (
 _AROUND: Final = (
     r"uncorrectable (?:ECC|NVLink|memory error)|\bNRT_EXEC_HW_ERR",
     r"ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost",
-    r"\bXid\b.{0,40}\bGPU\b|\bGPU\b.{0,40}\bXid\b|\bDEVICE_LOST\b|_ERROR_DEVICE_LOST",
+    r"\bXid\b.{0,40}\bGPU\b|\bGPU\b.{0,40}\bXid\b|\bDEVICE_LOST\b",
+    r"_ERROR_DEVICE_(?:LOST|NOT_FOUND|NOT_AVAILABLE|REQUIRES_RESET)",
     r"GPU_IS_LOST|\bdriver is not loaded",
     r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
     r"nvml error|determine the device handle for GPU",
@@ -176,18 +179,25 @@ _AROUND: Final = (
     r"error code(?: is |:)(?:507010|50705[34])\b|HBM MULTI BIT ECC|HSA_STATUS_ERROR_EXCEPTION",
     r"Expected PJRT device count > 0|Neuron ?Core(?:\(s\)|s) not available",
     r"OS call failed or operation not supported",
-    r"\bMPS client failed|\bremote MPS server\b",
-    r"no CUDA-capable device|No CUDA GPUs are available|No HIP GPUs|hipErrorNoDevice|cudaErrorNoDevice",
-    r"CUDA driver initialization failed|CUDA unknown error|CUDA error: unknown error",
+    r"\bMPS client (?:failed|has been terminated|have been exhausted)|\bremote MPS server\b",
+    r"no CUDA[- ]capable device|No (?:CUDA GPUs|XPU devices) are available|No HIP GPUs|hipErrorNoDevice",
+    r"cudaErrorNoDevice|\bno visible (?:CUDA |GPU )?devices",
+    r"CUDA driver initialization failed|CUDA unknown error|(?:CUDA|HIP) (?:driver )?error: unknown error",
     r"Found no NVIDIA driver",
     r"devices?(?:\(s\))? (?:is|are|is/are) busy or unavailable|system not (?:yet )?initialized",
     r"TPU initialization failed|TPU is already in use|Device acquire failed|NVMLError",
     r"unspecified launch failure",
     r"the launch timed out|an illegal instruction",
     r"driver (?:version is insufficient|on your system is too old)",
+    r"not supported in the installed CUDA driver|Driver is newer than runtime|_INCOMPATIBLE_CUDA_DRIVER",
+    r"compiled with an unsupported toolchain",
+    # What the container runtime mounts from the node.
+    r"\blib(?:cuda|nvidia-ml)\.so[.\d]{0,20}: cannot open shared|PTX JIT compiler library not found",
+    r"valid Grid license|startup failure in cuda runtime|exclusive-thread device already in use",
     r"forward compatibility was attempted",
-    r"CUDNN_STATUS_MAPPING_ERROR|CDI device injection failed|unresolvable CDI devices",
-    r"CUDA error: (?:mapping|peer access|device kernel image|device not ready)",
+    r"MPS server is not ready|device connections have been exhausted|async error .{1,20} external entity",
+    r"(?:BLAS|DNN|SOLVER|SPARSE)_STATUS_MAPPING_ERROR|CDI device injection failed|unresolvable CDI devices",
+    r"CUDA (?:driver )?error: (?:mapping|peer access|device kernel image|device not ready|integrity checks)",
     r"Unexpected error from cud(?:a|nn).{0,20}(?:device|count)|nvidia-smi has failed",
     r"cudaErrorSystemNotReady",
     r"cuda (?:runtime )?error \(?(?:4|30|46|719|80[2-4]|999)\b|cudaErrorUnknown",
@@ -201,7 +211,8 @@ _AROUND: Final = (
     r"Stale (?:NFS )?file handle|Input/output error|Remote I/O error",
     r"\[Errno (?:5|23|28|37|70|103|108|112|116|121|122)\]|Cannot send after transport endpoint shutdown",
     r"No locks available",
-    r"No space left on device|Disk quota exceeded|Transport endpoint is not connected|Host is down",
+    r"No space left on device|Not enough disk space|Disk quota exceeded",
+    r"Transport endpoint is not connected|Host is down",
     r"\[Errno 11\]|PytorchStreamWriter failed|unexpected pos \d+ vs|iostream error|disk I/O error",
     r"NFS: .{0,60}(?:not responding|error)|structure needs cleaning|\[Errno 74\]|: Bad message$",
     r"Lustre.{0,40}error|\bOutOfDiskError\b",
@@ -211,7 +222,8 @@ _AROUND: Final = (
     r"name resolution|Name or service not known|Name does not resolve|getaddrinfo|gaierror",
     r"Temporary failure resolving|\bCONNECTION FAILED for url\b|metadata service\. Status: 5\d\d",
     r"resolve host(?:name)?|\bno such host\b|\bi/o timeout\b",
-    r"nodename nor servname|Failed to resolve|NameResolutionError|ImagePullBackOff|ErrImagePull",
+    r"nodename nor servname|Failed to resolve (?:host|address|reference \"|'[^']{1,200}' \()",
+    r"NameResolutionError|ImagePullBackOff|ErrImagePull",
     r"TLS handshake",
     r"couldn't connect to|couldn't reach (?:http|'.{1,200}' on the Hub|server)|Max retries exceeded",
     r"MaxRetryError|(?:Connect|Read|Write|Pool)Timeout|Read timed out|(?:Connect|Read) timeout on endpoint",
@@ -223,12 +235,14 @@ _AROUND: Final = (
     rf"\b(?:error|status|response|HTTP)[ _]?code['\"]?(?: of| was| is|:| =|=)? ?{_BUSY}",
     rf"HttpError: .{{0,80}}, {_BUSY}$|\bResourceExhausted: {_BUSY}",
     rf"\bHTTP(?:/\d(?:\.\d)?)?(?: error| status)?:? {_BUSY}|(?:\breturned |\bwith |\()error:? {_BUSY}",
-    rf"['\"]status['\"]: {_BUSY}|\bResponse \[{_BUSY}|\bApiException: \({_BUSY}|ClientPayloadError",
+    rf"['\"]status['\"]: {_BUSY}|\bResponse \[{_BUSY}|\b{_BUSY}, message=",
+    rf"\bApiException: \({_BUSY}|ClientPayloadError",
     r"\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded",
     r"\bserver (?:is )?(?:busy|unavailable)\b|\bServerBusy\b|\btry .{0,30}again later\b",
     r"\brequest throttled\b|could not be completed within the (?:specified|permitted) time",
     r"(?:Service|Temporarily) ?Unavailable|Too ?Many ?Requests|IncompleteRead|ChunkedEncodingError",
-    r"SSLE(?:OF)?Error|EOF occurred in violation of protocol|BAD_RECORD_MAC",
+    r"SSLE(?:OF)?Error|SSLZeroReturnError|TLS/SSL connection has been closed",
+    r"EOF occurred in violation of protocol|BAD_RECORD_MAC",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
     r"UNEXPECTED_EOF",
     r"Couldn't communicate with backend|ServicePollForTokenError|ServiceStart\w{1,20}Error",
@@ -237,7 +251,7 @@ _AROUND: Final = (
     r"licen[cs]e checkout failed|Licensed number of users already reached|Unable to open licen[cs]e server",
     r"file lock '.{1,300}' could not be acquired|Couldn't retrieve verification key",
     # A download that was cut off.
-    r"invalid hash value \(expected",
+    r"invalid hash value \(expected|retrieval incomplete: got only",
     r"Cannot connect to host|Server disconnected|Connection broken|FSTimeoutError|URLError|CommError",
     # What S3, its twins and Azure name a fault of their own.
     (
@@ -251,10 +265,8 @@ _AROUND: Final = (
     r"Free memory on device .{0,80}less than",
     r"Address already in use|EADDRINUSE|errno: 98\b",
     r"ORTE was unable to|(?:ORTE|PRTE|PMIX) daemon has|unable to reliably start one or more daemons",
-    r"DUE TO (?:PREEMPTION|NODE FAILURE|TIME LIMIT)|CANCELLED AT|preempted",
+    r"DUE TO (?:PREEMPTION|NODE FAILURE|TIME LIMIT)|preempted",
     r"(?:ORTE|PRTE) has lost communication",
-    r"SIGTERMException|SignalException|got signal: (?:1|2|15)\b|Received SIGTERM|SIGTERM received",
-    r"SIGTERM: 15",
 )
 _PEERS: Final = (
     r"ncclRemoteError|ncclSystemError|ncclInternalError|ncclUnhandledCudaError|ncclInProgress",
@@ -296,11 +308,14 @@ _PEERS: Final = (
     r"\bEI000[26]:|(?:socket|register|internal task) times out",
     r"store-?>get",
     # A launcher that reports a child's signal may have sent it, after another child's failure.
+    r"SIGTERMException|SignalException|got signal: (?:1|2|15)\b|Received SIGTERM|SIGTERM received",
+    r"SIGTERM: 15|CANCELLED AT",
     _child_code(15),
     r"^Terminated\s{0,4}$|killed by signal: (?:Terminated|Hangup)|terminated with signal SIG(?:TERM|HUP|INT)",
     r"signal:? ?\(?15\b|line \d+: +\d+ (?:Terminated|Hangup)\b|task \d+: Terminated$",
     r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|deadline.?exceeded|deadline of .{1,20} exceeded",
-    r"UNAVAILABLE:",
+    # The status of gRPC and JAX, not a module that is "unavailable: ...".
+    r"(?-i:UNAVAILABLE:)",
 )
 _CRASHED: Final = (
     r"segmentation fault|SIGSEGV|signal 11\b",

@@ -16,6 +16,7 @@ from typing import Final
 from autotuner.spec import Target
 from autotuner.study.cause import Cause, ProcessLog, find_cause, uncaught
 from autotuner.study.formats.line import printable
+from autotuner.study.signals import signal_name
 from autotuner.trial import Measurement, Outcome
 
 TAIL_LINES: Final = 8
@@ -87,7 +88,8 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
     if cause is not None and cause.outcome is not Outcome.FAILED:
         return cause.outcome, _told(cause)
     if ending.exit_code != 0 or cause is not None:
-        code = f"exit code {ending.exit_code}"
+        name = signal_name(ending.exit_code)
+        code = f"exit code {ending.exit_code}" + f" ({name})" * bool(name)
         if ending.exit_code == 0:
             code += ", but its log ends with an error (behind a pipe such as `| tee`, add `set -o pipefail`)"
         return Outcome.FAILED, f"{code}: {_end(ending, cause) or 'the log is empty'}"

@@ -23,7 +23,8 @@ _FINALIZER: Final = re.compile(
     r'in _run_finalizers$|(?:resource|semaphore)_tracker\.py", line \d{1,6}, in main$'
 )
 """The frames in which multiprocessing cleans up at exit; an error, as of a busy file on NFS, ends nothing."""
-_THREAD: Final = "Exception in thread"
+THREAD: Final = "Exception in thread"
+"""What Python prints before the traceback of a thread, which ends only the thread."""
 
 
 @dataclass(slots=True)
@@ -63,8 +64,8 @@ class Tracebacks:
         if any(words in line for words in _CHAINED):
             self.is_chained = True
             return True
-        if (is_ignored := _IGNORED.search(line) is not None) or _THREAD in line or _ORIGINAL in line:
-            self.is_ignored, self.is_thread = is_ignored, _THREAD in line
+        if (is_ignored := _IGNORED.search(line) is not None) or THREAD in line or _ORIGINAL in line:
+            self.is_ignored, self.is_thread = is_ignored, THREAD in line
             return True
         return self.is_in_frames and self._is_frame(line)
 

@@ -46,6 +46,7 @@ def test_an_ending_has_one_outcome(ending, values, outcome):
 TRACEBACK = 'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    main()\n'
 FINALIZER = TRACEBACK.replace("train.py", "multiprocessing/util.py").replace("<module>", "_run_finalizers")
 TRACKER = TRACEBACK.replace("train.py", "multiprocessing/resource_tracker.py").replace("<module>", "main")
+RESET = f"{TRACEBACK}ConnectionResetError: [Errno 104] Connection reset by peer\n"
 PIPE = TRACEBACK.replace("train.py", "/usr/lib/python3.13/multiprocessing/connection.py")
 
 
@@ -57,6 +58,8 @@ PIPE = TRACEBACK.replace("train.py", "/usr/lib/python3.13/multiprocessing/connec
         ("RuntimeError: shapes differ\n  expected (3, 4)\n  got (3, 5)\n", Outcome.FAILED),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n", Outcome.OUT_OF_MEMORY),
         ("ValueError: loss is nan\n", Outcome.DIVERGED),
+        (f"ValueError: no\nException in thread Thread-4 (_pin):\n{TRACEBACK}EOFError\n", Outcome.FAILED),
+        (f"ValueError: no\nException in thread Thread-4 (_pin):\n{RESET}", Outcome.FAILED),
     ],
 )
 def test_a_traceback_at_the_end_of_a_log_is_a_failure_whatever_the_exit_code(end, outcome, values):
@@ -78,7 +81,8 @@ def test_a_traceback_at_the_end_of_a_log_is_a_failure_whatever_the_exit_code(end
         f"{TRACEBACK}ValueError: no plot\nepoch 2 loss 0.4\n",
         f"{TRACEBACK}ValueError: no plot\nsaved\nclosing\nuploaded\ndone\n",
         f"Exception ignored in: <function Loader.__del__ at 0x7f>\n{TRACEBACK}AttributeError: 'x'\n",
-        f"{TRACEBACK}ConnectionResetError: [Errno 104] Connection reset by peer\n",
+        RESET,
+        f"Exception in thread Thread-4 (_upload):\n{RESET}",
         f"Error in atexit._run_exitfuncs:\n{TRACEBACK}AttributeError: 'x'\n",
         f"Exception ignored while calling deallocator <function f>:\n{TRACEBACK}AttributeError: 'x'\n",
         f"Task exception was never retrieved\nfuture: <Task>\n{TRACEBACK}ValueError: closed\n",
@@ -131,6 +135,16 @@ def test_a_failure_repeats_the_end_of_the_log():
     assert message.startswith("exit code 3")
     assert message.endswith("line 49")
     assert "line 41" not in message
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(139, "SIGSEGV"), (-11, "SIGSEGV"), (134, "SIGABRT"), (136, "SIGFPE")]
+)
+def test_a_crash_without_a_word_is_named(code, name):
+    assert classify(Ending(code), (), TARGET) == (
+        Outcome.FAILED,
+        f"exit code {code} ({name}): the log is empty",
+    )
 
 
 TORCHRUN = (
