@@ -40,7 +40,7 @@ class Ending:
     not run yet. `near_misses` are lines that almost contained the metric, if none did, and `uncounted` is a
     line with a value that stands for no evaluation, if the log has no other. `node` is
     where the disrupted pod ran, if the node may be at fault. `exceeded` is the kubelet's message if it
-    evicted a pod for a limit of the pod's own, which `killed_for_memory` says was one of the training's
+    ended a pod for a limit of the pod's own, which `killed_for_memory` says was one of the training's
     memory.
     """
 

@@ -88,6 +88,24 @@ ROWS = {
         Outcome.FAILED,
         "t-worker-0: Evicted: Pod ephemeral local storage",
     ),
+    "the deadline of the pod's own template": (
+        [replace(died(MASTER, 143), disruption="DeadlineExceeded: long", exceeded="time"), WORKER],
+        Outcome.FAILED,
+        "t-master-0: DeadlineExceeded: long: raise the activeDeadlineSeconds of the pod template",
+    ),
+    "killed for host memory before another pod is preempted": (
+        [
+            died(MASTER, 143, after=5, disruption="PreemptionByScheduler: room"),
+            replace(died(WORKER, 137), reason="OOMKilled"),
+        ],
+        Outcome.OUT_OF_MEMORY,
+        "OOMKilled",
+    ),
+    "a container beside the training, which fails after it": (
+        [replace(died(MASTER, 0), has_sidecars=True), died(WORKER, 0)],
+        Outcome.FAILED,
+        "the run ended well, but its log is empty",
+    ),
     "node lost, its pod stuck terminating": (
         [replace(MASTER, disruption="DeletionByTaintManager: NoExecute", is_deleted_first=True), WORKER],
         Outcome.LOST,
@@ -107,6 +125,11 @@ ROWS = {
         [died(MASTER, 3, log_tail="ValueError: bad"), died(WORKER, 143, after=2, is_deleted_first=True)],
         Outcome.FAILED,
         "ValueError: bad",
+    ),
+    "a master that ended well, and a worker that is gone": (
+        [replace(died(MASTER, 0), has_sidecars=True)],
+        Outcome.LOST,
+        "none of its processes has failed",
     ),
     "all pods gone": ([], Outcome.LOST, "its pods are gone"),
     "a worker replaced silently, the master failing of it": (

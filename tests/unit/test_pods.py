@@ -45,6 +45,9 @@ def test_the_training_containers_end_counts_and_not_a_sidecars():
     assert (read.exit_code, read.reason, read.log_tail) == (1, "Error", "last")
 
 
+UNKNOWN = {"terminated": {"exitCode": 255, "reason": "Unknown"}}
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [
@@ -57,8 +60,13 @@ def test_the_training_containers_end_counts_and_not_a_sidecars():
             "Preemption: m",
         ),
         ({"phase": "Failed", "reason": "Evicted", "message": "low on disk"}, "Evicted: low on disk"),
-        ({"phase": "Failed", "reason": "DeadlineExceeded", "message": "the user's own"}, ""),
+        ({"phase": "Failed", "reason": "DeadlineExceeded", "message": "long"}, "DeadlineExceeded: long"),
         ({"phase": "Failed"}, ""),
+        (
+            {"containerStatuses": [{"name": "pytorch", "state": UNKNOWN}]},
+            "its node does not know how the container ended, as after a restart of the node",
+        ),
+        ({"containerStatuses": [{"name": "pytorch", "state": {}, "lastState": UNKNOWN}]}, ""),
         ({"conditions": [{"type": "DisruptionTarget", "status": "False"}]}, ""),
     ],
 )
@@ -81,6 +89,10 @@ def test_a_pod_that_exceeds_its_own_limit_is_no_fault_of_the_node(message, excee
     volumes = [{"name": "scratch", "emptyDir": {}}, {"name": "dshm", "emptyDir": {"medium": "Memory"}}]
     status = {"phase": "Failed", "reason": "Evicted", "message": message}
     assert read_pod({"metadata": {}, "spec": {"volumes": volumes}, "status": status}).exceeded == exceeded
+
+
+def test_a_pod_that_exceeds_the_deadline_of_its_template_is_no_fault_of_the_node():
+    assert pod({"phase": "Failed", "reason": "DeadlineExceeded"}).exceeded == "time"
 
 
 def scheduled(status, reason="", message=""):

@@ -29,7 +29,7 @@ _OOM_EXIT_CODE: Final = 137
 """128 + SIGKILL."""
 _ON_PURPOSE: Final = re.compile(r"preempt|EvictionByEvictionAPI|evicted by", re.IGNORECASE)
 """Disruptions that say nothing about the node."""
-Exceeded = Literal["", "memory", "storage"]
+Exceeded = Literal["", "memory", "storage", "time"]
 """Of what a pod used more than its own limit."""
 NOTHING_SEEN: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -41,8 +41,8 @@ class PodStatus:
     `role` is `master` or `worker`, `node` is where it runs. `started_at`, `finished_at`, `exit_code`,
     `reason` and `log_tail` are of its training container; `log_tail` is the termination message, which
     outlives the log. `disruption` is the cluster's reason if the cluster ended the pod: preempted, evicted,
-    node lost. `exceeded` says that the pod was evicted for a limit of its own. `is_deleted_first` says that
-    the pod's deletion began before its process ended. `stuck` says what keeps a pod from starting.
+    node lost. `exceeded` says that the kubelet ended the pod for a limit of its own. `is_deleted_first` says
+    that the pod's deletion began before its process ended. `stuck` says what keeps a pod from starting.
     `has_sidecars` says that the pod has other containers, which may continue after the end of the training
     container. `restarts` and `attempt` are how often Kubernetes has restarted its container and the whole
     trial. A pod that `is_gone` is as it was last observed. `is_initializer` marks a pod of a TrainJob that
@@ -168,6 +168,10 @@ def _goes_on(job: Conditions, pods: Sequence[PodStatus]) -> bool:
     return any(pod.finished_at is None and not pod.disruption and not pod.is_deleted_first for pod in pods)
 
 
+def _has_trained_beside_others(pod: PodStatus) -> bool:
+    return pod.is_rank_zero and pod.has_sidecars and pod.exit_code == 0
+
+
 def _ended_beside_sidecars(
     job: Conditions, pods: Sequence[PodStatus], now: datetime, first_seen: Mapping[str, str]
 ) -> TrialStanding | None:
@@ -232,13 +236,9 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
             not pod.is_deleted_first,
         ),
     )
-    for pod in pods:
-        if pod.disruption:
-            earlier = [p for p in failed if p.name != pod.name and _is_no_later(p, pod)]
-            said = f"pod {pod.name}: {pod.disruption}"
-            if pod.exceeded:
-                return Ending(None, killed_for_memory=pod.exceeded == "memory", exceeded=said)
-            return Ending(None, disruption=said, logs=_logs(earlier), node=_at_fault(pod))
+    disrupted = next((pod for pod in pods if pod.disruption), None)
+    if disrupted is not None:
+        return _disruption(disrupted, failed)
     if any(pod.reason == OOM_KILLED for pod in failed):
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
     for pod in failed:
@@ -248,7 +248,12 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
             return Ending(pod.exit_code, exceeded=said)
     if failed and failed[0].is_deleted_first:
         return Ending(None, disruption=f"pod {failed[0].name} was deleted while it ran")
-    if vanished := _replaced(job, pods, first_seen) or _vanished(job, failed):
+    if replaced := _replaced(job, pods, first_seen):
+        return Ending(None, disruption=replaced)
+    if not failed and len(pods) >= job.replicas and any(map(_has_trained_beside_others, pods)):
+        # A container beside the training has failed, and with it the pod and the job.
+        return _success(pods)
+    if vanished := _vanished(job, failed):
         return Ending(None, disruption=vanished)
     if failed:
         waiting = tuple(pod.name for pod in pods if pod.started_at is None and pod.exit_code is None)
@@ -259,6 +264,19 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
     return Ending(
         None, disruption=f"{gone}, and none of its processes has failed; {job.message}".removesuffix("; ")
     )
+
+
+def _disruption(pod: PodStatus, failed: Sequence[PodStatus]) -> Ending:
+    """Return the end of a trial of which the cluster ended a pod."""
+    earlier = [p for p in failed if p.name != pod.name and _is_no_later(p, pod)]
+    said = f"pod {pod.name}: {pod.disruption}"
+    if any(p.reason == OOM_KILLED for p in earlier):
+        return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
+    if pod.exceeded == "time":
+        said += ": raise the activeDeadlineSeconds of the pod template, or remove it"
+    if pod.exceeded:
+        return Ending(None, killed_for_memory=pod.exceeded == "memory", exceeded=said)
+    return Ending(None, disruption=said, logs=_logs(earlier), node=_at_fault(pod))
 
 
 def _at_fault(pod: PodStatus) -> str:

@@ -30,8 +30,13 @@ _TYPE_LABEL: Final = _LABEL + "replica-type"
 _INDEX_LABEL: Final = _LABEL + "replica-index"
 
 _MAX_HOLD_UP: Final = 500
-_OWN_REASONS: Final = frozenset({"", "DeadlineExceeded"})
-"""Reasons of a failed pod that the user causes; the cluster causes all others (Evicted, NodeLost, ...)."""
+_DEADLINE: Final = "DeadlineExceeded"
+"""The reason of a pod that ran longer than the `activeDeadlineSeconds` of its own template."""
+_FORGOTTEN: Final = (255, "Unknown")
+"""Exit code and reason of a container whose end containerd has not seen, as after a restart of the node.
+
+https://github.com/containerd/containerd/blob/v2.1.0/internal/cri/server/restart.go
+"""
 _OWN_LIMIT: Final = re.compile(
     r'Usage of EmptyDir volume "([^"]{1,253})" exceeds|exceeds the total limit of containers'
     r"|exceeded its local ephemeral storage limit"
@@ -146,7 +151,7 @@ def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStat
         exit_code=exit_code if isinstance(exit_code, int) else None,
         reason=str(terminated.get("reason", "")),
         log_tail=str(terminated.get("message", ""))[-2 * MAX_TAIL :],
-        disruption=_disruption(status),
+        disruption=_disruption(status) or _forgotten(mapping(state.get("terminated"))),
         exceeded=_exceeded(status, spec),
         is_deleted_first=_is_deleted_first(metadata, finished_at),
         stuck=_stuck(pod, created_at),
@@ -244,13 +249,20 @@ def _disruption(status: Mapping[str, Any]) -> str:
     for condition in entries(status.get("conditions")):
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             return sentence(condition)
-    if status.get("phase") == "Failed" and str(status.get("reason") or "") not in _OWN_REASONS:
-        return sentence(status)
-    return ""
+    return sentence(status) if status.get("phase") == "Failed" and status.get("reason") else ""
+
+
+def _forgotten(terminated: Mapping[str, Any]) -> str:
+    """Return a message if the node does not know how the container ended; empty if it does."""
+    if (terminated.get("exitCode"), terminated.get("reason")) != _FORGOTTEN:
+        return ""
+    return "its node does not know how the container ended, as after a restart of the node"
 
 
 def _exceeded(status: Mapping[str, Any], spec: Mapping[str, Any]) -> Exceeded:
-    """Return which limit of its own an evicted pod exceeded; shared memory is a volume too."""
+    """Return which limit of its own an ended pod exceeded; shared memory is a volume too."""
+    if status.get("phase") == "Failed" and status.get("reason") == _DEADLINE:
+        return "time"
     said = _OWN_LIMIT.search(str(status.get("message") or "")) if status.get("reason") == "Evicted" else None
     if said is None:
         return ""
