@@ -20,7 +20,7 @@ from typing import Final
 from autotuner.study.formats.line import printable
 from autotuner.study.known_errors import meaning
 from autotuner.study.log_tail import tail_of
-from autotuner.study.signals import SIGNALS, is_told_to_end
+from autotuner.study.signals import CRASHES, SIGNALS, is_told_to_end
 from autotuner.study.survival import is_benign, is_progress, says_survived, shows_progress
 from autotuner.study.tracebacks import THREAD, Tracebacks
 from autotuner.trial import Outcome
@@ -131,6 +131,10 @@ class _Error:
     """Whether it ended a thread only; the program may go on."""
 
 
+_SILENT: Final = _Error(0, "", Outcome.FAILED, True, "", 0)
+"""The error of a process that ended by itself without a word."""
+
+
 def find_cause(logs: Sequence[ProcessLog]) -> Cause:
     """Return why the processes failed, according to their logs and exit codes.
 
@@ -140,6 +144,8 @@ def find_cause(logs: Sequence[ProcessLog]) -> Cause:
     """
     read = [(log, _last_errors(log)) for log in logs[:MAX_LOGS]]
     said = [(log, error) for log, errors in read for error in errors]
+    if said:
+        said += [(log, _SILENT) for log, errors in read if not errors and _ended_itself(log, first=logs[0])]
     # min() keeps the first of equals: the process that failed first.
     if said:
         log, error = min(said, key=lambda pair: _rank_of(pair[1]))
@@ -163,6 +169,17 @@ def uncaught(log: str) -> Cause | None:
     if len(later) > _FEW or any(map(shows_progress, later)):
         return None
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
+
+
+def _ended_itself(log: ProcessLog, *, first: ProcessLog) -> bool:
+    """Return whether a process that said nothing ended by itself, so that the others miss it.
+
+    A crash in native code needs no word. Other exit codes may follow from another process's end, unless this
+    one was the first.
+    """
+    if log.exit_code in CRASHES:
+        return True
+    return log is first and bool(log.text.strip()) and log.exit_code not in {None, 0, *SIGNALS}
 
 
 def _rank_of(error: _Error) -> int:

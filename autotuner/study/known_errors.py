@@ -59,11 +59,11 @@ def _child_code(signal: int) -> str:
     )
 
 
-# These errors quote a name, a key or a path, which may read like any other error.
+# These errors quote a name, a key or a path, which may read like any other error, and so may an argument.
 _NAMED: Final = _compiled(
     r"^(?:[\w.]{1,200}\.)?(?:KeyError|NameError|AttributeError|UnboundLocalError|ModuleNotFoundError): ",
     r"^(?:[\w.]{1,200}\.)?FileNotFoundError: \[Errno 2\] No such file or directory: ['\"]",
-    r"cannot import name '|undefined symbol: |unexpected keyword argument '",
+    r"\bNamespace\(|cannot import name '|undefined symbol: |unexpected keyword argument '",
 )
 _SUPPOSED: Final = _compiled(
     # "If you see CUDA out of memory, lower the batch size", "There are some potential root causes. (1) ...".
@@ -84,7 +84,8 @@ _PROGRAM: Final = (
     # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
     r"OutOfResources: out of resource|too many resources requested for launch",
     r"device-side assert|an illegal memory access|misaligned address|\.cu:\d+: .*Assertion",
-    r"Memory access fault by GPU",
+    # A size that is no number of a tensor's: a bug, as no batch is so large.
+    r"Memory access fault by GPU|Tried to allocate more than 1EB",
     r"invalid device ordinal|no kernel image is available|invalid device function|named symbol not found",
     r"Cannot re-initialize CUDA in forked subprocess",
     r"CUDA (?:driver )?error: (?:initialization error|invalid argument)",
@@ -113,7 +114,8 @@ _MEMORY: Final = (
     r"would exceed allowed memory",
     # Limits on the elements of a tensor and on the size of a launch: only a smaller batch stays within them.
     r"\bINT_MAX (?:elements|$)|larger than INT_MAX|NDArray > 2\*\*32|32-?bit ?index ?math",
-    r"(?:CUDA|HIP) (?:driver )?error: invalid configuration argument|Can't schedule too many blocks",
+    r"(?:CUDA|HIP) (?:driver )?error(?: \(.{1,300}\))?: invalid configuration argument",
+    r"Can't schedule too many blocks|\bhit an out-of-memory error",
     r"\b(?:input|output) (?:tensor|size) is too large|RuntimeError: (?:output|x) is too large",
     r"RESOURCE[_ ]EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
     r"OUT_OF_(?:DEVICE|HOST)_MEMORY|(?:UR_RESULT|PI)_ERROR_OUT_OF_RESOURCES",
@@ -154,6 +156,7 @@ _WITHOUT_HANDLE: Final = (
     r"(?:CU|HIP)(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED",
     r"CUDNN_STATUS_INTERNAL_ERROR(?:$|\W|_(?:BAD|DEVICE|HOST|TEXTURE|UNEXPECTED))",
     r"(?:cu|hip)blasCreate|cudnnCreate|rocblas_create_handle|(?:cu|hip)(?:blas|sparse|solver)\w{0,4}Create\(",
+    r"cublas runtime error : (?:resource allocation failed|library not initialized)",
     r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
 )
 _KILLED: Final = (
@@ -177,6 +180,7 @@ _AROUND: Final = (
     r"GPU Hang",
     r"error code is 507033\b|Failed to start the device|Failed to initialize the HCCP process",
     r"error code(?: is |:)(?:507010|50705[34])\b|HBM MULTI BIT ECC|HSA_STATUS_ERROR_EXCEPTION",
+    r"Accelerator device halted prematurely|Core halted unexpectedly|Neuron Runtime could not be initialized",
     r"Expected PJRT device count > 0|Neuron ?Core(?:\(s\)|s) not available",
     r"OS call failed or operation not supported",
     r"\bMPS client (?:failed|has been terminated|have been exhausted)|\bremote MPS server\b",
@@ -244,7 +248,8 @@ _AROUND: Final = (
     r"SSLE(?:OF)?Error|SSLZeroReturnError|TLS/SSL connection has been closed",
     r"EOF occurred in violation of protocol|BAD_RECORD_MAC",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
-    r"UNEXPECTED_EOF",
+    r"UNEXPECTED_EOF|Could not connect to the endpoint URL|Request failed after \d{1,4} retries",
+    rf"Request failed with status code',? {_BUSY}|Checksum mismatch while downloading|SSH protocol banner",
     r"Couldn't communicate with backend|ServicePollForTokenError|ServiceStart\w{1,20}Error",
     # Services that are there, and have no place for now.
     r"\btoo many (?:clients already|connections(?:$|[^\w\s]))|\bNoBrokersAvailable\b|database is locked",
@@ -282,7 +287,8 @@ _PEERS: Final = (
     r"ibv_|IBV_WC|NET/IB|NET/Socket.{0,80}(?:fail|error)|UCX +ERROR|Transport retry count",
     r"RDMA.{0,40}error",
     r"Connection (?:was )?(?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
-    r"ConnectionRefusedError|ConnectionClosedError|\bConnectionError\b|Horovod has been shut down",
+    r"ConnectionRefusedError|ConnectionClosedError|CommClosedError|\bConnectionError\b",
+    r"Horovod has been shut down",
     r"RPC failed|hung up unexpectedly|early EOF|connection unexpectedly closed",
     # A thread that still uses the device when its process has ended.
     r"CUDA error: driver shut",
@@ -294,11 +300,12 @@ _PEERS: Final = (
     r"No route to host|Network is (?:unreachable|down)|Software caused connection abort",
     r"closed by remote",
     r"Socket (?:Timeout|closed|is not connected)|socket has timed out",
-    r"(?:recv|send)(?:Value|Bytes|Vector)? failed",
+    r"(?:recv|send)(?:Value|Bytes|Vector|ValueWithTimeout)? failed|Connection was likely closed",
+    r"\b(?:wait|barrier) timeout(?:$| after)|\bConnect timeout(?:$| \[)|RPC ran for more than set timeout",
     r"gloo.{0,200}(?:timed? ?out|closed|reset|fail|error|timeout)|Gloo connectFullMesh|pair closure",
     r"Rendezvous\w{0,40}Error|rendezvous.{0,80}(?:timed? ?out|timeout|fail|closed)|DistStoreError",
     r"DistNetworkError",
-    r"wait timeout after|timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:time|fail|error|reset)",
+    r"timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:time|fail|error|reset)",
     r"monitoredBarrier|Barrier timed out|Timeout waiting|(?:failed|unable) to connect to|failed to recv",
     r"\bRayActorError\b|_InactiveRpcError",
     r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",

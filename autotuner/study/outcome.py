@@ -88,8 +88,9 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
     if cause is not None and cause.outcome is not Outcome.FAILED:
         return cause.outcome, _told(cause)
     if ending.exit_code != 0 or cause is not None:
-        name = signal_name(ending.exit_code)
-        code = f"exit code {ending.exit_code}" + f" ({name})" * bool(name)
+        number = _exit_code(ending, cause)
+        name = signal_name(number)
+        code = f"exit code {number}" + f" ({name})" * bool(name)
         if ending.exit_code == 0:
             code += ", but its log ends with an error (behind a pipe such as `| tee`, add `set -o pipefail`)"
         return Outcome.FAILED, f"{code}: {_end(ending, cause) or 'the log is empty'}"
@@ -145,6 +146,12 @@ def _told(cause: Cause) -> str:
     if cause.node:
         where = f"{where} on node {cause.node}".strip()
     return f"{where}: {cause.line}" if where else cause.line
+
+
+def _exit_code(ending: Ending, cause: Cause | None) -> int | None:
+    """Return the exit code of the process that the failure is told of."""
+    codes = [log.exit_code for log in ending.logs if cause is not None and log.pod == cause.pod]
+    return codes[0] if codes and codes[0] is not None else ending.exit_code
 
 
 def _end(ending: Ending, cause: Cause | None) -> str:

@@ -33,6 +33,8 @@ SIGNALS: Final[dict[int, tuple[Outcome, str]]] = {
     -4: (Outcome.LOST, "illegal instruction (SIGILL): the node's processor lacks it"),
 }
 """What an exit code says if a signal ended the process, and no error of its own."""
+CRASHES: Final = frozenset({-11, 139, 245, -8, 136, 248})
+"""Exit codes of native code that crashed (SIGSEGV, SIGFPE), which may end a process without a word."""
 _SHELL: Final = 128
 """What a shell and a container runtime add to the number of a signal."""
 

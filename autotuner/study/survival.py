@@ -8,6 +8,7 @@ from typing import Final
 _BENIGN: Final = re.compile(
     r"(?:^|[\s\[|:(-])(?:WARN(?:ING)?|INFO|DEBUG|NOTICE|\w{0,40}Warning)(?:[\s\]|:)-]|$)"
     r"|^(?:[\d-]{10} [\d:.]{8,15}: )?\[?[WI](?:\d{3,4})? |^wandb:|failed call to cuInit"
+    r"|^\s{0,8}(?:warnings\.)?warn\("
 )
 """Levels below error, as logging, loguru, glog, TensorFlow and warnings write them.
 
@@ -15,7 +16,8 @@ TensorFlow without a GPU says that cuInit failed, and trains on.
 """
 _SURVIVED: Final = re.compile(
     r"(?<!system to )\b(?:recover(?:ed|ing)?|retry(?:ing)?|trying again|try again with|skip(?:ped|ping)?"
-    r"|fall(?:ing|s)? ?back|ignor(?:ed|ing)|continu(?:e|ing) (?:with|training|anyway)"
+    r"|not a failure|thrown while requesting|fall(?:ing|s)? ?back|ignor(?:ed|ing)"
+    r"|continu(?:e|ing) (?:with|training|anyway)"
     r"|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
     re.IGNORECASE,
 )

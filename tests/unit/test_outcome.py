@@ -206,6 +206,29 @@ def test_what_is_sure_to_repeat_fails_though_a_pod_has_never_started():
     assert classify(ending, (), TARGET)[0] is Outcome.FAILED
 
 
+MISSED_BY_OTHERS = ProcessLog(f"{TRACEBACK}RuntimeError: NCCL error: remote process exited\n", 1, "a")
+
+
+@pytest.mark.parametrize(
+    ("logs", "outcome"),
+    [
+        ([MISSED_BY_OTHERS, ProcessLog("epoch 1\n", 139, "b")], Outcome.FAILED),
+        ([MISSED_BY_OTHERS, ProcessLog("", -11, "b")], Outcome.FAILED),
+        ([ProcessLog("no such split: tset\n", 2, "b"), MISSED_BY_OTHERS], Outcome.FAILED),
+        # It may have ended because of the others.
+        ([MISSED_BY_OTHERS, ProcessLog("bye\n", 2, "b")], Outcome.LOST),
+        ([ProcessLog("", 1, "b"), MISSED_BY_OTHERS], Outcome.LOST),
+        ([ProcessLog("epoch 1\n", 143, "b"), MISSED_BY_OTHERS], Outcome.LOST),
+    ],
+)
+def test_a_process_that_ended_without_a_word_is_the_one_that_the_others_miss(logs, outcome):
+    found, message = classify(Ending(1, logs=tuple(logs)), (), TARGET)
+    assert found is outcome
+    if outcome is Outcome.FAILED:
+        assert message.startswith(("exit code 139 (SIGSEGV)", "exit code -11 (SIGSEGV)", "exit code 2: no"))
+        assert "remote process exited" not in message
+
+
 def test_a_loss_names_the_pod_and_the_node():
     log = ProcessLog(
         "RuntimeError: CUDA error: uncorrectable ECC error encountered", 1, "t-worker-1", "gpu-7"
