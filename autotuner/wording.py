@@ -41,6 +41,8 @@ _BY_TARGET: Final = frozenset(
     {Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS, Outcome.DOMINATED}
 )
 """Outcomes that depend on the target of the time."""
+_BY_CHANCE: Final = frozenset({Outcome.REACHED, Outcome.PROMISING, Outcome.HOPELESS})
+"""Those whose message says of a value or a chance whether it meets the target."""
 
 
 def outcome_now(trial: Trial, spec: TuningSpec) -> str:
@@ -57,6 +59,16 @@ def outcome_now(trial: Trial, spec: TuningSpec) -> str:
     if trial.outcome is Outcome.REACHED:
         return Outcome.MISSED if is_complete(trial) else STOPPED_SHORT
     return trial.outcome
+
+
+def why_it_ended(trial: Trial, spec: TuningSpec) -> str:
+    """Return the message of a trial's end; it says that it is of then where the outcome is another one now.
+
+    A run that was stopped for its low chance may have printed a value that meets the target since, and a user
+    may have changed the target.
+    """
+    is_of_then = trial.outcome in _BY_CHANCE and outcome_now(trial, spec) != trial.outcome
+    return f"when it was stopped: {trial.message}" if is_of_then and trial.message else trial.message
 
 
 def reads(trials: Sequence[Trial], spec: TuningSpec) -> str:

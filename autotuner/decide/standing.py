@@ -17,7 +17,7 @@ from typing import Final
 
 from autotuner.decide.decision import Answer, Reason
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.frontier import TOLERATED_MISSES
+from autotuner.search.frontier import HALF_A_DOUBLING, TOLERATED_MISSES
 from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
@@ -368,9 +368,17 @@ class Standing:
         )
 
     def _probability_larger(self, batch_size: int) -> float | None:
-        """Return the probability that a larger batch is feasible; None if no larger one is allowed."""
-        is_largest = batch_size >= self.spec.batch_size.maximum
-        return None if is_largest else self.beliefs.probability_larger(batch_size)
+        """Return the probability that a larger batch is feasible; None if no larger one is allowed.
+
+        It is 0 where a batch half a doubling larger is known not to fit into memory, or to fail. The search
+        may still hope for one in between.
+        """
+        if batch_size >= self.spec.batch_size.maximum:
+            return None
+        larger = min(batch_size * 2**HALF_A_DOUBLING, self.spec.batch_size.maximum)
+        bound = self.beliefs.bound
+        is_too_large = bound is not None and larger >= bound
+        return 0.0 if is_too_large else self.beliefs.probability_larger(batch_size)
 
     def suggest(self, tried: Setting, purpose: Purpose, rerun_of: Trial | None = None) -> Suggestion:
         """Return the next trial of a setting, with a layout that realises its batch size.

@@ -27,7 +27,7 @@ from autotuner.report.terminal import (
     shown,
 )
 from autotuner.trial import Outcome, Purpose, Trial
-from autotuner.wording import ending, outcome_now
+from autotuner.wording import ending, outcome_now, why_it_ended
 
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("autotuner.report"),
@@ -83,7 +83,7 @@ def render(study: Study, now: datetime) -> str:
                 "outcome": outcome_now(trial, spec).replace("_", " "),
                 "colour": figures.LOOKS[outcome_now(trial, spec)][0] if trial.outcome else "",
                 "cost": cost(trial.gpu_hours(now)),
-                "message": trial.message,
+                "message": why_it_ended(trial, spec),
                 "log": "" if trial.outcome is Outcome.REACHED else study.logs.get(trial.number, ""),
             }
             for trial in trials

@@ -11,6 +11,7 @@ from rich.console import Console
 from autotuner import wording
 from autotuner.decide.decision import Answer
 from autotuner.reconcile import Reconciliation
+from autotuner.search.frontier import HALF_A_DOUBLING
 from autotuner.spec import Target, TuningSpec
 from autotuner.spec.values import Price
 from autotuner.trial import ParameterValue, Suggestion, Trial
@@ -122,7 +123,7 @@ def ending(trial: Trial, spec: TuningSpec) -> str:
         return "ended, and its metric is in doubt"
     best = best_value(trial, spec)
     value = "" if best is None else f" at {spec.target.metric} {shown(best, spec.target)}"
-    reason = f" ({trial.message})" if trial.message else ""
+    reason = f" ({why})" if (why := wording.why_it_ended(trial, spec)) else ""
     return f"{wording.outcome_now(trial, spec)}{value}{reason}"
 
 
@@ -153,10 +154,10 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hour
         f"  {answer.tally} confirmation runs reached {spec.target}{metric}",
     ]
     if answer.probability_larger is not None:
-        lines.append(
-            "  a batch half a doubling larger would meet the target with probability"
-            f" {answer.probability_larger:.2f}"
-        )
+        most = spec.batch_size.maximum
+        is_allowed = answer.batch_size * 2**HALF_A_DOUBLING <= most
+        which = "a batch half a doubling larger" if is_allowed else f"the largest allowed batch, {most},"
+        lines.append(f"  {which} would meet the target with probability {answer.probability_larger:.2f}")
     why = "" if answer.reason is None else wording.ending(answer.reason)
     lines.append(f"  {len(trials)} trials, {cost(hours, spec.gpu_hour_price)}; stopped: {why}")
     return lines

@@ -187,9 +187,8 @@ class Beliefs:
         )
 
     @property
-    def _limits(self) -> tuple[int, int]:
-        """The smallest batch size, and the largest that memory holds and whose runs work and report."""
-        low, high = self.space.batch_sizes
+    def bound(self) -> int | None:
+        """The smallest batch size that is too large, for memory, to work or to report; None without one."""
         tried = [(t.suggestion.batch_size, t) for t in self.history.trials]
         silent = {number for found in ended_unreported(self.history) for number in found.trials}
         is_bound = self.history.spec.micro_batch_size is None
@@ -199,7 +198,13 @@ class Beliefs:
             if (is_bound and t.outcome is Outcome.OUT_OF_MEMORY) or t.number in silent
         )
         bound = failing_sizes(self.history).bound
-        burst = min([*over, *([] if bound is None else [bound])], default=None)
+        return min([*over, *([] if bound is None else [bound])], default=None)
+
+    @property
+    def _limits(self) -> tuple[int, int]:
+        """The smallest batch size, and the largest that memory holds and whose runs work and report."""
+        low, high = self.space.batch_sizes
+        burst = self.bound
         if burst is None:
             return low, high
         # Every attempt that runs out of memory costs a trial, so the gap is halved, on a log scale.

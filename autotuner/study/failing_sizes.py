@@ -157,6 +157,12 @@ def _kind(trial: Trial) -> str:
 
 
 def _error(trial: Trial) -> str:
-    """Return the last line of a trial's message, which names the error; the path of its log follows it."""
+    """Return the last line of a trial's message, which names the error; the path of its log follows it.
+
+    A run that ended well without a value has no error: the last line of its log is any line, and its message
+    begins with what is wrong.
+    """
+    if is_silent(trial):
+        return trial.message.partition(": ")[0]
     lines = (line.strip() for line in trial.message.splitlines())
     return next((line for line in reversed(list(lines)) if line and not _PATH.match(line)), "")

@@ -25,6 +25,7 @@ from autotuner.study.formats.reading import (
     Position,
     Reader,
     Reading,
+    epochs_in,
     label_in,
     part_in,
     position_in,
@@ -349,6 +350,8 @@ class LogReader:
         position = position_in(line.text)
         if position.is_empty:
             return
+        if (epochs := epochs_in(line.text)) is not None:
+            self._readings.note_epochs(*epochs)
         known = self._context
         if position.epoch is not None and position.epoch != known.epoch:
             self._readings.settle()

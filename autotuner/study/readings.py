@@ -74,6 +74,8 @@ class Readings:
         self._are_fractions = True
         self._uncounted = ""
         self._part_end: tuple[float, Reading] | None = None
+        self._epochs: tuple[float, float] | None = None
+        self._has_whole_part = False
 
     @property
     def doubt(self) -> Doubt | None:
@@ -152,6 +154,13 @@ class Readings:
         self._sibling = self._sibling or name
         if self._chosen is not None and self._last is not None:
             self._check_sibling(self._last)
+
+    def note_epochs(self, epoch: float, epochs: float) -> None:
+        """Record the epoch that a line names and their number: a part of the log that had all is whole."""
+        if self._epochs is not None and epoch < self._epochs[0]:
+            last = self._epochs[1] - (epoch == 0)  # they may count from 0
+            self._has_whole_part = self._has_whole_part or self._epochs[0] >= last
+        self._epochs = epoch, epochs
 
     def _check_sibling(self, reading: Reading) -> None:
         is_validation = reading.label in {Label.VALIDATION, Label.TRAIN} and not (
@@ -401,7 +410,7 @@ class Readings:
             return True
         self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
         if step <= self.measurements[0].step:
-            if self._is_part_as_long(last, known):
+            if self._is_part_as_long(last, known) or self._is_after_whole_part(known, reading):
                 return True
             self._part_end = (last, known)
         return False
@@ -416,6 +425,18 @@ class Readings:
             return False
         reason = f"the log has several runs, each with its {self.metric.name} up to step {last:g}"
         self._raise(reason, end[1], known)
+        return True
+
+    def _is_after_whole_part(self, known: Reading, reading: Reading) -> bool:
+        """Report a doubt if a part of the log had all of its epochs before another began at the first.
+
+        A pre-training and a fine-tuning do so. A run that was restarted had not ended.
+        """
+        if not self._has_whole_part or self._is_pattern or len(self.measurements) < 2:  # noqa: PLR2004 (epochs)
+            return False
+        name = self.metric.name
+        reason = f"the log has several parts, of which one ended with its last epoch, each with its {name}"
+        self._raise(reason, known, reading)
         return True
 
     def _is_same(self, known: Reading, value: float, reading: Reading) -> bool:

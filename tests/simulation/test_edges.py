@@ -154,6 +154,19 @@ def test_a_program_that_fails_at_large_batches_bounds_the_search_as_memory_does(
     assert any("the program fails at batch size" in warning for warning in decision.warnings)
 
 
+@pytest.mark.parametrize("end", [Outcome.FAILED, Outcome.OUT_OF_MEMORY])
+def test_a_batch_that_is_known_to_fail_is_not_said_to_be_likely(end: Outcome):
+    """The trials end before the batches between one that works and one that fails are tried."""
+    fate = fails(lambda size: size > 90, end=end)
+    world = World(spec(max_trials="11", confirmations="1"), hill(critical=512), fate=fate)
+    answer = world.run().answer
+    assert answer is not None
+    failed = min(t.suggestion.batch_size for t in world.trials.values() if t.outcome is end)
+    assert answer.is_confirmed
+    assert answer.batch_size < failed <= 2**0.5 * answer.batch_size
+    assert answer.probability_larger == 0
+
+
 def test_a_program_that_fails_late_at_large_batches_bounds_the_search_too():
     world = World(spec(), hill(critical=256), fate=fails(lambda size: size > 100, at=6))
     reaches(world, 100, within=0.15)

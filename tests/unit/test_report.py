@@ -165,6 +165,18 @@ def test_a_value_is_not_rounded_to_one_on_the_other_side_of_the_target(target, v
     assert ending(trial(values=[value], outcome=outcome), spec(target=target)) == said
 
 
+def test_what_was_said_of_a_run_when_it_was_stopped_is_not_told_of_what_it_printed_since():
+    """Its log went on until its processes had ended, and then it had met the target."""
+    said = "reaches accuracy >= 0.9 with probability 0.03 only"
+    run = trial(7, values=[0.5, 0.95], outcome=Outcome.HOPELESS, message=said)
+    assert ending(run, spec()) == f"reached at accuracy 0.95 (when it was stopped: {said})"
+    assert f"when it was stopped: {said.replace('>', '&gt;')}" in render(tuning([run], None), NOON)
+    assert (
+        ending(replace(run, measurements=run.measurements[:1]), spec())
+        == f"hopeless at accuracy 0.5 ({said})"
+    )
+
+
 def test_a_whole_run_that_met_an_easier_target_has_missed():
     run, asked = trial(0, is_complete=True), spec(target="accuracy >= 0.99")
     assert outcome_now(run, asked) == "missed"

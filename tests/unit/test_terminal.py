@@ -10,7 +10,7 @@ from rich.console import Console
 
 from autotuner.decide.decision import Answer, Decision, Facts, Phase, Reason
 from autotuner.report.live_view import LiveTable
-from autotuner.report.terminal import cost, described
+from autotuner.report.terminal import answer_lines, cost, described
 from autotuner.trial import Trial
 from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
@@ -50,6 +50,15 @@ def test_a_cost_has_two_digits_that_count(seconds: float, shown: str):
 def test_an_answer_that_is_not_confirmed_says_how_many_runs_it_has(count: int, shown: str):
     answer = Answer(64, {"learning_rate": 0.1}, count, 3, 0.93)
     assert shown in message(Decision(Phase.DONE, Reason.TRIALS_SPENT, answer=answer), spec())
+
+
+@pytest.mark.parametrize(
+    ("most", "which"), [(1024, "a batch half a doubling larger"), (72, "the largest allowed batch, 72,")]
+)
+def test_the_probability_of_a_larger_batch_is_that_of_one_that_is_allowed(most: int, which: str):
+    answer = Answer(64, {"learning_rate": 0.1}, 3, 3, 0.93, 0.25, reason=Reason.LARGER_UNLIKELY)
+    lines = answer_lines(answer, spec(batch_size=f"16..{most}"), [], 1.0)
+    assert f"  {which} would meet the target with probability 0.25" in lines
 
 
 def test_where_no_trial_has_a_layout_there_is_no_column_for_it():

@@ -287,6 +287,15 @@ def position_in(text: str) -> Position:
     return Position(epoch, step, total)
 
 
+def epochs_in(text: str) -> tuple[float, float] | None:
+    """Return the epoch that a line names and their number if it has both, `Epoch 3/20`; else None."""
+    matches = (match for match in _EPOCH.finditer(text) if not _is_elsewhere(match, text))
+    match = next(matches, None)
+    return (
+        None if match is None or not match["epochs"] else (to_number(match["epoch"]), float(match["epochs"]))
+    )
+
+
 _PART: Final = re.compile(
     r"(?<![\w/.-])(?P<part>fold|k-?fold|seed|repeat|repetition|split|cv|cross.?validation)(?:\s?[:=#_-]\s?|\s|(?<=fold))"
     r"(?P<number>\d{1,9})(?![\w.])|(?<![\w.])(?P<before>\d{1,3})-fold(?![\w-])|\u7b2c\s?(?P<chinese>\d{1,3})\s?\u6298"

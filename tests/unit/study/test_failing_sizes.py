@@ -92,3 +92,16 @@ def test_the_warning_names_sizes_error_and_remedy():
 def test_a_run_of_the_unchanged_job_alone_proves_nothing():
     once = trial(0, (), Outcome.FAILED, suggestion(0, purpose=Purpose.BASELINE))
     assert failing_sizes(History.of(spec(), [once, failed(1, 64)])).trials == ()
+
+
+@pytest.mark.parametrize("last", ["epoch 12 train_loss=0.08", "bye {}"])
+def test_a_run_without_a_value_is_said_to_be_one_whatever_its_log_ends_with(last: str):
+    """The validation has no whole batch left: the last line of the log is no error."""
+    silent = (
+        "the run ended well, but no line of its log carries accuracy: print it; the log ends: {}\n" + last
+    )
+    runs = (failed(1, 128, 0.3, silent, is_complete=True), failed(2, 100, 0.1, silent, is_complete=True))
+    other = failed(3, 160, 0.3, silent + " (another end)", is_complete=True)
+    (found,) = sizes_that_fail(history(*runs, other))
+    assert found.trials == (1, 2, 3)
+    assert "Trial 3: the run ended well, but no line of its log carries accuracy. To try" in found.message

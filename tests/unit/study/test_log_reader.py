@@ -479,6 +479,33 @@ def test_a_run_that_was_restarted_is_one_run(lengths):
     assert any("restarted" in warning for warning in log.warnings) == (len(lengths) > 1)
 
 
+def numbered(of, *lengths, first=1):
+    """Return the log of parts whose lines name the epoch and the number of epochs: `of` in the first part."""
+    log = LogReader(parse_target("val_accuracy >= 0.9"))
+    for part, length in enumerate(lengths):
+        epochs = of if part == 0 else length
+        for e in range(first, length + first):
+            value = 0.9 - 0.8 * 0.6 ** (e + 1) + part / 50
+            log.feed(f"Epoch {e}/{epochs}\n loss: 0.5 - val_accuracy: {value:.4f}\n")
+    log.close()
+    return log
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("lengths", [(20, 10), (5, 12)])
+def test_a_part_that_had_all_its_epochs_was_not_restarted(first, lengths):
+    """A pre-training that meets the target says nothing of the fine-tuning after it."""
+    log = numbered(lengths[0], *lengths, first=first)
+    assert log.measurements == ()
+    assert "several parts, of which one ended with its last epoch" in log.doubt.reason
+
+
+def test_a_run_that_broke_off_before_its_last_epoch_was_restarted():
+    log = numbered(12, 5, 12)
+    assert log.doubt is None
+    assert log.measurements[-1].step == 12
+
+
 def test_a_doubt_about_training_values_names_the_validations_metric():
     log = LogReader(parse_target("acc >= 0.9"))
     log.feed("".join(f"epoch {e} acc {0.1 * e:.4f} val_acc {0.09 * e:.4f}\n" for e in range(1, 9)))
