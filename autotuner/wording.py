@@ -219,8 +219,11 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
         f" {decision.facts.batch_size} with hyperparameters that have, to see which settings are at fault"
     ),
     Reason.CHECKING_BATCH: lambda decision, _: (
-        f"repeats the start of trial {decision.facts.number} at batch size {decision.facts.batch_size}, with"
-        " nothing else changed: its values must differ if the script trains the batch that it is given"
+        f"repeats the start of trial {decision.facts.number} with {decision.facts.detail}, with nothing else"
+        " changed: its values must differ if the script uses what it is given"
+        if decision.facts.detail
+        else f"repeats the start of trial {decision.facts.number} at batch size {decision.facts.batch_size},"
+        " with nothing else changed: its values must differ if the script trains the batch that it is given"
     ),
     Reason.BASELINE_MISSES: _baseline_misses,
     Reason.RETRYING: _retrying,

@@ -33,6 +33,7 @@ WARNINGS: Final = frozenset(
         Doubt.SEED_NOT_USED,
         Doubt.MET_AT_ONCE,
         Doubt.BATCH_NOT_FOLLOWED,
+        Doubt.RATE_NOT_USED,
         Doubt.LARGER_THAN_DATA,
         Doubt.RUN_LENGTH_TOO_LONG,
         Doubt.SIZES_FAIL,

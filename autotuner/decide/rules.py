@@ -224,7 +224,12 @@ def check_batch(standing: Standing) -> Step | None:
 
 def _checking(standing: Standing, check: Suggestion) -> Wait:
     original = repeated_by(check, standing.history.trials)
-    facts = Facts(number=None if original is None else original.number, batch_size=check.batch_size)
+    number, rate = None, ""
+    if original is not None:
+        number, name = original.number, standing.spec.learning_rate
+        is_of_rate = name is not None and original.suggestion.batch_size == check.batch_size
+        rate = f"{name} {check.parameters[name]:.4g}" if name is not None and is_of_rate else ""
+    facts = Facts(number=number, batch_size=check.batch_size, detail=rate)
     return Wait(Phase.CONFIRMING, Reason.CHECKING_BATCH, facts)
 
 

@@ -22,6 +22,7 @@ from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
+from autotuner.spec.values import FloatDimension
 from autotuner.study.at_once import met_at_once
 from autotuner.study.batch_check import CLOSE, EARLY, SHARES, BatchCheck, batch_checks, original_of
 from autotuner.study.data_size import batches_larger_than_data
@@ -277,8 +278,9 @@ class Standing:
     def next_check(self, tried: Setting) -> Suggestion | None:
         """Return the next trial that checks whether the script trains a setting's batch; None if none is due.
 
-        None is due for a batch that is no larger than the job's own, or while no run of the setting has
-        ended; nor where the first value comes late in a run, because then the check would cost a whole one.
+        Last comes one of its learning rate. None is due for a batch that is no larger than the job's own, or
+        while no run of the setting has ended; nor where the first value comes late in a run, because then the
+        check would cost a whole one.
         """
         original = self._to_repeat(tried)
         if original is None or self._is_late(original):
@@ -298,7 +300,31 @@ class Standing:
             is_new = found.batch_size not in begun
             if is_near and is_new and not self._is_shown(tried.batch_size, found.batch_size):
                 return replace(self.suggest(found, Purpose.CHECK), seed=seed)
-        return None
+        return self._rate_check(original)
+
+    def _rate_check(self, original: Trial) -> Suggestion | None:
+        """Return the trial that repeats a run with half its learning rate; None if none is due.
+
+        None is due after one, nor where one of a rate at least as high has made a difference.
+        """
+        repeated, name = original.suggestion, self.spec.learning_rate
+        rate, dimension = repeated.parameters.get(name or ""), self.spec.search_space.get(name or "")
+        if name is None or not isinstance(rate, float) or not isinstance(dimension, FloatDimension):
+            return None
+        has_begun = any(
+            t.suggestion.purpose is Purpose.CHECK
+            and (t.suggestion.seed, t.suggestion.batch_size) == (repeated.seed, repeated.batch_size)
+            for t in self.history.trials
+        )
+        rates = (
+            c.original.suggestion.parameters.get(name) for c in self.checks if c.is_of_rate and c.differs
+        )
+        is_shown = any(isinstance(higher, float) and higher >= rate for higher in rates)
+        half = float(f"{max(rate / 2, dimension.minimum):.4g}")
+        if has_begun or is_shown or not 0 < half * CLOSE < rate:
+            return None
+        tried = Setting.of(repeated.batch_size, {**repeated.parameters, name: half})
+        return replace(self.suggest(tried, Purpose.CHECK), seed=repeated.seed)
 
     def _is_late(self, original: Trial) -> bool:
         """Return whether a check would cost nearly a whole run, as its first value comes late."""
@@ -322,6 +348,7 @@ class Standing:
         """Return whether a check of a batch at least as large rules out that only `smaller` is trained."""
         return any(
             check.differs
+            and not check.is_of_rate
             and check.original.suggestion.batch_size >= batch_size
             and check.trial.suggestion.batch_size >= smaller
             for check in self.checks

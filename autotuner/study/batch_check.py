@@ -9,6 +9,9 @@ differ, and the run is stopped there.
 
 Half the batch finds a retry that halves it, and `NEAR` of it a maximum or a rounding between the two.
 
+One more check repeats the run with half its learning rate: where a script has a maximum for it, or takes it
+from elsewhere, the answer would name a rate that was never trained.
+
 `autotuner.study.proof` judges how many equal digits are enough.
 """
 
@@ -35,7 +38,7 @@ _CUT_SHORT: Final = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LO
 
 @dataclass(frozen=True, slots=True)
 class BatchCheck:
-    """A check, and the run that it repeats with a smaller batch."""
+    """A check, and the run that it repeats with a smaller batch, or with another learning rate."""
 
     trial: Trial
     original: Trial
@@ -44,6 +47,11 @@ class BatchCheck:
     def numbers(self) -> tuple[int, int]:
         """The numbers of the two trials."""
         return self.original.number, self.trial.number
+
+    @property
+    def is_of_rate(self) -> bool:
+        """Whether it changes the learning rate, and not the batch."""
+        return self.trial.suggestion.batch_size == self.original.suggestion.batch_size
 
     @property
     def common(self) -> tuple[Point, ...]:
@@ -76,7 +84,7 @@ class BatchCheck:
 
 
 def batch_checks(trials: Iterable[Trial]) -> tuple[BatchCheck, ...]:
-    """Return the checks among the trials, without those that were lost or have failed."""
+    """Return the checks among the trials, also of the rate, without those that were lost or have failed."""
     known = sorted(trials, key=lambda t: t.number)
     found: list[BatchCheck] = []
     for trial in known:
@@ -90,14 +98,22 @@ def repeated_by(check: Suggestion, trials: Iterable[Trial]) -> Trial | None:
     """Return the ended run that a check repeats; None if there is none, or for any other trial."""
     if check.purpose is not Purpose.CHECK:
         return None
-    return next((trial for trial in trials if _is_original(trial, check)), None)
+    of_seed = [t for t in trials if t.suggestion.seed == check.seed and _is_repeatable(t)]
+    larger = (t for t in of_seed if _changes_batch(t.suggestion, check))
+    return next(larger, next((t for t in of_seed if _changes_rate(t.suggestion, check)), None))
 
 
-def _is_original(trial: Trial, check: Suggestion) -> bool:
-    one = trial.suggestion
-    is_larger = one.purpose is not Purpose.CHECK and one.batch_size > check.batch_size
-    is_same = one.seed == check.seed and dict(one.parameters) == dict(check.parameters)
-    return is_larger and is_same and not trial.is_running and bool(points_of(trial))
+def _is_repeatable(trial: Trial) -> bool:
+    return trial.suggestion.purpose is not Purpose.CHECK and not trial.is_running and bool(points_of(trial))
+
+
+def _changes_batch(one: Suggestion, check: Suggestion) -> bool:
+    return one.batch_size > check.batch_size and dict(one.parameters) == dict(check.parameters)
+
+
+def _changes_rate(one: Suggestion, check: Suggestion) -> bool:
+    changed = set(one.parameters.items()) ^ set(check.parameters.items())
+    return one.batch_size == check.batch_size and len({name for name, _ in changed}) == 1
 
 
 def original_of(trials: Sequence[Trial], tried: Setting) -> Trial | None:

@@ -35,6 +35,8 @@ class Reason(StrEnum):
     """Every run met the target at its first value, which may have been measured before the training."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """Reported values do not follow the batch size."""
+    RATE_NOT_USED = "RateNotUsed"
+    """A run with half the learning rate is the same, so the answer may name one that was not trained."""
     LARGER_THAN_DATA = "LargerThanData"
     """A batch holds the whole data set, so its run does not count."""
     ENDED_UNREPORTED = "EndedUnreported"

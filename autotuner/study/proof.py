@@ -78,7 +78,7 @@ def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
     known = tuple(sorted(trials, key=lambda trial: trial.number))
     others = [trial for trial in known if trial.suggestion.purpose is not Purpose.CHECK]
     alike = identical_runs(others) or batch_not_trained(known)
-    return (*alike, *resumed_runs(known, sign), *batch_doubts(known))
+    return (*alike, *rate_not_used(known), *resumed_runs(known, sign), *batch_doubts(known))
 
 
 def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
@@ -101,13 +101,36 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     """
     found: list[Finding] = []
     for check in batch_checks(trials):
-        if check.differs or not (points := check.common):
+        if check.is_of_rate or check.differs or not (points := check.common):
             continue
         quantum = quantum_of([value for _, value in points])
         is_shown = _bits(points, quantum, _FAR, FEWEST_VALUES, 0) >= ENOUGH_CHECKED
         if is_shown or check.is_over:
             reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
             found.append(Finding(reason, check.numbers, _same(check, points), ("batch_size",)))
+    return found
+
+
+def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:
+    """Return a warning for each check of the learning rate that has shown no effect of it.
+
+    The batch of the answer is trained and meets the target all the same, so there is an answer.
+    """
+    found: list[Finding] = []
+    for check in batch_checks(trials):
+        if not check.is_of_rate or check.differs or not (points := check.common):
+            continue
+        is_shown = _bits(points, quantum_of([v for _, v in points]), _FAR, FEWEST_VALUES, 0) >= ENOUGH_CHECKED
+        if is_shown or check.is_over:
+            one, other = check.original.suggestion, check.trial.suggestion
+            name = next(n for n, value in other.parameters.items() if one.parameters.get(n) != value)
+            message = (
+                f"trial {other.number} with {name} {other.parameters[name]:.4g} measured the same to the last"
+                f" digit as trial {one.number} with {one.parameters[name]:.4g}, with the same seed and batch"
+                f" size: the script seems to train with another {name} than it is given; look for a maximum,"
+                " a fixed value, or one that is read from elsewhere"
+            )
+            found.append(Finding(Reason.RATE_NOT_USED, check.numbers, message, (name,)))
     return found
 
 

@@ -367,5 +367,18 @@ def test_a_check_of_the_batch_is_stopped_where_its_curve_differs():
     reaches(world, 173)
     checks = [t for t in world.trials.values() if t.suggestion.purpose is Purpose.CHECK]
     assert {len(t.measurements) for t in checks} == {1}
-    assert len(checks) <= 4
+    assert len(checks) <= 6
     assert all(t.outcome is Outcome.DOMINATED for t in checks)
+
+
+def test_a_learning_rate_with_a_maximum_is_told_where_the_answer_names_a_higher_one():
+    def curve(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+        return hill()(batch_size, {"learning_rate": min(float(parameters["learning_rate"]), 0.12)})
+
+    world = World(spec(), curve)
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    told = [said for said in decision.warnings if "another learning_rate than it is given" in said]
+    assert bool(told) is (float(decision.answer.parameters["learning_rate"]) > 0.24)
+    assert told

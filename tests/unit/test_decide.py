@@ -33,17 +33,15 @@ def confirm(number, values, outcome, batch_size=32):
 
 
 def checks(first, original):
-    """Return the checks of a batch: half of it and about four fifths, whose first value differs."""
-    sizes = (original.suggestion.batch_size // 2, round(original.suggestion.batch_size * 2**-0.25))
-    return [
-        trial(
-            first + i,
-            (0.41,),
-            Outcome.DOMINATED,
-            replace(original.suggestion, number=first + i, batch_size=size, purpose=Purpose.CHECK),
-        )
-        for i, size in enumerate(sizes)
+    """Return the checks of a batch: half of it, about four fifths, half its rate; the first value differs."""
+    tried = original.suggestion
+    changed = [
+        {"batch_size": tried.batch_size // 2},
+        {"batch_size": round(tried.batch_size * 2**-0.25)},
+        {"parameters": {"learning_rate": tried.parameters["learning_rate"] / 2}},
     ]
+    suggested = (replace(tried, number=first + i, purpose=Purpose.CHECK, **c) for i, c in enumerate(changed))
+    return [trial(one.number, (0.41,), Outcome.DOMINATED, one) for one in suggested]
 
 
 def test_the_first_trial_is_the_job_unchanged():
@@ -211,7 +209,7 @@ def confirmed_at_the_top(*outcomes):
     top = {"batch_size": 256}
     found = trial(1, RISING, Outcome.REACHED, suggestion(1, **top))
     trials = [baseline(), found, *checks(2, found)]
-    for number, met in enumerate(outcomes, start=4):
+    for number, met in enumerate(outcomes, start=5):
         values = RISING if met else (0.5, 0.8, 0.895)
         outcome = Outcome.REACHED if met else Outcome.MISSED
         trials.append(confirm(number, values, outcome, **top))
@@ -237,7 +235,7 @@ def test_the_metric_of_the_answer_is_the_best_of_its_runs_also_after_they_met_th
     # The page and the log show the same value: the log of a quick run is read only after its end.
     top = {"batch_size": 256}
     runs = [
-        confirm(n, (*RISING, best), Outcome.REACHED, **top) for n, best in ((4, 0.95), (5, 0.94), (6, 0.96))
+        confirm(n, (*RISING, best), Outcome.REACHED, **top) for n, best in ((5, 0.95), (6, 0.94), (7, 0.96))
     ]
     found = trial(1, RISING, Outcome.REACHED, suggestion(1, **top))
     trials = [baseline(), found, *checks(2, found), *runs]
