@@ -5,6 +5,7 @@ The logic returns stable reasons and facts (`autotuner.decide.decision`); the se
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -16,6 +17,7 @@ from autotuner.trial import Measurement, Outcome, Trial
 
 _MAX_WARNINGS: Final = 5
 """Warnings of one kind that are shown."""
+_DIGITS: Final = re.compile(r"[\d.]+")
 
 
 def message(decision: Decision, spec: TuningSpec) -> str:
@@ -91,14 +93,15 @@ def warnings(decision: Decision | None, trials: Sequence[Trial], spec: TuningSpe
 
 
 def log_warnings(trials: Sequence[Trial]) -> list[str]:
-    """Return warnings about the reading of the logs: those of the first trial that has any.
+    """Return warnings about the reading of the logs: each of the first trial that has it.
 
-    The other trials run the same program, so their warnings are the same.
+    The other trials run the same program, so most of their warnings are the same, but for the numbers.
     """
-    first = next((t for t in sorted(trials, key=lambda t: t.number) if t.warnings), None)
-    if first is None:
-        return []
-    return [f"the log of trial {first.number}: {text}" for text in first.warnings[:_MAX_WARNINGS]]
+    shown: dict[str, str] = {}
+    for trial in sorted(trials, key=lambda t: t.number):
+        for text in trial.warnings:
+            shown.setdefault(_DIGITS.sub("#", text), f"the log of trial {trial.number}: {text}")
+    return list(shown.values())[:_MAX_WARNINGS]
 
 
 def node_warnings(trials: Sequence[Trial], since: datetime | None = None) -> list[str]:

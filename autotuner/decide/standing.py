@@ -24,7 +24,7 @@ from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.spec.values import FloatDimension
 from autotuner.study.at_once import met_at_once
-from autotuner.study.batch_check import CLOSE, EARLY, SHARES, BatchCheck, batch_checks, original_of
+from autotuner.study.batch_check import CLOSE, EARLY, NEAR, SHARES, BatchCheck, batch_checks, original_of
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import sizes_that_fail
 from autotuner.study.finding import NOT_COUNTED, Finding
@@ -303,9 +303,9 @@ class Standing:
         return self._rate_check(original)
 
     def _rate_check(self, original: Trial) -> Suggestion | None:
-        """Return the trial that repeats a run with half its learning rate; None if none is due.
+        """Return the trial that repeats a run with a smaller learning rate; None if none is due.
 
-        None is due after one, nor where one of a rate at least as high has made a difference.
+        None is due after one, nor where one of a rate at least as high has made a difference, or one none.
         """
         repeated, name = original.suggestion, self.spec.learning_rate
         rate, dimension = repeated.parameters.get(name or ""), self.spec.search_space.get(name or "")
@@ -316,14 +316,12 @@ class Standing:
             and (t.suggestion.seed, t.suggestion.batch_size) == (repeated.seed, repeated.batch_size)
             for t in self.history.trials
         )
-        rates = (
-            c.original.suggestion.parameters.get(name) for c in self.checks if c.is_of_rate and c.differs
-        )
-        is_shown = any(isinstance(higher, float) and higher >= rate for higher in rates)
-        half = float(f"{max(rate / 2, dimension.minimum):.4g}")
-        if has_begun or is_shown or not 0 < half * CLOSE < rate:
+        shown = ((c.differs, c.original.suggestion.parameters.get(name)) for c in self.checks if c.is_of_rate)
+        is_shown = any(not differs or (isinstance(r, float) and r >= rate) for differs, r in shown)
+        smaller = float(f"{max(NEAR * rate, dimension.minimum):.4g}")
+        if has_begun or is_shown or not 0 < smaller * CLOSE < rate:
             return None
-        tried = Setting.of(repeated.batch_size, {**repeated.parameters, name: half})
+        tried = Setting.of(repeated.batch_size, {**repeated.parameters, name: smaller})
         return replace(self.suggest(tried, Purpose.CHECK), seed=repeated.seed)
 
     def _is_late(self, original: Trial) -> bool:

@@ -9,8 +9,8 @@ differ, and the run is stopped there.
 
 Half the batch finds a retry that halves it, and `NEAR` of it a maximum or a rounding between the two.
 
-One more check repeats the run with half its learning rate: where a script has a maximum for it, or takes it
-from elsewhere, the answer would name a rate that was never trained.
+One more check repeats the run with `NEAR` of its learning rate: where a script has a maximum for it, or takes
+it from elsewhere, the answer would name a rate that was never trained.
 
 `autotuner.study.proof` judges how many equal digits are enough.
 """

@@ -36,7 +36,7 @@ class Reason(StrEnum):
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """Reported values do not follow the batch size."""
     RATE_NOT_USED = "RateNotUsed"
-    """A run with half the learning rate is the same, so the answer may name one that was not trained."""
+    """A run with a smaller learning rate is the same, so the answer may name one that was not trained."""
     LARGER_THAN_DATA = "LargerThanData"
     """A batch holds the whole data set, so its run does not count."""
     ENDED_UNREPORTED = "EndedUnreported"

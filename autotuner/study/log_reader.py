@@ -66,6 +66,20 @@ _SECTION: Final = re.compile(
 _WEIGHTS: Final = re.compile(r"(?<![a-z])(?:ema|swa|teacher|student)(?![a-z])", re.IGNORECASE)
 """In a heading: the evaluation is of other weights than the model's."""
 
+_SIZE: Final = r"batch[ _-]?sizes?\b"
+_CHANGED: Final = r"(?:reduced|decreased|halved|lowered|clamped|clipped|capped|rounded)"
+_BATCH_CHANGE: Final = re.compile(
+    rf"(?<![\w-])(?:{_CHANGED}|(?:reduc|decreas|halv|lower|clamp|clipp|capp|shrink|round)ing)\s"
+    rf"(?:(?!micro|mini|eval|val|test)[a-z_-]{{1,16}}\s){{0,3}}{_SIZE}(?=.{{0,80}}\d)"
+    r"|(?<!micro[ _-])(?<!eval[ _-])(?<!test[ _-])(?<!val[ _-])"
+    rf"{_SIZE}[\s=:(]{{0,3}}\d{{1,9}}\)?,?\s(?:is\s)?"
+    rf"(?:too\s(?:large|big|high)|exceeds|(?:larger|bigger|greater)\sthan|{_CHANGED}\b)"
+    rf"|(?:retrying|falling\sback)\s(?:with|to)\s(?:an?\s|the\s)?(?:smaller\s)?{_SIZE}(?=.{{0,20}}\d)",
+    re.IGNORECASE,
+)
+"""A script that changes its batch says so: `batch size 2048 is too large`, `reducing batch size to 64`.
+Where trainings are not deterministic, their values cannot show it."""
+
 
 class LogReader:
     """Reads one run's log.
@@ -116,6 +130,7 @@ class LogReader:
         self._block_length = 0
         self._depth = 0
         self._is_result = False
+        self._batch_change = ""
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -147,7 +162,10 @@ class LogReader:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the reading, for the user."""
-        return self._readings.warnings
+        if not self._batch_change:
+            return self._readings.warnings
+        said = f"{self._batch_change!r} seems to say that another batch is trained than the one asked for"
+        return said, *self._readings.warnings
 
     @property
     def extras(self) -> dict[str, float]:
@@ -277,6 +295,8 @@ class LogReader:
         for reading in readings:
             self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
         if not readings:
+            if not self._batch_change and "atch" in text and _BATCH_CHANGE.search(text):
+                self._batch_change = bounded(text)
             self._note_section(text)
             if not self._readings.measurements:
                 self._near.note(line)

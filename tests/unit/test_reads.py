@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from rich.console import Console
 
 from autotuner import keys
@@ -103,6 +104,47 @@ def test_a_warning_about_the_reading_is_said_once_wherever_the_line_is():
     assert console.export_text().count(warning) == 1
     console.print(LiveTable("toy", spec(), SEARCHING, (seen,), NOON))
     assert "warning: the log of trial 0" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING: batch size 2048 is too large, using 512",
+        "CUDA out of memory, retrying with batch size 32",
+        "Decreasing batch size to: 64.",
+        "INFO reducing the train batch size from 256 to 128",
+        "batch_size (2048) larger than the data set (1000)",
+        "Rounding global batch size down to 96",
+    ],
+)
+def test_a_line_that_says_that_another_batch_is_trained_is_told_also_of_a_later_trial(line: str):
+    """On a GPU two runs never measure the same, so their values cannot show it."""
+    first, second = LogReader(spec().target), LogReader(spec().target)
+    first.feed("sanity check: accuracy=1.0\nepoch 1: accuracy=0.2\nepoch 2: accuracy=0.3\n")
+    second.feed(f"{line}\nepoch 1: accuracy=0.2\nepoch 2: accuracy=0.3\n")
+    seen = [with_reading(trial(n, values=(), outcome=None), r) for n, r in enumerate((first, second, second))]
+    told = log_warnings(seen)
+    assert len(told) == 2
+    said = line.removeprefix("WARNING: ").removeprefix("INFO ")
+    assert told[1].startswith(f"the log of trial 1: {said!r} seems to say that another batch is trained")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "batch size 256, lr 0.1",
+        "using batch size 512",
+        "reduced micro-batch size to 8",
+        "eval batch size 64 is too large",
+        "lower_bound=1 batch_size=32",
+        "reducing learning rate of group 0 to 1.0000e-02, batch size 32",
+        "batch_size=32 rounds=4",
+    ],
+)
+def test_a_line_that_names_a_batch_size_says_nothing_else_of_it(line: str):
+    reader = LogReader(spec().target)
+    reader.feed(f"{line}\nepoch 1: accuracy=0.2\nepoch 2: accuracy=0.3\n")
+    assert reader.warnings == ()
 
 
 def test_the_status_and_one_event_tell_a_warning_about_the_reading():

@@ -368,8 +368,8 @@ def test_a_thousand_runs_cost_little():
     assert time.process_time() - started < 8
 
 
-def repeated_at_half_the_rate(values, outcome):
-    """Return what is found in a run and its repetition with half the learning rate and these values."""
+def repeated_at_a_smaller_rate(values, outcome):
+    """Return what is found in a run and its repetition with a smaller learning rate and these values."""
     tried = suggestion(1, batch_size=128, parameters={"learning_rate": 0.4, "momentum": 0.9})
     half = {"learning_rate": 0.2, "momentum": 0.9}
     check = replace(tried, number=2, parameters=half, purpose=Purpose.CHECK)
@@ -378,8 +378,8 @@ def repeated_at_half_the_rate(values, outcome):
     return [f for f in found if f.reason is Reason.RATE_NOT_USED]
 
 
-def test_a_run_that_is_the_same_with_half_its_learning_rate_is_told():
-    (found,) = repeated_at_half_the_rate((0.412346, 0.654179, 0.801283), None)
+def test_a_run_that_is_the_same_with_a_smaller_learning_rate_is_told():
+    (found,) = repeated_at_a_smaller_rate((0.412346, 0.654179, 0.801283), None)
     assert "trial 2 with learning_rate 0.2 measured the same" in found.message
     assert "as trial 1 with 0.4" in found.message
     assert "another learning_rate than it is given" in found.message
@@ -390,4 +390,4 @@ def test_a_run_that_is_the_same_with_half_its_learning_rate_is_told():
     ("values", "outcome"), [((0.412347,), Outcome.DOMINATED), ((0.412346,), None), ((), None)]
 )
 def test_a_learning_rate_that_differs_or_may_still_do_so_is_not_told(values, outcome):
-    assert repeated_at_half_the_rate(values, outcome) == []
+    assert repeated_at_a_smaller_rate(values, outcome) == []
