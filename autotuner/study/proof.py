@@ -95,20 +95,21 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
 
 
 def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
-    """Return the check that has shown that its original did not train its batch; or one that may have.
+    """Return the checks that have shown that their originals did not train their batch; or that may have.
 
-    The latter, of two runs that are the same in a few coarse values, is only a warning.
+    The latter, of runs that are the same in a few coarse values, are only warnings. The bits of all checks
+    count together: each might have differed.
     """
-    found: list[Finding] = []
-    for check in batch_checks(trials):
-        if check.is_of_rate or check.differs or not (points := check.common):
-            continue
-        quantum = quantum_of([value for _, value in points])
-        is_shown = _bits(points, quantum, _FAR, FEWEST_VALUES, 0) >= ENOUGH_CHECKED
-        if is_shown or check.is_over:
-            reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
-            found.append(Finding(reason, check.numbers, _same(check, points), ("batch_size",)))
-    return found
+    checks = (c for c in batch_checks(trials) if not c.is_of_rate and not c.differs)
+    same = [(check, points) for check in checks if (points := check.common)]
+    bits = (_bits(p, quantum_of([value for _, value in p]), _FAR, FEWEST_VALUES, 0) for _, p in same)
+    is_shown = sum(bits) >= ENOUGH_CHECKED
+    reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
+    return [
+        Finding(reason, check.numbers, _same(check, points), ("batch_size",))
+        for check, points in same
+        if is_shown or check.is_over
+    ]
 
 
 def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:

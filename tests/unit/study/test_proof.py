@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotuner.study.finding import Reason
-from autotuner.study.proof import batch_doubts, findings, identical_runs
+from autotuner.study.proof import batch_doubts, batch_not_trained, findings, identical_runs
 from autotuner.study.resumed import resumed_runs
 from autotuner.trial import Measurement, Outcome, Purpose
 from tests.builders import NOON, suggestion, trial
@@ -391,3 +391,16 @@ def test_a_run_that_is_the_same_with_a_smaller_learning_rate_is_told():
 )
 def test_a_learning_rate_that_differs_or_may_still_do_so_is_not_told(values, outcome):
     assert repeated_at_a_smaller_rate(values, outcome) == []
+
+
+def test_coarse_checks_that_are_all_the_same_prove_together_that_the_batch_is_not_trained():
+    """With 50 samples, one may be the same by chance: it is a warning."""
+    coarse = (0.36, 0.56, 0.68, 0.76, 0.8, 0.84, 0.86, 0.88, 0.9, 0.92)
+    runs = [run(0, coarse, 1024), run(1, [v + 0.02 for v in coarse], 2048)]
+    checks = [
+        run(2, coarse, 512, seed=0, purpose=Purpose.CHECK),
+        run(3, coarse, 861, seed=0, purpose=Purpose.CHECK),
+        run(4, [v + 0.02 for v in coarse], 1024, seed=1, purpose=Purpose.CHECK),
+    ]
+    reasons = [{f.reason for f in batch_not_trained([*runs, *checks[:n]])} for n in range(4)]
+    assert reasons == [set(), {Reason.BATCH_NOT_FOLLOWED}, {Reason.BATCH_NOT_FOLLOWED}, {Reason.NOT_WIRED}]
