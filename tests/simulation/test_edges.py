@@ -372,7 +372,7 @@ def test_a_check_of_the_batch_is_stopped_where_its_curve_differs():
 
 
 def test_a_script_that_trains_with_another_learning_rate_than_the_answer_names_is_told():
-    world = World(spec(), lambda batch_size, _: hill()(batch_size, {"learning_rate": 0.2}))
+    world = World(spec(), lambda batch_size, _: hill()(batch_size, {"learning_rate": 0.15}))
     decision = world.run()
     assert decision.answer is not None
     assert decision.answer.is_confirmed
