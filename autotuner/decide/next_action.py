@@ -37,6 +37,7 @@ WARNINGS: Final = frozenset(
         Doubt.LARGER_THAN_DATA,
         Doubt.RUN_LENGTH_TOO_LONG,
         Doubt.SIZES_FAIL,
+        Doubt.SETTINGS_FAIL,
     }
 )
 """Doubts that are shown to the user and do not end the study."""

@@ -20,13 +20,15 @@ from typing import Final
 from autotuner.study.finding import Finding, Reason
 from autotuner.study.history import History, is_complete
 from autotuner.study.setting import Setting, setting
-from autotuner.study.unreported import is_silent
+from autotuner.study.unreported import ended_unreported, is_silent
 from autotuner.trial import Outcome, Trial
 
 _NUMBER: Final = re.compile(r"\d+")
 _PATH: Final = re.compile("the whole log: ")
 _SHOWN: Final = 4
-"""Maximum number of batch sizes in a message."""
+"""Maximum number of batch sizes, or of trials, in a message."""
+_FEWEST: Final = 3
+"""Minimum number of failures of one kind that are told: after two, a run shows if the batch is at fault."""
 
 
 class Spacing(StrEnum):
@@ -150,6 +152,32 @@ def sizes_that_fail(history: History) -> list[Finding]:
         " other batch sizes, fix the script and request a retry"
     )
     return [Finding(Reason.SIZES_FAIL, tuple(t.number for t in found.trials), message, ("batch_size",))]
+
+
+def settings_that_fail(history: History) -> list[Finding]:
+    """Return a warning that the program fails with hyperparameters that the search has chosen; none without.
+
+    It may accept some values only.
+    """
+    known = {t.number for t in failing_sizes(history).trials}
+    known |= {number for found in ended_unreported(history) for number in found.trials}
+    kinds: dict[str, list[Trial]] = {}
+    for trial in history.trials:
+        is_chosen = setting(trial) != history.own_setting and setting(trial) not in history.working
+        if is_chosen and trial.number not in known and has_failed(history, trial):
+            kinds.setdefault(_kind(trial), []).append(trial)
+    row = max(kinds.values(), key=len, default=[])
+    if len(row) < _FEWEST or not history.working:
+        return []
+    last = row[-1]
+    chosen = ", ".join(f"{name} {value}" for name, value in last.suggestion.parameters.items())
+    numbers = ", ".join(str(t.number) for t in row[:_SHOWN]) + (", ..." if len(row) > _SHOWN else "")
+    message = (
+        f"the program fails with settings that the search chooses, and each failure costs a trial: trials"
+        f" {numbers} so far, the last one with batch size {last.suggestion.batch_size}, {chosen}:"
+        f" {_error(last) or 'see its log'}. If it accepts some values only, list these in search-space"
+    )
+    return [Finding(Reason.SETTINGS_FAIL, tuple(t.number for t in row), message)]
 
 
 def _kind(trial: Trial) -> str:

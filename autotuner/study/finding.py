@@ -43,6 +43,8 @@ class Reason(StrEnum):
     """A run at a large batch ended before its first report, so no batch that large is tried."""
     SIZES_FAIL = "SizesFail"
     """The program fails at some batch sizes, whatever the hyperparameters, so they are not tried."""
+    SETTINGS_FAIL = "SettingsFail"
+    """The program fails with hyperparameters that the search chooses, which costs trials."""
     RUN_LENGTH_TOO_SHORT = "RunLengthTooShort"
     """Every run would end at its first report, so nothing is started until `run-length` is right."""
     RUN_LENGTH_TOO_LONG = "RunLengthTooLong"

@@ -4,7 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from autotuner.study.failing_sizes import Spacing, failing_sizes, sizes_that_fail, to_tell_apart
+from autotuner.study.failing_sizes import (
+    Spacing,
+    failing_sizes,
+    settings_that_fail,
+    sizes_that_fail,
+    to_tell_apart,
+)
 from autotuner.study.history import History
 from autotuner.study.setting import Setting
 from autotuner.trial import Outcome, Purpose, Trial
@@ -105,3 +111,22 @@ def test_a_run_without_a_value_is_said_to_be_one_whatever_its_log_ends_with(last
     (found,) = sizes_that_fail(history(*runs, other))
     assert found.trials == (1, 2, 3)
     assert "Trial 3: the run ended well, but no line of its log carries accuracy. To try" in found.message
+
+
+def test_a_program_that_fails_with_chosen_hyperparameters_is_told_with_its_error():
+    """Such as `choices=` of argparse: every proposal failed, and no message said so."""
+    error = "exit code 2: train.py: error: argument --lr: invalid choice: {} (choose from 0.1, 0.2)"
+    row = [failed(1, 64, 0.13, error), failed(2, 64, 0.15, error), failed(4, 48, 0.17, error)]
+    assert settings_that_fail(history(*row[:2])) == []
+    (found,) = settings_that_fail(history(*row, works(3, 64, 0.2)))
+    assert found.trials == (1, 2, 4)
+    assert "trials 1, 2, 4 so far, the last one with batch size 48, learning_rate 0.17" in found.message
+    assert "invalid choice: 48 (choose from 0.1, 0.2)" in found.message
+    assert "list these in search-space" in found.message
+
+
+def test_a_failure_of_the_batch_size_or_of_another_kind_is_not_told_as_one_of_the_hyperparameters():
+    assert settings_that_fail(history(failed(1, 128, 0.3), failed(2, 100))) == []
+    assert (
+        settings_that_fail(history(failed(1, 128, 0.3), failed(2, 100, 0.4, "exit code 1: no space"))) == []
+    )
