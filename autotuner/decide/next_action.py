@@ -38,6 +38,7 @@ WARNINGS: Final = frozenset(
         Doubt.RUN_LENGTH_TOO_LONG,
         Doubt.SIZES_FAIL,
         Doubt.SETTINGS_FAIL,
+        Doubt.OVERDUE,
     }
 )
 """Doubts that are shown to the user and do not end the study."""

@@ -32,7 +32,7 @@ from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout, nearest
 from autotuner.study.proof import coincide, findings, reports_batch
 from autotuner.study.resumed import unsettled_runs
-from autotuner.study.run_length import doubtful_length
+from autotuner.study.run_length import doubtful_length, overdue_runs
 from autotuner.study.setting import Setting, setting
 from autotuner.study.unreported import ended_unreported
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
@@ -84,9 +84,10 @@ class Standing:
         sign = history.spec.target.sign
         whole = batches_larger_than_data(history.trials, history.spec)
         length = doubtful_length(history.trials, history.spec)
+        late = overdue_runs(history.trials, history.spec, now)
         silent = ended_unreported(history)
         at_once = met_at_once(history.trials, history.spec.target)
-        found = (*findings(history.trials, sign), *at_once, *whole, *length, *silent)
+        found = (*findings(history.trials, sign), *at_once, *whole, *length, *late, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
         waits = "it began where other runs end, and is to show whether it resumed one of them"
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)

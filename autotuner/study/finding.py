@@ -45,6 +45,8 @@ class Reason(StrEnum):
     """The program fails at some batch sizes, whatever the hyperparameters, so they are not tried."""
     SETTINGS_FAIL = "SettingsFail"
     """The program fails with hyperparameters that the search chooses, which costs trials."""
+    OVERDUE = "Overdue"
+    """A run takes many times as long as any other: it may hang."""
     RUN_LENGTH_TOO_SHORT = "RunLengthTooShort"
     """Every run would end at its first report, so nothing is started until `run-length` is right."""
     RUN_LENGTH_TOO_LONG = "RunLengthTooLong"

@@ -8,6 +8,7 @@ be stopped early.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import Final
 
 from autotuner.spec import TuningSpec
@@ -16,6 +17,10 @@ from autotuner.trial import Outcome, Purpose, Trial
 
 FAR: Final = 2.0
 """Ratio from which on the steps of a run contradict `run-length`: the last report may differ a little."""
+
+OVERDUE: Final = 10
+"""A run that takes so many times as long as any other may hang: it waits for a process that has died."""
+_SHORTEST: Final = timedelta(minutes=10)
 
 
 def stated_length(trials: Iterable[Trial], spec: TuningSpec) -> float | None:
@@ -27,6 +32,26 @@ def doubtful_length(trials: Iterable[Trial], spec: TuningSpec) -> list[Finding]:
     """Return at most one finding: that `run-length` is far too short, or too long, for the unchanged job."""
     trials = tuple(trials)
     return [*_too_short(trials, spec), *_too_long(trials, spec)][:1]
+
+
+def overdue_runs(trials: Iterable[Trial], spec: TuningSpec, now: datetime) -> list[Finding]:
+    """Return a warning for each run that may hang; none with `trial-timeout`, which ends it."""
+    trials = tuple(trials)
+    ended = [t.ended_at - t.started_at for t in trials if t.started_at and t.ended_at and t.measurements]
+    if spec.trial_timeout is not None or not ended:
+        return []
+    limit = max(OVERDUE * max(ended), _SHORTEST)
+    late = (t for t in trials if t.is_running and t.started_at is not None and now - t.started_at > limit)
+    said = (
+        f"has run more than {OVERDUE} times as long as any other: it may hang; see its log, and set"
+        " trial-timeout, which stops such a trial"
+    )
+    return [
+        Finding(
+            Reason.OVERDUE, (t.number,), f"trial {t.number} at batch size {t.suggestion.batch_size} {said}"
+        )
+        for t in late
+    ]
 
 
 def _too_short(trials: Iterable[Trial], spec: TuningSpec) -> Iterator[Finding]:

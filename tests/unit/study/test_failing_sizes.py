@@ -126,7 +126,6 @@ def test_a_program_that_fails_with_chosen_hyperparameters_is_told_with_its_error
 
 
 def test_a_failure_of_the_batch_size_or_of_another_kind_is_not_told_as_one_of_the_hyperparameters():
-    assert settings_that_fail(history(failed(1, 128, 0.3), failed(2, 100))) == []
-    assert (
-        settings_that_fail(history(failed(1, 128, 0.3), failed(2, 100, 0.4, "exit code 1: no space"))) == []
-    )
+    row = [failed(1, 128, 0.3), failed(2, 110, 0.2)]
+    assert settings_that_fail(history(*row, failed(3, 100))) == []
+    assert settings_that_fail(history(*row, failed(3, 100, 0.4, "exit code 1: no space"))) == []

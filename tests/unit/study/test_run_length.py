@@ -1,12 +1,14 @@
 """A `run-length` in another unit than the log's is noticed before it ends runs."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from autotuner import wording
 from autotuner.decide import decide
 from autotuner.decide.decision import Phase, Reason
+from autotuner.study.run_length import overdue_runs
 from autotuner.trial import Measurement, Outcome, Purpose
 from tests.builders import NOON, spec, suggestion, trial
 
@@ -68,3 +70,23 @@ def test_a_job_that_misses_its_target_by_run_length_is_told_so():
     assert "its best is 0.3 up to step 20 of its log, which run-length says is the last" in wording.message(
         decision, asked
     )
+
+
+@pytest.mark.parametrize(
+    ("hours", "asked", "is_told"), [(4.9, {}, False), (5.1, {}, True), (5.1, {"trial_timeout": "1d"}, False)]
+)
+def test_a_run_that_takes_ten_times_as_long_as_any_other_is_told_to_hang(hours, asked, is_told):
+    """Its processes wait for one that has died: nothing ended it, and nothing said so."""
+    running = trial(1, (), None, suggestion(1, batch_size=512))
+    now = NOON + timedelta(hours=hours)
+    found = overdue_runs([baseline(outcome=Outcome.REACHED), running], spec(**asked), now)
+    assert [f.trials for f in found] == [(1,)] * is_told
+    assert all("at batch size 512 has run more than 10 times as long" in f.message for f in found)
+    assert all("set trial-timeout" in f.message for f in found)
+
+
+def test_quick_runs_and_waiting_ones_are_not_told_to_hang():
+    quick = replace(baseline(outcome=Outcome.REACHED), ended_at=NOON + timedelta(seconds=5))
+    assert overdue_runs([quick, trial(1, (), None)], spec(), NOON + timedelta(minutes=9)) == []
+    waiting = replace(trial(1, (), None), started_at=None)
+    assert overdue_runs([quick, waiting], spec(), NOON + timedelta(hours=9)) == []
