@@ -26,7 +26,7 @@ from autotuner.trial import Outcome, Trial
 _NUMBER: Final = re.compile(r"\d+")
 _PATH: Final = re.compile("the whole log: ")
 _SHOWN: Final = 4
-"""Maximum number of batch sizes, or of trials, in a message."""
+"""Maximum number of batch sizes in a message."""
 _FEWEST: Final = 3
 """Minimum number of failures of one kind that are told: after two, a run shows if the batch is at fault."""
 
@@ -169,12 +169,13 @@ def settings_that_fail(history: History) -> list[Finding]:
     row = max(kinds.values(), key=len, default=[])
     if len(row) < _FEWEST or not history.working:
         return []
-    last = row[-1]
+    # Only the first few are named: the same text again is no news.
+    last = row[_FEWEST - 1]
     chosen = ", ".join(f"{name} {value}" for name, value in last.suggestion.parameters.items())
-    numbers = ", ".join(str(t.number) for t in row[:_SHOWN]) + (", ..." if len(row) > _SHOWN else "")
+    numbers = ", ".join(str(t.number) for t in row[:_FEWEST])
     message = (
-        f"the program fails with settings that the search chooses, and each failure costs a trial: trials"
-        f" {numbers} so far, the last one with batch size {last.suggestion.batch_size}, {chosen}:"
+        "the program fails with settings that the search chooses, and each failure costs a trial: trials"
+        f" {numbers}, the last of them with batch size {last.suggestion.batch_size}, {chosen}:"
         f" {_error(last) or 'see its log'}. If it accepts some values only, list these in search-space"
     )
     return [Finding(Reason.SETTINGS_FAIL, tuple(t.number for t in row), message)]

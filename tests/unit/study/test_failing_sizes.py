@@ -120,7 +120,9 @@ def test_a_program_that_fails_with_chosen_hyperparameters_is_told_with_its_error
     assert settings_that_fail(history(*row[:2])) == []
     (found,) = settings_that_fail(history(*row, works(3, 64, 0.2)))
     assert found.trials == (1, 2, 4)
-    assert "trials 1, 2, 4 so far, the last one with batch size 48, learning_rate 0.17" in found.message
+    (later,) = settings_that_fail(history(*row, works(3, 64, 0.2), failed(5, 64, 0.19, error)))
+    assert later.message == found.message
+    assert "trials 1, 2, 4, the last of them with batch size 48, learning_rate 0.17" in found.message
     assert "invalid choice: 48 (choose from 0.1, 0.2)" in found.message
     assert "list these in search-space" in found.message
 
