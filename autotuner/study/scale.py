@@ -22,6 +22,7 @@ OF_BATCH: Final = re.compile(
 )
 """`val batch 3/10`: a value of one batch, or an average so far."""
 _PERCENT: Final = 100
+_HALF: Final = 0.5
 _THOUSAND: Final = 1000
 _FAR: Final = 10
 """A first value that is above this is no fraction, whatever the metric's name."""
@@ -54,6 +55,11 @@ def scaled(
             return value
         if metric.is_share and value <= 1 and target.is_met(value):
             return Implausible(f"{value:g}% may be meant as the fraction {value:g}")
+        if _is_met_as_fraction_only(value, metric, target):
+            return Implausible(
+                f"{value:g}% meets {target} as a fraction only, and it may be a percentage",
+                fitting(target, 0.01),
+            )
         return float(f"{value / _PERCENT:.12g}")
     is_share = metric.is_share or _looks_like_a_percentage(value, first, metric, target)
     if is_share and threshold <= 1 < value:
@@ -68,6 +74,12 @@ def scaled(
     if metric.is_share and not -1 <= value <= _PERCENT:
         return Implausible(f"{value:g} cannot be {name}, not even in percent")
     return _error_rate(value, first, metric, target) if metric.is_error_rate else value
+
+
+def _is_met_as_fraction_only(value: float, metric: Metric, target: Target) -> bool:
+    """Return whether a percentage meets a target for an error rate that is no goal as a fraction."""
+    is_no_goal = metric.is_error_rate and target.comparison == "<=" and target.threshold >= _HALF
+    return is_no_goal and value / _PERCENT <= target.threshold < value
 
 
 def _error_rate(value: float, first: float | None, metric: Metric, target: Target) -> float | Implausible:
@@ -91,11 +103,16 @@ def _is_error_in_percent(value: float, first: float | None, name: str, target: T
 
 
 def _looks_like_a_percentage(value: float, first: float | None, metric: Metric, target: Target) -> bool:
-    """Return whether the first value is a percentage, by its name or its size, and the target a fraction."""
-    if first is not None or target.comparison != ">=" or not 0 < target.threshold <= 1 < value <= _PERCENT:
+    """Return whether a value is a percentage, by its name or its size, and the target a fraction.
+
+    A first value of 0, of a model that knows nothing, is both.
+    """
+    if target.comparison != ">=" or not 0 < target.threshold <= 1 < value <= _PERCENT:
         return False
-    is_any_number = metric.is_loss or _UNBOUNDED.search(metric.name)
-    return metric.is_rate or (target.threshold < 1 and value > _FAR and not is_any_number)
+    is_first, is_any_number = not first, metric.is_loss or _UNBOUNDED.search(metric.name)
+    if metric.is_rate:
+        return is_first or value > _FAR
+    return is_first and target.threshold < 1 and value > _FAR and not is_any_number
 
 
 def _looks_like_a_share(value: float, first: float | None, target: Target) -> bool:
