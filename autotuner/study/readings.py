@@ -138,7 +138,7 @@ class Readings:
             return
         stream = reading.stream
         if reading.progress is not None:
-            if reading.progress < 1 and reading.format == TEXT:
+            if reading.progress < 1 and reading.format in _RECORDS | {TEXT}:
                 self._partial = reading
             self._hold(stream, reading)
             return

@@ -46,6 +46,7 @@ _STEPS: Final = (
 _DATA: Final = ("split", "phase", "mode", "subset", "stage", "set", "dataset", "partition")
 _SAID: Final = ("event", "type", "_type", "tag", "kind", "msg", "message")
 """Where the programs that write records say which data set they are about, in their own words."""
+_PART: Final = re.compile(r"[_-](?:iter|batch)$", re.IGNORECASE)
 _MESSAGE: Final = re.compile(
     r"\"(?:message|msg|event|log)\"\s?:\s?\"(?P<text>(?:[^\"\\]|\\.){1,2000})\"", re.IGNORECASE
 )
@@ -117,6 +118,17 @@ def _data_of(items: Items, names: tuple[str, ...] = _DATA) -> Label:
     return next((label for label in found if label), Label.UNKNOWN)
 
 
+def _is_of_part(items: Items) -> bool:
+    """Return whether a record is of a batch of an evaluation: `"_type": "val_iter"`."""
+    return any(_PART.search(value) for name, value in items if name.lower() in _DATA + _SAID)
+
+
+def _data_named(items: Items) -> Label:
+    """Return the label of a record with the name of a data set: `"name": "validation"`."""
+    found = (label_in(value) for name, value in items if name.lower() == "name" and value.isalpha())
+    return next((label for label in found if label), Label.UNKNOWN)
+
+
 def _dictionaries(text: str, start: int) -> Iterator[tuple[str, Items]]:
     """Yield the dictionaries of a line, each with the words before it."""
     depth, end, opened = 0, 0, start
@@ -168,6 +180,7 @@ class DictionaryReader:
             if not any(values) or _OF_BEST.search(before[-_MAX_WORDS:]):
                 continue
             label = self._label(own, before)  # once: its cost grows with the dictionary
+            is_part = label in {Label.VALIDATION, Label.TEST} and _is_of_part(own)
             named += [
                 Reading(
                     value=number[0],
@@ -179,6 +192,7 @@ class DictionaryReader:
                     uses_step=uses_step,
                     digits=number[2],
                     rank=rank,
+                    progress=0.0 if is_part else None,
                 )
                 for number in values
                 if number is not None
@@ -196,7 +210,7 @@ class DictionaryReader:
     def _label(self, items: Items, lead: str) -> Label:
         if self._metric.label is not Label.UNKNOWN:
             return self._metric.label
-        if label := _data_of(items) or label_in(lead) or _data_of(items, _SAID):
+        if label := _data_of(items) or label_in(lead) or _data_of(items, _SAID) or _data_named(items):
             return label
         # {"train": {"accuracy": 0.9}, "val": {"accuracy": 0.8}} needs the nesting, which a label cannot
         # express.
@@ -236,7 +250,8 @@ class NestedReader:
             if _NOT_MEASURED.search(path):
                 is_left_out = True
                 continue
-            label = self._metric.label or label_in(path) or _data_of(items) or _data_of(items, _SAID)
+            said = _data_of(items) or _data_of(items, _SAID) or _data_named(items)
+            label = self._metric.label or label_in(path) or said
             readings.append(
                 Reading(
                     value=number[0],
