@@ -35,6 +35,11 @@ _SPLIT: Final = re.compile(r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
 _WORD: Final = re.compile(r"\S+")
 _LETTER: Final = re.compile(r"[^\W\d_]")
+_GAP: Final = re.compile(r"\s{2,80}")
+_MIN_SPACED: Final = 4
+_UNIT: Final = re.compile(r"\s?[(\[]\s?%\s?[)\]]$")
+_OVERLAP: Final = re.compile(r"\.\d{1,2}")
+"""`AP .5` is a name: programs print values with the zero."""
 _MAX_CELLS: Final = 64
 _MAX_CELL: Final = 64
 
@@ -113,7 +118,9 @@ class TableReader:
                 return self._row(header, *row, line, context)
         if kind == "bars" and len(cells) == 2 and self._is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
             return self._pair(cells, line, context)
-        if _is_header(cells) and not _is_prose(kind, cells):
+        if kind == "bars" and not cells[0]:
+            cells = ["class", *cells[1:]]  # the corner above the names of the rows
+        if _is_header(cells) and not _is_prose(kind, cells, text):
             self._take_header(kind, cells, _PROGRESS.sub("", text))
             return [] if self._column(cells) or kind != "blanks" else None
         return None
@@ -149,9 +156,11 @@ class TableReader:
         step = _number(next((named[n] for n in named if n in _STEPS), "").split("/")[0])
         self._epoch = epoch if epoch is not None else self._epoch
         classes = [named[n].strip().lower() for n in named if n in _CLASSES]
-        if classes and classes[0] not in _OVERALL:
+        if classes and classes[0] not in _OVERALL and not _split_in(classes[0]):
             return []
         row_label = label_in(next((named[n] for n in named if n in _SPLITS), "") or _split_in(cells[0]))
+        if step is not None and (context.epoch or 0.0) % 1:
+            context = Position()  # the part of an epoch is a bar's, which stands still below its table
         position = Position(epoch, step).or_else(context).or_else(Position(self._epoch))
         readings = []
         has_sibling = any(
@@ -207,6 +216,8 @@ def _cells(text: str) -> tuple[str, list[str]]:
     for kind, mark in (("commas", ","), ("tabs", "\t"), ("semicolons", ";")):
         if stripped.count(mark) >= 1 and not _FIELDS.search(stripped):
             cells = [cell.strip().strip('"') for cell in stripped.split(mark)]
+            if kind == "tabs" and " " in stripped:
+                cells = [cell for cell in cells if cell]  # two tabs where one is too narrow
             # A row may leave cells empty, as of the training in a line of the validation.
             if (all(cells) or (" " not in stripped and len(cells) > 2)) and all(  # noqa: PLR2004
                 len(cell) <= _MAX_CELL and (kind == "tabs" or " " not in cell) for cell in cells
@@ -219,12 +230,17 @@ def _is_header(cells: list[str]) -> bool:
     """Return whether cells are names: they contain no number as a word."""
     if not all(0 < len(cell) <= _MAX_CELL and (_LETTER.search(cell) or "#" in cell) for cell in cells):
         return False
-    return not any(_CELL.fullmatch(word) for cell in cells for word in cell.split())
+    words = (word for cell in cells for word in cell.split())
+    return not any(_CELL.fullmatch(word) and not _OVERLAP.fullmatch(word) for word in words)
 
 
-def _is_prose(kind: str, cells: list[str]) -> bool:
-    """Return whether words between rows are a message rather than the header of another table."""
-    return kind == "blanks" and any(cell[-1] in ":,.!" for cell in cells)
+def _is_prose(kind: str, cells: list[str], text: str) -> bool:
+    """Return whether words between rows are a message rather than the header of another table.
+
+    Names of columns may be cut off, `LOSS TRANS...`, but blanks separate them.
+    """
+    is_spaced = len(_GAP.split(text.strip())) >= _MIN_SPACED
+    return kind == "blanks" and not is_spaced and any(cell[-1] in ":,.!" for cell in cells)
 
 
 def _split_in(cell: str) -> str:
@@ -241,7 +257,8 @@ def _number(text: str) -> float | None:
 
 
 def _bare(name: str) -> str:
-    """Return a column's name without the parentheses of a group: `Box(P`, `mAP50-95)`."""
+    """Return a column's name without its unit, `Accuracy (%)`, or a group's parenthesis: `Box(P`."""
+    name = _UNIT.sub("", name)
     if name.count("(") == name.count(")"):
         return name
     return name.rpartition("(")[2].rstrip(")")
