@@ -113,10 +113,23 @@ class Choice:
         first = scaled(reading, self.metric, self.target, first=None, is_pattern=self.is_pattern)
         return not isinstance(first, Implausible) and self.target.is_met(first)
 
+    def _may_be_of_batch(self, reading: Reading) -> bool:
+        """Return whether an accuracy may be a training batch's, and the evaluation still to come.
+
+        It has a step, no epoch, and no label; as many as may wait do so for a validation's value.
+        """
+        is_of_step = reading.position.epoch is None and reading.position.step is not None
+        is_free = reading.format == TEXT and not (reading.is_definite or reading.uses_step)
+        return reading.label is Label.UNKNOWN and is_of_step and is_free and self.metric.is_share
+
     def _is_too_early(self, readings: Sequence[Reading]) -> bool:
         """Return whether too few values follow one that may be a setting or be derived from the metric."""
         is_exact = readings[0].is_definite and readings[0].uses_step
-        if self.is_pattern or is_exact or len(readings) >= _SEVERAL:
+        if self.is_pattern or is_exact:
+            return False
+        if any(self._may_be_of_batch(r) for r in readings):
+            return True
+        if len(readings) >= _SEVERAL:
             return False
         if all(r.variant in DERIVED for r in readings):
             return True
