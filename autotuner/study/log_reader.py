@@ -54,6 +54,12 @@ _BARE: Final = 16
 _POSITIONED: Final = re.compile(
     r"epoch|step|iter|batch|update|train:|\]\t|(?<![a-z])ep(?![a-z])", re.IGNORECASE
 )
+_LOADED: Final = re.compile(
+    r"(?<![a-z])(?:re)?(?:load|restor)\w{0,4}\s.{0,80}?(?:model|checkpoint|ckpt|weights|state|snapshot)"
+    r".{0,200}?epoch",
+    re.IGNORECASE,
+)
+"""`loaded the best checkpoint (epoch 4)`: where the checkpoint is from, which is not where the run is."""
 _SECTION: Final = re.compile(
     r"(?:[\W_]{0,12}epoch[\s:#]{0,3}\d{1,6}(?:\s?/\s?\d{1,6})?(?:[\W_]{1,6}phase)?)?[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
     r"|metrics|performance|for)\w{0,5}\s{1,2}){0,4}"
@@ -365,7 +371,7 @@ class LogReader:
         if self._section_lines:
             self._section_lines -= 1
         self._part = part_in(line.text) or self._part
-        if not _POSITIONED.search(line.text):
+        if not _POSITIONED.search(line.text) or _LOADED.search(line.text[:_MAX_KEPT]):
             return
         position = position_in(line.text)
         if position.is_empty:

@@ -34,7 +34,8 @@ _WRAPPED: Final = re.compile(
 """`np.float64(0.17)`, `tensor(0.93, device='cuda:0')`, `tensor([0.93])`, `Array(0.5, dtype=float32)`."""
 _RANK: Final = re.compile(
     r"\s{0,4}(?:"
-    # torch.distributed, torchrun's tee, and what people write
+    # torch.distributed, torchrun's tee, and what people write; not a place in the code, `(trainer:243) INFO:`
+    r"(?!\((?:trainer|worker|process|device):\d{1,6}\) (?:INFO|DEBUG|WARNING))"
     r"[\[(](?:(?:local_?)?rank|default|trainer|worker|gpu|cuda|xla|npu|hpu|process|proc|device)[ =:_#-]{0,2}"
     r"(\d{1,6})(?:/\d{1,6})?\s?[\])]:?"
     r"|\[\d{1,4},(\d{1,6})\]\s?<std(?:out|err)>:?"  # mpirun --tag-output

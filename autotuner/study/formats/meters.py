@@ -27,7 +27,7 @@ _EPOCH_IN_PAIR: Final = re.compile(
 _OF_WHAT: Final = re.compile(r"\*\s{1,4}(?P<word>[A-Za-z]{2,12})\s{1,2}$")
 """`* Clip Acc@1 50.1` and `* Video Acc@1 56.1` are two metrics."""
 _SUMMARY: Final = re.compile(r"\s{0,12}\*{1,3}\s{1,4}(?!\*)")
-_TEST_SUMMARY: Final = re.compile(r"\s{0,4}Test:\s{1,4}(?=[A-Za-z@]{2,12}\d?[ :])")
+_TEST_SUMMARY: Final = re.compile(r"\s{0,4}Test:\s{1,4}(?=(?:[A-Z]{2,6}\s)?[A-Za-z]{2,8}@\d)")
 _STATS: Final = re.compile(r"\s{0,4}Averaged stats:")
 _VARIANT: Final = re.compile(r"\((?P<variant>[A-Za-z][\w -]{0,24})\)|\b(?P<ema>EMA)\b")
 

@@ -162,7 +162,7 @@ _SHARE: Final = re.compile(
 )
 _RATE: Final = re.compile(
     r"(?<![a-z])(?:s?bleu(?:\W?\d)?|rouge(?:\W?(?:\d|l|lsum))?|(?:r|p|hits?|hr|pass|rank|cmc|recall|precision)\W?\d{1,3}"
-    r"|em|mcc|kappa|spearman\w?|pearson\w?|jaccard|specificity|sensitivity|pq|pck|pckh|[ul]as|chrf|meteor|correct"
+    r"|em|mcc|kappa|spearman\w?|pearson\w?|jaccard|specificity|sensitivity|ents_[fpr]|pq|pck|pckh|[ul]as|chrf|meteor|correct"
     r"|score|rates?|ratio)(?![a-z])",
     re.IGNORECASE,
 )
@@ -178,25 +178,27 @@ _LABEL: Final = re.compile(
     r"|eval(?:uat(?:ion|e|ing))?)|(?P<test>test(?:ing|s|set)?|tst|holdout))(?![A-Za-z])",
     re.IGNORECASE,
 )
-_EVALUATED_TRAINING: Final = re.compile(
-    r"(?<![A-Za-z])train(?:ing)?(?:[ _-](?:set|data(?:set)?|split))?[ _-]$", re.IGNORECASE
+_EVALUATED: Final = re.compile(
+    r"(?<![A-Za-z])(?:train(?:ing)?|(?P<test>test))(?:[ _-](?:set|data(?:set)?|split))?[ _-]$", re.IGNORECASE
 )
-"""Before `evaluation`: an evaluation of the training set."""
+"""Before `evaluation`: an evaluation of the training set, or of the test set."""
 
 
 def label_in(text: str) -> Label:
     """Return the label of the last word of a text that names a data set."""
     found = Label.UNKNOWN
     for match in _LABEL.finditer(text):
-        is_training = match["train"] or is_of_training(match[0], text, match.start())
-        found = Label.TRAIN if is_training else Label.VALIDATION if match["val"] else Label.TEST
+        own = Label.TRAIN if match["train"] else Label.VALIDATION if match["val"] else Label.TEST
+        found = evaluated(match[0], text, match.start()) or own
     return found
 
 
-def is_of_training(word: str, text: str, start: int) -> bool:
-    """Return whether a word at a place of a text is an evaluation of the training set: `Train eval`."""
-    is_act = word[:4].lower() == "eval"
-    return is_act and _EVALUATED_TRAINING.search(text, max(0, start - 24), start) is not None
+def evaluated(word: str, text: str, start: int) -> Label:
+    """Return what a word at a place of a text evaluates, if the one before it says so, as in `Test eval`."""
+    said = _EVALUATED.search(text, max(0, start - 24), start) if word[:4].lower() == "eval" else None
+    if said is None:
+        return Label.UNKNOWN
+    return Label.TEST if said["test"] else Label.TRAIN
 
 
 # --- positions ----------------------------------------------------------------------------------------
@@ -214,7 +216,7 @@ _EPOCH: Final = re.compile(
 )
 _STEP: Final = re.compile(
     r"(?<![A-Za-z])(?:global[_ ]steps?|steps?|iter(?:ation)?s?|num_updates|updates?|batch)"
-    rf"(?:\(train\))?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE}(?:\.\d{{1,20}}e[-+]\d{{1,2}})?)(?![\w%]|\.\d)"
+    rf"(?:\(train\))?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE}(?:\.\d{{1,20}}e\+?\d{{1,2}})?)(?![\w%]|\.\d)"
     r"(?:\s{0,8}(?:/|of)\s{0,8}(?P<total>\d{1,15}))?",
     re.IGNORECASE,
 )
@@ -226,6 +228,18 @@ _PAIRS: Final = re.compile(
     r"\s{0,4}(?:Train:\s{0,4})?\[\s{0,8}(?P<epoch>\d{1,9})/\d{1,9}\]\s?\[\s{0,8}(?P<step>\d{1,12})/(?P<total>\d{1,12})\]"
 )
 """`[3/300][50/1251]`: the epoch, and the batch within it."""
+_EPOCH_AFTER: Final = re.compile(
+    r"(?<![\w/.-])(?P<epoch>\d{1,6})(?:/\d{1,6})?epoch(?::|\s(?:results|started)(?![a-z]))", re.IGNORECASE
+)
+"""`18epoch results: [train] ...` of ESPnet."""
+_OF_EPOCH: Final = re.compile(
+    r"(?<![\w./])(?P<step>\d{1,12})/(?P<total>\d{1,12}) of (?=epoch \d)", re.IGNORECASE
+)
+"""`Testing at - 1000/2000 of epoch 0`."""
+_NUMBERED_SET: Final = re.compile(
+    r"\s{0,4}(?:train|val(?:id)?|eval|test)\s(?P<epoch>\d{1,6}),\s(?=[A-Za-z])", re.IGNORECASE
+)
+"""`Test 158, loss: 1.4, test acc: 0.94`: the epoch behind the name of the data set."""
 _BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
@@ -238,7 +252,10 @@ _OF_BEST: Final = re.compile(
     re.IGNORECASE,
 )
 """`(best: 0.81 at epoch 1)`: where the best value was, which is not where the line is."""
-_CONFIGURED_STEPS: Final = re.compile(_CONFIGURED.pattern + r"|(?<![A-Za-z])eval $", re.IGNORECASE)
+_CONFIGURED_STEPS: Final = re.compile(
+    _CONFIGURED.pattern + r"|(?<![A-Za-z])(?:eval |episode[ _])$", re.IGNORECASE
+)
+"""`episode steps: 13` is the length of an episode."""
 
 
 def _is_size(step: re.Match[str]) -> bool:
@@ -261,6 +278,8 @@ def position_in(text: str) -> Position:
         return Position(float(head["epoch"]), float(head["step"]), float(head["total"]))
     if head := _BOOSTED.match(text):
         return Position(None, float(head["step"]))
+    if head := _NUMBERED_SET.match(text) or _EPOCH_AFTER.search(text):
+        return Position(float(head["epoch"]))
     for match in _EPOCH.finditer(text):
         if _is_elsewhere(match, text):
             continue
@@ -269,7 +288,7 @@ def position_in(text: str) -> Position:
             step, total = float(inner), float(match["total"] or match["batches"])
         break
     if step is None:
-        for pattern in (_STEP, _PAIR) if epoch is not None else (_STEP,):
+        for pattern in (_OF_EPOCH, _STEP, _PAIR) if epoch is not None else (_STEP,):
             found = next(
                 (
                     m

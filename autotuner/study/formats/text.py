@@ -23,7 +23,7 @@ from autotuner.study.formats.reading import (
     Position,
     Reading,
     digits_of,
-    is_of_training,
+    evaluated,
     label_in,
     position_in,
 )
@@ -34,7 +34,8 @@ _IS: Final = (
     r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
     r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
     r"|\s{1,4}(?:is|was|reached|at)\s{1,4}:?\s{0,4}"
-    r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>[A-Za-z][\w ,()-]{0,60}?)(?:\s?[:=]|\sis)\s{0,4}"
+    r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>(?:\d{1,9}\s)?[A-Za-z][\w ,()-]{0,60}?)"
+    r"(?:\s?[:=]|\sis)\s{0,4}"
     rf"|(?P<blank>\s{{1,12}}|\s{{13,60}}(?={NUMBER}\s{{0,4}}$)))"
 )
 """What may separate a name from its number: many blanks only in a row of its own, as Lightning's."""
@@ -95,7 +96,7 @@ _SLASHED: Final = re.compile(
 )
 """`mIoU/mAcc/allAcc 0.77/0.85/0.95`: as many values as names."""
 _BEST_EPOCH: Final = re.compile(
-    r"(?<![A-Za-z])best epoch[\s:=#]{1,3}\d{1,9}\s?[:,]\s{1,3}"
+    r"(?<![A-Za-z])best (?:epoch[\s:=#]{1,3}\d{1,9}|metric)\s?[:,]\s{1,3}"
     r"(?:[A-Za-z][\w@]{0,16}\s?[:=]\s?[\d.]{1,12}[,;|\s]{1,4}){0,2}$",
     re.IGNORECASE,
 )
@@ -122,6 +123,22 @@ _CLASS: Final = re.compile(
 _DATA_SET: Final = re.compile(
     r"(?:train(?:ing)?|trn|val(?:id(?:ation)?|i)?|dev|eval(?:uation)?|test(?:ing)?)\.?", re.IGNORECASE
 )
+_PART: Final = re.compile(
+    r"(?<![A-Za-z])(?:(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)[\]\s:|,_-]{1,4}(?:mini-?)?batch"
+    r"|sample|image|img|case|clip|video|patient)(?:\s?[:#=]\s{0,3}|\s{1,3})\[?\d{1,9}(?![\w/.%]|\s?/)",
+    re.IGNORECASE,
+)
+"""`Sample: 32, validation mIoU: 28.8`, `val batch 3 loss 0.4`: of a part of an evaluation, or so far."""
+_OF_BATCH: Final = re.compile(
+    r"(?<![A-Za-z])batch(?:\s?[:#=]\s{0,3}|\s{0,3})[\[(]?\d{1,9}\s?(?:/|of)\s?\d", re.IGNORECASE
+)
+"""`Batch[400/6920]`: a batch of the training, where nothing says otherwise."""
+_OF_STEP: Final = re.compile(
+    r"(?<![A-Za-z])(?:lr|learning[ _]?rate|grad[ _]?norm|eta|ips|samples/s(?:ec)?"
+    r"|(?:batch|data)[ _](?:cost|time))(?![A-Za-z])",
+    re.IGNORECASE,
+)
+"""What lines of training steps have, and those of evaluations do not."""
 _UNDER_WAY: Final = re.compile(
     r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
     r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4})?"
@@ -138,9 +155,13 @@ _SECOND: Final = re.compile(
 """A second number behind a value; with as many decimals it is of the same kind: `dice: 0.95, 0.71`."""
 _MIN_DECIMALS: Final = 2
 _PLACE: Final = re.compile(r"\sat\s{1,4}:?\s{0,4}$", re.IGNORECASE)
+_PART_OF_NAME: Final = re.compile(
+    rf"0?\.(?:5|50|75|95)(?:\s{{0,2}}[:=]\s{{0,4}}{NUMBER}|\s{{0,4}}\|)", re.IGNORECASE
+)
+"""`AP .5: 0.80` and `| AP | AP .5 |` name an overlap."""
 _COLON: Final = re.compile(r"\s{0,4}[:=]")
 _WHOLE_SET: Final = re.compile(
-    r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|epoch|steps?|iteration|overall)(?![a-z])",
+    r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|batches|epoch|steps?|iteration|overall)(?![a-z])",
     re.IGNORECASE,
 )
 _NEXT_CELL: Final = re.compile(
@@ -159,6 +180,7 @@ _DUMP: Final = re.compile(
 )
 """The start of a line that repeats a configuration or the content of a checkpoint."""
 _MAX_LEAD: Final = 300
+_NAME_OF_NUMBER: Final = re.compile(r"(?<=[A-Za-z][:=])(?=[\d.+-])")
 _MAX_BACK: Final = 2000
 _MAX_FOUND: Final = 200
 """Occurrences of the name on a line that are read; a line with more is a dump."""
@@ -179,7 +201,7 @@ _BECOMES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The metric's name with a number on a line."""
+    """The metric's name with a number on a line; `is_of_kind` if a word behind the name says which."""
 
     start: int
     end: int
@@ -191,6 +213,7 @@ class Found:
     variant: str
     lead: str = ""
     is_changed: bool = False
+    is_of_kind: bool = False
 
 
 class Finder:
@@ -294,7 +317,9 @@ class Finder:
             return False
         if _PLACE.search(match[0]) and _COLON.match(text, after):
             return False  # `mAP at 0.5: 0.41` names the 0.5
-        if match["blank"] and not _is_number_after_blank(number, text):
+        if match["blank"] and (
+            not _is_number_after_blank(number, text) or _PART_OF_NAME.match(text, number.start())
+        ):
             return False
         change = _BECOMES.match(text, after)
         if change and (not change[0].strip().isdigit() or "." not in number["value"]):
@@ -304,6 +329,8 @@ class Finder:
         of_what = match["of_what"]
         if of_what and (not _WHOLE_SET.search(of_what) or _NOT_MEASURED.search(of_what)):
             return False  # `Accuracy of plane: 60 %` is of one class, `acc at best val: 0.9` of another epoch
+        if of_what and of_what[0].isdigit() and not self._label(text, match, after):
+            return False  # `loss of 8 batches`, but not of which data
         return not _is_not_measured(match, text)
 
     def _found(self, match: re.Match[str], number: re.Match[str], text: str) -> Found | None:
@@ -317,7 +344,8 @@ class Finder:
             value, is_percent, average = percent(value, float(number["of"])), True, None
         label = self._label(text, match, after)
         said = _VARIANT.search(f"{_words_before(match, text)} {match['suffix'] or ''}")
-        variant = said[0].lower() if said else _kind_before(match, text) or _kind_in(match["suffix"] or "")
+        variant = said[0].lower() if said else _kind_before(match, text)
+        kind = "" if variant else _kind_in(match["suffix"] or "")
         return Found(
             start=match.start("name"),
             end=after,
@@ -327,7 +355,8 @@ class Finder:
             average=to_number(average["average"]) if average else None,
             is_changed=average is not None and _is_change(average["average"], value, self.metric),
             label=label,
-            variant=variant or (f"of {total}" if total and not label else ""),
+            variant=variant or kind or (f"of {total}" if total and not label else ""),
+            is_of_kind=bool(kind),
             lead=skeleton(text[: match.start()]) if not label else "",
         )
 
@@ -353,7 +382,7 @@ class Finder:
                 continue
             if sibling and label_in(sibling["sibling"]) is label:
                 return Label.UNKNOWN  # `Val 2.1s acc=0.97 val_acc=0.81` has another name for that
-            return Label.TRAIN if is_of_training(word[0], text, word.start()) else label
+            return evaluated(word[0], text, word.start()) or label
         if (field := _DATA_FIELD.search(text, after)) and (label := label_in(field["data"])):
             return label
         return Label.TRAIN if sibling or _NEXT_DATA.match(text, after) else Label.UNKNOWN
@@ -387,8 +416,12 @@ def _is_pair(number: re.Match[str], text: str) -> bool:
 
 
 def skeleton(lead: str) -> str:
-    """Return the words before a name, without numbers: they distinguish kinds of lines."""
-    words = (word for word in lead[-_MAX_LEAD:].split() if not any(c.isdigit() for c in word))
+    """Return the words before a name, without numbers: they distinguish kinds of lines.
+
+    A number that is padded stands apart from its name: `epoch: 99`, `epoch:100`.
+    """
+    parts = _NAME_OF_NUMBER.sub(" ", lead[-_MAX_LEAD:]).split()
+    words = (word for word in parts if not any(c.isdigit() for c in word))
     letters = ("".join(c for c in word.lower() if c.isalpha()) for word in words)
     return " ".join(word for word in letters if word and word not in _NO_WORDS)
 
@@ -476,6 +509,8 @@ class TextReader:
         found = list(self._finder.find(text))
         if not found:
             return None
+        if not all(each.variant for each in found):
+            found = [each for each in found if not each.is_of_kind]  # `AP: 0.64, AP (M): 0.65`
         position = position_in(text).or_else(context)
         if line.is_redrawn and position.epoch is not None:
             position = Position(position.epoch)  # the next line of the epoch replaces this one
@@ -484,7 +519,7 @@ class TextReader:
             Reading(
                 value=each.value,
                 position=position,
-                label=each.label,
+                label=each.label or self._label_of(text, each),
                 line=line.raw,
                 is_percent=each.is_percent,
                 is_definite=is_definite,
@@ -497,10 +532,22 @@ class TextReader:
             for each in found
         ]
 
+    def _label_of(self, text: str, found: Found) -> Label:
+        """Return that an accuracy without a label is the training's, if its line is of a training step."""
+        if not self._metric.is_rate or self._metric.is_loss or label_in(text):
+            return Label.UNKNOWN
+        if _OF_BATCH.search(text[: found.start][-_MAX_LEAD:]):
+            return Label.TRAIN
+        is_of_step = position_in(text).step is not None and _OF_STEP.search(text) is not None
+        return Label.TRAIN if is_of_step else Label.UNKNOWN
+
 
 def _progress(line: Line, found: Found) -> float | None:
     """Return the progress of a running average, or that the next line replaces this one."""
-    part = _UNDER_WAY.search(line.text[max(0, found.start - _MAX_LEAD) : found.start])
+    lead = line.text[max(0, found.start - _MAX_LEAD) : found.start]
+    if found.label is not Label.TRAIN and _PART.search(lead):
+        return 0.0
+    part = _UNDER_WAY.search(lead)
     if part and found.label in {Label.VALIDATION, Label.TEST}:
         is_of_batches = part["word"] is not None or position_in(line.text).epoch is not None
         step, total = float(part["step"]), float(part["total"])
