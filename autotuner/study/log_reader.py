@@ -261,6 +261,10 @@ class LogReader:
             self._block, self._block_length, self._is_result = [line], len(text), True
             return
         if self._block:
+            if line.rank is not None and self._block[0].rank is None and text.startswith("{"):
+                # A key of the dictionary, ` 2: {`, which looks like the label of a process.
+                text = f"{line.rank}: {text}"
+                line = replace(line, text=text, rank=None)
             self._block.append(line)
             self._depth += text.count("{") - text.count("}")
             self._block_length += len(text)

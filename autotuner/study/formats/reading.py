@@ -243,7 +243,7 @@ _NUMBERED_SET: Final = re.compile(
 _BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
-    r"(?<![A-Za-z])(?:(?:num|max|total|n|warmup|min|save|log|best|from|last|per|every)[_ -]?"
+    r"(?<![A-Za-z])(?:(?:num|max|total|n|nb|warmup|min|save|log|best|from|last|per|every)[_ -]?"
     r"|eval[_-]?|time/)$",
     re.IGNORECASE,
 )

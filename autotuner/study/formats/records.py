@@ -239,6 +239,7 @@ class NestedReader:
         position = _position(items, self._metric).or_else(context)
         readings = []
         is_left_out = False
+        numbered = {parents for parents, _, _ in flat if parents.rpartition("/")[2].isdecimal()}
         for parents, name, text in flat:
             number = value_of(text)
             is_named = self._metric.is_named(name) or self._metric.is_named(f"{parents}/{name}")
@@ -247,8 +248,8 @@ class NestedReader:
             path = f"{above}/{name}" if is_above else parents  # {"acc": {"train": 0.9, "val": 0.8}}
             if number is None or not (is_named or is_above):
                 continue
-            if _NOT_MEASURED.search(path):
-                is_left_out = True
+            if _NOT_MEASURED.search(path) or (len(numbered) > 1 and parents in numbered):
+                is_left_out = True  # `{1: {"acc": 0.3}, 2: {"acc": 0.4}}` is the history
                 continue
             said = _data_of(items) or _data_of(items, _SAID) or _data_named(items)
             label = self._metric.label or label_in(path) or said
@@ -290,7 +291,10 @@ def _flatten(record: object, path: str, depth: int = 0) -> Iterator[tuple[str, s
             yield path, str(name), str(value)
 
 
-_MLLOG: Final = re.compile(r".{0,20}:::MLL(?:OG)?\b")
+_MLLOG: Final = re.compile(
+    r".{0,20}:::(?:MLL(?:OG)?\b|MLPv\d[\w.]{0,9}\s[^{]{0,200}\)\s(?P<key>\w{1,80}):\s\{)"
+)
+"""With the key in the record, or before it: `:::MLPv0.6.0 resnet 1559.1 (a.py:84) eval_accuracy: {`."""
 
 
 class MLPerfReader:
@@ -301,12 +305,13 @@ class MLPerfReader:
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the value of a record with the metric's key."""
-        if not _MLLOG.match(line.text):
+        head = _MLLOG.match(line.text)
+        if head is None:
             return None
         items = items_of(line.text)
         named = dict(reversed(items))
         number = value_of(named.get("value", ""))
-        if not self._metric.is_named(named.get("key", "")) or number is None:
+        if not self._metric.is_named(head["key"] or named.get("key", "")) or number is None:
             return []
         # The target quality is logged under other names; `metadata` holds the epoch.
         position = _position(items, self._metric).or_else(context)

@@ -96,7 +96,7 @@ _SLASHED: Final = re.compile(
 )
 """`mIoU/mAcc/allAcc 0.77/0.85/0.95`: as many values as names."""
 _BEST_EPOCH: Final = re.compile(
-    r"(?<![A-Za-z])best (?:epoch[\s:=#]{1,3}\d{1,9}|metric)\s?[:,]\s{1,3}"
+    r"(?<![A-Za-z])best (?:(?:epoch|iteration)[\s:=#]{1,3}\d{1,9}|metric)\s?[:,]\s{1,3}"
     r"(?:[A-Za-z][\w@]{0,16}\s?[:=]\s?[\d.]{1,12}[,;|\s]{1,4}){0,2}$",
     re.IGNORECASE,
 )
@@ -139,6 +139,9 @@ _OF_STEP: Final = re.compile(
     re.IGNORECASE,
 )
 """What lines of training steps have, and those of evaluations do not."""
+_OF_EVALUATION: Final = re.compile(
+    r"(?<![A-Za-z])(?:val(?:id\w{0,8})?|dev|eval\w{0,6}|tests?|testing)(?![A-Za-z])", re.IGNORECASE
+)
 _UNDER_WAY: Final = re.compile(
     r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
     r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4})?"
@@ -534,7 +537,7 @@ class TextReader:
 
     def _label_of(self, text: str, found: Found) -> Label:
         """Return that an accuracy without a label is the training's, if its line is of a training step."""
-        if not self._metric.is_rate or self._metric.is_loss or label_in(text):
+        if not self._metric.is_share or _OF_EVALUATION.search(text):
             return Label.UNKNOWN
         if _OF_BATCH.search(text[: found.start][-_MAX_LEAD:]):
             return Label.TRAIN

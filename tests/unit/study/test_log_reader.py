@@ -265,13 +265,13 @@ def test_other_values_on_both_sides_of_1_are_read(target, values):
 
 
 def test_a_doubt_shows_lines_readings_and_a_pattern_that_settles_it():
-    log = "step 1 acc 0.94\nstep 2 acc 0.96\nvalidation acc 0.91\nstep 3 acc 0.97\nvalidation acc 0.92\n"
-    reader = read(log, target="acc >= 0.95")
+    log = "step 1 ssim 0.94\nstep 2 ssim 0.96\nvalidation ssim 0.91\nstep 3 ssim 0.97\nvalidation ssim 0.92\n"
+    reader = read(log, target="ssim >= 0.95")
     assert reader.measurements == ()
     assert [value for _, value in reader.doubt.lines] == [0.96, 0.91]
     remedy = reader.doubt.remedies[1]
     pattern = remedy.removeprefix("autotuner.dev/metric-pattern: '").removesuffix("'")
-    assert [m.value for m in read(log, target="acc >= 0.95", pattern=pattern).measurements] == [0.91, 0.92]
+    assert [m.value for m in read(log, target="ssim >= 0.95", pattern=pattern).measurements] == [0.91, 0.92]
 
 
 def remedied(log, target):
@@ -284,9 +284,9 @@ def remedied(log, target):
 
 def test_a_pattern_that_is_offered_reads_a_line_with_a_logging_prefix():
     prefix = "2024-01-01 10:00:00,000 - INFO - "
-    lines = ("step 1 acc 0.94", "step 2 acc 0.96", "dev acc 0.91", "step 3 acc 0.97", "dev acc 0.92")
+    lines = ("step 1 ssim 0.94", "step 2 ssim 0.96", "dev ssim 0.91", "step 3 ssim 0.97", "dev ssim 0.92")
     log = "".join(f"{prefix}{line}\n" for line in lines)
-    assert remedied(log, "acc >= 0.95") == [[0.94, 0.96, 0.97], [0.91, 0.92]]
+    assert remedied(log, "ssim >= 0.95") == [[0.94, 0.96, 0.97], [0.91, 0.92]]
 
 
 @pytest.mark.parametrize(
