@@ -125,7 +125,7 @@ _DATA_SET: Final = re.compile(
 )
 _PART: Final = re.compile(
     r"(?<![A-Za-z])(?:(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)[\]\s:|,_-]{1,4}(?:mini-?)?batch"
-    r"|sample|image|img|case|clip|video|patient)(?:\s?[:#=]\s{0,3}|\s{1,3})\[?\d{1,9}(?![\w/.%]|\s?/)",
+    r"|sample|image|img|case|video|patient)(?:\s?[:#=]\s{0,3}|\s{1,3})\[?\d{1,9}(?![\w/.%]|\s?/)",
     re.IGNORECASE,
 )
 """`Sample: 32, validation mIoU: 28.8`, `val batch 3 loss 0.4`: of a part of an evaluation, or so far."""
@@ -159,9 +159,10 @@ _SECOND: Final = re.compile(
 _MIN_DECIMALS: Final = 2
 _PLACE: Final = re.compile(r"\sat\s{1,4}:?\s{0,4}$", re.IGNORECASE)
 _PART_OF_NAME: Final = re.compile(
-    rf"0?\.(?:5|50|75|95)(?:\s{{0,2}}[:=]\s{{0,4}}{NUMBER}|\s{{0,4}}\|)", re.IGNORECASE
+    rf"0?\.(?:5|50|75|95)\s{{0,2}}[:=]\s{{0,4}}{NUMBER}|\.(?:5|50|75|95)\s{{0,4}}\|", re.IGNORECASE
 )
-"""`AP .5: 0.80` and `| AP | AP .5 |` name an overlap."""
+"""`AP .5: 0.80` and `| AP | AP .5 |` name an overlap; `acc 0.5 | loss 0.3` is a value."""
+_OF_OVERLAPS: Final = re.compile(r"(?:ap|ar|iou|precision|recall)$", re.IGNORECASE)
 _COLON: Final = re.compile(r"\s{0,4}[:=]")
 _WHOLE_SET: Final = re.compile(
     r"(?<![a-z])(?:network|model|net|tests?|testing|val\w{0,8}|train\w{0,3}|eval\w{0,6}|dev|sets?|data\w{0,5}|images?|samples|batches|epoch|steps?|iteration|overall)(?![a-z])",
@@ -320,9 +321,7 @@ class Finder:
             return False
         if _PLACE.search(match[0]) and _COLON.match(text, after):
             return False  # `mAP at 0.5: 0.41` names the 0.5
-        if match["blank"] and (
-            not _is_number_after_blank(number, text) or _PART_OF_NAME.match(text, number.start())
-        ):
+        if match["blank"] and (not _is_number_after_blank(number, text) or _is_overlap(match, number, text)):
             return False
         change = _BECOMES.match(text, after)
         if change and (not change[0].strip().isdigit() or "." not in number["value"]):
@@ -397,6 +396,12 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     return bool(
         "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
     )
+
+
+def _is_overlap(match: re.Match[str], number: re.Match[str], text: str) -> bool:
+    """Return whether a number behind a name is a part of it, as metrics of overlaps have one."""
+    is_of_overlaps = _OF_OVERLAPS.search(match["name"]) is not None
+    return is_of_overlaps and _PART_OF_NAME.match(text, number.start()) is not None
 
 
 def _is_change(shown: str, value: float, metric: Metric) -> bool:
