@@ -184,7 +184,7 @@ _DUMP: Final = re.compile(
 )
 """The start of a line that repeats a configuration or the content of a checkpoint."""
 _MAX_LEAD: Final = 300
-_NAME_OF_NUMBER: Final = re.compile(r"(?<=[A-Za-z][:=])(?=[\d.+-])")
+_PADDED: Final = re.compile(r"(?<=epoch[:=])\s{1,8}(?=\d)", re.IGNORECASE)
 _MAX_BACK: Final = 2000
 _MAX_FOUND: Final = 200
 """Occurrences of the name on a line that are read; a line with more is a dump."""
@@ -426,9 +426,9 @@ def _is_pair(number: re.Match[str], text: str) -> bool:
 def skeleton(lead: str) -> str:
     """Return the words before a name, without numbers: they distinguish kinds of lines.
 
-    A number that is padded stands apart from its name: `epoch: 99`, `epoch:100`.
+    Numbers are padded: the words are the same before `epoch: 99` and `epoch:100`.
     """
-    parts = _NAME_OF_NUMBER.sub(" ", lead[-_MAX_LEAD:]).split()
+    parts = _PADDED.sub("", lead[-_MAX_LEAD:]).split()
     words = (word for word in parts if not any(c.isdigit() for c in word))
     letters = ("".join(c for c in word.lower() if c.isalpha()) for word in words)
     return " ".join(word for word in letters if word and word not in _NO_WORDS)
