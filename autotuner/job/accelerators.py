@@ -18,13 +18,12 @@ _WHOLE: Final = re.compile(
 """Devices of which PyTorch counts each as one."""
 _SLICE: Final = re.compile(r"nvidia\.com/mig-\S+|amd\.com/(?:cpx|dpx|spx)\S*")
 """MIG slices of a GPU (https://docs.nvidia.com/datacenter/tesla/mig-user-guide): a process sees only one."""
-_OTHER: Final = re.compile(
-    r"[\w.-]+/\S*(?:gpu|dcu|gcu|hpu|ipu|mlu|npu|tpu|xpu|ascend|gaudi|neuron|qaic|rngd|warboy)\S*",
-    re.IGNORECASE,
-)
+# Three letters may be a part of a word, as in `input` and `output`; `v` stands for a virtual device.
+_UNIT: Final = r"(?:gpu|(?<![a-uw-z])(?:dcu|gcu|hpu|ipu|mlu|npu|ppu|tpu|xpu))"
+_OTHER: Final = re.compile(rf"[\w.-]+/\S*(?:{_UNIT}|ascend|gaudi|neuron|qaic|rngd|warboy)\S*", re.IGNORECASE)
 """Devices that PyTorch's launcher does not count, or counts differently from the request."""
 _SHARE: Final = re.compile(
-    r"koordinator\.sh/gpu\S*|[\w.-]+/\S*(?:gpu|vcuda|ascend|dcu|gcu|mlu|npu|xpu)\S*"
+    rf"koordinator\.sh/gpu\S*|[\w.-]+/\S*(?:{_UNIT}|vcuda|ascend)\S*"
     r"(?:mem|core|percent|ratio|util|monitor|priority)\S*",
     re.IGNORECASE,
 )

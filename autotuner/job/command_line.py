@@ -371,14 +371,15 @@ _OF_SCRIPTS: Final = names("nprocs world_size")
 """Options of scripts that start as many processes by themselves."""
 _SPLITS: Final = names(
     """
-    autotp_size context_parallel_degree context_parallel_dim context_parallel_size cp cp_degree cp_size
-    ds_sequence_parallel_size megatron_lm_pp_degree megatron_lm_tp_degree model_parallel_size
-    parallelism_config_cp_size parallelism_config_sp_size parallelism_config_tp_size pipe_parallel_size
-    pipeline_model_parallel_size pipeline_parallel_degree pipeline_parallel_size pp pp_degree pp_size
-    ring_degree ring_size seq_parallel_degree seq_parallel_size sequence_parallel_degree
-    sequence_parallel_size sp_degree sp_size tensor_model_parallel_size tensor_parallel_degree
-    tensor_parallel_dim tensor_parallel_size tp tp_degree tp_size ulysses_degree ulysses_parallel_size
-    ulysses_sequence_parallel_size ulysses_size
+    autotp_size context_parallel context_parallel_degree context_parallel_dim context_parallel_size cp
+    cp_degree cp_size ds_sequence_parallel_size ds_tensor_parallel_size megatron_lm_pp_degree
+    megatron_lm_tp_degree model_parallel_size parallelism_config_cp_size parallelism_config_sp_size
+    parallelism_config_tp_size pipe_parallel_size pipeline_model_parallel_size pipeline_parallel
+    pipeline_parallel_degree pipeline_parallel_size pp pp_degree pp_size ring_attn_size ring_degree
+    ring_size seq_parallel_degree seq_parallel_size sequence_parallel_degree
+    sequence_parallel_size sp_degree sp_size tensor_model_parallel_size tensor_parallel
+    tensor_parallel_degree tensor_parallel_dim tensor_parallel_size tp tp_degree tp_size ulysses_degree
+    ulysses_parallel_size ulysses_sequence_parallel_size ulysses_size
     """
 )
 """Options whose value is the number of processes that share one part of a batch."""

@@ -158,7 +158,7 @@ class Job:
         except Unrealisable as error:
             asked = str(spec.batch_size)
             raise InvalidJob([Mistake(keys.PREFIX + "batch-size", asked, str(error), "256..32768")]) from None
-        unset = list(unset_variables(self.manifest, spec, self.baseline, self._inherited))
+        unset = list(unset_variables(self.kind.with_inherited(self.manifest), spec, self.baseline))
         if unset:
             raise InvalidJob(unset)
         own = self.kind.deadline(self.manifest)
@@ -178,12 +178,6 @@ class Job:
             yield Mistake(
                 f"label {key}", value, rule, f"kubectl label {self.kind.name.lower()} {self.name} {key}-"
             )
-
-    @property
-    def _inherited(self) -> frozenset[str]:
-        # The containers of a PyTorchJob share no env; a TrainJob's is merged with its runtime's.
-        is_merged = bool(self.kind.documents)
-        return frozenset(map(keys.environment_name, self.baseline)) if is_merged else frozenset()
 
     def _parsed(self, annotations: Mapping[str, str]) -> TuningSpec:
         return TuningSpec.from_annotations(

@@ -87,6 +87,10 @@ class JobKind(Protocol):
         """Return the known-good values of the job's own environment, by hyperparameter name."""
         ...
 
+    def with_inherited(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the manifest with the command, arguments and environment that its containers inherit."""
+        ...
+
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
         """Return the processes that the job runs."""
         ...

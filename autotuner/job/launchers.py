@@ -88,7 +88,7 @@ _SLOTS: Final = re.compile(r"localhost:(\d+(?:,\d+)*)")
 
 def _deepspeed(words: Sequence[str]) -> Launch | None:
     options = _options(words[1:], _DEEPSPEED_FLAGS)
-    given = options.get("num_gpus")
+    given = options.get("num_gpus", options.get("num_accelerators"))
     included = options.get("include", options.get("i"))
     excluded = options.get("exclude", options.get("e"))
     slots, left = (_SLOTS.fullmatch(each or "") for each in (included, excluded))
@@ -210,8 +210,14 @@ _INSTANCES: Final = names(
 _OTHER_FLAGS: Final = names(
     "distributed h help m module no_python enable_tcmalloc enable_jemalloc logical_cores"
 )
-_ABBREVIATED: Final = {"nproc": "nproc_per_node", "nn": "nnodes"}
-"""Shortest form that argparse takes for an option of torchrun, and the whole."""
+_ABBREVIATED: Final = {
+    "nproc": "nproc_per_node",
+    "nn": "nnodes",
+    "num_a": "num_accelerators",
+    "num_g": "num_gpus",
+    "num_n": "num_nodes",
+}
+"""Shortest form that argparse takes for an option of torchrun or deepspeed, and the whole."""
 _EXPANSION: Final = re.compile(r"\$(?:\([^()]*\)|\{[^{}]*\}|\w+)")
 
 

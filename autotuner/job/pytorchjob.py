@@ -68,6 +68,10 @@ class PyTorchJobKind:
                     values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
         return values
 
+    def with_inherited(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the manifest, which has all that its containers run."""
+        return manifest
+
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
         """Return the processes that the job runs."""
         return processes.shape(manifest, annotations)

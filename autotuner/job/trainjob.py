@@ -24,6 +24,7 @@ from autotuner.job.processes import Processes, stated
 from autotuner.job.quantity import whole
 from autotuner.job.training_runtime import API_VERSION, CONTAINER, TrainingRuntime
 from autotuner.job.trainjob_validation import KIND
+from autotuner.job.wiring import INHERITS
 from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
 
@@ -32,6 +33,7 @@ _PER_NODE: Final = "spec.trainer.numProcPerNode"
 _MAX_POD_NAME: Final = 63
 _SHORTEST_NAME: Final = 20
 """What a trial's name has of its own, behind that of its job, is hardly longer."""
+_INHERITED: Final = ("command", "args", "envFrom")
 _TORCHTUNE: Final = ["tune", "run"]
 """The command to which Trainer itself adds the options."""
 
@@ -87,6 +89,18 @@ class TrainJobKind:
             if name.startswith(keys.ENV_PREFIX) and isinstance(value, str):
                 values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
         return values
+
+    def with_inherited(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the manifest with what the runtime's container has and the job does not replace."""
+        trainer = manifest["spec"]["trainer"]
+        inherited = {
+            key: held
+            for key in _INHERITED
+            if (held := self.runtime.container.get(key)) is not None and trainer.get(key) is None
+        }
+        whole = {**trainer, **inherited, INHERITS: list(inherited)}
+        whole["env"] = variables(manifest, self.runtime)
+        return {**manifest, "spec": {**manifest["spec"], "trainer": whole}}
 
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
         """Return the processes that the job runs. All nodes are alike, so they count as workers."""

@@ -27,6 +27,8 @@ MAX_TEXT: Final = 65_536
 """Maximum characters of a command line, and of a script."""
 
 
+INHERITS: Final = "\0inherits"
+"""Key of a TrainJob's trainer with the names of the fields that are its runtime's."""
 _CONTAINER: Final = "pytorch"
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 _BATCH: Final = frozenset(
@@ -34,20 +36,30 @@ _BATCH: Final = frozenset(
         "b", "bs", "batch", "batchsize", "batch_size", "batch_size_per_gpu", "train_batch_size",
         "global_batch_size", "total_batch_size", "train_bs", "per_device_train_batch_size",
         "per_gpu_train_batch_size", "imgs_per_gpu", "samples_per_gpu", "micro_batch_size",
-        "train_micro_batch_size_per_gpu", "max_tokens", "device_batch_size",
+        "train_micro_batch_size_per_gpu", "max_tokens", "device_batch_size", "batch_size_training", "gbs",
+        "mbs", "train_batch", "train_bsz",
     }
 )  # fmt: skip
 """Names of the batch size in scripts."""
-_MICRO: Final = frozenset({"micro_batch_size", "train_micro_batch_size_per_gpu", "device_batch_size"})
-"""Names of a part of the batch. It may be fixed if the global batch size is passed on."""
-_OF_PROCESS: Final = _MICRO | {
-    "batch_size_per_gpu",
-    "imgs_per_gpu",
-    "per_device_train_batch_size",
-    "per_gpu_train_batch_size",
-    "samples_per_gpu",
-}
-"""Names of the batch of one process."""
+_ONLY: Final = frozenset(
+    {
+        "batch_size_per_gpu",
+        "imgs_per_gpu",
+        "per_device_train_batch_size",
+        "per_gpu_train_batch_size",
+        "samples_per_gpu",
+    }
+)
+"""Names of a process's batch in scripts that have no option for the whole one."""
+_OF_BATCH: Final = re.compile(r"batch(?!es)|(?:^|_)(?:bs|bsz|imgs|images|samples)(?:_|$)")
+_OF_EACH: Final = re.compile(
+    r"micro|(?:^|_)(?:device|local)(?:_|$)"
+    r"|(?:^|_)per_?(?:accelerator|card|chip|device|gpu|npu|proc|process|rank|worker)(?:_|$)"
+)
+_OF_OTHERS: Final = re.compile(
+    r"(?:^|_)(?:dev|eval\w*|gen\w*|infer\w*|log_prob|max|num|pred\w*|rollout|test\w*|val\w*)(?:_|$)"
+)
+"""What is no batch of the training: that of an evaluation, or a number of batches."""
 _ALIASES: Final = (
     frozenset({"lr", "learning_rate", "base_lr", "blr", "max_lr", "peak_lr", "lr0"}),
     frozenset({"wd", "weight_decay"}),
@@ -81,11 +93,30 @@ _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback
 _PYTHON: Final = re.compile(r"(?:\S*/)?(?:python|pypy)[\d.]*")
 _CODE: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s|def\s+\w+\()", re.MULTILINE)
 """A here-document of Python."""
-_NUMBER_IN_CODE: Final = re.compile(
-    r"(?<![\w.])([\"']?)(?P<name>[A-Za-z_]\w{0,60})\1\s?[=:]\s?(?P<value>\.?\d[\w.+-]{0,20})"
+_VALUE_IN_CODE: Final = re.compile(
+    r"(?<![\w.])([\"']?)(?P<name>[A-Za-z_]\w{0,60})\1\s?[=:]\s?(?:(?P<value>\.?\d[\w.+-]{0,20})"
+    r"|(?P<variable>[A-Za-z_][\w.]{0,60})"
+    r"|(?P<int>int\()?(?:os\.)?(?:environ|getenv)(?:\.get)?[\[(][\"'](?P<read>\w{1,80})[\"']"
+    r"(?:,\s?[\"']?\w{0,20}[\"']?)?[\])](?(int)\)))"
     r"(?=\s{0,40}(?:[,)}\n;#]|$))"
 )
-"""`lr=0.1` or `'lr': 0.1`."""
+"""`lr=0.1`, `'lr': 0.1`, `batch_size=hp.batch_size` or `batch_size=int(os.environ["NAME"])`."""
+_IN_CONFIG: Final = re.compile(
+    r"(?<![\w.$])[\"']?(?P<name>[A-Za-z][\w.]{0,60})[\"']?:[ \t]{1,20}"
+    r"[\"']?(?P<value>\.?\d[\d.e+-]{0,20}|\$[\w{(:$ )}-]{1,100})[\"']?(?=[ \t]{0,20}(?:[,}#\n]|$))"
+)
+"""A number, or a variable, in a configuration file of YAML or JSON."""
+_WHOLE: Final = re.compile(
+    rf"\$(?:\({keys.ENV_BATCH_SIZE}\)|{keys.ENV_BATCH_SIZE}|\{{{keys.ENV_BATCH_SIZE}(?::?[-=?][^{{}}]{{0,80}})?\}}"
+    rf"|\(\(\s?\$?\{{?{keys.ENV_BATCH_SIZE}\}}?\s?\)\))"
+)
+"""The batch of all processes, as a shell or Kubernetes expands it."""
+_ASSIGNED: Final = re.compile(
+    rf"(?<!\w){keys.ENV_PREFIX}\w{{1,80}}=(?=[\"']?[\w.+-]{{1,40}}[\"']?(?:[\s;&|]|$))"
+)
+"""A script that sets a variable of the trial to a value of its own."""
+_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
+_PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 _MICRO_KEY: Final = keys.key_of("micro_batch_size")
 
@@ -121,13 +152,23 @@ _SHOWN: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """One entry of command, args or env; `is_shell` says that it is a shell script, `is_code` Python's."""
+    """One entry of command, args or env.
+
+    `is_shell` says that it is a shell script, `is_code` that it is Python's, and `is_dropped` that it follows
+    a script of a shell that does not use it.
+    """
 
     where: str
     text: str
     is_shell: bool = False
     is_code: bool = False
+    is_dropped: bool = False
     variable: str = ""
+
+    @property
+    def read(self) -> str:
+        """The text without the comments of a script."""
+        return _COMMENT.sub("", self.text) if self.is_shell or self.is_code else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +233,15 @@ class Reference:
     is_in_env: bool
 
 
-def references(manifest: Mapping[str, Any], inherited: Collection[str] = ()) -> Iterator[Reference]:
+def references(manifest: Mapping[str, Any]) -> Iterator[Reference]:
     """Yield the references to variables of a trial, once for each variable and container.
 
-    A container whose env comes from elsewhere (`envFrom`) may have any variable, and is left out. `inherited`
-    are the variables that a TrainJob gets from its runtime.
+    A container whose env comes from elsewhere (`envFrom`) may have any variable, and is left out.
     """
     for role, container in _containers(manifest):
         if container.get("envFrom"):
             continue
         own = {str(mapping(entry).get("name")) for entry in sequence(container.get("env"))}
-        own |= set(inherited)
         seen: set[str] = set()
         for text in _texts(role, container):
             for variable in _TRIAL_REFERENCE.findall(text.text):
@@ -225,6 +264,15 @@ def _unread(
             has_reference = True
             continue
         variable = keys.environment_name(name)
+        dropped = next((t for t in texts if t.is_dropped and variable in t.text), None)
+        if dropped is not None:
+            has_reference = True
+            rule = (
+                "the script of the shell before it does not use this word, so no program gets it: write it in"
+                ' the script, or write "$@" there, and -- behind the script in place of $0'
+            )
+            yield WiringWarning(dropped.where, dropped.text, rule, _PASSED_ON, name=name)
+            continue
         is_bare = (t for t in texts if not (t.is_shell or t.is_code) and _shell_reference(variable, t.text))
         bare = next(is_bare, None)
         if bare is not None:
@@ -265,22 +313,38 @@ def _fixed(
     texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], processes: int
 ) -> Iterator[WiringWarning]:
     """Yield a warning for each fixed value of a variable that a trial sets."""
+    # Then the batch of a process may be the same in all trials.
+    accumulates = any(
+        "accum" in o.name
+        and re.search(rf"{keys.ENV_BATCH_SIZE}|{keys.ENV_ACCUMULATION_STEPS}", o.value or "")
+        for o in options
+    )
     for name in ("batch_size", *(name for name in names if name != "batch_size")):
         spellings = _spellings(name)
-        mine = [option for option in options if option.name in spellings]
+        mine = [
+            option
+            for option in options
+            if option.name in spellings or (name == "batch_size" and _is_of_process(option.name))
+        ]
         passed = {o.name for o in mine if _refers(o.value, name)}
         for option in mine:
-            if not _is_literal(option.value):
+            if not _is_literal(option.value) or option.form == "name":
                 continue
-            if option.name not in passed and passed and (name != "batch_size" or option.name in _MICRO):
+            is_own = option.name == keys.environment_name(name).lower()
+            if is_own and any(_is_tested(name, text.read) for text in texts if text.is_shell):
+                continue
+            if option.name in _ONLY and accumulates:
+                continue
+            is_part = name != "batch_size" or (_is_of_process(option.name) and option.name not in _ONLY)
+            if option.name not in passed and passed and is_part and not is_own:
                 # With `--lr=$(...)`, `--lr0` may be another option; with the global batch, a micro-batch is.
                 continue
-            if option.form in {"env", "code"} and _is_referenced(name, texts):
+            if option.form in {"env", "code", "config"} and _is_referenced(name, texts):
                 continue
             addition = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
             variable = keys.environment_name(name)
             ignored, what = variable, "the variable"
-            if option.name in _OF_PROCESS and processes > 1:
+            if _is_of_process(option.name) and processes > 1:
                 variable = keys.ENV_MICRO_BATCH_SIZE
                 what = f"each process's part of it, {variable}, which trials set with {_MICRO_KEY}"
             rule = f"a fixed value ignores {ignored}{addition}: pass on {what}"
@@ -290,11 +354,13 @@ def _fixed(
 def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning]:
     """Yield a warning for each option of one process's batch that is given that of all processes."""
     # Variables of the job or of its script that stand for it: `BS=$AUTOTUNER_BATCH_SIZE`.
-    whole = {option.name for option in options if option.form in {"env", "override"} and _is_whole(option)}
+    forms = {"env", "override", "code", "read"}
+    whole = {option.name for option in options if option.form in forms and _is_whole(option)}
     for option in options:
         match = _REFERENCE.fullmatch(option.value or "")
-        is_whole = _is_whole(option) or (match is not None and (match[1] or match[2]).lower() in whole)
-        if processes > 1 and is_whole and option.name in _OF_PROCESS:
+        used = match[1] or match[2] if match is not None else option.value if option.form == "name" else ""
+        is_whole = _is_whole(option) or _plain(used or "") in whole
+        if processes > 1 and is_whole and _is_of_process(option.name):
             rule = (
                 f"is the batch of one process, and each of the {processes} would take the whole one: pass on"
                 f" {keys.ENV_MICRO_BATCH_SIZE}, which trials set with {_MICRO_KEY}"
@@ -305,8 +371,14 @@ def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning
 
 def _is_whole(option: _Option) -> bool:
     """Return whether the value of an option is the batch of all processes."""
-    match = _REFERENCE.fullmatch(option.value or "")
-    return match is not None and keys.ENV_BATCH_SIZE in match.groups()
+    return _WHOLE.fullmatch(option.value or "") is not None
+
+
+def _is_of_process(name: str) -> bool:
+    """Return whether an option is the batch of one process: `micro_batch_size`, `batch_size_per_device`."""
+    if _OF_OTHERS.search(name) is not None:
+        return False
+    return name == "mbs" or (_OF_BATCH.search(name) is not None and _OF_EACH.search(name) is not None)
 
 
 def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
@@ -351,13 +423,19 @@ def _containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str,
 
 def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
     words = [
-        (f"{role} {field}[{index}]", str(word)[:MAX_TEXT])
+        (f"{_owner(role, container, field)} {field}[{index}]", str(word)[:MAX_TEXT])
         for field in ("command", "args")
         for index, word in enumerate(sequence(container.get(field)))
     ]
     is_after_shell = is_script = is_after_python = is_code = False
+    script: str | None = None
+    given = 0
     for where, word in words:
-        yield _Text(where, word, is_shell=is_script and word != "--", is_code=is_code)
+        given += script is not None
+        is_dropped = script is not None and not _uses(script, given)
+        is_shell = is_script and word != "--"
+        yield _Text(where, word, is_shell=is_shell, is_code=is_code, is_dropped=is_dropped)
+        script = word if is_shell and script is None else script
         is_code = (
             is_after_python and not is_after_shell and re.fullmatch(r"-[a-zA-Z]{0,8}c", word) is not None
         )
@@ -374,9 +452,23 @@ def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
             yield _Text(f"{role} env {name}", value[:MAX_TEXT], variable=name)
 
 
+def _owner(role: str, container: Mapping[str, Any], field: str) -> str:
+    return "runtime" if field in sequence(container.get(INHERITS)) else role
+
+
+def _uses(script: str, number: int) -> bool:
+    """Return whether the script of `sh -c` uses the word after it of this number: the first is its `$0`."""
+    if number == 1:
+        return re.search(r"\$\{?0", script) is not None
+    # `for NAME; do` goes through the words, too.
+    return re.search(r"\$\{?[@*#1-9!]|\bfor\s+\w+\s*(?:;|\n\s*do\b)|\bgetopts\b", script) is not None
+
+
 def _options(texts: Sequence[_Text]) -> Iterator[_Option]:
     """Yield the options of the command line and the variables of the environment."""
-    plain = [text for text in texts if not (text.variable or text.is_shell or text.is_code)]
+    plain = [
+        text for text in texts if not (text.variable or text.is_shell or text.is_code or text.is_dropped)
+    ]
     yield from _parsed([(text.where, text.text) for text in plain])
     for text in texts:
         if text.is_code:
@@ -386,16 +478,31 @@ def _options(texts: Sequence[_Text]) -> Iterator[_Option]:
             code = [each for each in documents if _CODE.search(each)]
             script = "\n".join([script, *(each for each in documents if each not in code)])
             yield from _parsed([(text.where, word) for word in _split(script)])
-            for each in code:
-                yield from _in_code(text.where, each)
+            for each in documents:
+                yield from (_in_code if each in code else _in_config)(text.where, each)
         elif text.variable and not text.variable.startswith(keys.ENV_PREFIX):
             yield _Option(text.where, text.variable.lower(), text.text, text.text, "env")
 
 
 def _in_code(where: str, code: str) -> Iterator[_Option]:
     """Yield the numbers that Python code in the manifest gives a name."""
-    for match in _NUMBER_IN_CODE.finditer(code):
-        yield _Option(where, _plain(match["name"]), match["value"], match[0].strip(), "code")
+    has_sdk = "hyperparameters(" in code
+    for match in _VALUE_IN_CODE.finditer(code):
+        name, written = _plain(match["name"]), match[0].strip()
+        if match["value"] is not None:
+            yield _Option(where, name, match["value"], written, "code")
+        elif match["read"] is not None:
+            yield _Option(where, name, f"$({match['read']})", written, "read")
+        elif has_sdk and match["variable"].endswith(".batch_size"):
+            yield _Option(where, name, f"$({keys.ENV_BATCH_SIZE})", written, "read")
+        else:
+            yield _Option(where, name, match["variable"], written, "name")
+
+
+def _in_config(where: str, text: str) -> Iterator[_Option]:
+    """Yield the numbers and variables of a configuration file that a script writes."""
+    for match in _IN_CONFIG.finditer(text):
+        yield _Option(where, _plain(match["name"]), match["value"], match[0].strip(), "config")
 
 
 def _parsed(words: Sequence[tuple[str, str]]) -> Iterator[_Option]:
@@ -439,16 +546,22 @@ def _variables(name: str) -> tuple[str, ...]:
 
 def _is_referenced(name: str, texts: Sequence[_Text]) -> bool:
     return any(
-        variable in _TRIAL_REFERENCE.findall(text.text) or (text.is_shell and _mentions(variable, text.text))
+        variable in _TRIAL_REFERENCE.findall(text.read)
+        or (text.is_shell and _mentions(variable, _ASSIGNED.sub("", text.read)))
         for text in texts
         for variable in _variables(name)
-        if text.variable != variable
-    ) or any(_reads(text.text, name) for text in texts if text.is_shell or text.is_code)
+        if text.variable != variable and not text.is_dropped
+    ) or any(_reads(_ASSIGNED.sub("", text.read), name) for text in texts if text.is_shell or text.is_code)
 
 
 def _mentions(variable: str, shell: str) -> bool:
     """Return whether a shell script names a variable: as `$NAME`, or in a program inside it."""
     return re.search(rf"(?<!\w){variable}(?!\w)", shell) is not None
+
+
+def _is_tested(name: str, shell: str) -> bool:
+    """Return whether a shell script sets a variable of the trial only if it has no value."""
+    return re.search(rf"-z\s+\"?\$\{{?{keys.environment_name(name)}(?!\w)", shell) is not None
 
 
 def _shell_reference(variable: str, text: str) -> bool:
@@ -484,8 +597,9 @@ def _is_literal(value: str | None) -> bool:
 
 def _spellings(name: str) -> frozenset[str]:
     if name == "batch_size":
-        return _BATCH
-    return next((group for group in _ALIASES if name in group), frozenset()) | {name.lower()}
+        return _BATCH | {keys.ENV_BATCH_SIZE.lower()}
+    others = next((group for group in _ALIASES if name in group), frozenset())
+    return others | {name.lower(), keys.environment_name(name).lower()}
 
 
 def _example(name: str) -> str:
@@ -495,9 +609,13 @@ def _example(name: str) -> str:
 
 def _replaced(option: _Option, variable: str) -> str:
     reference = f"$({variable})"
+    if option.name == variable.lower() and option.form == "override":
+        return f"{variable}=${{{variable}:-{option.value}}}"
+    if option.form == "config":
+        return f"{option.written.partition(':')[0]}: {reference}"
     if option.form == "env":
         return f'{{name: {option.where.rsplit(" ", 1)[-1]}, value: "{reference}"}}'
-    if option.form == "code":
+    if option.form in {"code", "read", "name"}:
         return f'os.environ["{variable}"]'
     if option.form in {"flag=", "override"}:
         return f"{option.written.partition('=')[0]}={reference}"

@@ -29,7 +29,8 @@ def wiring_notices(
     ended = [trial for trial in trials if not trial.is_running and trial.variables is not None]
     read = {name for trial in ended for name in trial.variables or ()} if ended else None
     is_shown = any(t.measurements and t.suggestion.purpose is not Purpose.BASELINE for t in trials)
-    found = wiring_warnings(job.manifest, list(spec.search_space), script, read, spec.shape.processes)
+    whole = job.kind.with_inherited(job.manifest)
+    found = wiring_warnings(whole, list(spec.search_space), script, read, spec.shape.processes)
     return [
         *(warning for warning in found if warning.is_seen or not is_shown),
         *_fixed_layout(job, spec),
@@ -74,7 +75,7 @@ def _fixed_layout(job: Job, spec: TuningSpec) -> Iterator[WiringWarning]:
     """Yield a warning for each part of the layout that the job passes on, and no trial sets."""
     if spec.micro_batch_size is not None:
         return
-    used = list(references(job.manifest))
+    used = list(references(job.kind.with_inherited(job.manifest)))
     has_batch = any(reference.variable == keys.ENV_BATCH_SIZE for reference in used)
     for found in used:
         if found.variable in LAYOUT:

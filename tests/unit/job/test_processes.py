@@ -150,6 +150,10 @@ torchrun "$program_path/ephemeral_script.py"
         (job("torchrun", "a.py", resources=limits(**{"nvidia.com/rtxa6000": 2, "nvidia.com/rdma-vf": 8})), 2),
         (job("torchrun", "--nproc_per_node=8", "a.py", resources=limits(**{"enflame.com/gcu": 8})), 8),
         (job("swift", "sft", resources=limits(**{"enflame.com/gcu-memory": 20480})), 1),
+        # Words in which the short name of a device is a part: input, output.
+        (job("swift", "sft", resources=limits(**{"example.com/input-slots": 4, "x.io/output-memory": 8})), 1),
+        (job("deepspeed", "--num_accelerators=2", "a.py", resources=GPUS), 2),
+        (job("deepspeed", "--num_gpu", "4", "a.py", resources=GPUS), 4),
         # A quantity may be written in any way.
         (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": "2000m"})), 2),
         (job("torchrun", "a.py", resources=limits(**{"nvidia.com/gpu": 2.0})), 2),
@@ -440,6 +444,8 @@ def test_processes_are_counted_as_they_will_run(made, count):
          "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--seq_parallel_size", "4"), "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--sp-degree=2"), "splits the model"),
+        (job("deepspeed", "--num_gpus=8", "a.py", "--ring_attn_size", "2"), "splits the model"),
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-parallel=4"), "splits the model"),
         (shell(CONFIG.replace("num_processes", "x"), resources=GPUS, workers=1), "cannot be read"),
         (shell(CONFIG.replace("fsdp_config:", "gpu_ids: 0,1"), workers=1), "cannot be read"),
         (shell(CONFIG, resources=GPUS, workers=1), "auto .* cannot be known"),

@@ -23,6 +23,7 @@ from autotuner.job.trial_manifest import (
     trial_environment,
     trial_manifest,
 )
+from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import Shape
 from tests.builders import annotations, suggestion
 
@@ -277,6 +278,19 @@ def test_the_runtimes_command_counts_where_the_job_has_none():
     own = runtime(container={"command": ["python", "train.py"], "resources": EIGHT})
     assert job(own, trainer={"command": None}).shape.processes_per_replica == 1
     assert job(own).shape.processes_per_replica == 8
+
+
+def test_the_runtimes_command_is_searched_where_the_job_has_none():
+    fixed = ["sh", "-c", "torchrun a.py --batch-size 64 --lr 0.1"]
+    found = job(runtime(container={"command": fixed}), trainer={"command": None})
+    said = {(w.where, w.value) for w in wiring_notices(found, found.spec()) if "a fixed value" in w.rule}
+    assert said == {("runtime command[2]", "--batch-size 64"), ("runtime command[2]", "--lr 0.1")}
+    passing = ["torchrun", "a.py", "--batch-size=$(AUTOTUNER_BATCH_SIZE)", "--lr=$(AUTOTUNER_LEARNING_RATE)"]
+    wired = job(runtime(container={"command": passing}), trainer={"command": None})
+    assert wiring_notices(wired, wired.spec()) == []
+    unset = runtime(container={"command": [*passing, "--wd=$(AUTOTUNER_WEIGHT_DECAY)"]})
+    with pytest.raises(InvalidJob, match="no trial has AUTOTUNER_WEIGHT_DECAY"):
+        job(unset, trainer={"command": None}).spec()
 
 
 @pytest.mark.parametrize(

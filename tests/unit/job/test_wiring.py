@@ -32,6 +32,21 @@ SDK = """
 from autotuner import sdk
 hp = sdk.hyperparameters(batch_size=256, learning_rate=0.1)
 """
+UNLESS_SET = """
+[ -z "$AUTOTUNER_BATCH_SIZE" ] && AUTOTUNER_BATCH_SIZE=64
+python t.py -b $AUTOTUNER_BATCH_SIZE --lr ${AUTOTUNER_LEARNING_RATE:-0.1}
+"""
+ACCUMULATED = """
+python t.py --per_device_train_batch_size 8 --lr $AUTOTUNER_LEARNING_RATE \\
+    --gradient_accumulation_steps $((AUTOTUNER_BATCH_SIZE / 8))
+"""
+FILLED_IN = """
+cat > c.json <<E
+{"lr": "auto", "train_batch_size": "auto"}
+E
+python t.py $*
+"""
+WHOLE = "import os\nbs = int(os.environ['AUTOTUNER_BATCH_SIZE'])"
 TRAINER = "from a import train\ntrain(**{'lr': 0.1, 'epochs': 3})\ntrain(per_device_train_batch_size=8,\n)"
 
 WIRED = {
@@ -73,6 +88,34 @@ WIRED = {
     "code with the SDK": {"command": ["python", "-c", SDK]},
     "code in a here-document": {"command": ["bash", "-c", f"cat > a.py <<'EOF'\n{CODE}\nEOF\npython a.py"]},
     "the SDK in a here-document": {"command": ["bash", "-c", f"python - <<EOF\n{SDK}\nEOF"]},
+    "behind the script": {"command": ["sh", "-c", 'python t.py "$@"', "--", *PASSED]},
+    "behind the script, from its name on": {"command": ["sh", "-c", '"$0" "$@"', "python", "t.py", *PASSED]},
+    "behind the script, one by one": {
+        "command": ["sh", "-c", "for a; do set -- $a; done; python t.py $1", "--", *PASSED]
+    },
+    "set only if it is not": {
+        "command": [
+            "sh",
+            "-c",
+            UNLESS_SET,
+        ]
+    },
+    "values that the framework fills in": {
+        "command": [
+            "sh",
+            "-c",
+            f'cat > c <<E\n{{"lr": "auto", "train_batch_size": "auto"}}\nE\n{SCRIPT} $*',
+            "--",
+        ],
+        "args": PASSED,
+    },
+    "a fixed part that is accumulated": {
+        "command": [
+            "sh",
+            "-c",
+            ACCUMULATED,
+        ]
+    },
     "the shell's program reads it": {
         "command": [
             "sh",
@@ -186,6 +229,37 @@ DOUBTFUL = {
         "a fixed value",
         'os.environ["AUTOTUNER_BATCH_SIZE"]',
     ),
+    "a number in a configuration that is written": (
+        {"command": ["sh", "-c", f"cat > c.yaml <<E\nbatch_size: 32\nlearning_rate: 0.1\nE\n{SCRIPT}"]},
+        "a fixed value",
+        f"learning_rate: {LR}",
+    ),
+    "a comment of a script": (
+        {"command": ["sh", "-c", f"# takes $AUTOTUNER_BATCH_SIZE\n{SCRIPT} --lr $AUTOTUNER_LEARNING_RATE"]},
+        "nothing in command, args or env refers to AUTOTUNER_BATCH_SIZE",
+        BATCH,
+    ),
+    "a script that sets the variable": (
+        {
+            "command": [
+                "sh",
+                "-c",
+                f"export AUTOTUNER_BATCH_SIZE=64; {SCRIPT} -b $AUTOTUNER_BATCH_SIZE --lr {LR}",
+            ]
+        },
+        "a fixed value",
+        "AUTOTUNER_BATCH_SIZE=${AUTOTUNER_BATCH_SIZE:-64}",
+    ),
+    "words that the script does not use": (
+        {"command": ["bash", "-c", SCRIPT], "args": PASSED},
+        "does not use this word",
+        '"$@"',
+    ),
+    "a word that is the script's name": (
+        {"command": ["bash", "-c", f'{SCRIPT} "$@"'], "args": PASSED},
+        "does not use this word",
+        '"$@"',
+    ),
     "an option in a script that is written": (
         {"command": ["bash", "-c", f"cat > a.sh <<EOF\n{SCRIPT} --lr 0.1\nEOF\nbash a.sh"]},
         "a fixed value",
@@ -229,12 +303,47 @@ def test_a_worker_that_repeats_its_master_is_told_once():
         (["python", "t.py", "--per_device_train_batch_size=$(BS)"], env(BS=BATCH)),
         (["python", "t.py"], env(PER_DEVICE_TRAIN_BATCH_SIZE=BATCH)),
         (["sh", "-c", "BS=$AUTOTUNER_BATCH_SIZE; python t.py --per_device_train_batch_size $BS"], ()),
+        # Under the other names of a process's batch, and in other forms of a reference.
+        (["python", "t.py", f"--per-device-batch-size={BATCH}"], ()),
+        (["python", "t.py", f"--batch_size_per_device={BATCH}"], ()),
+        (["python", "t.py", f"--training.local_batch_size={BATCH}"], ()),
+        (["python", "t.py", "--micro_train_batch_size", BATCH], ()),
+        (["python", "t.py", f"data.micro_batch_size_per_gpu={BATCH}"], ()),
+        (["python", "t.py", f"--device_train_microbatch_size={BATCH}"], ()),
+        (["python", "t.py", f"--mbs={BATCH}"], ()),
+        (["sh", "-c", "python t.py --batch_size_per_gpu ${AUTOTUNER_BATCH_SIZE:-8}"], ()),
+        (["sh", "-c", "python t.py --batch_size_per_gpu $((AUTOTUNER_BATCH_SIZE))"], ()),
+        # In a configuration file, or a program, that the script writes.
+        (
+            ["sh", "-c", 'cat > c <<E\n{"train_micro_batch_size_per_gpu": $AUTOTUNER_BATCH_SIZE, "x": 1}\nE'],
+            (),
+        ),
+        (["sh", "-c", f"cat > c.yaml <<E\nper_device_train_batch_size: {BATCH}\nE"], ()),
+        (["python", "-c", f"{WHOLE}\nrun(per_device_train_batch_size=bs, lr=0.1)"], ()),
+        (["python", "-c", f"{SDK}\nrun(per_device_train_batch_size=hp.batch_size)"], ()),
+        (["python", "-c", "run(micro_batch_size=int(os.getenv('AUTOTUNER_BATCH_SIZE', '8')))"], ()),
     ],
 )
 def test_a_process_that_is_given_the_batch_of_all_through_another_variable_is_warned_of(command, values):
     made = manifest(master=replica(container(command=command, env=values)))
     assert [w for w in wiring_warnings(made, [], processes=4) if "each of the 4" in w.rule]
     assert not [w for w in wiring_warnings(made, [], processes=1) if "each of the" in w.rule]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["python", "t.py", f"--per_device_eval_batch_size={BATCH}"],
+        ["python", "t.py", f"--num_micro_batches={BATCH}"],
+        ["sh", "-c", "python t.py --per_device_train_batch_size $((AUTOTUNER_BATCH_SIZE / 4))"],
+        ["sh", "-c", 'cat > c <<E\n{"train_batch_size": $AUTOTUNER_BATCH_SIZE}\nE'],
+        ["python", "-c", f"{WHOLE} // 4\nrun(per_device_train_batch_size=bs)"],
+        ["python", "-c", f"{WHOLE}\nrun(per_device_train_batch_size=bs // world)"],
+    ],
+)
+def test_a_batch_that_is_divided_or_is_not_a_processs_raises_no_such_doubt(command):
+    made = manifest(master=replica(container(command=command)))
+    assert not [w for w in wiring_warnings(made, [], processes=4) if "each of the" in w.rule]
 
 
 def test_a_train_job_is_read_too():
