@@ -16,6 +16,7 @@ from autotuner.job.launchers import LAUNCHERS, Launch, shown
 from autotuner.job.shell import (
     MAX_VALUE,
     VISIBLE,
+    Branches,
     Command,
     ScriptTooLong,
     Variables,
@@ -37,6 +38,7 @@ _STARTERS: Final = names("flux jsrun parallel ray srun torchx xargs")
 """Commands that start any number of processes, by options that are not read here."""
 _ANYTHING: Final = re.compile(r"\$[^/]*$|\S*\s")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
+_AS_ANOTHER: Final = frozenset({"su", "runuser"})
 _ENTRYPOINT: Final = re.compile(r"(?:[\w.-]*[_-])?entrypoint(?:\.sh)?")
 """Scripts of images that by custom end with `exec "$@"`."""
 _SETTING: Final = re.compile(r"^(\w{1,60}):[ \t]*(\S.{0,200}?)[ \t]*$", re.MULTILINE)
@@ -64,6 +66,8 @@ class Program:
         world_size: WORLD_SIZE as it is set for it; None if it is not, or to something unknown.
         per_node: NPROC_PER_NODE in the same way, from which ms-swift and others take their processes.
         nodes: NNODES in the same way.
+        branches: The branches of `if` and `case` that it is in, as in `Command`.
+        trains: Whether it is a Python program that may be the training.
     """
 
     text: str
@@ -75,6 +79,8 @@ class Program:
     world_size: str | None = None
     per_node: str | None = None
     nodes: str | None = None
+    branches: Branches = ()
+    trains: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,20 @@ class _Seen:
 
 
 def _run(command: Command, seen: _Seen, depth: int) -> None:
+    launches, programs = len(seen.launches), len(seen.programs)
+    _find(command, seen, depth)
+    around = command.branches
+    if around:
+        # An index from before may be past the end: mpirun takes back what it starts.
+        for at in range(launches, len(seen.launches)):
+            launch = seen.launches[at]
+            seen.launches[at] = replace(launch, branches=around + launch.branches)
+        for at in range(programs, len(seen.programs)):
+            program = seen.programs[at]
+            seen.programs[at] = replace(program, branches=around + program.branches)
+
+
+def _find(command: Command, seen: _Seen, depth: int) -> None:
     words, variables = unwrapped(command.words, command.variables)
     if len(words) > 1 and _ENTRYPOINT.fullmatch(base(words[0])) and _is_known(words[1]):
         words = words[1:]
@@ -138,7 +158,9 @@ def _run(command: Command, seen: _Seen, depth: int) -> None:
         _shell(words, replace(command, variables=variables), seen, depth)
     elif (script := _script_of(words, seen)) is not None:
         keeps = name in {"eval", ".", "source"}
-        _script(script, words, variables if keeps else ChainMap({}, variables), seen, depth)
+        own = variables if keeps else ChainMap({}, variables)
+        is_run = not keeps and name not in _AS_ANOTHER
+        _script(script, Command(tuple(words), own), words if is_run else None, seen, depth)
     elif name in _MPI:
         _of_mpi(words, variables, seen, depth)
     elif _is_known(name):
@@ -185,7 +207,7 @@ def _script_of(words: Sequence[str], seen: _Seen) -> str | None:
     name = base(words[0])
     if name == "eval":
         return " ".join(words[1:])
-    if name in {"su", "runuser"}:
+    if name in _AS_ANOTHER:
         at = next((i for i, word in enumerate(words) if word in {"-c", "--command"}), len(words))
         return "".join(words[at + 1 : at + 2])
     return seen.files.get(base("".join(words[1:2])) if name in {".", "source"} else name)
@@ -242,10 +264,13 @@ def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> N
     if not has_script and given is not None:
         text = seen.files[base(given)]
     # What this shell sets is lost when it ends.
-    _script(text or "", words, ChainMap({}, command.variables), seen, depth)
+    own = Command(tuple(words), ChainMap({}, command.variables))
+    arguments = words[at + 1 :] if has_script else words[at:]
+    _script(text or "", own, arguments or [base(words[0])], seen, depth)
 
 
-def _script(text: str, words: Sequence[str], variables: Variables, seen: _Seen, depth: int) -> None:
+def _script(text: str, command: Command, arguments: Sequence[str] | None, seen: _Seen, depth: int) -> None:
+    words, variables = command.words, command.variables
     if depth >= _MAX_NESTED:
         seen.programs.append(_opaque(words, variables))
         return
@@ -254,7 +279,7 @@ def _script(text: str, words: Sequence[str], variables: Variables, seen: _Seen, 
             if _IS_PYTHON.search(document) is None:
                 named = _NAMED_VALUE.sub(r"\1=", document)
                 seen.splits |= _numbers([word.rstrip("\"',]}") for word in named.split()], _SPLITS)
-        for each in commands(text, variables):
+        for each in commands(text, variables, arguments):
             seen.commands += 1
             if seen.commands > _MAX_COMMANDS:
                 raise ScriptTooLong("its commands")  # noqa: TRY301 (as if it were that long)
@@ -345,6 +370,7 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
                 numbers=numbers,
                 splits={} if is_code else _numbers(words[at:], _SPLITS),
                 world_size=command.variables.get("WORLD_SIZE"),
+                trains=not is_code,
             )
         )
     return ()

@@ -35,6 +35,7 @@ class Launch:
         needs_gpus: Whether it starts one process only, whatever its total, if it sees no several GPUs.
         splits: Options of the script, or its own, with which several processes may share a part of the batch.
         environment: The variables that launchers read, as they are set for this one; None if unknown.
+        branches: The branches of `if` and `case` that it is in, as in `Command`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Launch:
     needs_gpus: bool = False
     splits: Mapping[str, str] = field(default_factory=dict[str, str])
     environment: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    branches: tuple[tuple[object, int], ...] = ()
 
 
 def _torchrun(words: Sequence[str]) -> Launch | None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
 from autotuner.job.launchers import Launch
-from autotuner.job.shell import GPUS, LISTED, OTHERS, VISIBLE, Variables
+from autotuner.job.shell import GPUS, LISTED, OTHERS, VISIBLE, Branches, Variables
 
 _PODS: Final = "\0PET_NNODES\0"
 _WORLD: Final = "\0WORLD_SIZE\0"
@@ -128,6 +128,12 @@ class _Reader:
         }
         number = _number(pod.per_node or "")
         self._world = self._pods * (number or 1)
+        # What conditions of scripts compare.
+        self._variables |= {_PODS: str(self._pods), _WORLD: str(self._world)}
+        if self._gpus.auto is not None:
+            self._variables |= {GPUS: str(self._gpus.auto)} | (
+                {} if self._gpus.slices else {LISTED: str(self._gpus.auto)}
+            )
 
     def reading(self) -> PodProcesses:
         """Return the count, or why it is unknown."""
@@ -155,6 +161,8 @@ class _Reader:
         self._guesses += counts
         if len(set(counts)) > 1:
             self._problems.append(f"its launchers start {' and '.join(map(str, counts))} processes")
+        if set(counts) - {1}:
+            self._choices(line.launches, line.programs)
         count = counts[0] if counts else None
         if count is not None:
             self._check(count)
@@ -183,6 +191,16 @@ class _Reader:
                 each for each in programs if each.is_script
             ]
         return programs[-1] if programs else None
+
+    def _choices(self, launches: Sequence[Launch], programs: Sequence[Program]) -> None:
+        """Record a program that runs in place of a launcher, on a condition that cannot be known."""
+        for launch in launches:
+            for program in programs:
+                if program.trains and _are_alternatives(launch.branches, program.branches):
+                    self._problems.append(
+                        f"{launch.text!r} or {program.text!r} runs, by a condition that is unknown"
+                    )
+                    return
 
     def _found(self, where: str, what: str) -> None:
         self._evidence.append(Evidence(where, what))
@@ -455,6 +473,11 @@ class _Reader:
                 return None
             value = value // int(factor) if operator == "/" else value * int(factor)
         return value if 1 <= value <= _MOST else None
+
+
+def _are_alternatives(one: Branches, other: Branches) -> bool:
+    """Return whether two commands are in different branches of the same block."""
+    return any(block is place and branch != another for block, branch in one for place, another in other)
 
 
 def _visible(text: str, gpus: int) -> int:

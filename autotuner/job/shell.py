@@ -13,8 +13,10 @@ from __future__ import annotations
 import re
 from collections import ChainMap
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from autotuner.job.branches import Block, holds, matches
 
 MAX_SCRIPT: Final = 1 << 18
 """Maximum characters of a script, including the expansions of its variables."""
@@ -55,9 +57,10 @@ _DEVICES: Final = re.compile(r"print\((?:max\(1,\s?)?[\w.]{0,40}\bdevice_count\(
 """Python that prints how many devices PyTorch sees, and no part of them."""
 _COMPUTED: Final = re.compile(r"[\w\s$+*/%=<>!&|?:,()-]*")
 _PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
+_MAX_PREFIXES: Final = 4
+"""Maximum number of them in front of a function, such as `then`."""
 _LOOPS: Final = frozenset({"for", "while", "until", "select"})
-_OPENING: Final = _LOOPS | {"if", "case"}
-_CLOSING: Final = frozenset({"fi", "done", "esac"})
+_CLOSED: Final = {"fi": "if", "done": "loop", "esac": "case"}
 _HARMLESS: Final = frozenset(
     {"activate", "conda.sh", "mamba.sh", "bashrc", ".bashrc", ".profile", ".bash_profile", "setvars.sh"}
 )
@@ -67,10 +70,33 @@ _HEREDOC: Final = re.compile(r"(?<!<)<<-?[ \t]*([\"']?)(\w+)\1([^\n]*\n)")
 _MAX_UNENDED: Final = 16
 """Maximum number of `<<` that no end follows, and of `((` that are no arithmetic: each costs a search."""
 _MAX_SUBSHELLS: Final = 16
+_MAX_BLOCKS: Final = 64
+_MAX_CALLS: Final = 1000
+"""Maximum number of calls of functions."""
+_MAX_NESTED_CALLS: Final = 8
 _MAX_NESTED: Final = 4
 """Maximum number of `${...}` within each other."""
+_FUNCTION: Final = re.compile(
+    r"(?:function[ \t]{1,8}([\w.:-]{1,80})[ \t]{0,8}(?:\([ \t]{0,8}\))?"
+    r"|([\w.:-]{1,80})[ \t]{0,8}\([ \t]{0,8}\))\s{0,80}\{(?=\s)"
+)
+_BODY: Final = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"|\$\{|(?<![^\s;&|()])#[^\n]*|[{}]", re.DOTALL)
+"""What is read of a function to find its end."""
+_ALL: Final = re.compile(r"\$(?:@|\{@(?::([1-9]))?\})")
+"""All arguments of a script or function, each a word: `"$@"`, `"${@:2}"`."""
+_ARGUMENT: Final = re.compile(r"([0-9]{1,2})(?::?-(.*))?", re.DOTALL)
+_COMPARED: Final = re.compile(
+    r"\s{0,8}\$?\{?(\w{1,80})\}?\s{0,8}(==|!=|>=?|<=?)\s{0,8}\$?\{?(\w{1,80})\}?\s{0,8}"
+)
+_COMPARISONS: Final = {"==": "-eq", "!=": "-ne", ">=": "-ge", ">": "-gt", "<=": "-le", "<": "-lt"}
+_CHANGED: Final = re.compile(r"(?<![=<>!])=(?!=)|\+\+|--")
+_MARKER: Final = re.compile(r"\0\w{1,40}\0")
 _DOCUMENT: Final = "\0document"
 
+_ABSENT: Final = "\0absent"
+
+Branches = tuple[tuple[object, int], ...]
+"""For each block, what stands for it, and the number of its branch."""
 Variables = MutableMapping[str, str | None]
 """Values by name; None for a variable that is set to something unknown."""
 
@@ -86,6 +112,7 @@ class Command:
         is_repeated: Whether a loop starts it in the background, any number of times.
         document: The here-document that it reads, or None.
         output: The file that its output goes to, or empty.
+        branches: The blocks of `if` and `case` that it is in, and its branch of each.
     """
 
     words: tuple[str, ...]
@@ -94,14 +121,17 @@ class Command:
     is_repeated: bool = False
     document: str | None = None
     output: str = ""
+    branches: Branches = ()
 
 
 class ScriptTooLong(ValueError):
     """The script, or the expansion of its variables, is too long."""
 
 
-def commands(script: str, variables: Variables) -> Iterator[Command]:
+def commands(script: str, variables: Variables, arguments: Sequence[str] | None = None) -> Iterator[Command]:
     """Yield the simple commands of a script in order; its assignments are added to `variables` meanwhile.
+
+    `arguments` are the words that it is given, from `$0` on; None if they are unknown.
 
     Raises:
         ScriptTooLong: Past `MAX_SCRIPT` characters.
@@ -109,7 +139,7 @@ def commands(script: str, variables: Variables) -> Iterator[Command]:
     if len(script) > MAX_SCRIPT:
         raise ScriptTooLong(f"a script of {len(script)} characters")
     text, documents = without_documents(script)
-    yield from _Reader(text, variables, documents).commands()
+    yield from _Reader(text, variables, documents, arguments=arguments).commands()
 
 
 def without_documents(script: str) -> tuple[str, list[str]]:
@@ -148,7 +178,7 @@ def _end_of_document(script: str, start: int, name: str) -> tuple[int, int] | No
 class _Reader:
     """Reads one script from its start to its end."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what it reads, and how)
         self,
         text: str,
         variables: Variables,
@@ -156,6 +186,7 @@ class _Reader:
         *,
         is_array: bool = False,
         nested: int = 0,
+        arguments: Sequence[str] | None = None,
     ) -> None:
         if len(text) > MAX_SCRIPT:
             raise ScriptTooLong(f"a script of {len(text)} characters")
@@ -167,14 +198,25 @@ class _Reader:
         self._is_array, self._nested = is_array, nested
         self._words: list[str] = []
         self._word: list[str] | None = None
-        self._depth, self._loops, self._is_conditional = 0, 0, False
+        self._is_conditional = False
         self._uncomputed = 0
+        self._arguments = None if arguments is None else list(arguments)
+        self._functions: dict[str, str] = {}
+        self._calls: list[str] = []
+        self._level = 0
+        self._around: Branches = ()
+        self._may_not_run = self._is_in_loop = False
+        self._locals: dict[str, str | None] = {}
+        self._was_pattern = False
+        self._blocks: list[tuple[object, Block]] = []
 
     def commands(self) -> Iterator[Command]:
         """Yield the commands in order; each sees the assignments before it."""
         text = self._text
         while self._at < len(text):
             character = text[self._at]
+            if self._defines():
+                continue
             if character in " \t\r":
                 self._end_word()
                 self._at += 1
@@ -219,6 +261,11 @@ class _Reader:
             if text[self._at] == "\\":
                 self._add(text[self._at + 1 : self._at + 2])
                 self._at += 2
+            elif (all_of := self._all(self._at)) is not None:
+                for number, argument in enumerate(all_of):
+                    if number:
+                        self._end_word()
+                    self._add(argument)
             elif text[self._at] in "$`":
                 is_array = _ARRAY.match(text, self._at) is not None
                 value = self._expansion()
@@ -297,6 +344,70 @@ class _Reader:
         self._add(" ".join(word for command in inner.commands() for word in command.words))
         self._at = end + 1
 
+    # --- functions and their arguments -------------------------------------------------------------------
+
+    def _defines(self) -> bool:
+        """Read the definition of a function, which runs only where it is called."""
+        is_first = (
+            self._word is None and len(self._words) <= _MAX_PREFIXES and _PREFIXES.issuperset(self._words)
+        )
+        if self._is_array or not is_first:
+            return False
+        match = _FUNCTION.match(self._text, self._at)
+        end = None if match is None else self._end_of_body(match.end())
+        if match is None or end is None:
+            return False
+        self._functions[match[1] or match[2]] = self._text[match.end() : end]
+        self._words, self._at = [], end + 1
+        return True
+
+    def _end_of_body(self, start: int) -> int | None:
+        """Return where the braces close that are open here."""
+        if self._uncomputed >= _MAX_UNENDED:
+            return None
+        depth = 1
+        for match in _BODY.finditer(self._text, start):
+            depth += match[0] in {"{", "${"}
+            depth -= match[0] == "}"
+            if depth == 0:
+                return match.start()
+        self._uncomputed += 1
+        return None
+
+    def _call(self, words: Sequence[str], variables: Variables) -> Iterator[Command]:
+        """Yield the commands of a function, with its arguments and what it has for itself alone."""
+        self._calls.append(words[0])
+        if len(self._calls) > _MAX_CALLS:
+            raise ScriptTooLong("its functions")
+        nothing = {"$@", "$*"} if self._arguments is not None and len(self._arguments) == 1 else set[str]()
+        arguments = [words[0], *(word for word in words[1:] if word not in nothing)]
+        body = self._functions[words[0]]
+        inner = _Reader(body, variables, self._documents, arguments=arguments)
+        inner._left, inner._level = self._left, self._level + 1
+        inner._functions, inner._calls = self._functions, self._calls
+        inner._around, inner._may_not_run = self._branches(), self._may_not_happen()
+        inner._is_in_loop = self._repeats()
+        yield from inner.commands()
+        self._left = inner._left
+        for name, value in inner._locals.items():
+            if value == _ABSENT:
+                variables.pop(name, None)
+            else:
+                variables[name] = value
+
+    def _argument(self, number: int) -> str | None:
+        if self._arguments is None:
+            return None
+        return self._arguments[number] if number < len(self._arguments) else ""
+
+    def _all(self, at: int) -> list[str] | None:
+        """Read all arguments as words of their own; None if they are unknown, or there are none."""
+        match = _ALL.match(self._text, at)
+        if match is None or not self._arguments or not self._arguments[1:]:
+            return None
+        self._at = match.end()
+        return self._arguments[int(match[1] or 1) :]
+
     # --- expansions --------------------------------------------------------------------------------------
 
     def _expansion(self) -> str:
@@ -314,6 +425,9 @@ class _Reader:
             if inner.startswith("("):
                 return f"$(({self._arithmetic(inner[1:-1])}))"
             return self._substituted(inner)
+        if following.isdecimal() or (following and following in "@*#"):
+            self._at = start + 2
+            return self._braced(following) if self._arguments is not None else f"${following}"
         if following == "{":
             self._at = _closing(text, start + 1) + 1
             return self._braced(text[start + 2 : self._at - 1])
@@ -325,6 +439,13 @@ class _Reader:
         return self._value(match[0], f"${match[0]}")
 
     def _braced(self, inner: str) -> str:
+        if self._arguments is not None:
+            if inner == "#":
+                return str(len(self._arguments) - 1)
+            if inner in {"@", "*"}:
+                return " ".join(self._arguments[1:]) or f"${inner}"
+            if (match := _ARGUMENT.fullmatch(inner)) is not None:
+                return self._argument(int(match[1])) or (self._default(match[2]) if match[2] else "")
         if (match := _ALTERNATIVE.fullmatch(inner)) is not None:
             value = self._variables.get(match[1], "" if OTHERS not in self._variables else None)
             return f"${{{inner}}}" if value is None else self._words_of(match[2]) if value else ""
@@ -382,7 +503,13 @@ class _Reader:
         if text[self._at : self._at + 2] in {"&&", "||", ";;"}:
             operator = text[self._at : self._at + 2]
         self._at += len(operator)
+        self._was_pattern = False
         yield from self._end_command(operator)
+        if operator == ";;" and self._blocks and self._blocks[-1][1].kind == "case":
+            self._blocks[-1][1].next()
+        if self._was_pattern:
+            # The brackets of a pattern are no subshell.
+            return
         if operator == "(" and len(self._outer) < _MAX_SUBSHELLS:
             # A subshell's assignments end with it.
             self._outer.append(self._variables)
@@ -400,7 +527,11 @@ class _Reader:
         if not is_whole or _COMPUTED.fullmatch(inner) is None:
             self._uncomputed += 1
             return False
-        self._variables.update({name: None for name in _NAME.findall(inner) if name in self._variables})
+        if _CHANGED.search(inner) is not None:
+            self._variables.update({name: None for name in _NAME.findall(inner) if name in self._variables})
+        elif self._words[-1:] in (["if"], ["elif"]) and (match := _COMPARED.fullmatch(inner)) is not None:
+            left, right = (self._value(match[n], match[n]) for n in (1, 3))
+            self._words += ["[", left, _COMPARISONS[match[2]], right, "]"]
         self._at = end + 1
         return True
 
@@ -412,31 +543,126 @@ class _Reader:
         output, self._output = self._output, ""
         if operator == "|" and words[:1] == ["cat"]:
             self._document = document
-        self._nest(words)
-        while words and words[0] in _PREFIXES:
-            words = words[1:]
+        words = self._follow(words, operator)
         rest: Sequence[str] = words[1:] if words and words[0] in _DECLARING else words
         is_declared = len(rest) < len(words)
+        if is_declared and words[0] != "export":
+            self._localise(rest)
         assigned, rest = self._assignments([word for word in rest if not (is_declared and word[:1] == "-")])
-        if is_declared or not rest:
+        was_conditional = self._is_conditional
+        if (is_declared or not rest) and not self._is_dead():
             for name, value in assigned:
                 self._assign(name, value)
             if any(word.startswith("$") for word in rest):  # export $(cat .env)
                 self._variables[OTHERS] = None
         self._is_conditional = operator in {"&&", "||"}
-        if is_declared or not rest or rest[0] in _CLOSING or rest[0] == "}":
+        if is_declared or not rest or rest[0] == "}" or self._is_dead():
             return
         self._set_by(rest)
         # An assignment in front of a command holds for that command only.
         seen = ChainMap(dict(assigned), self._variables) if assigned else self._variables
         is_background = operator == "&"
-        is_repeated = is_background and self._loops > 0
-        yield Command(tuple(rest), seen, is_background, is_repeated, document=document, output=output)
+        is_repeated = is_background and self._repeats()
+        if rest[0] in self._functions and self._level < _MAX_NESTED_CALLS:
+            is_next_conditional, self._is_conditional = self._is_conditional, was_conditional
+            for each in self._call(rest, seen):
+                in_background = each.is_background or is_background
+                yield replace(each, is_background=in_background, is_repeated=each.is_repeated or is_repeated)
+            self._is_conditional = is_next_conditional
+            return
+        yield Command(
+            tuple(rest),
+            seen,
+            is_background,
+            is_repeated,
+            document=document,
+            output=output,
+            branches=self._branches(),
+        )
 
-    def _nest(self, words: Sequence[str]) -> None:
-        self._depth += bool(words) and words[0] in _OPENING
-        self._depth -= bool(words) and words[0] in _CLOSING
-        self._loops += (bool(words) and words[0] in _LOOPS) - (words[:1] == ["done"])
+    # --- blocks ------------------------------------------------------------------------------------------
+
+    def _follow(self, words: list[str], operator: str) -> list[str]:
+        """Return the words of a command without those that open, divide and close blocks."""
+        block = self._blocks[-1][1] if self._blocks else None
+        if block is not None and block.kind == "case" and block.is_waiting and words[:1] != ["esac"]:
+            self._pattern(words, operator, block)
+            return []
+        words, is_negated = self._without_prefixes(words)
+        block = self._blocks[-1][1] if self._blocks else None
+        if words[:1] == ["case"] and "in" in words:
+            middle = words.index("in")
+            self._pattern(words[middle + 1 :], operator, self._open("case", " ".join(words[1:middle])))
+            return []
+        if words and words[0] in {"for", "select"}:
+            self._open("loop")
+        elif words and words[0] in _CLOSED:
+            if self._blocks and self._blocks[-1][1].kind == _CLOSED[words[0]]:
+                self._blocks.pop()
+            words = []
+        self._test(words, operator, block, is_negated=is_negated)
+        return words
+
+    def _without_prefixes(self, words: list[str]) -> tuple[list[str], bool]:
+        """Return a command behind `if`, `then` and the like, and whether its result is negated."""
+        block = self._blocks[-1][1] if self._blocks else None
+        is_negated = False
+        while words and words[0] in _PREFIXES:
+            word, words = words[0], words[1:]
+            if word in {"elif", "else"} and block is not None and block.kind == "if":
+                block.next()
+                if word == "else":
+                    block.decide(True)
+            elif word == "if" or word in _LOOPS:
+                block = self._open("if" if word == "if" else "loop")
+            if block is not None and word in {"then", "else"}:
+                block.is_testing = False
+            is_negated = word == "!"
+        return words, is_negated
+
+    def _test(self, words: Sequence[str], operator: str, block: Block | None, *, is_negated: bool) -> None:
+        """Note whether the condition of an `if` holds."""
+        if block is not None and block.kind == "if" and block.is_waiting and words:
+            tested = [_MARKER.sub(lambda m: self._variables.get(m[0]) or m[0], word) for word in words]
+            found = holds(tested) if operator in {";", "\n"} else None
+            block.decide(found if found is None else found != is_negated)
+
+    def _open(self, kind: str, word: str = "") -> Block:
+        if len(self._blocks) >= _MAX_BLOCKS:
+            raise ScriptTooLong("blocks within blocks")
+        block = Block(kind, word)
+        self._blocks.append((object(), block))
+        return block
+
+    def _pattern(self, words: Sequence[str], operator: str, block: Block) -> None:
+        """Read a pattern of `case`; the last one of a branch ends with a bracket."""
+        self._was_pattern = True
+        block.patterns += words
+        if operator == ")":
+            word = _MARKER.sub(lambda m: self._variables.get(m[0]) or m[0], block.word)
+            block.decide(matches(word, block.patterns))
+
+    def _branches(self) -> Branches:
+        own = ((place, block.branch) for place, block in self._blocks if _divides(block))
+        return (*self._around, *own)
+
+    def _may_not_happen(self) -> bool:
+        return self._may_not_run or self._is_conditional or not all(b.is_certain for _, b in self._blocks)
+
+    def _is_dead(self) -> bool:
+        return any(block.is_dead for _, block in self._blocks)
+
+    def _repeats(self) -> bool:
+        return self._is_in_loop or any(block.kind == "loop" for _, block in self._blocks)
+
+    # --- variables ---------------------------------------------------------------------------------------
+
+    def _localise(self, words: Sequence[str]) -> None:
+        """Keep what variables had before a function declares them."""
+        for word in words if self._level else ():
+            match = _NAME.match(word)
+            if match is not None:
+                self._locals.setdefault(match[0], self._variables.get(match[0], _ABSENT))
 
     def _assignments(self, words: Sequence[str]) -> tuple[list[tuple[str, str | None]], Sequence[str]]:
         """Return the assignments that words begin with, and the rest."""
@@ -461,6 +687,15 @@ class _Reader:
             self._variables.update(dict.fromkeys(_NAME.findall(" ".join(words[1:])), None))
         elif words[:2] == ["printf", "-v"]:
             self._variables.update(dict.fromkeys(words[2:3], None))
+        elif words[0] == "shift" and self._arguments is not None:
+            number = "".join(words[1:2]) or "1"
+            is_known = re.fullmatch(r"\d{1,2}", number) is not None and not self._may_not_happen()
+            self._arguments[1 : 1 + int(number) if is_known else 1] = []
+            self._arguments = self._arguments if is_known else None
+        elif words[0] == "set" and "--" in words:
+            given = list(words[words.index("--") + 1 :])
+            first = "sh" if self._arguments is None else self._arguments[0]
+            self._arguments = None if self._may_not_happen() else [first, *given]
         elif words[0] in {"source", "."} and "".join(words[1:2]).rsplit("/", 1)[-1] not in _HARMLESS:
             self._variables[OTHERS] = None
 
@@ -471,11 +706,14 @@ class _Reader:
     def _assign(self, name: str, value: str | None) -> None:
         known = self._variables.get(name)
         unknown = value is None or len(value) > MAX_VALUE
-        may_not_happen = self._depth > 0 or self._is_conditional
-        if unknown or (may_not_happen and name in self._variables and known != value):
+        if unknown or (self._may_not_happen() and name in self._variables and known != value):
             self._variables[name] = None
         else:
             self._variables[name] = value
+
+
+def _divides(block: Block) -> bool:
+    return block.kind == "case" or (block.kind == "if" and not block.is_testing)
 
 
 def _counted(pipeline: str) -> str:

@@ -88,6 +88,7 @@ fsdp_config:
 EOF
 accelerate launch --config_file /tmp/accelerate.yaml train.py --seed 1
 """
+IF = "if [ {} ]; then torchrun --nproc_per_node=8 a.py; else python a.py; fi"
 SPLIT = """
 TP=8
 DP=$(($PET_NPROC_PER_NODE * $PET_NNODES / $TP))
@@ -245,6 +246,44 @@ torchrun "$program_path/ephemeral_script.py"
         (job("bash", "-o", "pipefail", "-c", "torchrun --nproc_per_node=4 a.py", resources=GPUS), 4),
         (job("su", "user", "-c", "torchrun --nproc_per_node=4 a.py"), 4),
         (shell('CMD="torchrun --nproc_per_node=4 a.py"; eval "$CMD"'), 4),
+        # A script's own words.
+        (job("bash", "-c", 'exec "$0" "$@"', "torchrun", "--nproc_per_node=4", "a.py"), 4),
+        (job("bash", "-c", 'pip install x && "$@"', "--", args=("deepspeed", "--num_gpus=4", "a.py")), 4),
+        (job("bash", "-c", 'torchrun --nproc_per_node=2 "$@"', "--", "a.py", "--text=a b"), 2),
+        (job("sh", "-c", "torchrun --nproc_per_node=${1:-4} a.py"), 4),
+        (job("sh", "-c", "torchrun --nproc_per_node=${1:-4} a.py", "sh", "2"), 2),
+        (job("bash", "-c", 'N=$1; shift; torchrun --nproc_per_node=$N "$@"', "sh", "2", "a.py"), 2),
+        (job("bash", "-c", 'torchrun --nproc_per_node=$2 "${@:3}"', "sh", "x", "2", "a.py"), 2),
+        (shell('set -- --nproc_per_node=2 a.py; torchrun "$@"'), 2),
+        (shell("cat > run.sh <<'E'\ntorchrun --nproc_per_node=$1 a.py\nE\nbash run.sh 2"), 2),
+        # A function runs where it is called, with what it is given.
+        (shell("f() { torchrun --nproc_per_node=$1 a.py; }\nf 2"), 2),
+        (shell('run() { echo "$@"; "$@"; }\nrun torchrun --nproc_per_node=2 a.py'), 2),
+        (shell("function f {\n  N=2\n}\nN=8\nf\ntorchrun --nproc_per_node=$N a.py"), 2),
+        (shell("N=8\nf() { N=2; }\ntorchrun --nproc_per_node=$N a.py"), 8),
+        (shell("f() { local N=2; echo ${N}; }\nN=8\nf\ntorchrun --nproc_per_node=$N a.py"), 8),
+        (shell('N=2\nmain() { torchrun --nproc_per_node=$N ${1:-a.py}; }\nN=4\nmain "$@"'), 4),
+        (shell("debug() { torchrun --nproc_per_node=2 a.py; }\ntorchrun --nproc_per_node=8 a.py"), 8),
+        (shell("f() { if [ $1 = x ]; then N=2; else N=4; fi; }\nf y\ntorchrun --nproc_per_node=$N a.py"), 4),
+        # A condition that the manifest decides.
+        (shell(IF.format("$N -gt 1"), env={"N": "2"}, resources=GPUS), 8),
+        (shell(IF.format("$N -gt 1"), env={"N": "1"}, resources=GPUS), 1),
+        (shell("N=$(nvidia-smi -L | wc -l)\n" + IF.format("$N -gt 1"), resources=GPUS), 8),
+        (shell("if (( PET_NNODES > 1 )); then torchrun a.py; else python a.py; fi", workers=1,
+               resources=GPUS), 8),
+        (shell("case $M in ddp|fsdp) torchrun a.py ;; *) python a.py ;; esac", env={"M": "fsdp"},
+               resources=GPUS), 8),
+        (shell("case $M in ddp) torchrun a.py;; (one*) python a.py;; esac", env={"M": "one_gpu"},
+               resources=GPUS), 1),
+        (shell("case $M in a) python a.py;; *) echo unknown; exit 1;; esac", resources=GPUS), 1),
+        (shell("if [[ $M == p5.* ]]; then N=8; elif [ $M = g5 ]; then N=4; else N=1; fi\n"
+               "torchrun --nproc_per_node=$N a.py", env={"M": "g5"}), 4),
+        (shell('N=2; if [ -z "$A" ]; then N=4; fi; torchrun --nproc_per_node=$N a.py', env={"A": "x"}), 2),
+        (shell("if [ ! -d /data ]; then python prepare.py; fi; torchrun --nproc_per_node=8 a.py"), 8),
+        (shell("if [ $A = 1 ]; then torchrun --nproc_per_node=1 a.py; else python a.py; fi"), 1),
+        (shell("if torchrun --nproc_per_node=8 a.py; then python upload.py; else python report.py; fi"), 8),
+        (shell("if ! [ $A = 1 ]; then N=4; else N=2; fi; torchrun --nproc_per_node=$N a.py", env={"A": "1"}),
+         2),
         # A variable holds as long as in a shell.
         (shell("N=8; (N=4); torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
         (shell("N=8; unset N; torchrun --nproc_per_node=${N:-4} a.py", resources=GPUS), 4),
@@ -421,7 +460,21 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("ray start --head; python a.py"), "'ray start --head' starts are unknown"),
         (job("torchx", "run", "dist.ddp", "-j", "1x4", "--script", "a.py"), "starts are unknown"),
         (shell("$CMD"), r"'\$CMD' starts are unknown"),
-        (job("bash", "-c", 'exec "$0" "$@"', "torchrun", "--nproc_per_node=4"), "starts are unknown"),
+        # One of two programs, by what a pod knows only when it runs.
+        (shell(IF.format('"$MODE" = ddp'), resources=GPUS), "or 'python a.py' runs, by a condition"),
+        (shell(IF.format("$RANK -eq 0"), resources=GPUS, workers=1), "or 'python a.py' runs"),
+        (shell("case $M in\n ddp|fsdp) torchrun a.py ;;\n *) python a.py ;;\nesac", resources=GPUS),
+         "or 'python a.py' runs"),
+        (shell("N=4; if [ $A = 1 ]; then N=1; else if [ $A = 2 ]; then N=2; fi; N=8; fi\n"
+               "torchrun --nproc_per_node=$N a.py"), "cannot be known"),
+        (shell('if [[ $M == "p*" ]]; then N=4; else N=2; fi; torchrun --nproc_per_node=$N a.py',
+               env={"M": "p5"}), "cannot be known"),
+        # What a script and a function are given, and what a loop takes of it.
+        (job("bash", "-c", 'while [ $# -gt 0 ]; do case $1 in --n) N=$2; shift;; esac; shift; done; '
+             'torchrun --nproc_per_node=$N "$@"', "sh", "--n", "2", "a.py"), "cannot be read"),
+        (shell("f() { N=2; }; N=8; if [ $A ]; then f; fi; torchrun --nproc_per_node=$N a.py"),
+         "cannot be known"),
+        (shell("f() { f; }; f; f 1", resources=GPUS), "starts are unknown"),
         (job("torchrun --nproc_per_node=4 a.py"), "starts are unknown"),
         (job("python", "a.py", "--world-size", "4"), "several processes .world_size=4"),
         (job("python", "a.py", "--nprocs=4"), "several processes .nprocs=4"),
@@ -636,8 +689,16 @@ def test_whatever_a_command_says_its_processes_are_counted_or_not(words):
         "sudo -u " * 30_000 + "torchrun",
         "torchrun " + "$(" * 50_000,
         "torchrun $" + "{a" * 50_000,
+        "f() { " * 40_000,
+        "f() { f; f; }\n" * 5_000 + "f\n" * 5_000,
+        "".join(f"f{n}() {{ {f'f{n - 1}; ' * 40} }}\n" for n in range(1, 9)) + "f8",
+        "f() { '" + "'\"" * 60_000,
+        "if [ $A ]; then " * 15_000,
+        "case $A in " * 20_000,
+        "case $A in " + "a|" * 100_000,
+        "f() { torchrun " + '"$@" ' * 3_000 + "; }\nf " + "x " * 30_000,
     ],
-    ids=range(17),
+    ids=range(25),
 )
 def test_a_hostile_script_is_read_in_linear_time(script):
     assert read_processes(shell(script)).replica >= 1
