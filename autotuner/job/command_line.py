@@ -21,6 +21,8 @@ from autotuner.job.shell import (
     ScriptTooLong,
     Variables,
     commands,
+    exported,
+    is_exported,
     without_documents,
 )
 from autotuner.job.wrappers import base, is_step, names, unwrapped
@@ -46,6 +48,10 @@ _SETTING: Final = re.compile(r"^(\w{1,60}):[ \t]*(\S.{0,200}?)[ \t]*$", re.MULTI
 _IS_PYTHON: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s)", re.MULTILINE)
 _NAMED_VALUE: Final = re.compile(r"(?<![\w.])\"?([A-Za-z][\w.]{0,100})\"?:[ \t]{1,20}")
 """What a configuration file has in front of a value."""
+_DEFAULT: Final = "default_config.yaml"
+"""The file that accelerate reads unless its options name another one."""
+_HOSTS: Final = "/job/hostfile"
+"""The file that deepspeed reads if it exists (deepspeed/launcher/runner.py)."""
 _MAX_COMMANDS: Final = 20_000
 """Maximum number of commands that are read: a file that was written may run many times."""
 _INHERITED: Final = (*VISIBLE, "PET_NNODES", "PET_NPROC_PER_NODE")
@@ -118,7 +124,8 @@ def entrypoint(words: Sequence[str]) -> Program:
 class _Seen:
     """What was found; `files` are the scripts that were written from a here-document, by name.
 
-    `is_in_background` says that a Python program runs in the background.
+    `is_in_background` says that a Python program runs in the background, and `has_hosts` that deepspeed's
+    default file of hosts is written.
     """
 
     launches: list[Launch] = field(default_factory=list[Launch])
@@ -127,6 +134,7 @@ class _Seen:
     splits: dict[str, str] = field(default_factory=dict[str, str])
     commands: int = 0
     is_in_background: bool = False
+    has_hosts: bool = False
 
 
 def _run(command: Command, seen: _Seen, depth: int) -> None:
@@ -150,15 +158,14 @@ def _find(command: Command, seen: _Seen, depth: int) -> None:
     if not words:
         return
     name = base(words[0])
-    if command.document is not None and (file := _written(words, command.output)):
-        seen.files[base(file)] = command.document
+    _keep(words, command, seen)
     if depth > _MAX_NESTED:
         seen.programs.append(_opaque(words, variables))
     elif name in _SHELLS:
         _shell(words, replace(command, variables=variables), seen, depth)
     elif (script := _script_of(words, seen)) is not None:
         keeps = name in {"eval", ".", "source"}
-        own = variables if keeps else ChainMap({}, variables)
+        own = variables if keeps else exported(variables)
         is_run = not keeps and name not in _AS_ANOTHER
         _script(script, Command(tuple(words), own), words if is_run else None, seen, depth)
     elif name in _MPI:
@@ -167,6 +174,16 @@ def _find(command: Command, seen: _Seen, depth: int) -> None:
         _launch(words, replace(command, variables=variables), seen)
     elif not is_step(words):
         seen.programs.append(_opaque(words, variables))
+
+
+def _keep(words: Sequence[str], command: Command, seen: _Seen) -> None:
+    """Keep the file that a command writes."""
+    if command.document is not None and (file := _written(words, command.output)):
+        seen.files[base(file)] = command.document
+    elif base(command.output or words[-1]) == _DEFAULT and not _is_known(words[0]):
+        # Written in another way: the content is unknown.
+        seen.files[_DEFAULT] = ""
+    seen.has_hosts = seen.has_hosts or _HOSTS in {command.output, words[-1]}
 
 
 def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
@@ -183,10 +200,17 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
 
 
 def _with_written_options(words: Sequence[str], variables: Variables, seen: _Seen) -> Sequence[str]:
-    """Return the words of accelerate with what its configuration says, if the script has written that."""
-    if not words or base(words[0]) not in {"accelerate", "accelerate-launch"}:
+    """Return the words of a launcher with what its file says, if the script has written that."""
+    name = base(words[0]) if words else ""
+    if name == "deepspeed" and seen.has_hosts:
+        # Options of the command line come later, and hold.
+        return (words[0], f"--hostfile={_HOSTS}", *words[1:])
+    if name not in {"accelerate", "accelerate-launch"}:
         return words
     at = next((i for i, word in enumerate(words) if re.match(r"--config[_-]file\b", word)), len(words))
+    if at == len(words) and _DEFAULT in seen.files and words[1:]:
+        at = 1 if name == "accelerate-launch" else 2
+        words = (*words[:at], f"--config_file={_DEFAULT}", *words[at:])
     file = "".join(words[at : at + 1]).partition("=")[2] or "".join(words[at + 1 : at + 2])
     text = seen.files.get(base(file), "")
     found = dict(_SETTING.findall(text)) if len(text) <= MAX_VALUE else {}
@@ -214,7 +238,12 @@ def _script_of(words: Sequence[str], seen: _Seen) -> str | None:
 
 
 def _with_environment(launch: Launch, variables: Variables) -> Launch:
-    return replace(launch, environment={n: variables[n] for n in _INHERITED if n in variables})
+    passed = (name for name in _INHERITED if name in variables and is_exported(variables, name))
+    return replace(launch, environment={name: variables[name] for name in passed})
+
+
+def _passed(variables: Variables, name: str) -> str | None:
+    return variables.get(name) if is_exported(variables, name) else None
 
 
 def _written(words: Sequence[str], output: str) -> str:
@@ -239,8 +268,8 @@ def _opaque(words: Sequence[str], variables: Variables) -> Program:
         names_launcher=names_launcher,
         numbers=numbers,
         splits=_numbers(words, _SPLITS),
-        per_node=variables.get("NPROC_PER_NODE"),
-        nodes=variables.get("NNODES"),
+        per_node=_passed(variables, "NPROC_PER_NODE"),
+        nodes=_passed(variables, "NNODES"),
     )
 
 
@@ -264,7 +293,7 @@ def _shell(words: Sequence[str], command: Command, seen: _Seen, depth: int) -> N
     if not has_script and given is not None:
         text = seen.files[base(given)]
     # What this shell sets is lost when it ends.
-    own = Command(tuple(words), ChainMap({}, command.variables))
+    own = Command(tuple(words), exported(command.variables))
     arguments = words[at + 1 :] if has_script else words[at:]
     _script(text or "", own, arguments or [base(words[0])], seen, depth)
 
@@ -369,7 +398,7 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
                 names_launcher=starts,
                 numbers=numbers,
                 splits={} if is_code else _numbers(words[at:], _SPLITS),
-                world_size=command.variables.get("WORLD_SIZE"),
+                world_size=_passed(command.variables, "WORLD_SIZE"),
                 trains=not is_code,
             )
         )

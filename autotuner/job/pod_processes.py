@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
+from autotuner import keys
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
 from autotuner.job.launchers import Launch
@@ -507,7 +508,9 @@ def _environment(container: Mapping[str, Any]) -> dict[str, str | None]:
     for entry in _entries(container, "env"):
         name, value = entry.get("name"), entry.get("value")
         if isinstance(name, str):
-            found[name] = None if entry.get("valueFrom") else _expanded(str(value or ""), found)
+            # A trial has other values of its variables.
+            is_unknown = entry.get("valueFrom") or name.startswith(keys.ENV_PREFIX)
+            found[name] = None if is_unknown else _expanded(str(value or ""), found)
     return found
 
 

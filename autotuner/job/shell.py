@@ -49,6 +49,13 @@ _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:((?<!\S)-L\b|--list-gpus)|noheader)")
 """nvidia-smi with a line a GPU; the group says that MIG slices have lines, too."""
+_DEVICE_FILES: Final = re.compile(
+    r"\s*ls\s+(?:-\w{1,4}\s+)?/dev/nvidia(?:\[0-9\]\*?|\?)\s*(?:2>\s*/dev/null\s*)?"
+)
+"""The files of GPUs, without those of the driver, such as nvidiactl."""
+_COUNT: Final = re.compile(r"\bnvidia-smi\s[^|]{0,100}--query-gpu=count\s[^|]{0,100}noheader[^|]{0,60}")
+_FIRST: Final = re.compile(r"(?:head|tail)\s+(?:-n\s*)?-?1|uniq|sort\s+-u")
+"""What leaves one of several equal lines."""
 _LINES: Final = re.compile(r"e?grep\s+(-c\s+)?[\"']?(\^?GPU|\.)\s?[\"']?")
 """grep that keeps the lines of all GPUs."""
 _SPACES: Final = re.compile(r"(?:cut|sed|tr)\s.{0,80}|xargs|awk\s+'\{\s?print \$(?:1|NF)\s?\}'", re.DOTALL)
@@ -94,6 +101,9 @@ _MARKER: Final = re.compile(r"\0\w{1,40}\0")
 _DOCUMENT: Final = "\0document"
 
 _ABSENT: Final = "\0absent"
+_OWN: Final = "\0own"
+"""In front of the name of a variable that the shell does not pass on, with an empty value."""
+_EXPORTS_ALL: Final = "\0exports"
 
 Branches = tuple[tuple[object, int], ...]
 """For each block, what stands for it, and the number of its branch."""
@@ -122,6 +132,17 @@ class Command:
     document: str | None = None
     output: str = ""
     branches: Branches = ()
+
+
+def is_exported(variables: Variables, name: str) -> bool:
+    """Return whether a shell passes a variable on to the programs that it starts."""
+    return variables.get(_OWN + name) is None
+
+
+def exported(variables: Variables) -> Variables:
+    """Return the variables as a program sees them that a shell starts; changes stay in it."""
+    hidden = [name.removeprefix(_OWN) for name in variables if name.startswith(_OWN)]
+    return ChainMap({name: "" for name in hidden if not is_exported(variables, name)}, variables)
 
 
 class ScriptTooLong(ValueError):
@@ -544,23 +565,23 @@ class _Reader:
         if operator == "|" and words[:1] == ["cat"]:
             self._document = document
         words = self._follow(words, operator)
-        rest: Sequence[str] = words[1:] if words and words[0] in _DECLARING else words
-        is_declared = len(rest) < len(words)
-        if is_declared and words[0] != "export":
-            self._localise(rest)
-        assigned, rest = self._assignments([word for word in rest if not (is_declared and word[:1] == "-")])
+        is_declared = bool(words) and words[0] in _DECLARING
+        assigned, rest = ([], ()) if is_declared else self._assignments(words)
         was_conditional = self._is_conditional
-        if (is_declared or not rest) and not self._is_dead():
+        if self._is_dead():
+            rest = ()
+        elif is_declared:
+            self._declare(words)
+        elif not rest:
             for name, value in assigned:
                 self._assign(name, value)
-            if any(word.startswith("$") for word in rest):  # export $(cat .env)
-                self._variables[OTHERS] = None
         self._is_conditional = operator in {"&&", "||"}
-        if is_declared or not rest or rest[0] == "}" or self._is_dead():
+        if not rest or rest[0] == "}":
             return
         self._set_by(rest)
         # An assignment in front of a command holds for that command only.
-        seen = ChainMap(dict(assigned), self._variables) if assigned else self._variables
+        given = dict(assigned) | {_OWN + name: None for name, _ in assigned}
+        seen = ChainMap(given, self._variables) if assigned else self._variables
         is_background = operator == "&"
         is_repeated = is_background and self._repeats()
         if rest[0] in self._functions and self._level < _MAX_NESTED_CALLS:
@@ -687,16 +708,37 @@ class _Reader:
             self._variables.update(dict.fromkeys(_NAME.findall(" ".join(words[1:])), None))
         elif words[:2] == ["printf", "-v"]:
             self._variables.update(dict.fromkeys(words[2:3], None))
-        elif words[0] == "shift" and self._arguments is not None:
+        elif words[0] in {"set", "shift"}:
+            self._set_arguments(words)
+        elif words[0] in {"source", "."} and "".join(words[1:2]).rsplit("/", 1)[-1] not in _HARMLESS:
+            self._variables[OTHERS] = None
+
+    def _set_arguments(self, words: Sequence[str]) -> None:
+        """Follow `shift`, and `set` with options or arguments."""
+        if words[0] == "shift" and self._arguments is not None:
             number = "".join(words[1:2]) or "1"
             is_known = re.fullmatch(r"\d{1,2}", number) is not None and not self._may_not_happen()
             self._arguments[1 : 1 + int(number) if is_known else 1] = []
             self._arguments = self._arguments if is_known else None
+        elif words[0] == "set" and any(re.match(r"-\w*a|allexport", word) for word in words[1:3]):
+            self._variables[_EXPORTS_ALL] = ""
         elif words[0] == "set" and "--" in words:
             given = list(words[words.index("--") + 1 :])
             first = "sh" if self._arguments is None else self._arguments[0]
             self._arguments = None if self._may_not_happen() else [first, *given]
-        elif words[0] in {"source", "."} and "".join(words[1:2]).rsplit("/", 1)[-1] not in _HARMLESS:
+
+    def _declare(self, words: Sequence[str]) -> None:
+        """Record what `export`, `local` and the like set and pass on."""
+        # Names and assignments come in any order.
+        rest = sorted((w for w in words[1:] if w[:1] != "-"), key=lambda w: _ASSIGNMENT.fullmatch(w) is None)
+        if words[0] != "export":
+            self._localise(rest)
+        assigned, names = self._assignments(rest)
+        for name, value in assigned:
+            self._assign(name, value)
+        if words[0] == "export" or any(re.match(r"-\w*x", word) for word in words[1:]):
+            self._variables.update({_OWN + name: None for name in (*(n for n, _ in assigned), *names)})
+        if any(word.startswith("$") for word in names):  # export $(cat .env)
             self._variables[OTHERS] = None
 
     def _appended(self, name: str, value: str) -> str | None:
@@ -704,6 +746,8 @@ class _Reader:
         return None if known is None else known + value
 
     def _assign(self, name: str, value: str | None) -> None:
+        if name not in self._variables and _EXPORTS_ALL not in self._variables:
+            self._variables[_OWN + name] = ""
         known = self._variables.get(name)
         unknown = value is None or len(value) > MAX_VALUE
         if unknown or (self._may_not_happen() and name in self._variables and known != value):
@@ -719,10 +763,18 @@ def _divides(block: Block) -> bool:
 def _counted(pipeline: str) -> str:
     """Return what a pipeline stands for that counts the lines of nvidia-smi; empty if it may drop some."""
     first, *filters = pipeline.partition("||")[0].split("|")
+    if _COUNT.search(first) is not None:
+        rest = [each.strip() for each in filters if not _SPACES.fullmatch(each.strip())]
+        return GPUS if rest and all(map(_FIRST.fullmatch, rest)) else ""
+    has_header = re.search(r"\bnvidia-smi\s[^|]{0,200}--format=csv\s*$", first) is not None
+    if has_header and filters and re.fullmatch(r"\s*tail\s+(?:-n\s*)?\+2\s*", filters[0]):
+        # The lines behind the heading.
+        first, filters = first + ",noheader", filters[1:]
     match = _LISTED.search(first)
-    if match is None:
+    has_files = _DEVICE_FILES.fullmatch(first) is not None
+    if match is None and not has_files:
         return ""
-    has_slices, is_counted = match[1] is not None, False
+    has_slices, is_counted = has_files or (match is not None and match[1] is not None), False
     for each in filters:
         words = each.partition(";")[0].strip()
         lines = _LINES.fullmatch(words)

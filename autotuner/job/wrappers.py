@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 from autotuner.job.shell import Variables
@@ -83,6 +84,7 @@ _ARGUMENTS: Final = {"gosu": 1, "su-exec": 1, "taskset": 1, "timeout": 1}
 """Words between the options of a wrapper and the command: a user, a mask, a duration."""
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
+_UNSETTING: Final = names("-u --unset")
 _MODULE: Final = names("-m --module")
 
 _STEPS: Final = names(
@@ -124,11 +126,22 @@ def unwrapped(words: Sequence[str], variables: Variables) -> tuple[Sequence[str]
         while at < len(words) and (match := _ASSIGNMENT.fullmatch(words[at])) is not None:
             own[match[1]] = match[2]
             at += 1
+        options = words[1:at] if name == "env" else ()
+        variables = _left(variables, options) if options else variables
         variables = ChainMap(own, variables) if own else variables
         words = words[at:]
         if name == "uv run" and words and (words[0] in _MODULE or words[0].endswith(".py")):
             words = ("python", "-m", *words[1:]) if words[0] in _MODULE else ("python", *words)
     return words, variables
+
+
+def _left(variables: Variables, options: Sequence[str]) -> Variables:
+    """Return the variables that `env` leaves with its options."""
+    if {"-i", "-", "--ignore-environment"} & set(options):
+        return {}
+    following = [after for option, after in pairwise(options) if option in _UNSETTING]
+    removed = {*following, *(option.partition("=")[2] for option in options if option.startswith("--unset="))}
+    return {key: value for key, value in variables.items() if key not in removed} if removed else variables
 
 
 def _behind_options(name: str, words: Sequence[str]) -> int:

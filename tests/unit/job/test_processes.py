@@ -88,6 +88,14 @@ fsdp_config:
 EOF
 accelerate launch --config_file /tmp/accelerate.yaml train.py --seed 1
 """
+DEFAULT = """
+cat > $HF_HOME/accelerate/default_config.yaml <<EOF
+distributed_type: MULTI_GPU
+num_machines: 1
+num_processes: 4
+EOF
+accelerate launch a.py
+"""
 IF = "if [ {} ]; then torchrun --nproc_per_node=8 a.py; else python a.py; fi"
 SPLIT = """
 TP=8
@@ -284,6 +292,27 @@ torchrun "$program_path/ephemeral_script.py"
         (shell("if torchrun --nproc_per_node=8 a.py; then python upload.py; else python report.py; fi"), 8),
         (shell("if ! [ $A = 1 ]; then N=4; else N=2; fi; torchrun --nproc_per_node=$N a.py", env={"A": "1"}),
          2),
+        # Only what is exported reaches a program.
+        (shell("CUDA_VISIBLE_DEVICES=0,1; torchrun --nproc_per_node=gpu a.py", resources=GPUS), 8),
+        (shell("CUDA_VISIBLE_DEVICES=0,1; export A=1 CUDA_VISIBLE_DEVICES; torchrun a", resources=GPUS), 2),
+        (shell("set -a; CUDA_VISIBLE_DEVICES=0,1; torchrun a.py", resources=GPUS), 2),
+        (shell("export A N=4; bash -c 'torchrun --nproc_per_node=${N:-8} a.py'", resources=GPUS), 4),
+        (shell("N=4; bash -c 'torchrun --nproc_per_node=${N:-8} a.py'", resources=GPUS), 8),
+        (shell("PET_NPROC_PER_NODE=4; torchrun a.py", resources=GPUS), 4),
+        (shell("N=2; cat > r.sh <<'E'\ntorchrun --nproc_per_node=${N:-4} a.py\nE\n. ./r.sh"), 2),
+        (job("env", "-u", "PET_NPROC_PER_NODE", "torchrun", "a.py", resources=GPUS), 1),
+        (job("env", "-i", "PATH=/bin", "torchrun", "a.py", resources=GPUS), 1),
+        # Other counts of the GPUs.
+        (shell("torchrun --nproc_per_node=$(ls /dev/nvidia[0-9]* | wc -l) a.py", resources=GPUS), 8),
+        (shell("N=$(ls -d /dev/nvidia? 2>/dev/null | wc -l); torchrun --nproc_per_node=$N a.py",
+               resources=GPUS), 8),
+        (shell("N=$(nvidia-smi --query-gpu=name --format=csv | tail -n +2 | wc -l)\n"
+               "torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
+        (shell("N=$(nvidia-smi --query-gpu=count --format=csv,noheader | head -n 1)\n"
+               "torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
+        # The default configuration of accelerate, if the script writes it.
+        (shell(DEFAULT, resources=GPUS), 4),
+        (shell(DEFAULT + "accelerate launch --num_processes=4 b.py", resources=GPUS), 4),
         # A variable holds as long as in a shell.
         (shell("N=8; (N=4); torchrun --nproc_per_node=$N a.py", resources=GPUS), 8),
         (shell("N=8; unset N; torchrun --nproc_per_node=${N:-4} a.py", resources=GPUS), 4),
@@ -403,8 +432,6 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("torchrun", "--nproc_per_node=$NPROC", "a.py"), r"write \$\(NAME\)"),
         (shell("torchrun --nproc_per_node=$NPROC a.py"), r"\$NPROC .* cannot be known"),
         (shell("torchrun --nproc_per_node=$(nproc) a.py"), "cannot be known"),
-        (shell("torchrun --nproc_per_node=$(nvidia-smi --query-gpu=name --format=csv | wc -l) a.py",
-               resources=GPUS), "cannot be known"),
         # A count of some GPUs only, or of MIG slices besides their GPUs.
         (shell("torchrun --nproc_per_node=$(nvidia-smi -L | head -1 | wc -l) a.py", resources=GPUS),
          "cannot be known"),
@@ -460,6 +487,18 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("ray start --head; python a.py"), "'ray start --head' starts are unknown"),
         (job("torchx", "run", "dist.ddp", "-j", "1x4", "--script", "a.py"), "starts are unknown"),
         (shell("$CMD"), r"'\$CMD' starts are unknown"),
+        (shell("NPROC_PER_NODE=8; swift sft", resources=GPUS), "starts are unknown"),
+        (shell("torchrun --nproc_per_node=$(ls /dev/nvidia* | wc -l) a", resources=GPUS), "cannot be known"),
+        (shell("torchrun --nproc_per_node=$(ls /dev/nvidia? | wc -l) a.py",
+               resources=limits(**{"nvidia.com/mig-1g.5gb": 1})), "cannot be known"),
+        (shell("torchrun --nproc_per_node=$(nvidia-smi --query-gpu=name --format=csv | wc -l) a.py",
+               resources=GPUS), "cannot be known"),
+        (shell("cp /c/a.yaml ~/.cache/huggingface/accelerate/default_config.yaml; accelerate launch a.py",
+               resources=GPUS), "cannot be read"),
+        (shell("echo localhost slots=4 > /job/hostfile; deepspeed a.py", resources=GPUS), "cannot be read"),
+        # A trial has another batch size.
+        (shell(IF.format("$AUTOTUNER_BATCH_SIZE -gt 64"), env={"AUTOTUNER_BATCH_SIZE": "9"}, resources=GPUS),
+         "or 'python a.py' runs"),
         # One of two programs, by what a pod knows only when it runs.
         (shell(IF.format('"$MODE" = ddp'), resources=GPUS), "or 'python a.py' runs, by a condition"),
         (shell(IF.format("$RANK -eq 0"), resources=GPUS, workers=1), "or 'python a.py' runs"),
