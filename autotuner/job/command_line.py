@@ -195,7 +195,9 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
     words = _with_written_options(words, command.variables, seen)
     launch = LAUNCHERS[base(words[0])](words) if words else None
     if launch is not None:
-        launch = replace(launch, splits=_numbers(words, _SPLITS))
+        # Several of them in a loop may be a group, or trainings of their own.
+        is_unclear = launch.is_unclear or command.is_repeated
+        launch = replace(launch, splits=_numbers(words, _SPLITS), is_unclear=is_unclear)
         seen.launches.append(_with_environment(launch, command.variables))
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.job.accelerators import Accelerators, accelerators
+from autotuner.job.arithmetic import computed
 from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
 from autotuner.job.launchers import Launch
 from autotuner.job.shell import GPUS, LISTED, OTHERS, VISIBLE, Branches, Variables
@@ -28,7 +29,6 @@ from autotuner.job.shell import GPUS, LISTED, OTHERS, VISIBLE, Branches, Variabl
 _PODS: Final = "\0PET_NNODES\0"
 _WORLD: Final = "\0WORLD_SIZE\0"
 _REFERENCE: Final = re.compile(r"\$\$|\$\(([^()\s$]+)\)")
-_PRODUCT: Final = re.compile(r"[0-9]{1,6}(?:\s*[*/]\s*[0-9]{1,6}){0,8}")
 _RANGE: Final = re.compile(r"([0-9]{1,6}):([0-9]{1,6})")
 _SEVERAL: Final = re.compile(r"[$\0]|0*[1-9]|auto")
 """A number of processes, or what may stand for one."""
@@ -466,13 +466,7 @@ class _Reader:
         ):
             text = text.replace(marker, "?" if value is None else str(value))
         bare = text.removeprefix("$((").removesuffix("))").strip() if text.startswith("$((") else text
-        if not _PRODUCT.fullmatch(bare):
-            return None
-        value = 1
-        for operator, factor in re.findall(r"([*/]?)\s*([0-9]+)", bare):
-            if operator == "/" and (not int(factor) or value % int(factor)):
-                return None
-            value = value // int(factor) if operator == "/" else value * int(factor)
+        value = computed(bare) or 0
         return value if 1 <= value <= _MOST else None
 
 

@@ -41,6 +41,7 @@ OTHERS: Final = "\0others\0"
 _NAME: Final = re.compile(r"[A-Za-z_]\w*")
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
 _DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTALL)
+_REQUIRED: Final = re.compile(r"([A-Za-z_]\w*):?\?.*", re.DOTALL)
 _ALTERNATIVE: Final = re.compile(r"([A-Za-z_]\w*):?\+(.*)", re.DOTALL)
 _SIMPLE: Final = re.compile(r"(?![A-Za-z_]\w*=)[^;|&<>()`\n]*")
 """A text that is only words."""
@@ -54,6 +55,12 @@ _DEVICE_FILES: Final = re.compile(
 )
 """The files of GPUs, without those of the driver, such as nvidiactl."""
 _COUNT: Final = re.compile(r"\bnvidia-smi\s[^|]{0,100}--query-gpu=count\s[^|]{0,100}noheader[^|]{0,60}")
+_ITEMS: Final = re.compile(
+    r"\s*echo\s+[\"']?\$\{?(\w{1,80})\}?[\"']?\s*\|\s*"
+    r"(?:tr\s+[\"']?,[\"']?\s+[\"'](?:\\n|\s)[\"']\s*\|\s*wc\s+-[lw]"
+    r"|awk\s+-F\s*[\"']?,[\"']?\s+'\{\s?print NF;?\s?\}')\s*(?:\|\s*xargs\s*)?"
+)
+"""The number of items between commas in a variable, such as CUDA_VISIBLE_DEVICES."""
 _FIRST: Final = re.compile(r"(?:head|tail)\s+(?:-n\s*)?-?1|uniq|sort\s+-u")
 """What leaves one of several equal lines."""
 _LINES: Final = re.compile(r"e?grep\s+(-c\s+)?[\"']?(\^?GPU|\.)\s?[\"']?")
@@ -97,6 +104,7 @@ _COMPARED: Final = re.compile(
 )
 _COMPARISONS: Final = {"==": "-eq", "!=": "-ne", ">=": "-ge", ">": "-gt", "<=": "-le", "<": "-lt"}
 _CHANGED: Final = re.compile(r"(?<![=<>!])=(?!=)|\+\+|--")
+_TERMS: Final = re.compile(r"(\$\{[^{}]*\}|\$\([^()]*\))")
 _MARKER: Final = re.compile(r"\0\w{1,40}\0")
 _DOCUMENT: Final = "\0document"
 
@@ -228,7 +236,8 @@ class _Reader:
         self._around: Branches = ()
         self._may_not_run = self._is_in_loop = False
         self._locals: dict[str, str | None] = {}
-        self._was_pattern = False
+        self._was_pattern = self._is_over = self._is_left = False
+        self._left_by: list[object] = []
         self._blocks: list[tuple[object, Block]] = []
 
     def commands(self) -> Iterator[Command]:
@@ -395,7 +404,9 @@ class _Reader:
         self._uncomputed += 1
         return None
 
-    def _call(self, words: Sequence[str], variables: Variables) -> Iterator[Command]:
+    def _call(
+        self, words: Sequence[str], variables: Variables, operator: str, *, is_conditional: bool
+    ) -> Iterator[Command]:
         """Yield the commands of a function, with its arguments and what it has for itself alone."""
         self._calls.append(words[0])
         if len(self._calls) > _MAX_CALLS:
@@ -410,6 +421,8 @@ class _Reader:
         inner._is_in_loop = self._repeats()
         yield from inner.commands()
         self._left = inner._left
+        if inner._is_left:
+            self._leave(["exit"], operator, is_conditional=is_conditional)
         for name, value in inner._locals.items():
             if value == _ABSENT:
                 variables.pop(name, None)
@@ -420,6 +433,19 @@ class _Reader:
         if self._arguments is None:
             return None
         return self._arguments[number] if number < len(self._arguments) else ""
+
+    def _given(self, inner: str) -> str | None:
+        """Return what `${1:-2}`, `${#}` and the like stand for; None for variables, or if it is unknown."""
+        if self._arguments is None:
+            return None
+        if inner == "#":
+            return str(len(self._arguments) - 1)
+        if inner in {"@", "*"}:
+            return " ".join(self._arguments[1:]) or f"${inner}"
+        match = _ARGUMENT.fullmatch(inner)
+        if match is None:
+            return None
+        return self._argument(int(match[1])) or (self._default(match[2]) if match[2] else "")
 
     def _all(self, at: int) -> list[str] | None:
         """Read all arguments as words of their own; None if they are unknown, or there are none."""
@@ -460,16 +486,13 @@ class _Reader:
         return self._value(match[0], f"${match[0]}")
 
     def _braced(self, inner: str) -> str:
-        if self._arguments is not None:
-            if inner == "#":
-                return str(len(self._arguments) - 1)
-            if inner in {"@", "*"}:
-                return " ".join(self._arguments[1:]) or f"${inner}"
-            if (match := _ARGUMENT.fullmatch(inner)) is not None:
-                return self._argument(int(match[1])) or (self._default(match[2]) if match[2] else "")
+        if (given := self._given(inner)) is not None:
+            return given
         if (match := _ALTERNATIVE.fullmatch(inner)) is not None:
             value = self._variables.get(match[1], "" if OTHERS not in self._variables else None)
             return f"${{{inner}}}" if value is None else self._words_of(match[2]) if value else ""
+        if (match := _REQUIRED.fullmatch(inner)) is not None:
+            return self._value(match[1], f"${match[1]}")
         match = _DEFAULT.fullmatch(inner)
         if match is None:
             return f"${{{inner}}}"
@@ -502,13 +525,24 @@ class _Reader:
         match = _WHICH.fullmatch(inner)
         if match is not None:
             return match[1]
+        items = _ITEMS.fullmatch(inner)
+        listed = None if items is None else self._variables.get(items[1])
+        if listed and re.fullmatch(r"[\w:-]+(?:,[\w:-]+)*", listed):
+            return str(listed.count(",") + 1)
         # The variables hide GPUs from PyTorch only.
         is_count = _DEVICES.search(inner) is not None and not any(name in self._variables for name in VISIBLE)
         return (GPUS if is_count else _counted(inner)) or f"$({inner})"
 
     def _arithmetic(self, inner: str) -> str:
-        bare = inner.replace("$", "").replace("{", "").replace("}", "")
-        return _NAME.sub(lambda match: self._value(match[0], match[0]), bare)
+        return "".join(map(self._term, _TERMS.split(inner)))
+
+    def _term(self, text: str) -> str:
+        """Return a part of a calculation with the values of its variables."""
+        if text.startswith("${"):
+            return self._braced(text[2:-1])
+        if text.startswith("$("):
+            return self._substituted(text[2:-1])
+        return _NAME.sub(lambda match: self._value(match[0], match[0]), text.replace("$", ""))
 
     def _value(self, name: str, otherwise: str) -> str:
         value = self._variables.get(name)
@@ -579,6 +613,7 @@ class _Reader:
         if not rest or rest[0] == "}":
             return
         self._set_by(rest)
+        self._leave(rest, operator, is_conditional=was_conditional)
         # An assignment in front of a command holds for that command only.
         given = dict(assigned) | {_OWN + name: None for name, _ in assigned}
         seen = ChainMap(given, self._variables) if assigned else self._variables
@@ -586,7 +621,7 @@ class _Reader:
         is_repeated = is_background and self._repeats()
         if rest[0] in self._functions and self._level < _MAX_NESTED_CALLS:
             is_next_conditional, self._is_conditional = self._is_conditional, was_conditional
-            for each in self._call(rest, seen):
+            for each in self._call(rest, seen, operator, is_conditional=was_conditional):
                 in_background = each.is_background or is_background
                 yield replace(each, is_background=in_background, is_repeated=each.is_repeated or is_repeated)
             self._is_conditional = is_next_conditional
@@ -665,13 +700,27 @@ class _Reader:
 
     def _branches(self) -> Branches:
         own = ((place, block.branch) for place, block in self._blocks if _divides(block))
-        return (*self._around, *own)
+        open_ones = {id(place) for place, _ in self._blocks}
+        after = ((place, -1) for place in self._left_by if id(place) not in open_ones)
+        return (*self._around, *own, *after)
+
+    def _leave(self, words: Sequence[str], operator: str, *, is_conditional: bool) -> None:
+        """Note that what follows does not run, or only if this branch does not."""
+        is_return = words[0] == "return" and self._level > 0
+        is_end = is_return or words[0] == "exit" or (words[0] == "exec" and len(words) > 1)
+        if not is_end or self._outer or is_conditional or operator in {"&", "|"}:
+            return
+        uncertain = [(place, block) for place, block in self._blocks if not block.is_certain]
+        if not uncertain:
+            self._is_over, self._is_left = True, not is_return
+        elif all(_divides(block) for _, block in uncertain):
+            self._left_by.append(uncertain[-1][0])
 
     def _may_not_happen(self) -> bool:
         return self._may_not_run or self._is_conditional or not all(b.is_certain for _, b in self._blocks)
 
     def _is_dead(self) -> bool:
-        return any(block.is_dead for _, block in self._blocks)
+        return self._is_over or any(block.is_dead for _, block in self._blocks)
 
     def _repeats(self) -> bool:
         return self._is_in_loop or any(block.kind == "loop" for _, block in self._blocks)

@@ -96,6 +96,13 @@ num_processes: 4
 EOF
 accelerate launch a.py
 """
+SINGLE = """
+if [[ $WORLD_SIZE == 1 ]]; then
+    time python a.py
+    exit 0
+fi
+accelerate launch --multi_gpu --num_machines $WORLD_SIZE --num_processes $((WORLD_SIZE * 8)) a.py
+"""
 IF = "if [ {} ]; then torchrun --nproc_per_node=8 a.py; else python a.py; fi"
 SPLIT = """
 TP=8
@@ -273,6 +280,27 @@ torchrun "$program_path/ephemeral_script.py"
         (shell('N=2\nmain() { torchrun --nproc_per_node=$N ${1:-a.py}; }\nN=4\nmain "$@"'), 4),
         (shell("debug() { torchrun --nproc_per_node=2 a.py; }\ntorchrun --nproc_per_node=8 a.py"), 8),
         (shell("f() { if [ $1 = x ]; then N=2; else N=4; fi; }\nf y\ntorchrun --nproc_per_node=$N a.py"), 4),
+        # What follows `exec` and `exit` does not run.
+        (shell("if [ $N -gt 1 ]; then exec torchrun --nproc_per_node=$N a.py; fi; exec python a.py",
+               env={"N": "8"}, resources=GPUS), 8),
+        (shell(SINGLE, resources=GPUS), 1),
+        (shell(SINGLE, resources=GPUS, workers=1), 8),
+        (shell("exec > >(tee log) 2>&1; torchrun --nproc_per_node=8 a.py; exit $?; python b.py --gpus=2"), 8),
+        (shell("die() { echo $1; exit 1; }; [ -d /x ] || die no; torchrun --nproc_per_node=8 a.py"), 8),
+        (shell("f() { if [ $1 = a ]; then python a.py; return; fi; torchrun a.py; }\nf b", resources=GPUS), 8),
+        (shell("(cd /x; exit 0); torchrun --nproc_per_node=8 a.py"), 8),
+        # A calculation.
+        (shell("GPUS=8; N=$(($GPUS<8?$GPUS:8)); torchrun --nproc_per_node=$N a.py"), 8),
+        (shell("N=$(nvidia-smi -L | wc -l)\naccelerate launch --multi_gpu --num_processes $((N - 1)) a.py",
+               resources=GPUS), 7),
+        (shell("accelerate launch --multi_gpu --num_machines ${PET_NNODES:-1} "
+               "--num_processes $(( ${PET_NNODES:-1} * $(nvidia-smi -L | wc -l) )) a.py",
+               resources=GPUS, workers=2), 8),
+        (shell("torchrun --nproc_per_node=$(( (1 + 1) * 2 )) a.py"), 4),
+        (shell("N=${PET_NPROC_PER_NODE:?not set}; torchrun --nproc_per_node=$N a.py", nprocPerNode="4"), 4),
+        (shell("export CUDA_VISIBLE_DEVICES=0,1,2\nN=$(echo $CUDA_VISIBLE_DEVICES | tr ',' '\\n' | wc -l)\n"
+               "torchrun --nproc_per_node=$N a.py", resources=GPUS), 3),
+        (shell("D=0,1; N=$(echo $D | awk -F',' '{print NF}'); torchrun --nproc_per_node=$N a.py"), 2),
         # A condition that the manifest decides.
         (shell(IF.format("$N -gt 1"), env={"N": "2"}, resources=GPUS), 8),
         (shell(IF.format("$N -gt 1"), env={"N": "1"}, resources=GPUS), 1),
@@ -508,6 +536,14 @@ def test_processes_are_counted_as_they_will_run(made, count):
                "torchrun --nproc_per_node=$N a.py"), "cannot be known"),
         (shell('if [[ $M == "p*" ]]; then N=4; else N=2; fi; torchrun --nproc_per_node=$N a.py',
                env={"M": "p5"}), "cannot be known"),
+        (shell("if [ $A ]; then exec torchrun --nproc_per_node=8 a.py; fi; exec python a.py"),
+         "or 'python a.py' runs"),
+        (shell("if [ $A ]; then python a.py; exit; fi; torchrun --nproc_per_node=8 a.py"),
+         "or 'python a.py' runs"),
+        (shell("N=8; torchrun --nproc_per_node=$((N / 3)) a.py"), "cannot be known"),
+        (shell("torchrun --nproc_per_node=$((8 / 0)) a.py"), "cannot be known"),
+        (shell("for i in 0 1; do CUDA_VISIBLE_DEVICES=$i torchrun --nproc_per_node=1 a.py & done; wait"),
+         "cannot be read"),
         # What a script and a function are given, and what a loop takes of it.
         (job("bash", "-c", 'while [ $# -gt 0 ]; do case $1 in --n) N=$2; shift;; esac; shift; done; '
              'torchrun --nproc_per_node=$N "$@"', "sh", "--n", "2", "a.py"), "cannot be read"),
