@@ -215,6 +215,7 @@ def wiring_warnings(
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names, processes)
         found += _whole(options, processes)
+        found += _misplaced(texts, options, searched)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually has the same text as its Master.
     first: dict[tuple[str, str, str], WiringWarning] = {}
@@ -367,6 +368,29 @@ def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning
             )
             remedy = _replaced(option, keys.ENV_MICRO_BATCH_SIZE)
             yield WiringWarning(option.where, option.written, rule, remedy)
+
+
+def _misplaced(
+    texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str]
+) -> Iterator[WiringWarning]:
+    """Yield a warning for each option that is given the value of another one, or an evaluation's alone."""
+    groups = (_BATCH, *_ALIASES)
+    for name in names:
+        variable = keys.environment_name(name)
+        exact = {f"$({variable})", f"${variable}", f"${{{variable}}}"}
+        given = [option for option in options if option.value in exact]
+        own = next((group for group in groups if name in group), None)
+        others = [group for group in groups if group is not own] if own is not None else []
+        for option in given:
+            if any(option.name in group for group in others):
+                rule = f"is given {variable}, the value of another option: pass it to the option of its name"
+                yield WiringWarning(option.where, option.written, rule, _example(name), name=name)
+        evaluated = [o for o in given if _OF_OTHERS.search(o.name) and _OF_BATCH.search(o.name)]
+        mentions = sum(text.read.count(variable) for text in texts if not text.is_dropped)
+        has_part = any(keys.ENV_MICRO_BATCH_SIZE in text.read for text in texts)
+        if name == "batch_size" and evaluated and mentions == len(evaluated) and not has_part:
+            rule = f"is no batch of the training, and nothing else is given {variable}: pass it on to that"
+            yield WiringWarning(evaluated[0].where, evaluated[0].written, rule, _example(name), name=name)
 
 
 def _is_whole(option: _Option) -> bool:

@@ -287,7 +287,7 @@ torchrun "$program_path/ephemeral_script.py"
         (shell(SINGLE, resources=GPUS, workers=1), 8),
         (shell("exec > >(tee log) 2>&1; torchrun --nproc_per_node=8 a.py; exit $?; python b.py --gpus=2"), 8),
         (shell("die() { echo $1; exit 1; }; [ -d /x ] || die no; torchrun --nproc_per_node=8 a.py"), 8),
-        (shell("f() { if [ $1 = a ]; then python a.py; return; fi; torchrun a.py; }\nf b", resources=GPUS), 8),
+        (shell("f() { if [ $1 = a ]; then python a.py; return; fi; torchrun a; }\nf b", resources=GPUS), 8),
         (shell("(cd /x; exit 0); torchrun --nproc_per_node=8 a.py"), 8),
         # A calculation.
         (shell("GPUS=8; N=$(($GPUS<8?$GPUS:8)); torchrun --nproc_per_node=$N a.py"), 8),

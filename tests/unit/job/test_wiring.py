@@ -70,6 +70,7 @@ WIRED = {
     "env passthrough": {"env": env(BATCH_SIZE=BATCH, LR=LR)},
     "a fixed micro-batch beside the global one": {"args": [*PASSED, "--micro-batch-size", "4"]},
     "the micro-batch": {"args": ["--micro-batch-size=$(AUTOTUNER_MICRO_BATCH_SIZE)", f"--lr={LR}"]},
+    "the evaluation's batch, too": {"args": [*PASSED, f"--eval-batch-size={BATCH}", f"--peak_lr={LR}"]},
     "another batch": {"args": [*PASSED, "--eval-batch-size", "128", "--workers=8"]},
     "own place": {
         "args": [*PASSED, "--output-dir=$(AUTOTUNER_OUTPUT_DIR)", "--save-dir", "/o/$(AUTOTUNER_TRIAL)"]
@@ -249,6 +250,16 @@ DOUBTFUL = {
         },
         "a fixed value",
         "AUTOTUNER_BATCH_SIZE=${AUTOTUNER_BATCH_SIZE:-64}",
+    ),
+    "values in each other's place": (
+        {"args": [f"--batch-size={LR}", f"--lr={BATCH}"]},
+        "the value of another option",
+        f"--learning-rate={LR}",
+    ),
+    "the batch of the evaluation alone": (
+        {"args": [f"--eval-batch-size={BATCH}", f"--lr={LR}"]},
+        "is no batch of the training",
+        BATCH,
     ),
     "words that the script does not use": (
         {"command": ["bash", "-c", SCRIPT], "args": PASSED},
