@@ -155,6 +155,9 @@ def _find(command: Command, seen: _Seen, depth: int) -> None:
     words, variables = unwrapped(command.words, command.variables)
     if len(words) > 1 and _ENTRYPOINT.fullmatch(base(words[0])) and _is_known(words[1]):
         words = words[1:]
+    if tuple(words[1:2]) == ("-m",):
+        # Whatever takes such a module is a Python, as /isaac-sim/python.sh and $PYTHON are.
+        words = ("python", *words[1:]) if "".join(words[2:3]) in _MODULES else words
     if not words:
         return
     name = base(words[0])

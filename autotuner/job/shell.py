@@ -365,8 +365,10 @@ class _Reader:
 
     def _array(self) -> None:
         """Read `NAME=( ... )`: its elements as one text between spaces, which is what `${NAME[@]}` gives."""
-        end = self._text.find(")", self._at)
-        end = len(self._text) if end < 0 else end
+        end = _closing(self._text, self._at)
+        if self._text[end : end + 1] != ")":
+            end = self._text.find(")", self._at)
+            end = len(self._text) if end < 0 else end
         inner = _Reader(self._text[self._at + 1 : end], self._variables, is_array=True)
         inner._left = self._left
         if "".join(self._word or ()).endswith("+="):

@@ -256,6 +256,7 @@ torchrun "$program_path/ephemeral_script.py"
         (shell("bash <<EOF\ntorchrun --nproc_per_node=2 a.py\nEOF", resources=GPUS), 2),
         (shell("cat <<EOF | sh\ntorchrun --nproc_per_node=2 a.py\nEOF", resources=GPUS), 2),
         (shell("cat <<EOF > run.sh\ntorchrun --nproc_per_node=2 a.py\nEOF\n./run.sh", resources=GPUS), 2),
+        (shell('A=(--log_dir $(dirname "$0") --nproc_per_node 4)\ntorchrun "${A[@]}" a.py'), 4),
         # Shells within shells.
         (job("bash", "-euo", "pipefail", "-c", "torchrun --nproc_per_node=4 a.py"), 4),
         (job("bash", "-o", "pipefail", "-c", "torchrun --nproc_per_node=4 a.py", resources=GPUS), 4),
@@ -320,6 +321,9 @@ torchrun "$program_path/ephemeral_script.py"
         (shell("if torchrun --nproc_per_node=8 a.py; then python upload.py; else python report.py; fi"), 8),
         (shell("if ! [ $A = 1 ]; then N=4; else N=2; fi; torchrun --nproc_per_node=$N a.py", env={"A": "1"}),
          2),
+        # A Python of another name.
+        (shell("/sim/python.sh -m torch.distributed.run --nproc_per_node=8 a.py", resources=GPUS), 8),
+        (shell("$PYTHON -m torch.distributed.run --nproc_per_node=8 a.py", resources=GPUS), 8),
         # Only what is exported reaches a program.
         (shell("CUDA_VISIBLE_DEVICES=0,1; torchrun --nproc_per_node=gpu a.py", resources=GPUS), 8),
         (shell("CUDA_VISIBLE_DEVICES=0,1; export A=1 CUDA_VISIBLE_DEVICES; torchrun a", resources=GPUS), 2),
