@@ -293,7 +293,8 @@ class _Reader:
             return False
         given = launch.nodes
         if given is None and launch.name in _TORCHRUN and not is_alone:
-            given = launch.environment.get("PET_NNODES", "1") or "$PET_NNODES"
+            given = launch.environment.get("PET_NNODES", "1")
+            given = "$PET_NNODES" if given is None else given or "1"
         if given is None:
             return True
         option = _NODES.get(launch.name, "--num_nodes")

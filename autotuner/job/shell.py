@@ -105,8 +105,12 @@ _COMPARED: Final = re.compile(
 _COMPARISONS: Final = {"==": "-eq", "!=": "-ne", ">=": "-ge", ">": "-gt", "<=": "-le", "<": "-lt"}
 _CHANGED: Final = re.compile(r"(?<![=<>!])=(?!=)|\+\+|--")
 _TERMS: Final = re.compile(r"(\$\{[^{}]*\}|\$\([^()]*\))")
+_NAMED: Final = re.compile(r"\0\w{1,40}\0|[A-Za-z_]\w*")
 _MARKER: Final = re.compile(r"\0\w{1,40}\0")
 _DOCUMENT: Final = "\0document"
+_QUOTED: Final = "\0quoted"
+"""A here-document whose end is in quotes: its variables stay."""
+_IN_DOCUMENT: Final = re.compile(r"\\([$`\\])|\$(?=[{\w(])")
 
 _ABSENT: Final = "\0absent"
 _OWN: Final = "\0own"
@@ -185,7 +189,8 @@ def without_documents(script: str) -> tuple[str, list[str]]:
         if end is None:
             unended += 1
             continue
-        kept += [script[at : match.start()], f"< {_DOCUMENT}{len(documents)} ", match[3]]
+        kind = _QUOTED if match[1] else _DOCUMENT
+        kept += [script[at : match.start()], f"< {kind}{len(documents)} ", match[3]]
         documents.append(script[start : end[0]])
         at = searched = end[1]
     kept.append(script[at:])
@@ -355,13 +360,29 @@ class _Reader:
         self._redirection = (descriptor if descriptor.isdecimal() else "") + self._text[start : self._at]
 
     def _redirected(self, word: str) -> None:
-        if word.startswith(_DOCUMENT) and word.removeprefix(_DOCUMENT).isdecimal():
-            index = int(word.removeprefix(_DOCUMENT)[:6])
-            self._document = self._documents[index] if index < len(self._documents) else None
+        number = word.removeprefix(_DOCUMENT).removeprefix(_QUOTED)
+        if word.startswith((_DOCUMENT, _QUOTED)) and number.isdecimal():
+            text = self._documents[int(number[:6])] if int(number[:6]) < len(self._documents) else None
+            is_raw = text is None or word.startswith(_QUOTED) or len(text) > self._left
+            self._document = text if is_raw or text is None else self._filled(text)
         elif self._redirection == "<<<":
             self._document = word
         elif ">" in self._redirection and not self._redirection.startswith("2"):
             self._output = word
+
+    def _filled(self, document: str) -> str:
+        """Return a here-document with the values of its variables; unknown ones stay."""
+        inner = _Reader(document, self._variables, nested=self._nested, arguments=self._arguments)
+        inner._left, inner._text = self._left, document
+        kept: list[str] = []
+        while (match := _IN_DOCUMENT.search(document, inner._at)) is not None:
+            kept.append(document[inner._at : match.start()])
+            inner._at = match.end() if match[1] else match.start()
+            kept.append(match[1] or inner._expansion())
+            self._left -= len(kept[-1])
+            if self._left < 0:
+                raise ScriptTooLong("the expansion of a here-document")
+        return "".join([*kept, document[inner._at :]])
 
     def _array(self) -> None:
         """Read `NAME=( ... )`: its elements as one text between spaces, which is what `${NAME[@]}` gives."""
@@ -544,7 +565,11 @@ class _Reader:
             return self._braced(text[2:-1])
         if text.startswith("$("):
             return self._substituted(text[2:-1])
-        return _NAME.sub(lambda match: self._value(match[0], match[0]), text.replace("$", ""))
+        # What stands for a number already is no name.
+        return _NAMED.sub(
+            lambda match: match[0] if match[0][0] == "\0" else self._value(match[0], match[0]),
+            text.replace("$", ""),
+        )
 
     def _value(self, name: str, otherwise: str) -> str:
         value = self._variables.get(name)

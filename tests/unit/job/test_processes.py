@@ -324,6 +324,11 @@ torchrun "$program_path/ephemeral_script.py"
         # A Python of another name.
         (shell("/sim/python.sh -m torch.distributed.run --nproc_per_node=8 a.py", resources=GPUS), 8),
         (shell("$PYTHON -m torch.distributed.run --nproc_per_node=8 a.py", resources=GPUS), 8),
+        # A here-document has the values from when it is written, unless its end is in quotes.
+        (shell("N=4\ncat > r.sh <<E\ntorchrun --nproc_per_node=${N:-2} a.py\nE\nbash r.sh"), 4),
+        (shell("N=4\ncat > r.sh <<'E'\ntorchrun --nproc_per_node=${N:-2} a.py\nE\nbash r.sh"), 2),
+        (shell("N=4\ncat > r.sh <<E\nN=8\ntorchrun --nproc_per_node=\\$N a.py\nE\nbash r.sh"), 8),
+        (shell("unset PET_NPROC_PER_NODE PET_NNODES; torchrun a.py", resources=GPUS), 1),
         # Only what is exported reaches a program.
         (shell("CUDA_VISIBLE_DEVICES=0,1; torchrun --nproc_per_node=gpu a.py", resources=GPUS), 8),
         (shell("CUDA_VISIBLE_DEVICES=0,1; export A=1 CUDA_VISIBLE_DEVICES; torchrun a", resources=GPUS), 2),
