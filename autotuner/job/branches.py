@@ -32,7 +32,7 @@ class Block:
     """An `if`, a `case` or a loop that the script is in.
 
     Args:
-        kind: `if`, `case` or `loop`.
+        kind: `if`, `case`, `loop`, or `list` for `[ ... ] && ... || ...`.
         word: What a `case` compares.
         branch: Number of the branch.
         is_waiting: Whether the condition of an `if`, or the patterns of a `case`, are still to come.

@@ -71,6 +71,7 @@ _DEVICES: Final = re.compile(r"print\((?:max\(1,\s?)?[\w.]{0,40}\bdevice_count\(
 """Python that prints how many devices PyTorch sees, and no part of them."""
 _COMPUTED: Final = re.compile(r"[\w\s$+*/%=<>!&|?:,()-]*")
 _PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
+_MAX_NAME: Final = 64
 _MAX_PREFIXES: Final = 4
 """Maximum number of them in front of a function, such as `then`."""
 _LOOPS: Final = frozenset({"for", "while", "until", "select"})
@@ -319,6 +320,9 @@ class _Reader:
 
     def _add_split(self, value: str) -> None:
         """Add the value of a variable outside quotes, which may be several words."""
+        if self._is_assigned():
+            self._add(value)
+            return
         at = 0
         for match in _SPACE.finditer(value):
             if match.start() < at:
@@ -337,6 +341,13 @@ class _Reader:
                 at = match.end()
         if at < len(value):
             self._add(value[at:])
+
+    def _is_assigned(self) -> bool:
+        """Return whether the word is an assignment, whose value is not split."""
+        if self._is_array or not self._word or len(self._words) > _MAX_PREFIXES:
+            return False
+        is_first = all(w in _PREFIXES | _DECLARING or _ASSIGNMENT.fullmatch(w) for w in self._words)
+        return is_first and _ASSIGNMENT.match("".join(self._word[:_MAX_NAME])) is not None
 
     def _end_word(self) -> None:
         if self._word is not None:
@@ -586,7 +597,9 @@ class _Reader:
             operator = text[self._at : self._at + 2]
         self._at += len(operator)
         self._was_pattern = False
+        tested = self._tested(operator)
         yield from self._end_command(operator)
+        self._go_on(tested, operator)
         if operator == ";;" and self._blocks and self._blocks[-1][1].kind == "case":
             self._blocks[-1][1].next()
         if self._was_pattern:
@@ -637,6 +650,8 @@ class _Reader:
             for name, value in assigned:
                 self._assign(name, value)
         self._is_conditional = operator in {"&&", "||"}
+        if words[:1] == ["}"] and self._blocks and self._blocks[-1][1].kind == "list":
+            self._blocks[-1][1].is_waiting = False
         if not rest or rest[0] == "}":
             return
         self._set_by(rest)
@@ -698,10 +713,44 @@ class _Reader:
                     block.decide(True)
             elif word == "if" or word in _LOOPS:
                 block = self._open("if" if word == "if" else "loop")
+            if block is not None and block.kind == "list" and word == "{":
+                block.is_waiting = True
             if block is not None and word in {"then", "else"}:
                 block.is_testing = False
             is_negated = word == "!"
         return words, is_negated
+
+    def _tested(self, operator: str) -> Sequence[str]:
+        """Return the words of a test that begins a list such as `[ ... ] && ... || ...`."""
+        self._end_word()
+        if operator not in {"&&", "||"} or self._is_conditional or self._redirection:
+            return ()
+        return self._words if self._words[:1] and self._words[0] in {"[", "[["} else ()
+
+    def _go_on(self, tested: Sequence[str], operator: str) -> None:
+        """Go on in a list behind a command that ended with this operator."""
+        block = self._blocks[-1][1] if self._blocks else None
+        if tested:
+            words = [_MARKER.sub(lambda m: self._variables.get(m[0]) or m[0], word) for word in tested]
+            block, found = self._open("list"), holds(words)
+            block.branch = int(operator == "||")
+            block.decide(found if found is None else found == (operator == "&&"))
+        elif block is None or block.kind != "list":
+            return
+        elif operator in {"(", ")"} or block.is_waiting:
+            # Within a group all commands are of its branch.
+            block.is_waiting = operator == "(" or (operator != ")" and block.is_waiting)
+            return
+        elif operator == "||" and block.branch == 0:
+            block.next()
+            block.decide(True)
+        elif operator == "&&" and block.branch == 0:
+            return
+        else:
+            self._blocks.pop()
+            return
+        # Whether the next command runs is the block's matter.
+        self._is_conditional = False
 
     def _test(self, words: Sequence[str], operator: str, block: Block | None, *, is_negated: bool) -> None:
         """Note whether the condition of an `if` holds."""
@@ -833,7 +882,7 @@ class _Reader:
 
 
 def _divides(block: Block) -> bool:
-    return block.kind == "case" or (block.kind == "if" and not block.is_testing)
+    return block.kind in {"case", "list"} or (block.kind == "if" and not block.is_testing)
 
 
 def _counted(pipeline: str) -> str:

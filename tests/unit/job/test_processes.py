@@ -257,6 +257,8 @@ torchrun "$program_path/ephemeral_script.py"
         (shell("cat <<EOF | sh\ntorchrun --nproc_per_node=2 a.py\nEOF", resources=GPUS), 2),
         (shell("cat <<EOF > run.sh\ntorchrun --nproc_per_node=2 a.py\nEOF\n./run.sh", resources=GPUS), 2),
         (shell('A=(--log_dir $(dirname "$0") --nproc_per_node 4)\ntorchrun "${A[@]}" a.py'), 4),
+        # A value is one word where it is assigned.
+        (shell('A=${A:-"--nproc_per_node 4 --nnodes 1"}; export B=$A; torchrun $B a.py'), 4),
         # Shells within shells.
         (job("bash", "-euo", "pipefail", "-c", "torchrun --nproc_per_node=4 a.py"), 4),
         (job("bash", "-o", "pipefail", "-c", "torchrun --nproc_per_node=4 a.py", resources=GPUS), 4),
@@ -290,6 +292,19 @@ torchrun "$program_path/ephemeral_script.py"
         (shell("die() { echo $1; exit 1; }; [ -d /x ] || die no; torchrun --nproc_per_node=8 a.py"), 8),
         (shell("f() { if [ $1 = a ]; then python a.py; return; fi; torchrun a; }\nf b", resources=GPUS), 8),
         (shell("(cd /x; exit 0); torchrun --nproc_per_node=8 a.py"), 8),
+        # A list behind a test.
+        (shell("[ $N -gt 1 ] && torchrun a.py || python a.py", env={"N": "8"}, resources=GPUS), 8),
+        (shell("[ $N -gt 1 ] && torchrun a.py || python a.py", env={"N": "1"}, resources=GPUS), 1),
+        (shell("[ $N = 1 ] && exec python a.py; torchrun a.py", env={"N": "1"}, resources=GPUS), 1),
+        (shell("[ $N = 1 ] && exec python a.py; torchrun a.py", env={"N": "8"}, resources=GPUS), 8),
+        (shell("N=8; [ $A = 1 ] && N=2; torchrun --nproc_per_node=$N a.py", env={"A": "0"}), 8),
+        (shell("N=8; [ $A = 1 ] || N=2; torchrun --nproc_per_node=$N a.py", env={"A": "0"}), 2),
+        (shell("[ -d /x ] || exit 1; [ -f a.sh ] && . a.sh; torchrun --nproc_per_node=8 a.py"), 8),
+        (shell("[ -d /x ] || python prepare.py; torchrun --nproc_per_node=8 a.py || exit 1"), 8),
+        (shell("[ $A = 1 ] && { echo small; torchrun --nproc_per_node=2 a.py; } || torchrun a.py",
+               env={"A": "0"}, resources=GPUS), 8),
+        (shell("[ $A = 1 ] && (cd x; torchrun --nproc_per_node=2 a.py); torchrun --nproc_per_node=4 a.py",
+               env={"A": "0"}), 4),
         # A calculation.
         (shell("GPUS=8; N=$(($GPUS<8?$GPUS:8)); torchrun --nproc_per_node=$N a.py"), 8),
         (shell("N=$(nvidia-smi -L | wc -l)\naccelerate launch --multi_gpu --num_processes $((N - 1)) a.py",
@@ -549,6 +564,9 @@ def test_processes_are_counted_as_they_will_run(made, count):
          "or 'python a.py' runs"),
         (shell("if [ $A ]; then python a.py; exit; fi; torchrun --nproc_per_node=8 a.py"),
          "or 'python a.py' runs"),
+        (shell("[ $A ] && torchrun --nproc_per_node=8 a.py || python a.py"), "or 'python a.py' runs"),
+        (shell("[ $A ] && exec torchrun --nproc_per_node=8 a.py; python a.py"), "or 'python a.py' runs"),
+        (shell("N=8; [ $A = 1 ] && N=2; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
         (shell("N=8; torchrun --nproc_per_node=$((N / 3)) a.py"), "cannot be known"),
         (shell("torchrun --nproc_per_node=$((8 / 0)) a.py"), "cannot be known"),
         (shell("for i in 0 1; do CUDA_VISIBLE_DEVICES=$i torchrun --nproc_per_node=1 a.py & done; wait"),
