@@ -56,6 +56,7 @@ _OF_EACH: Final = re.compile(
     r"micro|(?:^|_)(?:device|local)(?:_|$)"
     r"|(?:^|_)per_?(?:accelerator|card|chip|device|gpu|npu|proc|process|rank|worker)(?:_|$)"
 )
+_OF_ALL: Final = re.compile(r"(?:^|_)(?:effective|global|total)_(?:\w{1,20}_)?(?:batch(?!es)|bs(?:_|$))")
 _OF_OTHERS: Final = re.compile(
     r"(?:^|_)(?:dev|eval\w*|gen\w*|infer\w*|log_prob|max|num|pred\w*|rollout|test\w*|val\w*)(?:_|$)"
 )
@@ -325,7 +326,8 @@ def _fixed(
         mine = [
             option
             for option in options
-            if option.name in spellings or (name == "batch_size" and _is_of_process(option.name))
+            if option.name in spellings
+            or (name == "batch_size" and (_is_of_process(option.name) or _OF_ALL.search(option.name)))
         ]
         passed = {o.name for o in mine if _refers(o.value, name)}
         for option in mine:
@@ -616,7 +618,8 @@ def _names(script: str, name: str) -> bool:
 
 
 def _is_literal(value: str | None) -> bool:
-    return value is not None and "$" not in value and value.lower() not in _OFF - {"0"}
+    # `auto` is filled in by a framework, such as DeepSpeed.
+    return value is not None and "$" not in value and value.lower() not in (_OFF | {"auto"}) - {"0"}
 
 
 def _spellings(name: str) -> frozenset[str]:

@@ -71,6 +71,10 @@ WIRED = {
     "a fixed micro-batch beside the global one": {"args": [*PASSED, "--micro-batch-size", "4"]},
     "the micro-batch": {"args": ["--micro-batch-size=$(AUTOTUNER_MICRO_BATCH_SIZE)", f"--lr={LR}"]},
     "the evaluation's batch, too": {"args": [*PASSED, f"--eval-batch-size={BATCH}", f"--peak_lr={LR}"]},
+    "the batch of all under a longer name": {
+        "args": [f"global_train_batch_size={BATCH}", f"lr={LR}", "device_train_microbatch_size=4"]
+    },
+    "a part that the framework finds": {"args": [*PASSED, "--train_micro_batch_size_per_gpu=auto"]},
     "another batch": {"args": [*PASSED, "--eval-batch-size", "128", "--workers=8"]},
     "own place": {
         "args": [*PASSED, "--output-dir=$(AUTOTUNER_OUTPUT_DIR)", "--save-dir", "/o/$(AUTOTUNER_TRIAL)"]
