@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from autotuner import keys
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.arithmetic import computed
 from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
-from autotuner.job.launchers import Launch
+from autotuner.job.launchers import Launch, shown
 from autotuner.job.shell import GPUS, LISTED, OTHERS, VISIBLE, Branches, Variables
 
 _PODS: Final = "\0PET_NNODES\0"
@@ -150,7 +150,10 @@ class _Reader:
         if not line.launches:
             program = self._program(line.programs)
             if program is None or (not command and program.is_opaque):
+                # Of a command that only prepares something, or waits, nothing is known either.
+                text = shown([*command, *args]) if command else ""
                 program = entrypoint([*command, *args])
+                program = replace(program, text=text or program.text)
             count = self._of_program(program, has_command=bool(command))
             splits = [(program.text, program.splits)]
             counts = [] if count is None else [count]

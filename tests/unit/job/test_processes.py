@@ -503,6 +503,7 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("if x; then N=2; else N=4; fi; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
         (job("bash", "train.sh", resources=GPUS), "starts are unknown"),
         (job(resources=GPUS), "the image's entrypoint"),
+        (job("sleep", "infinity", resources=GPUS), "'sleep infinity' starts are unknown"),
         (shell("for i in 0 1; do python train.py & done; wait", resources=GPUS), "starts are unknown"),
         (job("accelerate", "launch", "--config_file", "c.yaml", "a.py", resources=GPUS), "cannot be read"),
         (job("deepspeed", "--hostfile=/h", "a.py", workers=1, resources=GPUS), "cannot be read"),
