@@ -71,7 +71,7 @@ class ClusterWords:
         return ""
 
     def _list(
-        self, namespace: str, kind: str, path: str, **query: object
+        self, namespace: str, kind: str, path: str, limit: int, **selector: str
     ) -> tuple[list[Mapping[str, Any]], int]:
         """Return the items, and the code of the answer, which may be an earlier refusal; 0 without one."""
         key, now = (namespace, kind), self._clock()
@@ -79,7 +79,7 @@ class ClusterWords:
         if now - refused_at < _ASK_AGAIN:
             return [], code
         try:
-            return list(entries(self._api.list(path, **query).get("items"))), HTTPStatus.OK
+            return list(entries(self._api.list(path, limit=limit, **selector).get("items"))), HTTPStatus.OK
         except RequestFailed as error:
             # A missing reason must not fail the whole reconcile.
             if error.status in {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:

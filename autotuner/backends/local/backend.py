@@ -38,6 +38,7 @@ from autotuner.backends.local import supervisor
 from autotuner.backends.local.gpus import GpuShares
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.study_folder import (
+    JOB,
     LEDGER,
     LOCK,
     check_owner,
