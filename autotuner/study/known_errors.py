@@ -69,6 +69,14 @@ _SUPPOSED: Final = _compiled(
     # "If you see CUDA out of memory, lower the batch size", "There are some potential root causes. (1) ...".
     r"\b(?:if you|in case of|in the event of)\b[^.,:;]{0,80}",
     r"\b(?:potential|possible|common|likely)(?: root)? causes\b.*",
+    (
+        r"\b(?:may|might|could|can) (?:\w{1,20} ){0,2}"
+        r"(?:cause|run out|lead|result|encounter|trigger|raise|hit)\b[^.;]{0,80}"
+    ),
+    # A launcher ends what did not end by itself.
+    r"\b(?:exiting via|terminating with|send(?:ing)?) (?:signals?\.)?SIGKILL\b",
+    # The counter and the switch of a cgroup.
+    r"\boom_kill(?: 0|_disable)\b",
 )
 """Parts of a line that name an error without saying that it occurred."""
 _BUSY: Final = r"(?:408|42[59]|50[0234]|52\d)\b"
@@ -96,6 +104,10 @@ _PROGRAM: Final = (
     r"unrecognized arguments|the following arguments are required",
     r"can't open file .*\[Errno (?:1|2|13|20|21)\]",
     r"Input [Xy] contains NaN",
+    (
+        r"(?:found|detected|contains?|encountered|got) (?:an? )?nans?\b.{0,40}"
+        r"\b(?:data ?sets?|data ?frames?|columns?|csv|input data)\b"
+    ),
     # What a network says of a wrong configuration, which its callers report as a failure of the connection.
     r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired|Unauthorized for URL",
     # What a container runtime cannot start because of the image or the pod's specification.
@@ -161,7 +173,7 @@ _WITHOUT_HANDLE: Final = (
 )
 _KILLED: Final = (
     r"killed by signal: Killed|SIGKILL\b|(?:signal:? ?|signals?\.)\(?9\b",
-    r"^(?:.{0,200}: )?(?:line \d+: +\d+ )?Killed\b",
+    r"^(?:.{0,200}: )?(?:line \d+: +\d+ )?Killed(?:$|\s{2}|\s*\(|:? 9| process \d)",
     _child_code(9),
     r"signal 9\b|\bworkers? (?:is|are) no longer alive",
     r"DataLoader worker \(pid\(s\).{0,200}exited unexpectedly|BrokenProcessPool|TerminatedWorkerError",
@@ -223,7 +235,8 @@ _AROUND: Final = (
     # Codes that the kernel's network file systems keep to themselves, and sometimes do not.
     r"\bUnknown error 5[12]\d\b",
     # Names, registries, downloads.
-    r"name resolution|Name or service not known|Name does not resolve|getaddrinfo|gaierror",
+    r"\bin name resolution(?:$|[^\w.])|name resolution (?:fail|error)",
+    r"Name or service not known|Name does not resolve|getaddrinfo|gaierror",
     r"Temporary failure resolving|\bCONNECTION FAILED for url\b|metadata service\. Status: 5\d\d",
     r"resolve host(?:name)?|\bno such host\b|\bi/o timeout\b",
     r"nodename nor servname|Failed to resolve (?:host|address|reference \"|'[^']{1,200}' \()",
@@ -305,8 +318,9 @@ _PEERS: Final = (
     r"gloo.{0,200}(?:timed? ?out|closed|reset|fail|error|timeout)|Gloo connectFullMesh|pair closure",
     r"Rendezvous\w{0,40}Error|rendezvous.{0,80}(?:timed? ?out|timeout|fail|closed)|DistStoreError",
     r"DistNetworkError",
-    r"timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:time|fail|error|reset)",
-    r"monitoredBarrier|Barrier timed out|Timeout waiting|(?:failed|unable) to connect to|failed to recv",
+    r"timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:timeout\b|fail|error|reset)",
+    r"(?:in|pass|reached) monitoredBarrier|Barrier timed out|Timeout waiting",
+    r"(?:failed|unable) to connect to|failed to recv",
     r"\bRayActorError\b|_InactiveRpcError",
     r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",
     # Huawei's NPUs: HCCL's errors, and synchronization that ended for time.
