@@ -3,15 +3,15 @@
     args = TrainingArguments(...)
     trainer = Trainer(model, args, callbacks=[HuggingFaceCallback(args)], ...)
 
-That is all: the trial's hyperparameters are in the arguments before the `Trainer` sees them, and every
-dictionary that it logs is reported. Without the tuner, nothing is changed.
+The callback sets the trial's hyperparameters in the arguments before the `Trainer` reads them, and reports
+every dictionary that it logs. Without the tuner it changes nothing.
 
-When training begins, what `Trainer` is about to train is compared with what was asked. Another batch size or
-argument is an error. An optimizer with none of the trial's learning rate is warned of, for its groups may
-have rates of their own.
+When training begins, the callback compares what `Trainer` is about to train with the trial. Another batch
+size or argument is an error. An optimizer of which no group has the trial's learning rate is only a warning,
+because its groups may have rates of their own.
 
-The tuner also reads what `Trainer` prints by itself. But those numbers are rounded to four digits, and a loss
-that is not a number is left out of them.
+The tuner also reads what `Trainer` prints by itself, but there numbers are rounded to four digits, and a loss
+that is NaN is left out.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Applies the trial's hyperparameters to the arguments at once, and reports what `Trainer` logs.
 
     A hyperparameter that is named like a training argument (`learning_rate`, `weight_decay`, `warmup_steps`,
-    `lr_scheduler_type`, `optim`, `seed`, ...) is set, the batch size as micro-batch and accumulation. Others
-    are the script's, in `hyperparameters`. The seed is set at once: make this before the model, for its
-    weights to follow.
+    `lr_scheduler_type`, `optim`, `seed`, ...) is set, the batch size as micro-batch and accumulation. The
+    script reads the others from `hyperparameters`. The seed is set at once: create the callback before the
+    model, so that the model's weights depend on it.
 
     Args:
         args: The arguments that the `Trainer` will be given. They are changed in place; a `Trainer` that was
             already made with them has read some of them before.
-        environment: Where the tuner's values are; the process's environment where None.
+        environment: The environment to read; if None, that of the process.
 
     Raises:
         ValueError: The batch size cannot be realised exactly, or a value is not of its argument's type; when
-            training begins, also where another batch size or argument is about to be trained.
+            training begins, also if another batch size or argument is about to be used.
     """
 
     def __init__(self, args: TrainingArguments, environment: Mapping[str, str] | None = None) -> None:
@@ -91,7 +91,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
     ) -> None:
-        """Compare what is about to be trained with what was asked."""
+        """Compare what is about to be trained with the trial."""
         del control
         for argument, value in self._applied.items():
             if getattr(args, argument) != value:

@@ -2,16 +2,16 @@
 
     trainer = Trainer(callbacks=[LightningCallback()], ...)
 
-That is all: before the optimizers and loaders are made, the trial's hyperparameters replace the attributes
-and `hparams` of the same names, of the module and of the data module, and after each validation the logged
-metrics are reported. Without the tuner, nothing is changed.
+Before the optimizers and loaders are made, the callback sets the attributes and `hparams` of the module and
+of the data module that have the names of the trial's hyperparameters. After each validation it reports the
+logged metrics. Without the tuner it changes nothing.
 
-What is trained is compared with what was asked: another batch of the loader, another accumulation, and
+It compares what is trained with the trial: another batch size of the loader, another accumulation, and
 Lightning's own searches for a batch size or a learning rate are errors.
 
 The tuner also reads what Lightning prints by itself: a metric logged with `prog_bar=True` in its tqdm bar,
-and the table of `validate` and `test`. But where rich is installed, Lightning's bar is rich's, which shows
-nothing in a log before the run is over.
+and the table of `validate` and `test`. But if rich is installed, Lightning uses rich's bar, which
+writes nothing to a log before the run has ended.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ __all__ = ["LightningCallback"]
 class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any where it is not installed
     """Applies the trial's hyperparameters before the optimizers are made, and reports after each validation.
 
-    A hyperparameter is applied where the module, its `hparams` or the data module has one of that name:
-    what `configure_optimizers` and the loaders read. What `__init__` has already used, such as the width of
-    a layer, is the script's to read, with `autotuner.sdk`. `batch_size` becomes what one process takes at
-    once, and the trainer's `accumulate_grad_batches` the rest. The seed is set when this object is made:
-    make it before the module for its weights to follow.
+    A hyperparameter is set if the module, its `hparams` or the data module has one of that name, for
+    `configure_optimizers` and the loaders to read. If `__init__` needs it already, as for the width of a
+    layer, the script must read it with `autotuner.sdk`. `batch_size` becomes what one process takes at
+    once, and the trainer's `accumulate_grad_batches` the rest. The seed is set when the callback
+    is created: create it before the module, so that the module's weights depend on it.
 
     Args:
-        environment: Where the tuner's values are; the process's environment where None.
+        environment: The environment to read; if None, that of the process.
 
     Raises:
         ValueError: When training starts: nothing has a `batch_size`, or it cannot be realised exactly, or

@@ -1,4 +1,4 @@
-"""What the callbacks share: a global batch size in a framework's words, and the report of what it logs."""
+"""Common parts of the callbacks: lay out a global batch size, and report what a framework logs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["per_process", "report"]
 def report(step: float, logged: Mapping[str, SupportsFloat], **own: float | None) -> None:
     """Report the metrics that a framework logged, and what the callback itself knows.
 
-    A logged metric with the name of one of the latter, or of the record's own fields, is left out: scripts
-    log `step`, to plot over epochs, or a `batch_size` that is one process's.
+    A logged metric with the name of one of the callback's own values, or of a field of the record, is left
+    out: scripts log `step`, or a `batch_size` that is one process's.
     """
     kept = {name: value for name, value in logged.items() if name not in {"autotuner", "step", *own}}
     sdk.report(step, **kept, **own)
@@ -25,8 +25,8 @@ def per_process(
 ) -> tuple[int, int]:
     """Return micro-batch and accumulation steps that realise the trial's batch size exactly.
 
-    The tuner's own, where it set them; else the script's accumulation, and as large a micro-batch as that
-    leaves.
+    They are the tuner's, if it set them; otherwise the script's accumulation, and the micro-batch that
+    follows from it.
 
     Args:
         hyperparameters: With `batch_size`, and perhaps `micro_batch_size` and `accumulation_steps`.
