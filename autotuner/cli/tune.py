@@ -52,7 +52,11 @@ JobFile = Annotated[
 ]
 Folder = Annotated[
     Path | None,
-    typer.Option("--directory", "-d", help="Where the ledger and the logs are kept. (default: NAME-tuning)"),
+    typer.Option(
+        "--directory",
+        "-d",
+        help="Where the ledger and the logs are kept. (default: NAME-tuning in the current folder)",
+    ),
 ]
 Entrypoint = Annotated[
     str, typer.Option(help="Replacement for the image's entrypoint, for a container without `command`.")
