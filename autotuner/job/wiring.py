@@ -304,7 +304,7 @@ def _unread(
         rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}"
         if alike:
             other = keys.environment_name(alike[0])
-            rule = f"{rule}; {other}, which is passed on, no trial changes: name both alike"
+            rule = f"{rule}; {other} is passed on, but no trial changes it: use one name for both"
             example = f"{alike[0]} in {keys.key_of('search_space')}"
         else:
             rule, example = f"{rule}: pass it on", _example(name)

@@ -117,7 +117,7 @@ def test_the_users_own_job_yaml_is_not_overwritten_and_not_read_as_a_study(place
     before = file.read_text()
     ran = place.run("tune", file.name, "--directory", ".")
     assert ran.code == 1
-    assert "job.yaml is not of a study, which would overwrite it" in ran.err
+    assert "the study would overwrite job.yaml, which no study wrote" in ran.err
     assert file.read_text() == before
     ran = place.run("status", ".")
     assert ran.code == 1

@@ -129,7 +129,7 @@ def check_owner(folder: Path, job: Job) -> None:
         owner = (manifest["kind"], metadata.get("namespace") or "default", metadata["name"])  # type: ignore[index]
         if not is_study(folder):
             raise Conflict(
-                f"{folder / JOB} is not of a study, which would overwrite it: choose another folder with"
+                f"the study would overwrite {folder / JOB}, which no study wrote: choose another folder with"
                 " --directory"
             )
     except (FileNotFoundError, NotADirectoryError):

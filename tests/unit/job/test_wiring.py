@@ -394,7 +394,7 @@ def test_no_text_costs_more_than_a_moment(text):
 def test_a_hyperparameter_whose_name_is_spelt_in_two_ways_is_told_with_the_other_name():
     (found,) = warnings(args=PASSED, names=("learningrate",), command=["python", "train.py"])
     assert "nothing in command, args or env refers to AUTOTUNER_LEARNINGRATE" in str(found)
-    assert "AUTOTUNER_LEARNING_RATE, which is passed on, no trial changes: name both alike" in str(found)
+    assert "AUTOTUNER_LEARNING_RATE is passed on, but no trial changes it: use one name" in str(found)
     assert str(found).endswith("for example learning_rate in autotuner.dev/search-space")
     (other,) = warnings(args=PASSED, names=("momentum",), command=["python", "train.py"])
     assert "pass it on" in str(other)
