@@ -35,6 +35,8 @@ _SEVERAL: Final = re.compile(r"[$\0]|0*[1-9]|auto")
 _DEVICES: Final = re.compile(
     r"(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})(?:,(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})){0,63}"
 )
+_OF_ALL_PODS: Final = frozenset({NODES, "nprocs", "world_size"})
+"""Options that are no number of processes of one pod, or are a preparation's."""
 _TORCHRUN: Final = frozenset({"torchrun", "tune run"})
 _NODES: Final = {
     "accelerate launch": "--num_machines",
@@ -165,8 +167,7 @@ class _Reader:
         self._guesses += counts
         if len(set(counts)) > 1:
             self._problems.append(f"its launchers start {' and '.join(map(str, counts))} processes")
-        if set(counts) - {1}:
-            self._choices(line.launches, line.programs)
+        self._beside(line.launches, line.programs, max([1, *counts]))
         count = counts[0] if counts else None
         if count is not None:
             self._check(count)
@@ -196,9 +197,16 @@ class _Reader:
             ]
         return programs[-1] if programs else None
 
-    def _choices(self, launches: Sequence[Launch], programs: Sequence[Program]) -> None:
-        """Record a program that runs in place of a launcher, on a condition that cannot be known."""
-        for launch in launches:
+    def _beside(self, launches: Sequence[Launch], programs: Sequence[Program], count: int) -> None:
+        """Record a program that may train in place of a launcher: on a condition, or as it starts more."""
+        for program in programs if launches else ():
+            for name, text in program.numbers.items():
+                number = None if name in _OF_ALL_PODS else self._evaluated(text)
+                if program.trains and number is not None and number > count:
+                    self._problems.append(
+                        f"{program.text!r} may start {number} processes ({name}), and a launcher {count}"
+                    )
+        for launch in launches if count > 1 else ():
             for program in programs:
                 if program.trains and _are_alternatives(launch.branches, program.branches):
                     self._problems.append(

@@ -305,6 +305,7 @@ torchrun "$program_path/ephemeral_script.py"
                env={"A": "0"}, resources=GPUS), 8),
         (shell("[ $A = 1 ] && (cd x; torchrun --nproc_per_node=2 a.py); torchrun --nproc_per_node=4 a.py",
                env={"A": "0"}), 4),
+        (shell("torchrun --nproc_per_node=8 a.py && python test.py --gpus 1", resources=GPUS), 8),
         # A calculation.
         (shell("GPUS=8; N=$(($GPUS<8?$GPUS:8)); torchrun --nproc_per_node=$N a.py"), 8),
         (shell("N=$(nvidia-smi -L | wc -l)\naccelerate launch --multi_gpu --num_processes $((N - 1)) a.py",
@@ -568,6 +569,8 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (shell("[ $A ] && torchrun --nproc_per_node=8 a.py || python a.py"), "or 'python a.py' runs"),
         (shell("[ $A ] && exec torchrun --nproc_per_node=8 a.py; python a.py"), "or 'python a.py' runs"),
         (shell("N=8; [ $A = 1 ] && N=2; torchrun --nproc_per_node=$N a.py"), "cannot be known"),
+        (shell("torchrun --nproc_per_node=1 convert.py && python a.py --gpus 8", resources=GPUS),
+         "'python a.py --gpus 8' may start 8 processes"),
         (shell("N=8; torchrun --nproc_per_node=$((N / 3)) a.py"), "cannot be known"),
         (shell("torchrun --nproc_per_node=$((8 / 0)) a.py"), "cannot be known"),
         (shell("for i in 0 1; do CUDA_VISIBLE_DEVICES=$i torchrun --nproc_per_node=1 a.py & done; wait"),
