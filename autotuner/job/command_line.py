@@ -12,19 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from autotuner.job.gpu_counts import VISIBLE
+from autotuner.job.here_documents import without_documents
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
-from autotuner.job.shell import (
-    MAX_VALUE,
-    VISIBLE,
-    Branches,
-    Command,
-    ScriptTooLong,
-    Variables,
-    commands,
-    exported,
-    is_exported,
-    without_documents,
-)
+from autotuner.job.shell import Branches, Command, commands, exported, is_exported
+from autotuner.job.shell_words import MAX_VALUE, ScriptTooLong, Variables
 from autotuner.job.wrappers import base, is_step, names, unwrapped
 
 _MAX_NESTED: Final = 4

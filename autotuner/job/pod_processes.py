@@ -23,8 +23,10 @@ from autotuner import keys
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.arithmetic import computed
 from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
+from autotuner.job.gpu_counts import GPUS, LISTED, VISIBLE
 from autotuner.job.launchers import Launch, shown
-from autotuner.job.shell import GPUS, LISTED, OTHERS, VISIBLE, Branches, Variables
+from autotuner.job.shell import Branches
+from autotuner.job.shell_words import OTHERS, Variables
 
 _PODS: Final = "\0PET_NNODES\0"
 _WORLD: Final = "\0WORLD_SIZE\0"

@@ -12,116 +12,60 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from autotuner.job.branches import Block, holds, matches
-
-MAX_SCRIPT: Final = 1 << 18
-"""Maximum characters of a script, including the expansions of its variables."""
-MAX_VALUE: Final = 4096
-"""Maximum characters of one variable; a longer value counts as unknown."""
-
-GPUS: Final = "\0gpus\0"
-"""Stands for the number of GPUs of the pod, in `$(nvidia-smi ... --format=csv,noheader | wc -l)`."""
-LISTED: Final = "\0lines_of_nvidia_smi\0"
-"""Stands for the lines of `nvidia-smi -L`: one for each GPU and, below it, one for each MIG slice."""
-
-VISIBLE: Final = (
-    "CUDA_VISIBLE_DEVICES",
-    "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES",
-    "ASCEND_RT_VISIBLE_DEVICES",
+from autotuner.job.here_documents import without_documents
+from autotuner.job.shell_words import (
+    ASSIGNMENT,
+    DECLARING,
+    MAX_PREFIXES,
+    MAX_SCRIPT,
+    MAX_VALUE,
+    NAME,
+    OTHERS,
+    PREFIXES,
+    ScriptTooLong,
+    Variables,
+    Words,
+    closing,
 )
-"""Variables that hide devices of a pod from PyTorch."""
-OTHERS: Final = "\0others\0"
-"""Among variables: those that are not listed may be set too, as by `envFrom` or a file that is sourced."""
 
-_NAME: Final = re.compile(r"[A-Za-z_]\w*")
-_ASSIGNMENT: Final = re.compile(r"([A-Za-z_]\w*)(\+?)=(.*)", re.DOTALL)
-_DEFAULT: Final = re.compile(r"([A-Za-z_]\w*)(?:\[[@*]\]|:?[-=](.*))?", re.DOTALL)
-_REQUIRED: Final = re.compile(r"([A-Za-z_]\w*):?\?.*", re.DOTALL)
-_ALTERNATIVE: Final = re.compile(r"([A-Za-z_]\w*):?\+(.*)", re.DOTALL)
-_SIMPLE: Final = re.compile(r"(?![A-Za-z_]\w*=)[^;|&<>()`\n]*")
-"""A text that is only words."""
-_SPACE: Final = re.compile(r"\s+")
-_ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
-_WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
-_LISTED: Final = re.compile(r"\bnvidia-smi\s[^|]{0,200}(?:((?<!\S)-L\b|--list-gpus)|noheader)")
-"""nvidia-smi with a line a GPU; the group says that MIG slices have lines, too."""
-_DEVICE_FILES: Final = re.compile(
-    r"\s*ls\s+(?:-\w{1,4}\s+)?/dev/nvidia(?:\[0-9\]\*?|\?)\s*(?:2>\s*/dev/null\s*)?"
-)
-"""The files of GPUs, without those of the driver, such as nvidiactl."""
-_COUNT: Final = re.compile(r"\bnvidia-smi\s[^|]{0,100}--query-gpu=count\s[^|]{0,100}noheader[^|]{0,60}")
-_ITEMS: Final = re.compile(
-    r"\s*echo\s+[\"']?\$\{?(\w{1,80})\}?[\"']?\s*\|\s*"
-    r"(?:tr\s+[\"']?,[\"']?\s+[\"'](?:\\n|\s)[\"']\s*\|\s*wc\s+-[lw]"
-    r"|awk\s+-F\s*[\"']?,[\"']?\s+'\{\s?print NF;?\s?\}')\s*(?:\|\s*xargs\s*)?"
-)
-"""The number of items between commas in a variable, such as CUDA_VISIBLE_DEVICES."""
-_FIRST: Final = re.compile(r"(?:head|tail)\s+(?:-n\s*)?-?1|uniq|sort\s+-u")
-"""What leaves one of several equal lines."""
-_LINES: Final = re.compile(r"e?grep\s+(-c\s+)?[\"']?(\^?GPU|\.)\s?[\"']?")
-"""grep that keeps the lines of all GPUs."""
-_SPACES: Final = re.compile(r"(?:cut|sed|tr)\s.{0,80}|xargs|awk\s+'\{\s?print \$(?:1|NF)\s?\}'", re.DOTALL)
-"""Commands that take the spaces off a number."""
-_DEVICES: Final = re.compile(r"print\((?:max\(1,\s?)?[\w.]{0,40}\bdevice_count\(\)(?:\s?or 1|,\s?1)?[,)]")
-"""Python that prints how many devices PyTorch sees, and no part of them."""
 _COMPUTED: Final = re.compile(r"[\w\s$+*/%=<>!&|?:,()-]*")
-_PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
-_MAX_NAME: Final = 64
-_MAX_PREFIXES: Final = 4
-"""Maximum number of them in front of a function, such as `then`."""
 _LOOPS: Final = frozenset({"for", "while", "until", "select"})
 _CLOSED: Final = {"fi": "if", "done": "loop", "esac": "case"}
 _HARMLESS: Final = frozenset(
     {"activate", "conda.sh", "mamba.sh", "bashrc", ".bashrc", ".profile", ".bash_profile", "setvars.sh"}
 )
 """Files that scripts source for the paths of an environment."""
-_DECLARING: Final = frozenset({"export", "declare", "local", "readonly", "typeset"})
-_HEREDOC: Final = re.compile(r"(?<!<)<<-?[ \t]*([\"']?)(\w+)\1([^\n]*\n)")
-_MAX_UNENDED: Final = 16
-"""Maximum number of `<<` that no end follows, and of `((` that are no arithmetic: each costs a search."""
 _MAX_SUBSHELLS: Final = 16
 _MAX_BLOCKS: Final = 64
 _MAX_CALLS: Final = 1000
 """Maximum number of calls of functions."""
 _MAX_NESTED_CALLS: Final = 8
-_MAX_NESTED: Final = 4
-"""Maximum number of `${...}` within each other."""
 _FUNCTION: Final = re.compile(
     r"(?:function[ \t]{1,8}([\w.:-]{1,80})[ \t]{0,8}(?:\([ \t]{0,8}\))?"
     r"|([\w.:-]{1,80})[ \t]{0,8}\([ \t]{0,8}\))\s{0,80}\{(?=\s)"
 )
 _BODY: Final = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"\\])*\"|\$\{|(?<![^\s;&|()])#[^\n]*|[{}]", re.DOTALL)
 """What is read of a function to find its end."""
-_ALL: Final = re.compile(r"\$(?:@|\{@(?::([1-9]))?\})")
-"""All arguments of a script or function, each a word: `"$@"`, `"${@:2}"`."""
-_ARGUMENT: Final = re.compile(r"([0-9]{1,2})(?::?-(.*))?", re.DOTALL)
 _COMPARED: Final = re.compile(
     r"\s{0,8}\$?\{?(\w{1,80})\}?\s{0,8}(==|!=|>=?|<=?)\s{0,8}\$?\{?(\w{1,80})\}?\s{0,8}"
 )
 _COMPARISONS: Final = {"==": "-eq", "!=": "-ne", ">=": "-ge", ">": "-gt", "<=": "-le", "<": "-lt"}
 _CHANGED: Final = re.compile(r"(?<![=<>!])=(?!=)|\+\+|--")
-_TERMS: Final = re.compile(r"(\$\{[^{}]*\}|\$\([^()]*\))")
-_NAMED: Final = re.compile(r"\0\w{1,40}\0|[A-Za-z_]\w*")
 _MARKER: Final = re.compile(r"\0\w{1,40}\0")
-_DOCUMENT: Final = "\0document"
-_QUOTED: Final = "\0quoted"
-"""A here-document whose end is in quotes: its variables stay."""
-_IN_DOCUMENT: Final = re.compile(r"\\([$`\\])|\$(?=[{\w(])")
-
 _ABSENT: Final = "\0absent"
 _OWN: Final = "\0own"
 """In front of the name of a variable that the shell does not pass on, with an empty value."""
 _EXPORTS_ALL: Final = "\0exports"
+_MAX_UNENDED: Final = 16
+"""Maximum number of `((` that are no arithmetic, and of functions without an end: each costs a search."""
 
 Branches = tuple[tuple[object, int], ...]
 """For each block, what stands for it, and the number of its branch."""
-Variables = MutableMapping[str, str | None]
-"""Values by name; None for a variable that is set to something unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +102,6 @@ def exported(variables: Variables) -> Variables:
     return ChainMap({name: "" for name in hidden if not is_exported(variables, name)}, variables)
 
 
-class ScriptTooLong(ValueError):
-    """The script, or the expansion of its variables, is too long."""
-
-
 def commands(script: str, variables: Variables, arguments: Sequence[str] | None = None) -> Iterator[Command]:
     """Yield the simple commands of a script in order; its assignments are added to `variables` meanwhile.
 
@@ -176,44 +116,10 @@ def commands(script: str, variables: Variables, arguments: Sequence[str] | None 
     yield from _Reader(text, variables, documents, arguments=arguments).commands()
 
 
-def without_documents(script: str) -> tuple[str, list[str]]:
-    """Return a script with a reference in place of each here-document, and the documents.
+class _Reader(Words):
+    """Reads the commands of one script from its start to its end."""
 
-    A document is data, such as a Python program, unless a shell reads it.
-    """
-    kept: list[str] = []
-    documents: list[str] = []
-    at = searched = unended = 0
-    while unended < _MAX_UNENDED and (match := _HEREDOC.search(script, searched)) is not None:
-        start = searched = match.end()
-        end = _end_of_document(script, start, match[2])
-        if end is None:
-            unended += 1
-            continue
-        kind = _QUOTED if match[1] else _DOCUMENT
-        kept += [script[at : match.start()], f"< {kind}{len(documents)} ", match[3]]
-        documents.append(script[start : end[0]])
-        at = searched = end[1]
-    kept.append(script[at:])
-    return "".join(kept), documents
-
-
-def _end_of_document(script: str, start: int, name: str) -> tuple[int, int] | None:
-    """Return where the line that ends a here-document begins and ends."""
-    at = start
-    while at < len(script):
-        end = script.find("\n", at)
-        end = len(script) if end < 0 else end
-        if script[at:end].lstrip("\t").rstrip() == name:
-            return at, end
-        at = end + 1
-    return None
-
-
-class _Reader:
-    """Reads one script from its start to its end."""
-
-    def __init__(  # noqa: PLR0913 (what it reads, and how)
+    def __init__(  # noqa: PLR0913 (as that of the words)
         self,
         text: str,
         variables: Variables,
@@ -223,19 +129,10 @@ class _Reader:
         nested: int = 0,
         arguments: Sequence[str] | None = None,
     ) -> None:
-        if len(text) > MAX_SCRIPT:
-            raise ScriptTooLong(f"a script of {len(text)} characters")
-        self._text, self._variables = text.replace("\\\n", " "), variables
-        self._documents, self._outer = documents, list[Variables]()
-        self._document: str | None = None
-        self._redirection = self._output = ""
-        self._at, self._left = 0, MAX_SCRIPT
-        self._is_array, self._nested = is_array, nested
-        self._words: list[str] = []
-        self._word: list[str] | None = None
+        super().__init__(text, variables, documents, is_array=is_array, nested=nested, arguments=arguments)
+        self._outer = list[Variables]()
         self._is_conditional = False
         self._uncomputed = 0
-        self._arguments = None if arguments is None else list(arguments)
         self._functions: dict[str, str] = {}
         self._calls: list[str] = []
         self._level = 0
@@ -269,151 +166,12 @@ class _Reader:
                 self._part(character)
         yield from self._end_command("\n")
 
-    # --- words -------------------------------------------------------------------------------------------
-
-    def _part(self, character: str) -> None:
-        text = self._text
-        if character == "'":
-            end = text.find("'", self._at + 1)
-            end = len(text) if end < 0 else end
-            self._add(text[self._at + 1 : end])
-            self._at = end + 1
-        elif character == '"':
-            self._double_quoted()
-        elif character == "\\":
-            self._add(text[self._at + 1 : self._at + 2])
-            self._at += 2
-        elif character in "$`":
-            self._add_split(self._expansion())
-        else:
-            self._add(character)
-            self._at += 1
-
-    def _double_quoted(self) -> None:
-        text = self._text
-        self._add("")
-        self._at += 1
-        while self._at < len(text) and text[self._at] != '"':
-            if text[self._at] == "\\":
-                self._add(text[self._at + 1 : self._at + 2])
-                self._at += 2
-            elif (all_of := self._all(self._at)) is not None:
-                for number, argument in enumerate(all_of):
-                    if number:
-                        self._end_word()
-                    self._add(argument)
-            elif text[self._at] in "$`":
-                is_array = _ARRAY.match(text, self._at) is not None
-                value = self._expansion()
-                (self._add_split if is_array else self._add)(value)
-            else:
-                self._add(text[self._at])
-                self._at += 1
-        self._at += 1
-
-    def _add(self, piece: str) -> None:
-        self._left -= len(piece)
-        if self._left < 0:
-            raise ScriptTooLong("the expansion of the script's variables")
-        self._word = self._word or []
-        self._word.append(piece)
-
-    def _add_split(self, value: str) -> None:
-        """Add the value of a variable outside quotes, which may be several words."""
-        if self._is_assigned():
-            self._add(value)
-            return
-        at = 0
-        for match in _SPACE.finditer(value):
-            if match.start() < at:
-                # Within a command or a calculation, whose value is unknown.
-                continue
-            inner = value.find("$(", at, match.start())
-            while inner >= 0:
-                end = _closing(value, inner + 1) + 1
-                self._add(value[at:end])
-                at = end
-                inner = value.find("$(", at, match.start())
-            if match.start() >= at:
-                if match.start() > at:
-                    self._add(value[at : match.start()])
-                self._end_word()
-                at = match.end()
-        if at < len(value):
-            self._add(value[at:])
-
-    def _is_assigned(self) -> bool:
-        """Return whether the word is an assignment, whose value is not split."""
-        if self._is_array or not self._word or len(self._words) > _MAX_PREFIXES:
-            return False
-        is_first = all(w in _PREFIXES | _DECLARING or _ASSIGNMENT.fullmatch(w) for w in self._words)
-        return is_first and _ASSIGNMENT.match("".join(self._word[:_MAX_NAME])) is not None
-
-    def _end_word(self) -> None:
-        if self._word is not None:
-            word = "".join(self._word)
-            if self._redirection:
-                self._redirected(word)
-            else:
-                self._words.append(word)
-            self._redirection = ""
-        self._word = None
-
-    def _redirect(self) -> None:
-        """Read a redirection such as `2>`; its next word is a file, or refers to a here-document."""
-        descriptor = "".join(self._word or ())
-        if descriptor.isdecimal():
-            self._word = None
-        self._end_word()
-        start = self._at
-        while self._at < len(self._text) and self._text[self._at] in "<>&|":
-            self._at += 1
-        self._redirection = (descriptor if descriptor.isdecimal() else "") + self._text[start : self._at]
-
-    def _redirected(self, word: str) -> None:
-        number = word.removeprefix(_DOCUMENT).removeprefix(_QUOTED)
-        if word.startswith((_DOCUMENT, _QUOTED)) and number.isdecimal():
-            text = self._documents[int(number[:6])] if int(number[:6]) < len(self._documents) else None
-            is_raw = text is None or word.startswith(_QUOTED) or len(text) > self._left
-            self._document = text if is_raw or text is None else self._filled(text)
-        elif self._redirection == "<<<":
-            self._document = word
-        elif ">" in self._redirection and not self._redirection.startswith("2"):
-            self._output = word
-
-    def _filled(self, document: str) -> str:
-        """Return a here-document with the values of its variables; unknown ones stay."""
-        inner = _Reader(document, self._variables, nested=self._nested, arguments=self._arguments)
-        inner._left, inner._text = self._left, document
-        kept: list[str] = []
-        while (match := _IN_DOCUMENT.search(document, inner._at)) is not None:
-            kept.append(document[inner._at : match.start()])
-            inner._at = match.end() if match[1] else match.start()
-            kept.append(match[1] or inner._expansion())
-            self._left -= len(kept[-1])
-            if self._left < 0:
-                raise ScriptTooLong("the expansion of a here-document")
-        return "".join([*kept, document[inner._at :]])
-
-    def _array(self) -> None:
-        """Read `NAME=( ... )`: its elements as one text between spaces, which is what `${NAME[@]}` gives."""
-        end = _closing(self._text, self._at)
-        if self._text[end : end + 1] != ")":
-            end = self._text.find(")", self._at)
-            end = len(self._text) if end < 0 else end
-        inner = _Reader(self._text[self._at + 1 : end], self._variables, is_array=True)
-        inner._left = self._left
-        if "".join(self._word or ()).endswith("+="):
-            self._add(" ")
-        self._add(" ".join(word for command in inner.commands() for word in command.words))
-        self._at = end + 1
-
     # --- functions and their arguments -------------------------------------------------------------------
 
     def _defines(self) -> bool:
         """Read the definition of a function, which runs only where it is called."""
         is_first = (
-            self._word is None and len(self._words) <= _MAX_PREFIXES and _PREFIXES.issuperset(self._words)
+            self._word is None and len(self._words) <= MAX_PREFIXES and PREFIXES.issuperset(self._words)
         )
         if self._is_array or not is_first:
             return False
@@ -463,129 +221,6 @@ class _Reader:
             else:
                 variables[name] = value
 
-    def _argument(self, number: int) -> str | None:
-        if self._arguments is None:
-            return None
-        return self._arguments[number] if number < len(self._arguments) else ""
-
-    def _given(self, inner: str) -> str | None:
-        """Return what `${1:-2}`, `${#}` and the like stand for; None for variables, or if it is unknown."""
-        if self._arguments is None:
-            return None
-        if inner == "#":
-            return str(len(self._arguments) - 1)
-        if inner in {"@", "*"}:
-            return " ".join(self._arguments[1:]) or f"${inner}"
-        match = _ARGUMENT.fullmatch(inner)
-        if match is None:
-            return None
-        return self._argument(int(match[1])) or (self._default(match[2]) if match[2] else "")
-
-    def _all(self, at: int) -> list[str] | None:
-        """Read all arguments as words of their own; None if they are unknown, or there are none."""
-        match = _ALL.match(self._text, at)
-        if match is None or not self._arguments or not self._arguments[1:]:
-            return None
-        self._at = match.end()
-        return self._arguments[int(match[1] or 1) :]
-
-    # --- expansions --------------------------------------------------------------------------------------
-
-    def _expansion(self) -> str:
-        """Read an expansion, which begins with `$` or a backquote, and return its value."""
-        text, start = self._text, self._at
-        if text[start] == "`":
-            end = text.find("`", start + 1)
-            end = len(text) if end < 0 else end
-            self._at = end + 1
-            return self._substituted(text[start + 1 : end])
-        following = text[start + 1 : start + 2]
-        if following == "(":
-            self._at = _closing(text, start + 1) + 1
-            inner = text[start + 2 : self._at - 1]
-            if inner.startswith("("):
-                return f"$(({self._arithmetic(inner[1:-1])}))"
-            return self._substituted(inner)
-        if following.isdecimal() or (following and following in "@*#"):
-            self._at = start + 2
-            return self._braced(following) if self._arguments is not None else f"${following}"
-        if following == "{":
-            self._at = _closing(text, start + 1) + 1
-            return self._braced(text[start + 2 : self._at - 1])
-        match = _NAME.match(text, start + 1)
-        if match is None:
-            self._at = start + 1
-            return "$"
-        self._at = match.end()
-        return self._value(match[0], f"${match[0]}")
-
-    def _braced(self, inner: str) -> str:
-        if (given := self._given(inner)) is not None:
-            return given
-        if (match := _ALTERNATIVE.fullmatch(inner)) is not None:
-            value = self._variables.get(match[1], "" if OTHERS not in self._variables else None)
-            return f"${{{inner}}}" if value is None else self._words_of(match[2]) if value else ""
-        if (match := _REQUIRED.fullmatch(inner)) is not None:
-            return self._value(match[1], f"${match[1]}")
-        match = _DEFAULT.fullmatch(inner)
-        if match is None:
-            return f"${{{inner}}}"
-        name, default = match[1], match[2]
-        if default is not None and not self._variables.get(name, ""):
-            if self._variables.get(name, "" if OTHERS not in self._variables else None) is None:
-                return f"${name}"
-            value = self._default(default)
-            if inner[: -len(default) or None].endswith("="):
-                self._assign(name, value)
-            return value
-        return self._value(name, f"${name}")
-
-    def _default(self, text: str) -> str:
-        """Return the value of the text behind `:-` or `:=`."""
-        if text.startswith("$(") and _closing(text, 1) == len(text) - 1:
-            return self._substituted(text[2:-1])
-        return self._words_of(text) if "$" in text else text.strip("\"'")
-
-    def _words_of(self, text: str) -> str:
-        """Return a text within `${...}` with its variables replaced, or as it is if it is no simple one."""
-        if self._nested >= _MAX_NESTED or _SIMPLE.fullmatch(text) is None:
-            return text
-        inner = _Reader(text, self._variables, is_array=True, nested=self._nested + 1)
-        inner._left = self._left
-        return " ".join(word for command in inner.commands() for word in command.words)
-
-    def _substituted(self, inner: str) -> str:
-        """Return the value of `$(...)` if it is known: a program's name, or the GPUs of the pod."""
-        match = _WHICH.fullmatch(inner)
-        if match is not None:
-            return match[1]
-        items = _ITEMS.fullmatch(inner)
-        listed = None if items is None else self._variables.get(items[1])
-        if listed and re.fullmatch(r"[\w:-]+(?:,[\w:-]+)*", listed):
-            return str(listed.count(",") + 1)
-        # The variables hide GPUs from PyTorch only.
-        is_count = _DEVICES.search(inner) is not None and not any(name in self._variables for name in VISIBLE)
-        return (GPUS if is_count else _counted(inner)) or f"$({inner})"
-
-    def _arithmetic(self, inner: str) -> str:
-        return "".join(map(self._term, _TERMS.split(inner)))
-
-    def _term(self, text: str) -> str:
-        """Return a part of a calculation with the values of its variables."""
-        if text.startswith("${"):
-            return self._braced(text[2:-1])
-        if text.startswith("$("):
-            return self._substituted(text[2:-1])
-        # What stands for a number already is no name.
-        return _NAMED.sub(
-            lambda match: match[0] if match[0][0] == "\0" else self._value(match[0], match[0]),
-            text.replace("$", ""),
-        )
-
-    def _value(self, name: str, otherwise: str) -> str:
-        value = self._variables.get(name)
-        return otherwise if value is None else value
-
     # --- commands ----------------------------------------------------------------------------------------
 
     def _operator(self) -> Iterator[Command]:
@@ -616,14 +251,14 @@ class _Reader:
         """Read `(( ... ))`, which may change whatever it names; return False if it is no arithmetic."""
         if self._uncomputed >= _MAX_UNENDED:
             return False
-        end = _closing(self._text, self._at)
+        end = closing(self._text, self._at)
         inner = self._text[self._at + 2 : end - 1]
-        is_whole = _closing(self._text, self._at + 1) == end - 1
+        is_whole = closing(self._text, self._at + 1) == end - 1
         if not is_whole or _COMPUTED.fullmatch(inner) is None:
             self._uncomputed += 1
             return False
         if _CHANGED.search(inner) is not None:
-            self._variables.update({name: None for name in _NAME.findall(inner) if name in self._variables})
+            self._variables.update({name: None for name in NAME.findall(inner) if name in self._variables})
         elif self._words[-1:] in (["if"], ["elif"]) and (match := _COMPARED.fullmatch(inner)) is not None:
             left, right = (self._value(match[n], match[n]) for n in (1, 3))
             self._words += ["[", left, _COMPARISONS[match[2]], right, "]"]
@@ -639,7 +274,7 @@ class _Reader:
         if operator == "|" and words[:1] == ["cat"]:
             self._document = document
         words = self._follow(words, operator)
-        is_declared = bool(words) and words[0] in _DECLARING
+        is_declared = bool(words) and words[0] in DECLARING
         assigned, rest = ([], ()) if is_declared else self._assignments(words)
         was_conditional = self._is_conditional
         if self._is_dead():
@@ -705,7 +340,7 @@ class _Reader:
         """Return a command behind `if`, `then` and the like, and whether its result is negated."""
         block = self._blocks[-1][1] if self._blocks else None
         is_negated = False
-        while words and words[0] in _PREFIXES:
+        while words and words[0] in PREFIXES:
             word, words = words[0], words[1:]
             if word in {"elif", "else"} and block is not None and block.kind == "if":
                 block.next()
@@ -806,7 +441,7 @@ class _Reader:
     def _localise(self, words: Sequence[str]) -> None:
         """Keep what variables had before a function declares them."""
         for word in words if self._level else ():
-            match = _NAME.match(word)
+            match = NAME.match(word)
             if match is not None:
                 self._locals.setdefault(match[0], self._variables.get(match[0], _ABSENT))
 
@@ -814,7 +449,7 @@ class _Reader:
         """Return the assignments that words begin with, and the rest."""
         assigned: list[tuple[str, str | None]] = []
         for at, word in enumerate(words):
-            match = _ASSIGNMENT.fullmatch(word)
+            match = ASSIGNMENT.fullmatch(word)
             if match is None:
                 return assigned, words[at:]
             assigned.append((match[1], self._appended(match[1], match[3]) if match[2] else match[3]))
@@ -826,11 +461,11 @@ class _Reader:
             for name in set(words[1:]).intersection(self._variables):
                 self._assign(name, "")
         elif words[0] in {"read", "mapfile", "readarray"}:
-            self._variables.update(dict.fromkeys((word for word in words[1:] if _NAME.fullmatch(word)), None))
+            self._variables.update(dict.fromkeys((word for word in words[1:] if NAME.fullmatch(word)), None))
         elif words[0] in {"for", "select"}:
             self._variables.update(dict.fromkeys(words[1:2], None))
         elif words[0] == "let":
-            self._variables.update(dict.fromkeys(_NAME.findall(" ".join(words[1:])), None))
+            self._variables.update(dict.fromkeys(NAME.findall(" ".join(words[1:])), None))
         elif words[:2] == ["printf", "-v"]:
             self._variables.update(dict.fromkeys(words[2:3], None))
         elif words[0] in {"set", "shift"}:
@@ -855,7 +490,7 @@ class _Reader:
     def _declare(self, words: Sequence[str]) -> None:
         """Record what `export`, `local` and the like set and pass on."""
         # Names and assignments come in any order.
-        rest = sorted((w for w in words[1:] if w[:1] != "-"), key=lambda w: _ASSIGNMENT.fullmatch(w) is None)
+        rest = sorted((w for w in words[1:] if w[:1] != "-"), key=lambda w: ASSIGNMENT.fullmatch(w) is None)
         if words[0] != "export":
             self._localise(rest)
         assigned, names = self._assignments(rest)
@@ -870,6 +505,11 @@ class _Reader:
         known = self._variables.get(name, "")
         return None if known is None else known + value
 
+    def _elements(self, text: str, nested: int = 0) -> list[str]:
+        inner = _Reader(text, self._variables, is_array=True, nested=nested)
+        inner._left = self._left
+        return [word for command in inner.commands() for word in command.words]
+
     def _assign(self, name: str, value: str | None) -> None:
         if name not in self._variables and _EXPORTS_ALL not in self._variables:
             self._variables[_OWN + name] = ""
@@ -883,44 +523,3 @@ class _Reader:
 
 def _divides(block: Block) -> bool:
     return block.kind in {"case", "list"} or (block.kind == "if" and not block.is_testing)
-
-
-def _counted(pipeline: str) -> str:
-    """Return what a pipeline stands for that counts the lines of nvidia-smi; empty if it may drop some."""
-    first, *filters = pipeline.partition("||")[0].split("|")
-    if _COUNT.search(first) is not None:
-        rest = [each.strip() for each in filters if not _SPACES.fullmatch(each.strip())]
-        return GPUS if rest and all(map(_FIRST.fullmatch, rest)) else ""
-    has_header = re.search(r"\bnvidia-smi\s[^|]{0,200}--format=csv\s*$", first) is not None
-    if has_header and filters and re.fullmatch(r"\s*tail\s+(?:-n\s*)?\+2\s*", filters[0]):
-        # The lines behind the heading.
-        first, filters = first + ",noheader", filters[1:]
-    match = _LISTED.search(first)
-    has_files = _DEVICE_FILES.fullmatch(first) is not None
-    if match is None and not has_files:
-        return ""
-    has_slices, is_counted = has_files or (match is not None and match[1] is not None), False
-    for each in filters:
-        words = each.partition(";")[0].strip()
-        lines = _LINES.fullmatch(words)
-        if is_counted and _SPACES.fullmatch(words):
-            continue
-        if is_counted or not (lines or re.fullmatch(r"wc\s+-l", words)):
-            return ""
-        is_counted = lines is None or lines[1] is not None
-        has_slices = has_slices and not (lines and lines[2].startswith("^"))
-    return "" if not is_counted else LISTED if has_slices else GPUS
-
-
-def _closing(text: str, opening: int) -> int:
-    """Return the position of the closing bracket, or the end of the text."""
-    pairs = {"(": ")", "{": "}"}
-    opened, closed, depth = text[opening], pairs[text[opening]], 0
-    for at in range(opening, min(len(text), opening + MAX_VALUE)):
-        if text[at] == opened:
-            depth += 1
-        elif text[at] == closed:
-            depth -= 1
-            if depth == 0:
-                return at
-    return min(len(text), opening + MAX_VALUE) - 1

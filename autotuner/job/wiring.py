@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
+from autotuner.job.here_documents import without_documents
 from autotuner.job.lookup import mapping, sequence
-from autotuner.job.shell import without_documents
 
 _ALIKE: Final = 0.8
 """Least similarity of two names of which one may be a misspelling of the other (difflib's ratio)."""

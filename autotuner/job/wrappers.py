@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from autotuner.job.shell import Variables
+from autotuner.job.shell_words import Variables
 
 _MOST: Final = 16
 """Maximum number of wrappers around one command."""
