@@ -19,12 +19,12 @@ from autotuner.errors import InvalidJob, Mistake
 from autotuner.job import policies, processes
 from autotuner.job.accelerators import accelerators, is_share
 from autotuner.job.kind import MAX_PODS, PodPlan
+from autotuner.job.options import INHERITS
 from autotuner.job.pod_processes import Pod, read_pod
 from autotuner.job.processes import Processes, stated
 from autotuner.job.quantity import whole
 from autotuner.job.training_runtime import API_VERSION, CONTAINER, TrainingRuntime
 from autotuner.job.trainjob_validation import KIND
-from autotuner.job.wiring import INHERITS
 from autotuner.spec import Shape
 from autotuner.trial import ParameterValue, Suggestion
 

@@ -11,26 +11,17 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
-from autotuner.job.here_documents import without_documents
 from autotuner.job.lookup import mapping, sequence
+from autotuner.job.options import MAX_TEXT, Option, Text, containers, options_of, plain, texts_of
 
 _ALIKE: Final = 0.8
 """Least similarity of two names of which one may be a misspelling of the other (difflib's ratio)."""
-MAX_TEXT: Final = 65_536
-"""Maximum characters of a command line, and of a script."""
-
-
-INHERITS: Final = "\0inherits"
-"""Key of a TrainJob's trainer with the names of the fields that are its runtime's."""
-_CONTAINER: Final = "pytorch"
-_SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 _BATCH: Final = frozenset(
     {
         "b", "bs", "batch", "batchsize", "batch_size", "batch_size_per_gpu", "train_batch_size",
@@ -87,26 +78,9 @@ _CONFIG_FLAGS: Final = frozenset(
     {"config", "cfg", "config_file", "config_name", "config_path", "deepspeed", "deepspeed_config", "conf"}
 )
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
-_OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.@/-]{0,200})=(.*)", re.DOTALL)
 _REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
 _TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
-_PYTHON: Final = re.compile(r"(?:\S*/)?(?:python|pypy)[\d.]*")
-_CODE: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s|def\s+\w+\()", re.MULTILINE)
-"""A here-document of Python."""
-_VALUE_IN_CODE: Final = re.compile(
-    r"(?<![\w.])([\"']?)(?P<name>[A-Za-z_]\w{0,60})\1\s?[=:]\s?(?:(?P<value>\.?\d[\w.+-]{0,20})"
-    r"|(?P<variable>[A-Za-z_][\w.]{0,60})"
-    r"|(?P<int>int\()?(?:os\.)?(?:environ|getenv)(?:\.get)?[\[(][\"'](?P<read>\w{1,80})[\"']"
-    r"(?:,\s?[\"']?\w{0,20}[\"']?)?[\])](?(int)\)))"
-    r"(?=\s{0,40}(?:[,)}\n;#]|$))"
-)
-"""`lr=0.1`, `'lr': 0.1`, `batch_size=hp.batch_size` or `batch_size=int(os.environ["NAME"])`."""
-_IN_CONFIG: Final = re.compile(
-    r"(?<![\w.$])[\"']?(?P<name>[A-Za-z][\w.]{0,60})[\"']?:[ \t]{1,20}"
-    r"[\"']?(?P<value>\.?\d[\d.e+-]{0,20}|\$[\w{(:$ )}-]{1,100})[\"']?(?=[ \t]{0,20}(?:[,}#\n]|$))"
-)
-"""A number, or a variable, in a configuration file of YAML or JSON."""
 _WHOLE: Final = re.compile(
     rf"\$(?:\({keys.ENV_BATCH_SIZE}\)|{keys.ENV_BATCH_SIZE}|\{{{keys.ENV_BATCH_SIZE}(?::?[-=?][^{{}}]{{0,80}})?\}}"
     rf"|\(\(\s?\$?\{{?{keys.ENV_BATCH_SIZE}\}}?\s?\)\))"
@@ -116,7 +90,6 @@ _ASSIGNED: Final = re.compile(
     rf"(?<!\w){keys.ENV_PREFIX}\w{{1,80}}=(?=[\"']?[\w.+-]{{1,40}}[\"']?(?:[\s;&|]|$))"
 )
 """A script that sets a variable of the trial to a value of its own."""
-_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
 _PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 _MICRO_KEY: Final = keys.key_of("micro_batch_size")
@@ -151,38 +124,6 @@ _SHOWN: Final = 120
 """Maximum characters of a value in a message."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """One entry of command, args or env.
-
-    `is_shell` says that it is a shell script, `is_code` that it is Python's, and `is_dropped` that it follows
-    a script of a shell that does not use it.
-    """
-
-    where: str
-    text: str
-    is_shell: bool = False
-    is_code: bool = False
-    is_dropped: bool = False
-    variable: str = ""
-
-    @property
-    def read(self) -> str:
-        """The text without the comments of a script."""
-        return _COMMENT.sub("", self.text) if self.is_shell or self.is_code else self.text
-
-
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """An option of the command line, or a variable; `value` is None for a flag without a value."""
-
-    where: str
-    name: str
-    value: str | None
-    written: str
-    form: str
-
-
 def wiring_warnings(
     manifest: Mapping[str, Any],
     names: Sequence[str],
@@ -210,9 +151,9 @@ def wiring_warnings(
     by_whom = " and the script does not read it" if text is not None else ""
     by_whom = " and no run has read it through autotuner.sdk" if read is not None else by_whom
     found: list[WiringWarning] = []
-    for role, container in _containers(manifest):
-        texts = list(_texts(role, container))
-        options = list(_options(texts))
+    for role, container in containers(manifest):
+        texts = list(texts_of(role, container))
+        options = list(options_of(texts))
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names, processes)
         found += _whole(options, processes)
@@ -240,12 +181,12 @@ def references(manifest: Mapping[str, Any]) -> Iterator[Reference]:
 
     A container whose env comes from elsewhere (`envFrom`) may have any variable, and is left out.
     """
-    for role, container in _containers(manifest):
+    for role, container in containers(manifest):
         if container.get("envFrom"):
             continue
         own = {str(mapping(entry).get("name")) for entry in sequence(container.get("env"))}
         seen: set[str] = set()
-        for text in _texts(role, container):
+        for text in texts_of(role, container):
             for variable in _TRIAL_REFERENCE.findall(text.text):
                 if variable not in seen:
                     seen.add(variable)
@@ -253,7 +194,7 @@ def references(manifest: Mapping[str, Any]) -> Iterator[Reference]:
 
 
 def _unread(
-    role: str, texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], by_whom: str
+    role: str, texts: Sequence[Text], options: Sequence[Option], names: Sequence[str], by_whom: str
 ) -> Iterator[WiringWarning]:
     """Yield a warning for each name without a reference, or one warning if the text cannot be read.
 
@@ -312,7 +253,7 @@ def _unread(
 
 
 def _fixed(
-    texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str], processes: int
+    texts: Sequence[Text], options: Sequence[Option], names: Sequence[str], processes: int
 ) -> Iterator[WiringWarning]:
     """Yield a warning for each fixed value of a variable that a trial sets."""
     # Then the batch of a process may be the same in all trials.
@@ -354,7 +295,7 @@ def _fixed(
             yield WiringWarning(option.where, option.written, rule, _replaced(option, variable), name=name)
 
 
-def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning]:
+def _whole(options: Sequence[Option], processes: int) -> Iterator[WiringWarning]:
     """Yield a warning for each option of one process's batch that is given that of all processes."""
     # Variables of the job or of its script that stand for it: `BS=$AUTOTUNER_BATCH_SIZE`.
     forms = {"env", "override", "code", "read"}
@@ -362,7 +303,7 @@ def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning
     for option in options:
         match = _REFERENCE.fullmatch(option.value or "")
         used = match[1] or match[2] if match is not None else option.value if option.form == "name" else ""
-        is_whole = _is_whole(option) or _plain(used or "") in whole
+        is_whole = _is_whole(option) or plain(used or "") in whole
         if processes > 1 and is_whole and _is_of_process(option.name):
             rule = (
                 f"is the batch of one process, and each of the {processes} would take the whole one: pass on"
@@ -373,7 +314,7 @@ def _whole(options: Sequence[_Option], processes: int) -> Iterator[WiringWarning
 
 
 def _misplaced(
-    texts: Sequence[_Text], options: Sequence[_Option], names: Sequence[str]
+    texts: Sequence[Text], options: Sequence[Option], names: Sequence[str]
 ) -> Iterator[WiringWarning]:
     """Yield a warning for each option that is given the value of another one, or an evaluation's alone."""
     groups = (_BATCH, *_ALIASES)
@@ -395,7 +336,7 @@ def _misplaced(
             yield WiringWarning(evaluated[0].where, evaluated[0].written, rule, _example(name), name=name)
 
 
-def _is_whole(option: _Option) -> bool:
+def _is_whole(option: Option) -> bool:
     """Return whether the value of an option is the batch of all processes."""
     return _WHOLE.fullmatch(option.value or "") is not None
 
@@ -407,7 +348,7 @@ def _is_of_process(name: str) -> bool:
     return name == "mbs" or (_OF_BATCH.search(name) is not None and _OF_EACH.search(name) is not None)
 
 
-def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
+def _shared(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
     """Yield a warning for each path that all trials write to, and for resuming another trial's run."""
     for option in options:
         if option.value is None:
@@ -436,129 +377,7 @@ def _shared(options: Sequence[_Option], environment: Mapping[str, str]) -> Itera
 # --- the texts of a manifest ---------------------------------------------------------------------------
 
 
-def _containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    spec = mapping(manifest.get("spec"))
-    for role, replica in mapping(spec.get("pytorchReplicaSpecs")).items():
-        pod = mapping(mapping(mapping(replica).get("template")).get("spec"))
-        for container in sequence(pod.get("containers")):
-            if mapping(container).get("name") == _CONTAINER:
-                yield str(role), mapping(container)
-    if trainer := mapping(spec.get("trainer")):
-        yield "trainer", trainer
-
-
-def _texts(role: str, container: Mapping[str, Any]) -> Iterator[_Text]:
-    words = [
-        (f"{_owner(role, container, field)} {field}[{index}]", str(word)[:MAX_TEXT])
-        for field in ("command", "args")
-        for index, word in enumerate(sequence(container.get(field)))
-    ]
-    is_after_shell = is_script = is_after_python = is_code = False
-    script: str | None = None
-    given = 0
-    for where, word in words:
-        given += script is not None
-        is_dropped = script is not None and not _uses(script, given)
-        is_shell = is_script and word != "--"
-        yield _Text(where, word, is_shell=is_shell, is_code=is_code, is_dropped=is_dropped)
-        script = word if is_shell and script is None else script
-        is_code = (
-            is_after_python and not is_after_shell and re.fullmatch(r"-[a-zA-Z]{0,8}c", word) is not None
-        )
-        is_after_python = is_after_python or _PYTHON.fullmatch(word) is not None
-        # `sh -c SCRIPT` and `bash -lc SCRIPT`: the word after the flag is a script.
-        if is_script and word == "--":
-            continue
-        is_script = is_after_shell and re.fullmatch(r"-[a-z]{0,8}c", word) is not None
-        is_after_shell = is_after_shell or word.rsplit("/", 1)[-1] in _SHELLS
-    for entry in sequence(container.get("env")):
-        name = str(mapping(entry).get("name"))
-        value = mapping(entry).get("value")
-        if isinstance(value, str):
-            yield _Text(f"{role} env {name}", value[:MAX_TEXT], variable=name)
-
-
-def _owner(role: str, container: Mapping[str, Any], field: str) -> str:
-    return "runtime" if field in sequence(container.get(INHERITS)) else role
-
-
-def _uses(script: str, number: int) -> bool:
-    """Return whether the script of `sh -c` uses the word after it of this number: the first is its `$0`."""
-    if number == 1:
-        return re.search(r"\$\{?0", script) is not None
-    # `for NAME; do` goes through the words, too.
-    return re.search(r"\$\{?[@*#1-9!]|\bfor\s+\w+\s*(?:;|\n\s*do\b)|\bgetopts\b", script) is not None
-
-
-def _options(texts: Sequence[_Text]) -> Iterator[_Option]:
-    """Yield the options of the command line and the variables of the environment."""
-    plain = [
-        text for text in texts if not (text.variable or text.is_shell or text.is_code or text.is_dropped)
-    ]
-    yield from _parsed([(text.where, text.text) for text in plain])
-    for text in texts:
-        if text.is_code:
-            yield from _in_code(text.where, text.text)
-        elif text.is_shell:
-            script, documents = without_documents(text.text)
-            code = [each for each in documents if _CODE.search(each)]
-            script = "\n".join([script, *(each for each in documents if each not in code)])
-            yield from _parsed([(text.where, word) for word in _split(script)])
-            for each in documents:
-                yield from (_in_code if each in code else _in_config)(text.where, each)
-        elif text.variable and not text.variable.startswith(keys.ENV_PREFIX):
-            yield _Option(text.where, text.variable.lower(), text.text, text.text, "env")
-
-
-def _in_code(where: str, code: str) -> Iterator[_Option]:
-    """Yield the numbers that Python code in the manifest gives a name."""
-    has_sdk = "hyperparameters(" in code
-    for match in _VALUE_IN_CODE.finditer(code):
-        name, written = _plain(match["name"]), match[0].strip()
-        if match["value"] is not None:
-            yield _Option(where, name, match["value"], written, "code")
-        elif match["read"] is not None:
-            yield _Option(where, name, f"$({match['read']})", written, "read")
-        elif has_sdk and match["variable"].endswith(".batch_size"):
-            yield _Option(where, name, f"$({keys.ENV_BATCH_SIZE})", written, "read")
-        else:
-            yield _Option(where, name, match["variable"], written, "name")
-
-
-def _in_config(where: str, text: str) -> Iterator[_Option]:
-    """Yield the numbers and variables of a configuration file that a script writes."""
-    for match in _IN_CONFIG.finditer(text):
-        yield _Option(where, _plain(match["name"]), match["value"], match[0].strip(), "config")
-
-
-def _parsed(words: Sequence[tuple[str, str]]) -> Iterator[_Option]:
-    for index, (where, word) in enumerate(words):
-        following = words[index + 1][1] if index + 1 < len(words) else None
-        if word.startswith("-") and word.strip("-"):
-            name, has_value, value = word.lstrip("-").partition("=")
-            if has_value:
-                yield _Option(where, _plain(name), value, word, "flag=")
-            elif following is not None and not following.startswith("-"):
-                yield _Option(where, _plain(name), following, f"{word} {following}", "flag ")
-            else:
-                yield _Option(where, _plain(name), None, word, "flag")
-        elif match := _OVERRIDE.fullmatch(word):
-            last = re.split(r"[./@]", match[1])[-1]
-            yield _Option(where, _plain(last), match[2], word, "override")
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return [word.rstrip(";") for word in shlex.split(text, comments=True)]
-    except ValueError:
-        return text.split()
-
-
-def _plain(name: str) -> str:
-    return name.replace("-", "_").rsplit(".", 1)[-1].lower()
-
-
-def _written(texts: Sequence[_Text]) -> str:
+def _written(texts: Sequence[Text]) -> str:
     return " ".join(text.text for text in texts if not text.variable)
 
 
@@ -570,7 +389,7 @@ def _variables(name: str) -> tuple[str, ...]:
     return (own, keys.ENV_MICRO_BATCH_SIZE) if name == "batch_size" else (own,)
 
 
-def _is_referenced(name: str, texts: Sequence[_Text]) -> bool:
+def _is_referenced(name: str, texts: Sequence[Text]) -> bool:
     return any(
         variable in _TRIAL_REFERENCE.findall(text.read)
         or (text.is_shell and _mentions(variable, _ASSIGNED.sub("", text.read)))
@@ -634,7 +453,7 @@ def _example(name: str) -> str:
     return f'args: ["--{flag}=$({keys.environment_name(name)})"]'
 
 
-def _replaced(option: _Option, variable: str) -> str:
+def _replaced(option: Option, variable: str) -> str:
     reference = f"$({variable})"
     if option.name == variable.lower() and option.form == "override":
         return f"{variable}=${{{variable}:-{option.value}}}"

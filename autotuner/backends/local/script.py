@@ -12,7 +12,7 @@ from autotuner import keys
 from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
-from autotuner.job.wiring import MAX_TEXT
+from autotuner.job.options import MAX_TEXT
 
 _MAX_MODULES: Final = 16
 _PATH_MAX: Final = 4096

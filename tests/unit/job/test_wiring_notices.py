@@ -11,7 +11,7 @@ from autotuner.backends.local.pods import Surroundings
 from autotuner.backends.local.script import script_text
 from autotuner.errors import InvalidJob
 from autotuner.job.job import Job
-from autotuner.job.wiring import MAX_TEXT
+from autotuner.job.options import MAX_TEXT
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.trial import Outcome, Purpose
 from tests.builders import annotations, container, job, manifest, replica, suggestion, trial
