@@ -6,16 +6,25 @@ be the learning rate, and of a program that may start more processes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from autotuner import keys
 from autotuner.job.job import Job
-from autotuner.job.processes import assumed
+from autotuner.job.options import MAX_TEXT
+from autotuner.job.processes import PROCESSES, assumed, stated
 from autotuner.job.unset import LAYOUT, own_layout
 from autotuner.job.wiring import WiringWarning, references, wiring_warnings
 from autotuner.spec import TuningSpec
 from autotuner.spec.learning_rate import rates_in
 from autotuner.trial import Purpose, Trial
+
+_SPAWNS: Final = re.compile(
+    r"^[^#\n]{0,200}?\b(?:spawn\(|start_processes\(|Process\(\s{0,40}target|notebook_launcher\()[^\n]{0,80}",
+    re.MULTILINE,
+)
+"""A script that starts processes by itself."""
 
 
 def wiring_notices(
@@ -36,6 +45,7 @@ def wiring_notices(
         *_fixed_layout(job, spec),
         *_several_rates(spec),
         *_assumed_processes(job),
+        *_spawned(job, spec, script or ""),
         *_too_few_trials(spec),
         *_starts_from_itself(job, spec),
     ]
@@ -46,6 +56,19 @@ def _assumed_processes(job: Job) -> Iterator[WiringWarning]:
     warning = assumed(job.kind.processes(job.manifest), job.annotations)
     if warning is not None:
         yield WiringWarning(warning.key, warning.value, warning.rule, warning.example)
+
+
+def _spawned(job: Job, spec: TuningSpec, script: str) -> Iterator[WiringWarning]:
+    """Yield a warning if the script starts processes that the manifest does not show."""
+    match = _SPAWNS.search(script[:MAX_TEXT])
+    is_alone = spec.shape.processes_per_replica == 1 and stated(job.annotations) is None
+    if match is not None and is_alone:
+        rule = (
+            f"starts processes by itself; if they train, {keys.ENV_BATCH_SIZE} is the batch of all of them,"
+            f" and each takes its part: state their number in {PROCESSES} (1 if they do not train)"
+        )
+        line = match[0].strip().splitlines()[0]
+        yield WiringWarning("a line of the script", line, rule, f'{PROCESSES}: "4"')
 
 
 def _too_few_trials(spec: TuningSpec) -> Iterator[WiringWarning]:

@@ -263,3 +263,33 @@ def test_no_script_costs_more_than_a_moment(tmp_path, reads, text):
     reads(["sh", "-c", f"python train.py {text}"])
     reads(["python", "train.py"])
     assert time.process_time() - started < 2
+
+
+READS = 'import os\nbatch, lr = os.environ["AUTOTUNER_BATCH_SIZE"], os.environ["AUTOTUNER_LEARNING_RATE"]\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mp.spawn(main, nprocs=4)",
+        "    workers = [Process(target=train, args=(rank,)) for rank in range(4)]",
+        "    p = ctx.Process(\n        target=train)",
+        'notebook_launcher(train, num_processes=2)  # see "accelerate launch"',
+    ],
+)
+def test_a_script_that_starts_processes_itself_is_asked_for_their_number(line):
+    (only,) = said(baseline(), trial(1), script=READS + line)
+    assert "AUTOTUNER_BATCH_SIZE is the batch of all of them" in only
+    assert 'autotuner.dev/processes-per-replica: "4"' in only
+    assert line.strip().splitlines()[0] in only
+
+
+def test_the_number_of_processes_that_is_stated_is_believed():
+    made = job(asked=annotations(processes_per_replica="4"), master=replica(container()))
+    found = wiring_notices(made, made.spec(), (), READS + "mp.spawn(main)")
+    assert not [warning for warning in found if "starts processes" in warning.rule]
+
+
+@pytest.mark.parametrize("line", ["# mp.spawn(main)", 'mp.set_start_method("spawn")', "pool = Pool(4)"])
+def test_a_script_that_starts_no_training_is_not_asked(line):
+    assert said(baseline(), trial(1), script=READS + line) == []
