@@ -117,6 +117,7 @@ class Trial:
     they count the measurements), and `warnings` what the user should know about the reading. `variables` are
     what the script has read through the SDK, by name; None where it has not said. `node` is the node that a
     lost trial was lost on, if one is at fault. `judged` says where the search stopped it, if it did.
+    `loops` are the lengths of the loops whose progress the log shows (`autotuner.study.loops`).
     """
 
     suggestion: Suggestion
@@ -136,6 +137,7 @@ class Trial:
     variables: tuple[str, ...] | None = None
     node: str = ""
     judged: Judged | None = None
+    loops: tuple[int, ...] = ()
 
     @property
     def number(self) -> int:

@@ -30,6 +30,7 @@ from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail
 from autotuner.study.finding import NOT_COUNTED, Finding
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout, nearest
+from autotuner.study.loops import follows_batch
 from autotuner.study.proof import coincide, findings, reports_batch
 from autotuner.study.resumed import unsettled_runs
 from autotuner.study.run_length import doubtful_length, overdue_runs
@@ -333,10 +334,12 @@ class Standing:
     def is_unchecked(self, tried: Setting) -> bool:
         """Return whether nothing shows that a setting's batch is trained, because its first value comes late.
 
-        A script that reports its batch size or throughput shows it.
+        A script that reports its batch size or throughput shows it, and so do loops of its log.
         """
         original = self._to_repeat(tried)
-        return original is not None and self._is_late(original) and not reports_batch(original)
+        if original is None or not self._is_late(original):
+            return False
+        return not (reports_batch(original) or follows_batch(self.history.trials, original))
 
     def _to_repeat(self, tried: Setting) -> Trial | None:
         """Return the run that a check of a setting's batch repeats; None for one of at most the job's own."""

@@ -53,6 +53,7 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         "node": trial.node,
         "message": trial.message[:_MAX_MESSAGE],
         "extras": dict(trial.extras),
+        "loops": list(trial.loops),
     }
     entry.update({name: value for name, value in optional.items() if value})
     if trial.judged is not None:
@@ -87,6 +88,7 @@ def decode_trial(text: str) -> Trial:
             variables=_names(entry.get("variables")),
             node=str(entry.get("node", "")),
             judged=_judged(entry.get("judged")),
+            loops=tuple(_count(length) for length in entry.get("loops", ())),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error
@@ -161,5 +163,5 @@ def _names(value: object) -> tuple[str, ...] | None:
 
 def _count(value: object) -> int:
     if not isinstance(value, int) or value < 1:
-        raise TypeError(f"{str(value)[:40]!r} is not a number of devices")
+        raise TypeError(f"{str(value)[:40]!r} is not a positive number")
     return value

@@ -32,6 +32,7 @@ from autotuner.study.formats.reading import (
 )
 from autotuner.study.formats.records import value_of
 from autotuner.study.formats.text import Finder
+from autotuner.study.loops import LoopLengths
 from autotuner.study.near_misses import NearMisses
 from autotuner.study.readings import Readings
 from autotuner.trial import Measurement, Trial
@@ -128,7 +129,7 @@ class LogReader:
         self._section = Label.UNKNOWN
         self._section_lines = 0
         self._section_variant = ""
-        self._extras = Extras()
+        self._extras, self._loops = Extras(), LoopLengths()
         self._part = ""
         self._near = NearMisses(target, self._finder)
         self._is_empty = True
@@ -172,6 +173,11 @@ class LogReader:
             return self._readings.warnings
         said = f"{self._batch_change!r} seems to say that another batch is trained than the one asked for"
         return said, *self._readings.warnings
+
+    @property
+    def loops(self) -> tuple[int, ...]:
+        """The lengths of the loops whose progress the log shows."""
+        return self._loops.lengths
 
     @property
     def extras(self) -> dict[str, float]:
@@ -298,6 +304,7 @@ class LogReader:
             return
         if self._extras.note(text):
             return
+        self._loops.note(text)
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
@@ -453,4 +460,5 @@ def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
         unit=reader.unit,
         warnings=reader.warnings,
         variables=reader.variables,
+        loops=reader.loops,
     )

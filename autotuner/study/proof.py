@@ -38,6 +38,7 @@ from autotuner.study.finding import (
     Reason,
     points_of,
 )
+from autotuner.study.loops import loop_doubts
 from autotuner.study.quantum import quantum_of
 from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
@@ -78,7 +79,13 @@ def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
     known = tuple(sorted(trials, key=lambda trial: trial.number))
     others = [trial for trial in known if trial.suggestion.purpose is not Purpose.CHECK]
     alike = identical_runs(others) or batch_not_trained(known)
-    return (*alike, *rate_not_used(known), *resumed_runs(known, sign), *batch_doubts(known))
+    return (
+        *alike,
+        *rate_not_used(known),
+        *resumed_runs(known, sign),
+        *batch_doubts(known),
+        *loop_doubts(known),
+    )
 
 
 def identical_runs(trials: Sequence[Trial]) -> list[Finding]:

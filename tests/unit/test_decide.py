@@ -16,6 +16,7 @@ from autotuner.decide.standing import Standing, trial_seed
 from autotuner.spec import Shape
 from autotuner.spec.tuning_spec import MOST_AUTO_TRIALS
 from autotuner.study.history import History
+from autotuner.study.setting import setting
 from autotuner.trial import Measurement, Outcome, Purpose
 from autotuner.wording import message
 from tests.builders import NOON, spec, suggestion, trial
@@ -490,3 +491,12 @@ def test_auto_starts_the_place_of_a_trial_that_ends_once():
     decision = decide(spec(parallel_trials="auto"), [baseline(), diverged], NOON)
     assert [stop.number for stop in decision.stop] == [1]
     assert len(decision.start) == 1
+
+
+def test_a_batch_that_no_check_can_show_is_shown_by_the_loops_of_the_log():
+    known = replace(baseline(values=(0.95,)), loops=(5, 782))
+    larger = trial(1, (0.92,), Outcome.REACHED, suggestion(1, batch_size=256), loops=(5, 98))
+    tried = setting(larger)
+    shown = Standing.of(History.of(spec(run_length="1"), [known, larger]), NOON)
+    unshown = Standing.of(History.of(spec(run_length="1"), [known, replace(larger, loops=(5, 782))]), NOON)
+    assert (shown.is_unchecked(tried), unshown.is_unchecked(tried)) == (False, True)
