@@ -95,7 +95,9 @@ def test_a_second_interrupt_does_not_claim_that_what_still_ends_is_stopped(place
     assert process.stderr is not None
     until(lambda: "running trials end within 5 seconds" in process.stderr.readline(), "the first words")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    # Not communicate(), which would miss what the lines above have read ahead.
+    err = process.stderr.read()
+    process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "all processes are stopped" in err
     assert not place.processes()
