@@ -109,7 +109,9 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     """
     checks = (c for c in batch_checks(trials) if not c.is_of_rate and not c.differs)
     same = [(check, points) for check in checks if (points := check.common)]
-    bits = (_bits(p, quantum_of([value for _, value in p]), _FAR, FEWEST_VALUES, 0) for _, p in same)
+    # A script that ignores its seed repeats the same check.
+    distinct = {(_setting(check.trial), points) for check, points in same}
+    bits = (_bits(p, quantum_of([value for _, value in p]), _FAR, FEWEST_VALUES, 0) for _, p in distinct)
     is_shown = sum(bits) >= ENOUGH_CHECKED
     reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
     return [

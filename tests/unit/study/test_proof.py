@@ -404,3 +404,11 @@ def test_coarse_checks_that_are_all_the_same_prove_together_that_the_batch_is_no
     ]
     reasons = [{f.reason for f in batch_not_trained([*runs, *checks[:n]])} for n in range(4)]
     assert reasons == [set(), {Reason.BATCH_NOT_FOLLOWED}, {Reason.BATCH_NOT_FOLLOWED}, {Reason.NOT_WIRED}]
+
+
+def test_the_same_check_again_proves_no_more():
+    """A script that ignores its seed measures the same in every run of a setting."""
+    coarse = (0.36, 0.56, 0.68, 0.76, 0.8, 0.84, 0.86, 0.88, 0.9, 0.92)
+    runs = [run(number, coarse, 1024) for number in range(3)]
+    checks = [run(3 + n, coarse, 861, seed=n, purpose=Purpose.CHECK) for n in range(3)]
+    assert {f.reason for f in batch_not_trained([*runs, *checks])} == {Reason.BATCH_NOT_FOLLOWED}
