@@ -343,8 +343,10 @@ _STARTING: Final = re.compile(
     re.DOTALL,
 )
 """Modules and scripts that start processes by themselves."""
+SPAWNS: Final = r"\bspawn\(|start_processes\(|\bProcess\(\s{0,40}target|notebook_launcher\("
+"""Pattern of a call that starts other processes, which may train."""
 _SPAWNING: Final = re.compile(
-    r"\bspawn\(|start_processes\(|\bProcess\(\s{0,40}target|elastic_launch\(|notebook_launcher\("
+    rf"{SPAWNS}|elastic_launch\("
     r"|torch\.distributed\.(?:run|launch)\b|\btorchrun\b|\baccelerate[\"', ]{1,4}launch\b|TorchTrainer\("
     r"|TorchDistributor\(|\bnprocs\s{0,4}=|\bdevices\s{0,4}=\s{0,4}(?:[2-9]|1\d|-1|[\"']auto)"
 )

@@ -7,10 +7,11 @@ be the learning rate, and of a program that may start more processes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from autotuner import keys
+from autotuner.job.command_line import SPAWNS
 from autotuner.job.job import Job
 from autotuner.job.options import MAX_TEXT
 from autotuner.job.processes import PROCESSES, assumed, stated
@@ -20,10 +21,7 @@ from autotuner.spec import TuningSpec
 from autotuner.spec.learning_rate import rates_in
 from autotuner.trial import Purpose, Trial
 
-_SPAWNS: Final = re.compile(
-    r"^[^#\n]{0,200}?\b(?:spawn\(|start_processes\(|Process\(\s{0,40}target|notebook_launcher\()[^\n]{0,80}",
-    re.MULTILINE,
-)
+_SPAWNS: Final = re.compile(rf"^[^#\n]{{0,200}}?(?:{SPAWNS})[^\n]{{0,80}}", re.MULTILINE)
 """A script that starts processes by itself."""
 
 
@@ -42,7 +40,7 @@ def wiring_notices(
     found = wiring_warnings(whole, list(spec.search_space), script, read, spec.shape.processes)
     return [
         *(warning for warning in found if warning.is_seen or not is_shown),
-        *_fixed_layout(job, spec),
+        *_fixed_layout(whole, spec),
         *_several_rates(spec),
         *_assumed_processes(job),
         *_spawned(job, spec, script or ""),
@@ -94,11 +92,11 @@ def _starts_from_itself(job: Job, spec: TuningSpec) -> Iterator[WiringWarning]:
         yield WiringWarning(where, ", ".join(spec.start_from), rule, remedy)
 
 
-def _fixed_layout(job: Job, spec: TuningSpec) -> Iterator[WiringWarning]:
+def _fixed_layout(manifest: Mapping[str, Any], spec: TuningSpec) -> Iterator[WiringWarning]:
     """Yield a warning for each part of the layout that the job passes on, and no trial sets."""
     if spec.micro_batch_size is not None:
         return
-    used = list(references(job.kind.with_inherited(job.manifest)))
+    used = list(references(manifest))
     has_batch = any(reference.variable == keys.ENV_BATCH_SIZE for reference in used)
     for found in used:
         if found.variable in LAYOUT:

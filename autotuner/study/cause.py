@@ -20,7 +20,7 @@ from typing import Final
 from autotuner.study.formats.line import printable
 from autotuner.study.known_errors import meaning
 from autotuner.study.log_tail import tail_of
-from autotuner.study.signals import CRASHES, SIGNALS, is_told_to_end
+from autotuner.study.signals import CRASHES, SIGNALS, reports_signal
 from autotuner.study.survival import is_benign, is_progress, says_survived, shows_progress
 from autotuner.study.tracebacks import THREAD, Tracebacks
 from autotuner.trial import Outcome
@@ -311,21 +311,23 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
 def _after_signal(errors: list[_Error], marks: list[int], lines: Sequence[tuple[str, str]]) -> list[_Error]:
     """Return the errors with those that follow from a signal explained by it.
 
-    A script that is told to end may fail while it writes its last checkpoint, or exit with a code of its own.
-    A launcher tells processes to end after one has failed; then the failure stands before the signal.
+    A script that gets a signal may fail while it writes its last checkpoint, or exit with a code of its own.
+    A launcher sends signals to the other processes after one has failed; then the failure stands before them.
     """
-    told: dict[str, tuple[int, str]] = {}
+    signalled: dict[str, tuple[int, str]] = {}
     for position, (rank, line) in enumerate(lines):
-        if is_told_to_end(line):
-            told.setdefault(rank, (position, line))
-    if not told or any(e.outcome is Outcome.FAILED and e.position < min(told.values())[0] for e in errors):
+        if reports_signal(line):
+            signalled.setdefault(rank, (position, line))
+    if not signalled:
+        return errors
+    position, line = min(signalled.values())
+    if any(e.outcome is Outcome.FAILED and e.position < position for e in errors):
         return errors
     if not errors:
-        position, line = min(told.values())
         return [_Error(position, line, Outcome.LOST, False, "", 0)]
     explained = []
     for e in errors:
-        position, line = told.get(e.rank, (len(lines), ""))
+        position, line = signalled.get(e.rank, (len(lines), ""))
         went_on = sum(position < mark < e.position for mark in marks) > _FEW
         known = meaning(e.line)
         is_unknown = e.outcome is Outcome.FAILED and (known is None or known.is_secondary)

@@ -28,7 +28,7 @@ _PATH: Final = re.compile("the whole log: ")
 _SHOWN: Final = 4
 """Maximum number of batch sizes in a message."""
 _FEWEST: Final = 3
-"""Minimum number of failures of one kind that are told: after two, a run shows if the batch is at fault."""
+"""Minimum number of failures of one kind for a warning: after two, a run shows if the batch is at fault."""
 
 
 class Spacing(StrEnum):
@@ -159,6 +159,8 @@ def settings_that_fail(history: History) -> list[Finding]:
 
     It may accept some values only.
     """
+    if sum(has_failed(history, trial) for trial in history.trials) < _FEWEST:
+        return []
     known = {t.number for t in failing_sizes(history).trials}
     known |= {number for found in ended_unreported(history) for number in found.trials}
     kinds: dict[str, list[Trial]] = {}

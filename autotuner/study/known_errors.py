@@ -92,7 +92,7 @@ _PROGRAM: Final = (
     # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
     r"OutOfResources: out of resource|too many resources requested for launch",
     r"device-side assert|an illegal memory access|misaligned address|\.cu:\d+: .*Assertion",
-    # A size that is no number of a tensor's: a bug, as no batch is so large.
+    # No batch is so large: a bug has computed this size.
     r"Memory access fault by GPU|Tried to allocate more than 1EB",
     r"invalid device ordinal|no kernel image is available|invalid device function|named symbol not found",
     r"Cannot re-initialize CUDA in forked subprocess",

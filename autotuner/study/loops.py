@@ -8,7 +8,7 @@ eight times the batch they have an eighth of the iterations.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from autotuner.study.finding import Finding, Reason
@@ -65,7 +65,7 @@ def loop_doubts(trials: Iterable[Trial]) -> list[Finding]:
     Lengths that have not changed say nothing: epochs, validations, optimizer steps of a fixed number.
     """
     known = [trial for trial in trials if trial.loops and not trial.is_running]
-    for trial in known:
+    for trial in known[1:]:
         first = known[0]
         if not _are_apart(first, trial) or _in_proportion(first, trial):
             continue
@@ -102,12 +102,8 @@ def _are_apart(one: Trial, other: Trial) -> bool:
 
 def _changed(one: Trial, other: Trial) -> tuple[list[int], list[int]]:
     """Return the lengths that only one of two runs has, without those that are hyperparameters."""
-    before, after = (set(t.loops) - _values(t.suggestion.parameters) for t in (one, other))
+    before, after = (set(t.loops).difference(t.suggestion.parameters.values()) for t in (one, other))
     return sorted(before - after), sorted(after - before)
-
-
-def _values(parameters: Mapping[str, object]) -> set[object]:
-    return set(parameters.values())
 
 
 def _in_proportion(one: Trial, other: Trial) -> list[int]:

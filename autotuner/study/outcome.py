@@ -149,7 +149,7 @@ def _told(cause: Cause) -> str:
 
 
 def _exit_code(ending: Ending, cause: Cause | None) -> int | None:
-    """Return the exit code of the process that the failure is told of."""
+    """Return the exit code of the process whose failure the message describes."""
     codes = [log.exit_code for log in ending.logs if cause is not None and log.pod == cause.pod]
     return codes[0] if codes and codes[0] is not None else ending.exit_code
 

@@ -111,8 +111,7 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     same = [(check, points) for check in checks if (points := check.common)]
     # A script that ignores its seed repeats the same check.
     distinct = {(_setting(check.trial), points) for check, points in same}
-    bits = (_bits(p, quantum_of([value for _, value in p]), _FAR, FEWEST_VALUES, 0) for _, p in distinct)
-    is_shown = sum(bits) >= ENOUGH_CHECKED
+    is_shown = sum(_checked_bits(points) for _, points in distinct) >= ENOUGH_CHECKED
     reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
     return [
         Finding(reason, check.numbers, _same(check, points), ("batch_size",))
@@ -130,8 +129,7 @@ def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:
     for check in batch_checks(trials):
         if not check.is_of_rate or check.differs or not (points := check.common):
             continue
-        is_shown = _bits(points, quantum_of([v for _, v in points]), _FAR, FEWEST_VALUES, 0) >= ENOUGH_CHECKED
-        if is_shown or check.is_over:
+        if _checked_bits(points) >= ENOUGH_CHECKED or check.is_over:
             one, other = check.original.suggestion, check.trial.suggestion
             name = next(n for n, value in other.parameters.items() if one.parameters.get(n) != value)
             message = (
@@ -142,6 +140,11 @@ def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:
             )
             found.append(Finding(Reason.RATE_NOT_USED, check.numbers, message, (name,)))
     return found
+
+
+def _checked_bits(points: Sequence[Point]) -> float:
+    """Return the bits of coincidence of a check and its original that share these points."""
+    return _bits(points, quantum_of([value for _, value in points]), _FAR, FEWEST_VALUES, 0)
 
 
 def _same(check: BatchCheck, points: Sequence[Point]) -> str:

@@ -47,12 +47,12 @@ _TOLD: Final = re.compile(
     rf"|{_ENDING} (?:was )?(?:received|caught)\b",
     re.IGNORECASE,
 )
-"""What a script says when it is told to end, as a rule before it writes a checkpoint."""
+"""What a script logs when it gets a signal to end, usually before it writes a checkpoint."""
 _NOT_YET: Final = re.compile(r"\b(?:if|when|on|once|upon|until|should|no|not|never)\b", re.IGNORECASE)
 
 
-def is_told_to_end(line: str) -> bool:
-    """Return whether a script says that it was told to end."""
+def reports_signal(line: str) -> bool:
+    """Return whether a script logs that it got a signal to end."""
     match = _TOLD.search(line)
     return match is not None and "handler" not in line and _NOT_YET.search(line[: match.end()]) is None
 

@@ -68,7 +68,7 @@ def is_study(folder: Path) -> bool:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Return whether a tuner runs in a folder; also if that cannot be told, as without permission."""
+    """Return whether a tuner runs in a folder; true if it is unknown, as without permission."""
     try:
         with (folder / LOCK).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
