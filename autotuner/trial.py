@@ -117,7 +117,8 @@ class Trial:
     they count the measurements), and `warnings` what the user should know about the reading. `variables` are
     what the script has read through the SDK, by name; None where it has not said. `node` is the node that a
     lost trial was lost on, if one is at fault. `judged` says where the search stopped it, if it did.
-    `loops` are the lengths of the loops whose progress the log shows (`autotuner.study.loops`).
+    `loops` are the lengths of the loops whose progress the log shows (`autotuner.study.loops`), `losses` the
+    first losses that it has (`autotuner.study.losses`).
     """
 
     suggestion: Suggestion
@@ -138,6 +139,7 @@ class Trial:
     node: str = ""
     judged: Judged | None = None
     loops: tuple[int, ...] = ()
+    losses: tuple[float, ...] = ()
 
     @property
     def number(self) -> int:

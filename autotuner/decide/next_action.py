@@ -127,6 +127,6 @@ def _warnings(standing: Standing) -> tuple[str, ...]:
         said.append(
             f"nothing shows that the script trains a batch of {confirmed.batch_size}: its runs print their"
             " first value so late that a check would cost a whole run; report the batch size, as with"
-            " sdk.report(epoch, ..., batch_size=...), or evaluate earlier"
+            " sdk.report(epoch, ..., batch_size=...), print the loss of the training, or evaluate earlier"
         )
     return tuple(said)

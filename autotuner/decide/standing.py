@@ -24,7 +24,16 @@ from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.spec.values import FloatDimension
 from autotuner.study.at_once import met_at_once
-from autotuner.study.batch_check import CLOSE, EARLY, NEAR, SHARES, BatchCheck, batch_checks, original_of
+from autotuner.study.batch_check import (
+    CLOSE,
+    EARLY,
+    NEAR,
+    SHARES,
+    BatchCheck,
+    batch_checks,
+    has_telling_losses,
+    original_of,
+)
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail
 from autotuner.study.finding import NOT_COUNTED, Finding
@@ -281,8 +290,8 @@ class Standing:
         """Return the next trial that checks whether the script trains a setting's batch; None if none is due.
 
         Last comes one of its learning rate. None is due for a batch that is no larger than the job's own, or
-        while no run of the setting has ended; nor where the first value comes late in a run, because then the
-        check would cost a whole one.
+        while no run of the setting has ended; nor where a run shows nothing before its second half, because
+        then the check would cost a whole one.
         """
         original = self._to_repeat(tried)
         if original is None or self._is_late(original):
@@ -327,7 +336,12 @@ class Standing:
         return replace(self.suggest(tried, Purpose.CHECK), seed=repeated.seed)
 
     def _is_late(self, original: Trial) -> bool:
-        """Return whether a check would cost nearly a whole run, as its first value comes late."""
+        """Return whether a check would cost nearly a whole run, as its first value comes late.
+
+        The losses of the training may show the effect earlier.
+        """
+        if has_telling_losses(original):
+            return False
         shown = curve(original)
         return not len(shown) or shown.steps[0] > EARLY * self.history.whole_length(original)
 

@@ -12,6 +12,9 @@ Half the batch finds a retry that halves it, and `NEAR` of it a maximum or a rou
 One more check repeats the run with `NEAR` of its learning rate: where a script has a maximum for it, or takes
 it from elsewhere, the answer would name a rate that was never trained.
 
+Where the only value of a run comes at its end, the first losses of the training are compared instead
+(`autotuner.study.losses`): if they differ, the check is over. If not, it goes on to that value.
+
 `autotuner.study.proof` judges how many equal digits are enough.
 """
 
@@ -21,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from autotuner.study import losses
 from autotuner.study.finding import Point, points_of
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
@@ -65,9 +69,17 @@ class BatchCheck:
         return tuple(found)
 
     @property
+    def has_same_losses(self) -> bool:
+        """Whether the first losses of the training show no effect."""
+        one, other = self.original.losses, self.trial.losses
+        return losses.are_comparable(one, other) and not losses.differ(one, other)
+
+    @property
     def differs(self) -> bool:
         """Whether the batch has an effect, as far as can be seen."""
         points = points_of(self.trial)
+        if has_telling_losses(self.original) and losses.differ(self.original.losses, self.trial.losses):
+            return True
         known = dict(points_of(self.original))
         # The curve of an ended run is thinned, so a step of the check may be missing; the first is kept.
         return any(known.get(step, value) != value for step, value in points) or (
@@ -79,8 +91,16 @@ class BatchCheck:
         """Whether more of the check shows nothing new: it differs, or is as long as the original."""
         if self.differs or not self.trial.is_running:
             return True
+        if self.is_of_rate and has_telling_losses(self.original) and len(self.trial.losses) >= losses.KEPT:
+            # Nothing is shown: in a warm-up from zero the rate has hardly an effect. A whole run is too much.
+            return True
         ends = [points[-1][0] for t in (self.trial, self.original) if (points := points_of(t))]
         return len(ends) > 1 and ends[0] >= ends[1]
+
+
+def has_telling_losses(trial: Trial) -> bool:
+    """Return whether a run is compared by the losses of its training, too: it has one value only."""
+    return len(points_of(trial)) == 1 and losses.are_comparable(trial.losses, trial.losses)
 
 
 def batch_checks(trials: Iterable[Trial]) -> tuple[BatchCheck, ...]:

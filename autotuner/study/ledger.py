@@ -54,6 +54,7 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         "message": trial.message[:_MAX_MESSAGE],
         "extras": dict(trial.extras),
         "loops": list(trial.loops),
+        "losses": list(trial.losses),
     }
     entry.update({name: value for name, value in optional.items() if value})
     if trial.judged is not None:
@@ -89,6 +90,7 @@ def decode_trial(text: str) -> Trial:
             node=str(entry.get("node", "")),
             judged=_judged(entry.get("judged")),
             loops=tuple(_count(length) for length in entry.get("loops", ())),
+            losses=tuple(float(value) for value in entry.get("losses", ())),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error

@@ -33,6 +33,7 @@ from autotuner.study.formats.reading import (
 from autotuner.study.formats.records import value_of
 from autotuner.study.formats.text import Finder
 from autotuner.study.loops import LoopLengths
+from autotuner.study.losses import FirstLosses
 from autotuner.study.near_misses import NearMisses
 from autotuner.study.readings import Readings
 from autotuner.trial import Measurement, Trial
@@ -129,7 +130,7 @@ class LogReader:
         self._section = Label.UNKNOWN
         self._section_lines = 0
         self._section_variant = ""
-        self._extras, self._loops = Extras(), LoopLengths()
+        self._extras, self._loops, self._losses = Extras(), LoopLengths(), FirstLosses()
         self._part = ""
         self._near = NearMisses(target, self._finder)
         self._is_empty = True
@@ -178,6 +179,11 @@ class LogReader:
     def loops(self) -> tuple[int, ...]:
         """The lengths of the loops whose progress the log shows."""
         return self._loops.lengths
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The first losses in the log."""
+        return self._losses.values
 
     @property
     def extras(self) -> dict[str, float]:
@@ -305,6 +311,7 @@ class LogReader:
         if self._extras.note(text):
             return
         self._loops.note(text)
+        self._losses.note(line)
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
@@ -461,4 +468,5 @@ def with_reading(trial: Trial, reader: LogReader | None) -> Trial:
         warnings=reader.warnings,
         variables=reader.variables,
         loops=reader.loops,
+        losses=reader.losses,
     )

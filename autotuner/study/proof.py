@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Final
 
 from autotuner.spec.learning_rate import learning_rate_among
-from autotuner.study.batch_check import BatchCheck, batch_checks
+from autotuner.study.batch_check import BatchCheck, batch_checks, has_telling_losses
 from autotuner.study.finding import (
     ENDS,
     FEWEST_SINGLE,
@@ -49,6 +49,9 @@ ENOUGH_SINGLE: Final = 30.0
 """The same for runs with fewer than `FEWEST_VALUES` values, of which several settings must agree."""
 ENOUGH_CHECKED: Final = 20.0
 """The same for a check of the batch."""
+BITS_OF_LOSSES: Final = 10.0
+"""What equal first losses of all checks count for: a script that accumulates may print those of its
+micro-batches, which do not depend on the batch."""
 FEWEST_BATCHES: Final = 3
 """Batch sizes that must agree if the digits alone do not decide."""
 FEWEST_FAR: Final = 4
@@ -109,9 +112,13 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     """
     checks = (c for c in batch_checks(trials) if not c.is_of_rate and not c.differs)
     same = [(check, points) for check in checks if (points := check.common)]
+    if not same:
+        return []
     # A script that ignores its seed repeats the same check.
-    distinct = {(_setting(check.trial), points) for check, points in same}
-    is_shown = sum(_checked_bits(points) for _, points in distinct) >= ENOUGH_CHECKED
+    distinct = {(_setting(check.trial), points, _fewest(check)) for check, points in same}
+    quantum = _quantum(trials)
+    bits = sum(_checked_bits(points, quantum, fewest) for _, points, fewest in distinct)
+    is_shown = bits + BITS_OF_LOSSES * any(few == 1 for *_, few in distinct) >= ENOUGH_CHECKED
     reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
     return [
         Finding(reason, check.numbers, _same(check, points), ("batch_size",))
@@ -126,10 +133,11 @@ def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:
     The batch of the answer is trained and meets the target all the same, so there is an answer.
     """
     found: list[Finding] = []
-    for check in batch_checks(trials):
-        if not check.is_of_rate or check.differs or not (points := check.common):
+    of_rate = [check for check in batch_checks(trials) if check.is_of_rate and not check.differs]
+    for check in of_rate:
+        if not (points := check.common):
             continue
-        if _checked_bits(points) >= ENOUGH_CHECKED or check.is_over:
+        if _checked_bits(points, _quantum(trials)) >= ENOUGH_CHECKED or check.is_over:
             one, other = check.original.suggestion, check.trial.suggestion
             name = next(n for n, value in other.parameters.items() if one.parameters.get(n) != value)
             message = (
@@ -142,9 +150,19 @@ def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:
     return found
 
 
-def _checked_bits(points: Sequence[Point]) -> float:
+def _fewest(check: BatchCheck) -> int:
+    """Return how many different values a check must have to count: one, if the losses before are the same."""
+    return 1 if has_telling_losses(check.original) and check.has_same_losses else FEWEST_VALUES
+
+
+def _quantum(trials: Sequence[Trial]) -> float:
+    """Return the distance between neighbouring values of the metric, as all runs show it."""
+    return quantum_of([value for trial in trials for _, value in points_of(trial)])
+
+
+def _checked_bits(points: Sequence[Point], quantum: float, fewest: int = FEWEST_VALUES) -> float:
     """Return the bits of coincidence of a check and its original that share these points."""
-    return _bits(points, quantum_of([value for _, value in points]), _FAR, FEWEST_VALUES, 0)
+    return _bits(points, quantum, _FAR, fewest, 0)
 
 
 def _same(check: BatchCheck, points: Sequence[Point]) -> str:

@@ -362,6 +362,29 @@ def test_a_batch_that_no_check_can_show_is_told():
     assert not any("nothing shows" in said for said in World(spec(), hill()).run().warnings)
 
 
+def in_one_value(batch_size, parameters):
+    """Return the curve of a script that is evaluated only once, at its end."""
+    return hill(critical=150)(batch_size, parameters)[-1:]
+
+
+def test_where_a_run_has_one_value_its_batch_is_checked_by_the_losses_of_the_training():
+    world = World(spec(run_length="1"), in_one_value, prints_losses=True)
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert not any("nothing shows" in said for said in decision.warnings)
+    checks = [t for t in world.trials.values() if t.suggestion.purpose is Purpose.CHECK]
+    assert len(checks) > 1
+    assert all(t.outcome is Outcome.DOMINATED and not t.measurements for t in checks)
+
+
+def test_a_script_with_one_value_that_trains_a_smaller_batch_is_told_by_the_losses_and_that_value():
+    world = World(spec(run_length="1"), in_one_value, prints_losses=True, trains=lambda batch: min(batch, 50))
+    decision = world.run()
+    assert (decision.reason, decision.answer) == (Reason.NOT_WIRED, None)
+    assert "smaller batch than it is given" in message(decision, world.spec)
+
+
 def test_a_check_of_the_batch_is_stopped_where_its_curve_differs():
     world = World(spec(), hill())
     reaches(world, 173)
