@@ -6,20 +6,31 @@ are different, and the check can be stopped.
 
 That they are the same proves less: a script that accumulates gradients by itself may print the loss of each
 micro-batch, and the first of them do not depend on the batch.
+
+Trainings on GPUs are seldom deterministic, so that their digits differ although nothing was changed. But the
+first losses are still close. In 24 real trainings (perceptrons, convolutions and transformers; the loss of
+every step, of every tenth, and means of 10 and 50 steps) the first four were compared with those of the same
+training, each of whose gradients had a relative error of 1e-6: in 20 they differed by at most 0.006 of the
+usual change from one loss to the next. With a batch of 0.5 or 0.84 they differed by at least 0.08 of it.
 """
 
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from autotuner.study.formats.line import BAR, NUMBER, NUMBER_END, Line, to_number
+from autotuner.study.quantum import written_to
 
 KEPT: Final = 16
 """Number of losses that are kept of a run: two steps of eight processes that all print theirs."""
 FEWEST: Final = 4
 """Minimum number of different losses that are compared: the first one may not depend on the batch."""
+CLOSE: Final = 0.02
+"""Maximum difference of two runs that seem to train alike, in usual changes from one loss to the next."""
 _FEWEST_DIGITS: Final = 3
 _MAX_LINE: Final = 2000
 # The scale of a loss is that of mixed precision.
@@ -70,3 +81,16 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
     """
     common = set(one) & set(other)
     return are_comparable(one, other) and len(common) < len(set(other)) / 2
+
+
+def are_close(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether the first losses of two runs are as close as those of one training that is repeated.
+
+    This is seen only if they are printed with enough digits.
+    """
+    if not are_comparable(one[:FEWEST], other[:FEWEST]):
+        return False
+    known = one[:KEPT]
+    change = statistics.median(abs(after - before) for before, after in pairwise(known))
+    largest = max(abs(a - b) for a, b in zip(one[:FEWEST], other[:FEWEST], strict=True))
+    return CLOSE * change >= max(largest, written_to(known))

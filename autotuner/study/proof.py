@@ -39,6 +39,7 @@ from autotuner.study.finding import (
     points_of,
 )
 from autotuner.study.loops import loop_doubts
+from autotuner.study.losses import are_close
 from autotuner.study.quantum import quantum_of
 from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
@@ -84,6 +85,7 @@ def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
     alike = identical_runs(others) or batch_not_trained(known)
     return (
         *alike,
+        *close_losses(known),
         *rate_not_used(known),
         *resumed_runs(known, sign),
         *batch_doubts(known),
@@ -125,6 +127,25 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
         for check, points in same
         if is_shown or check.is_over
     ]
+
+
+def close_losses(trials: Sequence[Trial]) -> list[Finding]:
+    """Return a warning if the training of a check begins like its original's, and only its digits differ."""
+    for check in batch_checks(trials):
+        one, other = check.original, check.trial
+        accumulates = any((t.suggestion.accumulation_steps or 1) > 1 for t in (one, other))
+        if check.is_of_rate or not check.differs or accumulates:
+            continue
+        if are_close(one.losses, other.losses):
+            shown = "; ".join(", ".join(f"{loss:g}" for loss in t.losses[:_SHOWN]) for t in (other, one))
+            message = (
+                f"the first losses of trial {other.number} at batch size {other.suggestion.batch_size} are"
+                f" nearly those of trial {one.number} at {one.suggestion.batch_size} ({shown}), with the same"
+                " seed and hyperparameters: the script may train a smaller batch than it is given, unless it"
+                " accumulates gradients; look for a maximum, a rounding, or a data set smaller than the batch"
+            )
+            return [Finding(Reason.BATCH_NOT_FOLLOWED, check.numbers, message, ("batch_size",))]
+    return []
 
 
 def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,11 +21,15 @@ def quantum_of(values: Sequence[float]) -> float:
     it.
     """
     distinct = np.array(sorted(set(values))[:50])
-    decimals = max(_decimals(float(value)) for value in distinct)
-    written = 10.0**-decimals
+    written = written_to(distinct)
     # A fraction is printed as such or in percent.
     scale = 100.0 if distinct.max() > 1.5 else 1.0  # noqa: PLR2004
     return max(written, _lattice(distinct / scale, written / scale) * scale)
+
+
+def written_to(values: Iterable[float]) -> float:
+    """Return one unit of the last decimal of values."""
+    return float(10.0 ** -max(_decimals(float(value)) for value in values))
 
 
 def _decimals(value: float) -> int:

@@ -10,8 +10,8 @@ import pytest
 from autotuner.study.batch_check import batch_checks
 from autotuner.study.finding import Reason
 from autotuner.study.log_reader import LogReader
-from autotuner.study.losses import KEPT, differ
-from autotuner.study.proof import batch_not_trained
+from autotuner.study.losses import KEPT, are_close, differ
+from autotuner.study.proof import batch_not_trained, findings
 from autotuner.trial import Outcome, Purpose
 from tests.builders import spec as spec_of
 from tests.builders import suggestion, trial
@@ -133,3 +133,37 @@ def test_a_check_of_the_rate_ends_where_its_losses_show_nothing():
     assert of_rate.is_over
     (early,) = batch_checks([original, replace(check, losses=LOSSES[:5])])
     assert not early.is_over
+
+
+# First losses of real trainings: a batch, the same with an error of 1e-6 in each gradient, and a smaller one.
+CONVOLUTION = (0.2871, 0.1105, 0.0661, 0.0927, 0.0382, 0.0511)
+TRANSFORMER = (4.6887, 4.4568, 4.2071, 4.0024, 3.8409, 3.7011)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (TRANSFORMER, (4.6887, 4.4568, 4.207, 4.0026, 3.8402, 3.7055), True),
+        (TRANSFORMER, (4.6887, 4.4721, 4.2203, 4.0101, 3.8502, 3.7122), False),
+        (CONVOLUTION, (0.2871, 0.1106, 0.0661, 0.0925), True),
+        (CONVOLUTION, (0.3071, 0.1006, 0.0811, 0.0727), False),
+        (TRANSFORMER[:3], TRANSFORMER[:3], False),  # too few
+        ([2.31, 2.3, 2.29, 2.28, 2.27], [2.31, 2.3, 2.29, 2.28, 2.27], False),  # too coarse
+        ((0.6931,) * 8, (0.6931,) * 8, False),  # learns nothing yet
+    ],
+)
+def test_the_first_losses_of_a_training_that_is_repeated_are_close(one, other, expected):
+    assert are_close(one, other) is expected
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+def test_a_check_whose_training_begins_like_its_originals_is_told(steps):
+    """On GPUs only the digits differ."""
+    tried = suggestion(1, batch_size=128, accumulation_steps=steps)
+    original = trial(1, (0.61, 0.8123), Outcome.REACHED, tried, losses=TRANSFORMER)
+    half = replace(tried, number=2, batch_size=64, purpose=Purpose.CHECK)
+    check = trial(2, (0.6102,), Outcome.DOMINATED, half, losses=(4.6887, 4.4568, 4.207, 4.0026))
+    told = [f.message for f in findings([original, check], 1) if f.reason is Reason.BATCH_NOT_FOLLOWED]
+    assert ["(4.6887, 4.4568, 4.207, 4.0026; 4.6887, 4.4568, 4.2071, 4.0024)" in m for m in told] == (
+        [True] if steps is None else []
+    )
