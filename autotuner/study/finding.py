@@ -13,6 +13,10 @@ FEWEST_VALUES: Final = 3
 """Number of different values from which on a run counts as a curve."""
 FEWEST_SINGLE: Final = 4
 """Number of settings that must agree if a run has only one or two values; the baseline is one of them."""
+FEWEST_BATCHES: Final = 3
+"""Batch sizes that must agree if the digits alone do not decide."""
+FAR: Final = 8.0
+"""Ratio of batch sizes that are far apart."""
 ENDS: Final = frozenset({0.0, 1.0, 100.0})
 """Values at an end of a scale."""
 

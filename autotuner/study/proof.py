@@ -27,9 +27,12 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Final
 
 from autotuner.spec.learning_rate import learning_rate_among
+from autotuner.study.alike import beginnings_alike
 from autotuner.study.batch_check import BatchCheck, batch_checks, has_telling_losses
 from autotuner.study.finding import (
     ENDS,
+    FAR,
+    FEWEST_BATCHES,
     FEWEST_SINGLE,
     FEWEST_VALUES,
     Finding,
@@ -39,7 +42,6 @@ from autotuner.study.finding import (
     points_of,
 )
 from autotuner.study.loops import loop_doubts
-from autotuner.study.losses import are_close
 from autotuner.study.quantum import quantum_of
 from autotuner.study.resumed import resumed_runs
 from autotuner.trial import ParameterValue, Purpose, Trial
@@ -53,12 +55,8 @@ ENOUGH_CHECKED: Final = 20.0
 BITS_OF_LOSSES: Final = 10.0
 """What equal first losses of all checks count for: a script that accumulates may print those of its
 micro-batches, which do not depend on the batch."""
-FEWEST_BATCHES: Final = 3
-"""Batch sizes that must agree if the digits alone do not decide."""
 FEWEST_FAR: Final = 4
 """The same for a coarse metric, if they lie far apart."""
-FAR: Final = 8.0
-"""Ratio of batch sizes that are far apart."""
 FAR_STEPS: Final = 4.0
 """Ratio of learning rate times steps of an epoch in runs that are far apart."""
 MOST_POINTS: Final = 200
@@ -85,7 +83,7 @@ def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
     alike = identical_runs(others) or batch_not_trained(known)
     return (
         *alike,
-        *close_losses(known),
+        *beginnings_alike(known),
         *rate_not_used(known),
         *resumed_runs(known, sign),
         *batch_doubts(known),
@@ -127,25 +125,6 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
         for check, points in same
         if is_shown or check.is_over
     ]
-
-
-def close_losses(trials: Sequence[Trial]) -> list[Finding]:
-    """Return a warning if the training of a check begins like its original's, and only its digits differ."""
-    for check in batch_checks(trials):
-        one, other = check.original, check.trial
-        accumulates = any((t.suggestion.accumulation_steps or 1) > 1 for t in (one, other))
-        if check.is_of_rate or not check.differs or accumulates:
-            continue
-        if are_close(one.losses, other.losses):
-            shown = "; ".join(", ".join(f"{loss:g}" for loss in t.losses[:_SHOWN]) for t in (other, one))
-            message = (
-                f"the first losses of trial {other.number} at batch size {other.suggestion.batch_size} are"
-                f" nearly those of trial {one.number} at {one.suggestion.batch_size} ({shown}), with the same"
-                " seed and hyperparameters: the script may train a smaller batch than it is given, unless it"
-                " accumulates gradients; look for a maximum, a rounding, or a data set smaller than the batch"
-            )
-            return [Finding(Reason.BATCH_NOT_FOLLOWED, check.numbers, message, ("batch_size",))]
-    return []
 
 
 def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:

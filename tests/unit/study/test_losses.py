@@ -167,3 +167,33 @@ def test_a_check_whose_training_begins_like_its_originals_is_told(steps):
     assert ["(4.6887, 4.4568, 4.207, 4.0026; 4.6887, 4.4568, 4.2071, 4.0024)" in m for m in told] == (
         [True] if steps is None else []
     )
+
+
+def begun(number, batch_size, losses, values=(0.61, 0.75, 0.8123)):
+    """Return an ended run with a learning rate of its own."""
+    tried = suggestion(number, batch_size=batch_size, parameters={"learning_rate": 0.1 + number})
+    return trial(number, values, tried=tried, losses=losses)
+
+
+CLOSE = tuple(loss + 0.0001 for loss in TRANSFORMER)
+FIRST = begun(0, 32, TRANSFORMER)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([begun(1, 64, CLOSE), begun(2, 256, TRANSFORMER, (0.612, 0.74))], True),
+        ([begun(1, 64, CLOSE)], False),
+        ([begun(1, 64, CLOSE), begun(2, 128, CLOSE)], False),  # not far apart
+        (
+            [begun(1, 64, CLOSE), begun(2, 256, CLOSE, (0.55, 0.74))],
+            False,
+        ),  # accumulates, and prints micro-batches
+        ([begun(1, 64, CLOSE), begun(2, 256, CLOSE), begun(3, 512, CONVOLUTION)], False),
+        ([begun(1, 64, ()), begun(2, 256, ())], False),
+    ],
+)
+def test_runs_that_all_begin_alike_at_batch_sizes_far_apart_are_not_wired(others, expected):
+    found = [f for f in findings([FIRST, *others], 1) if f.reason is Reason.NOT_WIRED]
+    assert bool(found) is expected
+    assert all("begin alike (4.6887, 4.4568, 4.2071, 4.0024; " in f.message for f in found)
