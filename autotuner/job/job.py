@@ -158,7 +158,8 @@ class Job:
         except Unrealisable as error:
             asked = str(spec.batch_size)
             raise InvalidJob([Mistake(keys.PREFIX + "batch-size", asked, str(error), "256..32768")]) from None
-        unset = list(unset_variables(self.kind.with_inherited(self.manifest), spec, self.baseline))
+        whole, inherited = self.kind.with_inherited(self.manifest)
+        unset = list(unset_variables(whole, spec, self.baseline, inherited))
         if unset:
             raise InvalidJob(unset)
         own = self.kind.deadline(self.manifest)

@@ -6,7 +6,7 @@ labels, owners and environment) is in `autotuner.job.trial_manifest`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -87,8 +87,11 @@ class JobKind(Protocol):
         """Return the known-good values of the job's own environment, by hyperparameter name."""
         ...
 
-    def with_inherited(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the manifest with the command, arguments and environment that its containers inherit."""
+    def with_inherited(self, manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collection[str]]:
+        """Return the manifest with the command, arguments and environment that its containers inherit.
+
+        And the names of the fields that they inherit whole.
+        """
         ...
 
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:

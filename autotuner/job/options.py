@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,8 +14,6 @@ from autotuner.job.lookup import mapping, sequence
 
 MAX_TEXT: Final = 65_536
 """Maximum characters of a command line, and of a script."""
-INHERITS: Final = "\0inherits"
-"""Key of a TrainJob's trainer with the names of the fields that are its runtime's."""
 _CONTAINER: Final = "pytorch"
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh"})
 _OVERRIDE: Final = re.compile(r"\+{0,2}([A-Za-z_][\w.@/-]{0,200})=(.*)", re.DOTALL)
@@ -82,10 +80,13 @@ def containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
         yield "trainer", trainer
 
 
-def texts_of(role: str, container: Mapping[str, Any]) -> Iterator[Text]:
-    """Yield the entries of a container's command, arguments and environment."""
+def texts_of(role: str, container: Mapping[str, Any], inherited: Collection[str] = ()) -> Iterator[Text]:
+    """Yield the entries of a container's command, arguments and environment.
+
+    `inherited` names the fields that are those of a TrainJob's runtime.
+    """
     words = [
-        (f"{_owner(role, container, field)} {field}[{index}]", str(word)[:MAX_TEXT])
+        (f"{'runtime' if field in inherited else role} {field}[{index}]", str(word)[:MAX_TEXT])
         for field in ("command", "args")
         for index, word in enumerate(sequence(container.get(field)))
     ]
@@ -112,10 +113,6 @@ def texts_of(role: str, container: Mapping[str, Any]) -> Iterator[Text]:
         value = mapping(entry).get("value")
         if isinstance(value, str):
             yield Text(f"{role} env {name}", value[:MAX_TEXT], variable=name)
-
-
-def _owner(role: str, container: Mapping[str, Any], field: str) -> str:
-    return "runtime" if field in sequence(container.get(INHERITS)) else role
 
 
 def _uses(script: str, number: int) -> bool:

@@ -6,7 +6,7 @@ The shape of a PyTorchJob: https://www.kubeflow.org/docs/components/trainer/lega
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -68,9 +68,9 @@ class PyTorchJobKind:
                     values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
         return values
 
-    def with_inherited(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    def with_inherited(self, manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collection[str]]:
         """Return the manifest, which has all that its containers run."""
-        return manifest
+        return manifest, ()
 
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
         """Return the processes that the job runs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -19,7 +19,6 @@ from autotuner.errors import InvalidJob, Mistake
 from autotuner.job import policies, processes
 from autotuner.job.accelerators import accelerators, is_share
 from autotuner.job.kind import MAX_PODS, PodPlan
-from autotuner.job.options import INHERITS
 from autotuner.job.pod_processes import Pod, read_pod
 from autotuner.job.processes import Processes, stated
 from autotuner.job.quantity import whole
@@ -90,17 +89,19 @@ class TrainJobKind:
                 values[name.removeprefix(keys.ENV_PREFIX).lower()] = value
         return values
 
-    def with_inherited(self, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the manifest with what the runtime's container has and the job does not replace."""
+    def with_inherited(self, manifest: Mapping[str, Any]) -> tuple[Mapping[str, Any], Collection[str]]:
+        """Return the manifest with what the runtime's container has and the job does not replace.
+
+        And the names of the fields that are the runtime's.
+        """
         trainer = manifest["spec"]["trainer"]
         inherited = {
             key: held
             for key in _INHERITED
             if (held := self.runtime.container.get(key)) is not None and trainer.get(key) is None
         }
-        whole = {**trainer, **inherited, INHERITS: list(inherited)}
-        whole["env"] = variables(manifest, self.runtime)
-        return {**manifest, "spec": {**manifest["spec"], "trainer": whole}}
+        whole = {**trainer, **inherited, "env": variables(manifest, self.runtime)}
+        return {**manifest, "spec": {**manifest["spec"], "trainer": whole}}, tuple(inherited)
 
     def shape(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> Shape:
         """Return the processes that the job runs. All nodes are alike, so they count as workers."""

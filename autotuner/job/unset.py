@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from autotuner import keys
@@ -33,13 +33,15 @@ def unset_variables(
     manifest: Mapping[str, Any],
     spec: TuningSpec,
     baseline: Mapping[str, ParameterValue],
+    inherited: Collection[str] = (),
 ) -> Iterator[Mistake]:
     """Yield a mistake for each variable that the manifest refers to, and the baseline does not have.
 
-    And one if the layout in the job's own env is not that of its batch size.
+    And one if the layout in the job's own env is not that of its batch size. `inherited` names the fields of
+    the containers that are those of a TrainJob's runtime.
     """
     known = _ALWAYS | set(map(keys.environment_name, spec.baseline_parameters))
-    for found in references(manifest):
+    for found in references(manifest, inherited):
         if not found.is_in_env and found.variable not in known:
             rule, example = _remedy(found, spec)
             yield Mistake(found.where, found.text, rule, example)

@@ -124,12 +124,14 @@ _SHOWN: Final = 120
 """Maximum characters of a value in a message."""
 
 
-def wiring_warnings(
+def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
     manifest: Mapping[str, Any],
     names: Sequence[str],
     script: str | None = None,
     read: Collection[str] | None = None,
+    *,
     processes: int = 1,
+    inherited: Collection[str] = (),
 ) -> list[WiringWarning]:
     """Return the warnings about variables that may not reach the training, and about shared paths.
 
@@ -139,6 +141,7 @@ def wiring_warnings(
         script: The text of the training script, if it can be read on this machine.
         read: The names that runs have read through the SDK; None if no run has reported them.
         processes: Processes of the job, which share a batch.
+        inherited: The fields of the containers that are those of a TrainJob's runtime.
     """
     text = None if script is None else script[:MAX_TEXT]
     searched = ["batch_size", *(name for name in names if name != "batch_size")]
@@ -152,7 +155,7 @@ def wiring_warnings(
     by_whom = " and no run has read it through autotuner.sdk" if read is not None else by_whom
     found: list[WiringWarning] = []
     for role, container in containers(manifest):
-        texts = list(texts_of(role, container))
+        texts = list(texts_of(role, container, inherited))
         options = list(options_of(texts))
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names, processes)
@@ -176,17 +179,18 @@ class Reference:
     is_in_env: bool
 
 
-def references(manifest: Mapping[str, Any]) -> Iterator[Reference]:
+def references(manifest: Mapping[str, Any], inherited: Collection[str] = ()) -> Iterator[Reference]:
     """Yield the references to variables of a trial, once for each variable and container.
 
-    A container whose env comes from elsewhere (`envFrom`) may have any variable, and is left out.
+    A container whose env comes from elsewhere (`envFrom`) may have any variable, and is left out. `inherited`
+    names the fields of the containers that are those of a TrainJob's runtime.
     """
     for role, container in containers(manifest):
         if container.get("envFrom"):
             continue
         own = {str(mapping(entry).get("name")) for entry in sequence(container.get("env"))}
         seen: set[str] = set()
-        for text in texts_of(role, container):
+        for text in texts_of(role, container, inherited):
             for variable in _TRIAL_REFERENCE.findall(text.text):
                 if variable not in seen:
                     seen.add(variable)

@@ -7,7 +7,7 @@ be the learning rate, and of a program that may start more processes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from autotuner import keys
@@ -36,11 +36,13 @@ def wiring_notices(
     ended = [trial for trial in trials if not trial.is_running and trial.variables is not None]
     read = {name for trial in ended for name in trial.variables or ()} if ended else None
     is_shown = any(t.measurements and t.suggestion.purpose is not Purpose.BASELINE for t in trials)
-    whole = job.kind.with_inherited(job.manifest)
-    found = wiring_warnings(whole, list(spec.search_space), script, read, spec.shape.processes)
+    whole, inherited = job.kind.with_inherited(job.manifest)
+    found = wiring_warnings(
+        whole, list(spec.search_space), script, read, processes=spec.shape.processes, inherited=inherited
+    )
     return [
         *(warning for warning in found if warning.is_seen or not is_shown),
-        *_fixed_layout(whole, spec),
+        *_fixed_layout(whole, spec, inherited),
         *_several_rates(spec),
         *_assumed_processes(job),
         *_spawned(job, spec, script or ""),
@@ -92,11 +94,13 @@ def _starts_from_itself(job: Job, spec: TuningSpec) -> Iterator[WiringWarning]:
         yield WiringWarning(where, ", ".join(spec.start_from), rule, remedy)
 
 
-def _fixed_layout(manifest: Mapping[str, Any], spec: TuningSpec) -> Iterator[WiringWarning]:
+def _fixed_layout(
+    manifest: Mapping[str, Any], spec: TuningSpec, inherited: Collection[str]
+) -> Iterator[WiringWarning]:
     """Yield a warning for each part of the layout that the job passes on, and no trial sets."""
     if spec.micro_batch_size is not None:
         return
-    used = list(references(manifest))
+    used = list(references(manifest, inherited))
     has_batch = any(reference.variable == keys.ENV_BATCH_SIZE for reference in used)
     for found in used:
         if found.variable in LAYOUT:
