@@ -354,7 +354,7 @@ class Beliefs:
             worth, smallest, largest = expectation_alone, high, high
         # A confirmation has already shown that a rejected setting does not meet the target, whatever the
         # models say.
-        places = candidates(self.frontier, ensemble, worth, (smallest, largest), number)[0]
+        places = candidates(self.frontier, ensemble, worth, (smallest, largest), number)
         settings = (self._realised(place) for place in places)
         return next((s for s in settings if s not in self.rejected), None) or self._realised(places[0])
 

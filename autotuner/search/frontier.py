@@ -104,7 +104,7 @@ class Frontier:
         if batch_size >= high:
             return 0.0
         smallest = min(max(batch_size * 2**HALF_A_DOUBLING, low), high)
-        places = candidates(self, self.ensemble, chance_alone, (smallest, high), 0)[0]
+        places = candidates(self, self.ensemble, chance_alone, (smallest, high), 0)
         # The best candidates are close together, and are good or bad together; the others cover the rest of
         # the space.
         places = np.concatenate([places[:BEST], places[BEST::THINNED]])
@@ -121,7 +121,7 @@ class Frontier:
         octaves, size = math.log2(batch_size), (batch_size + 1, largest)
         if size[0] > size[1]:
             return np.empty((0, self.space.size))
-        places = candidates(self, self.ensemble, gain_over(octaves), size, len(self.tried))[0]
+        places = candidates(self, self.ensemble, gain_over(octaves), size, len(self.tried))
         chance = self.ensemble.confirmable(
             places, np.full((len(places), 2), (confirmations, TOLERATED_MISSES))
         )
@@ -189,8 +189,8 @@ def candidates(
     worth: Worth,
     sizes: tuple[float, float],
     number: int,
-) -> tuple[Array, Array]:
-    """Return places from one batch size to another one, best first, and their worth.
+) -> Array:
+    """Return places from one batch size to another one, best first, (n, d).
 
     They are sampled in the whole space and around the best settings so far, scaled to larger batches; then
     the best are refined with decreasing steps. `number` is the seed.
@@ -225,8 +225,7 @@ def candidates(
         near[:, 0] = np.clip(near[:, 0], low, high)
         near = frontier.snapped(near, low, high)
         places, scores = np.concatenate([places, near]), np.concatenate([scores, score(near)])
-    order = np.argsort(-scores, kind="stable")
-    return places[order], scores[order]
+    return np.asarray(places[np.argsort(-scores, kind="stable")])
 
 
 def moves(frontier: Frontier, low: float, high: float) -> Array:
