@@ -16,7 +16,7 @@ import numpy as np
 
 from autotuner.search.ensemble import Ensemble
 from autotuner.search.quasi import generator
-from autotuner.search.space import Space
+from autotuner.search.space import SCALING_EXPONENT, Space
 from autotuner.study.curve import Array
 from autotuner.study.setting import Setting
 
@@ -45,9 +45,6 @@ MISSES: Final = 2
 MARGIN: Final = 0.5
 """Standard deviations of a run's noise by which a proposed setting should exceed the target."""
 
-
-POWER: Final = 0.5
-"""Power of the batch size with which the learning rate of candidates is scaled: the square root."""
 STEPS: Final = (0.0, 0.25, 0.5, 1.0)
 """Doublings above the smallest batch of interest that an engineer would try,"""
 POWERS: Final = (0.0, 0.5, 1.0)
@@ -211,7 +208,7 @@ def candidates(
     anchors = np.array([space.coordinates(frontier.tried[i]) for i in best])
     anchors = anchors[rng.integers(len(anchors), size=256)]
     batch = low + (high - low) * rng.random(len(anchors)) ** 2
-    anchors = space.carried(space.clipped(anchors), batch, POWER)
+    anchors = space.carried(space.clipped(anchors), batch, SCALING_EXPONENT)
     scale = np.exp(rng.uniform(math.log(0.02), math.log(0.3), len(anchors)))[:, None] * np.ones(size)
     scale[:, 0] = 0.0
     near = space.perturbed(anchors, scale, rng.normal(size=anchors.shape), rng.random(anchors.shape))
