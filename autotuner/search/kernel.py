@@ -36,7 +36,7 @@ from typing import Final
 import numpy as np
 
 from autotuner.search.data import Points
-from autotuner.search.matern import matern, progress, rough
+from autotuner.search.matern import matern32, matern52, progress
 from autotuner.search.prior import EXPECTED, Role
 from autotuner.search.shortfall import level, slope
 from autotuner.search.space import Space
@@ -119,12 +119,12 @@ class Kernel:
 
     def settings(self, left: Array, right: Array) -> Array:
         """Return X for settings, (n, m)."""
-        return rough((self.differences(left, right) ** 2).sum(axis=0))[0]
+        return matern32((self.differences(left, right) ** 2).sum(axis=0))
 
     def times(self, left: Array, right: Array) -> Array:
         """Return T for fractions of the run, (n, m)."""
         gap = progress(left)[:, None] - progress(right)[None]
-        return matern(((gap / self.time_scale) ** 2).sum(axis=2))[0]
+        return matern52(((gap / self.time_scale) ** 2).sum(axis=2))
 
     def trends(self, places: Array) -> Array:
         """Return the features of the slopes and curvatures, (n, 2 (d - 1))."""

@@ -1,4 +1,4 @@
-"""Matern kernels of a squared distance, and the two dimensions of progress."""
+"""Matern kernels (Rasmussen & Williams 2006, eq. 4.17), and the two dimensions of progress."""
 
 from __future__ import annotations
 
@@ -18,15 +18,24 @@ def progress(time: Array) -> Array:
     return np.column_stack([1 + np.log(np.maximum(time, 1e-3)) / LOG_FRACTION, time])
 
 
-def matern(squared: Array) -> tuple[Array, Array]:
-    """Return the Matern 5/2 kernel of a squared distance, and its derivative by that."""
+def matern52(squared: Array) -> Array:
+    """Return the Matern 5/2 kernel of squared distances."""
     scaled = np.sqrt(5 * squared)
-    decay = np.exp(-scaled)
-    return (1 + scaled + scaled**2 / 3) * decay, -5 / 6 * (1 + scaled) * decay
+    return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
 
 
-def rough(squared: Array) -> tuple[Array, Array]:
-    """Return the Matern 3/2 kernel of a squared distance, and its derivative by that (eq. 4.17)."""
+def matern52_slope(squared: Array) -> Array:
+    """Return the derivative of `matern52` by the squared distances."""
+    scaled = np.sqrt(5 * squared)
+    return np.asarray(-5 / 6 * (1 + scaled) * np.exp(-scaled))
+
+
+def matern32(squared: Array) -> Array:
+    """Return the Matern 3/2 kernel of squared distances."""
     scaled = np.sqrt(3 * squared)
-    decay = np.exp(-scaled)
-    return (1 + scaled) * decay, -1.5 * decay
+    return np.asarray((1 + scaled) * np.exp(-scaled))
+
+
+def matern32_slope(squared: Array) -> Array:
+    """Return the derivative of `matern32` by the squared distances."""
+    return np.asarray(-1.5 * np.exp(-np.sqrt(3 * squared)))

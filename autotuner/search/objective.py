@@ -29,7 +29,7 @@ from autotuner.search.kernel import (
     Kernel,
     Prior,
 )
-from autotuner.search.matern import matern, progress, rough
+from autotuner.search.matern import matern32, matern32_slope, matern52, matern52_slope, progress
 from autotuner.search.shortfall import slope
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
@@ -41,9 +41,11 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     moments, inverse_time = np.unique(data.time, return_inverse=True)
     moment = progress(moments)
     gaps = (moment[:, None] - moment[None]) ** 2 / kernel.time_scale**2
-    time, time_slope = matern(gaps.sum(axis=2))
+    gap = gaps.sum(axis=2)
+    time = matern52(gap)
     difference = kernel.differences(data.place, data.place)
-    setting, setting_slope = rough((difference**2).sum(axis=0))
+    apart = (difference**2).sum(axis=0)
+    setting = matern32(apart)
     grid_run, grid_time = np.ix_(data.run, data.run), np.ix_(inverse_time, inverse_time)
     trend = kernel.trends(data.place) * kernel.trend_deviation
     # Sums over points are first taken per run: there are a hundred times as many pairs of points.
@@ -76,14 +78,14 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     from_runs, of_nugget = gradient[RUN] + gradient[DRIFT], (kernel.nugget / kernel.value_noise) ** 2
     gradient[NUGGET] = 2 * kernel.nugget**2 * diagonal.sum() + of_nugget * from_runs
     gradient[EPOCH] = 2 * (measured * diagonal).sum() + (1 - of_nugget) * from_runs
-    by_run = bent_by_run * kernel.main * setting_slope
+    by_run = bent_by_run * kernel.main * matern32_slope(apart)
     for dimension, scaled in enumerate(difference):
         gradient[SCALES + dimension] = -2 * (by_run * scaled**2).sum()
     for index, moved in space.rate_slopes(data.place).items():
         along = by_run * difference[space.rate_index] / kernel.scale[space.rate_index]
         gradient[SCALES + space.size + index] = 2 * (along * moved).sum()
     at = indicator(inverse_time, len(moments))
-    by_time = (at.T @ weighted @ at) * time_slope
+    by_time = (at.T @ weighted @ at) * matern52_slope(gap)
     gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
     gradient[TIME] = -2 * (by_time * gaps[:, :, 1]).sum()
     gradient[HEADROOM] = _headroom_gradient(kernel, data, solved, diagonal, measured)

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtri
 
+from autotuner.search.matern import matern52
 from autotuner.search.prior import Role, nearest_one, usual_shift
 from autotuner.search.space import Space
 from autotuner.spec import Choice, FloatDimension
@@ -172,12 +173,6 @@ class Rival:
         return np.asarray(np.einsum("nmc,pc->pnm", differs, np.exp(-2 * p["equal"])))
 
 
-def matern(squared: Array) -> Array:
-    """Return the Matern 5/2 kernel of a squared distance."""
-    scaled = np.sqrt(5 * np.maximum(squared, 0))
-    return np.asarray((1 + scaled + scaled**2 / 3) * np.exp(-scaled))
-
-
 def _squared(x: Array, y: Array, scale: Array) -> Array:
     """Return squared distances (draws, n, m) of x (n, k) and y (m, k), scales (draws, k)."""
     left, right = x[None] / scale[:, None], y[None] / scale[:, None]
@@ -204,7 +199,8 @@ class Plain(Rival):
     def covariance(self, p: Mapping[str, Array], x: Features, y: Features) -> Array:
         """Return the covariance of settings, (draws, n, m)."""
         squared = _squared(x.unit, y.unit, np.exp(p["length"])) + self._apart(p, x, y)
-        return np.exp(2 * p["height"])[:, :, None] * matern(squared)
+        # Rounding may make the distance of equal settings negative.
+        return np.exp(2 * p["height"])[:, :, None] * matern52(np.maximum(squared, 0))
 
     def variance(self, p: Mapping[str, Array], x: Features) -> Array:
         """Return the variance of settings, (draws, n)."""
@@ -310,7 +306,7 @@ class Hump(Rival):
         left, right = self._inputs(p, x), self._inputs(p, y)
         squared = (left**2).sum(axis=2)[:, :, None] + (right**2).sum(axis=2)[:, None]
         squared = squared - 2 * left @ right.transpose(0, 2, 1) + self._apart(p, x, y)
-        found = np.exp(2 * p["height"])[:, :, None] * matern(squared)
+        found = np.exp(2 * p["height"])[:, :, None] * matern52(np.maximum(squared, 0))
         if self.earlier:
             # Studies share a part of the residual.
             differs = x.task[:, None] != y.task[None]
