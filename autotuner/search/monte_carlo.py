@@ -32,7 +32,6 @@ class Draws:
     """Equally weighted samples (count, size) of standardised parameters, and the log evidence."""
 
     values: Array
-    log_likelihood: Array
     log_evidence: float
 
 
@@ -52,7 +51,7 @@ def sample(log_likelihood: LogLikelihood, count: int, size: int, rng: np.random.
         values, log = values[kept], log[kept]
         for _ in range(MOVES):
             values, log = _moved(log_likelihood, values, log, reached, rng)
-    return Draws(values, log, evidence)
+    return Draws(values, evidence)
 
 
 def _step(log: Array, most: float) -> float:
