@@ -32,7 +32,7 @@ from autotuner.search.frontier import (
 )
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
-from autotuner.search.quasi import generator
+from autotuner.search.random_numbers import generator
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
 from autotuner.study.failing_sizes import failing_sizes, has_failed

@@ -16,7 +16,7 @@ from autotuner.search.ensemble import Ends
 from autotuner.search.fitting import fit
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.model import Posterior
-from autotuner.search.quasi import square_root, uniform
+from autotuner.search.random_numbers import uniform
 from autotuner.search.shortfall import level, margin_of
 from autotuner.search.space import Space
 from autotuner.spec import Target
@@ -98,9 +98,15 @@ def still_to_come(found: Posterior, run: Seen, length: float, column: int) -> Ar
     each = np.maximum(np.diff(ahead, prepend=last) / step, 1.0)
     mean, covariance = found.curves(found.data.place[[column]], ahead, [column])
     drawn = uniform(DRAWS, 2 * count)
-    paths = mean[0] + ndtri(drawn[:, :count]) @ square_root(covariance[0]).T
+    paths = mean[0] + ndtri(drawn[:, :count]) @ _square_root(covariance[0]).T
     paths += found.kernel.value_noise * ndtri(drawn[:, count:] ** (1 / each))
     return np.asarray(paths.max(axis=1))
+
+
+def _square_root(covariance: Array) -> Array:
+    """Return a square root of a covariance matrix that is positive definite except for rounding."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
 
 
 def evidence(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Sequence[int]) -> Ends:

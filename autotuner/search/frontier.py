@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from autotuner.search.ensemble import Ensemble
-from autotuner.search.quasi import generator
+from autotuner.search.random_numbers import generator
 from autotuner.search.space import SCALING_EXPONENT, Space
 from autotuner.study.curve import Array
 from autotuner.study.setting import Setting

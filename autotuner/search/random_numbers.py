@@ -22,9 +22,3 @@ def generator(seed: int, number: int) -> np.random.Generator:
     """Return the random generator of one trial."""
     digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
-
-
-def square_root(covariance: Array) -> Array:
-    """Return a square root of covariance matrices that are positive definite except for rounding."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
