@@ -21,10 +21,10 @@ A measurement has noise in the metric's unit and noise in log-shortfall, because
 further they are from the target. A run differs by a constant offset and by a drift with the kernel T, whose
 start says little about its end.
 
-The priors of the hyperparameters are log-normal around the values for curves of
-tabular networks (LCBench), a factor of 1.5 to 2.5 wide (3 for the noise, which differs most between jobs):
-with a dozen runs in five dimensions the likelihood alone overfits. Quantities with a unit are relative to the
-observed runs, so that percent, fractions and losses are treated alike.
+The priors of the hyperparameters are log-normal around the values for curves of tabular networks (LCBench), a
+factor of 1.5 to 2.5 wide (3 for the noise, which differs most between jobs): with a dozen runs in five
+dimensions the likelihood alone overfits. Quantities with a unit are relative to the observed runs, so that
+percent, fractions and losses are treated alike.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from autotuner.search.space import Space
 from autotuner.study.curve import Array
 
 JITTER: Final = 1e-8
-OTHER_OPTIMIZER: Final = -1.0
+_OPTIMIZER_SCALE: Final = -1.0
 """Logarithm of the length scale between optimizers: a priori, one says almost nothing about another."""
 
 # Positions in the vector of hyperparameters, which are followed by the length scales of the coordinates and
@@ -54,7 +54,10 @@ SCALES: Final = 12
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """Independent normal priors of the hyperparameters (logs of all but mean and alpha)."""
+    """Independent normal priors of the hyperparameters (count,).
+
+    All but the mean, its trend and the exponents are logarithms.
+    """
 
     mean: Array
     deviation: Array
@@ -73,7 +76,7 @@ class Prior:
             for found, e in zip(space.roles, expected, strict=True)
         ]
         for index in space.optimizers:
-            scales[index] = (OTHER_OPTIMIZER, scales[index][1])
+            scales[index] = (_OPTIMIZER_SCALE, scales[index][1])
         pairs = [
             (-1.4, 0.8),  # mean
             (-0.8, 0.25),  # length scale of log step

@@ -13,9 +13,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from autotuner.search.data import Points
-from autotuner.search.kernel import (
-    Kernel,
-)
+from autotuner.search.kernel import Kernel
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
 

@@ -24,9 +24,9 @@ from autotuner.search.space import Space
 from autotuner.spec import Choice, FloatDimension
 from autotuner.study.curve import Array
 
-OTHER_OPTIMIZER: Final = 2.3
+_OPTIMIZER_DEVIATION: Final = 2.3
 """Deviation in e-folds of the best learning rate of another optimizer from what is usual: a factor of ten."""
-OTHER_CHOICE: Final = 0.5
+_CHOICE_DEVIATION: Final = 0.5
 """The same for another value of any other choice, such as a schedule: a factor of 1.6."""
 SCALED_BY_SCRIPT: Final = 0.1
 """Probability that the script itself multiplies the learning rate by the batch size over a reference size, as
@@ -260,7 +260,7 @@ class Hump(Rival):
             known = int(self.frame.origin[index])
             others = [value for number, value in enumerate(choice.values) if number != known]
             mean += [usual_shift(choice.values[known], other) if is_optimizer else 0.0 for other in others]
-            deviation += [OTHER_OPTIMIZER if is_optimizer else OTHER_CHOICE for _ in others]
+            deviation += [_OPTIMIZER_DEVIATION if is_optimizer else _CHOICE_DEVIATION for _ in others]
         return np.array(mean), np.array(deviation)
 
     def _off(self, p: Mapping[str, Array], x: Features) -> Array:

@@ -27,7 +27,7 @@ from autotuner.trial import ParameterValue
 BATCH_SIZE: Final = "batch_size"
 SCALING_EXPONENT: Final = 0.5
 """Prior exponent of the learning rate over the batch size: 0.5 for Adam and similar, 0.75 to 1 for SGD."""
-OTHER_OPTIMIZER: Final = 0.3
+_ACROSS_OPTIMIZERS: Final = 0.3
 """Fraction of the distance to the known-good learning rate that counts with another optimizer: a factor of a
 hundred counts as a factor of four."""
 _DIGITS: Final = 4
@@ -281,7 +281,7 @@ class Space:
         if self.rate_index is not None:
             # The best learning rate of one optimizer says little about that of another.
             for index in self.optimizers:
-                gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] *= OTHER_OPTIMIZER
+                gap[self.rate_index - 1, places[:, index] != self.origin_place[index]] *= _ACROSS_OPTIMIZERS
         return gap.T
 
     @cached_property
