@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtri
 
-from autotuner.search.data import WINDOW, Seen, over, points
+from autotuner.search.data import WINDOW, Seen, margin_over, points
 from autotuner.search.ensemble import Ends
 from autotuner.search.fitting import fit
 from autotuner.search.memory import Memory, digest_of
@@ -119,7 +119,7 @@ def evidence(found: Posterior, curves: Curves, runs: Sequence[Seen], columns: Se
     """
     margins, variances = [], []
     for run, column in zip(runs, columns, strict=True):
-        best = float(over(curves.target, run.curve.values).max())
+        best = float(margin_over(curves.target, run.curve.values).max())
         least = float(level(np.array(best), found.kernel.headroom))
         rest = np.maximum(still_to_come(found, run, run.length or curves.length, column), least)
         at, spread = float(np.median(rest)), float(rest.std())

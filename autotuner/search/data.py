@@ -80,7 +80,7 @@ def points(
     read: list[tuple[Array, Array, Array, bool]] = []
     for seen in runs:
         time, value = windows(seen.curve, seen.length or length)
-        read.append((space.coordinates(seen.setting), time, over(target, value), seen.has_diverged))
+        read.append((space.coordinates(seen.setting), time, margin_over(target, value), seen.has_diverged))
     if worst is None:
         worst = -max((float(np.abs(margin).max()) for _, _, margin, _ in read if len(margin)), default=0.0)
     best = [float(margin.max(initial=-np.inf)) for _, _, margin, _ in read]
@@ -99,7 +99,7 @@ def points(
     return Points(np.array(place), np.concatenate(run), np.concatenate(times), np.concatenate(margins))
 
 
-def over(target: Target, value: Array) -> Array:
+def margin_over(target: Target, value: Array) -> Array:
     """Return the margins of values over the target: of logarithms for a loss, of values for other metrics.
 
     A loss falls by a factor of a hundred and more in a run, and the last few percent decide.
@@ -110,10 +110,10 @@ def over(target: Target, value: Array) -> Array:
 
 
 def shift(old: Target, new: Target) -> float | None:
-    """Return what makes margins over a target those over another one; None if the metrics differ."""
+    """Return what margins over one target need added to be those over another; None if the metrics differ."""
     if (old.metric, old.comparison, old.threshold > 0) != (new.metric, new.comparison, new.threshold > 0):
         return None
-    return float(over(new, np.array(old.threshold)))
+    return float(margin_over(new, np.array(old.threshold)))
 
 
 @lru_cache(maxsize=4096)

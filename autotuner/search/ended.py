@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from autotuner.search.curves import Curves, evidence, model_of, refit_count
-from autotuner.search.data import over, shift
+from autotuner.search.data import margin_over, shift
 from autotuner.search.ensemble import Earlier, Ends, Ensemble, rivals, unit
 from autotuner.search.frontier import TOLERATED_MISSES, Frontier
 from autotuner.search.memory import digest_of
@@ -118,7 +118,9 @@ def _ends(curves: Curves, is_whole: tuple[bool, ...]) -> tuple[Ends, list[int]]:
         for run, whole in zip(curves.runs, is_whole, strict=True)
     ]
     columns = [i for i, whole in enumerate(done) if whole]
-    best = [float(over(target, run.curve.values).max()) if len(run.curve) else None for run in curves.runs]
+    best = [
+        float(margin_over(target, run.curve.values).max()) if len(run.curve) else None for run in curves.runs
+    ]
     # A run without a value shows that it is bad there, but not how bad: a hump that had to explain a precise
     # value beyond a cliff would have its maximum too far away from it.
     usual = float(np.median([abs(margin) for margin in best if margin is not None] or [0.0]))

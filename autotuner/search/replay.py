@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from autotuner.search.beliefs import Beliefs
-from autotuner.search.data import over
+from autotuner.search.data import margin_over
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.space import Space
 from autotuner.study.curve import reported_steps, until
@@ -237,14 +237,14 @@ def _is_as_far_as_one_that_met(case: _Case) -> bool:
     history, trial, target = case.history, case.trial, case.history.spec.target
     seen = curve(trial)
     part = seen.last_step / history.whole_length(trial)
-    gap = -float(over(target, seen.values[-1:])[0])
+    gap = -float(margin_over(target, seen.values[-1:])[0])
     for other in case.before.trials:
         shown = curve(other)
         met = shown.met_at(target)
         step = part * history.whole_length(other)
         until_then = shown.steps <= step
         if met < math.inf and step < met and until_then.any():
-            before = -float(over(target, shown.values[until_then][-1:])[0])
+            before = -float(margin_over(target, shown.values[until_then][-1:])[0])
             if gap <= AS_FAR * before:
                 return True
     return False
