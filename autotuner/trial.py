@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 ParameterValue = float | int | str | bool
 
@@ -52,6 +53,10 @@ class Outcome(StrEnum):
     """The user's program failed."""
     LOST = "lost"
     """Lost by the cluster or by the tuner: it is retried, and uses no budget."""
+
+
+CUT_SHORT: Final = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LOST})
+"""Outcomes of runs that ended too early to show their accuracy."""
 
 
 @dataclass(frozen=True, slots=True)

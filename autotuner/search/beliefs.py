@@ -40,10 +40,8 @@ from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest, sizes
 from autotuner.study.setting import Setting, setting
 from autotuner.study.unreported import ended_unreported
-from autotuner.trial import Outcome, Purpose, Trial
+from autotuner.trial import CUT_SHORT, Outcome, Purpose, Trial
 
-SILENT: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
-"""Outcomes after which only the measurements tell the accuracy, but see `Beliefs._is_bad`."""
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
 """Outcomes of runs that could not get further."""
 ROUNDED: Final = 0.3
@@ -113,7 +111,7 @@ class Beliefs:
 
     @property
     def _has_data(self) -> bool:
-        return any(t.outcome not in SILENT and len(curve(t)) for t in self._ended)
+        return any(t.outcome not in CUT_SHORT and len(curve(t)) for t in self._ended)
 
     @property
     def _curves(self) -> Curves:
@@ -136,7 +134,7 @@ class Beliefs:
         spec = self.history.spec
         return Ended(
             curves=self._curves,
-            is_silent=tuple(t.outcome in SILENT for t in self._ended),
+            is_silent=tuple(t.outcome in CUT_SHORT for t in self._ended),
             is_whole=self._is_whole,
             earlier=tuple(
                 (found._curves, found._is_whole)  # noqa: SLF001 (the same class)

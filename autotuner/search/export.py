@@ -33,12 +33,11 @@ from autotuner.search.space import BATCH_SIZE, Space
 from autotuner.spec import Target, TuningSpec
 from autotuner.study.history import History, curve
 from autotuner.study.setting import Setting, setting
-from autotuner.trial import Outcome, ParameterValue, Trial
+from autotuner.trial import CUT_SHORT, ParameterValue, Trial
 
 _NUMBER: Final = "autotuner:number"
 _CONTENT: Final = "autotuner:content"
 """The study's attribute with a hash of what its trials were judged by; it marks the study as an export."""
-_FAILURES: Final = frozenset({Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY})
 
 
 def export(  # noqa: PLR0913 (two of them are optional)
@@ -140,7 +139,7 @@ def _exported(
     if met:
         state = TrialState.COMPLETE if _agrees(tried, answer) else TrialState.PRUNED
     else:
-        state = TrialState.FAIL if trial.outcome in _FAILURES else TrialState.PRUNED
+        state = TrialState.FAIL if trial.outcome in CUT_SHORT else TrialState.PRUNED
     told = create_trial(
         state=state,
         value=float(tried.batch_size) if state is TrialState.COMPLETE else None,

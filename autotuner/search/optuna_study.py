@@ -17,7 +17,7 @@ from autotuner.search.space import BATCH_SIZE, Space
 from autotuner.spec import Target
 from autotuner.study.history import History, curve
 from autotuner.study.setting import Setting, setting
-from autotuner.trial import Outcome, Trial
+from autotuner.trial import CUT_SHORT, Outcome, Trial
 
 
 def ask(history: History, space: Space, sampler: optuna.samplers.BaseSampler) -> Setting:
@@ -31,7 +31,7 @@ def ask(history: History, space: Space, sampler: optuna.samplers.BaseSampler) ->
 
 def tell(history: History, space: Space, trial: Trial) -> FrozenTrial | None:
     """Return the trial as an Optuna trial; None if it has no result or lies outside the current space."""
-    if trial.outcome in {Outcome.LOST, Outcome.FAILED, Outcome.OUT_OF_MEMORY}:
+    if trial.outcome in CUT_SHORT:
         return None
     tried = setting(trial)
     params = {BATCH_SIZE: tried.batch_size, **space.complete(tried.parameters)}

@@ -27,7 +27,7 @@ from typing import Final
 from autotuner.study import losses
 from autotuner.study.finding import Point, points_of
 from autotuner.study.setting import Setting, setting
-from autotuner.trial import Outcome, Purpose, Suggestion, Trial
+from autotuner.trial import CUT_SHORT, Purpose, Suggestion, Trial
 
 NEAR: Final = 2**-0.25
 SHARES: Final = (0.5, NEAR)
@@ -36,8 +36,6 @@ CLOSE: Final = 1.12
 """Ratio up to which a possible batch size is the one of a share."""
 EARLY: Final = 0.5
 """Maximum share of a run until its first value for which a check is worth its cost."""
-_CUT_SHORT: Final = frozenset({Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.LOST})
-"""Outcomes after which a check has not shown what it was to show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ def batch_checks(trials: Iterable[Trial]) -> tuple[BatchCheck, ...]:
     found: list[BatchCheck] = []
     for trial in known:
         original = repeated_by(trial.suggestion, known)
-        if original is not None and trial.outcome not in _CUT_SHORT:
+        if original is not None and trial.outcome not in CUT_SHORT:
             found.append(BatchCheck(trial, original))
     return tuple(found)
 
