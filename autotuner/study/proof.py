@@ -44,7 +44,8 @@ from autotuner.study.finding import (
 from autotuner.study.loops import loop_doubts
 from autotuner.study.quantum import quantum_of
 from autotuner.study.resumed import resumed_runs
-from autotuner.trial import ParameterValue, Purpose, Trial
+from autotuner.study.setting import Setting, setting
+from autotuner.trial import Purpose, Trial
 
 ENOUGH: Final = 40.0
 """Bits of coincidence that rule out chance."""
@@ -73,8 +74,6 @@ _REPORTED: Final = "batch_size"
 _STEPS: Final = "steps_per_epoch"
 _SAMPLES, _RATE = "samples_per_second", "steps_per_second"
 
-SettingKey = tuple[int, tuple[tuple[str, ParameterValue], ...]]
-
 
 def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
     """Return every doubt about the trials; `sign` is 1 if larger values are better, else -1."""
@@ -95,7 +94,7 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
     """Return groups of runs whose curves are identical to the last digit over their common length."""
     found: list[Finding] = []
     for group in _groups(trials):
-        settings = {_setting(trial) for trial, _ in group}
+        settings = {setting(trial) for trial, _ in group}
         if len(settings) > 1:
             if _is_not_wired(group):
                 found.append(_not_wired(group))
@@ -115,7 +114,7 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     if not same:
         return []
     # A script that ignores its seed repeats the same check.
-    distinct = {(_setting(check.trial), points, _fewest(check)) for check, points in same}
+    distinct = {(setting(check.trial), points, _fewest(check)) for check, points in same}
     quantum = _quantum(trials)
     bits = sum(_checked_bits(points, quantum, fewest) for _, points, fewest in distinct)
     is_shown = bits + BITS_OF_LOSSES * any(few == 1 for *_, few in distinct) >= ENOUGH_CHECKED
@@ -218,9 +217,9 @@ def _groups(trials: Sequence[Trial]) -> Iterator[list[Member]]:
     """Yield groups of runs of which each is identical to the longest as far as it goes, that one first."""
     left = [(trial, points) for trial in trials if (points := points_of(trial))]
     # One run of a setting and seed is enough: a retry of a lost trial repeats it.
-    seen: dict[tuple[SettingKey, int], Member] = {}
+    seen: dict[tuple[Setting, int], Member] = {}
     for trial, points in left:
-        key = (_setting(trial), trial.suggestion.seed)
+        key = (setting(trial), trial.suggestion.seed)
         if key not in seen or len(points) > len(seen[key][1]):
             seen[key] = (trial, points)
     buckets: dict[Point, list[Member]] = {}
@@ -252,7 +251,7 @@ def _shared(points: Sequence[Point], longest: Mapping[float, float]) -> tuple[Po
 
 def _is_not_wired(group: Sequence[Member]) -> bool:
     batches = {trial.suggestion.batch_size for trial, _ in group}
-    if _bits_by(group, _setting, _FINE) >= ENOUGH or (
+    if _bits_by(group, setting, _FINE) >= ENOUGH or (
         len(batches) >= FEWEST_BATCHES and _bits_by(group, _batch_size, _COARSE) >= ENOUGH
     ):
         return True
@@ -262,13 +261,13 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
         and _bits_by(group, _batch_size, _FAR, fewest_levels=0) >= ENOUGH
     ):
         return True
-    settings = {_setting(trial) for trial, _ in group}
+    settings = {setting(trial) for trial, _ in group}
     has_baseline = any(trial.suggestion.purpose is Purpose.BASELINE for trial, _ in group)
     if len(settings) < FEWEST_SINGLE or not has_baseline:
         return False
     # A run of several points with a single value learns nothing; a run of one point may learn.
     single = [(trial, points) for trial, points in group if len(points) < FEWEST_VALUES]
-    return _bits_by(single, _setting, _FINE, fewest=1) >= ENOUGH_SINGLE
+    return _bits_by(single, setting, _FINE, fewest=1) >= ENOUGH_SINGLE
 
 
 def _is_far(group: Sequence[Member]) -> bool:
@@ -375,7 +374,3 @@ def _reported_doubt(trial: Trial) -> Finding | None:
 
 def _batch_size(trial: Trial) -> int:
     return trial.suggestion.batch_size
-
-
-def _setting(trial: Trial) -> SettingKey:
-    return trial.suggestion.batch_size, tuple(sorted(trial.suggestion.parameters.items()))
