@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -22,8 +23,10 @@ from autotuner.cli.studies import Context, JobName, Namespace, cluster_jobs, fin
 from autotuner.decide.decision import Answer
 from autotuner.errors import BackendError
 from autotuner.job.job import Job
+from autotuner.spec import TuningSpec
 from autotuner.spec.schema import annotation_schema, annotation_table
 from autotuner.study.setting import Setting
+from autotuner.trial import Trial
 
 # Slow imports (matplotlib, the Kubernetes client) are made where they are needed.
 # ruff: noqa: PLC0415
@@ -87,59 +90,14 @@ def trials(
     job: JobName, namespace: Namespace = None, context: Context = None, as_json: AsJson = False
 ) -> None:
     """List the finished trials of a study."""
-    from autotuner.report.terminal import best_value, cost, layout, parameters, shown
-    from autotuner.wording import outcome_now
-
     with Reported(as_json=as_json):
         study = find(job, namespace, context)
         spec, now = study.job.spec(), datetime.now(UTC)
         if as_json:
-            rows = [
-                {
-                    "number": trial.number,
-                    "purpose": str(trial.suggestion.purpose),
-                    "batch_size": trial.suggestion.batch_size,
-                    "workers": trial.suggestion.workers,
-                    "micro_batch_size": trial.suggestion.micro_batch_size,
-                    "accumulation_steps": trial.suggestion.accumulation_steps,
-                    "parameters": dict(trial.suggestion.parameters),
-                    "seed": trial.suggestion.seed,
-                    "outcome": str(trial.outcome),
-                    "best": (best := best_value(trial, spec)),
-                    "met": best is not None and not trial.doubt and spec.target.is_met(best),
-                    "gpu_hours": round(trial.gpu_hours(now), 4),
-                    "message": trial.message,
-                    "log": study.logs.get(trial.number),
-                }
-                for trial in study.trials
-            ]
-            typer.echo(json.dumps(rows))
+            typer.echo(json.dumps([_trial_fields(trial, spec, study.logs, now) for trial in study.trials]))
             return
-        laid_out = any(layout(trial) for trial in study.trials)
-        table = _table(
-            "trial",
-            "purpose",
-            "batch size",
-            *(["layout"] if laid_out else []),
-            "hyperparameters",
-            spec.target.metric,
-            "outcome",
-            "cost",
-        )
-        for trial in study.trials:
-            best = best_value(trial, spec)
-            table.add_row(
-                str(trial.number),
-                str(trial.suggestion.purpose),
-                str(trial.suggestion.batch_size),
-                *([layout(trial)] if laid_out else []),
-                escape(parameters(trial.suggestion.parameters)),
-                "" if best is None else shown(best, spec.target),
-                outcome_now(trial, spec).replace("_", " "),
-                cost(trial.gpu_hours(now)),
-            )
         console = _console()
-        console.print(table)
+        console.print(_trial_table(study.trials, spec, now))
         for trial in study.trials:
             if trial.outcome in local.NAMES_LOG and trial.number in study.logs:
                 said = f"trial {trial.number} {trial.outcome}: see {study.logs[trial.number]}"
@@ -212,6 +170,58 @@ def _status_of(job: Job) -> dict[str, Any]:
             if key.startswith(keys.STATUS_PREFIX)
         },
     }
+
+
+def _trial_fields(trial: Trial, spec: TuningSpec, logs: Mapping[int, str], now: datetime) -> dict[str, Any]:
+    from autotuner.report.terminal import best_value
+
+    best = best_value(trial, spec)
+    return {
+        "number": trial.number,
+        "purpose": str(trial.suggestion.purpose),
+        "batch_size": trial.suggestion.batch_size,
+        "workers": trial.suggestion.workers,
+        "micro_batch_size": trial.suggestion.micro_batch_size,
+        "accumulation_steps": trial.suggestion.accumulation_steps,
+        "parameters": dict(trial.suggestion.parameters),
+        "seed": trial.suggestion.seed,
+        "outcome": str(trial.outcome),
+        "best": best,
+        "met": best is not None and not trial.doubt and spec.target.is_met(best),
+        "gpu_hours": round(trial.gpu_hours(now), 4),
+        "message": trial.message,
+        "log": logs.get(trial.number),
+    }
+
+
+def _trial_table(trials: Sequence[Trial], spec: TuningSpec, now: datetime) -> Table:
+    from autotuner.report.terminal import best_value, cost, layout, parameters, shown
+    from autotuner.wording import outcome_now
+
+    laid_out = any(layout(trial) for trial in trials)
+    table = _table(
+        "trial",
+        "purpose",
+        "batch size",
+        *(["layout"] if laid_out else []),
+        "hyperparameters",
+        spec.target.metric,
+        "outcome",
+        "cost",
+    )
+    for trial in trials:
+        best = best_value(trial, spec)
+        table.add_row(
+            str(trial.number),
+            str(trial.suggestion.purpose),
+            str(trial.suggestion.batch_size),
+            *([layout(trial)] if laid_out else []),
+            escape(parameters(trial.suggestion.parameters)),
+            "" if best is None else shown(best, spec.target),
+            outcome_now(trial, spec).replace("_", " "),
+            cost(trial.gpu_hours(now)),
+        )
+    return table
 
 
 def _table(*columns: str) -> Table:

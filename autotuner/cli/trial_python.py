@@ -44,13 +44,8 @@ def trial_path(shell: Mapping[str, str], tool: Tool, python: Path | None) -> str
     own, path = tool.executable.parent, shell.get("PATH", os.defpath)
     if python is not None:
         if not python.is_file() or not os.access(python, os.X_OK):
-            raise InvalidJob(
-                [
-                    Mistake(
-                        "--python", str(python), "must be an interpreter that can be run", ".venv/bin/python"
-                    )
-                ]
-            )
+            rule = "must be an interpreter that can be run"
+            raise InvalidJob([Mistake("--python", str(python), rule, ".venv/bin/python")])
         return _first(python.absolute().parent, path)
     active = [Path(shell[name]) for name in ("VIRTUAL_ENV", "CONDA_PREFIX") if shell.get(name)]
     if active:
