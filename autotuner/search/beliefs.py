@@ -46,7 +46,7 @@ WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})
 """Outcomes of runs that could not get further."""
 ROUNDED: Final = 0.3
 """Relative difference from the expected length up to which the end of a run is its own end."""
-LOOK_AFTER: Final = 4
+TRY_LARGEST_AFTER: Final = 4
 """Number of proposals after which the largest allowed batch is tried once: the model only extrapolates there,
 and the frontier need not fall everywhere. It is cheap, because a hopeless run is soon stopped."""
 FAR: Final = 0.7
@@ -202,24 +202,24 @@ class Beliefs:
     def _limits(self) -> tuple[int, int]:
         """The smallest batch size, and the largest that memory holds and whose runs work and report."""
         low, high = self.space.batch_sizes
-        burst = self.bound
-        if burst is None:
+        too_large = self.bound
+        if too_large is None:
             return low, high
         # Every attempt that runs out of memory costs a trial, so the gap is halved, on a log scale.
         works = (s.batch_size for s in self.history.working)
-        fits = max((size for size in works if size < burst), default=low)
-        edge = fits if burst < FITS_ABOUT * fits else self._between(fits, burst)
+        fits = max((size for size in works if size < too_large), default=low)
+        edge = fits if too_large < FITS_ABOUT * fits else self._between(fits, too_large)
         return low, max(min(high, edge), low)
 
-    def _between(self, fits: int, burst: int) -> int:
+    def _between(self, fits: int, too_large: int) -> int:
         """Return the batch size to try between one that works and one that does not; the first without any.
 
-        A limit that is no possible batch size would leave a larger one to hope for that is never tried.
+        It is a batch size with a layout: otherwise the search would expect a larger one that is never tried.
         """
-        middle, possible = math.isqrt(fits * burst), sizes(self.history)
+        middle, possible = math.isqrt(fits * too_large), sizes(self.history)
         if possible is None:
             return middle
-        between = [size for size in possible if fits < size < burst]
+        between = [size for size in possible if fits < size < too_large]
         return max((size for size in between if size <= middle), default=min(between, default=fits))
 
     def chance(self, trial: Trial) -> float:
@@ -231,7 +231,7 @@ class Beliefs:
         return 0.5 * (self.chance_by_curves(trial) + self._chance_by_ends(trial))
 
     def chance_by_curves(self, trial: Trial) -> float:
-        """Return the same according to the model of curves alone, which is cheap."""
+        """Return the probability of `chance` according to the model of curves alone, which is cheap."""
         found = self._under_way(trial)
         if found is None:
             return 0.5
@@ -276,7 +276,7 @@ class Beliefs:
 
     @property
     def same_training(self) -> float:
-        """Return the probability that the earlier studies are of this training; 0 without a model."""
+        """The probability that the earlier studies are of this training; 0 without a model."""
         data = self._frontier_data
         return (
             0.0 if data is None else _SAME.of(data.digest, lambda: frontier_of(data).ensemble.same_training)
@@ -348,7 +348,7 @@ class Beliefs:
         # proposed far above the answer because nothing is known of them.
         furthest = best * 2 ** max(FURTHEST, explored)
         largest = min(max(furthest, smallest), high) if best else high
-        if self._has_to_look(best, high):
+        if self._must_try_largest(best, high):
             worth, smallest, largest = expectation_alone, high, high
         # A confirmation has already shown that a rejected setting does not meet the target, whatever the
         # models say.
@@ -366,8 +366,7 @@ class Beliefs:
         They come first, one trial for each study: what has met the target of a similar training may leap over
         most of the search.
         """
-        proposals = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
-        if proposals >= len(self.earlier):
+        if self._proposals >= len(self.earlier):
             return None
         best = 0 if incumbent is None else incumbent.batch_size
         tried = {setting(trial) for trial in self.history.trials}
@@ -400,11 +399,15 @@ class Beliefs:
     def _realised(self, place: Array) -> Setting:
         return nearest(self.history, self.space.setting(place))
 
-    def _has_to_look(self, best: int, high: int) -> bool:
+    def _must_try_largest(self, best: int, high: int) -> bool:
         """Return whether the largest allowed batch must be tried next, because no trial was near it."""
-        proposals = sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
         is_seen = any(t.suggestion.batch_size >= FAR * high for t in self.history.trials)
-        return proposals >= LOOK_AFTER and not is_seen and 2 * best < high
+        return self._proposals >= TRY_LARGEST_AFTER and not is_seen and 2 * best < high
+
+    @property
+    def _proposals(self) -> int:
+        """Number of trials that the search has proposed."""
+        return sum(t.suggestion.purpose is Purpose.SEARCH for t in self.history.trials)
 
 
 def _has_diverged(trial: Trial) -> bool:

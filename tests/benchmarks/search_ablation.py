@@ -54,7 +54,7 @@ def full_reach() -> None:
 
 def no_look() -> None:
     """The largest batch size allowed is tried when it is expected to gain most, and not before."""
-    beliefs.LOOK_AFTER = 10**6
+    beliefs.TRY_LARGEST_AFTER = 10**6
 
 
 def lucky_incumbent() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autotuner.search.beliefs import LOOK_AFTER, Beliefs
+from autotuner.search.beliefs import TRY_LARGEST_AFTER, Beliefs
 from autotuner.search.space import Space
 from autotuner.spec import Shape
 from autotuner.study.history import History
@@ -214,8 +214,8 @@ def proposal(missed: int) -> int:
 
 
 def test_the_largest_batch_is_looked_at_once_after_a_few_proposals():
-    assert proposal(LOOK_AFTER - 1) < 512
-    assert proposal(LOOK_AFTER) == 1024
+    assert proposal(TRY_LARGEST_AFTER - 1) < 512
+    assert proposal(TRY_LARGEST_AFTER) == 1024
 
 
 def confirmable_after(reached: int, missed: int) -> float:
