@@ -3,8 +3,8 @@
 The program is at fault if it fails, or runs out of memory at the job's own batch size. Three such trials in a
 row end the study, unless it fails only with settings that the search chose: a batch for which the data set is
 too small, an optimizer that the image lacks. Runs of settings that worked before show which it is. A run that
-ends well without printing the metric ends the study at once, if none has printed it so far; it is no fault if
-its batch is so large that it ends before its first report. The cluster is at fault if a trial is lost; the
+ends well without printing the metric ends the study at once, if none has printed it so far, except at a batch
+so large that the run ends before its first report is due. The cluster is at fault if a trial is lost; the
 trial is retried unchanged, a bounded number of times in a window of time, at no cost to the budget. Running
 out of memory at another batch size is not a fault: the trial is retried with a smaller micro-batch, if one is
 left; otherwise the search treats it as a bound.

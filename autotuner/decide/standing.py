@@ -99,7 +99,7 @@ class Standing:
         at_once = met_at_once(history.trials, history.spec.target)
         found = (*findings(history.trials, sign), *at_once, *whole, *length, *late, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
-        waits = "it began where other runs end, and is to show whether it resumed one of them"
+        waits = "it began where other runs end: more of its curve must show whether it resumed one of them"
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
@@ -236,7 +236,7 @@ class Standing:
         return bold if bold in self.history.confirmations or self.lacks(runs) is None else best
 
     def _has_overreached(self, bold: Setting) -> bool:
-        """Return whether the confirmation of another setting that the search has not tried was in vain.
+        """Return whether the confirmation of another setting that the search has not tried has failed.
 
         Of several settings at the limit, each confirmed by a few runs, one would pass by luck.
         """
@@ -289,9 +289,9 @@ class Standing:
     def next_check(self, tried: Setting) -> Suggestion | None:
         """Return the next trial that checks whether the script trains a setting's batch; None if none is due.
 
-        Last comes one of its learning rate. None is due for a batch that is no larger than the job's own, or
-        while no run of the setting has ended; nor where a run shows nothing before its second half, because
-        then the check would cost a whole one.
+        The check of the learning rate comes last. No check is due for a batch that is at most the job's own,
+        before a run of the setting has ended, or if the run shows nothing before its second half, because the
+        check would then cost a whole run.
         """
         original = self._to_repeat(tried)
         if original is None or self._is_late(original):
@@ -316,7 +316,8 @@ class Standing:
     def _rate_check(self, original: Trial) -> Suggestion | None:
         """Return the trial that repeats a run with a smaller learning rate; None if none is due.
 
-        None is due after one, nor where one of a rate at least as high has made a difference, or one none.
+        None is due for a run that has one already, after any check of a rate has made no difference, or after
+        one of a rate at least as high has made a difference.
         """
         repeated, name = original.suggestion, self.spec.learning_rate
         rate, dimension = repeated.parameters.get(name or ""), self.spec.search_space.get(name or "")
@@ -348,7 +349,7 @@ class Standing:
     def is_unchecked(self, tried: Setting) -> bool:
         """Return whether nothing shows that a setting's batch is trained, because its first value comes late.
 
-        A script that reports its batch size or throughput shows it, and so do loops of its log.
+        A script that reports its batch size or throughput shows it; so do the lengths of loops in its log.
         """
         original = self._to_repeat(tried)
         if original is None or not self._is_late(original):

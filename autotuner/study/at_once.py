@@ -1,7 +1,7 @@
 """Find studies of which every run met the target at its first value, which is the same in all.
 
 A script may evaluate its model before it trains it, such as a checkpoint that is to be fine-tuned. If that
-value meets the target, every batch size does, whatever comes of the training.
+value meets the target, every batch size does, whatever the training achieves.
 """
 
 from __future__ import annotations

@@ -125,8 +125,8 @@ class _Curves:
     """A cache of the curves of existing trials: each is computed once, and dropped with its trial.
 
     The cache has no size limit, so it works for any number of trials, and it does not grow when a trial is
-    read repeatedly. A trial is found by its identity, because hashing its
-    measurements would cost as much as reading them.
+    read repeatedly. A trial is found by its identity, because hashing its measurements would cost as much as
+    reading them.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Bound the batch by the data set, as runs report it.
 
 If a batch holds the whole data set, an epoch has one optimizer step, or none if incomplete batches are
-dropped. Such a run may meet the target although its weights were hardly trained, and more processes would not
+dropped. Such a run may meet the target although its weights have barely changed, and more processes would not
 make it faster. So it does not count, and no batch above half of its size is tried. If that is still larger
 than the data set, the next run reports it, and the limit is halved again. Runs report it through
 `autotuner.sdk.report`: `steps_per_epoch` (of the optimizer) and `samples_per_epoch` (of all processes).

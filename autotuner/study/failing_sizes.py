@@ -171,7 +171,7 @@ def settings_that_fail(history: History) -> list[Finding]:
     row = max(kinds.values(), key=len, default=[])
     if len(row) < _FEWEST or not history.working:
         return []
-    # Only the first few are named: the same text again is no news.
+    # Only the first few are named, so that the text does not change with each failure.
     last = row[_FEWEST - 1]
     chosen = ", ".join(f"{name} {value}" for name, value in last.suggestion.parameters.items())
     numbers = ", ".join(str(t.number) for t in row[:_FEWEST])

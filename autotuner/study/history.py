@@ -102,8 +102,8 @@ class History:
     def without_checks(self) -> History:
         """Return the history in which the checks of the batch have measured nothing.
 
-        They repeat a run's seed, and are stopped once they have shown what they were to show. A check that
-        fails is no fault of the program: its learning rate is that of a larger batch.
+        They repeat a run's seed, and are stopped as soon as the comparison is over. A check that fails is not
+        evidence against the program: its learning rate is that of a larger batch.
         """
         if not any(t.suggestion.purpose is Purpose.CHECK for t in self.trials):
             return self
@@ -121,7 +121,7 @@ class History:
 
     @property
     def draws(self) -> int:
-        """The same without the checks, which draw nothing: so a check changes no seed and no proposal."""
+        """`next_number` without the checks: a check must change no later seed and no proposal."""
         return self.next_number - sum(t.suggestion.purpose is Purpose.CHECK for t in self.trials)
 
     @cached_property
@@ -153,7 +153,7 @@ class History:
 
     @property
     def is_length_stated(self) -> bool:
-        """Whether the user has set the length of a run: then a run is stopped there, if it goes on."""
+        """Whether the user has set the length of a run: then a run that continues is stopped there."""
         return self._stated_length is not None if self.uncut is None else self.uncut.is_length_stated
 
     @property
@@ -227,7 +227,7 @@ class History:
         return None if usual is None else usual * self.share_of_length(trial)
 
     def whole_length(self, trial: Trial) -> float:
-        """Return the same; infinity while unknown."""
+        """Return the last step of a whole run of the trial's setting; infinity while unknown."""
         return self.expected_length(trial) or math.inf
 
     def share_of_length(self, trial: Trial) -> float:

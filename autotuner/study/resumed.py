@@ -1,6 +1,6 @@
-"""Find runs that go on where another trial's ended: they have resumed its checkpoint, and do not count.
+"""Find runs that continue where another trial ended: they have resumed its checkpoint, and do not count.
 
-The same comparison finds runs that are perfect from the beginning, since they are evaluated on no samples.
+The same comparison finds runs that are perfect from the beginning, because they are evaluated on no samples.
 
 A resumed run meets the target at its first measurement, and would be stopped there. So its first step is
 compared with where fresh runs begin, and a first value that no fresh run began with is not counted before
@@ -30,23 +30,22 @@ from autotuner.trial import Trial
 MOST_RUNS: Final = 200
 """Earlier runs with which a run is compared."""
 LEVELS: Final = 1000
-"""Levels of a metric from which on two runs hardly end with the same one."""
+"""Levels of a metric from which on two runs rarely end with the same one."""
 
 
 def resumed_runs(trials: Sequence[Trial], sign: int) -> list[Finding]:
-    """Return runs that go on where an earlier one ended, by their steps or by their values.
+    """Return runs that continue where an earlier one ended, and runs that seem to be evaluated on nothing.
 
-    And runs that seem to be evaluated on nothing. Neither show where a run begins; another run may continue
-    one that resumed.
-    `sign` is 1 where a larger value is better, else -1.
+    The former are found by their steps or by their values. Neither kind shows where a fresh run begins, but
+    another run may continue one that resumed. `sign` is 1 if larger values are better, else -1.
     """
     return _sorted_out(trials, sign)[0]
 
 
 def unsettled_runs(trials: Sequence[Trial], sign: int) -> list[int]:
-    """Return the running trials that began where fresh runs end, and have not shown enough to tell why.
+    """Return the running trials that began where fresh runs end, as long as the reason is unknown.
 
-    One that is stopped at its first measurement, for it meets the target, would never show it.
+    They must not be stopped at a first measurement that meets the target: only more of the curve shows it.
     """
     return _sorted_out(trials, sign)[1]
 
@@ -121,7 +120,7 @@ def _evaluates_nothing(member: Member, fresh: Sequence[Member], sign: int) -> bo
 def _continued_steps(
     member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
 ) -> Trial | None:
-    """Return the trial whose steps a run goes on counting, where all fresh runs begin at the beginning."""
+    """Return the trial whose steps a run continues to count, if all fresh runs begin at the first steps."""
     points = member[1]
     if not fresh or any(_begins_late(p[0][0], _interval((t, p), ())) for t, p in fresh):
         return None
@@ -140,7 +139,7 @@ def _continued_steps(
 def _continued_values(
     member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
 ) -> Trial | None:
-    """Return the trial whose last value a run begins with, where all fresh runs begin far below their last.
+    """Return the trial whose last value a run begins with, if all fresh runs begin far below their last.
 
     A fast learner may begin high too, but not with a setting that another run has begun low with. With
     another setting, the run must also have nothing left to learn; and either several fresh runs agree on

@@ -1,7 +1,7 @@
 """Find the runs whose batch is so large that they end before their first report.
 
 A script that evaluates every thousand optimizer steps does so less often with a larger batch, because a run
-of the same epochs has fewer steps. Beyond some batch size it prints nothing before it ends. This is no fault,
+of the same epochs has fewer steps. Beyond some batch size it prints nothing before it ends. Nothing is wrong,
 but nothing can be confirmed there, so the search stays below it.
 """
 
