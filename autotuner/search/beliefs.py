@@ -59,7 +59,7 @@ APART: Final = frozenset({Purpose.CONFIRM, Purpose.CHECK})
 
 @dataclass(frozen=True)
 class Beliefs:
-    """The model's answers for one history. A pure function of it; results are cached."""
+    """The model's answers for one history: a pure function of it, with cached results."""
 
     history: History
     space: Space

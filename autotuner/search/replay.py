@@ -116,7 +116,7 @@ def _is_needed_whole(history: History, trial: Trial) -> bool:
 def _points(trial: Trial, length: float) -> list[float]:
     """Return the steps at which a run is judged.
 
-    They are those of its log: which of them are evaluations of their own, later ones may change.
+    They include values that are printed again: which values are new evaluations may change with later ones.
     """
     steps = reported_steps(trial.measurements)
     passed = np.floor(np.minimum(steps / length, 1.0) * POINTS + 1e-9)
@@ -231,8 +231,8 @@ def _stopped(case: _Case) -> Verdict | None:
 def _is_as_far_as_one_that_met(case: _Case) -> bool:
     """Return whether a run is about as near to the target as one that met it was at that part of its run.
 
-    With a learning rate that decays in steps, curves are flat until they jump. The model, to which curves are
-    smooth, expects no jump; but where one run has jumped, others will.
+    With a learning rate that decays in steps, curves are flat until they jump. The model assumes that curves
+    are smooth and expects no jump; but if one run has jumped, others will.
     """
     history, trial, target = case.history, case.trial, case.history.spec.target
     seen = curve(trial)
