@@ -18,7 +18,7 @@ from scipy.special import nbdtr, ndtr, ndtri
 
 from autotuner.search.memory import Memory, digest_of
 from autotuner.search.monte_carlo import Draws, sample
-from autotuner.search.shape import Features, Frame, Hump, Plain, Rival
+from autotuner.search.rivals import Features, Frame, Hump, Plain, Rival
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
 
@@ -152,7 +152,7 @@ class Earlier:
 
 
 def rivals(space: Space, ends: Ends, earlier: Sequence[Earlier] = ()) -> tuple[list[OfEnds], list[float]]:
-    """Return the rivals of `shape` given the ends of runs, and the log of each one's evidence.
+    """Return the rivals given the ends of runs, and the log of each one's evidence.
 
     Args:
         space: The search space.
@@ -217,7 +217,7 @@ def _drawn(rival: Rival, ends: Ends) -> tuple[OfEnds, float]:
 
 @dataclass(frozen=True, eq=False)
 class OfEnds:
-    """A rival of `shape` at samples of its parameters."""
+    """A rival at samples of its parameters."""
 
     rival: Rival
     values: Array

@@ -23,7 +23,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from autotuner.decide import standing
 from autotuner.search import beliefs, curves, ensemble, frontier, replay
-from autotuner.search.shape import Hump, Plain
+from autotuner.search.rivals import Hump, Plain
 from autotuner.study.setting import setting
 from autotuner.trial import Outcome
 from tests.benchmarks.search.families import FAMILIES, load

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autotuner.search.ensemble import Earlier, Ends, Ensemble, _log_likelihood, rivals, unit
-from autotuner.search.shape import Frame, Plain
+from autotuner.search.rivals import Frame, Plain
 from autotuner.search.space import Space
 from autotuner.study.setting import Setting
 from tests.builders import spec

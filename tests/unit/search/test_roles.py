@@ -8,7 +8,7 @@ import pytest
 from autotuner.search.data import Points
 from autotuner.search.kernel import Kernel, Prior
 from autotuner.search.prior import Role, usual_shift
-from autotuner.search.shape import Frame, Hump
+from autotuner.search.rivals import Frame, Hump
 from autotuner.search.space import Space
 from autotuner.study.setting import Setting
 from tests.builders import spec

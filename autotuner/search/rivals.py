@@ -1,4 +1,4 @@
-"""Priors of where a run ends, over settings.
+"""The rivals: priors of where a run ends, over settings.
 
 Each is a Gaussian process of where runs end, `z = asinh(margin / s)`, whose parameters are sampled, not
 fitted. `Hump` has the properties of all kinds of training: one hump in the logarithm of the learning rate,
