@@ -131,13 +131,13 @@ class Bounds:
         return self._of_masters + workers * self.processes_per_replica
 
     @property
-    def at_most(self) -> int:
+    def full_share(self) -> int:
         """Samples that a process takes before another worker is added, as far as memory allows."""
         return int(min(self.share, self.most_at_once))
 
     def workers_for(self, batch_size: int) -> int:
         """Return the fewest workers that can take the batch within their shares, or the maximum."""
-        processes = -(-batch_size // self.at_most)
+        processes = -(-batch_size // self.full_share)
         workers = -(-(processes - self._of_masters) // self.processes_per_replica)
         return min(max(workers, self.workers[0]), self.workers[1])
 
@@ -227,7 +227,7 @@ def _layout(batch_size: int, bounds: Bounds) -> Layout | None:
         return Layout(workers, processes, share, 1)
     if bounds.micro_batch is None or _split_below(share, bounds) != share:
         return None
-    micro = _largest_divisor(share, _crumb(bounds), int(bounds.most_at_once))
+    micro = _largest_divisor(share, _smallest_micro_batch(bounds), int(bounds.most_at_once))
     return Layout(workers, processes, micro, share // micro)
 
 
@@ -263,8 +263,8 @@ def _in_group(workers: int, batch_size: int, bounds: Bounds, *, downwards: bool)
     processes = bounds.processes(workers)
     low = bounds.fewest_at_once
     if workers > fewest:
-        low = max(low, bounds.processes(workers - 1) * bounds.at_most // processes + 1)
-    high = bounds.at_most if workers < most else bounds.most_at_once
+        low = max(low, bounds.processes(workers - 1) * bounds.full_share // processes + 1)
+    high = bounds.full_share if workers < most else bounds.most_at_once
     if downwards:
         share = batch_size // processes
         if workers == most and share > high:
@@ -279,18 +279,18 @@ def _in_group(workers: int, batch_size: int, bounds: Bounds, *, downwards: bool)
     return share * processes
 
 
-def _crumb(bounds: Bounds) -> int:
-    """Return the minimum samples at once when accumulating.
+def _smallest_micro_batch(bounds: Bounds) -> int:
+    """Return the smallest micro-batch for accumulation.
 
-    An even split may at most halve the largest micro-batch: 2 x 31 rather than 61 x 1 samples, because the
-    latter has the right product but wastes the device.
+    An even split may at most halve the largest micro-batch: 2 x 31 rather than 61 x 1 samples, because
+    micro-batches of one sample waste the device.
     """
     return max(bounds.fewest_at_once, int(bounds.most_at_once) // 2, 1)
 
 
 def _split_below(share: int, bounds: Bounds) -> int:
     """Return the largest multiple of equal micro-batches, above one micro-batch, up to `share` samples."""
-    small, most = _crumb(bounds), int(bounds.most_at_once)
+    small, most = _smallest_micro_batch(bounds), int(bounds.most_at_once)
     if most - small <= share // small - share // most:
         return max(share - share % micro for micro in range(small, most + 1))
     # Fewer steps than share // most give no more samples than whole micro-batches do.
@@ -299,7 +299,7 @@ def _split_below(share: int, bounds: Bounds) -> int:
 
 def _split_above(share: int, bounds: Bounds) -> int:
     """Return the smallest multiple of equal micro-batches, above one micro-batch, from `share` samples on."""
-    small, most = _crumb(bounds), int(bounds.most_at_once)
+    small, most = _smallest_micro_batch(bounds), int(bounds.most_at_once)
     if most - small <= share // small - share // most:
         return min(share + -share % micro for micro in range(small, most + 1))
     steps_needed = range(-(-share // most), -(-share // small) + 1)
