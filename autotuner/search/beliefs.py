@@ -54,7 +54,7 @@ FAR: Final = 0.7
 FITS_ABOUT: Final = 1.1
 """A batch closer than this factor to the smallest one that ran out of memory is not tried."""
 APART: Final = frozenset({Purpose.CONFIRM, Purpose.CHECK})
-"""Purposes of running trials that are no part of the search."""
+"""Purposes of running trials that are not part of the search."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ the curve would say nothing, and its evidence would be infinitely wide."""
 EXTREMES: Final = (-4.0, 6.0)
 """Range of the log-shortfalls of the evidence: 54 headrooms below the target, and 3 above it."""
 DRAWS: Final = 512
+"""Samples of the rest of a curve."""
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,11 @@ SMALLEST_LOSS: Final = 1e-3
 class Points:
     """Windows of curves: of run `run[i]`, at fraction `time[i]`, the mean margin of its values.
 
-    `place` has one row of coordinates per run. A margin is in the metric's unit, or in e-folds of a loss; it
-    is positive if the target is met.
+    Attributes:
+        place: Coordinates of the runs' settings, (runs, d).
+        run: Row of `place` that each point belongs to, (points,).
+        time: Fraction of the run, in 0..1, (points,).
+        margin: In the metric's unit, or in e-folds of a loss; positive if the target is met, (points,).
     """
 
     place: Array
@@ -118,7 +121,7 @@ def shift(old: Target, new: Target) -> float | None:
 
 @lru_cache(maxsize=4096)
 def windows(seen: Curve, length: float) -> tuple[Array, Array]:
-    """Return the windows of a curve: fraction of the run, mean value; none of an empty one."""
+    """Return the windows of a curve, (w,) each: fraction of the run, mean value. An empty curve has none."""
     if not len(seen):
         return seen.steps, seen.values
     fraction = np.minimum(seen.steps / length, 1.0)

@@ -42,9 +42,13 @@ _LEVELS: Final = ndtri((np.arange(24) + 0.5) / 24)
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Where runs ended, or are predicted to end: the best margin of setting `place[i]`, and its variance.
+    """Where n runs ended, or are predicted to end.
 
-    `task[i]` is 0 for the study's own runs, and 1, 2, ... for those of earlier studies.
+    Attributes:
+        place: Coordinates of the settings, (n, d).
+        margin: The best margin over the target, (n,).
+        variance: Its variance, (n,); 0 for an end that was measured.
+        task: 0 for the study's own runs, and 1, 2, ... for those of earlier studies, (n,).
     """
 
     place: Array

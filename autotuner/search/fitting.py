@@ -19,7 +19,10 @@ _BOUND: Final = 4.0
 
 
 def fit(space: Space, data: Points) -> Array:
-    """Return the maximum a posteriori hyperparameters; the prior's mean without runs."""
+    """Return the maximum a posteriori hyperparameters, in the order of `kernel`.
+
+    If the covariance cannot be factorised at the prior's mean, the result is that mean.
+    """
     prior = Prior.of(space, data)
 
     def standardised(unit: Array) -> tuple[float, Array]:

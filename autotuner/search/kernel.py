@@ -152,15 +152,15 @@ class Kernel:
         return np.asarray(self.offset + self.drift * times)
 
     def noise(self, data: Points) -> Array:
-        """Return the variance of every point's noise."""
+        """Return the variance of every point's noise, (points,)."""
         measured = (self.epoch_noise * self.headroom * slope(data.margin, self.headroom)) ** 2
         return np.asarray(measured + self.nugget**2 + JITTER)
 
     def residual(self, data: Points) -> Array:
-        """Return the points' log-shortfalls less the mean."""
+        """Return the points' log-shortfalls less the prior mean, (points,)."""
         return np.asarray(level(data.margin, self.headroom) - self.mean(data.place)[data.run])
 
     def mean(self, places: Array) -> Array:
-        """Return the prior mean at settings."""
+        """Return the prior mean at settings (n, d), (n,)."""
         growth = self.theta[GROWTH] * self.space.doublings(places)
         return np.asarray(self.theta[MEAN] + growth + self.trends(places) @ self.trend_mean)

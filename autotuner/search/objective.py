@@ -36,7 +36,11 @@ from autotuner.study.curve import Array
 
 
 def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[float, Array]:
-    """Return the negative log posterior density of hyperparameters, and its gradient."""
+    """Return the negative log posterior density of hyperparameters, up to a constant, and its gradient.
+
+    Raises:
+        LinAlgError: If the covariance of the points is not positive definite.
+    """
     kernel = Kernel(space, theta)
     moments, inverse_time = np.unique(data.time, return_inverse=True)
     moment = progress(moments)

@@ -45,7 +45,7 @@ class Choice:
     is_one_process: bool = False
 
     def is_due(self, pending: Sequence[Reading], held: Iterable[Stream]) -> bool:
-        """Return whether the waiting readings show which are meant, beside bars that are not over."""
+        """Return whether the waiting readings show which are meant; `held` are those of unfinished bars."""
         readings = preferred(pending)
         best = PRIORITY[readings[0].label]
         if len(pending) >= MOST:
@@ -56,7 +56,7 @@ class Choice:
         placed = [r for r in readings if not r.position.is_empty] or readings
         first, last = placed[0], readings[-1]
         if any(s != first.stream and PRIORITY[s[0]] >= best for s in held):
-            return False  # a bar that is not over may show what is meant
+            return False  # an unfinished bar may show what is meant
         is_exact = first.is_definite and (first.uses_step or self.is_pattern)
         is_known = first.label is Label.VALIDATION or is_exact
         if is_known and not first.position.is_empty and not has_two_units(first):

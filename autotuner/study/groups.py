@@ -20,7 +20,7 @@ MOST_KINDS: Final = 4
 """Kinds of lines that are waited for."""
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _LEADING: Final = re.compile(r"\s{0,8}[\[(#]?(\d{1,6})(?![\d.]|[:/-]\d)")
-"""A number that a line begins with: no time, date or decimal."""
+"""A number that a line begins with, except times, dates and decimals."""
 
 
 def grouped(readings: Sequence[Reading]) -> tuple[Reading, Reading] | None:

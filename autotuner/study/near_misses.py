@@ -66,7 +66,7 @@ class NearMisses:
         return tuple(misses)
 
     def _may_be(self, name: str) -> bool:
-        """Return whether a quantity of this name can be what the target means: an accuracy is no loss."""
+        """Return whether a quantity of this name can be what the target means: not a loss for an accuracy."""
         found = Metric(name, self._target.threshold)
         return not (found.is_loss if self._target.sign > 0 else found.is_share)
 

@@ -364,7 +364,7 @@ class Readings:
             self._fillers = []
 
     def _is_remark(self, reading: Reading) -> bool:
-        """Return whether free text stands beside a structured format; it is in doubt unless it repeats it."""
+        """Return whether free text accompanies a structured format; a different value in it is in doubt."""
         known = self._last
         if known is None or reading.format != TEXT or self.format not in STRUCTURED:
             return False

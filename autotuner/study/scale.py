@@ -25,7 +25,7 @@ _PERCENT: Final = 100
 _HALF: Final = 0.5
 _THOUSAND: Final = 1000
 _FAR: Final = 10
-"""A first value that is above this is no fraction, whatever the metric's name."""
+"""A first value above this is not a fraction, for a metric of any name."""
 _EXCESS: Final = 2
 """Values from 1 to this one may be fractions of a wrong total."""
 _UNBOUNDED: Final = re.compile(r"reward|return|psnr", re.IGNORECASE)
@@ -77,7 +77,7 @@ def scaled(
 
 
 def _is_met_as_fraction_only(value: float, metric: Metric, target: Target) -> bool:
-    """Return whether a percentage meets a target for an error rate that is no goal as a fraction."""
+    """Return whether a percentage meets a target for an error rate that is too high as a fraction."""
     is_no_goal = metric.is_error_rate and target.comparison == "<=" and target.threshold >= _HALF
     return is_no_goal and value / _PERCENT <= target.threshold < value
 
