@@ -1,4 +1,4 @@
-"""A study whose log is in doubt on a cluster: it holds, says why, and goes on once its owner has said how."""
+"""A study whose log is in doubt on a cluster: it starts nothing, says why, and the annotation resolves it."""
 
 from dataclasses import replace
 from datetime import timedelta
