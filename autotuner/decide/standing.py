@@ -110,8 +110,8 @@ class Standing:
         return cls(kept, now, found, earlier, bests=bests, checks=checks)
 
     def ending(self, number: int, outcome: Outcome) -> Standing:
-        """Return the standing after a running trial has ended."""
-        return replace(self, history=self.history.ending({number: outcome}))
+        """Return the standing after a running trial was stopped."""
+        return replace(self, history=self.history.ending(number, outcome))
 
     def starting(self, suggestion: Suggestion) -> Standing:
         """Return the standing after a trial has been started."""

@@ -80,17 +80,13 @@ class History:
         """Return a history of these trials, with curves that end earlier than the runs themselves."""
         return replace(self, trials=tuple(trials), uncut=self.uncut or self)
 
-    def ending(self, outcomes: Mapping[int, Outcome]) -> History:
-        """Return the history after these trials have ended."""
-        return replace(
-            self,
-            trials=tuple(
-                replace(trial, outcome=outcomes[trial.number], is_complete=False)
-                if trial.number in outcomes
-                else trial
-                for trial in self.trials
-            ),
+    def ending(self, number: int, outcome: Outcome) -> History:
+        """Return the history after a trial was stopped."""
+        trials = (
+            replace(trial, outcome=outcome, is_complete=False) if trial.number == number else trial
+            for trial in self.trials
         )
+        return replace(self, trials=tuple(trials))
 
     def without_measurements(self, reasons: Mapping[int, str], outcome: Outcome = Outcome.FAILED) -> History:
         """Return the history in which these trials have measured nothing, with the outcome of those ended."""
