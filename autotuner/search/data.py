@@ -151,10 +151,3 @@ def _allowances(lengths: Sequence[int], best: Sequence[float]) -> list[int]:
         allowed[index] -= fewer
         excess -= fewer
     return allowed
-
-
-def indicator(labels: np.ndarray, count: int) -> Array:
-    """Return the matrix (n, count) with ones where label and column are equal."""
-    matrix = np.zeros((len(labels), count))
-    matrix[np.arange(len(labels)), labels] = 1
-    return matrix

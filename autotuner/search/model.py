@@ -98,7 +98,7 @@ class Posterior:
         prior = self.kernel.join(self.kernel.own_bends(place), np.ones(1)) + self.kernel.of_run(np.ones(1))
         return float(mean), self.widening * float(prior[0] - cross @ solved)
 
-    def whitened(self, places: Array, times: Array, runs: Sequence[int | None] | None = None) -> Array:
+    def _whitened(self, places: Array, times: Array, runs: Sequence[int | None] | None = None) -> Array:
         """Return V for settings at times, (points, settings, times); `runs` adds a run's own offset."""
         bends = self.kernel.bends(self.data.place, places)[self.data.run]
         moments = self.kernel.times(self.data.time, times)
@@ -119,7 +119,7 @@ class Posterior:
 
         They are noise-free; with `runs`, each is the curve of that run, including its offset.
         """
-        solved = self.whitened(places, times, runs)
+        solved = self._whitened(places, times, runs)
         mean = self.kernel.mean(places)[:, None] + np.einsum("i,ijk->jk", self.white, solved)
         prior = self.kernel.join(
             self.kernel.own_bends(places)[:, None, None], self.kernel.times(times, times)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky
 from scipy.linalg.lapack import dpotri
 
-from autotuner.search.data import Points, indicator
+from autotuner.search.data import Points
 from autotuner.search.kernel import (
     COMMON,
     DRIFT,
@@ -73,7 +73,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     gradient[GROWTH] = -solved @ space.doublings(data.place)[data.run]
     bent, weighted = outer * times, outer * (kernel.shared + bends + kernel.drift * same)
     gradient[COMMON] = 2 * kernel.common * outer.sum()
-    runs = indicator(data.run, len(data.place))
+    runs = _indicator(data.run, len(data.place))
     bent_by_run = runs.T @ bent @ runs
     gradient[SHARED] = 2 * kernel.shared * bent_by_run.sum()
     gradient[MAIN] = 2 * kernel.main * (bent_by_run * setting).sum()
@@ -88,7 +88,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     for index, moved in space.rate_slopes(data.place).items():
         along = by_run * difference[space.rate_index] / kernel.scale[space.rate_index]
         gradient[SCALES + space.size + index] = 2 * (along * moved).sum()
-    at = indicator(inverse_time, len(moments))
+    at = _indicator(inverse_time, len(moments))
     by_time = (at.T @ weighted @ at) * matern52_slope(gap)
     gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
     gradient[TIME] = -2 * (by_time * gaps[:, :, 1]).sum()
@@ -108,3 +108,10 @@ def _headroom_gradient(
     weight_slope = np.where(far, -head / (head - np.minimum(margin, head / 2)), -1.0)  # of log weight
     from_noise = 2 * measured * diagonal * (weight_slope + 1)
     return float(solved @ level_slope + from_noise.sum() - weight_slope.sum())
+
+
+def _indicator(labels: np.ndarray, count: int) -> Array:
+    """Return the matrix (n, count) with ones where label and column are equal."""
+    matrix = np.zeros((len(labels), count))
+    matrix[np.arange(len(labels)), labels] = 1
+    return matrix
