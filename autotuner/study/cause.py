@@ -49,8 +49,11 @@ _WRAPPER: Final = re.compile(
     r"|RuntimeError: Error downloading "
     # Errors that only say that a thread, a process or a compiler has failed, which printed why itself.
     r"|[Pp]in memory thread exited unexpectedly|RuntimeError: Error building extension '"
-    r"|\b[Ss]ee (?:the )?(?:root cause|stack trace|errors?|exceptions?|traceback) \(?above"
-    r"|miopenStatusUnknownError"
+    r"|\b(?:[Ss]ee|[Ll]ook at|[Ii]nspect|[Cc]heck) (?:the )?"
+    r"(?:(?:root cause|stack trace|errors?|exceptions?|traceback) \(?above"
+    r"|(?:previous|above) (?:errors?|logs?)\b)"
+    r"|miopenStatusUnknownError|\b(?:Papermill|Cell|Process)ExecutionError\b"
+    r"|\b(?:TuneError|TrainingFailedError|UnexpectedExit|ErrorReturnCode_\w{1,10})\b"
 )
 _LAUNCHER: Final = re.compile(
     r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
@@ -60,6 +63,8 @@ _LAUNCHER: Final = re.compile(
 """Lines that only a launcher of several processes prints."""
 _DIED: Final = re.compile(r"failed \(exitcode: (?:-6|\d{1,3})\) local_rank: (\d{1,6})\b")
 """torchrun's line about a child that ended by an error of its own."""
+_CLOSED: Final = re.compile(r"\bexit(?:s|ed|\s?code)?\b.{0,20}(?<!\d)(?:-15|143)\b")
+"""A launcher's line about a child that was ended, by the launcher itself if another one had failed."""
 _TABLE: Final = re.compile(
     r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
 )
@@ -67,7 +72,11 @@ _BLIND: Final = "CUDA initialization: "
 """The warning of PyTorch that it sees no device, after which it says nothing more."""
 _NEEDS_GPU: Final = re.compile(r"\b(?:GPUs?|CUDA)\b", re.IGNORECASE)
 _ASSERTED: Final = re.compile(r"device-side assert|\.cu:\d{1,6}: .{0,400}Assertion")
-_NAN_CHECK: Final = re.compile(r"is_?nan|is_?finite|is_?inf\b", re.IGNORECASE)
+_NAN_CHECK: Final = re.compile(
+    # Only a NaN differs from itself.
+    r"is_?nan|is_?finite|is_?inf\b|(?<![\w.])([\w.]{1,40}) ?[!=]= ?\1(?![\w.([])",
+    re.IGNORECASE,
+)
 _LOSS: Final = re.compile(
     r"\b(?:(val|valid|validation|test|eval)[_ /])?(?:\w{1,20}[_/])?loss\w{0,10}[\"']?\s{0,4}[:=]?\s{0,4}"
     r"(?:tensor\()?(nan\b|[-+]?\d)",
@@ -184,6 +193,8 @@ def _ended_itself(log: ProcessLog, *, first: ProcessLog) -> bool:
 
 def _rank_of(error: _Error) -> int:
     """Return the rank of an error among processes that failed together; the smallest decides."""
+    if error.outcome is Outcome.LOST and (_CLOSED.search(error.line) or _WRAPPER.search(error.line)):
+        return 5
     if error.outcome is Outcome.OUT_OF_MEMORY:
         return 2 if error.is_secondary else 0
     if not error.is_secondary:
@@ -402,6 +413,8 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
     if known is not None and not (known.outcome is Outcome.FAILED and _WRAPPER.search(line)):
         # A plain line about NaN may mean anything; the line of an exception is why the program ended.
         is_remark = known.outcome is Outcome.DIVERGED and not is_exception
+        # A wrapper may name the class of the error that it wraps, whose own line says more.
+        is_remark |= _WRAPPER.search(line) is not None
         return _Error(position, line, known.outcome, known.is_secondary or is_remark, rank, traceback)
     if not is_exception or _WRAPPER.search(line) or _only_exits(line):
         return None

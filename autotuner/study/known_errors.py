@@ -69,6 +69,7 @@ _SUPPOSED: Final = _compiled(
     # "If you see CUDA out of memory, lower the batch size", "There are some potential root causes. (1) ...".
     r"\b(?:if you|in case of|in the event of)\b[^.,:;]{0,80}",
     r"\b(?:potential|possible|common|likely)(?: root)? causes\b.*",
+    r"\bto (?:catch|handle|avoid|prevent)\b[^.,:;]{0,80}",
     (
         r"\b(?:may|might|could|can) (?:\w{1,20} ){0,2}"
         r"(?:cause|run out|lead|result|encounter|trigger|raise|hit)\b[^.;]{0,80}"
@@ -87,6 +88,10 @@ _OF_NODE: Final = (
     r"\bibv_\w{1,40}.{0,60}Cannot allocate memory",
     # The program has not chosen a device yet when the devices are counted, so the node is at fault.
     r"cudaGetDeviceCount\(\)|nvidia-container-cli: detection error",
+    # The limit of all processes of the node, unlike that of one process.
+    r"Too many open files in system",
+    # TensorFlow's name for a full disk.
+    r"RESOURCE_?EXHAUSTED.{0,300}(?:No space left on device|Disk quota exceeded)",
 )
 _PROGRAM: Final = (
     # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
@@ -97,7 +102,8 @@ _PROGRAM: Final = (
     r"invalid device ordinal|no kernel image is available|invalid device function|named symbol not found",
     r"Cannot re-initialize CUDA in forked subprocess",
     r"CUDA (?:driver )?error: (?:initialization error|invalid argument)",
-    r"ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU detected",
+    r"ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU detected|use_libuv was requested",
+    r"\bNCCL error\b.{0,200}\binvalid (?:usage|argument)\b",
     r"Expected to have finished reduction in the prior iteration|mark(?:ed)? a variable ready only once",
     r"Expected all tensors to be on the same device|mat1 and mat2 shapes|size mismatch",
     r"Too many open files|received 0 items of ancdata|can't start new thread",
@@ -110,6 +116,9 @@ _PROGRAM: Final = (
     ),
     # What a network says of a wrong configuration, which its callers report as a failure of the connection.
     r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired|Unauthorized for URL",
+    r"Tunnel connection failed: 40\d",
+    r"urlopen error (?:unknown url type|no host given|\[Errno (?:2|13|20|21)\])",
+    r"Host key verification failed|Permission denied \(publickey",
     # What a container runtime cannot start because of the image or the pod's specification.
     r"executable file not found|exec format error|unable to find (?:user|group) .{1,80}: no matching entries",
     (
@@ -117,7 +126,7 @@ _PROGRAM: Final = (
         r"(?:No such file or directory|permission denied|is a directory|not a directory)\W{0,6}(?:unknown|$)"
     ),
     r"(?:error mounting|mkdir) .*(?:not a directory|read-only file system)\W{1,6}unknown",
-    r"CommError: .{0,200}\b40[134]\b",
+    r"CommError: .{0,400}\b40[134]\b",
 )
 _MEMORY: Final = (
     r"\b(?:CUDA|HIP|XPU|NPU|MPS|MLU|MUSA|HPU|driver|runtime|device|GPU)\b.{0,40}\bout of memory",
@@ -126,7 +135,11 @@ _MEMORY: Final = (
     r"would exceed allowed memory",
     # Limits on the elements of a tensor and on the size of a launch: only a smaller batch stays within them.
     r"\bINT_MAX (?:elements|$)|larger than INT_MAX|NDArray > 2\*\*32|32-?bit ?index ?math",
-    r"(?:CUDA|HIP) (?:driver )?error(?: \(.{1,300}\))?: invalid configuration argument",
+    r"\b(?:less|greater|larger|more) than (?:or equal to )?(?:2147483647|2(?:\^|\*\*)31)\b",
+    (
+        r"\b(?:CUDA|HIP|error)\b.{0,300}\binvalid configuration argument"
+        r"(?:\W{0,3}$| at line \d|\W{1,3}[\w./-]{1,200}\.(?:cu|hip)\b)"
+    ),
     r"Can't schedule too many blocks|\bhit an out-of-memory error",
     r"\b(?:input|output) (?:tensor|size) is too large|RuntimeError: (?:output|x) is too large",
     r"RESOURCE[_ ]EXHAUSTED|ResourceExhaustedError|OOM when allocating|\bOOM\b.{0,40}allocat",
@@ -139,20 +152,22 @@ _MEMORY: Final = (
     r"error code(?: is |:)207001\b|No available memory for the cache blocks",
     r"Dst tensor is not initialized|Allocation (?:failed for size|of size\W{1,4}\d+ failed|Failure\b)",
     r"MEM_OBJECT_ALLOCATION_FAILURE",
-    r"Failed to CUDA (?:m|c)alloc|Failed to allocate (?:memory|.{0,30}bytes)|failed to alloc\b",
+    r"Failed to CUDA (?:m|c)alloc|failed to alloc\b",
     (
-        r"(?:can't|cannot|could not|couldn't|unable to) allocate"
+        r"(?:can't|cannot|could not|couldn't|unable to|failed to) allocate"
         r"(?:$|[^\w\s]|.{0,60}(?:\d ?[kmgt]i?b|(?:memory|byte|buffer|tensor|array|vector|object|storage|space"
         r"|cache|pool|heap|stack|page)s?)\b)"
     ),
-    r"not enough memory|\bexceed(?:s|ed|ing)? .{0,40}\bmemory limit|\bmem \d+kb exceeded limit",
+    r"\breaching .{0,20}\bmemory usage limit|not enough memory",
+    r"\bexceed(?:s|ed|ing)? .{0,40}\bmemory limit|\bmem \d+kb exceeded limit",
     r"\bObjectStoreFullError\b",
     r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
-    r"std::bad_alloc|MemoryError\b|insufficient memory|malloc(?: of size \d+)? failed|mmap failed",
+    r"std::bad_alloc|MemoryError\b|insufficient (?:\w{1,12} )?memory",
+    r"malloc(?: of size \d+)? failed|mmap failed",
     r"CUDABadAlloc|CUDA allocation failed|ALLOCATOR_FAILURE|tcmalloc: allocation failed",
     r"NVML_ERROR_MEMORY|No executable batch size found|does not fit (?:in|into) (?:GPU |device )?memory",
     # Shared memory, which holds the batches of DataLoader workers.
-    r"shared memory \(shm\)|out of shared memory|insufficient shared memory|raise your shared memory",
+    r"shared memory \(shm\)|out of shared memory|raise your shared memory",
     r"unable to (?:open|allocate|mmap|resize|write).{0,60}(?:shared memory|/torch_|\d+ bytes from file)",
     r"(?:/dev/shm|shm_open|posix_fallocate).{0,120}(?:No space left|fail)",
     r"fail\w* to (?:extend|create|allocate) /dev/shm",
@@ -170,6 +185,8 @@ _WITHOUT_HANDLE: Final = (
     r"(?:cu|hip)blasCreate|cudnnCreate|rocblas_create_handle|(?:cu|hip)(?:blas|sparse|solver)\w{0,4}Create\(",
     r"cublas runtime error : (?:resource allocation failed|library not initialized)",
     r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
+    # TensorFlow and JAX say so of a library without a handle, and give the reason above it if at all.
+    r"DNN library initialization failed|cuDNN failed to initialize|\bBlas \w{1,40} launch failed",
 )
 _KILLED: Final = (
     r"killed by signal: Killed|SIGKILL\b|(?:signal:? ?|signals?\.)\(?9\b",
@@ -196,12 +213,14 @@ _AROUND: Final = (
     r"Expected PJRT device count > 0|Neuron ?Core(?:\(s\)|s) not available",
     r"OS call failed or operation not supported",
     r"\bMPS client (?:failed|has been terminated|have been exhausted)|\bremote MPS server\b",
-    r"no CUDA[- ]capable device|No (?:CUDA GPUs|XPU devices) are available|No HIP GPUs|hipErrorNoDevice",
-    r"cudaErrorNoDevice|\bno visible (?:CUDA |GPU )?devices",
+    r"no (?:CUDA|ROCm)[- ]capable device|No (?:CUDA GPUs|XPU devices) are available|No HIP GPUs",
+    r"hipErrorNoDevice|only supported with GPUs, no GPUs found",
+    r"cudaErrorNoDevice|\bno visible (?:CUDA |GPU )?devices|\bno supported devices found",
     r"CUDA driver initialization failed|CUDA unknown error|(?:CUDA|HIP) (?:driver )?error: unknown error",
     r"Found no NVIDIA driver",
     r"devices?(?:\(s\))? (?:is|are|is/are) busy or unavailable|system not (?:yet )?initialized",
-    r"TPU initialization failed|TPU is already in use|Device acquire failed|NVMLError",
+    r"TPU initialization failed|TPU is already in use|\bSession [0-9a-f]{8,40} is not found",
+    r"Device acquire failed|NVMLError",
     r"unspecified launch failure",
     r"the launch timed out|an illegal instruction",
     r"driver (?:version is insufficient|on your system is too old)",
@@ -221,12 +240,13 @@ _AROUND: Final = (
     r"NVML_SUCCESS == r",
     r"unsupported display driver|nvidia-container-cli|OCI runtime|containerd task|shim task",
     r"Node failure|NODE_FAIL",
-    r"illegal instruction \(core|SIGILL|Machine check",
+    r"(?:^|: )illegal instruction(?: \(core|\W{0,3}$)|SIGILL|Machine check",
     _child_code(4),
     # Storage.
     r"Stale (?:NFS )?file handle|Input/output error|Remote I/O error",
-    r"\[Errno (?:5|23|28|37|70|103|108|112|116|121|122)\]|Cannot send after transport endpoint shutdown",
-    r"No locks available",
+    r"\[Errno (?:5|6|14|19|26|28|35|37|61|70|71|103|108|112|116|121|122)\]",
+    r"\b(?:EIO|ENOSPC|ESTALE|EDQUOT)\b|Cannot send after transport endpoint shutdown",
+    r"No locks available|Interrupted system call",
     r"No space left on device|Not enough disk space|Disk quota exceeded",
     r"Transport endpoint is not connected|Host is down",
     r"\[Errno 11\]|PytorchStreamWriter failed|unexpected pos \d+ vs|iostream error|disk I/O error",
@@ -259,13 +279,16 @@ _AROUND: Final = (
     r"\brequest throttled\b|could not be completed within the (?:specified|permitted) time",
     r"(?:Service|Temporarily) ?Unavailable|Too ?Many ?Requests|IncompleteRead|ChunkedEncodingError",
     r"SSLE(?:OF)?Error|SSLZeroReturnError|TLS/SSL connection has been closed",
-    r"EOF occurred in violation of protocol|BAD_RECORD_MAC",
+    r"EOF occurred in violation of protocol|BAD_RECORD_MAC|record layer failure|SysCallError: \(-1, ",
+    r"\bAWS_(?:IO|ERROR_HTTP|ERROR_S3)_\w{0,40}(?:TIMEOUT|CLOSED|FAIL|INTERNAL|SLOW)",
     r"RemoteDisconnected|EndpointConnectionError|LocalEntryNotFoundError|HfHubHTTPError: 5",
     r"UNEXPECTED_EOF|Could not connect to the endpoint URL|Request failed after \d{1,4} retries",
     rf"Request failed with status code',? {_BUSY}|Checksum mismatch while downloading|SSH protocol banner",
     r"Couldn't communicate with backend|ServicePollForTokenError|ServiceStart\w{1,20}Error",
     # Services that are there, and have no place for now.
     r"\btoo many (?:clients already|connections(?:$|[^\w\s]))|\bNoBrokersAvailable\b|database is locked",
+    r"\bdatabase system is (?:starting up|shutting down)|\bis loading the dataset in memory",
+    r"\bTEMPORARILY_UNAVAILABLE\b",
     r"licen[cs]e checkout failed|Licensed number of users already reached|Unable to open licen[cs]e server",
     r"file lock '.{1,300}' could not be acquired|Couldn't retrieve verification key",
     # A download that was cut off.
@@ -274,7 +297,9 @@ _AROUND: Final = (
     # What S3, its twins and Azure name a fault of their own.
     (
         r"\((?:InternalError|RequestTimeout|ServiceUnavailable|SlowDown|Throttling\w{0,20}"
-        r"|RequestLimitExceeded|RequestTimeTooSkewed)\)|error occurred \(50[0234]\)|reduce your request rate"
+        r"|RequestLimitExceeded|RequestTimeTooSkewed"
+        r"|BadDigest|OperationAborted|XMinioStorageFull)\)"
+        r"|error occurred \(50[0234]\)|reduce your request rate"
     ),
     r"AWS Error (?:NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT)",
     r"<Code>(?:SlowDown|InternalError|ServiceUnavailable)|MetadataRetrievalError",
@@ -300,7 +325,9 @@ _PEERS: Final = (
     r"ibv_|IBV_WC|NET/IB|NET/Socket.{0,80}(?:fail|error)|UCX +ERROR|Transport retry count",
     r"RDMA.{0,40}error",
     r"Connection (?:was )?(?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
-    r"ConnectionRefusedError|ConnectionClosedError|CommClosedError|\bConnectionError\b",
+    r"ConnectionRefusedError|CommClosedError|\bConnectionError\b|ssh exited with exit code 255",
+    r"\bConnection(?:Closed|Failed|Failure|Loss|Lost)(?:Error|Exception)?(?:$|:)",
+    r"\bE(?:CONN(?:RESET|REFUSED|ABORTED)|HOSTUNREACH|NETUNREACH|PIPE)\b",
     r"Horovod has been shut down",
     r"RPC failed|hung up unexpectedly|early EOF|connection unexpectedly closed",
     # A thread that still uses the device when its process has ended.
@@ -327,7 +354,7 @@ _PEERS: Final = (
     r"\bHccl\w{1,40}(?:\([^)]{0,60}\))?, error code is|HCCL (?:function )?error|\bhccl api failed",
     r"hccl .{0,40}\btimeout occurred|error code is (?:107020|50704[678])\b",
     r"\bEI000[26]:|(?:socket|register|internal task) times out",
-    r"store-?>get",
+    r"store-?>get|Stop_waiting response is expected",
     # A launcher that reports a child's signal may have sent it, after another child's failure.
     r"SIGTERMException|SignalException|got signal: (?:1|2|15)\b|Received SIGTERM|SIGTERM received",
     r"SIGTERM: 15|CANCELLED AT",
@@ -343,7 +370,7 @@ _CRASHED: Final = (
     _child_code(11),
 )
 _DIVERGED: Final = (
-    r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
+    r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not|to)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
     r"\b(?:nan|non-?finite|infinite|inf) (?:loss|gradient|values? in (?:loss|grad))",
     r"\bloss (?:nan|inf)\b|\bnan in (?:the )?loss|Invalid loss, terminating",
     (

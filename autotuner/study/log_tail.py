@@ -74,9 +74,9 @@ def _bounded(text: str) -> Iterator[str]:
 
 
 def _unfolded(line: str) -> list[str]:
-    """Return a line, or the lines of the traceback in a field of it, if it is JSON."""
+    """Return a line, or the lines of the traceback in a field of it, if it is JSON or a part of it."""
     at = line.find(TRACEBACK)
-    if at < 0 or "{" not in line[:at] or "\\n" not in line[at : at + MAX_LINE]:
+    if at < 0 or ("{" not in line[:at] and line[at - 1 : at] != '"') or "\\n" not in line[at : at + MAX_LINE]:
         return [line]
     field = _QUOTE.split(line[at:], maxsplit=1)[0]
     return [part.replace('\\"', '"') for part in field.split("\\n")]

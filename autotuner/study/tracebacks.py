@@ -23,6 +23,8 @@ _FINALIZER: Final = re.compile(
     r'in _run_finalizers$|(?:resource|semaphore)_tracker\.py", line \d{1,6}, in main$'
 )
 """The frames in which multiprocessing cleans up at exit; an error, as of a busy file on NFS, ends nothing."""
+_OF_CELL: Final = re.compile(r"([A-Za-z_][\w.]{0,80})\s{1,80}Traceback \(most recent call last\)\s{0,8}$")
+"""The head of a traceback as IPython prints it, which names the error; its frames are not indented."""
 THREAD: Final = "Exception in thread"
 """What Python prints before the traceback of a thread, which ends only the thread."""
 
@@ -39,6 +41,8 @@ class Tracebacks:
     is_in_frames: bool = False
     is_in_box: bool = False
     """Whether rich draws a box around the frames."""
+    cell_error: str = ""
+    """The error that ends a traceback of IPython."""
     is_ignored: bool = False
     was_ignored: bool = False
     """Whether its last traceback was, so that what follows from it is."""
@@ -60,6 +64,8 @@ class Tracebacks:
             self.is_ignored |= self.is_chained and self.was_ignored
             self.is_chained, self.is_in_frames = False, True
             self.indent, self.is_in_box = 0, line.startswith("╭")
+            of_cell = _OF_CELL.match(line)
+            self.cell_error = "" if of_cell is None else of_cell[1]
             return True
         if any(words in line for words in _CHAINED):
             self.is_chained = True
@@ -74,7 +80,11 @@ class Tracebacks:
         if self.is_in_box and line.rstrip().endswith(("│", "╯")):
             self.code = line if "❱" in line else self.code
             return True
-        text = line.lstrip()
+        if self.cell_error:
+            self.code = line if line.startswith("-") else self.code
+            return not line.startswith(self.cell_error)
+        # Loguru marks the frame that caught the error.
+        text = line.removeprefix("> ").lstrip()
         if text.startswith('File "'):
             self.indent = max(0, len(line) - len(text) - 2)
             self.frame = text

@@ -27,8 +27,9 @@ TARGET = spec().target
 def test_an_ending_has_the_outcome_that_a_careful_person_reads(case):
     values = case.get("measurements", ())
     measurements = tuple(Measurement(float(step), value) for step, value in enumerate(values, start=1))
-    outcome, _ = classify(Ending(case["exit_code"], case["log_tail"]), measurements, TARGET)
+    outcome, message = classify(Ending(case["exit_code"], case["log_tail"]), measurements, TARGET)
     assert outcome.value in case["outcome"]
+    assert case.get("shown", "") in message
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
