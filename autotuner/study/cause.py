@@ -44,6 +44,7 @@ _EXCEPTION: Final = re.compile(
 _WRAPPER: Final = re.compile(
     r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
     r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
+    r"|^Exception: (?:process \d{1,6} terminated with exit code|\s{0,4}$)"
     r"|returned non-zero exit status|exited with non-zero status|\b(?:Base)?ExceptionGroup: "
     # torchvision prints why each mirror failed above it.
     r"|RuntimeError: Error downloading "
@@ -71,6 +72,8 @@ _TABLE: Final = re.compile(
 _BLIND: Final = "CUDA initialization: "
 """The warning of PyTorch that it sees no device, after which it says nothing more."""
 _NEEDS_GPU: Final = re.compile(r"\b(?:GPUs?|CUDA)\b", re.IGNORECASE)
+_GONE: Final = re.compile(r"no longer alive|exited unexpectedly|BrokenProcessPool|has abruptly died")
+"""Errors that only say that another process is gone; that it was killed is a guess."""
 _ASSERTED: Final = re.compile(r"device-side assert|\.cu:\d{1,6}: .{0,400}Assertion")
 _NAN_CHECK: Final = re.compile(
     # Only a NaN differs from itself.
@@ -245,10 +248,27 @@ def _last_errors(log: ProcessLog) -> list[_Error]:
         # A process that a signal ended has survived any error that it printed.
         errors = [e for e in errors if e.outcome is not Outcome.FAILED]
     # One that was ended from outside has survived an error after which it printed anything.
-    errors = _unsurvived(errors, marks, few=0 if log.exit_code in SIGNALS else _FEW)
+    errors = _explained(_unsurvived(errors, marks, few=0 if log.exit_code in SIGNALS else _FEW))
     if several or len({e.rank for e in errors if e.rank}) > 1:
         return errors
     return _last_primary(errors)
+
+
+def _explained(errors: list[_Error]) -> list[_Error]:
+    """Return the errors without those that a process is gone, if one before them may say why.
+
+    A thread that loses its connection to the process does not.
+    """
+    gone = [e for e in errors if _GONE.search(e.line)]
+    others = [e for e in errors if e not in gone]
+    causes = (e for e in others if not (e.is_of_thread and _may_follow(e)))
+    return others if gone and any(e.position < gone[0].position for e in causes) else errors
+
+
+def _may_follow(error: _Error) -> bool:
+    """Return whether an error is that of a connection, whose other end may have failed."""
+    known = meaning(error.line)
+    return error.outcome is Outcome.LOST and (known is None or known.is_secondary)
 
 
 def _last_primary(errors: list[_Error]) -> list[_Error]:

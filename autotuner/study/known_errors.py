@@ -158,7 +158,9 @@ _MEMORY: Final = (
         r"(?:$|[^\w\s]|.{0,60}(?:\d ?[kmgt]i?b|(?:memory|byte|buffer|tensor|array|vector|object|storage|space"
         r"|cache|pool|heap|stack|page)s?)\b)"
     ),
-    r"\breaching .{0,20}\bmemory usage limit|not enough memory",
+    r"\breaching .{0,20}\bmemory usage limit|\bnot (?:have )?enough memory|paging file is too small",
+    r"\bmemory not available\b|memory allocation (?:still )?failed|\bbad allocation\b",
+    r"\bCUDA (?:runtime |driver )?error:? \(?2\)?(?:$|[\s:])",
     r"\bexceed(?:s|ed|ing)? .{0,40}\bmemory limit|\bmem \d+kb exceeded limit",
     r"\bObjectStoreFullError\b",
     r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
@@ -206,7 +208,8 @@ _AROUND: Final = (
     r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
     r"nvml error|determine the device handle for GPU",
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
-    r"GPU Hang",
+    r"GPU Hang|\bamdgpu\b.{0,60}(?: ring \S{1,20} timeout|GPU reset)",
+    r"\brequires? (?:a )?reset|\breset required",
     r"error code is 507033\b|Failed to start the device|Failed to initialize the HCCP process",
     r"error code(?: is |:)(?:507010|50705[34])\b|HBM MULTI BIT ECC|HSA_STATUS_ERROR_EXCEPTION",
     r"Accelerator device halted prematurely|Core halted unexpectedly|Neuron Runtime could not be initialized",
@@ -372,7 +375,7 @@ _CRASHED: Final = (
 _DIVERGED: Final = (
     r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not|to)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
     r"\b(?:nan|non-?finite|infinite|inf) (?:loss|gradient|values? in (?:loss|grad))",
-    r"\bloss (?:nan|inf)\b|\bnan in (?:the )?loss|Invalid loss, terminating",
+    r"\bloss (?:nan|inf)\b|\bnan (?:\w{1,12} )?in (?:the )?loss|Invalid loss, terminating",
     (
         r"(?:nan|inf(?:inity)?)s? (?:(?:or|and|/) ?(?:nan|inf(?:inity)?)s? )?"
         r"(?:is |was |were )?(?:detected|found|encountered)"
@@ -384,13 +387,14 @@ _DIVERGED: Final = (
     r"Minimum loss scale|loss scale (?:already )?(?:at|is at|reached).{0,20}minimum",
     r"cannot decrease scale anymore",
     r"to satisfy the constraint.{0,120}found invalid values|returned nan values|Unexpected result nan",
+    r"The parameter \w{1,40} has invalid values",
     r"invalid values:.{0,40}nan|contained non-?finite values",
     (
         r"\b(?:outputs?|predictions?|logits|activations?|weights|parameters|elbo|cost|objective)\b.{0,20}"
         r"\b(?:is|are|was|were|became|become) (?:all )?(?:nan|inf(?:inite)?|not finite|non-?finite)\b"
     ),
     # The scale that mixed precision lowers at each step whose gradients are not finite.
-    r"\bnans? persist|\bgrad(?:ient)?[ _]?scale (?:is |was )?too (?:small|low)",
+    r"\bnans? persist|\b(?:grad(?:ient)?|loss)[ _]?scale (?:is |was )?too (?:small|low)",
     r"(?:training|loss|model|run) (?:has )?(?:diverged|exploded)|divergence detected",
     r"gradient (?:norm )?(?:is )?(?:nan|non-?finite)",
     r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",

@@ -37,7 +37,9 @@ _PROGRESS: Final = re.compile(
     r"\b(?:epoch|step|iter(?:ation)?|loss|acc(?:uracy)?|ppl|perplexity|lr|batch|num_updates)\b\W{0,8}\d",
     re.IGNORECASE,
 )
-_LOUD: Final = re.compile(r"\berror: |\b(?:ERROR|FATAL|CRITICAL)\b")
+_LOUD: Final = re.compile(
+    r"\berror: |\b(?:ERROR|FATAL|CRITICAL|[Aa]bort(?:ing|ed)?|[Ee]xiting|[Tt]erminating)\b"
+)
 
 
 def is_benign(line: str) -> bool:
