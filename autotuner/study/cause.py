@@ -20,7 +20,7 @@ from typing import Final
 from autotuner.study.formats.line import printable
 from autotuner.study.known_errors import meaning
 from autotuner.study.log_tail import tail_of
-from autotuner.study.signals import CRASHES, SIGNALS, reports_signal
+from autotuner.study.signals import BUS_ERRORS, CRASHES, SIGNALS, reports_signal
 from autotuner.study.survival import is_benign, is_progress, says_survived, shows_progress
 from autotuner.study.tracebacks import THREAD, Tracebacks
 from autotuner.trial import Outcome
@@ -155,14 +155,12 @@ def find_cause(logs: Sequence[ProcessLog]) -> Cause:
             each the last `MAX_LOG` characters.
     """
     read = [(log, _last_errors(log)) for log in logs[:MAX_LOGS]]
-    said = [(log, error) for log, errors in read for error in errors]
-    if said:
-        said += [(log, _SILENT) for log, errors in read if not errors and _ended_itself(log, first=logs[0])]
+    if not any(errors for _, errors in read):
+        return _by_exit_code(logs[:MAX_LOGS])
+    said = [(log, error) for log, errors in read for error in errors or _unsaid(log, first=logs[0])]
     # min() keeps the first of equals: the process that failed first.
-    if said:
-        log, error = min(said, key=lambda pair: _rank_of(pair[1]))
-        return _cause(log, error.outcome, error.line)
-    return _by_exit_code(logs[:MAX_LOGS])
+    log, error = min(said, key=lambda pair: _rank_of(pair[1]))
+    return _cause(log, error.outcome, error.line)
 
 
 def uncaught(log: str) -> Cause | None:
@@ -183,13 +181,22 @@ def uncaught(log: str) -> Cause | None:
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
 
 
+def _unsaid(log: ProcessLog, *, first: ProcessLog) -> list[_Error]:
+    """Return the error of a process that said nothing, which the others may miss."""
+    outcome, words = SIGNALS.get(log.exit_code or 0, (Outcome.FAILED, ""))
+    # Signals end the others, too, once one has failed; but nobody sends SIGBUS.
+    if words and (log is first or log.exit_code in BUS_ERRORS):
+        return [replace(_SILENT, line=words, outcome=outcome)]
+    return [_SILENT] if _ended_itself(log, first=first) else []
+
+
 def _ended_itself(log: ProcessLog, *, first: ProcessLog) -> bool:
     """Return whether a process that said nothing ended by itself, so that the others miss it.
 
-    A crash in native code needs no word. Other exit codes may follow from another process's end, unless this
-    one was the first.
+    A crash in native code needs no word, nor does a command that cannot be run. Other exit codes may follow
+    from another process's end, unless this one was the first.
     """
-    if log.exit_code in CRASHES:
+    if log.exit_code in CRASHES | _CANNOT_START:
         return True
     return log is first and bool(log.text.strip()) and log.exit_code not in {None, 0, *SIGNALS}
 

@@ -135,7 +135,7 @@ _MEMORY: Final = (
     r"would exceed allowed memory",
     # Limits on the elements of a tensor and on the size of a launch: only a smaller batch stays within them.
     r"\bINT_MAX (?:elements|$)|larger than INT_MAX|NDArray > 2\*\*32|32-?bit ?index ?math",
-    r"\b(?:less|greater|larger|more) than (?:or equal to )?(?:2147483647|2(?:\^|\*\*)31)\b",
+    r"\bless than (?:or equal to )?2147483647 but got \d{10}|\b(?:larger|more) than 2(?:\^|\*\*)31\b",
     (
         r"\b(?:CUDA|HIP|error)\b.{0,300}\binvalid configuration argument"
         r"(?:\W{0,3}$| at line \d|\W{1,3}[\w./-]{1,200}\.(?:cu|hip)\b)"
@@ -206,10 +206,11 @@ _AROUND: Final = (
     r"_ERROR_DEVICE_(?:LOST|NOT_FOUND|NOT_AVAILABLE|REQUIRES_RESET)",
     r"GPU_IS_LOST|\bdriver is not loaded",
     r"\bNVML\b.{0,60}(?:error|fail|mismatch|unknown|uninit)|initialize NVML|NVML_ERROR|nvmlInit",
+    r"\bnvml\w{4,60}\(?\)? failed",
     r"nvml error|determine the device handle for GPU",
     r"Driver/library version mismatch|contained (?:memory|ECC) error|row.?remap|hardware (?:stack )?error",
     r"GPU Hang|\bamdgpu\b.{0,60}(?: ring \S{1,20} timeout|GPU reset)",
-    r"\brequires? (?:a )?reset|\breset required",
+    r"\b(?:GPU|HPU|NPU|device)\b.{0,40}\b(?:requires? (?:a )?reset|reset required)",
     r"error code is 507033\b|Failed to start the device|Failed to initialize the HCCP process",
     r"error code(?: is |:)(?:507010|50705[34])\b|HBM MULTI BIT ECC|HSA_STATUS_ERROR_EXCEPTION",
     r"Accelerator device halted prematurely|Core halted unexpectedly|Neuron Runtime could not be initialized",
@@ -326,6 +327,7 @@ _PEERS: Final = (
     r"collective operation timeout|Timeout at NCCL work",
     r"ProcessGroupNCCL.{0,200}(?:timeout|timed out|exception)",
     r"ibv_|IBV_WC|NET/IB|NET/Socket.{0,80}(?:fail|error)|UCX +ERROR|Transport retry count",
+    r"ib_mlx5_log\.c:\d",
     r"RDMA.{0,40}error",
     r"Connection (?:was )?(?:closed|reset|refused|timed out|aborted|lost)|ConnectionResetError",
     r"ConnectionRefusedError|CommClosedError|\bConnectionError\b|ssh exited with exit code 255",

@@ -35,6 +35,8 @@ SIGNALS: Final[dict[int, tuple[Outcome, str]]] = {
 """What an exit code says if a signal ended the process, and no error of its own."""
 CRASHES: Final = frozenset({-11, 139, 245, -8, 136, 248})
 """Exit codes of native code that crashed (SIGSEGV, SIGFPE), which may end a process without a word."""
+BUS_ERRORS: Final = frozenset({-7, 135, 249})
+"""Exit codes of processes that the kernel ended because their shared memory does not fit."""
 _SHELL: Final = 128
 """What a shell and a container runtime add to the number of a signal."""
 

@@ -35,6 +35,10 @@ def cause(*logs: tuple[str, int | None]):
         ([("", 1), ("", 143)], Outcome.FAILED, "pod-0"),
         ([("", 1), ("", 137)], Outcome.LOST, "pod-1"),
         ([(PEER, 1), ("", -9)], Outcome.LOST, "pod-0"),
+        # Nobody sends SIGBUS, and no node lacks a command.
+        ([(PEER, 1), ("step 1\n", 135)], Outcome.OUT_OF_MEMORY, "pod-1"),
+        ([(PEER, 1), ("sh: 1: trian: not found\n", 127)], Outcome.FAILED, "pod-1"),
+        ([("step 1\n", 137), (PEER, 1)], Outcome.LOST, "pod-0"),
         ([("", 143), ("", None)], Outcome.LOST, "pod-0"),
         ([(BUG, 143)], Outcome.LOST, "pod-0"),
     ],
