@@ -41,6 +41,8 @@ _EXCEPTION: Final = re.compile(
     r"(?:[A-Za-z_][\w.]{0,200}\.)?[A-Z]\w{0,80}(?:Error|Exception|Interrupt|Exit|Failure|Timeout|Expired|Killed|Unavailable)"
     r"(?::|$|\()"
 )
+_RAISED: Final = re.compile(r"[A-Za-z_][\w.<>]{0,300}:|[\w.<>]{0,200}[A-Z]\w{0,80}\s{0,8}$")
+"""How the line begins that ends a traceback; other pieces end it where two processes write at once."""
 _WRAPPER: Final = re.compile(
     r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
     r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
@@ -321,8 +323,9 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
         if at.takes(line, count):
             count = max(count, at.number)
             continue
-        is_raised, at.is_in_frames = at.is_in_frames, False
-        if is_raised:
+        has_ended, at.is_in_frames = at.is_in_frames, False
+        is_raised = has_ended and _RAISED.match(line[at.indent :]) is not None
+        if has_ended:
             at.was_ignored, at.is_ignored = at.is_ignored, False
             if at.was_ignored:
                 continue
@@ -341,7 +344,7 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
             errors.append(error)
         elif shows_progress(line):
             marks.append(position)
-        if is_raised:
+        if has_ended:
             at.is_thread, at.code = False, ""
     return _roots(errors), marks, several
 

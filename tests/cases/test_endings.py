@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -69,6 +70,26 @@ def test_what_stands_before_each_line_of_a_traceback_is_no_part_of_it(error, out
     for log in ("epoch 1 loss 2.0\n" + "".join(written), "".join(written[1:])):
         found = find_cause([ProcessLog(log, 1)])
         assert (found.outcome.value, found.line) == (outcome, error)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("error", "outcome"), [*list(ERRORS.items())[:-1], ("KeyError: 'lr'", "failed")])
+def test_processes_that_write_their_tracebacks_at_once_died_of_what_each_says(error, outcome, seed):
+    # Python writes a traceback in pieces, and without a launcher's prefix nothing keeps them apart.
+    draw = random.Random(seed)
+    frame = ['  File "', "train.py", '", line ', "20", ", in ", "step", "\n", "    ", "loss = f(x)", "\n"]
+    carets = ["    ", *"^^^^", "\n"]
+    name, message = error.split(": ", maxsplit=1)
+    whole = ["Traceback (most recent call last):\n", *(frame + carets) * 3, name, ": ", message, "\n"]
+    processes = [list(whole) for _ in range(4)]
+    written = []
+    while left := [process for process in processes if process]:
+        process = draw.choice(left)
+        for _ in range(draw.choice([1, 3, 20])):
+            written += process[:1]
+            del process[:1]
+    log = "epoch 1 loss 2.0\n" + "".join(written)
+    assert find_cause([ProcessLog(log, 1)]).outcome.value == outcome
 
 
 HOSTILE = {
