@@ -42,6 +42,8 @@ _OVERLAP: Final = re.compile(r"\.\d{1,2}")
 """`AP .5` is a name: programs print values with the zero."""
 _MAX_CELLS: Final = 64
 _MAX_CELL: Final = 64
+_MAX_LEAD: Final = 300
+"""Characters of a header that distinguish its table from another one."""
 
 
 @dataclass(slots=True)
@@ -169,6 +171,8 @@ class TableReader:
             for word in ("val", "valid", "test", "eval")
         )
         columns = self._column(names)
+        # A table without epochs and steps of its own is about the data set that a heading names.
+        is_definite = epoch is not None or step is not None
         for index in columns:
             cell = _CELL.fullmatch(cells[index].strip())
             if cell is None:
@@ -181,8 +185,9 @@ class TableReader:
                     self._metric.label or label,
                     line.raw,
                     is_percent=bool(cell["percent"]),
-                    is_definite=len(columns) == 1 and not header.task and not row_label,
+                    is_definite=is_definite and len(columns) == 1 and not header.task and not row_label,
                     variant=header.task or (f"column {index + 1}" if len(columns) > 1 else ""),
+                    lead=" ".join(key(name) for name in header.names)[:_MAX_LEAD],
                     digits=digits_of(cell["value"]),
                 )
             )
