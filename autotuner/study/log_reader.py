@@ -74,6 +74,9 @@ _SECTION: Final = re.compile(
 _WEIGHTS: Final = re.compile(r"(?<![a-z])(?:ema|swa|teacher|student)(?![a-z])", re.IGNORECASE)
 """In a heading: the evaluation is of other weights than the model's."""
 
+_ANOTHER: Final = "another below the heading"
+"""The kind of a second value of an evaluation, such as of another class: it contradicts the first."""
+
 _SIZE: Final = r"batch[ _-]?sizes?\b"
 _CHANGED: Final = r"(?:reduced|decreased|halved|lowered|clamped|clipped|capped|rounded)"
 _BATCH_CHANGE: Final = re.compile(
@@ -130,6 +133,7 @@ class LogReader:
         self._section = Label.UNKNOWN
         self._section_lines = 0
         self._section_variant = ""
+        self._of_section: Reading | None = None
         self._extras, self._loops, self._losses = Extras(), LoopLengths(), FirstLosses()
         self._part = ""
         self._near = NearMisses(target, self._finder)
@@ -350,13 +354,21 @@ class LogReader:
             # The label is the name's alone: `eval_wer` below `Test Set:` is of the test set.
             is_below, self._section_lines = bool(self._section_lines), 0
             return replace(reading, label=Label.TEST) if is_below else reading
+        if self._is_another_of_section(reading):
+            return replace(reading, label=self._section, variant=_ANOTHER)
         if reading.label or reading.is_definite or not self._section_lines:
             return reading
         if self._section is Label.TRAIN and not line.indent:
             return reading
         # One value per section: training lines may look the same and follow without a heading.
-        self._section_lines = 0
+        self._section_lines, self._of_section = 0, reading
         return replace(reading, label=self._section)
+
+    def _is_another_of_section(self, reading: Reading) -> bool:
+        """Return whether a value has the words and the place of the one that a heading told the label of."""
+        known = self._of_section
+        is_alike = known is not None and (known.lead, known.position) == (reading.lead, reading.position)
+        return is_alike and not (reading.label or reading.variant or self._section_lines)
 
     def _match(self, line: Line) -> list[Reading]:
         if self._pattern is None:
@@ -414,7 +426,7 @@ class LogReader:
     def _note_section(self, text: str) -> None:
         if len(text) <= 80 and (section := _SECTION.fullmatch(text)):  # noqa: PLR2004
             word = section["word"] or section["of"]
-            self._section, self._section_lines = label_in(word), _SECTION_LINES
+            self._section, self._section_lines, self._of_section = label_in(word), _SECTION_LINES, None
             weights = _WEIGHTS.search(text)
             self._section_variant = weights[0].lower() if weights else ""
 
