@@ -17,7 +17,7 @@ from autotuner.study.choice import MOST, PRIORITY, Choice, Stream, preferred
 from autotuner.study.doubt import Doubt, bounded, doubt
 from autotuner.study.early import from_training
 from autotuner.study.formats import RICH, STRUCTURED, TEXT
-from autotuner.study.formats.reading import Label, Metric, Reading
+from autotuner.study.formats.reading import Label, Metric, Reading, position_in
 from autotuner.study.ranks import Ranks
 from autotuner.study.scale import Implausible, agree, are_fractions, fitting, scaled
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
@@ -28,6 +28,8 @@ _RECORDS: Final = frozenset({"json", "nested-json", "huggingface"})
 """Formats whose names are exact, as programs write them: `loss` is not `eval_loss`."""
 _TRAINING_EPOCHS: Final = 3
 """Number of epochs with training values only after which that is a doubt."""
+_EXACT: Final = 4
+"""Decimals of a value that is not equal to another one by chance."""
 _SHOWN: Final = 60
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
@@ -270,14 +272,17 @@ class Readings:
             self._warn_other(reading)
             return
         known = self._last or reading
-        if (
-            reading.label is label
-            and known.position == reading.position
-            and agree(known, reading, self.metric)
-        ):
+        is_same = known.position == reading.position and agree(known, reading, self.metric)
+        if reading.label is label and (is_same or self._is_closing(reading)):
             return
         one, other = _described(known), _described(reading)
         self._raise(f"{self.metric.name} has {one} and {other} under one name", known, reading)
+
+    def _is_closing(self, reading: Reading) -> bool:
+        """Return whether a line without a place of its own repeats a value: the result at the end."""
+        is_exact = reading.digits >= _EXACT and math.isfinite(reading.value)
+        is_placed = not position_in(reading.line).is_empty
+        return is_exact and not is_placed and any(m.value == reading.value for m in self.measurements)
 
     def _warn_other(self, reading: Reading) -> None:
         label, name = self._chosen[0] if self._chosen else Label.UNKNOWN, self.metric.name

@@ -34,11 +34,17 @@ class TqdmReader:
     bars of their own, a value without one since the last is no measurement, however often it is shown. On the
     validation's own bar it is an average so far, which changes from the first refresh on: it counts when the
     bar is full.
+
+    A bar whose words name the epoch may count the epochs itself: `Epoch 3: 0%| | 3/1000`. It is known for one
+    when its second epoch begins, and the values of the first one wait until then.
     """
 
     def __init__(self, metric: Metric) -> None:
         self._finder = Finder(metric)
         self._metric = metric
+        self._begun: tuple[float, float, float] | None = None
+        self._of_epochs = 0.0
+        self._first: Reading | None = None
         self._count = 0.0
         self._before = 0.0
         self._bars = 0.0
@@ -69,15 +75,16 @@ class TqdmReader:
         shown = found[-1].value if found and not is_message else None
         self._follow((epoch, total), count, shown, is_of_data=is_of_data)
         is_running = (self._is_running or is_of_data) and not is_message
-        is_validated = epoch is not None and self._names_its_data and not is_running
-        counts_epochs = epoch is None and _EPOCHS.search(lead[:80].rstrip()) is not None
-        if (
-            not found
-            or (is_validated and self._is_old(found[-1].value))
-            or (counts_epochs and self._is_still(count, total, found[-1].value))
-        ):
-            return [] if found else None
+        # `Validation Dice score: 0.91` behind the training's bar names its data set, too.
+        is_named = self._names_its_data or (is_message and found[-1].label in {Label.VALIDATION, Label.TEST})
+        is_validated = epoch is not None and is_named and not is_running
+        counted = self._counted(lead, epoch, count, total)
+        if not found:
+            return None
         each = found[-1]
+        is_still = (counted or epoch) is not None and self._is_still(count, total, each.value)
+        if is_still if counted is not None else is_validated and self._is_old(each.value):
+            return self._with_first([], epoch, counted)
         of_bar = label_in(lead)
         label = self._metric.label or (is_message and each.label) or of_bar or each.label
         share = 1.0 if bar["percent"] == "100" or not total else min(count / total, 1.0)
@@ -87,42 +94,75 @@ class TqdmReader:
         self._was_redrawn = line.is_redrawn
         if tuned := _TORCHTUNE.match(line.text):
             position, progress = Position(float(tuned["epoch"]), float(tuned["step"])), 1.0
+        elif counted is not None:
+            position, progress = counted, 1.0
         elif is_validated:
             position, progress = self._validated(Position(epoch, count, total or None), each.value, share)
         elif epoch is not None:
             position = Position(epoch)
-        elif counts_epochs:
-            position, progress = Position(count), 1.0
         elif context.epoch is not None and not self._is_counted:
             position, progress = Position(context.epoch), None if is_message else share
         else:
-            self._is_counted = self._names_its_data  # also below lines that name an epoch later on
+            named = label if is_running or not self._names_its_data else None
             step = self._advanced(count, is_new=is_new_bar and count == total)
-            is_shown, self._shown = each.value == self._shown and self._names_its_data, each.value
-            if total and (is_running or not self._names_its_data):
-                position = Position(None, self._bars + 1)
-                variant = variant or ("" if label else f"bar of {total:g}")
-            elif is_shown:
+            place = self._unplaced(each.value, step, total, share, named)
+            if place is None:
                 return []
-            else:
-                position, progress = Position(None, step), 1.0
-        return [
-            Reading(
-                each.value,
-                position,
-                label,
-                line.raw,
-                is_percent=each.is_percent,
-                progress=progress,
-                variant=variant,
-                digits=each.digits,
-                lead=skeleton(lead) if of_bar and not is_message else "",
-            )
-        ]
+            position, progress, of_total = place
+            variant = variant or of_total
+        reading = Reading(
+            each.value,
+            position,
+            label,
+            line.raw,
+            is_percent=each.is_percent,
+            progress=progress,
+            variant=variant,
+            digits=each.digits,
+            lead=skeleton(lead) if of_bar and not is_message else "",
+        )
+        return self._with_first([reading], epoch, counted)
+
+    def _unplaced(
+        self, value: float, step: float, total: float, share: float, label: Label | None
+    ) -> tuple[Position, float, str] | None:
+        """Return place, progress and kind of a value without an epoch; None if it is an old one.
+
+        `label` is None for a value that names its data set and stands on the training's bar.
+        """
+        self._is_counted = self._names_its_data  # also below lines that name an epoch later on
+        is_shown, self._shown = value == self._shown and self._names_its_data, value
+        if total and label is not None:
+            return Position(None, self._bars + 1), share, "" if label else f"bar of {total:g}"
+        return None if is_shown else (Position(None, step), 1.0, "")
 
     @property
     def _names_its_data(self) -> bool:
         return self._metric.label not in {Label.UNKNOWN, Label.TRAIN}
+
+    def _counted(self, lead: str, epoch: float | None, count: float, total: float) -> Position | None:
+        """Return the epoch of a bar that counts them: it says so, or its words and its count go on alike."""
+        if epoch is None:
+            return Position(count) if _EPOCHS.search(lead[:80].rstrip()) else None
+        if self._begun is None or epoch != self._begun[0]:
+            known, self._begun = self._begun or (epoch, count, total), (epoch, count, total)
+            gone = (epoch - known[0], count - known[1], total - known[2])
+            is_one = gone[0] == gone[1] > 0 and not gone[2] and abs(count - epoch) <= 1
+            self._of_epochs = total if is_one else 0.0
+        return Position(epoch) if total and self._of_epochs == total else None
+
+    def _with_first(
+        self, readings: list[Reading], epoch: float | None, counted: Position | None
+    ) -> list[Reading]:
+        """Return readings behind that of the first epoch, if the bar turns out to count epochs."""
+        if counted is None:
+            self._first = next(iter(readings), self._first) if epoch is not None else None
+            return readings
+        first, self._first = self._first, None
+        before = (
+            [] if first is None else [replace(first, position=Position(first.position.epoch), progress=1.0)]
+        )
+        return [*before, *readings]
 
     def _follow(
         self, bar: tuple[float | None, float], count: float, value: float | None, *, is_of_data: bool

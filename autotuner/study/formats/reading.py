@@ -244,7 +244,7 @@ _BOOSTED: Final = re.compile(r"\s{0,8}\[(?P<step>\d{1,9})\]\t")
 """`[10]\tvalid-auc:0.71` of XGBoost and LightGBM."""
 _CONFIGURED: Final = re.compile(
     r"(?<![A-Za-z])(?:(?:num|max|total|n|nb|warmup|min|save|log|best|from|last|per|every)[_ -]?"
-    r"|eval[_-]?|time/)$",
+    r"|eval[_-]?|time[/_])$",
     re.IGNORECASE,
 )
 _OF_BEST: Final = re.compile(

@@ -2,7 +2,8 @@
 
 Columns are separated by bars (detectron2, PrettyTable, Lightning's box), commas (CSV) or spaces (fastai,
 skorch, Ultralytics). A row counts if it has as many cells as the header. Of rows per class, only the overall
-row counts.
+row counts. Between bars, the names of metrics may also stand below each other, beside their values or with a
+column for each data set.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
 _SPLITS: Final = frozenset({"split", "phase", "mode", "subset", "stage", "set", "dataset", "partition"})
 _SPLIT: Final = re.compile(r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test|dev)", re.IGNORECASE)
+_NAMED_VALUES: Final = frozenset({"metric", "value"})
+_MIN_SPLITS: Final = 2
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
 _WORD: Final = re.compile(r"\S+")
 _LETTER: Final = re.compile(r"[^\W\d_]")
@@ -53,6 +56,18 @@ class _Header:
     wide: list[str]
     task: str = ""
     text: str = ""
+    above: str = ""
+
+    @property
+    def has_values(self) -> bool:
+        """Whether a column has the names of metrics and another one their values, as lm-eval prints them."""
+        return self.kind == "bars" and _has_values(self.names)
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the columns are data sets, and the rows metrics: `|  | train | validation |`."""
+        is_of_rows = self.kind == "bars" and key(self.names[0]) not in _EPOCHS | _STEPS
+        return is_of_rows and sum(bool(_split_in(name)) for name in self.names[1:]) >= _MIN_SPLITS
 
     def row(self, cells: list[str], text: str) -> tuple[list[str], list[str]] | None:
         """Return the names and the cells of a row; None if they do not belong together."""
@@ -67,7 +82,7 @@ class _Header:
     def _aligned(self, text: str) -> list[str] | None:
         """Return a row's cells below the names, empty where the row has none; None if they are not aligned.
 
-        Programs leave cells empty, such as skorch where it saves no checkpoint.
+        Programs leave cells empty, such as skorch where it saves no checkpoint, but not the first one.
         """
         columns = [match.span() for match in _WORD.finditer(self.text)]
         row: list[str] = [""] * len(columns)
@@ -76,7 +91,7 @@ class _Header:
             if len(below) != 1 or row[below[0]]:
                 return None
             row[below[0]] = cell[0]
-        return row
+        return row if row[0] else None
 
     def is_replaced_by(self, kind: str, cells: list[str]) -> bool:
         """Return whether words may be the header of another table, rather than a message between rows."""
@@ -120,8 +135,8 @@ class TableReader:
                 return self._row(header, *row, line, context)
         if kind == "bars" and len(cells) == 2 and self._is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
             return self._pair(cells, line, context)
-        if kind == "bars" and not cells[0]:
-            cells = ["class", *cells[1:]]  # the corner above the names of the rows
+        if kind == "bars":
+            cells = _filled(cells)
         if _is_header(cells) and not _is_prose(kind, cells, text):
             self._take_header(kind, cells, _PROGRESS.sub("", text))
             return [] if self._column(cells) or kind != "blanks" else None
@@ -141,9 +156,10 @@ class TableReader:
     def _take_header(self, kind: str, cells: list[str], text: str) -> None:
         has_metric = bool(self._column(cells))
         is_known = any(key(cell) in _EPOCHS for cell in cells)
-        if has_metric or is_known:
-            wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
-            self._header = _Header(kind, cells, wide, self._task, text.rstrip())
+        wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
+        header = _Header(kind, cells, wide, self._task, text.rstrip())
+        if has_metric or is_known or header.has_values or header.has_splits:
+            self._header = header
         elif self._header is not None and self._header.is_replaced_by(kind, cells):
             self._header = None
 
@@ -153,6 +169,8 @@ class TableReader:
     def _row(
         self, header: _Header, names: list[str], cells: list[str], line: Line, context: Position
     ) -> list[Reading] | None:
+        if (header.has_values or header.has_splits) and not self._column(header.names):
+            return self._named_rows(header, cells, line, context)
         named = {key(name): cell for name, cell in zip(names, cells, strict=True)}
         epoch = _number(next((named[n] for n in named if n in _EPOCHS), "").split("/")[0])
         step = _number(next((named[n] for n in named if n in _STEPS), "").split("/")[0])
@@ -193,6 +211,37 @@ class TableReader:
             )
         return readings or (None if header.kind == "blanks" else [])
 
+    def _named_rows(self, header: _Header, cells: list[str], line: Line, context: Position) -> list[Reading]:
+        """Return the values of a row that begins with the metric's name, or has it in a column."""
+        names = [key(name) for name in header.names]
+        if header.has_values:
+            name, columns = cells[names.index("metric")], [names.index("value")]
+            # The task stands in the first of its rows alone, and a row of it may have another filter.
+            header.above = cells[0] or header.above
+            kind = " ".join([header.above, *(cells[i] for i, n in enumerate(names) if n == "filter")])
+        else:
+            name, kind = cells[0], ""
+            columns = [i for i, split in enumerate(header.names) if i and _split_in(split)]
+        readings = []
+        for index in columns:
+            split = _split_in(header.names[index])
+            cell = _CELL.fullmatch(cells[index].strip())
+            is_named = self._metric.is_named(name) or (split and self._metric.is_named(f"{split} {name}"))
+            if cell is None or not is_named:
+                continue
+            readings.append(
+                Reading(
+                    to_number(cell["value"]),
+                    context,
+                    label_in(split) or self._metric.label,
+                    line.raw,
+                    is_percent=bool(cell["percent"]),
+                    variant=kind[:_MAX_CELL],
+                    digits=digits_of(cell["value"]),
+                )
+            )
+        return readings
+
     def _pair(self, cells: list[str], line: Line, context: Position) -> list[Reading] | None:
         cell = _CELL.fullmatch(cells[1].strip())
         if cell is None:
@@ -217,7 +266,10 @@ def _cells(text: str) -> tuple[str, list[str]]:
     if len(_BARS.findall(stripped)) >= 2 and _BARS.match(stripped) and _BARS.match(stripped[-1]):  # noqa: PLR2004
         return "bars", [cell.strip() for cell in _BARS.split(stripped)[1:-1]]
     if len(_BARS.findall(stripped)) >= 2 and not _FIELDS.search(stripped):  # noqa: PLR2004
-        return "inner bars", [cell.strip() for cell in _BARS.split(stripped)]
+        cells = [cell.strip() for cell in _BARS.split(stripped)]
+        if any(_GAP.search(cell) for cell in cells):
+            return "blanks", " ".join(cells).split()  # the bars separate groups of columns
+        return "inner bars", cells
     for kind, mark in (("commas", ","), ("tabs", "\t"), ("semicolons", ";")):
         if stripped.count(mark) >= 1 and not _FIELDS.search(stripped):
             cells = [cell.strip().strip('"') for cell in stripped.split(mark)]
@@ -229,6 +281,17 @@ def _cells(text: str) -> tuple[str, list[str]]:
             ):
                 return kind, cells
     return "blanks", stripped.split()
+
+
+def _has_values(cells: list[str]) -> bool:
+    return {key(cell) for cell in cells} >= _NAMED_VALUES
+
+
+def _filled(cells: list[str]) -> list[str]:
+    """Return the names of a header with one for the corner above the names of the rows, and for signs."""
+    if _has_values(cells):
+        return [cell or "sign" for cell in cells]  # above `±` and an arrow
+    return [cells[0] or "class", *cells[1:]]
 
 
 def _is_header(cells: list[str]) -> bool:

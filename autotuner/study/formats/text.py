@@ -33,7 +33,7 @@ _IS: Final = (
     r"|\s?\[(?P<set>train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)\])?(?P<unit>\s?[(\[]\s?%\s?[)\]])?"
     r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
     r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
-    r"|\s{1,4}(?:is|was|reached|at)\s{1,4}:?\s{0,4}"
+    r"|\s{1,4}(?:is(?:\snow)?|was|reached|at)\s{1,4}:?\s{0,4}"
     r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>(?:\d{1,9}\s)?[A-Za-z][\w ,()-]{0,60}?)"
     r"(?:\s?[:=]|\sis)\s{0,4}"
     rf"|(?P<blank>\s{{1,12}}|\s{{13,60}}(?={NUMBER}\s{{0,4}}$)))"
@@ -144,11 +144,14 @@ _OF_EVALUATION: Final = re.compile(
 )
 _UNDER_WAY: Final = re.compile(
     r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
-    r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4})?"
-    r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch|step)[\s:#=]{0,3}|[\[(]|(?=\d{1,12}/\d{1,12}\s?\[[=>#.]))\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
+    r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4}(?P<bars>(?<=\|\s)(?=\d{1,12}/\d{1,12}\s\|))?"
+    r"|(?P<pair>\d{1,9}/\d{1,9}\s(?=\d{1,12}/\d{1,12}\s)))?"
+    r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch|step)[\s:#=]{0,3}(?:\d{1,12}\s?\()?|[\[(]|(?=\d{1,12}/\d{1,12}\s?\[[=>#.])|(?(bars)|(?(pair)|(?!))))"
+    r"\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
     re.IGNORECASE,
 )
-"""`[Eval][Epoch 1][Iter: 10/200]`: a part of an evaluation; not `step 400/1000: val loss`, a whole one."""
+"""`[Eval][Epoch 1][Iter: 10/200]`, `Valid | Epoch 1 | 10/50 |`, `Val 3/300 10/25`: a part of an evaluation;
+not `step 400/1000: val loss`, a whole one."""
 _LIST: Final = re.compile(rf"(?:(?:\s?[,|]\s{{0,2}}|\s{{1,12}}){NUMBER}(?![\w.:/%-])){{2}}", re.IGNORECASE)
 """What follows the first of several values under one name: `dice: 0.95, 0.71, 0.6` of three classes."""
 _SECOND: Final = re.compile(
@@ -557,7 +560,7 @@ def _progress(line: Line, found: Found) -> float | None:
         return 0.0
     part = _UNDER_WAY.search(lead)
     if part and found.label in {Label.VALIDATION, Label.TEST}:
-        is_of_batches = part["word"] is not None or position_in(line.text).epoch is not None
+        is_of_batches = bool(part["word"] or part["pair"]) or position_in(line.text).epoch is not None
         step, total = float(part["step"]), float(part["total"])
         if is_of_batches and step < total - 1:
             return step / total
