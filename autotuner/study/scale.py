@@ -168,4 +168,5 @@ def agree(known: Reading, other: Reading, metric: Metric) -> bool:
     if math.isclose(other.value, known.value, rel_tol=1e-9, abs_tol=tolerance):
         return True
     percentages = (other.value * _PERCENT, other.value / _PERCENT)
-    return metric.is_share and any(math.isclose(v, known.value, rel_tol=1e-3) for v in percentages)
+    is_share = metric.is_share or known.is_percent is not other.is_percent
+    return is_share and any(math.isclose(v, known.value, rel_tol=1e-3) for v in percentages)

@@ -310,7 +310,9 @@ class RichBarReader:
     def _validated(self) -> tuple[Position, float | None]:
         """Return the position of a validation value, and its progress."""
         names_its_data = self._metric.label not in {Label.UNKNOWN, Label.TRAIN}
-        is_of_last = self._is_next and (names_its_data or not self._progress)
+        # A first bar that is full is the only one of its epoch, whose value it shows.
+        is_first = self._is_next and self._progress < 1
+        is_of_last = is_first and (names_its_data or not self._progress)
         at = self._before if is_of_last else self._position
         progress: float | None = 1.0 if is_of_last else self._progress
         if not is_of_last and not self._is_start and self._progress < 1:
