@@ -147,8 +147,7 @@ class Controller:
         key = _key(kind, metadata.get("namespace"), owner)
         if change == _DELETED:
             self._trial_marks.pop(name, None)
-            self._backend.forget_trial(str(metadata.get("uid")))
-            if not self._backend.has_removed(str(metadata.get("uid"))):
+            if self._backend.note_deleted(kind, trial):
                 self._note(key, self._changed_trials)
             self._slots.release(name)
             return

@@ -344,10 +344,13 @@ class Trials(Failing):
 
     def __init__(self):
         self.kept = {}
+        self.refuses_ledger = False
         super().__init__()
 
     def answer(self, method, path, query):
         name = path.rpartition("/")[2]
+        if self.refuses_ledger and "configmaps" in path and method != "GET":
+            return 503, {}, b'{"message": "etcd is down"}'
         if method == "POST" and path.endswith("/pytorchjobs"):
             made = json.loads(self.server.requests[-1][4])
             if made["metadata"]["name"] in self.kept:
@@ -402,6 +405,27 @@ def test_trials_that_are_deleted_again_and_again_end_the_study(trials):
     assert [trial.outcome for trial in trials.ledger()] == [Outcome.LOST] * 4
     assert trials.status == {keys.PHASE: "Failed", keys.REASON: "ClusterLosesTrials"}
     assert "somebody else has deleted its PyTorchJob" in trials.message
+
+
+def test_a_trial_that_is_deleted_while_its_job_is_changed_is_recorded(trials):
+    trials.jobs["first"]["metadata"]["annotations"][keys.PREFIX + "max-trials"] = "50"
+    trials.controller.on_job(PYTORCHJOB, "MODIFIED", trials.jobs["first"])
+    trials.delete_by_hand()
+    trials.controller.work_once()
+    assert [trial.outcome for trial in trials.ledger()] == [Outcome.LOST]
+
+
+def test_a_deleted_trial_is_recorded_once_the_ledger_can_be_written(trials):
+    name, _ = trials.kept.copy().popitem()
+    trials.refuses_ledger = True
+    trials.delete_by_hand()
+    trials.controller.work_once()
+    assert not trials.ledger()
+    trials.refuses_ledger = False
+    trials.controller.queue.add("pytorchjobs/ns/first")
+    trials.controller.work_once()
+    assert [trial.outcome for trial in trials.ledger()] == [Outcome.LOST]
+    assert name not in trials.kept
 
 
 def test_a_trial_that_an_earlier_leader_has_recorded_is_not_lost(trials):
@@ -649,5 +673,6 @@ def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_wit
     (noted,) = controller._backend._reader.pushes._trials.values()
     assert [dict(push.values) for push in noted.unread] == [{"accuracy": "0.5"}]
     assert not requests
+    controller._backend._removed.add("t")  # by this controller, which has recorded it
     controller.on_trial(TRAINJOB, "DELETED", pushing)
     assert not controller._backend._reader.pushes._trials

@@ -8,7 +8,7 @@ import pytest
 
 from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
-from autotuner.backends.kubernetes.pushes import MOST_UNREAD
+from autotuner.backends.kubernetes.pushes import MOST_DELETED, MOST_UNREAD, Pushes
 from autotuner.job.job import Job
 from autotuner.job.kinds import TRAINJOB
 from autotuner.job.trial_manifest import trial_manifest
@@ -49,6 +49,7 @@ class World:
         self.log = ""
         self.status = {}
         self.code = None
+        self.is_deleted = False
         self.server = FakeServer(self.answer)
         self.restart()
 
@@ -89,6 +90,7 @@ class World:
             since = query.get("sinceTime", "")[:19]
             return 200, {}, "".join(line for line in self.log.splitlines(True) if line >= since).encode()
         items = [self.pod()] if path.endswith("/pods") else [self.manifest()]
+        items = [] if self.is_deleted else items
         return 200, {}, json.dumps({"items": items}).encode()
 
     def push(self, seconds=10, **values):
@@ -255,10 +257,41 @@ def test_another_metric_that_was_pushed_is_named_in_the_failure(world):
     assert "status.trainerStatus of its TrainJob has eval_accuracy, epoch" in ended.message
 
 
+def test_what_a_trial_pushed_before_somebody_else_deleted_it_is_read(world):
+    world = world()
+    world.push(eval_accuracy=0.5, epoch=1)
+    world.push(eval_accuracy=0.95, epoch=2)
+    world.is_deleted = True
+    assert world.backend.note_deleted(TRAINJOB, world.manifest())
+    world.backend.forget_trials("u")
+    ended = world.trial()
+    assert ended.outcome is Outcome.REACHED
+    assert [m.value for m in ended.measurements] == [0.5, 0.95]
+
+
+def test_the_last_push_stands_in_the_deleted_object(world):
+    world = world()
+    world.push(eval_accuracy=0.5, epoch=1)
+    world.is_deleted = True
+    metrics = [{"name": "eval_accuracy", "value": "0.95"}, {"name": "epoch", "value": "2"}]
+    world.status = {"trainerStatus": {"metrics": metrics, "lastUpdatedTime": world.now.isoformat()}}
+    world.backend.note_deleted(TRAINJOB, world.manifest())
+    world.backend.forget_trials("u")
+    assert world.trial().outcome is Outcome.REACHED
+
+
+def test_pushes_of_deleted_trials_that_nobody_reads_are_bounded(world):
+    pushes, made = Pushes(lambda: NOON), world().manifest()
+    for number in range(MOST_DELETED + 10):
+        pushes.note_deleted(TRAINJOB, {**made, "metadata": {**made["metadata"], "uid": str(number)}})
+    assert len(pushes._trials) == MOST_DELETED
+
+
 def test_a_trial_that_is_gone_is_forgotten(world):
     world = world()
     world.push(eval_accuracy=0.5, epoch=1)
-    world.backend.forget_trial("t")
+    world.backend.stop(world.job, 0)
+    assert not world.backend.note_deleted(TRAINJOB, world.manifest())
     assert not world.backend._reader.pushes._trials
     world.watch()
     world.backend.forget("u")

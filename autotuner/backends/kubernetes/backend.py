@@ -52,7 +52,8 @@ class _View:
     """The result of the last poll of a job: its ledger, its trials by number, and their pods.
 
     `pods` and `read_at`, when they were read, are by the trial's name. `studies` are those of other jobs that
-    its search starts from, by name. `deleted` are unfinished trials that somebody else has deleted since.
+    its search starts from, by name. `deleted` are unfinished trials that somebody else has deleted since, until
+    they are recorded. If the view is out of date, `is_stale` says so of the trials, and `is_outdated` of all.
     """
 
     ledger: Ledger
@@ -62,6 +63,7 @@ class _View:
     studies: dict[str, Study | None] = field(default_factory=dict)
     deleted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     is_stale: bool = False
+    is_outdated: bool = False
 
 
 class KubernetesBackend:
@@ -94,15 +96,23 @@ class KubernetesBackend:
 
     def forget_view(self, uid: str) -> None:
         """Make the next poll of a job read everything live."""
-        self._views.pop(uid, None)
+        view = self._views.get(uid)
+        if view is not None:
+            # It still tells which trials somebody else has deleted since.
+            view.is_outdated = True
 
     def note_trial(self, kind: JobKind, trial: Mapping[str, Any]) -> None:
         """Take note of a trial that the watch has shown: its status may be replaced before it is read."""
         self._reader.pushes.note(kind, trial)
 
-    def forget_trial(self, uid: str) -> None:
-        """Drop what is remembered of a trial that is gone, by its UID."""
-        self._reader.pushes.forget(uid)
+    def note_deleted(self, kind: JobKind, trial: Mapping[str, Any]) -> bool:
+        """Take note that a trial is gone; return whether somebody else has deleted it."""
+        uid = uid_of(trial)
+        if self._has_removed(uid):
+            self._reader.pushes.forget(uid)
+            return False
+        self._reader.pushes.note_deleted(kind, trial)
+        return True
 
     def forget_trials(self, uid: str) -> None:
         """Make the next poll of a job read its trials live; the ledger has no other writer."""
@@ -116,7 +126,7 @@ class KubernetesBackend:
         self._reader.forget(uid)
         self._checkpoints.forget(uid)
 
-    def has_removed(self, uid: str) -> bool:
+    def _has_removed(self, uid: str) -> bool:
         """Return whether this process has deleted the trial with this UID; true only once."""
         try:
             self._removed.remove(uid)
@@ -161,12 +171,11 @@ class KubernetesBackend:
             live.append(
                 self._reader.read_deleted(job, spec, manifest, pods, self._checkpoints.of(job).get(number))
             )
-        view.deleted = {}
         if running:
             self._checkpoints.keep(job, running, now)
-        names = {name_of(manifest) for manifest in unfinished}
-        pods = [pod for name in names for pod in view.pods.get(name, ())]
-        self._reader.forget_others(job, {uid_of(manifest) for manifest in unfinished}, pods)
+        unrecorded = [*unfinished, *view.deleted.values()]
+        pods = [pod for manifest in unrecorded for pod in view.pods.get(name_of(manifest), ())]
+        self._reader.forget_others(job, {uid_of(manifest) for manifest in unrecorded}, pods)
         return Observation(recorded, live, problems, held_up, [*map(str, job.warnings)])
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
@@ -227,6 +236,8 @@ class KubernetesBackend:
             self._delete(job, name, uid_of(found))
         if view is not None:
             view.trials.pop(number, None)
+            if deleted := view.deleted.pop(number, None):
+                self._reader.pushes.forget(uid_of(deleted))
 
     def publish(
         self, job: Job, status: Status, events: Sequence[Event], spec: Mapping[str, Any] | None = None
@@ -314,7 +325,7 @@ class KubernetesBackend:
 
     def _view(self, job: Job) -> _View:
         view = self._views.get(job.uid)
-        if view is not None and self._keeps_views and view.is_stale:
+        if view is not None and self._keeps_views and (view.is_stale or view.is_outdated):
             view = self._views[job.uid] = self._after_changes(job, view)
         elif view is None or not self._keeps_views:
             # The trials first, so that one that is recorded and removed in between is in at least one of the
@@ -325,31 +336,31 @@ class KubernetesBackend:
         return view
 
     def _after_changes(self, job: Job, before: _View) -> _View:
-        """Return the view of a job after its trials have changed."""
-        trials, ledger = self._list_trials(job), before.ledger
-        # `stop` removes a trial from the view, so another one has deleted these.
-        deleted = {number: each for number, each in before.trials.items() if number not in trials}
-        if deleted:
+        """Return the view of a job after its trials have changed, or anything else."""
+        listed = self._list(job)
+        trials, ledger = _trials_of(job, listed), before.ledger
+        # `stop` removes a trial from the view, so another one has deleted these. One whose annotation was
+        # removed is still there.
+        there = {uid_of(each) for each in listed}
+        known = {**before.trials, **before.deleted}
+        deleted = {number: each for number, each in known.items() if uid_of(each) not in there}
+        if deleted or before.is_outdated:
             # It may have been a controller that has lost the lease meanwhile.
             ledger = Ledger.read(self._api, job)
+        if deleted:
             finished = {trial.number for trial in ledger.trials()[0]}
             deleted = {number: each for number, each in deleted.items() if number not in finished}
         pods = {name_of(each): before.pods.get(name_of(each), []) for each in deleted.values()}
         read_at = dict.fromkeys(pods, self._clock())
-        return _View(ledger, trials, pods, read_at, before.studies, deleted)
+        studies = {} if before.is_outdated else before.studies
+        return _View(ledger, trials, pods, read_at, studies, deleted)
 
     def _list_trials(self, job: Job) -> dict[int, Mapping[str, Any]]:
+        return _trials_of(job, self._list(job))
+
+    def _list(self, job: Job) -> list[Mapping[str, Any]]:
         found = self._api.list(_path(job), labelSelector=f"{keys.TRIAL_JOB_UID}={job.uid}")
-        trials: dict[int, Mapping[str, Any]] = {}
-        for item in entries(found.get("items")):
-            # Anybody can copy labels; a trial also has the owner and the name.
-            try:
-                suggestion = suggestion_of(item)
-            except InvalidRecord:
-                continue
-            if _is_ours(item, job) and name_of(item) == job.trial_name(suggestion.number):
-                trials[suggestion.number] = item
-        return trials
+        return list(entries(found.get("items")))
 
     def _existing_trial(self, job: Job, name: str) -> Mapping[str, Any]:
         found = self._find(job, name)
@@ -418,6 +429,20 @@ def _lasting(answer: str | None) -> object:
 
 def _path(job: Job, name: str | None = None) -> str:
     return jobs_path(job.namespace, name, job.kind)
+
+
+def _trials_of(job: Job, listed: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """Return the job's trials by number."""
+    trials: dict[int, Mapping[str, Any]] = {}
+    for item in listed:
+        # Anybody can copy labels; a trial also has the owner and the name.
+        try:
+            suggestion = suggestion_of(item)
+        except InvalidRecord:
+            continue
+        if _is_ours(item, job) and name_of(item) == job.trial_name(suggestion.number):
+            trials[suggestion.number] = item
+    return trials
 
 
 def _is_ours(manifest: Mapping[str, Any], job: Job) -> bool:

@@ -25,6 +25,8 @@ from autotuner.trial import Trial
 
 MOST_UNREAD: Final = 64
 """Pushes of a trial that wait to be read: five minutes of Hugging Face's Trainer, which pushes every 5 s."""
+MOST_DELETED: Final = 256
+"""Deleted trials whose pushes wait to be read. On a replica that stands by, nobody reads them."""
 
 
 @dataclass(slots=True)
@@ -103,6 +105,7 @@ class Pushes:
         self._clock = clock
         self._lock = threading.Lock()
         self._trials: dict[str, _Noted] = {}
+        self._deleted: deque[str] = deque()
 
     def note(self, kind: JobKind, trial: Mapping[str, Any]) -> None:
         """Take note of a trial as it was just seen."""
@@ -135,6 +138,14 @@ class Pushes:
             reader.take(push)
         counts = spec.metric_pattern is None
         return Pushed(reader, spec.target, known.since, known.has_dropped, counts)
+
+    def note_deleted(self, kind: JobKind, trial: Mapping[str, Any]) -> None:
+        """Take note of a trial that somebody else has deleted: what it pushed is still to be read."""
+        self.note(kind, trial)
+        with self._lock:
+            self._deleted.append(uid_of(trial))
+            if len(self._deleted) > MOST_DELETED:
+                self._trials.pop(self._deleted.popleft(), None)
 
     def forget(self, trial: str) -> None:
         """Drop what is remembered of a trial, by its UID."""

@@ -213,7 +213,6 @@ class TrialReader:
         follower = self._logs.of(job, spec, uid, kind.first(pods))
         follower = follower or self._logs.printing(job, spec, uid, checkpoint)
         pushed = self.pushes.read(job.kind, manifest, spec)
-        self.pushes.forget(uid)
         read = _as_read(_begun(job, spec, manifest, standing), follower, pushed)
         ending = Ending(None, disruption=f"somebody else has deleted its {job.kind.name}")
         outcome, message = classify(ending, read.measurements, spec.target)
