@@ -140,13 +140,15 @@ class ControllerSettings(BaseSettings):
         le=86_400,
     )
     renew_seconds: LeaseSeconds = _setting(
-        20.0,
-        "seconds without a renewal after which the holder stops; less than lease_seconds",
+        None,
+        "seconds without a renewal after which the holder stops; less than lease_seconds; none: two thirds"
+        " of it",
         "20 in a lease of 30",
     )
     retry_seconds: LeaseSeconds = _setting(
-        5.0,
-        "seconds between two attempts to acquire or renew the Lease; less than renew_seconds",
+        None,
+        "seconds between two attempts to acquire or renew the Lease; less than renew_seconds; none: a"
+        " quarter of it, at least 1",
         "5 where renewal gives up after 20",
     )
     http_host: str = _setting(
@@ -162,6 +164,15 @@ class ControllerSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = _setting(
         "auto", "format of the log lines; auto: console on a terminal, JSON elsewhere", "json"
     )
+
+    @field_validator("renew_seconds", "retry_seconds", mode="before")
+    @classmethod
+    def _follows_the_lease(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None:
+            return value
+        if info.field_name == "renew_seconds":
+            return info.data.get("lease_seconds", 30) * 2 / 3
+        return max(1.0, info.data.get("renew_seconds", 20.0) / 4)
 
     @field_validator("renew_seconds")
     @classmethod

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from autotuner import __version__
-from autotuner.controller.settings import settings
-from tests.helm.chart import CHART, ROOT, helm, helm_program, nested, refusal, render
+from autotuner.controller.settings import ControllerSettings, settings
+from autotuner.errors import InvalidConfiguration
+from tests.helm.chart import CHART, ROOT, daemon_file, helm, helm_program, nested, refusal, render
 
 MODES = {
     "default": {},
@@ -116,6 +117,27 @@ def test_schema_refuses(path, value):
     message = refusal(**nested(path, value))
     assert "values don't meet the specifications of the schema" in message
     assert path.split(".")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("times", "is_taken"),
+    [
+        ({"lease_seconds": 5}, True),
+        ({"lease_seconds": 15, "renew_seconds": 10, "retry_seconds": 2}, True),
+        ({"lease_seconds": 5, "renew_seconds": 10}, False),
+        ({"renew_seconds": 6, "retry_seconds": 5.0}, False),
+        ({"lease_seconds": 6, "retry_seconds": 5}, False),
+    ],
+)
+def test_the_chart_refuses_the_times_of_a_lease_that_the_controller_refuses(times, is_taken, tmp_path):
+    if not is_taken:
+        assert "must be well below" in refusal(config=times)
+        with pytest.raises(InvalidConfiguration):
+            ControllerSettings.load(**times)
+        return
+    path = tmp_path / "config.yaml"
+    path.write_text(daemon_file(render(config=times)))
+    ControllerSettings.load(config_file=path)
 
 
 def test_every_value_has_a_row_of_its_own_in_the_schema():

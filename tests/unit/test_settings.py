@@ -143,7 +143,8 @@ def test_variables_of_a_service_of_the_same_name_are_no_settings(monkeypatch, va
     ("values", "name"),
     [
         ({"lease_seconds": 20, "renew_seconds": 20}, "renew_seconds"),
-        ({"lease_seconds": 10}, "renew_seconds"),
+        ({"lease_seconds": 10, "renew_seconds": 20}, "renew_seconds"),
+        ({"lease_seconds": 5, "retry_seconds": 5}, "retry_seconds"),
         ({"renew_seconds": 5, "retry_seconds": 5}, "retry_seconds"),
         ({"renew_seconds": 6, "retry_seconds": 5}, "retry_seconds"),
     ],
@@ -152,6 +153,17 @@ def test_lease_times_must_be_in_order(values, name):
     (message,) = mistakes_of(**values)
     assert message.startswith(("--" + name.replace("_", "-"), name))
     assert "must be well below" in message
+
+
+@pytest.mark.parametrize("lease", [2, 3, 5, 30, 86_400])
+def test_the_other_times_follow_the_lease(lease):
+    times = ControllerSettings.load(lease_seconds=lease)
+    Config(object(), lease, times.renew_seconds, times.retry_seconds, lambda: None, lambda: None)
+
+
+def test_the_times_of_the_default_lease():
+    times = ControllerSettings.load()
+    assert (times.lease_seconds, times.renew_seconds, times.retry_seconds) == (30, 20, 5)
 
 
 def test_wrong_lease_time_is_not_told_twice():

@@ -52,8 +52,8 @@ class _View:
     """The result of the last poll of a job: its ledger, its trials by number, and their pods.
 
     `pods` and `read_at`, when they were read, are by the trial's name. `studies` are those of other jobs that
-    its search starts from, by name. `deleted` are unfinished trials that somebody else has deleted since, until
-    they are recorded. If the view is out of date, `is_stale` says so of the trials, and `is_outdated` of all.
+    its search starts from, by name. `deleted` are unfinished trials that somebody else has deleted since,
+    until they are recorded. If the view is out of date, `is_stale` says so of the trials, `is_outdated` of all.
     """
 
     ledger: Ledger
