@@ -51,6 +51,9 @@ SUGGESTION: Final = TRIAL_PREFIX + "suggestion"
 TRIAL_TEMPLATE: Final = TRIAL_PREFIX + "template"
 """Annotation: hash of the job's `spec` that the trial was made from; a job may be fixed during a search."""
 
+EARLIER_SECONDS: Final = TRIAL_PREFIX + "earlier-seconds"
+"""Annotation: how long the trial ran before a queue suspended it and admitted it again."""
+
 TRIAL_JOB_UID: Final = TRIAL_PREFIX + "job-uid"
 """Label: UID of the registered job that the trial belongs to."""
 

@@ -124,6 +124,7 @@ class Trial:
     lost trial was lost on, if one is at fault. `judged` says where the search stopped it, if it did.
     `loops` are the lengths of the loops whose progress the log shows (`autotuner.study.loops`), `losses` the
     first losses that it has (`autotuner.study.losses`).
+    `earlier_seconds` is how long it ran before a queue suspended it and admitted it again.
     """
 
     suggestion: Suggestion
@@ -145,6 +146,7 @@ class Trial:
     judged: Judged | None = None
     loops: tuple[int, ...] = ()
     losses: tuple[float, ...] = ()
+    earlier_seconds: float = 0.0
 
     @property
     def number(self) -> int:
@@ -157,7 +159,11 @@ class Trial:
         return self.outcome is None
 
     def gpu_hours(self, now: datetime) -> float:
-        """Return the GPU-hours used until `now`, or until the trial ended."""
+        """Return the GPU-hours used until `now`, or until the trial ended, in all of its runs."""
+        return self.last_run_gpu_hours(now) + self.devices * self.earlier_seconds / 3600
+
+    def last_run_gpu_hours(self, now: datetime) -> float:
+        """Return the GPU-hours of the run that counts, without those that a queue has ended."""
         if self.started_at is None:
             return 0.0
         seconds = ((self.ended_at or now) - self.started_at).total_seconds()

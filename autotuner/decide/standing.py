@@ -140,9 +140,9 @@ class Standing:
 
     @cached_property
     def charged_gpu_hours(self) -> float:
-        """GPU-hours that count towards `max-gpu-hours`: lost trials use no budget."""
+        """GPU-hours that count towards `max-gpu-hours`: lost trials and evicted runs use no budget."""
         kept = (t for t in self.history.trials if t.outcome is not Outcome.LOST)
-        return sum(trial.gpu_hours(self.now) for trial in kept)
+        return sum(trial.last_run_gpu_hours(self.now) for trial in kept)
 
     @property
     def baseline(self) -> Setting:
@@ -261,7 +261,7 @@ class Standing:
         if self.trials_left < runs:
             return Reason.TRIALS_SPENT
         limit = self.spec.max_gpu_hours
-        longest = max((trial.gpu_hours(self.now) for trial in self.history.trials), default=0.0)
+        longest = max((trial.last_run_gpu_hours(self.now) for trial in self.history.trials), default=0.0)
         is_short = limit is not None and self.charged_gpu_hours + runs * longest > limit
         return Reason.GPU_HOURS_SPENT if is_short else None
 

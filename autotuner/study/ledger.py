@@ -57,6 +57,8 @@ def encode_trial(trial: Trial, *, points: int = MAX_POINTS) -> str:
         "losses": list(trial.losses),
     }
     entry.update({name: value for name, value in optional.items() if value})
+    if trial.earlier_seconds:
+        entry["earlier_seconds"] = trial.earlier_seconds
     if trial.judged is not None:
         entry["judged"] = [trial.judged.step, trial.judged.study]
     if trial.variables is not None:
@@ -91,6 +93,7 @@ def decode_trial(text: str) -> Trial:
             judged=_judged(entry.get("judged")),
             loops=tuple(_count(length) for length in entry.get("loops", ())),
             losses=tuple(float(value) for value in entry.get("losses", ())),
+            earlier_seconds=max(_step(entry.get("earlier_seconds", 0.0)), 0.0),
         )
     except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InvalidRecord(f"the ledger entry {text[:200]!r} cannot be read: {error!r}") from error

@@ -197,6 +197,14 @@ def test_no_more_trials_start_than_there_are_places():
     assert len({(s.batch_size, s.parameters["learning_rate"]) for s in decision.start}) == 2
 
 
+def test_runs_that_a_queue_has_ended_cost_gpu_hours_and_use_no_budget():
+    evicted = trial(0, earlier_seconds=7200, devices=2)
+    assert evicted.gpu_hours(NOON) == evicted.last_run_gpu_hours(NOON) + 4
+    standing = Standing.of(History.of(spec(max_gpu_hours="3"), [evicted]), NOON)
+    assert standing.gpu_hours > 4
+    assert standing.charged_gpu_hours < 3
+
+
 def test_gpu_hours_end_the_tuning_with_what_is_known():
     trials = [baseline(devices=4, minutes=60), trial(1, (), None, devices=4)]
     decision = decide(spec(max_gpu_hours="4"), trials, NOON + timedelta(minutes=5))

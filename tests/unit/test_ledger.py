@@ -30,6 +30,7 @@ TRIALS = st.builds(
     judged=st.none() | st.builds(Judged, st.floats(0, 1e9), st.text(max_size=20)),
     loops=st.lists(st.integers(1, 10**7), max_size=8).map(tuple),
     losses=st.lists(st.floats(), max_size=16).map(tuple),
+    earlier_seconds=st.floats(0, 1e9),
 )
 
 

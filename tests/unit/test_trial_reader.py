@@ -60,6 +60,25 @@ def test_a_running_trial_keeps_its_measurements_while_its_node_does_not_answer(w
     assert world.read().is_running
 
 
+def test_a_trial_that_its_queue_has_evicted_and_admitted_again_has_the_cost_of_both_runs(world):
+    made = trial_manifest(JOB, Suggestion(0, 256, {"learning_rate": 0.1}, 1))
+
+    def read(suspend, began=None):
+        made["spec"]["runPolicy"]["suspend"] = suspend
+        condition = {"type": "Suspended", "status": str(suspend), "lastTransitionTime": world.now.isoformat()}
+        made["status"] = {"conditions": [condition]}
+        pods = [] if began is None else [replace(POD, uid=str(began), started_at=began)]
+        return world._reader.read(JOB, JOB.spec(), made, pods)[0]
+
+    began = read(suspend=False, began=world.now).started_at
+    world.now += timedelta(hours=3)
+    assert read(suspend=True).gpu_hours(world.now) == 3
+    world.now += timedelta(hours=5)
+    again = read(suspend=False, began=world.now)
+    assert again.started_at - began == timedelta(hours=8)
+    assert again.gpu_hours(world.now + timedelta(hours=1)) == 4
+
+
 def test_a_running_trial_whose_log_may_not_be_read_is_told(world):
     world.log = (403, {}, b'{"message": "cannot get resource \\"pods/log\\""}')
     with pytest.raises(RequestFailed, match="pods/log"):

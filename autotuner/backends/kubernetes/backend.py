@@ -53,7 +53,7 @@ class _View:
 
     `pods` and `read_at`, when they were read, are by the trial's name. `studies` are those of other jobs that
     its search starts from, by name. `deleted` are unfinished trials that somebody else has deleted since,
-    until they are recorded. If the view is out of date, `is_stale` says so of the trials, `is_outdated` of all.
+    until they are recorded. `is_stale` says that the trials may have changed since, `is_outdated` anything.
     """
 
     ledger: Ledger

@@ -23,6 +23,7 @@ from autotuner.backends.kubernetes.assess import (
 )
 from autotuner.backends.kubernetes.cluster_kind import on_cluster
 from autotuner.backends.kubernetes.cluster_words import ClusterWords
+from autotuner.backends.kubernetes.earlier_runs import EarlierRuns
 from autotuner.backends.kubernetes.followers import Followed, LogFollowers
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.backends.kubernetes.pods import (
@@ -78,6 +79,7 @@ class TrialReader:
         self._max_log_bytes = max_log_bytes
         self._logs = LogFollowers(api, max_log_bytes)
         self._words = ClusterWords(api, clock)
+        self._earlier = EarlierRuns(api)
         self.pushes = Pushes(clock)
         self._runs: dict[str, dict[str, _Run]] = {}
         self._seen: dict[str, dict[str, list[PodStatus]]] = {}
@@ -85,6 +87,7 @@ class TrialReader:
     def forget(self, uid: str) -> None:
         """Drop the cache of a job's trials."""
         self._logs.forget(uid)
+        self._earlier.forget(uid)
         self.pushes.forget_job(uid)
         self._runs.pop(uid, None)
         self._seen.pop(uid, None)
@@ -92,6 +95,7 @@ class TrialReader:
     def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
         """Drop the cache of a job's trials and pods that do not exist any more; `trials` are UIDs."""
         self._logs.forget_others(job, trials, {pod.uid for pod in pods})
+        self._earlier.forget_others(job, trials)
         runs = self._runs.get(job.uid, {})
         for uid in [uid for uid in runs if uid not in trials]:
             del runs[uid]
@@ -160,7 +164,8 @@ class TrialReader:
         conditions = kind.read_conditions(manifest)
         first_seen = self._first_seen(job, uid_of(manifest), conditions, pods)
         standing = kind.stand(conditions, pods, now, self._start_patience, first_seen)
-        trial = _begun(job, spec, manifest, standing)
+        earlier = self._earlier.seconds(job, manifest, conditions, standing.started_at, now)
+        trial = replace(_begun(job, spec, manifest, standing), earlier_seconds=earlier)
         if standing.ending is None and standing.started_at is None and _is_outdated(manifest, job):
             lost = "the job was changed before the trial had started"
             return replace(trial, outcome=Outcome.LOST, ended_at=now, message=lost), None
@@ -209,11 +214,14 @@ class TrialReader:
         It counts as lost, because what deletes trials may delete the next one, too.
         """
         kind, now, uid = on_cluster(job.kind), self._clock(), uid_of(manifest)
-        standing = kind.stand(kind.read_conditions(manifest), pods, now, self._start_patience, NOTHING_SEEN)
+        conditions = kind.read_conditions(manifest)
+        standing = kind.stand(conditions, pods, now, self._start_patience, NOTHING_SEEN)
         follower = self._logs.of(job, spec, uid, kind.first(pods))
         follower = follower or self._logs.printing(job, spec, uid, checkpoint)
         pushed = self.pushes.read(job.kind, manifest, spec)
-        read = _as_read(_begun(job, spec, manifest, standing), follower, pushed)
+        earlier = self._earlier.seconds(job, manifest, conditions, standing.started_at, now)
+        begun = replace(_begun(job, spec, manifest, standing), earlier_seconds=earlier)
+        read = _as_read(begun, follower, pushed)
         ending = Ending(None, disruption=f"somebody else has deleted its {job.kind.name}")
         outcome, message = classify(ending, read.measurements, spec.target)
         return replace(read, outcome=outcome, message=message, ended_at=now, is_complete=False, doubt="")
