@@ -18,7 +18,7 @@ PODS = [
     ("events", "patch"),
 ]
 JOBS_AND_PODS = [*PYTORCHJOBS, *PODS]
-REASONS = [("events", "list")]
+REASONS = [("events", "list"), ("workloads", "list")]
 """A tuning does without them: then it says less about what holds trials up."""
 LEASES = [("leases", "get"), ("leases", "create"), ("leases", "update")]
 
@@ -115,6 +115,11 @@ def test_a_namespaced_controller_may_read_cluster_runtimes_if_it_is_told_to_and_
     ]
     only = render(namespaces=["a"], kinds=["PyTorchJob"], rbac={"clusterTrainingRuntimes": True})
     assert not CLUSTER_SCOPED & {d["kind"] for d in only}
+
+
+def test_workloads_of_kueue_are_not_read_if_it_is_told_not_to():
+    documents = render(rbac={"kueueWorkloads": False})
+    assert rights_of(render()) - rights_of(documents) == {("workloads", "list")}
 
 
 def test_extra_rules_are_added_to_them():

@@ -129,6 +129,12 @@ annotations:
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list, patch]
+{{- if .Values.rbac.kueueWorkloads }}
+# Why Kueue does not admit a trial stands in its Workload alone.
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
+{{- end }}
 {{- with .Values.rbac.extraRules }}
 {{ toYaml . }}
 {{- end }}
