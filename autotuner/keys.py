@@ -38,6 +38,8 @@ CANDIDATE: Final = STATUS_PREFIX + "candidate"
 OBSERVED: Final = STATUS_PREFIX + "observed"
 PATCH: Final = STATUS_PREFIX + "patch"
 """The confirmed answer as a patch of the job, as YAML, where `apply` asks for one."""
+APPLIED: Final = STATUS_PREFIX + "applied"
+"""A hash of the answer that the job, or a job made for it, has been given: what its owner then does stays."""
 
 LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
 """Annotation of a full ledger ConfigMap: the name of the next one."""

@@ -7,10 +7,10 @@ deterministic names, and the status is written once, last.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -20,7 +20,13 @@ from autotuner.decide import decide
 from autotuner.decide.decision import Decision, Phase, Reason
 from autotuner.errors import Conflict, InvalidJob, Refused
 from autotuner.job.job import Job
-from autotuner.job.trial_manifest import answer_patch, answered_job, answered_spec
+from autotuner.job.trial_manifest import (
+    answer_digest,
+    answer_patch,
+    answered_job,
+    answered_spec,
+    tuned_name,
+)
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
@@ -43,6 +49,10 @@ from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message, warnings
 
 _NOT_APPLIED: Final = "the answer cannot be applied, will retry: {}"
+_CHANGED_SINCE: Final = (
+    "the answer was applied before, and is not applied again, because somebody has taken it out of the job"
+    f" since: to have it applied again, set {keys.PREFIX}apply to false, and then to true"
+)
 _TO_APPLY: Final = ""
 """A fingerprint that no job has: the study is not settled before its answer is applied."""
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
@@ -116,25 +126,22 @@ def reconcile(
     if put_off:
         notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
     suggestion = _confirmed(decision, trials) if spec.apply else None
-    answered, is_held = None, False
-    if suggestion is not None and spec.apply is True:
-        if job.kind.takes_answer:
-            answered = answered_spec(job, suggestion)
-        else:
-            made = answered_job(job, suggestion, spec.apply_as)
-            try:
-                backend.apply(job, made)
-                notices.append(f"the answer runs as {job.kind.name} {made['metadata']['name']}")
-            except (Conflict, Refused) as error:
-                is_held = True
-                notices.append(_NOT_APPLIED.format(error))
-    observed = _TO_APPLY if is_held else (job if answered is None else job.with_spec(answered)).fingerprint
+    applied = _Applied()
+    if spec.apply is True:
+        applied = _apply(backend, job, spec, suggestion)
+        notices += applied.notices
+    answered = applied.spec
+    observed = (
+        _TO_APPLY if applied.is_held else (job if answered is None else job.with_spec(answered)).fingerprint
+    )
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
     warned = replace(decision, warnings=(*warnings(decision, trials, spec), *seen.warnings))
     status = describe(warned, spec, trials, observed, notices, doubts=doubts)
     if suggestion is not None and spec.apply == "patch":
         patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
         status = Status({**status.annotations, keys.PATCH: patch})
+    if applied.digest:
+        status = Status({**status.annotations, keys.APPLIED: applied.digest})
     happened = [
         *events(job.annotations, status),
         *refused_events(job.annotations, refused),
@@ -146,10 +153,50 @@ def reconcile(
     except Refused as error:
         # The answer is there all the same.
         said = f"{_NOT_APPLIED.format(error)}; {status.annotations[keys.MESSAGE]}"[:MAX_MESSAGE]
-        status = Status({**status.annotations, keys.MESSAGE: said, keys.OBSERVED: _TO_APPLY})
+        kept = {key: text for key, text in status.annotations.items() if key != keys.APPLIED}
+        status = Status({**kept, keys.MESSAGE: said, keys.OBSERVED: _TO_APPLY})
         backend.publish(job, status, happened)
     recorded = (*finished, *stopped.values())
     return Reconciliation(job, status, decision, trials, recorded, started, put_off, held_up, tuple(notices))
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What applying an answer has come to.
+
+    `spec` is the job's spec with the answer, still to be written. `digest` is that of the answer which was
+    applied last, this one or an earlier one. `is_held` says that the cluster does not allow it now.
+    """
+
+    spec: Mapping[str, Any] | None = None
+    digest: str = ""
+    is_held: bool = False
+    notices: tuple[str, ...] = ()
+
+
+def _apply(backend: Backend, job: Job, spec: TuningSpec, suggestion: Suggestion | None) -> _Applied:
+    """Apply a confirmed answer, unless it was applied before: its owner may have suspended or removed it."""
+    before = job.annotations.get(keys.APPLIED, "")
+    if suggestion is None:
+        return _Applied(digest=before)
+    digest = answer_digest(job, suggestion, spec.apply_as)
+    answered = answered_spec(job, suggestion)
+    if before == digest:
+        if job.kind.takes_answer:
+            is_changed = job.with_spec(answered).template != job.template
+            return _Applied(digest=digest, notices=(_CHANGED_SINCE,) if is_changed else ())
+        name = spec.apply_as or tuned_name(job)
+        return _Applied(digest=digest, notices=(f"the answer was applied as {job.kind.name} {name}",))
+    if job.kind.takes_answer:
+        return _Applied(answered, digest)
+    made = answered_job(job, suggestion, spec.apply_as)
+    try:
+        backend.apply(job, made)
+    except (Conflict, Refused) as error:
+        return _Applied(is_held=True, notices=(_NOT_APPLIED.format(error),))
+    return _Applied(
+        digest=digest, notices=(f"the answer runs as {job.kind.name} {made['metadata']['name']}",)
+    )
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:
@@ -165,6 +212,8 @@ def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconci
         finished = _record_ended(backend, job, seen)
         trials = merge(seen)
     status = describe_invalid(error, job.annotations, job.fingerprint, trials, spec)
+    if applied := job.annotations.get(keys.APPLIED):
+        status = Status({**status.annotations, keys.APPLIED: applied})
     backend.publish(job, status, events(job.annotations, status))
     return Reconciliation(job, status, trials=trials or (), finished=finished)
 

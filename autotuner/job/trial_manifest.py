@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import Any, Final
 
@@ -111,6 +112,16 @@ def answered_job(job: Job, suggestion: Suggestion, name: str | None = None) -> d
         },
         "spec": answered_spec(job, suggestion, queued=_QUEUE_LABEL in labels),
     }
+
+
+def answer_digest(job: Job, suggestion: Suggestion, name: str | None = None) -> str:
+    """Return a hash of what runs with an answer, and where; `name` as in `answered_job`.
+
+    The UID is part of it: a copy of the job with its status is another job, which has no answer yet.
+    """
+    where = job.name if job.kind.takes_answer else name or tuned_name(job)
+    made = job.with_spec(answered_spec(job, suggestion)).template
+    return hashlib.sha256(f"{job.uid} {where} {made}".encode()).hexdigest()[:16]
 
 
 def answer_patch(job: Job, suggestion: Suggestion) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from autotuner.controller.metrics import Metrics
 from autotuner.job.job import Job
 from autotuner.job.kinds import TRAINJOB
 from autotuner.job.pytorchjob import PYTORCHJOB
+from autotuner.job.trial_manifest import answer_digest
 from autotuner.status import Status
 from autotuner.study.ledger import decode_ledger
 from autotuner.trial import Outcome, Purpose, Suggestion
@@ -662,6 +664,30 @@ def test_an_answer_that_must_not_be_applied_is_shown_and_applied_once_it_may(con
     confirmed.fail(1)
     assert confirmed.jobs["first"]["spec"]["runPolicy"]["suspend"] is False
     assert "cannot be applied" not in confirmed.message
+
+
+def test_an_answer_that_was_applied_is_not_applied_again(confirmed):
+    confirmed.is_refusing = False
+    confirmed.fail(1)
+    job = confirmed.jobs["first"]
+    assert job["spec"]["runPolicy"]["suspend"] is False
+    job["spec"]["runPolicy"]["suspend"] = True  # by its owner
+    job["metadata"]["annotations"][keys.PREFIX + "max-trials"] = "50"
+    confirmed.controller.on_job(PYTORCHJOB, "MODIFIED", job)
+    confirmed.controller.work_once()
+    assert job["metadata"]["annotations"][keys.PHASE] == "Done"
+    assert confirmed.jobs["first"]["spec"]["runPolicy"]["suspend"] is True
+
+
+def test_a_copy_of_a_job_with_its_status_gets_its_own_answer(confirmed):
+    confirmed.is_refusing = False
+    confirmed.fail(1)
+    first = Job.from_manifest(confirmed.jobs["first"])
+    answer = Suggestion(1, 256, {"learning_rate": 0.1}, 1, Purpose.CONFIRM)
+    assert first.annotations[keys.APPLIED] == answer_digest(first, answer)
+    assert first.annotations[keys.APPLIED] != answer_digest(replace(first, uid="another"), answer)
+    other = replace(answer, parameters={"learning_rate": 0.2})
+    assert answer_digest(first, other) != answer_digest(first, answer)
 
 
 def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_with_its_trial(world):

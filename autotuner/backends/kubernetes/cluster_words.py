@@ -1,8 +1,8 @@
 """Read the cluster's explanation of a hold-up: Events, and Kueue's Workload.
 
 Only Events say why no pod is created (a quota, a webhook) and why a volume is not mounted. The chart grants
-the right to list both; without it, hold-ups are reported without the text of Events, and the text says how the
-user reads Kueue's Workload.
+the right to list both; without it, hold-ups are reported without the text of Events, and the text says how
+the user reads Kueue's Workload.
 """
 
 from __future__ import annotations
