@@ -124,7 +124,9 @@ def reconcile(
     notices = [*refused, *map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *left_out]
     held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
     if put_off:
-        notices.append(f"waits for a slot for {len(put_off)} more trials: other jobs' trials use them all")
+        notices.append(
+            f"waits for a slot for {len(put_off)} more trials: the trials of all jobs use them all"
+        )
     suggestion = _confirmed(decision, trials) if spec.apply else None
     applied = _Applied()
     if spec.apply is True:

@@ -122,7 +122,8 @@ class Controller:
         if not _is_registered(metadata) and key not in self._job_marks:
             return
         theirs = {k: v for k, v in annotations.items() if not k.startswith(keys.STATUS_PREFIX)}
-        mark = (metadata.get("uid"), metadata.get("generation"), metadata.get("deletionTimestamp"), theirs)
+        names = ("uid", "generation", "deletionTimestamp", "labels")
+        mark = (*(metadata.get(name) for name in names), theirs)
         if self._job_marks.get(key) != mark:
             self._job_marks[key] = mark
             self._note(key, self._changed_jobs)
@@ -364,6 +365,9 @@ class Controller:
         if is_settled(job):
             self._backend.forget(job.uid)
             self._known.pop(key, None)
+            if job.kind.documents and job.annotations.get(keys.PHASE) != Phase.DONE:
+                # What is wrong may be in its training runtime, which nobody watches.
+                self.queue.add(key, after=self._resync_seconds)
             return
         known.job = job
         running = [trial for trial in seen.trials if trial.is_running]

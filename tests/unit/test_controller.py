@@ -20,6 +20,8 @@ from autotuner.study.ledger import decode_ledger
 from autotuner.trial import Outcome, Purpose, Suggestion
 from tests.contract.suite import REPORTS, finished, manifest
 from tests.unit.fake_api_server import FakeServer
+from tests.unit.job.test_trainjob import BASELINE, runtime_manifest
+from tests.unit.job.test_trainjob import manifest as trainjob_manifest
 
 
 @pytest.fixture
@@ -339,6 +341,47 @@ def test_a_training_runtime_that_cannot_be_read_is_told(world):
         controller.work_once()
     (patch,) = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
     assert "403 may not read it" in patch["metadata"]["annotations"][keys.MESSAGE]
+
+
+def test_a_job_whose_training_runtime_is_wrong_is_tuned_once_that_is_right():
+    train_job = trainjob_manifest(name="digits", metadata={"namespace": "ns", "uid": "u"})
+    train_job["spec"]["trainer"]["env"] = []
+    container = {}
+
+    def answer(method, path, _query):
+        if "clustertrainingruntimes" in path:
+            return 200, {}, json.dumps(runtime_manifest(container=container)).encode()
+        if path.endswith("/digits") and method == "PATCH":
+            sent = json.loads(server.requests[-1][4])["metadata"]["annotations"]
+            train_job["metadata"]["annotations"] |= {k: v for k, v in sent.items() if v is not None}
+        if path.endswith("/digits"):
+            return 200, {}, json.dumps(train_job).encode()
+        if "configmaps" in path and method == "GET":
+            return 404, {}, b'{"message": "not found"}'
+        return (201, {}, server.requests[-1][4]) if method == "POST" else (200, {}, b'{"items": []}')
+
+    server = FakeServer(answer)
+    backend = KubernetesBackend(server.api(), keeps_views=True)
+    controller = Controller(
+        server.api(), backend, Metrics(), max_parallel_trials=None, poll_seconds=15, resync_seconds=0.01
+    )
+    controller.on_job(TRAINJOB, "ADDED", train_job)
+    controller.work_once()
+    assert train_job["metadata"]["annotations"][keys.PHASE] == "Invalid"
+    container["env"] = BASELINE
+    controller.work_once()
+    server.close()
+    assert train_job["metadata"]["annotations"][keys.PHASE] == "Searching"
+
+
+def test_a_changed_label_of_a_job_is_news(world):
+    controller, _ = world({})
+    controller.on_job(PYTORCHJOB, "ADDED", job())
+    controller.queue.done(controller.queue.take())
+    changed = job()
+    changed["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team-a"}
+    controller.on_job(PYTORCHJOB, "MODIFIED", changed)
+    assert len(controller.queue) == 1
 
 
 class Trials(Failing):

@@ -60,6 +60,23 @@ def test_a_running_trial_keeps_its_measurements_while_its_node_does_not_answer(w
     assert world.read().is_running
 
 
+def test_a_log_that_cannot_be_read_for_long_is_told_until_it_can(world):
+    world.log = (500, {}, b'{"message": "dial tcp 10.0.0.7:10250: i/o timeout"}')
+    world.read()
+    world.now += timedelta(minutes=9)
+    world.log = (500, {}, b'{"message": "read tcp 10.0.0.1:40001->10.0.0.7:10250: i/o timeout"}')
+    assert world.read().is_running
+    assert not world._reader.unreadable(JOB)
+    world.now += timedelta(minutes=9)
+    world.read()
+    (said,) = world._reader.unreadable(JOB)
+    assert said.startswith("the log of trial 0 cannot be read since 2026-01-01 12:00 UTC: log ")
+    assert said.endswith("500 dial tcp 10.0.0.7:10250: i/o timeout")
+    world.log = (200, {}, LOG)
+    world.read()
+    assert not world._reader.unreadable(JOB)
+
+
 def test_a_trial_that_its_queue_has_evicted_and_admitted_again_has_the_cost_of_both_runs(world):
     made = trial_manifest(JOB, Suggestion(0, 256, {"learning_rate": 0.1}, 1))
 

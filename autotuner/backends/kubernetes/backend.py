@@ -176,7 +176,8 @@ class KubernetesBackend:
         unrecorded = [*unfinished, *view.deleted.values()]
         pods = [pod for manifest in unrecorded for pod in view.pods.get(name_of(manifest), ())]
         self._reader.forget_others(job, {uid_of(manifest) for manifest in unrecorded}, pods)
-        return Observation(recorded, live, problems, held_up, [*map(str, job.warnings)])
+        warnings = [*map(str, job.warnings), *self._reader.unreadable(job)]
+        return Observation(recorded, live, problems, held_up, warnings)
 
     def start(self, job: Job, suggestion: Suggestion) -> None:
         """Create the trial's job.

@@ -46,7 +46,8 @@ from autotuner.study.outcome import Ending, classify, node_of
 from autotuner.trial import Outcome, Trial
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
-"""How long after its end a trial waits for its log, if its node does not answer, before it counts as lost."""
+"""How long after its end a trial waits for its log, if its node does not answer, before it counts as lost;
+and how long the log of a running trial cannot be read before the user is told."""
 _TAIL_LINES: Final = 1000
 _LOGS_READ: Final = 16
 """Maximum number of failed pods of a trial whose logs are read, the first to fail first."""
@@ -83,6 +84,7 @@ class TrialReader:
         self.pushes = Pushes(clock)
         self._runs: dict[str, dict[str, _Run]] = {}
         self._seen: dict[str, dict[str, list[PodStatus]]] = {}
+        self._unread: dict[str, dict[str, tuple[datetime, str]]] = {}
 
     def forget(self, uid: str) -> None:
         """Drop the cache of a job's trials."""
@@ -91,6 +93,7 @@ class TrialReader:
         self.pushes.forget_job(uid)
         self._runs.pop(uid, None)
         self._seen.pop(uid, None)
+        self._unread.pop(uid, None)
 
     def forget_others(self, job: Job, trials: Collection[str], pods: Collection[PodStatus]) -> None:
         """Drop the cache of a job's trials and pods that do not exist any more; `trials` are UIDs."""
@@ -102,6 +105,14 @@ class TrialReader:
         seen = self._seen.get(job.uid, {})
         for uid in [uid for uid in seen if uid not in trials]:
             del seen[uid]
+        unread = self._unread.get(job.uid, {})
+        for uid in [uid for uid in unread if uid not in trials]:
+            del unread[uid]
+
+    def unreadable(self, job: Job) -> list[str]:
+        """Return a warning for each running trial whose log cannot be read for long; its text stays."""
+        before = self._clock() - UNREADABLE_AFTER
+        return [said for since, said in self._unread.get(job.uid, {}).values() if since <= before]
 
     def read_pods(
         self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
@@ -188,6 +199,10 @@ class TrialReader:
             follower = self._logs.of(job, spec, uid_of(manifest), first)
             # The measurements stay while a node does not answer. A missing permission is not for a while.
             if standing.ending is None and error.status != HTTPStatus.FORBIDDEN:
+                said = (
+                    f"the log of trial {trial.number} cannot be read since {now:%Y-%m-%d %H:%M} UTC: {error}"
+                )
+                self._unread.setdefault(job.uid, {}).setdefault(uid_of(manifest), (now, said))
                 return _as_read(trial, follower, pushed), None
             if standing.ending is None:
                 raise
@@ -198,6 +213,7 @@ class TrialReader:
             outcome, message = classify(unread, read.measurements, spec.target)
             ended = replace(read, outcome=outcome, message=message)
             return replace(ended, ended_at=standing.ended_at, is_complete=False), None
+        self._unread.get(job.uid, {}).pop(uid_of(manifest), None)
         read = _as_read(trial, followed.follower, pushed)
         return read, self._held_up(job, manifest, trial, standing)
 
