@@ -265,7 +265,9 @@ class Controller:
         try:
             seen = reconcile(self._backend, job, now, lambda s: self._admit(key, job, s, admitted))
         except Exception:
-            self._release_unstarted(admitted)
+            # It may be that only the status could not be written.
+            started = {self._trial_key(job, number) for number in self._backend.known_trials(job)}
+            self._release_unstarted([name for name in admitted if name not in started])
             raise
         self._release_unstarted(admitted[len(seen.started) :])
         for trial in seen.finished:
@@ -344,11 +346,15 @@ class Controller:
         self._slots.leave(key)
 
     def _admit(self, key: str, job: Job, suggestion: Suggestion, admitted: list[str]) -> bool:
-        name = _key(job.kind, job.namespace, job.trial_name(suggestion.number))
+        name = self._trial_key(job, suggestion.number)
         may_start = self._slots.ask(key, name)
         if may_start:
             admitted.append(name)
         return may_start
+
+    @staticmethod
+    def _trial_key(job: Job, number: int) -> str:
+        return _key(job.kind, job.namespace, job.trial_name(number))
 
     def _release_unstarted(self, trials: Sequence[str]) -> None:
         """Free the slots of starts that failed, unless the watch has shown that they did not fail."""

@@ -389,11 +389,13 @@ class Trials(Failing):
 
     def __init__(self):
         self.kept = {}
-        self.refuses_ledger = False
+        self.refuses_ledger = self.refuses_status = False
         super().__init__()
 
     def answer(self, method, path, query):
         name = path.rpartition("/")[2]
+        if self.refuses_status and method == "PATCH" and name == "first":
+            return 503, {}, b'{"message": "etcd is down"}'
         if self.refuses_ledger and "configmaps" in path and method != "GET":
             return 503, {}, b'{"message": "etcd is down"}'
         if method == "POST" and path.endswith("/pytorchjobs"):
@@ -458,6 +460,15 @@ def test_a_trial_that_is_deleted_while_its_job_is_changed_is_recorded(trials):
     trials.delete_by_hand()
     trials.controller.work_once()
     assert [trial.outcome for trial in trials.ledger()] == [Outcome.LOST]
+
+
+def test_a_started_trial_keeps_its_slot_where_the_status_cannot_be_written():
+    trials = Trials()
+    trials.refuses_status = True
+    trials.controller.work_once()
+    (name,) = trials.kept
+    assert f"pytorchjobs/ns/{name}" in trials.controller._slots._taken
+    trials.server.close()
 
 
 def test_a_deleted_trial_is_recorded_once_the_ledger_can_be_written(trials):

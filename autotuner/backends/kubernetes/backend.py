@@ -12,7 +12,7 @@ The chart's role allows every request; see `helm/autotuner/templates/role.yaml`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -119,6 +119,11 @@ class KubernetesBackend:
         view = self._views.get(uid)
         if view is not None:
             view.is_stale = True
+
+    def known_trials(self, job: Job) -> Collection[int]:
+        """Return the numbers of a job's trials as of the last poll, and those that were started since."""
+        view = self._views.get(job.uid)
+        return () if view is None else view.trials.keys()
 
     def forget(self, uid: str) -> None:
         """Drop the cache of a job that is deleted or done."""
