@@ -24,7 +24,7 @@ from autotuner.study.finding import Reason as Doubt
 from autotuner.study.history import curve
 from autotuner.study.layout_bounds import bounds, nearest
 from autotuner.study.setting import Setting, setting
-from autotuner.trial import Outcome, Purpose, Suggestion
+from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 BASELINE_RUNS: Final = 2
 """Runs of the unchanged job that met the target and were interrupted, after which the study goes on without
@@ -137,12 +137,24 @@ def keep_within_gpu_hours(standing: Standing) -> Step | None:
 
 
 def retry(standing: Standing) -> Step | None:
-    """Retry a lost trial unchanged, or an out-of-memory trial with a smaller micro-batch."""
+    """Retry a lost trial unchanged, or an out-of-memory trial with a smaller micro-batch.
+
+    Not if the user has since taken its batch size, or one of its hyperparameters, out of the search.
+    """
     for lost in to_retry(standing.history):
+        if not _may_run(standing, lost):
+            continue
         again = standing.suggest(setting(lost), lost.suggestion.purpose, rerun_of=lost)
         facts = Facts(number=lost.number, outcome=lost.outcome)
         return Start(again, Phase.SEARCHING, Reason.RETRYING, facts)
     return None
+
+
+def _may_run(standing: Standing, lost: Trial) -> bool:
+    tried, purpose = setting(lost), lost.suggestion.purpose
+    # A check repeats a run with a smaller batch, which may be below the range.
+    is_own = tried == standing.baseline or purpose in {Purpose.BASELINE, Purpose.CHECK}
+    return is_own or standing.space.allows(tried)
 
 
 def keep_within_trials(standing: Standing) -> Step | None:

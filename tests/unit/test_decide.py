@@ -205,6 +205,25 @@ def test_runs_that_a_queue_has_ended_cost_gpu_hours_and_use_no_budget():
     assert standing.charged_gpu_hours < 3
 
 
+@pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.OUT_OF_MEMORY])
+@pytest.mark.parametrize(
+    ("changed", "is_retried"),
+    [
+        ({}, True),
+        ({"batch_size": "16..128"}, False),
+        ({"search_space": "learning_rate: {min: 0.05, max: 0.5, log: true}"}, False),
+        ({"search_space": "learning_rate: {min: 0.05, max: 2, log: true}"}, True),
+    ],
+)
+def test_a_setting_that_the_user_has_taken_out_of_the_search_is_not_retried(changed, is_retried, outcome):
+    rates = {"search_space": "learning_rate: {min: 0.01, max: 10, log: true}"}
+    asked = spec(**{"micro_batch_size": "8..64", **rates, **changed})
+    tried = suggestion(1, batch_size=256, parameters={"learning_rate": 1.6}, micro_batch_size=64)
+    gone = trial(1, tried=tried, outcome=outcome, values=())
+    decision = decide(asked, [baseline(), gone], NOON + timedelta(hours=1))
+    assert any(each.rerun_of == 1 for each in decision.start) is is_retried
+
+
 def test_gpu_hours_end_the_tuning_with_what_is_known():
     trials = [baseline(devices=4, minutes=60), trial(1, (), None, devices=4)]
     decision = decide(spec(max_gpu_hours="4"), trials, NOON + timedelta(minutes=5))
