@@ -18,8 +18,11 @@ _OPERATORS: Final[tuple[Mapping[str, Callable[[int, int], int]], ...]] = (
 """Operators by precedence, the weakest first."""
 
 
-def computed(text: str) -> int | None:
-    """Return the value of an expression with whole numbers from 0; None if it is another text."""
+def computed(text: str, *, rounds: bool = False) -> int | None:
+    """Return the value of an expression with whole numbers from 0; None if it is another text.
+
+    A division with a rest has none either, unless `rounds`: a shell rounds down.
+    """
     tokens: list[str] = []
     at, whole = 0, text.strip()
     while at < len(whole) <= _MAX_TEXT:
@@ -29,7 +32,7 @@ def computed(text: str) -> int | None:
         tokens.append(match[1])
         at = match.end()
     try:
-        reader = _Expression(tokens)
+        reader = _Expression(tokens, rounds=rounds)
         value = reader.choice()
     except (ArithmeticError, IndexError, RecursionError, ValueError):
         return None
@@ -37,8 +40,8 @@ def computed(text: str) -> int | None:
 
 
 class _Expression:
-    def __init__(self, tokens: list[str]) -> None:
-        self._tokens = tokens[::-1]
+    def __init__(self, tokens: list[str], *, rounds: bool) -> None:
+        self._tokens, self._rounds = tokens[::-1], rounds
 
     @property
     def is_read(self) -> bool:
@@ -61,7 +64,7 @@ class _Expression:
         while self._tokens and self._tokens[-1] in _OPERATORS[level]:
             function = _OPERATORS[level][self._tokens.pop()]
             right = self._level(level + 1)
-            if function is operator.floordiv and value % right:
+            if function is operator.floordiv and value % right and not self._rounds:
                 # A share of processes that is none.
                 raise ValueError("a division with a rest")
             value = int(function(value, right))

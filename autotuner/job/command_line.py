@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from autotuner.job.batch_options import is_size
 from autotuner.job.gpu_counts import VISIBLE
 from autotuner.job.here_documents import without_documents
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
@@ -30,6 +31,8 @@ _NAMED: Final = names(
 """Launchers whose names mean nothing else."""
 _STARTERS: Final = names("flux jsrun parallel ray srun torchx xargs")
 """Commands that start any number of processes, by options that are not read here."""
+_GROUPS: Final = names("autotrain axolotl litgpt llamafactory llamafactory-cli lmf megatron swift trl xtuner")
+"""Programs that start a process group of their own, and take its nodes from NNODES or from options."""
 _ANYTHING: Final = re.compile(r"\$[^/]*$|\S*\s")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _AS_ANOTHER: Final = frozenset({"su", "runuser"})
@@ -61,11 +64,13 @@ class Program:
         names_launcher: Whether it starts others, or a launcher is among its words: it is what trains.
         numbers: Its options that may be a number of processes, by name with underscores.
         splits: Its options with which several processes may share a part of the batch.
+        sizes: Its options that have a part in the size of the batch.
         world_size: WORLD_SIZE as it is set for it; None if it is not, or to something unknown.
         per_node: NPROC_PER_NODE in the same way, from which ms-swift and others take their processes.
         nodes: NNODES in the same way.
         branches: The branches of `if` and `case` that it is in, as in `Command`.
         trains: Whether it is a Python program that may be the training.
+        is_group: Whether it starts a process group of its own, of one pod unless it is told of others.
     """
 
     text: str
@@ -74,11 +79,13 @@ class Program:
     names_launcher: bool = False
     numbers: Mapping[str, str] = field(default_factory=dict[str, str])
     splits: Mapping[str, str] = field(default_factory=dict[str, str])
+    sizes: Mapping[str, str] = field(default_factory=dict[str, str])
     world_size: str | None = None
     per_node: str | None = None
     nodes: str | None = None
     branches: Branches = ()
     trains: bool = False
+    is_group: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,8 @@ def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine
 def entrypoint(words: Sequence[str]) -> Program:
     """Return the program of an image, with the words that a container gives it."""
     numbers = _numbers(words, _COUNTS | _STARTED)
-    return Program("the image's entrypoint", True, numbers=numbers, splits=_numbers(words, _SPLITS))
+    splits = _numbers(words, _SPLITS)
+    return Program("the image's entrypoint", True, numbers=numbers, splits=splits, sizes=_sizes(words))
 
 
 @dataclass(slots=True)
@@ -192,7 +200,8 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
     if launch is not None:
         # Several of them in a loop may be a group, or trainings of their own.
         is_unclear = launch.is_unclear or command.is_repeated
-        launch = replace(launch, splits=_numbers(words, _SPLITS), is_unclear=is_unclear)
+        splits, sizes = _numbers(words, _SPLITS), _sizes(words)
+        launch = replace(launch, splits=splits, sizes=sizes, is_unclear=is_unclear)
         seen.launches.append(_with_environment(launch, command.variables))
 
 
@@ -265,8 +274,10 @@ def _opaque(words: Sequence[str], variables: Variables) -> Program:
         names_launcher=names_launcher,
         numbers=numbers,
         splits=_numbers(words, _SPLITS),
+        sizes=_sizes(words),
         per_node=_passed(variables, "NPROC_PER_NODE"),
         nodes=_passed(variables, "NNODES"),
+        is_group=name in _GROUPS,
     )
 
 
@@ -384,6 +395,8 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
         )
         starts = starts if code is None else _SPAWNING.search(code) is not None
         numbers = {} if is_code else _numbers(words[at:], _COUNTS | _OF_SCRIPTS)
+        if not is_code and not numbers.keys() - NODES:
+            numbers |= {name: text for name, text in _options(words[at:]) if _is_strategy(name, text)}
         # Options of Python in front of its script, such as `-m torch.distributed.launch`.
         is_hidden = target.startswith("$") and any(word.endswith(".py") for word in words[at + 1 :])
         starts = starts or command.is_repeated or is_hidden
@@ -397,14 +410,18 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
                 names_launcher=starts,
                 numbers=numbers,
                 splits={} if is_code else _numbers(words[at:], _SPLITS),
+                sizes={} if is_code else _sizes(words[at:]),
                 world_size=_passed(command.variables, "WORLD_SIZE"),
                 trains=not is_code,
+                nodes=_passed(command.variables, "NNODES"),
+                is_group=is_module and target.partition(".")[0] in _GROUPS,
             )
         )
     return ()
 
 
-NODES: Final = "nnodes"
+NODES: Final = names("nnodes num_machines num_nodes")
+"""Options whose value is the number of pods."""
 PER_NODE: Final = names(
     """
     nproc_per_node nprocs_per_node procs_per_node num_procs_per_node num_processes_per_node processes_per_node
@@ -413,7 +430,7 @@ PER_NODE: Final = names(
 """Options whose value is the number of processes on a node."""
 _COUNTS: Final = (
     PER_NODE
-    | {NODES}
+    | NODES
     | names(
         """
     devices devices_per_node gpus gpus_per_node multiprocessing_distributed n_gpu n_gpus n_gpus_per_node ngpu
@@ -421,6 +438,8 @@ _COUNTS: Final = (
     """
     )
 )
+_STRATEGIES: Final = re.compile(r"(?:ddp|deepspeed|fsdp)(?:_\w{1,60})?")
+"""Values of Lightning's options with which it starts a process on each GPU."""
 _OF_SCRIPTS: Final = names("nprocs world_size")
 """Options of scripts that start as many processes by themselves."""
 _SPLITS: Final = names(
@@ -443,16 +462,27 @@ _OPTION: Final = re.compile(r"(-{1,2}|\+{0,2})([A-Za-z][\w./-]{0,100})(?:=(.*))?
 
 def _numbers(words: Sequence[str], wanted: frozenset[str]) -> dict[str, str]:
     """Return the options of a program that may be a number of processes: `--gpus 8`, `trainer.devices=8`."""
-    found: dict[str, str] = {}
+    return {name: text for name, text in _options(words) if name in wanted}
+
+
+def _is_strategy(name: str, text: str) -> bool:
+    return name in {"accelerator", "strategy"} and _STRATEGIES.fullmatch(text) is not None
+
+
+def _sizes(words: Sequence[str]) -> dict[str, str]:
+    """Return the options of a program that have a part in the size of its batch."""
+    return {name: text for name, text in _options(words) if is_size(name)}
+
+
+def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the options of a program, the last part of their names with underscores, and their values."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
         match = _OPTION.fullmatch(word)
         if match is None or not (match[1].startswith("-") or match[3] is not None):
             continue
         name = match[2].rsplit(".", 1)[-1].rsplit("/", 1)[-1].lower().replace("-", "_")
-        if name in wanted:
-            is_flag = following.startswith("-") and not following[1:].isdecimal()
-            found[name] = match[3] if match[3] is not None else "" if is_flag else following
-    return found
+        is_flag = following.startswith("-") and not following[1:].isdecimal()
+        yield name, match[3] if match[3] is not None else "" if is_flag else following
 
 
 _MPI: Final = frozenset({"mpirun", "mpiexec", "horovodrun"})

@@ -34,6 +34,7 @@ class Launch:
         is_unclear: Whether its options come from a source that cannot be read.
         needs_gpus: Whether it starts one process only, whatever its total, if it sees no several GPUs.
         splits: Options of the script, or its own, with which several processes may share a part of the batch.
+        sizes: Options of the script that have a part in the size of its batch, by name with underscores.
         environment: The variables that launchers read, as they are set for this one; None if unknown.
         branches: The branches of `if` and `case` that it is in, as in `Command`.
     """
@@ -49,6 +50,7 @@ class Launch:
     is_unclear: bool = False
     needs_gpus: bool = False
     splits: Mapping[str, str] = field(default_factory=dict[str, str])
+    sizes: Mapping[str, str] = field(default_factory=dict[str, str])
     environment: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     branches: tuple[tuple[object, int], ...] = ()
 

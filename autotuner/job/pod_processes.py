@@ -37,7 +37,7 @@ _SEVERAL: Final = re.compile(r"[$\0]|0*[1-9]|auto")
 _DEVICES: Final = re.compile(
     r"(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})(?:,(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})){0,63}"
 )
-_OF_ALL_PODS: Final = frozenset({NODES, "nprocs", "world_size"})
+_OF_ALL_PODS: Final = NODES | {"nprocs", "world_size"}
 """Options that are no number of processes of one pod, or are a preparation's."""
 _TORCHRUN: Final = frozenset({"torchrun", "tune run"})
 _NODES: Final = {
@@ -63,6 +63,17 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """The options of a command that have a part in the size of its batch.
+
+    `values` are by name with underscores; None for one that is unknown.
+    """
+
+    where: str
+    values: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
 class PodProcesses:
     """The processes of one pod: their number, or the problem with it. Fields as in `Processes`."""
 
@@ -75,6 +86,7 @@ class PodProcesses:
     is_certain: bool
     is_remote: bool
     assumption: str
+    sizes: tuple[Sizes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +104,7 @@ class Pod:
         has_world_size: Whether the operator sets WORLD_SIZE.
         is_mixed: Whether torchrun of the Master joins workers that do not count it.
         is_for_torchrun: Whether its image starts torchrun if the container has no command.
+        is_trial: Whether the variables of a trial have the values in its environment.
     """
 
     kind: str
@@ -104,6 +117,7 @@ class Pod:
     has_world_size: bool = False
     is_mixed: bool = False
     is_for_torchrun: bool = False
+    is_trial: bool = False
 
 
 def read_pod(pod: Pod) -> PodProcesses:
@@ -124,7 +138,7 @@ class _Reader:
         self._guesses: list[int] = []
         self._problems: list[str] = []
         self._assumption = ""
-        self._own = _environment(pod.container)
+        self._own = _environment(pod.container, is_trial=pod.is_trial)
         self._variables: Variables = {
             **self._own,
             **({} if pod.per_node is None else {"PET_NPROC_PER_NODE": pod.per_node, "PET_NNODES": _PODS}),
@@ -151,6 +165,7 @@ class _Reader:
         line = read_command_line([*command, *args], self._variables)
         counts = [count for launch in line.launches if (count := self._of_launch(launch)) is not None]
         splits = [(launch.text, launch.splits) for launch in line.launches]
+        sizes = [launch.sizes for launch in line.launches]
         if not line.launches:
             program = self._program(line.programs)
             if program is None or (not command and program.is_opaque):
@@ -159,7 +174,7 @@ class _Reader:
                 program = entrypoint([*command, *args])
                 program = replace(program, text=text or program.text)
             count = self._of_program(program, has_command=bool(command))
-            splits = [(program.text, program.splits)]
+            splits, sizes = [(program.text, program.splits)], [program.sizes]
             counts = [] if count is None else [count]
         named = {name for _, options in splits for name in options}
         written = {name: text for name, text in line.splits.items() if name not in named}
@@ -187,6 +202,11 @@ class _Reader:
             is_certain=bool(line.launches),
             is_remote=any(launch.is_remote for launch in line.launches),
             assumption="" if self._problems else self._assumption,
+            sizes=tuple(
+                Sizes(f"{self._where} command", {name: self._size(text) for name, text in each.items()})
+                for each in sizes
+                if each
+            ),
         )
 
     def _program(self, programs: Sequence[Program]) -> Program | None:
@@ -402,10 +422,10 @@ class _Reader:
         self._evidence.append(Evidence(f"{self._where} command", program.text))
         given = self._declared or self._given_to(program)
         gpus = self._gpus.devices
-        is_whole_job = self._evaluated(program.numbers.get(NODES, str(self._pods))) == self._pods
+        is_whole_job = self._is_of_all_pods(program)
         shows_number = is_whole_job and not program.is_script
         for name, text in program.numbers.items():
-            if name == NODES:
+            if name in NODES:
                 continue
             number = 1 if text == "0" or self._is_of_job(name, text) else self._evaluated(text)
             if number == 1 or (number is None and gpus <= 1):
@@ -433,6 +453,23 @@ class _Reader:
             )
             return None
         return 1
+
+    def _is_of_all_pods(self, program: Program) -> bool:
+        """Return whether a program does not name another number of pods; record that it has fewer."""
+        named = {name: self._evaluated(text) for name, text in program.numbers.items() if name in NODES}
+        for name, number in named.items():
+            # A graph has nodes, too.
+            if number is not None and (number < self._pods or (name == "nnodes" and number != self._pods)):
+                self._problems.append(
+                    f"{name}={number} of {program.text!r} differs from the job's {self._pods} pods, which all"
+                    " start"
+                )
+        nodes = None if program.nodes is None else self._evaluated(program.nodes)
+        if program.is_group and self._pods > 1 and nodes != self._pods and not named:
+            self._problems.append(
+                f"{program.text!r} starts a process group of one pod, but the job has {self._pods} pods"
+            )
+        return all(number == self._pods for number in named.values())
 
     def _given_to(self, program: Program) -> int | None:
         """Return NPROC_PER_NODE as a program sees it, if its process group may be the job."""
@@ -469,6 +506,15 @@ class _Reader:
 
     def _evaluated(self, text: str) -> int | None:
         """Return the value of an option: a literal, or a product with the operator's variables."""
+        value = computed(self._calculation(text)) or 0
+        return value if 1 <= value <= _MOST else None
+
+    def _size(self, text: str) -> int | None:
+        """Return the value of an option that has a part in the size of a batch, as a shell computes it."""
+        return computed(self._calculation(text), rounds=True)
+
+    def _calculation(self, text: str) -> str:
+        """Return what a shell computes, with numbers in place of the operator's variables."""
         gpus = self._gpus.auto
         # How many GPUs have the slices is not in the manifest.
         listed = None if self._gpus.slices else gpus
@@ -479,9 +525,7 @@ class _Reader:
             (LISTED, listed),
         ):
             text = text.replace(marker, "?" if value is None else str(value))
-        bare = text.removeprefix("$((").removesuffix("))").strip() if text.startswith("$((") else text
-        value = computed(bare) or 0
-        return value if 1 <= value <= _MOST else None
+        return text.replace("$((", "((")
 
 
 def _are_alternatives(one: Branches, other: Branches) -> bool:
@@ -510,14 +554,14 @@ def _number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,6}", text.strip()) and 0 < int(text) <= _MOST else None
 
 
-def _environment(container: Mapping[str, Any]) -> dict[str, str | None]:
+def _environment(container: Mapping[str, Any], *, is_trial: bool) -> dict[str, str | None]:
     """Return the container's own variables; None for those with `valueFrom`."""
     found: dict[str, str | None] = {}
     for entry in _entries(container, "env"):
         name, value = entry.get("name"), entry.get("value")
         if isinstance(name, str):
-            # A trial has other values of its variables.
-            is_unknown = entry.get("valueFrom") or name.startswith(keys.ENV_PREFIX)
+            # A trial has other values of its variables than the job.
+            is_unknown = entry.get("valueFrom") or (name.startswith(keys.ENV_PREFIX) and not is_trial)
             found[name] = None if is_unknown else _expanded(str(value or ""), found)
     return found
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.lookup import mapping, pod_count, section, sequence
-from autotuner.job.pod_processes import Evidence, Pod, PodProcesses, read_pod
+from autotuner.job.pod_processes import Evidence, Pod, PodProcesses, Sizes, read_pod
 from autotuner.spec.values import Shape
 
 PROCESSES: Final = keys.PREFIX + "processes-per-replica"
@@ -40,6 +40,7 @@ class Processes:
         pinned: Fixed numbers of nodes, or of all processes, that do not follow a trial's workers.
         is_certain: Whether a launcher states the number; a plain Python program may start more processes.
         assumption: What was assumed of a program that the manifest does not show, or empty.
+        sizes: The sizes of batches in the commands; in the manifest of a trial, with its values.
     """
 
     master: int | None
@@ -50,6 +51,7 @@ class Processes:
     pinned: tuple[Evidence, ...]
     is_certain: bool
     assumption: str = ""
+    sizes: tuple[Sizes, ...] = ()
 
     @property
     def is_known(self) -> bool:
@@ -71,15 +73,16 @@ def read_processes(manifest: Mapping[str, Any]) -> Processes:
     readings = [
         reading
         for kind in pods
-        if (reading := _read_replica(kind, section(replicas, kind), spec, sum(pods.values()))) is not None
+        if (reading := _read_replica(kind, section(replicas, kind), manifest, sum(pods.values()))) is not None
     ]
     return combined(readings)
 
 
 def _read_replica(
-    kind: str, replica: Mapping[str, Any], spec: Mapping[str, Any], pods: int
+    kind: str, replica: Mapping[str, Any], manifest: Mapping[str, Any], pods: int
 ) -> PodProcesses | None:
     """Return the processes of a pod of one kind of replica; None if it has no container `pytorch`."""
+    spec = section(manifest, "spec")
     container = _container(replica)
     if container is None:
         return None
@@ -97,8 +100,14 @@ def _read_replica(
             is_stated=bool(declared or elastically),
             has_world_size="Master" in replicas,
             is_mixed=isinstance(elastic, dict) and len(replicas) > 1,
+            is_trial=is_trial(manifest),
         )
     )
+
+
+def is_trial(manifest: Mapping[str, Any]) -> bool:
+    """Return whether a manifest is that of a trial, or of an answer."""
+    return keys.SUGGESTION in section(section(manifest, "metadata"), "annotations")
 
 
 def _container(replica: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -127,6 +136,7 @@ def combined(readings: Sequence[PodProcesses]) -> Processes:
         pinned=tuple(dict.fromkeys(e for r in readings for e in r.pinned)),
         is_certain=bool(readings) and all(r.is_certain for r in readings),
         assumption="; ".join(dict.fromkeys(r.assumption for r in readings if r.assumption)),
+        sizes=tuple(sizes for r in readings for sizes in r.sizes),
     )
 
 

@@ -33,6 +33,12 @@ _SIMPLE: Final = re.compile(r"(?![A-Za-z_]\w*=)[^;|&<>()`\n]*")
 _SPACE: Final = re.compile(r"\s+")
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
+_CALCULATION: Final = re.compile(
+    r"\s{0,8}(?:expr\s(?P<expr>[\w\s${}+*/%\\\"()-]{1,200})"
+    r"|echo\s{1,8}\"?(?P<bc>[\w\s${}+*/%()-]{1,200})\"?\s{0,8}\|\s{0,8}bc\s{0,8}"
+    r"|python[\d.]{0,8}\s{1,8}-c\s{1,8}\"print\((?P<python>(?:[\w\s${}+*%()-]|//){1,200})\)\"\s{0,8})"
+)
+"""A calculation with whole numbers by another program; bc, too, rounds down."""
 PREFIXES: Final = frozenset({"then", "else", "elif", "do", "if", "while", "until", "{", "!"})
 DECLARING: Final = frozenset({"export", "declare", "local", "readonly", "typeset"})
 _MAX_NAME: Final = 64
@@ -44,6 +50,7 @@ _ALL: Final = re.compile(r"\$(?:@|\{@(?::([1-9]))?\})")
 """All arguments of a script or function, each a word: `"$@"`, `"${@:2}"`."""
 _ARGUMENT: Final = re.compile(r"([0-9]{1,2})(?::?-(.*))?", re.DOTALL)
 _TERMS: Final = re.compile(r"(\$\{[^{}]*\}|\$\([^()]*\))")
+_QUOTING: Final = r"[\\\"]"
 _NAMED: Final = re.compile(r"\0\w{1,40}\0|[A-Za-z_]\w*")
 _IN_DOCUMENT: Final = re.compile(r"\\([$`\\])|\$(?=[{\w(])")
 
@@ -315,10 +322,14 @@ class Words(ABC):
         return " ".join(self._elements(text, self._nested + 1))
 
     def _substituted(self, inner: str) -> str:
-        """Return the value of `$(...)` if it is known: a program's name, or the GPUs of the pod."""
+        """Return the value of `$(...)` if it is known: a program's name, a calculation, or the pod's GPUs."""
         match = _WHICH.fullmatch(inner)
         if match is not None:
             return match[1]
+        match = _CALCULATION.fullmatch(inner)
+        if match is not None:
+            calculation = match["expr"] or match["bc"] or match["python"].replace("//", "/")
+            return f"$(({self._arithmetic(re.sub(_QUOTING, '', calculation))}))"
         return counted(inner, self._variables) or f"$({inner})"
 
     def _arithmetic(self, inner: str) -> str:

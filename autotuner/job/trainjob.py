@@ -232,6 +232,7 @@ def read_processes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Pro
         field=_PER_NODE,
         is_stated=stated_number is not None,
         is_for_torchrun=runtime.is_torch,
+        is_trial=processes.is_trial(manifest),
     )
     found = processes.combined([read_pod(pod)])
     asked = {"auto", "gpu"} if per_node == "auto" else {"auto", "cpu", per_node, str(found.worker)}

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
+from autotuner.job.batch_options import is_of_all, is_of_others, is_of_process
 from autotuner.job.lookup import mapping, sequence
 from autotuner.job.options import MAX_TEXT, Option, Text, containers, options_of, plain, texts_of
 
@@ -42,16 +43,6 @@ _ONLY: Final = frozenset(
     }
 )
 """Names of a process's batch in scripts that have no option for the whole one."""
-_OF_BATCH: Final = re.compile(r"batch(?!es)|(?:^|_)(?:bs|bsz|imgs|images|samples)(?:_|$)")
-_OF_EACH: Final = re.compile(
-    r"micro|(?:^|_)(?:device|local)(?:_|$)"
-    r"|(?:^|_)per_?(?:accelerator|card|chip|device|gpu|npu|proc|process|rank|worker)(?:_|$)"
-)
-_OF_ALL: Final = re.compile(r"(?:^|_)(?:effective|global|total)_(?:\w{1,20}_)?(?:batch(?!es)|bs(?:_|$))")
-_OF_OTHERS: Final = re.compile(
-    r"(?:^|_)(?:dev|eval\w*|gen\w*|infer\w*|log_prob|max|num|pred\w*|rollout|test\w*|val\w*)(?:_|$)"
-)
-"""What is no batch of the training: that of an evaluation, or a number of batches."""
 _ALIASES: Final = (
     frozenset({"lr", "learning_rate", "base_lr", "blr", "max_lr", "peak_lr", "lr0"}),
     frozenset({"wd", "weight_decay"}),
@@ -90,6 +81,7 @@ _ASSIGNED: Final = re.compile(
     rf"(?<!\w){keys.ENV_PREFIX}\w{{1,80}}=(?=[\"']?[\w.+-]{{1,40}}[\"']?(?:[\s;&|]|$))"
 )
 """A script that sets a variable of the trial to a value of its own."""
+OF_ONE: Final = "is the batch of one process"
 _PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 _MICRO_KEY: Final = keys.key_of("micro_batch_size")
@@ -146,8 +138,8 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
     text = None if script is None else script[:MAX_TEXT]
     searched = ["batch_size", *(name for name in names if name != "batch_size")]
     # If runs have reported what they read through the SDK, the text of the script is not evidence.
-    reads = _names if read is not None else _reads
-    known = {name for name in searched if text is not None and reads(text, name)} | set(read or ())
+    is_read = _names if read is not None else reads
+    known = {name for name in searched if text is not None and is_read(text, name)} | set(read or ())
     if keys.parameter_name(keys.ENV_MICRO_BATCH_SIZE) in known:
         known.add("batch_size")
     unread = [name for name in searched if name not in known]
@@ -272,7 +264,7 @@ def _fixed(
             option
             for option in options
             if option.name in spellings
-            or (name == "batch_size" and (_is_of_process(option.name) or _OF_ALL.search(option.name)))
+            or (name == "batch_size" and (is_of_process(option.name) or is_of_all(option.name)))
         ]
         passed = {o.name for o in mine if _refers(o.value, name)}
         for option in mine:
@@ -283,7 +275,7 @@ def _fixed(
                 continue
             if option.name in _ONLY and accumulates:
                 continue
-            is_part = name != "batch_size" or (_is_of_process(option.name) and option.name not in _ONLY)
+            is_part = name != "batch_size" or (is_of_process(option.name) and option.name not in _ONLY)
             if option.name not in passed and passed and is_part and not is_own:
                 # With `--lr=$(...)`, `--lr0` may be another option; with the global batch, a micro-batch is.
                 continue
@@ -292,7 +284,7 @@ def _fixed(
             addition = ", in addition to a reference to the variable" if _is_referenced(name, texts) else ""
             variable = keys.environment_name(name)
             ignored, what = variable, "the variable"
-            if _is_of_process(option.name) and processes > 1:
+            if is_of_process(option.name) and processes > 1:
                 variable = keys.ENV_MICRO_BATCH_SIZE
                 what = f"each process's part of it, {variable}, which trials set with {_MICRO_KEY}"
             rule = f"a fixed value ignores {ignored}{addition}: pass on {what}"
@@ -308,9 +300,9 @@ def _whole(options: Sequence[Option], processes: int) -> Iterator[WiringWarning]
         match = _REFERENCE.fullmatch(option.value or "")
         used = match[1] or match[2] if match is not None else option.value if option.form == "name" else ""
         is_whole = _is_whole(option) or plain(used or "") in whole
-        if processes > 1 and is_whole and _is_of_process(option.name):
+        if processes > 1 and is_whole and is_of_process(option.name):
             rule = (
-                f"is the batch of one process, and each of the {processes} would take the whole one: pass on"
+                f"{OF_ONE}, and each of the {processes} would take the whole one: pass on"
                 f" {keys.ENV_MICRO_BATCH_SIZE}, which trials set with {_MICRO_KEY}"
             )
             remedy = _replaced(option, keys.ENV_MICRO_BATCH_SIZE)
@@ -332,7 +324,7 @@ def _misplaced(
             if any(option.name in group for group in others):
                 rule = f"is given {variable}, the value of another option: pass it to the option of its name"
                 yield WiringWarning(option.where, option.written, rule, _example(name), name=name)
-        evaluated = [o for o in given if _OF_OTHERS.search(o.name) and _OF_BATCH.search(o.name)]
+        evaluated = [o for o in given if is_of_others(o.name)]
         mentions = sum(text.read.count(variable) for text in texts if not text.is_dropped)
         has_part = any(keys.ENV_MICRO_BATCH_SIZE in text.read for text in texts)
         if name == "batch_size" and evaluated and mentions == len(evaluated) and not has_part:
@@ -343,13 +335,6 @@ def _misplaced(
 def _is_whole(option: Option) -> bool:
     """Return whether the value of an option is the batch of all processes."""
     return _WHOLE.fullmatch(option.value or "") is not None
-
-
-def _is_of_process(name: str) -> bool:
-    """Return whether an option is the batch of one process: `micro_batch_size`, `batch_size_per_device`."""
-    if _OF_OTHERS.search(name) is not None:
-        return False
-    return name == "mbs" or (_OF_BATCH.search(name) is not None and _OF_EACH.search(name) is not None)
 
 
 def _shared(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
@@ -400,7 +385,7 @@ def _is_referenced(name: str, texts: Sequence[Text]) -> bool:
         for text in texts
         for variable in _variables(name)
         if text.variable != variable and not text.is_dropped
-    ) or any(_reads(_ASSIGNED.sub("", text.read), name) for text in texts if text.is_shell or text.is_code)
+    ) or any(reads(_ASSIGNED.sub("", text.read), name) for text in texts if text.is_shell or text.is_code)
 
 
 def _mentions(variable: str, shell: str) -> bool:
@@ -425,7 +410,7 @@ def _refers(value: str | None, name: str) -> bool:
     return value is not None and any(variable in value for variable in _variables(name))
 
 
-def _reads(script: str, name: str) -> bool:
+def reads(script: str, name: str) -> bool:
     """Return whether the text of a script reads a variable, by its name or through the SDK."""
     # The callbacks apply the options of their framework.
     if _names(script, name) or _CALLBACKS.search(script):

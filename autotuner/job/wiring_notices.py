@@ -15,8 +15,9 @@ from autotuner.job.command_line import SPAWNS
 from autotuner.job.job import Job
 from autotuner.job.options import MAX_TEXT
 from autotuner.job.processes import PROCESSES, assumed, stated
+from autotuner.job.trained_batch import trained_batches
 from autotuner.job.unset import LAYOUT, own_layout
-from autotuner.job.wiring import WiringWarning, references, wiring_warnings
+from autotuner.job.wiring import OF_ONE, WiringWarning, reads, references, wiring_warnings
 from autotuner.spec import TuningSpec
 from autotuner.spec.learning_rate import rates_in
 from autotuner.trial import Purpose, Trial
@@ -40,8 +41,12 @@ def wiring_notices(
     found = wiring_warnings(
         whole, list(spec.search_space), script, read, processes=spec.shape.processes, inherited=inherited
     )
+    steps = keys.parameter_name(keys.ENV_ACCUMULATION_STEPS)
+    accumulates = steps in (read or ()) or reads(script or "", steps)
+    has_whole = any(warning.rule.startswith(OF_ONE) for warning in found)
     return [
         *(warning for warning in found if warning.is_seen or not is_shown),
+        *(() if has_whole else trained_batches(job, spec, accumulates=accumulates)),
         *_fixed_layout(whole, spec, inherited),
         *_several_rates(spec),
         *_assumed_processes(job),

@@ -17,6 +17,7 @@ from autotuner.spec.values import Shape
 from tests.builders import annotations, container, manifest, replica
 
 GPUS = {"limits": {"nvidia.com/gpu": 8}}
+ONE = {"limits": {"nvidia.com/gpu": 1}}
 
 
 def job(
@@ -139,6 +140,13 @@ torchrun "$program_path/ephemeral_script.py"
         (job("torchrun", "--nproc_per_node=4", "train.py"), 4),
         (job("torchrun", "--nproc-per-node", "4", "train.py"), 4),
         (job("torchrun", "--nproc", "4", "train.py"), 4),
+        (shell("torchrun --nproc_per_node=$(expr $N / 2) a.py", env={"N": "8"}), 4),
+        # Its number of processes, of pods, or of something else.
+        (job("python", "a.py", "--devices=1", "--strategy=ddp", resources=GPUS), 1),
+        (job("python", "a.py", "--strategy=auto", resources=GPUS), 1),
+        (job("python", "a.py", "--num_nodes=2708", workers=1), 1),
+        (shell("NNODES=$WORLD_SIZE llamafactory-cli train c.yaml", workers=1, resources=ONE), 1),
+        (job("axolotl", "train", "c.yaml", resources=ONE), 1),
         (job("torchrun", "--standalone", "--nproc-per-node=4", "train.py"), 4),
         (job("torchrun", "--standalone", "train.py", resources=GPUS), 8),
         (job("torchrun", "--nproc_per_node=gpu", "train.py", resources=GPUS), 8),
@@ -584,6 +592,8 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("torchrun --nproc_per_node=4 a.py"), "starts are unknown"),
         (job("python", "a.py", "--world-size", "4"), "several processes .world_size=4"),
         (job("python", "a.py", "--nprocs=4"), "several processes .nprocs=4"),
+        (job("python", "a.py", "--strategy", "ddp", resources=GPUS), "several processes .strategy=ddp"),
+        (job("python", "a.py", "trainer.strategy=fsdp_native", resources=GPUS), "processes .strategy=fsdp"),
         (shell("for i in 0 1; do RANK=$i python a.py & done; wait"), "starts are unknown"),
         (shell("python a.py --rank 0 & python a.py --rank 1 & wait"), "starts are unknown"),
         (job("python", "-c", "mp.spawn(train, nprocs=4)"), "starts are unknown"),
@@ -627,6 +637,12 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("accelerate", "launch", "--num_processes=4", "a.py", resources=limits(cpu=4)),
          "sees several GPUs"),
         # A group that is not the job.
+        (job("axolotl", "train", "c.yaml", workers=1, resources=ONE), "group of one pod"),
+        (job("python", "-m", "llamafactory.cli", "train", "c.yaml", workers=1), "group of one pod"),
+        (shell("export NNODES=1; swift sft", workers=3, resources=ONE), "group of one pod, but .* 4 pods"),
+        (job("python", "a.py", "trainer.num_nodes=1", workers=1, resources=ONE), "num_nodes=1 .* 2 pods"),
+        (job("python", "a.py", "--nnodes=4", "--nproc_per_node=1", workers=1, resources=ONE),
+         "nnodes=4 .* 2 pods"),
         (job("composer", "-n", "2", "a.py", workers=1), "group of one pod"),
         (job("composer", "-n", "8", "--world_size", "16", "a.py", workers=3, resources=GPUS), "differ on 4"),
         (job("torchrun", "--standalone", "--nnodes=2", "--nproc_per_node=2", "a.py", workers=1),

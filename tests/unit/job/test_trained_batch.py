@@ -1,0 +1,87 @@
+"""What the command of a trial trains, compared with the batch size that it is given."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from autotuner.job.job import Job
+from autotuner.job.wiring_notices import wiring_notices
+from tests.builders import annotations, container, manifest, replica
+
+EIGHT = {"limits": {"nvidia.com/gpu": 8}}
+LAYOUT = {"AUTOTUNER_MICRO_BATCH_SIZE": "16", "AUTOTUNER_ACCUMULATION_STEPS": "1"}
+RATE = "--lr=$AUTOTUNER_LEARNING_RATE"
+TRAIN = f"torchrun --nproc_per_node=8 --nnodes=$PET_NNODES a.py {RATE} "
+EACH = "--per_device_train_batch_size="
+MICRO = EACH + "$AUTOTUNER_MICRO_BATCH_SIZE"
+
+
+def said(script: str, own: dict[str, str] | None = None, read: str | None = None, **asked: Any) -> list[str]:
+    """Return the warnings of a job with two pods of eight processes, whose batch size is 256."""
+    values = {"AUTOTUNER_BATCH_SIZE": "256", "AUTOTUNER_LEARNING_RATE": "0.1", **(own or {})}
+    env = [{"name": name, "value": value} for name, value in values.items()]
+    made = container(command=("bash", "-c", script), env=env, resources=EIGHT)
+    asked = {"batch_size": "64..4096", **asked}
+    job = Job.from_manifest(manifest(master=replica(made), worker=replica(made), asked=annotations(**asked)))
+    return [str(warning) for warning in wiring_notices(job, job.spec(), script=read)]
+
+
+@pytest.mark.parametrize(
+    ("script", "asked", "words"),
+    [
+        # Divided by the processes of one pod, by the number of pods, or by a number that does not follow it.
+        (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 8))", {}, "size=32.* size 256 .*16 processes.* 512:"),
+        (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / PET_NNODES))", {}, "trains 2048:"),
+        (f"B=$(expr $AUTOTUNER_BATCH_SIZE / 8)\n{TRAIN}{EACH}$B", {}, "trains 512:"),
+        (f'B=$(echo "$AUTOTUNER_BATCH_SIZE / 8" | bc)\n{TRAIN}{EACH}$B', {}, "trains 512:"),
+        (f'B=$(python -c "print($AUTOTUNER_BATCH_SIZE // 8)")\n{TRAIN}{EACH}$B', {}, "trains 512:"),
+        (f"B=$((AUTOTUNER_BATCH_SIZE / 4)); {TRAIN}{EACH}$((B / 2))", {}, "trains 512:"),
+        (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16))", {"workers": "1..4"}, "24 processes .* 384:"),
+        # Rounded down where the batch is no multiple.
+        (TRAIN + EACH + "4 --gradient_accumulation_steps=$((AUTOTUNER_BATCH_SIZE / 4 / 16))", {},
+         "size=4, gradient_accumulation_steps=4'.* 272 .* 256, as a shell rounds down"),
+        # Steps that are not passed on, or are the same in all trials.
+        (TRAIN + MICRO, {"micro_batch_size": "1..16"}, "and on 16 processes"),
+        (TRAIN + MICRO + " --accum-freq 4", {"micro_batch_size": "1..16"}, "trains 1024:"),
+        (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16)) --gradient-accumulation-steps=4", {}, "trains 1024:"),
+    ],
+)  # fmt: skip
+def test_another_batch_than_the_one_of_the_trial_is_warned_of(script, asked, words):
+    (only,) = said(script, LAYOUT if asked.get("micro_batch_size") else None, **asked)
+    assert re.search(words, only), only
+    assert "pass on AUTOTUNER_MICRO_BATCH_SIZE and AUTOTUNER_ACCUMULATION_STEPS" in only
+
+
+@pytest.mark.parametrize(
+    ("script", "asked"),
+    [
+        (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16))", {}),
+        (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / (PET_NNODES * 8)))", {"workers": "1..4"}),
+        (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16 / 2)) --gradient_accumulation_steps 2",
+         {"processes_per_replica": "8", "batch_size": "256..256"}),
+        (TRAIN + MICRO + " --gradient_accumulation_steps=$AUTOTUNER_ACCUMULATION_STEPS",
+         {"micro_batch_size": "1..16"}),
+        # With the batch of all a script finds out the steps, and an option of any name may be either.
+        (TRAIN + "--micro-batch-size 4 --global-batch-size $AUTOTUNER_BATCH_SIZE", {}),
+        (TRAIN + "--batch-size $((AUTOTUNER_BATCH_SIZE / 8))", {}),
+        # What cannot be computed.
+        (f"source b.sh; {TRAIN}{EACH}$(half $AUTOTUNER_BATCH_SIZE)", {}),
+        # The number of processes is unknown.
+        (f"bash run.sh {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 8))", {}),
+    ],
+)  # fmt: skip
+def test_a_batch_that_is_the_trials_or_is_not_shown_is_not_warned_of(script, asked):
+    assert said(script, LAYOUT if asked.get("micro_batch_size") else None, **asked) == []
+
+
+def test_a_script_may_read_the_steps_by_itself():
+    reads = "os.environ['AUTOTUNER_ACCUMULATION_STEPS']"
+    assert said(TRAIN + MICRO, LAYOUT, reads, micro_batch_size="1..16") == []
+
+
+def test_the_batch_of_all_for_each_process_is_warned_of_once():
+    (only,) = said(TRAIN + EACH + "$AUTOTUNER_BATCH_SIZE")
+    assert "each of the 16 would take the whole one" in only
