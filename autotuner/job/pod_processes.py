@@ -296,6 +296,13 @@ class _Reader:
             return self._amount(launch.per_node, launch)
         if not self._gpus.devices and not is_several and launch.name in {"accelerate launch", "composer"}:
             return 1
+        if launch.name == "accelerate launch" and self._pods > 1:
+            # Its number of processes is that of all machines, also if it is the number of GPUs (launch.py).
+            self._problems.append(
+                f"{launch.text!r} has no --num_processes, so that the {self._pods} pods start as many together as"
+                " one of them has GPUs"
+            )
+            return None
         if launch.name in {"accelerate launch", "composer", "deepspeed"}:
             return self._auto(f"{launch.name} starts one process per GPU", launch)
         self._problems.append(f"{launch.text!r} does not say how many processes it starts")
