@@ -43,6 +43,11 @@ _SETTING: Final = re.compile(r"^(\w{1,60}):[ \t]*(\S.{0,200}?)[ \t]*$", re.MULTI
 _IS_PYTHON: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s)", re.MULTILINE)
 _NAMED_VALUE: Final = re.compile(r"(?<![\w.])\"?([A-Za-z][\w.]{0,100})\"?:[ \t]{1,20}")
 """What a configuration file has in front of a value."""
+_ENTRY: Final = re.compile(
+    r"(?<![\w.])\"?([A-Za-z]\w{0,60})\"?:[ \t]{1,20}"
+    r"(\$\(\((?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,60}\)){1,100}\)\)|[^\s,}#]{1,60})"
+)
+"""An entry of a configuration file of YAML or JSON."""
 _DEFAULT: Final = "default_config.yaml"
 """The file that accelerate reads unless its options name another one."""
 _HOSTS: Final = "/job/hostfile"
@@ -92,12 +97,14 @@ class Program:
 class CommandLine:
     """The launchers and the programs that a container runs, in order.
 
-    `splits` are options with which processes may share a part of the batch, in files that its scripts write.
+    Of the files that its scripts write, `splits` are options with which processes may share a part of the
+    batch, and `sizes` those with a part in its size.
     """
 
     launches: tuple[Launch, ...]
     programs: tuple[Program, ...]
     splits: Mapping[str, str] = field(default_factory=dict[str, str])
+    sizes: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine:
@@ -110,7 +117,7 @@ def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine
     seen = _Seen()
     if words:
         _run(Command(tuple(words), variables), seen, 0)
-    return CommandLine(tuple(seen.launches), tuple(seen.programs), seen.splits)
+    return CommandLine(tuple(seen.launches), tuple(seen.programs), seen.splits, seen.sizes)
 
 
 def entrypoint(words: Sequence[str]) -> Program:
@@ -132,6 +139,7 @@ class _Seen:
     programs: list[Program] = field(default_factory=list[Program])
     files: dict[str, str] = field(default_factory=dict[str, str])
     splits: dict[str, str] = field(default_factory=dict[str, str])
+    sizes: dict[str, str] = field(default_factory=dict[str, str])
     commands: int = 0
     is_in_background: bool = False
     has_hosts: bool = False
@@ -183,6 +191,9 @@ def _keep(words: Sequence[str], command: Command, seen: _Seen) -> None:
     """Keep the file that a command writes."""
     if command.document is not None and (file := _written(words, command.output)):
         seen.files[base(file)] = command.document
+        if _IS_PYTHON.search(command.document) is None:
+            entries = ((name.lower(), text) for name, text in _ENTRY.findall(command.document))
+            seen.sizes |= {name: text for name, text in entries if is_size(name)}
     elif base(command.output or words[-1]) == _DEFAULT and not _is_known(words[0]):
         # Written in another way: the content is unknown.
         seen.files[_DEFAULT] = ""

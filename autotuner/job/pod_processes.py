@@ -204,8 +204,9 @@ class _Reader:
             assumption="" if self._problems else self._assumption,
             sizes=tuple(
                 Sizes(f"{self._where} command", {name: self._size(text) for name, text in each.items()})
-                for each in sizes
-                if each
+                for own in sizes
+                # Options of the command line come later, and hold.
+                if (each := {**line.sizes, **own})
             ),
         )
 
@@ -296,13 +297,6 @@ class _Reader:
             return self._amount(launch.per_node, launch)
         if not self._gpus.devices and not is_several and launch.name in {"accelerate launch", "composer"}:
             return 1
-        if launch.name == "accelerate launch" and self._pods > 1:
-            # Its number of processes is that of all machines, also if it is the number of GPUs (launch.py).
-            self._problems.append(
-                f"{launch.text!r} has no --num_processes, so that the {self._pods} pods start as many together as"
-                " one of them has GPUs"
-            )
-            return None
         if launch.name in {"accelerate launch", "composer", "deepspeed"}:
             return self._auto(f"{launch.name} starts one process per GPU", launch)
         self._problems.append(f"{launch.text!r} does not say how many processes it starts")
@@ -394,6 +388,13 @@ class _Reader:
 
     def _auto(self, words: str, launch: Launch) -> int | None:
         """Return the number of GPUs that a launcher sees."""
+        if launch.name == "accelerate launch" and self._pods > 1:
+            # Its number of processes is that of all machines, also if it is the number of GPUs (launch.py).
+            self._problems.append(
+                f"{launch.text!r} has no --num_processes, so the {self._pods} pods start as many together"
+                " as one of them has GPUs"
+            )
+            return None
         count = self._gpus.auto
         if count is None:
             seen = self._gpus.named or "none, so one process per CPU of the node"

@@ -638,7 +638,7 @@ def test_processes_are_counted_as_they_will_run(made, count):
          "sees several GPUs"),
         # A group that is not the job.
         (shell("accelerate launch --multi_gpu --num_machines $WORLD_SIZE a.py", resources=GPUS, workers=1),
-         "no --num_processes, so that the 2 pods start as many together as one"),
+         "no --num_processes, so the 2 pods start as many together as one"),
         (job("axolotl", "train", "c.yaml", workers=1, resources=ONE), "group of one pod"),
         (job("python", "-m", "llamafactory.cli", "train", "c.yaml", workers=1), "group of one pod"),
         (shell("export NNODES=1; swift sft", workers=3, resources=ONE), "group of one pod, but .* 4 pods"),

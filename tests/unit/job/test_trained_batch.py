@@ -16,6 +16,20 @@ LAYOUT = {"AUTOTUNER_MICRO_BATCH_SIZE": "16", "AUTOTUNER_ACCUMULATION_STEPS": "1
 RATE = "--lr=$AUTOTUNER_LEARNING_RATE"
 TRAIN = f"torchrun --nproc_per_node=8 --nnodes=$PET_NNODES a.py {RATE} "
 EACH = "--per_device_train_batch_size="
+FILE = """
+cat > c.yaml <<EOF
+per_device_train_batch_size: $((AUTOTUNER_BATCH_SIZE / 16)) # of each GPU
+per_device_eval_batch_size: 1
+learning_rate: $AUTOTUNER_LEARNING_RATE
+gradient_accumulation_steps: {}
+EOF
+torchrun --nproc_per_node=8 --nnodes=$PET_NNODES a.py c.yaml
+"""
+JSON = """
+cat > ds.json <<EOF
+{"train_micro_batch_size_per_gpu": $((AUTOTUNER_BATCH_SIZE / (2 * 4))), "zero_optimization": {"stage": 2}}
+EOF
+"""
 MICRO = EACH + "$AUTOTUNER_MICRO_BATCH_SIZE"
 
 
@@ -43,6 +57,9 @@ def said(script: str, own: dict[str, str] | None = None, read: str | None = None
         # Rounded down where the batch is no multiple.
         (TRAIN + EACH + "4 --gradient_accumulation_steps=$((AUTOTUNER_BATCH_SIZE / 4 / 16))", {},
          "size=4, gradient_accumulation_steps=4'.* 272 .* 256, as a shell rounds down"),
+        # A configuration file.
+        (FILE.format("2"), {}, "size=16, gradient_accumulation_steps=2'.* 512:"),
+        (JSON + TRAIN + "--deepspeed ds.json", {}, "train_micro_batch_size_per_gpu=32'.* 512:"),
         # Steps that are not passed on, or are the same in all trials.
         (TRAIN + MICRO, {"micro_batch_size": "1..16"}, "and on 16 processes"),
         (TRAIN + MICRO + " --accum-freq 4", {"micro_batch_size": "1..16"}, "trains 1024:"),
@@ -60,6 +77,9 @@ def test_another_batch_than_the_one_of_the_trial_is_warned_of(script, asked, wor
     [
         (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16))", {}),
         (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / (PET_NNODES * 8)))", {"workers": "1..4"}),
+        (FILE.format("1"), {}),
+        (FILE.format("auto"), {}),
+        (FILE.format("2").rstrip() + " --gradient_accumulation_steps=1", {}),
         (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16 / 2)) --gradient_accumulation_steps 2",
          {"processes_per_replica": "8", "batch_size": "256..256"}),
         (TRAIN + MICRO + " --gradient_accumulation_steps=$AUTOTUNER_ACCUMULATION_STEPS",
