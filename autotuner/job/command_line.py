@@ -123,7 +123,7 @@ def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine
 def entrypoint(words: Sequence[str]) -> Program:
     """Return the program of an image, with the words that a container gives it."""
     numbers = _numbers(words, _COUNTS | _STARTED)
-    splits = _numbers(words, _SPLITS)
+    splits = _splits(words)
     return Program("the image's entrypoint", True, numbers=numbers, splits=splits, sizes=_sizes(words))
 
 
@@ -211,7 +211,7 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
     if launch is not None:
         # Several of them in a loop may be a group, or trainings of their own.
         is_unclear = launch.is_unclear or command.is_repeated
-        splits, sizes = _numbers(words, _SPLITS), _sizes(words)
+        splits, sizes = _splits(words), _sizes(words)
         launch = replace(launch, splits=splits, sizes=sizes, is_unclear=is_unclear)
         seen.launches.append(_with_environment(launch, command.variables))
 
@@ -284,7 +284,7 @@ def _opaque(words: Sequence[str], variables: Variables) -> Program:
         is_script=may_run,
         names_launcher=names_launcher,
         numbers=numbers,
-        splits=_numbers(words, _SPLITS),
+        splits=_splits(words),
         sizes=_sizes(words),
         per_node=_passed(variables, "NPROC_PER_NODE"),
         nodes=_passed(variables, "NNODES"),
@@ -326,7 +326,7 @@ def _script(text: str, command: Command, arguments: Sequence[str] | None, seen: 
         for document in without_documents(text)[1]:
             if _IS_PYTHON.search(document) is None:
                 named = _NAMED_VALUE.sub(r"\1=", document)
-                seen.splits |= _numbers([word.rstrip("\"',]}") for word in named.split()], _SPLITS)
+                seen.splits |= _splits([word.rstrip("\"',]}") for word in named.split()])
         for each in commands(text, variables, arguments):
             seen.commands += 1
             if seen.commands > _MAX_COMMANDS:
@@ -420,7 +420,7 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
                 is_script=starts or is_another,
                 names_launcher=starts,
                 numbers=numbers,
-                splits={} if is_code else _numbers(words[at:], _SPLITS),
+                splits={} if is_code else _splits(words[at:]),
                 sizes={} if is_code else _sizes(words[at:]),
                 world_size=_passed(command.variables, "WORLD_SIZE"),
                 trains=not is_code,
@@ -455,18 +455,18 @@ _OF_SCRIPTS: Final = names("nprocs world_size")
 """Options of scripts that start as many processes by themselves."""
 _SPLITS: Final = names(
     """
-    autotp_size context_parallel context_parallel_degree context_parallel_dim context_parallel_size cp
-    cp_degree cp_size ds_sequence_parallel_size ds_tensor_parallel_size megatron_lm_pp_degree
-    megatron_lm_tp_degree model_parallel_size parallelism_config_cp_size parallelism_config_sp_size
-    parallelism_config_tp_size pipe_parallel_size pipeline_model_parallel_size pipeline_parallel
-    pipeline_parallel_degree pipeline_parallel_size pp pp_degree pp_size ring_attn_size ring_degree
-    ring_size seq_parallel_degree seq_parallel_size sequence_parallel_degree
-    sequence_parallel_size sp_degree sp_size tensor_model_parallel_size tensor_parallel
-    tensor_parallel_degree tensor_parallel_dim tensor_parallel_size tp tp_degree tp_size ulysses_degree
-    ulysses_parallel_size ulysses_sequence_parallel_size ulysses_size
+    autotp_size cp cp_degree cp_size megatron_lm_pp_degree megatron_lm_tp_degree parallelism_config_cp_size
+    parallelism_config_sp_size parallelism_config_tp_size pp pp_degree pp_size ring_attn_size ring_degree
+    ring_size sp_degree sp_size tp tp_degree tp_size ulysses_degree ulysses_size
     """
 )
 """Options whose value is the number of processes that share one part of a batch."""
+_PARALLEL: Final = re.compile(
+    r"(?:ds_|pipeline_|tensor_|ulysses_)?(?:context|model|pipe(?:line)?|seq(?:uence)?|tensor|ulysses)"
+    r"_parallel(?:ism)?"
+    r"(?:_(?:degree|dim|size|world_size))?"
+)
+"""And those of a longer name, such as `tensor_model_parallel_size`."""
 _STARTED: Final = names("nproc nprocs num_proc num_processes num_procs")
 _OPTION: Final = re.compile(r"(-{1,2}|\+{0,2})([A-Za-z][\w./-]{0,100})(?:=(.*))?", re.DOTALL)
 
@@ -478,6 +478,11 @@ def _numbers(words: Sequence[str], wanted: frozenset[str]) -> dict[str, str]:
 
 def _is_strategy(name: str, text: str) -> bool:
     return name in {"accelerator", "strategy"} and _STRATEGIES.fullmatch(text) is not None
+
+
+def _splits(words: Sequence[str]) -> dict[str, str]:
+    """Return the options of a program with which processes may share a part of the batch."""
+    return {name: text for name, text in _options(words) if name in _SPLITS or _PARALLEL.fullmatch(name)}
 
 
 def _sizes(words: Sequence[str]) -> dict[str, str]:

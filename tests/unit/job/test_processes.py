@@ -141,6 +141,8 @@ torchrun "$program_path/ephemeral_script.py"
         (job("torchrun", "--nproc-per-node", "4", "train.py"), 4),
         (job("torchrun", "--nproc", "4", "train.py"), 4),
         (shell("torchrun --nproc_per_node=$(expr $N / 2) a.py", env={"N": "8"}), 4),
+        # That of a server of generations, beside the training.
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--vllm_tensor_parallel_size=4", resources=GPUS), 8),
         # Its number of processes, of pods, or of something else.
         (job("python", "a.py", "--devices=1", "--strategy=ddp", resources=GPUS), 1),
         (job("python", "a.py", "--strategy=auto", resources=GPUS), 1),
@@ -615,6 +617,8 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("torchrun", "--nproc_per_node=8", "a.py", "--sp-degree=2"), "splits the model"),
         (job("deepspeed", "--num_gpus=8", "a.py", "--ring_attn_size", "2"), "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-parallel=4"), "splits the model"),
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-parallelism", "4"), "splits the model"),
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--model_parallel=2"), "splits the model"),
         (shell(CONFIG.replace("num_processes", "x"), resources=GPUS, workers=1), "cannot be read"),
         (shell(CONFIG.replace("fsdp_config:", "gpu_ids: 0,1"), workers=1), "cannot be read"),
         (shell(CONFIG, resources=GPUS, workers=1), "auto .* cannot be known"),
