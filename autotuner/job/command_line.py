@@ -360,8 +360,9 @@ _NO_TRAINING_MODULES: Final = names(
     """
 )
 _STARTING: Final = re.compile(
-    r"(?:axolotl|colossalai|llamafactory|lightning|paddle|pytorch_lightning|ray|swift|torch_xla|torchx)\..*"
-    r"|(?:.*[._-])?(?:launch|launcher|multiproc|spawn)(?:[._-].*)?",
+    r"(?:autotrain|axolotl|colossalai|lightning|litgpt|llamafactory|openrlhf|paddle|pytorch_lightning|ray|swift"
+    r"|torch_xla|torchx|trl|verl|xtuner)\..*"
+    r"|(?:.*[._-])?(?:launch|launcher|multiproc|(?<!x[._-])ray|spawn)(?:[._-].*)?",
     re.DOTALL,
 )
 """Modules and scripts that start processes by themselves."""

@@ -146,6 +146,7 @@ torchrun "$program_path/ephemeral_script.py"
         # Its number of processes, of pods, or of something else.
         (job("python", "a.py", "--devices=1", "--strategy=ddp", resources=GPUS), 1),
         (job("python", "a.py", "--strategy=auto", resources=GPUS), 1),
+        (job("python", "train_x_ray.py", resources=GPUS), 1),
         (job("python", "a.py", "--num_nodes=2708", workers=1), 1),
         (shell("NNODES=$WORLD_SIZE llamafactory-cli train c.yaml", workers=1, resources=ONE), 1),
         (job("axolotl", "train", "c.yaml", resources=ONE), 1),
@@ -595,6 +596,8 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("python", "a.py", "--world-size", "4"), "several processes .world_size=4"),
         (job("python", "a.py", "--nprocs=4"), "several processes .nprocs=4"),
         (job("python", "a.py", "--strategy", "ddp", resources=GPUS), "several processes .strategy=ddp"),
+        (job("python", "-m", "trl", "sft", resources=GPUS), "starts are unknown"),
+        (job("python", "train_ppo_ray.py", resources=GPUS), "starts are unknown"),
         (job("python", "a.py", "trainer.strategy=fsdp_native", resources=GPUS), "processes .strategy=fsdp"),
         (shell("for i in 0 1; do RANK=$i python a.py & done; wait"), "starts are unknown"),
         (shell("python a.py --rank 0 & python a.py --rank 1 & wait"), "starts are unknown"),
