@@ -51,7 +51,8 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
     found = job.kind.processes(job.manifest)
     # In the job itself, what depends on the variables of a trial is unknown.
     depends = any(value is None for sizes in found.sizes for value in sizes.values.values())
-    if not depends or not (found.is_known or stated(job.annotations)):
+    is_counted = found.is_known and not found.assumption
+    if not depends or not (is_counted or stated(job.annotations)):
         return
     try:
         limits = bounds_of(spec)

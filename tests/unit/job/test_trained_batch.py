@@ -89,7 +89,8 @@ def test_another_batch_than_the_one_of_the_trial_is_warned_of(script, asked, wor
         (TRAIN + "--batch-size $((AUTOTUNER_BATCH_SIZE / 8))", {}),
         # What cannot be computed.
         (f"source b.sh; {TRAIN}{EACH}$(half $AUTOTUNER_BATCH_SIZE)", {}),
-        # The number of processes is unknown.
+        # The number of processes is unknown, or assumed: Hugging Face's Trainer uses all GPUs of a process.
+        (f"python a.py {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 16))", {}),
         (f"bash run.sh {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 8))", {}),
     ],
 )  # fmt: skip
