@@ -535,6 +535,8 @@ def _of_mpi(words: Sequence[str], variables: Variables, seen: _Seen, depth: int)
         is_alone=hosts is None,
         # Several programs, each with a number of its own.
         is_unclear=bool(inner) or ":" in words,
+        splits=_splits(program),
+        sizes=_sizes(program),
     )
     seen.launches.append(_with_environment(launch, variables))
 

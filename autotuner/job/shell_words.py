@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Final
 
+from autotuner.job.arithmetic import computed
 from autotuner.job.gpu_counts import counted
 from autotuner.job.here_documents import DOCUMENT, QUOTED
 
@@ -273,7 +274,7 @@ class Words(ABC):
             self._at = closing(text, start + 1) + 1
             inner = text[start + 2 : self._at - 1]
             if inner.startswith("("):
-                return f"$(({self._arithmetic(inner[1:-1])}))"
+                return self._computed(inner[1:-1])
             return self._substituted(inner)
         if following.isdecimal() or (following and following in "@*#"):
             self._at = start + 2
@@ -329,11 +330,14 @@ class Words(ABC):
         match = _CALCULATION.fullmatch(inner)
         if match is not None:
             calculation = match["expr"] or match["bc"] or match["python"].replace("//", "/")
-            return f"$(({self._arithmetic(re.sub(_QUOTING, '', calculation))}))"
+            return self._computed(re.sub(_QUOTING, "", calculation))
         return counted(inner, self._variables) or f"$({inner})"
 
-    def _arithmetic(self, inner: str) -> str:
-        return "".join(map(self._term, _TERMS.split(inner)))
+    def _computed(self, inner: str) -> str:
+        """Return the value of `$((...))`; the calculation with what is known of it if it has none."""
+        calculation = "".join(map(self._term, _TERMS.split(inner)))
+        value = computed(calculation.replace("$((", "(("))
+        return f"$(({calculation}))" if value is None else str(value)
 
     def _term(self, text: str) -> str:
         """Return a part of a calculation with the values of its variables."""

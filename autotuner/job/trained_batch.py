@@ -69,12 +69,9 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
 
 
 def _warning(size: int, trained: _Trained) -> WiringWarning:
-    lost = size - trained.batch_size
-    is_rest = 0 < lost < max(trained.each, trained.steps) * trained.processes
     rule = (
         f"is what a trial with batch size {size} has, and on {trained.processes} processes this trains"
-        f" {trained.batch_size}{', as a shell rounds down' if is_rest else ''}: pass on {_PARTS}, which"
-        f" trials set with {keys.key_of('micro_batch_size')}"
+        f" {trained.batch_size}: pass on {_PARTS}, which trials set with {keys.key_of('micro_batch_size')}"
     )
     remedy = f"--{trained.name}=$({keys.ENV_MICRO_BATCH_SIZE})"
     return WiringWarning(trained.where, trained.shown, rule, remedy)

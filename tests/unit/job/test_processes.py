@@ -617,6 +617,7 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("accelerate", "launch", "--multi_gpu", "--num_processes=8", "a.py", "--tp_size=2"),
          "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--seq_parallel_size", "4"), "splits the model"),
+        (job("mpirun", "-np", "8", "python", "a.py", "--tp_size", "4", resources=GPUS), "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--sp-degree=2"), "splits the model"),
         (job("deepspeed", "--num_gpus=8", "a.py", "--ring_attn_size", "2"), "splits the model"),
         (job("torchrun", "--nproc_per_node=8", "a.py", "--tensor-parallel=4"), "splits the model"),

@@ -56,7 +56,10 @@ def said(script: str, own: dict[str, str] | None = None, read: str | None = None
         (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16))", {"workers": "1..4"}, "24 processes .* 384:"),
         # Rounded down where the batch is no multiple.
         (TRAIN + EACH + "4 --gradient_accumulation_steps=$((AUTOTUNER_BATCH_SIZE / 4 / 16))", {},
-         "size=4, gradient_accumulation_steps=4'.* 272 .* 256, as a shell rounds down"),
+         "size=4, gradient_accumulation_steps=4'.* 272 .* 256:"),
+        # A maximum.
+        (f"M=$((AUTOTUNER_BATCH_SIZE / 16)); if [ $M -gt 32 ]; then M=32; fi; {TRAIN}{EACH}$M", {},
+         "size=32'.* 2176 .* 512:"),
         # A configuration file.
         (FILE.format("2"), {}, "size=16, gradient_accumulation_steps=2'.* 512:"),
         (JSON + TRAIN + "--deepspeed ds.json", {}, "train_micro_batch_size_per_gpu=32'.* 512:"),
