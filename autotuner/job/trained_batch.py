@@ -16,6 +16,8 @@ from autotuner import keys
 from autotuner.errors import Unrealisable
 from autotuner.job.batch_options import is_accumulation, is_of_all, is_of_process
 from autotuner.job.job import Job
+from autotuner.job.lookup import sequence
+from autotuner.job.options import containers
 from autotuner.job.processes import stated
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.job.wiring import WiringWarning
@@ -24,6 +26,8 @@ from autotuner.study.layout import Bounds, lay_out
 from autotuner.study.layout_bounds import bounds_of, laid_out, nearest_size
 from autotuner.trial import Suggestion
 
+_LONGEST: Final = 1 << 14
+"""Maximum characters of the commands that are read once more for each of the trials."""
 _PARTS: Final = f"{keys.ENV_MICRO_BATCH_SIZE} and {keys.ENV_ACCUMULATION_STEPS}"
 
 
@@ -48,6 +52,8 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
 
     `accumulates` says that the script reads the steps of accumulation by itself.
     """
+    if _length(job) > _LONGEST:
+        return
     found = job.kind.processes(job.manifest)
     # In the job itself, what depends on the variables of a trial is unknown.
     depends = any(value is None for sizes in found.sizes for value in sizes.values.values())
@@ -66,6 +72,16 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
         if wrong is not None and varies and not accumulates:
             yield _warning(wrong, tried[wrong])
             return
+
+
+def _length(job: Job) -> int:
+    words = (
+        str(word)
+        for _, container in containers(job.kind.with_inherited(job.manifest))
+        for field in ("command", "args")
+        for word in sequence(container.get(field))
+    )
+    return sum(map(len, words))
 
 
 def _warning(size: int, trained: _Trained) -> WiringWarning:

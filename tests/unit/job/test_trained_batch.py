@@ -106,6 +106,10 @@ def test_a_script_may_read_the_steps_by_itself():
     assert said(TRAIN + MICRO, LAYOUT, reads, micro_batch_size="1..16") == []
 
 
+def test_a_long_script_is_not_read_for_each_trial():
+    assert said("x=1\n" * 5_000 + TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 8))") == []
+
+
 def test_the_batch_of_all_for_each_process_is_warned_of_once():
     (only,) = said(TRAIN + EACH + "$AUTOTUNER_BATCH_SIZE")
     assert "each of the 16 would take the whole one" in only
