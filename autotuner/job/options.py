@@ -129,19 +129,28 @@ def options_of(texts: Sequence[Text]) -> Iterator[Option]:
     yield from _parsed([(word.where, word.text) for word in words])
     for text in texts:
         if text.is_code:
-            yield from _in_code(text.where, text.text)
+            yield from in_code(text.where, text.text)
         elif text.is_shell:
             script, documents = without_documents(text.text)
             code = [each for each in documents if _CODE.search(each)]
             script = "\n".join([script, *(each for each in documents if each not in code)])
             yield from _parsed([(text.where, word) for word in _split(script)])
             for each in documents:
-                yield from (_in_code if each in code else _in_config)(text.where, each)
+                yield from (in_code if each in code else _in_config)(text.where, each)
         elif text.variable and not text.variable.startswith(keys.ENV_PREFIX):
             yield Option(text.where, text.variable.lower(), text.text, text.text, "env")
 
 
-def _in_code(where: str, code: str) -> Iterator[Option]:
+def codes_of(texts: Sequence[Text]) -> Iterator[tuple[str, str]]:
+    """Yield the Python programs in the command line and in its scripts, each with its place."""
+    for text in texts:
+        if text.is_code:
+            yield text.where, text.text
+        elif text.is_shell:
+            yield from ((text.where, each) for each in without_documents(text.text)[1] if _CODE.search(each))
+
+
+def in_code(where: str, code: str) -> Iterator[Option]:
     """Yield the numbers that Python code in the manifest gives a name."""
     has_sdk = "hyperparameters(" in code
     for match in _VALUE_IN_CODE.finditer(code):

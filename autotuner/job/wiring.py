@@ -19,7 +19,17 @@ from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.batch_options import is_of_all, is_of_others, is_of_process
 from autotuner.job.lookup import mapping, sequence
-from autotuner.job.options import MAX_TEXT, Option, Text, containers, options_of, plain, texts_of
+from autotuner.job.options import (
+    MAX_TEXT,
+    Option,
+    Text,
+    codes_of,
+    containers,
+    in_code,
+    options_of,
+    plain,
+    texts_of,
+)
 
 _ALIKE: Final = 0.8
 """Least similarity of two names of which one may be a misspelling of the other (difflib's ratio)."""
@@ -81,6 +91,9 @@ _ASSIGNED: Final = re.compile(
     rf"(?<!\w){keys.ENV_PREFIX}\w{{1,80}}=(?=[\"']?[\w.+-]{{1,40}}[\"']?(?:[\s;&|]|$))"
 )
 """A script that sets a variable of the trial to a value of its own."""
+_LOADER: Final = re.compile(r"DataLoader\((?:[^()]|\((?:[^()]|\([^()]{0,80}\)){0,80}\)){0,600}\)")
+_DIVIDED: Final = re.compile(r"(?:batch|bs\b|bsz)[\w.\[\]()\"', ]{0,60}/|/=|(?i:split_batches)")
+"""A batch that a program divides, as far as one line of it shows."""
 OF_ONE: Final = "is the batch of one process"
 _PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
@@ -152,6 +165,8 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names, processes)
         found += _whole(options, processes)
+        codes = [*codes_of(texts), *([] if text is None else [("the script", text)])]
+        found += _sampled(codes, options, processes)
         found += _misplaced(texts, options, searched)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually has the same text as its Master.
@@ -307,6 +322,27 @@ def _whole(options: Sequence[Option], processes: int) -> Iterator[WiringWarning]
             )
             remedy = _replaced(option, keys.ENV_MICRO_BATCH_SIZE)
             yield WiringWarning(option.where, option.written, rule, remedy)
+
+
+def _sampled(
+    codes: Sequence[tuple[str, str]], options: Sequence[Option], processes: int
+) -> Iterator[WiringWarning]:
+    """Yield a warning for each loader of a process's part of the samples that is given the batch of all."""
+    given = {option.name for option in options if _is_whole(option)}
+    for where, code in codes if processes > 1 else ():
+        if "DistributedSampler(" not in code or _DIVIDED.search(code) is not None:
+            continue
+        found = list(in_code(where, code))
+        whole = given | {option.name for option in found if _is_whole(option)}
+        loaders = [call for call in _LOADER.findall(code) if "sampler" in call]
+        for option in found:
+            is_whole = _is_whole(option) or (option.form == "name" and plain(option.value or "") in whole)
+            if option.name == "batch_size" and is_whole and any(option.written in call for call in loaders):
+                rule = (
+                    f"{OF_ONE} here, as each has a sampler, and each of the {processes} would take the whole"
+                    " one: divide it by the number of processes"
+                )
+                yield WiringWarning(where, option.written, rule, "batch_size // dist.get_world_size()")
 
 
 def _misplaced(

@@ -293,3 +293,49 @@ def test_the_number_of_processes_that_is_stated_is_believed():
 @pytest.mark.parametrize("line", ["# mp.spawn(main)", 'mp.set_start_method("spawn")', "pool = Pool(4)"])
 def test_a_script_that_starts_no_training_is_not_asked(line):
     assert said(baseline(), trial(1), script=READS + line) == []
+
+
+SAMPLED = """
+from torch.utils.data import DataLoader, DistributedSampler
+loader = DataLoader(data, batch_size={}, sampler=DistributedSampler(data))
+held_out = DataLoader(others, batch_size=args.batch_size)
+"""
+READ = 'int(os.environ["AUTOTUNER_BATCH_SIZE"])'
+
+
+def sampled(size, *, workers=1, args=(BATCH, "--lr=$(AUTOTUNER_LEARNING_RATE)"), code=SAMPLED):
+    made = container(args=args)
+    two = job(master=replica(made), worker=replica(made, replicas=workers) if workers else None)
+    return [str(warning) for warning in wiring_notices(two, two.spec(), script=code.format(size))]
+
+
+@pytest.mark.parametrize("size", ["args.batch_size", READ, "args.batch_size, num_workers=len(os.listdir())"])
+def test_the_batch_of_all_for_the_samples_of_each_process_is_warned_of(size):
+    (only,) = sampled(size)
+    assert "each of the 2 would take the whole one: divide it" in only
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        "args.batch_size // dist.get_world_size()",
+        "args.batch_size, shuffle=True)\nargs.batch_size = int(args.batch_size / count",
+        "64",
+        "args.micro",
+    ],
+)
+def test_a_batch_that_a_script_divides_is_not_warned_of(size):
+    assert sampled(size) == []
+
+
+def test_one_process_takes_the_batch_of_all():
+    assert sampled("args.batch_size", workers=0) == []
+
+
+def test_a_program_in_the_command_is_read_for_its_sampler():
+    code = f"import os\n{SAMPLED.format(READ)}\nlr = os.environ['AUTOTUNER_LEARNING_RATE']"
+    script = f"cat > a.py <<'E'\n{code}\nE\n"
+    made = container(command=("bash", "-c", script + "torchrun --nproc_per_node=2 a.py"))
+    one = job(master=replica(made))
+    (only,) = [str(warning) for warning in wiring_notices(one, one.spec())]
+    assert "each of the 2 would take the whole one: divide it" in only
