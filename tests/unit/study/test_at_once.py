@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from autotuner.spec import Target
@@ -55,10 +57,30 @@ def test_a_small_validation_set_proves_nothing():
     assert [finding.reason for finding in found] == [Reason.MET_AT_ONCE]
 
 
+EACH_ITS_OWN = [0.9312, 0.9297, 0.9353, 0.9288, 0.9341, 0.9305]
+
+
+def test_a_first_value_that_meets_the_target_in_every_run_is_a_warning_though_it_differs():
+    # As where a pre-trained model is evaluated on a random part of the validation set before the training.
+    (warned,) = met_at_once(runs(EACH_ITS_OWN, DOUBLINGS), TARGET)
+    assert warned.reason is Reason.MET_AT_ONCE
+    assert "before the training" in warned.message
+
+
+def test_the_confirmations_of_one_setting_are_enough_for_the_warning():
+    (warned,) = met_at_once(runs(EACH_ITS_OWN, [32, *[64] * 5]), TARGET)
+    assert warned.reason is Reason.MET_AT_ONCE
+
+
+def test_runs_that_print_their_metric_only_at_their_end_have_no_first_value_that_differs_from_the_last():
+    once = [replace(run, measurements=run.measurements[:1]) for run in runs(EACH_ITS_OWN, DOUBLINGS)]
+    assert met_at_once(once, TARGET) == []
+
+
 @pytest.mark.parametrize(
     ("values", "batches"),
     [
-        ([0.931] * 5 + [0.932], DOUBLINGS),  # one differs: it is measured after some training
+        ([0.931] * 5 + [0.894], DOUBLINGS),  # one misses: it is measured after some training
         ([0.851234567] * 6, DOUBLINGS),  # the target is not met
         ([0.931234567] * 6, [32] * 6),  # one setting only
         ([0.931234567] * 3, DOUBLINGS[:3]),  # too few
