@@ -8,7 +8,7 @@ eight times the batch they have an eighth of the iterations.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from autotuner.study.finding import Finding, Reason
@@ -67,9 +67,12 @@ def loop_doubts(trials: Iterable[Trial]) -> list[Finding]:
     known = [trial for trial in trials if trial.loops and not trial.is_running]
     for trial in known[1:]:
         first = known[0]
-        if not _are_apart(first, trial) or _in_proportion(first, trial):
+        if not _are_apart(first, trial):
             continue
         gone, new = _changed(first, trial)
+        # A script that changes its batch during a run has a length of each, and two runs may share some.
+        if _proportional(first.loops, new, _of_loop(first) / _of_loop(trial)):
+            continue
         if not gone or len(gone) != len(new) or min(*gone, *new) < _FEWEST:
             continue
         implied = [_of_loop(first) * before / after for before, after in zip(gone, new, strict=True)]
@@ -109,5 +112,8 @@ def _changed(one: Trial, other: Trial) -> tuple[list[int], list[int]]:
 def _in_proportion(one: Trial, other: Trial) -> list[int]:
     """Return the lengths of the other run that are those of one in proportion to the batch sizes."""
     before, after = _changed(one, other)
-    ratio = _of_loop(one) / _of_loop(other)
+    return _proportional(before, after, _of_loop(one) / _of_loop(other))
+
+
+def _proportional(before: Sequence[int], after: Sequence[int], ratio: float) -> list[int]:
     return [m for m in after if any(abs(m - n * ratio) <= 1 + 0.01 * m for n in before)]

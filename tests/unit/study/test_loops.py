@@ -107,6 +107,13 @@ def test_all_loops_that_change_must_agree():
     assert loop_doubts([runs[0], run(1, 2048, loops=(30, 49))]) == []
 
 
+@pytest.mark.parametrize("after", [(781, 1562, 390), (781, 390, 195), (390, 195, 97)])
+def test_a_batch_that_grows_during_a_run_has_a_loop_of_each_size(after):
+    batch = {390: 128, 195: 256, 97: 512}[min(after)]
+    runs = [run(0, 64, loops=(3125, 1562, 781)), run(1, batch, loops=after)]
+    assert loop_doubts(runs) == []
+
+
 @pytest.mark.parametrize(
     ("before", "after", "parameters"),
     [
