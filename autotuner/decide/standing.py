@@ -34,6 +34,7 @@ from autotuner.study.batch_check import (
     has_telling_losses,
     original_of,
 )
+from autotuner.study.batch_in_metric import in_proportion_to_batch
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail
 from autotuner.study.finding import NOT_COUNTED, Finding
@@ -97,7 +98,8 @@ class Standing:
         late = overdue_runs(history.trials, history.spec, now)
         silent = ended_unreported(history)
         at_once = met_at_once(history.trials, history.spec.target)
-        found = (*findings(history.trials, sign), *at_once, *whole, *length, *late, *silent)
+        scaled = in_proportion_to_batch(history.trials, history.spec.target)
+        found = (*findings(history.trials, sign), *scaled, *at_once, *whole, *length, *late, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
         waits = "it began where other runs end: more of its curve must show whether it resumed one of them"
         unsettled = dict.fromkeys(unsettled_runs(history.trials, sign), waits)
