@@ -23,7 +23,7 @@ from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.spec.values import FloatDimension
-from autotuner.study.at_once import met_at_once
+from autotuner.study.at_once import met_at_once, never_worse
 from autotuner.study.batch_check import (
     CLOSE,
     EARLY,
@@ -97,8 +97,9 @@ class Standing:
         length = doubtful_length(history.trials, history.spec)
         late = overdue_runs(history.trials, history.spec, now)
         silent = ended_unreported(history)
-        at_once = met_at_once(history.trials, history.spec.target)
-        scaled = in_proportion_to_batch(history.trials, history.spec.target)
+        target = history.spec.target
+        at_once = (*met_at_once(history.trials, target), *never_worse(history.trials, target))
+        scaled = in_proportion_to_batch(history.trials, target)
         found = (*findings(history.trials, sign), *scaled, *at_once, *whole, *length, *late, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
         waits = "it began where other runs end: more of its curve must show whether it resumed one of them"

@@ -8,6 +8,7 @@ if each run is evaluated on samples of its own, it differs a little.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from autotuner.spec.values import Target
@@ -17,6 +18,12 @@ from autotuner.study.setting import Setting, setting
 from autotuner.trial import Purpose, Trial
 
 _SHOWN: Final = 6
+_FEWEST_RUNS: Final = 7
+"""Runs of which none is worse than the one before it, from which on that is no chance."""
+_OTHERS: Final = (
+    "a checkpoint or a file that another trial has left; give each trial a folder of its own, such as"
+    " $(AUTOTUNER_OUTPUT_DIR)"
+)
 
 
 def met_at_once(trials: Sequence[Trial], target: Target) -> list[Finding]:
@@ -53,7 +60,29 @@ def met_at_once(trials: Sequence[Trial], target: Target) -> list[Finding]:
         return [Finding(Reason.MET_AT_ONCE, numbers, message)]
     value = values.pop()
     is_proof = (len(firsts) - 1) * bits_of_value(value, shown) >= ENOUGH_SINGLE
-    message = (
-        f"{met}, which is {value:g} in all of them: it seems to be measured before the training; {advice}"
-    )
+    message = f"{met}, which is {value:g} in all of them: it seems to be measured before the training"
+    message += f"; {advice}" if has_curve else f", or of {_OTHERS}"
     return [Finding(Reason.NOT_WIRED if is_proof else Reason.MET_AT_ONCE, numbers, message)]
+
+
+def never_worse(trials: Sequence[Trial], target: Target) -> list[Finding]:
+    """Return a warning if each run measured one value, none worse than the one before it and many the same.
+
+    Such a value may be of the best checkpoint of all trials, in a folder that they share: whatever a run
+    trains, it is at least as good as those before. Runs that were stopped early show only a first value.
+    """
+    ended = [t for t in trials if not t.is_running and t.suggestion.purpose is not Purpose.CHECK]
+    ended.sort(key=lambda t: (0.0 if t.ended_at is None else t.ended_at.timestamp(), t.number))
+    curves = [(t, {value for _, value in points}) for t in ended if (points := points_of(t))]
+    if len(curves) < _FEWEST_RUNS or any(len(values) > 1 for _, values in curves):
+        return []
+    shown = [target.sign * value for _, (value,) in curves]
+    steps = [after - before for before, after in pairwise(shown)]
+    ties = sum(step == 0 for step in steps)
+    if min(steps) < 0 or not len(steps) // 2 < ties < len(steps):
+        return []
+    message = (
+        f"no {target.metric} of {len(shown)} trials is worse than that of the trial before it, and {ties} are"
+        f" the same: it seems to be the best of all trials so far, of {_OTHERS}"
+    )
+    return [Finding(Reason.NEVER_WORSE, tuple(sorted(t.number for t, _ in curves)), message)]

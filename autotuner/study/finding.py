@@ -37,6 +37,8 @@ class Reason(StrEnum):
     """A run is perfect from its first value on: it seems to be evaluated on nothing, and does not count."""
     MET_AT_ONCE = "MetAtOnce"
     """Every run met the target at its first value, which may have been measured before the training."""
+    NEVER_WORSE = "NeverWorse"
+    """No run is worse than the one before it, so its value may be the best of all trials."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """Reported values do not follow the batch size."""
     RATE_NOT_USED = "RateNotUsed"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autotuner.spec import Target
-from autotuner.study.at_once import met_at_once
+from autotuner.study.at_once import met_at_once, never_worse
 from autotuner.study.finding import Reason
 from autotuner.trial import Measurement, Purpose
 from tests.builders import suggestion, trial
@@ -92,3 +92,37 @@ def test_other_first_values_are_no_finding(values, batches):
 
 def test_without_the_jobs_own_run_nothing_is_found():
     assert met_at_once(runs([0.931234567] * 6, DOUBLINGS)[1:], TARGET) == []
+
+
+def once(values):
+    """Return ended runs with one value each, the first of which is the job's own."""
+    batches = [32 * 2**i for i in range(len(values))]
+    return [replace(run, measurements=run.measurements[:1]) for run in runs(values, batches)]
+
+
+def test_runs_with_one_value_may_all_show_a_file_of_another_trial():
+    (warned,) = met_at_once(once([0.9312] * 6), TARGET)
+    assert "a file that another trial has left" in warned.message
+
+
+def test_the_best_checkpoint_of_all_trials_is_told_by_values_that_never_fall():
+    (warned,) = never_worse(once([0.9674, 0.9674, 0.9674, 0.9681, 0.9681, 0.9681, 0.9681]), TARGET)
+    assert warned.reason is Reason.NEVER_WORSE
+    assert "the best of all trials so far" in warned.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.9674, 0.9674, 0.9681, 0.9681, 0.9681, 0.9681],  # too few
+        [0.9674, 0.9674, 0.9681, 0.9681, 0.9681, 0.9681, 0.9672],  # the last one is worse
+        [0.951, 0.952, 0.953, 0.954, 0.955, 0.956, 0.956],  # hardly any are the same
+        [0.9674] * 7,
+    ],
+)
+def test_values_of_their_own_are_no_finding(values):
+    assert never_worse(once(values), TARGET) == []
+
+
+def test_curves_are_no_single_values():
+    assert never_worse(runs([0.5, 0.5, 0.5, 0.5, 0.6, 0.6, 0.6], [*DOUBLINGS, 2048]), TARGET) == []
