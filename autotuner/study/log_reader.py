@@ -90,6 +90,13 @@ _BATCH_CHANGE: Final = re.compile(
 )
 """A script that changes its batch says so: `batch size 2048 is too large`, `reducing batch size to 64`.
 Where trainings are not deterministic, their values cannot show it."""
+_NO_MEMORY: Final = re.compile(
+    r"\bOutOfMemoryError\b|\b(?:CUDA|HIP|XPU|NPU) out of memory"
+    r"|CUDA_ERROR_OUT_OF_MEMORY|\bRESOURCE_EXHAUSTED\b"
+)
+"""A device had no memory left: a run that measures after it may have begun again at a smaller batch."""
+_SKIPS: Final = re.compile(r"skip|autotun|benchmark|workspace", re.IGNORECASE)
+"""One batch is left out, or a kernel that needs too much is."""
 
 
 class LogReader:
@@ -143,6 +150,7 @@ class LogReader:
         self._depth = 0
         self._is_result = False
         self._batch_change = ""
+        self._no_memory, self._before = "", 0
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -174,9 +182,12 @@ class LogReader:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the reading, for the user."""
-        if not self._batch_change:
+        if self._batch_change:
+            said = f"{self._batch_change!r} seems to say that another batch is trained than the one asked for"
+        elif self._no_memory and len(self._readings.measurements) > self._before:
+            said = f"values after {self._no_memory!r} may be of a smaller batch than the one asked for"
+        else:
             return self._readings.warnings
-        said = f"{self._batch_change!r} seems to say that another batch is trained than the one asked for"
         return said, *self._readings.warnings
 
     @property
@@ -325,6 +336,8 @@ class LogReader:
         if not readings:
             if not self._batch_change and "atch" in text and _BATCH_CHANGE.search(text):
                 self._batch_change = bounded(text)
+            if not self._no_memory and _NO_MEMORY.search(text) and not _SKIPS.search(text):
+                self._no_memory, self._before = bounded(text), len(self._readings.measurements)
             self._note_section(text)
             if not self._readings.measurements:
                 self._near.note(line)

@@ -132,6 +132,38 @@ def test_a_line_that_says_that_another_batch_is_trained_is_told_also_of_a_later_
 @pytest.mark.parametrize(
     "line",
     [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 7.93 GiB total capacity)",
+        "CUDA out of memory, trying again",
+    ],
+)
+def test_values_after_an_error_of_memory_may_be_of_a_smaller_batch(line: str):
+    """`python train.py --batch-size=$B || python train.py --batch-size=64` in a script of the image."""
+    reader = LogReader(spec().target)
+    reader.feed(f"epoch 1: accuracy=0.1\n{line}\n")
+    assert reader.warnings == ()  # which may be the end of the run
+    reader.feed("epoch 2: accuracy=0.2\nepoch 3: accuracy=0.3\n")
+    assert reader.warnings == (f"values after {line!r} may be of a smaller batch than the one asked for",)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| WARNING: OOM, skipping batch: CUDA out of memory. Tried to allocate 2.00 GiB",
+        "skipping batch: CUDA out of memory.",
+        "autotuning config 3: OutOfMemoryError: out of resource",
+        "peak memory 7 GiB, 1 GiB of CUDA memory free",
+    ],
+)
+def test_a_batch_that_is_left_out_for_its_memory_is_no_smaller_one(line: str):
+    reader = LogReader(spec().target)
+    reader.feed(f"{line}\nepoch 1: accuracy=0.2\nepoch 2: accuracy=0.3\n")
+    assert reader.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
         "batch size 256, lr 0.1",
         "using batch size 512",
         "reduced micro-batch size to 8",
