@@ -204,10 +204,20 @@ class Standing:
         held, confirmed = self.beliefs.incumbent, self.confirmed
         if held is None and self.baseline not in self.beliefs.rejected and self._has_baseline_reached():
             held = self.baseline
+        if held is not None and self.lacks(self._missing(held)) is not None:
+            # What is left may be enough for one whose confirmation has begun.
+            begun = (s for s in self.history.confirmations if s not in self.beliefs.rejected)
+            possible = [s for s in begun if self._missing(s) > 0 and self.lacks(self._missing(s)) is None]
+            held = max(possible, key=lambda s: (s.batch_size, self.reached(s), s.key), default=held)
         if confirmed is None:
             return held
         worthy = confirmed.batch_size * 2**WORTH_CONFIRMING
         return confirmed if held is None or held.batch_size < worthy else held
+
+    def _missing(self, tried: Setting) -> int:
+        """Return the number of runs that a setting's confirmation still has to start."""
+        running = sum(t.is_running for t in self.history.confirmations.get(tried, ()))
+        return max(self.spec.confirmations - self.reached(tried) - running, 0)
 
     def _has_baseline_reached(self) -> bool:
         runs = (t for t in self.history.trials if t.suggestion.purpose is Purpose.BASELINE)

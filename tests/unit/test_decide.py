@@ -382,6 +382,25 @@ def test_the_answer_itself_is_confirmed_if_a_failure_would_leave_too_little_for_
     assert (step.suggestion.batch_size == 128) == answers
 
 
+@pytest.mark.parametrize(
+    ("changed", "confirmed"),
+    [
+        ({"max_trials": "13"}, 64),
+        ({"max_trials": "14"}, 64),
+        ({"max_trials": "15"}, 128),
+        ({"max_gpu_hours": "6.5"}, 64),
+        ({"max_gpu_hours": "7.5"}, 128),
+    ],
+)
+def test_a_confirmation_that_has_begun_is_finished_where_too_little_is_left_for_another(changed, confirmed):
+    # The answer is 128 by now, but twelve trials of half a GPU-hour have been run, and it needs three more.
+    at_64 = {"purpose": Purpose.CONFIRM, "batch_size": 64, "parameters": {"learning_rate": 0.14}}
+    runs = [trial(n, (*RISING, 0.94), Outcome.REACHED, suggestion(n, **at_64)) for n in (10, 11)]
+    step = confirm_next(searched(*runs, **changed))
+    assert isinstance(step, Start)
+    assert (step.suggestion.purpose, step.suggestion.batch_size) == (Purpose.CONFIRM, confirmed)
+
+
 UNDER_WAY = (baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, batch_size=64)))
 """A search that is not over: its second trial, of half a GPU-hour as the first, has met the target at 64."""
 
