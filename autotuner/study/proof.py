@@ -171,7 +171,8 @@ def _same(check: BatchCheck, points: Sequence[Point]) -> str:
         f"trial {other.number} at batch size {other.suggestion.batch_size} measured the same to the last"
         f" digit as trial {one.number} at {one.suggestion.batch_size} ({shown}), with the same seed and"
         " hyperparameters: the script seems to train a smaller batch than it is given; look for a maximum, a"
-        " rounding, a data set smaller than the batch, or a retry with a smaller batch when memory runs out"
+        " rounding, a data set smaller than the batch, a retry with a smaller batch when memory runs out, or"
+        " results of an earlier trial that are read again"
     )
 
 
