@@ -38,6 +38,7 @@ WARNINGS: Final = frozenset(
         Doubt.LARGER_THAN_DATA,
         Doubt.RUN_LENGTH_TOO_LONG,
         Doubt.SIZES_FAIL,
+        Doubt.NO_MEMORY,
         Doubt.SETTINGS_FAIL,
         Doubt.OVERDUE,
     }

@@ -36,7 +36,7 @@ from autotuner.study.batch_check import (
 )
 from autotuner.study.batch_in_metric import in_proportion_to_batch
 from autotuner.study.data_size import batches_larger_than_data
-from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail
+from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail, sizes_without_memory
 from autotuner.study.finding import NOT_COUNTED, Finding
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout, nearest
@@ -107,7 +107,7 @@ class Standing:
         kept = history.without_measurements({**unsettled, **resumed})
         kept = kept.without_measurements({f.trials[0]: f.message for f in whole}, Outcome.DOMINATED)
         checks, kept = batch_checks(kept.trials), kept.without_checks()
-        found = (*found, *sizes_that_fail(kept), *settings_that_fail(kept))
+        found = (*found, *sizes_that_fail(kept), *sizes_without_memory(kept), *settings_that_fail(kept))
         confirming = (t for runs in kept.confirmations.values() for t in runs)
         bests = {t.number: curve(t).best(history.spec.target) for t in confirming}
         return cls(kept, now, found, earlier, bests=bests, checks=checks)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from autotuner import keys
 from autotuner.study.finding import Finding, Reason
 from autotuner.study.history import History, is_complete
 from autotuner.study.setting import Setting, setting
@@ -152,6 +153,23 @@ def sizes_that_fail(history: History) -> list[Finding]:
         " other batch sizes, fix the script and request a retry"
     )
     return [Finding(Reason.SIZES_FAIL, tuple(t.number for t in found.trials), message, ("batch_size",))]
+
+
+def sizes_without_memory(history: History) -> list[Finding]:
+    """Return a warning that says from which batch size on memory lacks, so that none is tried; else none.
+
+    With micro-batches it is no bound: a trial accumulates more of them.
+    """
+    lacking = [t for t in history.trials if t.outcome is Outcome.OUT_OF_MEMORY]
+    if history.spec.micro_batch_size is not None or not lacking:
+        return []
+    first = min(lacking, key=lambda t: (t.suggestion.batch_size, t.number))
+    size = first.suggestion.batch_size
+    message = (
+        f"batch size {size} ran out of memory (trial {first.number}), so batches from {size} on are left out;"
+        f" a script that accumulates gradients can train them: see {keys.key_of('micro_batch_size')}"
+    )
+    return [Finding(Reason.NO_MEMORY, (first.number,), message, ("batch_size",))]
 
 
 def settings_that_fail(history: History) -> list[Finding]:

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     """A run at a large batch ended before its first report, so no batch that large is tried."""
     SIZES_FAIL = "SizesFail"
     """The program fails at some batch sizes, whatever the hyperparameters, so they are not tried."""
+    NO_MEMORY = "NoMemory"
+    """A batch does not fit into memory, so none that large is tried."""
     SETTINGS_FAIL = "SettingsFail"
     """The program fails with hyperparameters that the search chooses, which costs trials."""
     OVERDUE = "Overdue"

@@ -9,6 +9,7 @@ from autotuner.study.failing_sizes import (
     failing_sizes,
     settings_that_fail,
     sizes_that_fail,
+    sizes_without_memory,
     to_tell_apart,
 )
 from autotuner.study.history import History
@@ -131,3 +132,13 @@ def test_a_failure_of_the_batch_size_or_of_another_kind_is_not_told_as_one_of_th
     row = [failed(1, 128, 0.3), failed(2, 110, 0.2)]
     assert settings_that_fail(history(*row, failed(3, 100))) == []
     assert settings_that_fail(history(*row, failed(3, 100, 0.4, "exit code 1: no space"))) == []
+
+
+def test_memory_that_bounds_the_answer_is_said_with_what_lifts_the_bound():
+    larger = [replace(works(n, size), outcome=Outcome.OUT_OF_MEMORY) for n, size in ((1, 512), (2, 360))]
+    (found,) = sizes_without_memory(history(*larger))
+    assert "batch size 360 ran out of memory (trial 2), so batches from 360 on are left out" in found.message
+    assert "autotuner.dev/micro-batch-size" in found.message
+    assert sizes_without_memory(history(works(1, 512))) == []
+    micro = History.of(spec(batch_size="16..1024", micro_batch_size="8..32"), [BASELINE, *larger])
+    assert sizes_without_memory(micro) == []
