@@ -66,7 +66,9 @@ def describe(  # noqa: PLR0913 (the parts of a status)
         notices: What holds trials up, with the cluster's own messages; shown first.
         doubts: Warnings that trials may not train what they are asked to; shown last.
     """
-    said = "; ".join([*notices, message(decision, spec), *decision.warnings, *doubts])
+    main = message(decision, spec)
+    warnings = (text for text in decision.warnings if text not in main)
+    said = "; ".join([*notices, main, *warnings, *doubts])
     annotations = {
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),

@@ -9,6 +9,7 @@ more of them have come.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Final
@@ -23,6 +24,7 @@ from autotuner.study.finding import (
     Reason,
     points_of,
 )
+from autotuner.study.history import EPOCH
 from autotuner.study.quantum import quantum_of
 from autotuner.study.setting import setting
 from autotuner.trial import Trial
@@ -127,7 +129,9 @@ def _continued_steps(
     first, interval = points[0][0], _interval(member, fresh)
     if not _begins_late(first, interval):
         return None
-    for trial, before in reversed(earlier):
+    # A folder may be one of each setting.
+    own, latest_first = setting(member[0]), earlier[::-1]
+    for trial, before in sorted(latest_first, key=lambda other: setting(other[0]) != own):
         gap = first - before[-1][0]
         start = fresh[0][1][0][1]
         is_as_good = sign * (points[0][1] - start) >= 0.5 * sign * (before[-1][1] - start)
@@ -150,7 +154,7 @@ def _continued_values(
     if not _begins_high(points, fresh, sign):
         return None
     if len(points) < FEWEST_VALUES:
-        return None if trial.is_running else _repeated(points, earlier, fresh)
+        return None if trial.is_running else _repeated(member, earlier, fresh)
     firsts = [sign * p[0][1] for _, p in fresh]
     gain = _gain(fresh, sign)
     own = [sign * value for _, value in points]
@@ -173,16 +177,20 @@ def _continued_values(
     return None
 
 
-def _repeated(points: Sequence[Point], earlier: Sequence[Member], fresh: Sequence[Member]) -> Trial | None:
-    """Return the run that ended last, if a run with nothing left to train has evaluated its model again."""
-    if not earlier:
-        return None
-    other, before = max(earlier, key=_end)
-    if {value for _, value in points} != {before[-1][1]}:
+def _repeated(member: Member, earlier: Sequence[Member], fresh: Sequence[Member]) -> Trial | None:
+    """Return the run that ended last, if a run with nothing left to train has evaluated its model again.
+
+    Or the last one of its setting that has a curve, where each setting has a folder of its own.
+    """
+    trial, points = member
+    same = [m for m in earlier if setting(m[0]) == setting(trial) and len(m[1]) >= FEWEST_VALUES]
+    lasts = [max(group, key=_end) for group in (earlier, same) if group]
+    source = next((other for other, before in lasts if {v for _, v in points} == {before[-1][1]}), None)
+    if source is None:
         return None
     # Of few levels, two runs have the same one by chance. One value alone does not show how many there are.
     values = [value for _, known in fresh for _, value in known]
-    return other if max(values) - min(values) >= LEVELS * quantum_of(values) else None
+    return source if max(values) - min(values) >= LEVELS * quantum_of(values) else None
 
 
 def _end(member: Member) -> tuple[float, int]:
@@ -213,7 +221,7 @@ def _interval(member: Member, fresh: Sequence[Member]) -> float:
     trial, points = member
     if len(points) > 1:
         return points[1][0] - points[0][0]
-    size = trial.suggestion.batch_size
+    size = math.inf if trial.unit == EPOCH else trial.suggestion.batch_size
     return max(
         (
             max(p[0][0], p[1][0] - p[0][0]) * max(1.0, other.suggestion.batch_size / size)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from autotuner import keys
-from autotuner.decide.decision import Decision, Phase, Reason
+from autotuner.decide.decision import Decision, Facts, Phase, Reason
 from autotuner.reconcile import Reconciliation, reconcile
 from autotuner.report.live_view import LiveTable, LiveView
 from autotuner.report.terminal import PlainView
@@ -217,3 +217,12 @@ def test_a_trial_that_ended_in_doubt_is_not_said_to_have_printed_nothing():
     console.print(LiveTable("toy", spec(), SEARCHING, (ended,), NOON))
     assert "in doubt" in console.export_text()
     assert said not in shown
+
+
+def test_a_warning_that_the_message_of_the_end_repeats_is_said_once():
+    said = "trial 3 begins at step 1 with 0.97, where trial 2 ended"
+    facts = Facts(number=3, outcome=Outcome.FAILED, batch_size=64, count=3, detail=said)
+    ended = Decision(Phase.FAILED, Reason.PROGRAM_FAILS, facts, warnings=(said, "another"), is_final=True)
+    text = describe(ended, spec(), (), "f").annotations[keys.MESSAGE]
+    assert text.count(said) == 1
+    assert text.endswith("; another")

@@ -222,6 +222,20 @@ def test_a_script_that_evaluates_a_finished_checkpoint_again_is_found():
     assert found == [(Reason.RESUMED, (i,), i - 1) for i in (1, 2, 3)]
 
 
+def test_the_confirmations_that_find_the_finished_checkpoint_of_their_setting_are_not_counted():
+    # Each setting has a folder. The check between them has another, and a much larger batch was tried before.
+    curve = [round(v, 5) for v in CURVE]
+    check = run(2, [round(v - 0.0123, 5) for v in curve], batch_size=256, learning_rate=0.08)
+    again = [run(i, [curve[-1]], batch_size=256) for i in (3, 4)]
+    runs = [run(0, [0.9 * v for v in curve], batch_size=4096), run(1, curve, batch_size=256), check, *again]
+    assert [(f.trials, f.continues) for f in resumed_runs(runs, 1)] == [((3,), 1), ((4,), 3)]
+
+
+def test_epochs_go_on_counting_however_much_larger_another_batch_was():
+    runs = [run(0, CURVE), run(1, CURVE[:-1], batch_size=2048), run(2, [CURVE[-1] + 0.001], steps=[12])]
+    assert [f.trials for f in resumed_runs([replace(r, unit="epoch") for r in runs], 1)] == [(2,)]
+
+
 @pytest.mark.parametrize(
     ("curve", "value"),
     [
