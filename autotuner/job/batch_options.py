@@ -42,7 +42,7 @@ def is_of_others(name: str) -> bool:
 
 def is_accumulation(name: str) -> bool:
     """Return whether an option is the number of micro-batches of a step."""
-    return _STEPS.fullmatch(name) is not None
+    return _STEPS.fullmatch(name) is not None and _OF_OTHERS.search(name) is None
 
 
 def is_size(name: str) -> bool:

@@ -75,9 +75,10 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
 
 
 def _length(job: Job) -> int:
+    whole, _ = job.kind.with_inherited(job.manifest)
     words = (
         str(word)
-        for _, container in containers(job.kind.with_inherited(job.manifest))
+        for _, container in containers(whole)
         for field in ("command", "args")
         for word in sequence(container.get(field))
     )

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
-from autotuner.job.batch_options import is_of_all, is_of_others, is_of_process
+from autotuner.job.batch_options import is_accumulation, is_of_all, is_of_others, is_of_process
 from autotuner.job.lookup import mapping, sequence
 from autotuner.job.options import (
     MAX_TEXT,
@@ -81,6 +81,8 @@ _CONFIG_FLAGS: Final = frozenset(
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
 _REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
 _TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
+_OF_STEPS: Final = frozenset({"global_batch_size", "total_batch_size", "train_batch_size", "gbs"})
+"""Names of the batch size in scripts that divide it by the accumulation steps themselves."""
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
 _WHOLE: Final = re.compile(
     rf"\$(?:\({keys.ENV_BATCH_SIZE}\)|{keys.ENV_BATCH_SIZE}|\{{{keys.ENV_BATCH_SIZE}(?::?[-=?][^{{}}]{{0,80}})?\}}"
@@ -167,6 +169,7 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
         found += _whole(options, processes)
         codes = [*codes_of(texts), *([] if text is None else [("the script", text)])]
         found += _sampled(codes, options, processes)
+        found += _accumulated(options)
         found += _misplaced(texts, options, searched)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually has the same text as its Master.
@@ -343,6 +346,25 @@ def _sampled(
                     " one: divide it by the number of processes"
                 )
                 yield WiringWarning(where, option.written, rule, "batch_size // dist.get_world_size()")
+
+
+def _accumulated(options: Sequence[Option]) -> Iterator[WiringWarning]:
+    """Yield a warning for each fixed number of accumulation steps, of which each is given the whole batch."""
+    given = (o for o in options if _is_whole(o) and o.name in _BATCH - _OF_STEPS)
+    batch = next(given, None)
+    if batch is None:
+        return
+    for option in options:
+        is_fixed = re.fullmatch(r"[1-9]\d{0,4}", option.value or "") is not None and option.value != "1"
+        if is_fixed and is_accumulation(option.name):
+            rule = (
+                f"{batch.written} is the batch of all accumulation steps together, so a script that gives it"
+                f" to each of {option.value} steps trains {option.value} times as much: accumulate 1, or pass"
+                f" on {keys.ENV_MICRO_BATCH_SIZE} and {keys.ENV_ACCUMULATION_STEPS}, which trials set with"
+                f" {_MICRO_KEY}"
+            )
+            remedy = option.written.replace(option.value or "", "1")
+            yield WiringWarning(option.where, option.written, rule, remedy, name="batch_size")
 
 
 def _misplaced(

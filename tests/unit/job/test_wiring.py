@@ -361,6 +361,40 @@ def test_a_batch_that_is_divided_or_is_not_a_processs_raises_no_such_doubt(comma
     assert not [w for w in wiring_warnings(made, [], processes=4) if "each of the" in w.rule]
 
 
+@pytest.mark.parametrize(
+    ("args", "remedy"),
+    [
+        ([*PASSED, "--gradient-accumulation-steps=4"], "--gradient-accumulation-steps=1"),
+        ([*PASSED, "--accum_iter", "4"], "--accum_iter 1"),
+        ([f"data.batch_size={BATCH}", f"lr={LR}", "trainer.accumulate_grad_batches=4"],
+         "trainer.accumulate_grad_batches=1"),
+    ],
+)  # fmt: skip
+def test_steps_that_are_each_given_the_batch_of_all_are_warned_of(args, remedy):
+    (found,) = warnings(command=["python", "train.py"], args=args)
+    assert "trains 4 times as much" in found.rule
+    assert found.remedy == remedy
+    assert found.is_seen
+    assert found.name == "batch_size"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [*PASSED, "--gradient-accumulation-steps=1"],
+        [*PASSED, "--eval_accumulation_steps=4"],
+        [f"--global-batch-size={BATCH}", f"--lr={LR}", "--gradient-accumulation-steps=4"],
+        [f"--train_batch_size={BATCH}", f"--lr={LR}", "--gradient_accumulation_steps=4"],
+        [*PASSED, "--accum=$(AUTOTUNER_ACCUMULATION_STEPS)"],
+        [*PASSED, "--accum=auto"],
+        ["--batch-size=$(AUTOTUNER_MICRO_BATCH_SIZE)", f"--lr={LR}", "--accum=4"],
+    ],
+)
+def test_steps_that_share_the_batch_raise_no_such_doubt(args):
+    found = warnings(command=["python", "train.py"], args=args)
+    assert not any("times as much" in warning.rule for warning in found)
+
+
 def test_a_train_job_is_read_too():
     job = {
         "kind": "TrainJob",
