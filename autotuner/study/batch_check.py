@@ -12,7 +12,7 @@ Half the batch finds a retry that halves it, and `NEAR` of it a maximum or a rou
 One more check repeats the run with `NEAR` of its learning rate: where a script has a maximum for it, or takes
 it from elsewhere, the answer would name a rate that was never trained.
 
-Where the only value of a run comes at its end, the first losses of the training are compared instead
+Where the first value comes in the second half of a run, the first losses of the training are compared before
 (`autotuner.study.losses`): if they differ, the check is over. If not, it goes on to that value.
 
 `autotuner.study.proof` judges how many equal digits are enough.
@@ -97,8 +97,10 @@ class BatchCheck:
 
 
 def has_telling_losses(trial: Trial) -> bool:
-    """Return whether a run is compared by the losses of its training, too: it has one value only."""
-    return len(points_of(trial)) == 1 and losses.are_comparable(trial.losses, trial.losses)
+    """Return whether a run is compared by the losses of its training, too: its first value comes late."""
+    steps = [step for step, _ in points_of(trial)]
+    is_late = len(steps) == 1 or (len(steps) > 1 and steps[0] > EARLY * steps[-1])
+    return is_late and losses.are_comparable(trial.losses, trial.losses)
 
 
 def batch_checks(trials: Iterable[Trial]) -> tuple[BatchCheck, ...]:

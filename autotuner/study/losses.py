@@ -1,6 +1,6 @@
 """Read the first training losses from logs: they show early whether two runs train alike.
 
-Where a run is evaluated only at its end, a check of the batch (`autotuner.study.batch_check`) would cost a
+Where a run is evaluated late, a check of the batch (`autotuner.study.batch_check`) would cost nearly a
 whole run. But most scripts print the loss of the training long before. With another batch the first losses
 are different, and the check can be stopped.
 
