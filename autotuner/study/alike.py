@@ -15,7 +15,7 @@ from autotuner.study.losses import are_close, are_comparable
 from autotuner.trial import Trial
 
 NEAR: Final = 0.05
-"""Maximum difference of the first values of the metric, in extents of the curve."""
+"""Maximum difference of the values of the metric, in extents of the curve."""
 _SHOWN: Final = 4
 
 
@@ -27,8 +27,8 @@ def beginnings_alike(trials: Sequence[Trial]) -> list[Finding]:
 def _not_wired(trials: Sequence[Trial]) -> list[Finding]:
     """Return that all runs begin alike, at batch sizes that are far apart.
 
-    A script that accumulates gradients by itself and prints the loss of each micro-batch begins alike, too;
-    but not its metric.
+    A script that accumulates gradients by itself and prints the loss of each micro-batch begins alike, too,
+    and so does one with a first stage of its own; but their metrics follow the batch.
     """
     known = [t for t in trials if are_comparable(t.losses, t.losses) and points_of(t)]
     alike = [t for t in known if _begin_alike(known[0], t)]
@@ -46,9 +46,9 @@ def _not_wired(trials: Sequence[Trial]) -> list[Finding]:
 
 def _begin_alike(one: Trial, other: Trial) -> bool:
     curve = dict(points_of(one))
-    step, value = points_of(other)[0]
-    extent = max(curve.values()) - min(curve.values())
-    is_near = step in curve and abs(curve[step] - value) <= NEAR * extent
+    near = NEAR * (max(curve.values()) - min(curve.values()))
+    common = [(curve[step], value) for step, value in points_of(other) if step in curve]
+    is_near = bool(common) and all(abs(before - after) <= near for before, after in common)
     return is_near and are_close(one.losses, other.losses)
 
 

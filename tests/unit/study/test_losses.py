@@ -189,6 +189,7 @@ FIRST = begun(0, 32, TRANSFORMER)
             [begun(1, 64, CLOSE), begun(2, 256, CLOSE, (0.55, 0.74))],
             False,
         ),  # accumulates, and prints micro-batches
+        ([begun(1, 64, CLOSE), begun(2, 256, CLOSE, (0.61, 0.7))], False),  # after a stage of its own
         ([begun(1, 64, CLOSE), begun(2, 256, CLOSE), begun(3, 512, CONVOLUTION)], False),
         ([begun(1, 64, ()), begun(2, 256, ())], False),
     ],
