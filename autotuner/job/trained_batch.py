@@ -18,7 +18,7 @@ from autotuner.job.batch_options import is_accumulation, is_of_all, is_of_proces
 from autotuner.job.job import Job
 from autotuner.job.lookup import sequence
 from autotuner.job.options import containers
-from autotuner.job.processes import stated
+from autotuner.job.processes import PROCESSES, stated
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.job.wiring import WiringWarning
 from autotuner.spec import TuningSpec
@@ -48,7 +48,7 @@ class _Trained:
 
 
 def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) -> Iterator[WiringWarning]:
-    """Yield a warning if trials would train another batch than the one that they are given.
+    """Yield a warning if trials would train another batch than the one that they are given, or may do so.
 
     `accumulates` says that the script reads the steps of accumulation by itself.
     """
@@ -57,8 +57,7 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
     found = job.kind.processes(job.manifest)
     # In the job itself, what depends on the variables of a trial is unknown.
     depends = any(value is None for sizes in found.sizes for value in sizes.values.values())
-    is_counted = found.is_known and not found.assumption
-    if not depends or not (is_counted or stated(job.annotations)):
+    if not depends:
         return
     try:
         limits = bounds_of(spec)
@@ -69,6 +68,12 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
         tried = {size: trained for size, trained in zip(made, commands, strict=True) if trained is not None}
         varies = len({(trained.each, trained.steps) for trained in tried.values()}) > 1
         wrong = next((size for size, trained in tried.items() if trained.batch_size != size), None)
+        doubt = "" if stated(job.annotations) else found.problem or found.assumption
+        if varies and doubt:
+            # Where the layout needs their number, another message says so.
+            if spec.micro_batch_size is None and spec.workers is None:
+                yield _question(*next(iter(tried.items())), doubt)
+            return
         if wrong is not None and varies and not accumulates:
             yield _warning(wrong, tried[wrong])
             return
@@ -83,6 +88,14 @@ def _length(job: Job) -> int:
         for word in sequence(container.get(field))
     )
     return sum(map(len, words))
+
+
+def _question(size: int, trained: _Trained, doubt: str) -> WiringWarning:
+    rule = (
+        f"is what each process of a trial with batch size {size} has, and how many there are is uncertain"
+        f" ({doubt}): state that in {PROCESSES}"
+    )
+    return WiringWarning(trained.where, trained.shown, rule, f'{PROCESSES}: "8"')
 
 
 def _warning(size: int, trained: _Trained) -> WiringWarning:

@@ -92,13 +92,36 @@ def test_another_batch_than_the_one_of_the_trial_is_warned_of(script, asked, wor
         (TRAIN + "--batch-size $((AUTOTUNER_BATCH_SIZE / 8))", {}),
         # What cannot be computed.
         (f"source b.sh; {TRAIN}{EACH}$(half $AUTOTUNER_BATCH_SIZE)", {}),
-        # The number of processes is unknown, or assumed: Hugging Face's Trainer uses all GPUs of a process.
-        (f"python a.py {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 16))", {}),
-        (f"bash run.sh {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 8))", {}),
     ],
 )  # fmt: skip
 def test_a_batch_that_is_the_trials_or_is_not_shown_is_not_warned_of(script, asked):
     assert said(script, LAYOUT if asked.get("micro_batch_size") else None, **asked) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (f"bash run.sh {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 8))", "'bash run.sh .*' starts are unknown"),
+        # Hugging Face's Trainer uses all GPUs of one process.
+        (f"python a.py {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 16))", "counts as one process"),
+    ],
+)
+def test_a_batch_of_processes_whose_number_is_uncertain_is_asked_about(script, words):
+    (only,) = said(script)
+    assert re.search(
+        rf"size=\d+'.* batch size 256 has, and how many there are is uncertain .*{words}", only
+    ), only
+    assert only not in said(script, processes_per_replica="8")
+
+
+def test_processes_that_are_assumed_are_said_once():
+    (only,) = said(
+        f"python a.py {RATE} {MICRO}",
+        LAYOUT | {"AUTOTUNER_BATCH_SIZE": "32"},
+        micro_batch_size="1..16",
+        batch_size="16..4096",
+    )
+    assert "counts as one process" in only
 
 
 def test_a_script_may_read_the_steps_by_itself():
