@@ -22,6 +22,9 @@ _STEPS: Final = re.compile(
 )
 """Names of the micro-batches of a step, `gradient_accumulation_steps` and the like."""
 
+OF_RECIPE: Final = "batch_size"
+"""The batch of one process in a recipe of torchtune."""
+
 
 def is_of_process(name: str) -> bool:
     """Return whether an option is the batch of one process: `micro_batch_size`, `batch_size_per_device`."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from autotuner.job.batch_options import is_size
+from autotuner.job.batch_options import OF_RECIPE, is_size
 from autotuner.job.gpu_counts import VISIBLE
 from autotuner.job.here_documents import without_documents
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
@@ -120,11 +120,14 @@ def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine
     return CommandLine(tuple(seen.launches), tuple(seen.programs), seen.splits, seen.sizes)
 
 
-def entrypoint(words: Sequence[str]) -> Program:
-    """Return the program of an image, with the words that a container gives it."""
+def entrypoint(words: Sequence[str], *, has_recipe: bool = False) -> Program:
+    """Return the program of an image, with the words that a container gives it.
+
+    `has_recipe` says that these are a recipe of torchtune.
+    """
     numbers = _numbers(words, _COUNTS | _STARTED)
-    splits = _splits(words)
-    return Program("the image's entrypoint", True, numbers=numbers, splits=splits, sizes=_sizes(words))
+    splits, sizes = _splits(words), _sizes(words, has_recipe=has_recipe)
+    return Program("the image's entrypoint", True, numbers=numbers, splits=splits, sizes=sizes)
 
 
 @dataclass(slots=True)
@@ -211,7 +214,7 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
     if launch is not None:
         # Several of them in a loop may be a group, or trainings of their own.
         is_unclear = launch.is_unclear or command.is_repeated
-        splits, sizes = _splits(words), _sizes(words)
+        splits, sizes = _splits(words), _sizes(words, has_recipe=launch.name == "tune run")
         launch = replace(launch, splits=splits, sizes=sizes, is_unclear=is_unclear)
         seen.launches.append(_with_environment(launch, command.variables))
 
@@ -486,9 +489,13 @@ def _splits(words: Sequence[str]) -> dict[str, str]:
     return {name: text for name, text in _options(words) if name in _SPLITS or _PARALLEL.fullmatch(name)}
 
 
-def _sizes(words: Sequence[str]) -> dict[str, str]:
-    """Return the options of a program that have a part in the size of its batch."""
-    return {name: text for name, text in _options(words) if is_size(name)}
+def _sizes(words: Sequence[str], *, has_recipe: bool = False) -> dict[str, str]:
+    """Return the options of a program that have a part in the size of its batch.
+
+    The batch size of a recipe of torchtune is that of a process.
+    """
+    also = OF_RECIPE if has_recipe else ""
+    return {name: text for name, text in _options(words) if is_size(name) or name == also}
 
 
 def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:

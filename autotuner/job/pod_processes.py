@@ -104,6 +104,7 @@ class Pod:
         has_world_size: Whether the operator sets WORLD_SIZE.
         is_mixed: Whether torchrun of the Master joins workers that do not count it.
         is_for_torchrun: Whether its image starts torchrun if the container has no command.
+        has_recipe: Whether its image runs a recipe of torchtune.
         is_trial: Whether the variables of a trial have the values in its environment.
     """
 
@@ -117,6 +118,7 @@ class Pod:
     has_world_size: bool = False
     is_mixed: bool = False
     is_for_torchrun: bool = False
+    has_recipe: bool = False
     is_trial: bool = False
 
 
@@ -171,7 +173,7 @@ class _Reader:
             if program is None or (not command and program.is_opaque):
                 # Of a command that only prepares something, or waits, nothing is known either.
                 text = shown([*command, *args]) if command else ""
-                program = entrypoint([*command, *args])
+                program = entrypoint([*command, *args], has_recipe=self._pod.has_recipe)
                 program = replace(program, text=text or program.text)
             count = self._of_program(program, has_command=bool(command))
             splits, sizes = [(program.text, program.splits)], [program.sizes]

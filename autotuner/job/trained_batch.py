@@ -14,7 +14,7 @@ from typing import Final
 
 from autotuner import keys
 from autotuner.errors import Unrealisable
-from autotuner.job.batch_options import is_accumulation, is_of_all, is_of_process
+from autotuner.job.batch_options import is_accumulation, is_of_all
 from autotuner.job.job import Job
 from autotuner.job.lookup import sequence
 from autotuner.job.options import containers
@@ -125,12 +125,12 @@ def _trained(job: Job, spec: TuningSpec, size: int, limits: Bounds) -> list[_Tra
 
 
 def _multiplied(where: str, values: Mapping[str, int | None], processes: int) -> _Trained | None:
-    used = {name: value for name, value in values.items() if is_of_process(name) or is_accumulation(name)}
-    each = {value for name, value in used.items() if is_of_process(name)}
+    used = {name: value for name, value in values.items() if not is_of_all(name)}
+    each = {value for name, value in used.items() if not is_accumulation(name)}
     steps = {value for name, value in used.items() if is_accumulation(name)} or {1}
     # With the batch of all, a script finds out the steps by itself.
     if len(each) != 1 or len(steps) != 1 or None in each | steps or any(map(is_of_all, values)):
         return None
-    name = next(filter(is_of_process, used))
+    name = next(name for name in used if not is_accumulation(name))
     shown = ", ".join(f"{name}={value}" for name, value in used.items())
     return _Trained(where, name, shown, each.pop() or 0, steps.pop() or 0, processes)

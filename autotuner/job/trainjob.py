@@ -221,7 +221,8 @@ def read_processes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Pro
         # With GPUs Trainer sets `auto`.
         is_auto = stated_number is None and _gpus(manifest, runtime)
         per_node = "auto" if is_auto else str(processes_per_node(manifest, runtime))
-    if container.get("command") == _TORCHTUNE:
+    has_recipe = container.get("command") == _TORCHTUNE
+    if has_recipe:
         container = {**container, "command": None}
     pod = Pod(
         kind="node",
@@ -232,6 +233,7 @@ def read_processes(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> Pro
         field=_PER_NODE,
         is_stated=stated_number is not None,
         is_for_torchrun=runtime.is_torch,
+        has_recipe=has_recipe,
         is_trial=processes.is_trial(manifest),
     )
     found = processes.combined([read_pod(pod)])

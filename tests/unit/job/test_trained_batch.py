@@ -15,6 +15,7 @@ EIGHT = {"limits": {"nvidia.com/gpu": 8}}
 LAYOUT = {"AUTOTUNER_MICRO_BATCH_SIZE": "16", "AUTOTUNER_ACCUMULATION_STEPS": "1"}
 RATE = "--lr=$AUTOTUNER_LEARNING_RATE"
 TRAIN = f"torchrun --nproc_per_node=8 --nnodes=$PET_NNODES a.py {RATE} "
+RECIPE = f"tune run --nproc_per_node=8 --nnodes=$PET_NNODES --rdzv_endpoint=$MASTER_ADDR:1 full {RATE} "
 EACH = "--per_device_train_batch_size="
 FILE = """
 cat > c.yaml <<EOF
@@ -57,6 +58,8 @@ def said(script: str, own: dict[str, str] | None = None, read: str | None = None
         # Rounded down where the batch is no multiple.
         (TRAIN + EACH + "4 --gradient_accumulation_steps=$((AUTOTUNER_BATCH_SIZE / 4 / 16))", {},
          "size=4, gradient_accumulation_steps=4'.* 272 .* 256:"),
+        # torchtune's batch size is that of a process.
+        (RECIPE + "batch_size=$AUTOTUNER_BATCH_SIZE", {}, "'batch_size=256'.* 4096:"),
         # A maximum.
         (f"M=$((AUTOTUNER_BATCH_SIZE / 16)); if [ $M -gt 32 ]; then M=32; fi; {TRAIN}{EACH}$M", {},
          "size=32'.* 2176 .* 512:"),

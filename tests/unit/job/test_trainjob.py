@@ -264,6 +264,18 @@ def test_a_recipe_of_torchtune_that_splits_the_model_is_refused_where_processes_
         job(asked=annotations(micro_batch_size="1..8"), trainer=recipe).spec()
 
 
+def test_a_recipe_of_torchtune_has_the_batch_size_of_a_process():
+    size = "batch_size=$(AUTOTUNER_BATCH_SIZE)"
+    recipe = {
+        "command": ["tune", "run"],
+        "args": [size, "lr=$(AUTOTUNER_LEARNING_RATE)"],
+        "resourcesPerNode": EIGHT,
+    }
+    made = job(trainer=recipe)
+    (only,) = wiring_notices(made, made.spec())
+    assert "on 8 processes this trains 256" in str(only)
+
+
 def test_a_program_that_is_told_its_world_size_is_a_group():
     trainer = {
         "command": ["bash", "-c", "WORLD_SIZE=$PET_NNODES RANK=$PET_NODE_RANK python a.py"],
