@@ -134,6 +134,7 @@ def entrypoint(words: Sequence[str], *, has_recipe: bool = False) -> Program:
 class _Seen:
     """What was found; `files` are the scripts that were written from a here-document, by name.
 
+    `documents` are here-documents by the variable that they were read into, such as `$SCRIPT`.
     `is_in_background` says that a Python program runs in the background, and `has_hosts` that deepspeed's
     default file of hosts is written.
     """
@@ -141,6 +142,7 @@ class _Seen:
     launches: list[Launch] = field(default_factory=list[Launch])
     programs: list[Program] = field(default_factory=list[Program])
     files: dict[str, str] = field(default_factory=dict[str, str])
+    documents: dict[str, str] = field(default_factory=dict[str, str])
     splits: dict[str, str] = field(default_factory=dict[str, str])
     sizes: dict[str, str] = field(default_factory=dict[str, str])
     commands: int = 0
@@ -191,7 +193,11 @@ def _find(command: Command, seen: _Seen, depth: int) -> None:
 
 
 def _keep(words: Sequence[str], command: Command, seen: _Seen) -> None:
-    """Keep the file that a command writes."""
+    """Keep the file that a command writes, or the document that it reads into a variable."""
+    if words[0] == "read" and command.document is not None:
+        seen.documents["$" + words[-1]] = command.document
+    elif words[0] in {"echo", "printf"} and command.output and words[-1] in seen.documents:
+        seen.files[base(command.output)] = seen.documents[words[-1]]
     if command.document is not None and (file := _written(words, command.output)):
         seen.files[base(file)] = command.document
         if _IS_PYTHON.search(command.document) is None:

@@ -604,6 +604,8 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("python", "-c", "mp.spawn(train, nprocs=4)"), "starts are unknown"),
         (shell("python - <<'EOF'\nmp.spawn(train, nprocs=4)\nEOF"), "starts are unknown"),
         (shell("cat > a.py <<'EOF'\nmp.spawn(train)\nEOF\npython a.py"), "starts are unknown"),
+        (shell(SDK.replace("torchrun", "python3 -u").replace("train()", "mp.spawn(f)"), resources=GPUS),
+         "starts are unknown"),
         (job("python", "-c", "L.Trainer(accelerator='cpu', devices=2)"), "starts are unknown"),
         # Processes that are no group.
         (shell("export WORLD_SIZE=1 RANK=0; python a.py", workers=1), "WORLD_SIZE of .* is 1, but .* 2 pods"),
