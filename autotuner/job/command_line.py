@@ -31,7 +31,9 @@ _NAMED: Final = names(
 """Launchers whose names mean nothing else."""
 _STARTERS: Final = names("flux jsrun parallel ray srun torchx xargs")
 """Commands that start any number of processes, by options that are not read here."""
-_GROUPS: Final = names("autotrain axolotl litgpt llamafactory llamafactory-cli lmf megatron swift trl xtuner")
+_GROUPS: Final = names(
+    "autotrain axolotl litgpt llamafactory llamafactory-cli lmf megatron swift trl xtuner yolo"
+)
 """Programs that start a process group of their own, and take its nodes from NNODES or from options."""
 _ANYTHING: Final = re.compile(r"\$[^/]*$|\S*\s")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
