@@ -107,7 +107,9 @@ def _read_replica(
 
 def is_trial(manifest: Mapping[str, Any]) -> bool:
     """Return whether a manifest is that of a trial, or of an answer."""
-    return keys.SUGGESTION in section(section(manifest, "metadata"), "annotations")
+    annotations = section(section(manifest, "metadata"), "annotations")
+    # The job of an answer may be tuned again.
+    return keys.SUGGESTION in annotations and keys.TARGET not in annotations
 
 
 def _container(replica: Mapping[str, Any]) -> Mapping[str, Any] | None:

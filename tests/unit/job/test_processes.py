@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.processes import mistakes as mistakes_of
 from autotuner.job.processes import read_processes, shape
@@ -751,6 +752,18 @@ def test_workers_alone_are_counted_without_a_master():
     made = job("torchrun", "a.py", workers=3, nprocPerNode="2")
     del made["spec"]["pytorchReplicaSpecs"]["Master"]
     assert shape(made, {}) == Shape(masters=0, workers=3, processes_per_replica=2)
+
+
+def test_the_values_of_a_trial_decide_what_its_script_runs():
+    made = shell(
+        IF.format("$AUTOTUNER_BATCH_SIZE -gt 64"), env={"AUTOTUNER_BATCH_SIZE": "256"}, resources=GPUS
+    )
+    assert read_processes(made).problem
+    kept = made["metadata"]["annotations"]
+    made["metadata"]["annotations"] = {keys.SUGGESTION: "{}"}
+    assert read_processes(made).master == 8
+    made["metadata"]["annotations"] |= kept
+    assert read_processes(made).problem
 
 
 def test_an_elastic_jobs_own_number_of_processes_is_the_operators():
