@@ -22,7 +22,7 @@ from autotuner.study.known_errors import meaning
 from autotuner.study.log_tail import tail_of
 from autotuner.study.signals import BUS_ERRORS, CRASHES, SIGNALS, reports_signal
 from autotuner.study.survival import is_benign, is_progress, says_survived, shows_progress
-from autotuner.study.tracebacks import THREAD, Tracebacks
+from autotuner.study.tracebacks import IGNORED, THREAD, Tracebacks
 from autotuner.trial import Outcome
 
 MAX_LOGS: Final = 64
@@ -68,6 +68,14 @@ _DIED: Final = re.compile(r"failed \(exitcode: (?:-6|\d{1,3})\) local_rank: (\d{
 """torchrun's line about a child that ended by an error of its own."""
 _CLOSED: Final = re.compile(r"\bexit(?:s|ed|\s?code)?\b.{0,20}(?<!\d)(?:-15|143)\b")
 """A launcher's line about a child that was ended, by the launcher itself if another one had failed."""
+_REPORTED: Final = re.compile(
+    r"\bChildFailedError:|\bProcess(?:Raised|Exited)Exception\b|\bexits with return code = -?[1-9]"
+    r"|\bCalledProcessError: Command '\[?'?[^' ]{0,200}python|process \d{1,6} terminated with exit code"
+    r"|\b(?:TuneError|TrainingFailedError)\b|\bMPI_ABORT was invoked|^mpi(?:run|exec) detected that one"
+)
+"""The last words of a launcher whose process has failed, which a pipe hides: `torchrun a.py | tee log`."""
+_EPILOGUE: Final = re.compile(r"wandb:|COMET INFO:|\[W\d{3,4} ")
+"""Lines that trackers and PyTorch print at exit, also after an error."""
 _TABLE: Final = re.compile(
     r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
 )
@@ -143,6 +151,8 @@ class _Error:
     """Number of the traceback that it belongs to: chained ones share a number, 0 before the first."""
     is_of_thread: bool = False
     """Whether it ended a thread only; the program may go on."""
+    is_raised: bool = True
+    """Whether it ended a traceback, not just a line."""
 
 
 _SILENT: Final = _Error(0, "", Outcome.FAILED, True, "", 0)
@@ -172,12 +182,19 @@ def uncaught(log: str) -> Cause | None:
     program that prints more has handled it. Threads may fail because the program has.
     """
     lines, errors = list(tail_of(log)), _last_errors(ProcessLog(log, 0))
+    reported = [position for position, (_, line) in enumerate(lines) if _REPORTED.search(line)]
+    reported += [e.position for e in _scan(lines)[0] if e.is_raised and _GONE.search(e.line)]
+    if reported and not any(shows_progress(line) for _, line in lines[max(reported) + 1 :]):
+        return find_cause([ProcessLog(log, 1)])
     errors = [e for e in errors if e.traceback and not e.is_of_thread] or errors
     if not errors or not errors[-1].traceback or errors[-1].outcome not in _OF_PROGRAM:
         return None
     # The message of an error may have several lines.
-    after = takewhile(lambda line: THREAD not in line, (line for _, line in lines[errors[-1].position + 1 :]))
-    later = [line for line in after if line.strip()]
+    after = takewhile(
+        lambda line: THREAD not in line and not IGNORED.search(line),
+        (line for _, line in lines[errors[-1].position + 1 :]),
+    )
+    later = [line for line in after if line.strip() and not _EPILOGUE.match(line)]
     if len(later) > _FEW or any(map(shows_progress, later)):
         return None
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
@@ -341,12 +358,12 @@ def _scan(lines: Sequence[tuple[str, str]]) -> tuple[list[_Error], list[int], bo
                 is_secondary = error.is_secondary or at.is_thread
                 error = replace(error, is_secondary=is_secondary, is_of_thread=at.is_thread)
                 error = _in_context(error, code, at.frame, is_blind=is_blind, is_nan=is_nan)
-            errors.append(error)
+            errors.append(error if is_raised else replace(error, is_raised=False))
         elif shows_progress(line):
             marks.append(position)
         if has_ended:
             at.is_thread, at.code = False, ""
-    return _roots(errors), marks, several
+    return _roots(errors, several=several), marks, several
 
 
 def _after_signal(errors: list[_Error], marks: list[int], lines: Sequence[tuple[str, str]]) -> list[_Error]:
@@ -453,10 +470,11 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
     return _Error(position, line, Outcome.FAILED, False, rank, traceback)
 
 
-def _roots(errors: list[_Error]) -> list[_Error]:
+def _roots(errors: list[_Error], *, several: bool) -> list[_Error]:
     """Return the errors with each chain of exceptions replaced by its root.
 
-    A general error that follows from a known one adds no information. After an assertion of a kernel no
+    A general error that follows from a known one adds no information; but if `several` processes wrote the
+    log, one outside a traceback may be another's, whose traceback was cut. After an assertion of a kernel no
     library gets a handle on the device, as if memory lacked.
     """
     asserted = next((e.position for e in errors if _ASSERTED.search(e.line)), None)
@@ -471,13 +489,18 @@ def _roots(errors: list[_Error]) -> list[_Error]:
     for e in errors:
         if e.outcome is not Outcome.FAILED and e.is_secondary:
             secondary.setdefault((e.traceback, e.rank), e.position)
+
+    def consequent(e: _Error) -> bool:
+        follows = secondary.get((e.traceback, e.rank), e.position) < e.position
+        return follows and (e.is_raised or not several)
+
     return [
         e
         for e in errors
         if not (
             e.traceback
             and e.outcome is Outcome.FAILED
-            and (e.traceback in primary or secondary.get((e.traceback, e.rank), e.position) < e.position)
+            and (e.traceback in primary or consequent(e))
             and meaning(e.line) is None
         )
     ]

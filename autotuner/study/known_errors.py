@@ -368,7 +368,7 @@ _PEERS: Final = (
     r"signal:? ?\(?15\b|line \d+: +\d+ (?:Terminated|Hangup)\b|task \d+: Terminated$",
     r"KeyboardInterrupt|TimeoutError|ETIMEDOUT|deadline.?exceeded|deadline of .{1,20} exceeded",
     # The status of gRPC and JAX, not a module that is "unavailable: ...".
-    r"(?-i:UNAVAILABLE:)",
+    r"(?-i:UNAVAILABLE:|\(Unavailable: )",
 )
 _CRASHED: Final = (
     r"segmentation fault|SIGSEGV|signal 11\b",

@@ -12,7 +12,7 @@ _CHAINED: Final = (
     "The above exception was the direct cause of the following exception",
     "During handling of the above exception, another exception occurred",
 )
-_IGNORED: Final = re.compile(
+IGNORED: Final = re.compile(
     r"Exception ignored (?:in|on|while)\b|Error in (?:atexit\._run_exitfuncs|sys\.excepthook)"
     r"|--- Logging error ---|exception was never retrieved|Exception in callback "
 )
@@ -70,7 +70,7 @@ class Tracebacks:
         if any(words in line for words in _CHAINED):
             self.is_chained = True
             return True
-        if (is_ignored := _IGNORED.search(line) is not None) or THREAD in line or _ORIGINAL in line:
+        if (is_ignored := IGNORED.search(line) is not None) or THREAD in line or _ORIGINAL in line:
             self.is_ignored, self.is_thread = is_ignored, THREAD in line
             return True
         return self.is_in_frames and self._is_frame(line)

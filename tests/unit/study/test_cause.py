@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.study.cause import MAX_SAID, ProcessLog, find_cause
+from autotuner.study.cause import MAX_SAID, ProcessLog, find_cause, uncaught
 from autotuner.trial import Outcome
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
@@ -80,3 +80,18 @@ def test_a_long_error_is_cut_after_a_sentence():
 
 def test_a_long_error_without_sentences_shows_that_it_is_cut():
     assert cause((BUG.strip() + "x" * 600 + "\n", 1)).line.endswith("x...")
+
+
+FAILED_CHILD = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\ntrain.py FAILED\n"
+GIT = (
+    'Traceback (most recent call last):\n  File "t.py", line 1, in f\n'
+    "subprocess.CalledProcessError: Command '['git', 'rev-parse']' returned non-zero exit status 128.\n"
+)
+
+
+@pytest.mark.parametrize(
+    "log", [PEER + FAILED_CHILD + "epoch 2 accuracy=0.9\n", "epoch 2 accuracy=0.9\n" + GIT]
+)
+def test_a_run_that_went_on_after_a_launchers_error_has_ended_well(log):
+    assert uncaught(log) is None
+    assert uncaught(PEER + FAILED_CHILD).outcome is Outcome.LOST
