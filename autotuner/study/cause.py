@@ -114,6 +114,8 @@ _CANNOT_START: Final = frozenset({126, 127})
 
 _OF_PROGRAM: Final = (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED)
 """Outcomes of errors that end a program, whatever its exit code; others may be of its last words."""
+_OF_DEVICE: Final = re.compile(r"\b(?:CUDA|HIP|NCCL|XPU|NPU) (?:driver )?error|\bDistBackendError\b")
+"""Other errors that end a training: with them a program uploads and logs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,9 @@ def uncaught(log: str) -> Cause | None:
     if reported and not any(shows_progress(line) for _, line in lines[max(reported) + 1 :]):
         return find_cause([ProcessLog(log, 1)])
     errors = [e for e in errors if e.traceback and not e.is_of_thread] or errors
-    if not errors or not errors[-1].traceback or errors[-1].outcome not in _OF_PROGRAM:
+    if not errors or not errors[-1].traceback:
+        return None
+    if errors[-1].outcome not in _OF_PROGRAM and not _OF_DEVICE.search(errors[-1].line):
         return None
     # The message of an error may have several lines.
     after = takewhile(

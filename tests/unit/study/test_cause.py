@@ -95,3 +95,14 @@ GIT = (
 def test_a_run_that_went_on_after_a_launchers_error_has_ended_well(log):
     assert uncaught(log) is None
     assert uncaught(PEER + FAILED_CHILD).outcome is Outcome.LOST
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(ECC, Outcome.LOST), (PEER, Outcome.LOST), ("requests.exceptions.ReadTimeout: Read timed out.\n", None)],
+)
+def test_an_error_of_the_device_ends_a_program_behind_a_pipe_and_one_of_an_upload_may_not(error, outcome):
+    found = uncaught(
+        "epoch 2 accuracy=0.9\nTraceback (most recent call last):\n  File 't.py', line 1\n" + error
+    )
+    assert (found and found.outcome) is outcome
