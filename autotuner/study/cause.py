@@ -69,11 +69,16 @@ _DIED: Final = re.compile(r"failed \(exitcode: (?:-6|\d{1,3})\) local_rank: (\d{
 _CLOSED: Final = re.compile(r"\bexit(?:s|ed|\s?code)?\b.{0,20}(?<!\d)(?:-15|143)\b")
 """A launcher's line about a child that was ended, by the launcher itself if another one had failed."""
 _REPORTED: Final = re.compile(
-    r"\bChildFailedError:|\bProcess(?:Raised|Exited)Exception\b|\bexits with return code = -?[1-9]"
-    r"|\bCalledProcessError: Command '\[?'?[^' ]{0,200}python|process \d{1,6} terminated with exit code"
-    r"|\b(?:TuneError|TrainingFailedError)\b|\bMPI_ABORT was invoked|^mpi(?:run|exec) detected that one"
+    r"^(?:[\w.]{1,100}\.)?(?:ChildFailedError|ProcessRaisedException|ProcessExitedException|TuneError"
+    r"|TrainingFailedError)\b|^Exception: process \d{1,6} terminated with exit code"
+    r"|\[ERROR\].{0,1900}\bexits with return code = -?[1-9]"
+    r"|^MPI_ABORT was invoked|^mpi(?:run|exec) detected that one"
 )
 """The last words of a launcher whose process has failed, which a pipe hides: `torchrun a.py | tee log`."""
+_LAUNCHED: Final = re.compile(
+    r"subprocess\.CalledProcessError: Command '\[?'?[^' ]{0,200}(?:python|accelerate)"
+)
+"""How accelerate reports it. A program may run others, too: only as the last line it has ended by it."""
 _EPILOGUE: Final = re.compile(r"wandb:|COMET INFO:|\[W\d{3,4} ")
 """Lines that trackers and PyTorch print at exit, also after an error."""
 _TABLE: Final = re.compile(
@@ -186,6 +191,10 @@ def uncaught(log: str) -> Cause | None:
     lines, errors = list(tail_of(log)), _last_errors(ProcessLog(log, 0))
     reported = [position for position, (_, line) in enumerate(lines) if _REPORTED.search(line)]
     reported += [e.position for e in _scan(lines)[0] if e.is_raised and _GONE.search(e.line)]
+    last = [(at, line) for at, (_, line) in enumerate(lines) if line.strip() and not _EPILOGUE.match(line)][
+        -1:
+    ]
+    reported += [at for at, line in last if _LAUNCHED.match(line)]
     if reported and not any(shows_progress(line) for _, line in lines[max(reported) + 1 :]):
         return find_cause([ProcessLog(log, 1)])
     errors = [e for e in errors if e.traceback and not e.is_of_thread] or errors

@@ -90,7 +90,13 @@ GIT = (
 
 
 @pytest.mark.parametrize(
-    "log", [PEER + FAILED_CHILD + "epoch 2 accuracy=0.9\n", "epoch 2 accuracy=0.9\n" + GIT]
+    "log",
+    [
+        PEER + FAILED_CHILD + "epoch 2 accuracy=0.9\n",
+        "epoch 2 accuracy=0.9\n" + GIT,
+        "epoch 2 accuracy=0.9\n" + GIT.replace("git", "python") + "plot failed, the results are saved\n",
+        "epoch 2 accuracy=0.9\nsee the documentation of ProcessRaisedException\n",
+    ],
 )
 def test_a_run_that_went_on_after_a_launchers_error_has_ended_well(log):
     assert uncaught(log) is None
