@@ -32,6 +32,7 @@ WARNINGS: Final = frozenset(
     {
         Doubt.SEED_NOT_USED,
         Doubt.MET_AT_ONCE,
+        Doubt.LOSS_FALLS,
         Doubt.NEVER_WORSE,
         Doubt.BATCH_NOT_FOLLOWED,
         Doubt.RATE_NOT_USED,

@@ -34,7 +34,7 @@ from autotuner.study.batch_check import (
     has_telling_losses,
     original_of,
 )
-from autotuner.study.batch_in_metric import in_proportion_to_batch
+from autotuner.study.batch_in_metric import first_loss_falls, in_proportion_to_batch
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail, sizes_without_memory
 from autotuner.study.finding import NOT_COUNTED, Finding
@@ -99,7 +99,7 @@ class Standing:
         silent = ended_unreported(history)
         target = history.spec.target
         at_once = (*met_at_once(history.trials, target), *never_worse(history.trials, target))
-        scaled = in_proportion_to_batch(history.trials, target)
+        scaled = in_proportion_to_batch(history.trials, target) or first_loss_falls(history.trials, target)
         found = (*findings(history.trials, sign), *scaled, *at_once, *whole, *length, *late, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
         waits = "it began where other runs end: more of its curve must show whether it resumed one of them"

@@ -37,6 +37,8 @@ class Reason(StrEnum):
     """A run is perfect from its first value on: it seems to be evaluated on nothing, and does not count."""
     MET_AT_ONCE = "MetAtOnce"
     """Every run met the target at its first value, which may have been measured before the training."""
+    LOSS_FALLS = "LossFalls"
+    """The first losses of runs are smaller the larger the batch is, which may be a part of their formula."""
     NEVER_WORSE = "NeverWorse"
     """No run is worse than the one before it, so its value may be the best of all trials."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autotuner.spec import Target
-from autotuner.study.batch_in_metric import in_proportion_to_batch
+from autotuner.study.batch_in_metric import first_loss_falls, in_proportion_to_batch
 from autotuner.study.finding import Reason
 from autotuner.trial import Outcome, Purpose
 from tests.builders import suggestion, trial
@@ -45,3 +45,48 @@ def test_what_training_does_to_a_loss_is_no_finding(value, checked):
 
 def test_a_check_with_nearly_the_same_batch_shows_nothing():
     assert found_in(0.001, 0.00119, batch_size=861) == []
+
+
+SUMMED = [0.0235, 0.0158, 0.0188, 0.0162, 0.0092, 0.0049]
+"""Of a perceptron on scikit-learn's digits: its first loss grows nearly as fast as it is divided."""
+SIZES = [16, 32, 64, 128, 256, 1024]
+
+
+def runs(values, sizes=SIZES, unit="epoch"):
+    """Return one run of each batch size, the job's own first; its second value is half of its first."""
+    purposes = [Purpose.BASELINE, *[Purpose.SEARCH] * len(sizes)]
+    tried = [suggestion(n, batch_size=size, purpose=purposes[n]) for n, size in enumerate(sizes)]
+    return [
+        trial(each.number, (value, value / 2), tried=each, unit=unit)
+        for each, value in zip(tried, values, strict=True)
+    ]
+
+
+def test_a_first_loss_that_is_smaller_the_larger_the_batch_is_a_warning():
+    (found,) = first_loss_falls(runs(SUMMED), LOSS)
+    assert found.reason is Reason.LOSS_FALLS
+    assert "is smaller the larger its batch is (0.0235 at 16," in found.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.373, 0.515, 1.118, 2.21, 1.80, 2.097],  # the true loss of the same perceptron
+        [2.0] * 6,
+        [2.0, 1.9, 1.7, 1.8, 1.6, 1.5],
+        [2.0, 0.2, 1.0, 3.0, 0.6, 0.3],
+        [0.0, 0.1, 0.2, 0.3, 0.4, 0.5],
+        [-1.0, -2.0, -4.0, -8.0, -16.0, -32.0],
+    ],
+)
+def test_a_first_loss_that_does_not_follow_the_batch_is_no_finding(values):
+    assert first_loss_falls(runs(values), LOSS) == []
+
+
+def test_with_as_many_steps_before_each_evaluation_a_larger_batch_has_seen_more():
+    assert first_loss_falls(runs(SUMMED, unit="step"), LOSS) == []
+
+
+def test_first_losses_of_few_or_similar_batch_sizes_show_nothing():
+    assert first_loss_falls(runs(SUMMED[:3], [16, 128, 1024]), LOSS) == []
+    assert first_loss_falls(runs(SUMMED, [16, 20, 24, 28, 32, 64]), LOSS) == []
