@@ -204,20 +204,35 @@ class Standing:
         held, confirmed = self.beliefs.incumbent, self.confirmed
         if held is None and self.baseline not in self.beliefs.rejected and self._has_baseline_reached():
             held = self.baseline
-        if held is not None and self.lacks(self._missing(held)) is not None:
-            # What is left may be enough for one whose confirmation has begun.
-            begun = (s for s in self.history.confirmations if s not in self.beliefs.rejected)
-            possible = [s for s in begun if self._missing(s) > 0 and self.lacks(self._missing(s)) is None]
-            held = max(possible, key=lambda s: (s.batch_size, self.reached(s), s.key), default=held)
+        held = self._begun_in_place_of(held) or held
         if confirmed is None:
             return held
         worthy = confirmed.batch_size * 2**WORTH_CONFIRMING
         return confirmed if held is None or held.batch_size < worthy else held
 
-    def _missing(self, tried: Setting) -> int:
-        """Return the number of runs that a setting's confirmation still has to start."""
+    def _begun_in_place_of(self, held: Setting | None) -> Setting | None:
+        """Return a setting whose confirmation has begun, if too little is left for that of another one.
+
+        Near the end of a budget the largest setting that is likely to pass changes with each run, and none
+        would be confirmed. One that is not much smaller and has not missed yet is preferred if a miss of the
+        other would be one too many; any other one if it can be confirmed, and the other cannot.
+        """
+        if held is None or self.lacks(self._to_start(held, TOLERATED_MISSES)) is None:
+            return None
+        cannot = self.lacks(self._to_start(held)) is not None
+        begun = [s for s in self.history.confirmations if s not in self.beliefs.rejected and s != held]
+        possible = [s for s in begun if self._to_start(s) > 0 and self.lacks(self._to_start(s)) is None]
+        near = held.batch_size / 2**HALF_A_DOUBLING
+        wanted = [
+            s for s in possible if cannot or (self.reached(s) and not self.missed(s) and s.batch_size >= near)
+        ]
+        return max(wanted, key=lambda s: (-self.missed(s), s.batch_size, s.key), default=None)
+
+    def _to_start(self, tried: Setting, misses: int = 0) -> int:
+        """Return the number of runs that a setting's confirmation still has to start, with so many misses."""
         running = sum(t.is_running for t in self.history.confirmations.get(tried, ()))
-        return max(self.spec.confirmations - self.reached(tried) - running, 0)
+        spare = max(misses - self.missed(tried), 0)
+        return max(self.spec.confirmations - self.reached(tried) - running + spare, 0)
 
     def _has_baseline_reached(self) -> bool:
         runs = (t for t in self.history.trials if t.suggestion.purpose is Purpose.BASELINE)

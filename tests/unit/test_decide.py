@@ -401,6 +401,16 @@ def test_a_confirmation_that_has_begun_is_finished_where_too_little_is_left_for_
     assert (step.suggestion.purpose, step.suggestion.batch_size) == (Purpose.CONFIRM, confirmed)
 
 
+def test_near_the_end_a_confirmation_without_a_miss_is_not_left_for_a_larger_batch():
+    at = {"purpose": Purpose.CONFIRM, "batch_size": 120, "parameters": {"learning_rate": 0.2}}
+    begun = trial(10, (*RISING, 0.94), Outcome.REACHED, suggestion(10, **at))
+    # One more run of 128 that misses would leave too little for the three that it needs.
+    for max_trials, confirmed in (("14", 120), ("15", 128)):
+        step = confirm_next(searched(begun, max_trials=max_trials))
+        assert isinstance(step, Start)
+        assert step.suggestion.batch_size == confirmed
+
+
 UNDER_WAY = (baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, batch_size=64)))
 """A search that is not over: its second trial, of half a GPU-hour as the first, has met the target at 64."""
 
