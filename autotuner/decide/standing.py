@@ -208,7 +208,9 @@ class Standing:
         if confirmed is None:
             return held
         worthy = confirmed.batch_size * 2**WORTH_CONFIRMING
-        return confirmed if held is None or held.batch_size < worthy else held
+        # One more run of a setting that could not be confirmed would be in vain.
+        is_kept = held is None or held.batch_size < worthy or self.lacks(self._to_start(held)) is not None
+        return confirmed if is_kept else held
 
     def _begun_in_place_of(self, held: Setting | None) -> Setting | None:
         """Return a setting whose confirmation has begun, if too little is left for that of another one.

@@ -411,6 +411,14 @@ def test_near_the_end_a_confirmation_without_a_miss_is_not_left_for_a_larger_bat
         assert step.suggestion.batch_size == confirmed
 
 
+@pytest.mark.parametrize(("max_trials", "starts"), [("14", False), ("15", False), ("16", True)])
+def test_with_an_answer_no_confirmation_begins_that_could_not_end(max_trials, starts):
+    at_64 = {"purpose": Purpose.CONFIRM, "batch_size": 64, "parameters": {"learning_rate": 0.14}}
+    runs = [trial(n, (*RISING, 0.94), Outcome.REACHED, suggestion(n, **at_64)) for n in (10, 11, 12)]
+    step = confirm_next(searched(*runs, max_trials=max_trials))
+    assert isinstance(step, Start) == starts
+
+
 UNDER_WAY = (baseline(), trial(1, RISING, Outcome.REACHED, suggestion(1, batch_size=64)))
 """A search that is not over: its second trial, of half a GPU-hour as the first, has met the target at 64."""
 
