@@ -462,6 +462,17 @@ def test_a_trial_that_is_deleted_while_its_job_is_changed_is_recorded(trials):
     assert [trial.outcome for trial in trials.ledger()] == [Outcome.LOST]
 
 
+def test_a_trial_is_removed_as_it_is_now_from_a_job_that_is_no_longer_registered(trials):
+    (made,) = trials.kept.values()
+    made["metadata"]["uid"] = "another"  # it was removed and started again by another leader
+    job = trials.jobs["first"]
+    del job["metadata"]["annotations"][keys.TARGET]
+    trials.controller.on_job(PYTORCHJOB, "MODIFIED", job)
+    trials.controller.work_once()
+    (sent,) = [json.loads(body) for method, *_, body in trials.server.requests if method == "DELETE"]
+    assert sent["preconditions"] == {"uid": "another"}
+
+
 def test_a_started_trial_keeps_its_slot_where_the_status_cannot_be_written():
     trials = Trials()
     trials.refuses_status = True

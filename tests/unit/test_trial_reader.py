@@ -221,3 +221,14 @@ def test_a_pod_that_the_cluster_refuses_to_a_train_job_is_told_by_the_events_of_
     asked = [query["fieldSelector"] for _, _, query, *_ in world.server.requests]
     name = trial["metadata"]["name"]
     assert asked == [f"involvedObject.{which},type=Warning" for which in ("uid=t", f"name={name}-node-0")]
+
+
+def test_a_trial_that_no_operator_takes_note_of_is_told_so(world):
+    trial = trial_manifest(JOB, Suggestion(0, 256, {}, 1))
+    trial["metadata"] |= {"uid": "t", "creationTimestamp": (ENDED - timedelta(hours=1)).isoformat()}
+    world.log = (200, {}, b'{"items": []}')
+    _, held = world._reader.read(JOB, JOB.spec(), trial, ())
+    assert held.message.startswith("0 of 1 pods have been created; its operator has written no status")
+    trial["status"] = {"conditions": [{"type": "Created", "status": "True"}]}
+    _, held = world._reader.read(JOB, JOB.spec(), trial, ())
+    assert held.message == "0 of 1 pods have been created"

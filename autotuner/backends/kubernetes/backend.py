@@ -237,7 +237,8 @@ class KubernetesBackend:
         """Delete the trial's job; the garbage collector ends its pods."""
         view = self._views.get(job.uid)
         name = job.trial_name(number)
-        found = (view.trials.get(number) if view is not None else None) or self._find(job, name)
+        known = view.trials if view is not None and not view.is_outdated else {}
+        found = known.get(number) or self._find(job, name)
         if found is not None and _is_ours(found, job):
             self._delete(job, name, uid_of(found))
         if view is not None:

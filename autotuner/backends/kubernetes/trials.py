@@ -255,6 +255,8 @@ class TrialReader:
             owner = job.kind.pods_owner(name_of(manifest))
             if not said and owner != name_of(manifest):
                 said = self._words.warning(job.namespace, name=owner)
+            if not said and not manifest.get("status"):
+                said = "its operator has written no status: does it run, and watch this namespace?"
         elif held.reason in {HoldUpReason.STARTING, HoldUpReason.INITIALIZING}:
             said = self._words.warning(job.namespace, held.subject)
         elif held.reason is HoldUpReason.QUEUED:

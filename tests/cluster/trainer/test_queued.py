@@ -56,6 +56,8 @@ def test_a_trial_that_is_preempted_runs_again_and_costs_the_study_nothing(
     # The checks of the batch are stopped as dominated.
     searched = [t for t in job.ledger() if t.suggestion.purpose is not Purpose.CHECK]
     assert {t.outcome for t in searched} <= {Outcome.REACHED, Outcome.PROMISING, Outcome.LOST}
+    # It cost GPU-hours all the same.
+    assert job.ledger()[0].earlier_seconds > 0
     for each in job.ledger():
         assert [m.step for m in each.measurements] == sorted({m.step for m in each.measurements})
 
