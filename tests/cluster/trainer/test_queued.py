@@ -47,6 +47,7 @@ def test_a_trial_that_is_preempted_runs_again_and_costs_the_study_nothing(
     with running(new_controller()):
         trial = TrainJob(keys.trial_name("digits", job.read().uid, 0))
         trial.running(admin, namespace)
+        eventually(lambda: "reads" in job.status)
         urgent = {QUEUE_LABEL: queue.name, PRIORITY_LABEL: f"{namespace}-high"}
         other = TrainJob("urgent", ("run",), image="example/other", gpus=1, suspend=True, labels=urgent)
         other.create(admin, namespace).wait_until(admin, namespace, "Complete")
