@@ -25,6 +25,7 @@ from autotuner.job.trial_manifest import (
     answer_patch,
     answered_job,
     answered_spec,
+    is_queued,
     tuned_name,
 )
 from autotuner.job.wiring_notices import wiring_notices
@@ -182,7 +183,7 @@ def _apply(backend: Backend, job: Job, spec: TuningSpec, suggestion: Suggestion 
     if suggestion is None:
         return _Applied(digest=before)
     digest = answer_digest(job, suggestion, spec.apply_as)
-    answered = answered_spec(job, suggestion)
+    answered = answered_spec(job, suggestion, queued=is_queued(job))
     if before == digest:
         if job.kind.takes_answer:
             is_changed = job.with_spec(answered).template != job.template

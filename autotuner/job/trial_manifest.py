@@ -124,6 +124,11 @@ def answer_digest(job: Job, suggestion: Suggestion, name: str | None = None) -> 
     return hashlib.sha256(f"{job.uid} {where} {made}".encode()).hexdigest()[:16]
 
 
+def is_queued(job: Job) -> bool:
+    """Return whether trials and answers of the job wait in a queue, its own or that of the annotation."""
+    return _QUEUE_LABEL in _labels(job)
+
+
 def answer_patch(job: Job, suggestion: Suggestion) -> dict[str, Any]:
     """Return the answer as a patch for the registered job's file, as kustomize applies one.
 

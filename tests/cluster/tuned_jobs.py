@@ -97,10 +97,12 @@ class TunedJob:
             "spec": {"runPolicy": {"suspend": True}, "pytorchReplicaSpecs": specs},
         }
 
-    def create(self, admin: client.ApiClient, namespace: str) -> Cluster:
-        client.CustomObjectsApi(admin).create_namespaced_custom_object(
-            *API, namespace, PLURAL, self.manifest()
-        )
+    def create(
+        self, admin: client.ApiClient, namespace: str, labels: Mapping[str, str] | None = None
+    ) -> Cluster:
+        manifest = self.manifest()
+        manifest["metadata"]["labels"] = dict(labels or {})
+        client.CustomObjectsApi(admin).create_namespaced_custom_object(*API, namespace, PLURAL, manifest)
         return Cluster(admin, namespace, self.name)
 
 

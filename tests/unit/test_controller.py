@@ -744,6 +744,22 @@ def test_an_answer_that_was_applied_is_not_applied_again(confirmed):
     assert confirmed.jobs["first"]["spec"]["runPolicy"]["suspend"] is True
 
 
+def test_an_answer_enters_the_queue_of_its_trials(confirmed):
+    confirmed.is_refusing = False
+    job = confirmed.jobs["first"]
+    job["metadata"]["annotations"][keys.QUEUE] = "team-a"
+    job["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "none"}
+    confirmed.fail(1)
+    (sent,) = [
+        json.loads(body)
+        for method, path, *_, body in confirmed.server.requests
+        if method == "PATCH" and path.endswith("/first")
+    ]
+    assert sent["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team-a"}
+    assert sent["spec"]["runPolicy"]["suspend"] is True
+    assert keys.APPLIED in sent["metadata"]["annotations"]
+
+
 def test_a_copy_of_a_job_with_its_status_gets_its_own_answer(confirmed):
     confirmed.is_refusing = False
     confirmed.fail(1)

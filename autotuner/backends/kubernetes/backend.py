@@ -25,7 +25,15 @@ from autotuner.backends.kubernetes.checkpoints import Checkpoints
 from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.backends.kubernetes.logs import LogFollower
-from autotuner.backends.kubernetes.pods import entries, is_owned_by, name_of, suggestion_of, uid_of
+from autotuner.backends.kubernetes.pods import (
+    QUEUE_LABEL,
+    entries,
+    is_owned_by,
+    name_of,
+    queue_of,
+    suggestion_of,
+    uid_of,
+)
 from autotuner.backends.kubernetes.readers import find_study
 from autotuner.backends.kubernetes.trials import TrialReader
 from autotuner.errors import BackendError, Conflict, InvalidRecord, Refused
@@ -257,7 +265,10 @@ class KubernetesBackend:
             BackendError: If the cluster does not answer; Refused, if its rules forbid the new spec.
         """
         changes = status_changes(job.annotations, status.annotations)
-        changed_spec = spec if spec is not None and spec != job.manifest.get("spec") else None
+        # With the answer the job enters the queue of its trials, which admits it.
+        queue = job.annotations.get(keys.QUEUE, "") if spec is not None else ""
+        is_moved = bool(queue) and queue != queue_of(job.manifest)
+        changed_spec = spec if spec is not None and (spec != job.manifest.get("spec") or is_moved) else None
         if changes or changed_spec is not None:
             # A job that was deleted and created again under its name is another job: the patch checks the
             # UID.
@@ -269,6 +280,8 @@ class KubernetesBackend:
                 # The spec is a copy of what was read: it is written only if the job has not changed since.
                 metadata["resourceVersion"] = mapping(job.manifest.get("metadata")).get("resourceVersion")
                 patch["spec"] = dict(changed_spec)
+                if is_moved:
+                    metadata["labels"] = {QUEUE_LABEL: queue}
             try:
                 self._api.patch(_path(job, job.name), patch)
             except RequestFailed as error:

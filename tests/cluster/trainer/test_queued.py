@@ -33,6 +33,24 @@ def test_studies_of_both_kinds_share_a_queue_of_few_gpus_to_their_ends(
     assert not {"newer", "older"} & queue.workloads().keys()
 
 
+def test_the_answer_of_a_pytorchjob_enters_the_queue_of_its_trials(
+    admin, namespace, nodes, new_controller, new_queue
+):
+    nodes.add_image("example/training", image_of(learner(largest=4096, seconds=0.1)))
+    queue = new_queue(gpus=1)
+    asked = {keys.QUEUE: queue.name, keys.PREFIX + "apply": "true"}
+    job = TunedJob("older", gpus=1, batch_size="256..512", annotations=asked)
+    job = job.create(admin, namespace, labels={QUEUE_LABEL: "none"})
+
+    with running(new_controller()):
+        eventually(job.is_in("Done", "Failed", "Invalid"), 180)
+        assert job.phase == "Done", job.status
+        eventually(lambda: "Admitted" in queue.workloads().get("older", {}), 60)
+    manifest = job.read().manifest
+    assert manifest["metadata"]["labels"][QUEUE_LABEL] == queue.name
+    assert manifest["spec"]["runPolicy"]["suspend"] is False
+
+
 def test_a_trial_that_is_preempted_runs_again_and_costs_the_study_nothing(
     admin, namespace, nodes, new_controller, new_queue
 ):
