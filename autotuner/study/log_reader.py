@@ -62,11 +62,14 @@ _LOADED: Final = re.compile(
     re.IGNORECASE,
 )
 """`loaded the best checkpoint (epoch 4)`: where the checkpoint is from, which is not where the run is."""
+_EPOCH: Final = r"epoch[\s:#]{0,3}\d{1,6}(?:\s?/\s?\d{1,6})?"
 _SECTION: Final = re.compile(
-    r"(?:[\W_]{0,12}epoch[\s:#]{0,3}\d{1,6}(?:\s?/\s?\d{1,6})?(?:[\W_]{1,6}phase)?)?[\W_]{0,12}(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
+    rf"(?:[\W_]{{0,12}}{_EPOCH}(?:[\W_]{{1,6}}phase)?)?[\W_]{{0,12}}(?:(?:phase|mode|split|stage)\s?[:=]\s?)?"
+    r"(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
     r"|metrics|performance|for)\w{0,5}\s{1,2}){0,4}"
     r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)"
-    r"(?:\s[A-Za-z][\w.-]{0,24}){0,3}(?:\s?\([\w =:/-]{1,24}\))?[\W_]{0,40}"
+    r"(?:\s(?!epoch|at\s)[A-Za-z][\w.-]{0,24}){0,3}(?:\s?\([\w =:/-]{1,24}\))?"
+    rf"(?:[\s,:|\[(-]{{1,4}}(?:(?:at|for|of|in)\s)?{_EPOCH})?[\W_]{{0,40}}"
     r"|.{0,60}[-|,:]\s(?P<of>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test)\s(?:metrics|results|scores)\s?:?",
     re.IGNORECASE,
 )

@@ -157,7 +157,7 @@ _JOINTS: Final = re.compile(r"[\s_\-/.]+")
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SHARE: Final = re.compile(
     r"(?<![a-z])(?:(?:m|a|pix|b)?acc(?:uracy)?\d*|top.?[15]|auc|auroc|f1|f.?score|precision|recall|m?ap(?:\W?\d[\d-]*)?"
-    r"|(?:m|fw)?iou|m?dice|ndcg|mrr|exact_match)(?![a-z])|accuracy",
+    r"|(?:m|fw)?iou|m?dice|ndcg|mrr|exact_match)(?![a-z])|accurac(?:y|ies)",
     re.IGNORECASE,
 )
 _RATE: Final = re.compile(
@@ -179,7 +179,9 @@ _LABEL: Final = re.compile(
     re.IGNORECASE,
 )
 _EVALUATED: Final = re.compile(
-    r"(?<![A-Za-z])(?:train(?:ing)?|(?P<test>test))(?:[ _-](?:set|data(?:set)?|split))?[ _-]$", re.IGNORECASE
+    r"(?<![A-Za-z])(?:train(?:ing)?|(?P<test>test))"
+    r"(?:[ _-](?:set|data(?:set)?|split|accuracy:|results:|metrics:))?[ _-]{1,3}$",
+    re.IGNORECASE,
 )
 """Before `evaluation`: an evaluation of the training set, or of the test set."""
 
@@ -207,7 +209,7 @@ _LEADING_PAIR: Final = re.compile(r"\s{0,4}[\[(]\d{1,5}/\d{1,5}[\])]:?\s{1,4}(?=
 """`(0/4) Epoch 1`: the process and their number, as icefall prints them, or the number of the epoch."""
 _WHOLE: Final = r"(?:\d{1,3}(?:,\d{3}){1,5}(?!\d)|\d{1,15})"
 _EPOCH: Final = re.compile(
-    r"(?<![A-Za-z])(?:epoch|ep)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?"
+    r"(?<![A-Za-z])(?:epoch|ep)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?(?:\s?\.{3})?"
     rf"(?P<quote>[\"']?)\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<epoch>{_WHOLE}(?:\.\d{{1,20}})?(?:e[-+]\d{{1,2}})?)"
     r"(?:\s?(?:/|of)\s?(?P<epochs>\d{1,9})\s?)?(?![\w%]|\.\d|\s?(?:s|sec|seconds|min|ms)\b)"
     r"(?:\]\s?\[\s{0,8}(?P<inner>\d{1,12})\s?/\s?(?P<total>\d{1,12})"
@@ -216,7 +218,7 @@ _EPOCH: Final = re.compile(
 )
 _STEP: Final = re.compile(
     r"(?<![A-Za-z])(?:global[_ ]steps?|steps?|iter(?:ation)?s?|num_updates|updates?|batch)"
-    rf"(?:\(train\))?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE}(?:\.\d{{1,20}}e\+?\d{{1,2}})?)(?![\w%]|\.\d)"
+    rf"(?:\(train\)|\s?\.{{3}})?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE}(?:\.\d{{1,20}}e\+?\d{{1,2}})?)(?![\w%]|\.\d)"
     r"(?:\s{0,8}(?:/|of)\s{0,8}(?P<total>\d{1,15}))?",
     re.IGNORECASE,
 )

@@ -19,6 +19,8 @@ from autotuner.study.formats.reading import Format, Label, Metric, Position, Rea
 _BARS: Final = re.compile(r"[|\u2502\u2503]")
 _RULE: Final = re.compile(r"[\s|:+\-=\u2500-\u257f]{3,}$")
 _CELL: Final = re.compile(rf"(?P<value>{NUMBER})(?P<percent>\s?%)?", re.IGNORECASE)
+_IN_BRACKETS: Final = re.compile(rf"\[\s?({NUMBER})\s?\]", re.IGNORECASE)
+"""A cell with a list of one value: `[0.0321]`."""
 _PROGRESS: Final = re.compile(r":?\s{0,4}\d{1,3}%(?:\||\s[\u2501\u2578\u257a\u2500]).{0,400}$")
 _TASK: Final = re.compile(
     r"(?:Evaluation results for|copypaste: Task:|IoU metric:|Evaluate annotation type|Evaluating)"
@@ -192,7 +194,7 @@ class TableReader:
         # A table without epochs and steps of its own is about the data set that a heading names.
         is_definite = epoch is not None or step is not None
         for index in columns:
-            cell = _CELL.fullmatch(cells[index].strip())
+            cell = _CELL.fullmatch(_IN_BRACKETS.sub(r"\1", cells[index].strip()))
             if cell is None:
                 continue
             label = row_label or (Label.TRAIN if has_sibling and not self._metric.label else Label.UNKNOWN)

@@ -105,6 +105,12 @@ _BEST_SO_FAR: Final = re.compile(
     r"(?<![A-Za-z])best so far:?\s{1,3}(?:at )?epoch\s\d{1,9}(?!\d)[^|]{0,300}$", re.IGNORECASE
 )
 """Before a name: `Best so far: epoch 12  train_loss: 0.5  `."""
+_WITH_BEST: Final = re.compile(
+    rf"(?<![A-Za-z])best\s(?:[A-Za-z][\w@-]{{0,24}}\s?){{1,4}}[:=]?\s{{0,3}}{NUMBER}\s?%?,?\s(?:and|with|corresponding)\s"
+    r"(?:(?:the|its|corresponding)\s){0,2}$",
+    re.IGNORECASE,
+)
+"""Before a name: `Best dev accuracy: 64.8, and ` is about another epoch than this one."""
 _AT_STEP: Final = re.compile(rf"(?!100:)[1-9]\d{{2,8}}:\s{{1,4}}(?={NUMBER})")
 """Between the name of a loss and its value: `Validation loss 1000:  0.412345`."""
 _LISTED: Final = re.compile(
@@ -459,6 +465,8 @@ def _is_not_measured(match: re.Match[str], text: str) -> bool:
     if _BEST_SO_FAR.search(text, max(0, match.start() - 360), match.start()):
         return True
     if _CLASS.search(text, max(0, match.start() - 40), match.start()):
+        return True
+    if _WITH_BEST.search(text, max(0, match.start() - 120), match.start()):
         return True
     best = _BEST_EPOCH.search(text, max(0, match.start() - 120), match.start())
     if best is not None and position_in(text[: best.start()]).is_empty:
