@@ -51,6 +51,8 @@ _MAX_BLOCK: Final = 400
 _RESULT: Final = re.compile(r"(?:Result for|Trial status update for) \S{1,160}:$")
 """The first line of a result that RLlib prints over several lines, the metric before its iteration."""
 _SECTION_LINES: Final = 12
+_NEAR: Final = 2
+"""Lines between values of one evaluation, such as of two classifiers."""
 _BARE: Final = 16
 """Characters, in addition to the name, of a line that only repeats a setting."""
 _POSITIONED: Final = re.compile(
@@ -144,6 +146,7 @@ class LogReader:
         self._section_lines = 0
         self._section_variant = ""
         self._of_section: Reading | None = None
+        self._since_section = 0
         self._extras, self._loops, self._losses = Extras(), LoopLengths(), FirstLosses()
         self._part = ""
         self._near = NearMisses(target, self._finder)
@@ -377,14 +380,19 @@ class LogReader:
         if self._section is Label.TRAIN and not line.indent:
             return reading
         # One value per section: training lines may look the same and follow without a heading.
-        self._section_lines, self._of_section = 0, reading
+        self._section_lines, self._of_section, self._since_section = 0, reading, 0
         return replace(reading, label=self._section)
 
     def _is_another_of_section(self, reading: Reading) -> bool:
-        """Return whether a value has the words and the place of the one that a heading told the label of."""
+        """Return whether a value belongs to the same evaluation as the one that a heading told the label of.
+
+        It has the same words, or stands right below, at the same place of the run.
+        """
         known = self._of_section
-        is_alike = known is not None and (known.lead, known.position) == (reading.lead, reading.position)
-        return is_alike and not (reading.label or reading.variant or self._section_lines)
+        if known is None or known.position != reading.position or reading.label or reading.variant:
+            return False
+        is_near = self._since_section <= _NEAR and position_in(reading.line).is_empty
+        return not self._section_lines and (is_near or known.lead == reading.lead)
 
     def _match(self, line: Line) -> list[Reading]:
         if self._pattern is None:
@@ -414,6 +422,7 @@ class LogReader:
 
     def _follow(self, line: Line) -> None:
         """Remember the epoch and the step that the log has reached."""
+        self._since_section += 1
         if self._section_lines:
             self._section_lines -= 1
         self._part = part_in(line.text) or self._part

@@ -210,7 +210,7 @@ _LEADING_PAIR: Final = re.compile(r"\s{0,4}[\[(]\d{1,5}/\d{1,5}[\])]:?\s{1,4}(?=
 _WHOLE: Final = r"(?:\d{1,3}(?:,\d{3}){1,5}(?!\d)|\d{1,15})"
 _EPOCH: Final = re.compile(
     r"(?<![A-Za-z])(?:epoch|ep)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?(?:\s?\.{3})?"
-    rf"(?P<quote>[\"']?)\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<epoch>{_WHOLE}(?:\.\d{{1,20}})?(?:e[-+]\d{{1,2}})?)"
+    rf"(?P<quote>[\"']?)\s{{0,24}}(?:[=:#]|->)?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<epoch>{_WHOLE}(?:\.\d{{1,20}})?(?:e[-+]\d{{1,2}})?)"
     r"(?:\s?(?:/|of)\s?(?P<epochs>\d{1,9})\s?)?(?![\w%]|\.\d|\s?(?:s|sec|seconds|min|ms)\b)"
     r"(?:\]\s?\[\s{0,8}(?P<inner>\d{1,12})\s?/\s?(?P<total>\d{1,12})"
     r"|,\s{1,8}(?P<batch>\d{1,12})\s?/\s{0,8}(?P<batches>\d{1,12})(?=[;,|]\s))?",
