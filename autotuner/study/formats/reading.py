@@ -180,7 +180,7 @@ _LABEL: Final = re.compile(
 )
 _EVALUATED: Final = re.compile(
     r"(?<![A-Za-z])(?:train(?:ing)?|(?P<test>test))"
-    r"(?:[ _-](?:set|data(?:set)?|split|accuracy:|results:|metrics:))?[ _-]{1,3}$",
+    r"(?:(?:[ _-](?:set|data(?:set)?|split))?[ _-]|[ _-](?:accuracy|results|metrics):\s{1,3})$",
     re.IGNORECASE,
 )
 """Before `evaluation`: an evaluation of the training set, or of the test set."""

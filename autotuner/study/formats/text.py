@@ -557,7 +557,10 @@ class TextReader:
             return Label.UNKNOWN
         if _OF_BATCH.search(text[: found.start][-_MAX_LEAD:]):
             return Label.TRAIN
-        is_of_step = position_in(text).step is not None and _OF_STEP.search(text) is not None
+        position = position_in(text)
+        # A line of an epoch may name the learning rate, too.
+        is_of_epoch = position.step is None and position.epoch is not None
+        is_of_step = not is_of_epoch and _OF_STEP.search(text) is not None
         return Label.TRAIN if is_of_step else Label.UNKNOWN
 
 
