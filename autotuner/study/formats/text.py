@@ -32,6 +32,7 @@ _IS: Final = (
     r"[\"'`*\])]{0,2}\.?(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\)"
     r"|\s?\[(?P<set>train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)\])?(?P<unit>\s?[(\[]\s?%\s?[)\]])?"
     r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
+    r"|(?P<paired>(?<=[\"']),\s)"
     r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
     r"|\s{1,4}(?:is(?:\snow)?|was|reached|at)\s{1,4}:?\s{0,4}"
     r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>(?:\d{1,9}\s)?[A-Za-z][\w ,()-]{0,60}?)"
@@ -328,6 +329,8 @@ class Finder:
             return False  # `mAP@.5:.95` is a name
         if _LIST.match(text, after) or _is_pair(number, text):
             return False
+        if match["paired"] and not (match[0].startswith(("('", '("')) and text[after : after + 1] == ")"):
+            return False  # `('acc', 0.91)` of an OrderedDict, not `monitor='acc', 0.91`
         if _PLACE.search(match[0]) and _COLON.match(text, after):
             return False  # `mAP at 0.5: 0.41` names the 0.5
         if match["blank"] and (not _is_number_after_blank(number, text) or _is_overlap(match, number, text)):
