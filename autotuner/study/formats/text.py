@@ -107,7 +107,7 @@ _BEST_SO_FAR: Final = re.compile(
 )
 """Before a name: `Best so far: epoch 12  train_loss: 0.5  `."""
 _WITH_BEST: Final = re.compile(
-    rf"(?<![A-Za-z])best\s(?:[A-Za-z][\w@-]{{0,24}}\s?){{1,4}}[:=]?\s{{0,3}}{NUMBER}\s?%?,?\s(?:and|with|corresponding)\s"
+    rf"(?<![A-Za-z])best\s(?:[A-Za-z][\w@-]{{0,24}}\s){{0,3}}[A-Za-z][\w@-]{{0,24}}\s?[:=]?\s{{0,3}}{NUMBER}\s?%?,?\s(?:and|with|corresponding)\s"
     r"(?:(?:the|its|corresponding)\s){0,2}$",
     re.IGNORECASE,
 )
