@@ -59,6 +59,7 @@ _LOGGING: Final = re.compile(
     r"(?:\s(?:stdout|stderr) [FP] )?"
     r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
     r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|\s{0,4}:)?"
+    r"|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),?\s\d\d?\s[A-Z][a-z]{2}\s\d{4}\s(?=\d\d:\d\d:\d\d)"  # of RecBole
     r"|\[?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?(?=\s)|\d{10}(?:\.\d{1,9})?(?=\s)"  # a clock, a UNIX time
     r"|\s{0,8}\|?\s{0,4}[\w.<>]{1,80}:[\w.<>]{1,80}:\d{1,6} -(?=\s)"  # loguru's place in the code
     r"|\[pod/[^\]\s]{1,200}\](?=\s)|\[\d{2,8}\](?= )"  # kubectl logs --prefix; a process

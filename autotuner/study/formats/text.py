@@ -112,6 +112,13 @@ _WITH_BEST: Final = re.compile(
     re.IGNORECASE,
 )
 """Before a name: `Best dev accuracy: 64.8, and ` is about another epoch than this one."""
+_OF_BEST: Final = re.compile(
+    r"(?<![a-z])(?:(?<!new )best|prev(?:ious)?|initial|baseline|target|goal)(?:\s[a-z]{1,12}){0,2}\W{0,4}"
+    r"(?:OrderedDict\()?$",
+    re.IGNORECASE,
+)
+"""Before the pairs of a record: `best valid : OrderedDict(`."""
+_MAX_WORDS: Final = 60
 _AT_STEP: Final = re.compile(rf"(?!100:)[1-9]\d{{2,8}}:\s{{1,4}}(?={NUMBER})")
 """Between the name of a loss and its value: `Validation loss 1000:  0.412345`."""
 _LISTED: Final = re.compile(
@@ -329,8 +336,8 @@ class Finder:
             return False  # `mAP@.5:.95` is a name
         if _LIST.match(text, after) or _is_pair(number, text):
             return False
-        if match["paired"] and not (match[0].startswith(("('", '("')) and text[after : after + 1] == ")"):
-            return False  # `('acc', 0.91)` of an OrderedDict, not `monitor='acc', 0.91`
+        if match["paired"] and not _is_pair_of_record(match, text, after):
+            return False
         if _PLACE.search(match[0]) and _COLON.match(text, after):
             return False  # `mAP at 0.5: 0.41` names the 0.5
         if match["blank"] and (not _is_number_after_blank(number, text) or _is_overlap(match, number, text)):
@@ -408,6 +415,13 @@ def _is_number_after_blank(number: re.Match[str], text: str) -> bool:
     return bool(
         "." in text_of or "e" in text_of.lower() or number["percent"] or _WHOLE.match(text, number.end())
     )
+
+
+def _is_pair_of_record(match: re.Match[str], text: str, after: int) -> bool:
+    """Return whether `('acc', 0.91)` is of a record, not of the best one, nor `monitor='acc', 0.91`."""
+    is_whole = match[0].startswith(("('", '("')) and text[after : after + 1] == ")"
+    opened = text.find("[(", _back(match), match.start() + 1)
+    return is_whole and _OF_BEST.search(text, max(0, opened - _MAX_WORDS), max(0, opened)) is None
 
 
 def _is_overlap(match: re.Match[str], number: re.Match[str], text: str) -> bool:
