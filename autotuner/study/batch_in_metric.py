@@ -6,9 +6,9 @@ such as `val_loss <= 0.01` then, however badly it trains. A check of the batch s
 and nothing else changed, no training has twice the loss at its first evaluation. Only targets with `<=` are
 judged: an accuracy near chance may grow with the samples.
 
-The true loss of the first epoch is smaller for a smaller batch, which has had more updates, so the printed one
-may grow by less. That is a warning only, and only where the log counts epochs: with a fixed number of steps
-between evaluations, a larger batch has seen more samples.
+The true loss of the first epoch is smaller for a smaller batch, which has had more updates, so the printed
+one may grow by less. That is a warning only, and only where the log counts epochs: with a fixed number of
+steps between evaluations, a larger batch has seen more samples.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def first_loss_falls(trials: Iterable[Trial], target: Target) -> list[Finding]:
     shown = ", ".join(f"{firsts[n][1]:.3g} at {n}" for n in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
     message = (
         f"the first {target.metric} of a run is smaller the larger its batch is ({shown}), which has had"
-        " fewer updates by then: it may be a sum of the batches' means that is divided by the number of samples;"
-        " divide it by the number of batches"
+        " fewer updates by then: it may be a sum of the batches' means that is divided by the number of"
+        " samples; divide it by the number of batches"
     )
     numbers = tuple(sorted(number for number, _ in firsts.values()))
     return [Finding(Reason.LOSS_FALLS, numbers, message)]
