@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final, Protocol
 
 from autotuner.study.formats.line import BAR, NUMBER, NUMBER_END, Line, to_number
@@ -272,6 +272,7 @@ def _is_elsewhere(match: re.Match[str], text: str) -> bool:
     return bool(is_set or _OF_BEST.search(text, max(0, start - 80), start))
 
 
+@lru_cache(maxsize=8)  # several readers ask for that of the same line, some for each of its values
 def position_in(text: str) -> Position:
     """Return the epoch and the step that a line names."""
     epoch = step = total = None
