@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from autotuner.decide.checks import is_unchecked
 from autotuner.decide.decision import Decision, Reason, Stop, StopReason
 from autotuner.decide.rules import Finish, Start, next_step
 from autotuner.decide.standing import Standing
@@ -126,7 +127,7 @@ def _warnings(standing: Standing) -> tuple[str, ...]:
     others = [f for f in standing.findings if f.reason in WARNINGS]
     said = [finding.message for finding in (*others, *silent, *resumed)]
     confirmed = standing.confirmed
-    if confirmed is not None and standing.is_unchecked(confirmed):
+    if confirmed is not None and is_unchecked(standing, confirmed):
         said.append(
             f"nothing shows that the script trains a batch of {confirmed.batch_size}: its runs print their"
             " first value so late that a check would cost a whole run; report the batch size, as with"

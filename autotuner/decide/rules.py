@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from autotuner.decide.checks import next_check, running_check
 from autotuner.decide.decision import NO_FACTS, Facts, Phase, Reason
 from autotuner.decide.failures import Fault, failure, is_programs_fault, to_check, to_retry
 from autotuner.decide.standing import Standing
@@ -223,12 +224,13 @@ def check_batch(standing: Standing) -> Step | None:
     if best is None or not _is_to_be_confirmed(standing, best):
         return None
     is_confirmed = standing.reached(best) >= standing.spec.confirmations
-    if standing.checking is not None:
-        return _checking(standing, standing.checking) if is_confirmed else None
+    running = running_check(standing.history)
+    if running is not None:
+        return _checking(standing, running) if is_confirmed else None
     if standing.free_slots <= 0:
-        is_due = is_confirmed and standing.next_check(best) is not None
+        is_due = is_confirmed and next_check(standing, best) is not None
         return Wait(Phase.CONFIRMING, Reason.CONFIRMING, _confirmation(standing, best)) if is_due else None
-    check = standing.next_check(best if is_confirmed else standing.to_confirm(best))
+    check = next_check(standing, best if is_confirmed else standing.to_confirm(best))
     if check is None:
         return None
     return Start(check, Phase.CONFIRMING, Reason.CHECKING_BATCH, _checking(standing, check).facts)
@@ -275,8 +277,9 @@ def confirm(standing: Standing) -> Step | None:
 def _under_way(standing: Standing, best: Setting) -> Wait:
     """Wait for the trials that run, and name their purpose: the next confirmation may be another's."""
     confirming = [t for t in standing.history.running if t.suggestion.purpose is Purpose.CONFIRM]
-    if not confirming and standing.checking is not None:
-        return _checking(standing, standing.checking)
+    check = running_check(standing.history)
+    if not confirming and check is not None:
+        return _checking(standing, check)
     if not confirming:
         return Wait(Phase.SEARCHING, Reason.SEARCHING, Facts(batch_size=best.batch_size))
     facts = _confirmation(standing, setting(confirming[-1]))

@@ -22,26 +22,18 @@ from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
-from autotuner.spec.values import FloatDimension
 from autotuner.study.at_once import met_at_once, never_worse
 from autotuner.study.batch_check import (
-    CLOSE,
-    EARLY,
-    NEAR,
-    SHARES,
     BatchCheck,
     batch_checks,
-    has_telling_losses,
-    original_of,
 )
 from autotuner.study.batch_in_metric import first_loss_falls, in_proportion_to_batch
 from autotuner.study.data_size import batches_larger_than_data
 from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail, sizes_without_memory
 from autotuner.study.finding import NOT_COUNTED, Finding
 from autotuner.study.history import History, curve
-from autotuner.study.layout_bounds import laid_out, layout, nearest
-from autotuner.study.loops import follows_batch
-from autotuner.study.proof import coincide, findings, reports_batch
+from autotuner.study.layout_bounds import laid_out, layout
+from autotuner.study.proof import coincide, findings
 from autotuner.study.resumed import unsettled_runs
 from autotuner.study.run_length import doubtful_length, overdue_runs
 from autotuner.study.setting import Setting, setting
@@ -315,97 +307,6 @@ class Standing:
         last = next(t for t in reversed(self.history.trials) if t.suggestion.purpose is not Purpose.CHECK)
         wanted = self.reached(tried) < self.spec.confirmations
         return wanted and last.suggestion.purpose is Purpose.CONFIRM and setting(last) == tried
-
-    def next_check(self, tried: Setting) -> Suggestion | None:
-        """Return the next trial that checks whether the script trains a setting's batch; None if none is due.
-
-        The check of the learning rate comes last. No check is due for a batch that is at most the job's own,
-        before a run of the setting has ended, or if the run shows nothing before its second half, because the
-        check would then cost a whole run.
-        """
-        original = self._to_repeat(tried)
-        if original is None or self._is_late(original):
-            return None
-        seed = original.suggestion.seed
-        begun = {
-            t.suggestion.batch_size
-            for t in self.history.trials
-            if t.suggestion.purpose is Purpose.CHECK
-            and t.suggestion.seed == seed
-            and t.suggestion.parameters == original.suggestion.parameters
-        }
-        for share in SHARES:
-            wanted = Setting(max(round(share * tried.batch_size), 1), tried.items)
-            found = nearest(self.history, wanted)
-            is_near = 1 / CLOSE <= found.batch_size / wanted.batch_size <= CLOSE
-            is_new = found.batch_size not in begun
-            if is_near and is_new and not self._is_shown(tried.batch_size, found.batch_size):
-                return replace(self.suggest(found, Purpose.CHECK), seed=seed)
-        return self._rate_check(original)
-
-    def _rate_check(self, original: Trial) -> Suggestion | None:
-        """Return the trial that repeats a run with a smaller learning rate; None if none is due.
-
-        None is due for a run that has one already, after any check of a rate has made no difference, or after
-        one of a rate at least as high has made a difference.
-        """
-        repeated, name = original.suggestion, self.spec.learning_rate
-        rate, dimension = repeated.parameters.get(name or ""), self.spec.search_space.get(name or "")
-        if name is None or not isinstance(rate, float) or not isinstance(dimension, FloatDimension):
-            return None
-        has_begun = any(
-            t.suggestion.purpose is Purpose.CHECK
-            and (t.suggestion.seed, t.suggestion.batch_size) == (repeated.seed, repeated.batch_size)
-            for t in self.history.trials
-        )
-        shown = ((c.differs, c.original.suggestion.parameters.get(name)) for c in self.checks if c.is_of_rate)
-        is_shown = any(not differs or (isinstance(r, float) and r >= rate) for differs, r in shown)
-        smaller = float(f"{max(NEAR * rate, dimension.minimum):.4g}")
-        if has_begun or is_shown or not 0 < smaller * CLOSE < rate:
-            return None
-        tried = Setting.of(repeated.batch_size, {**repeated.parameters, name: smaller})
-        return replace(self.suggest(tried, Purpose.CHECK), seed=repeated.seed)
-
-    def _is_late(self, original: Trial) -> bool:
-        """Return whether a check would cost nearly a whole run, as its first value comes late.
-
-        The losses of the training may show the effect earlier.
-        """
-        if has_telling_losses(original):
-            return False
-        shown = curve(original)
-        return not len(shown) or shown.steps[0] > EARLY * self.history.whole_length(original)
-
-    def is_unchecked(self, tried: Setting) -> bool:
-        """Return whether nothing shows that a setting's batch is trained, because its first value comes late.
-
-        A script that reports its batch size or throughput shows it; so do the lengths of loops in its log.
-        """
-        original = self._to_repeat(tried)
-        if original is None or not self._is_late(original):
-            return False
-        return not (reports_batch(original) or follows_batch(self.history.trials, original))
-
-    def _to_repeat(self, tried: Setting) -> Trial | None:
-        """Return the run that a check of a setting's batch repeats; None for one of at most the job's own."""
-        is_larger = tried.batch_size > self.baseline.batch_size
-        return original_of(self.history.trials, tried) if is_larger else None
-
-    def _is_shown(self, batch_size: int, smaller: int) -> bool:
-        """Return whether a check of a batch at least as large rules out that only `smaller` is trained."""
-        return any(
-            check.differs
-            and not check.is_of_rate
-            and check.original.suggestion.batch_size >= batch_size
-            and check.trial.suggestion.batch_size >= smaller
-            for check in self.checks
-        )
-
-    @property
-    def checking(self) -> Suggestion | None:
-        """The check of the batch that runs; None if none does."""
-        running = (t.suggestion for t in self.history.running)
-        return next((tried for tried in running if tried.purpose is Purpose.CHECK), None)
 
     # --- what follows ------------------------------------------------------------------------------
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from autotuner.spec import Target
-from autotuner.study.cause import Cause, ProcessLog, find_cause, uncaught
+from autotuner.study.cause import Cause, find_cause, uncaught
 from autotuner.study.formats.line import printable
+from autotuner.study.log_errors import ProcessLog
 from autotuner.study.signals import signal_name
 from autotuner.trial import Measurement, Outcome
 

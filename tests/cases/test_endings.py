@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autotuner.study.cause import ProcessLog, find_cause
+from autotuner.study.cause import find_cause
+from autotuner.study.log_errors import ProcessLog
 from autotuner.study.log_tail import MAX_LOG
 from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from autotuner.decide import decide
+from autotuner.decide.checks import is_unchecked
 from autotuner.decide.decision import Phase, Reason
 from autotuner.decide.rules import Start
 from autotuner.decide.rules import confirm as confirm_next
@@ -563,4 +564,4 @@ def test_a_batch_that_no_check_can_show_is_shown_by_the_loops_of_the_log():
     tried = setting(larger)
     shown = Standing.of(History.of(spec(run_length="1"), [known, larger]), NOON)
     unshown = Standing.of(History.of(spec(run_length="1"), [known, replace(larger, loops=(5, 782))]), NOON)
-    assert (shown.is_unchecked(tried), unshown.is_unchecked(tried)) == (False, True)
+    assert (is_unchecked(shown, tried), is_unchecked(unshown, tried)) == (False, True)

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from autotuner.backends.kubernetes.assess import PodStatus, assess
-from autotuner.study.cause import ProcessLog
 from autotuner.study.ledger import decode_trial, encode_trial
+from autotuner.study.log_errors import ProcessLog
 from autotuner.study.outcome import Ending, node_of
 from autotuner.trial import Outcome
 from autotuner.wording import node_warnings

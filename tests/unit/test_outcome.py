@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.study.cause import ProcessLog
+from autotuner.study.log_errors import ProcessLog
 from autotuner.study.log_reader import LogReader
 from autotuner.study.outcome import MAX_TAIL, TAIL_LINES, Ending, classify, tail
 from autotuner.trial import Outcome

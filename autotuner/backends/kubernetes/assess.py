@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from autotuner.backends.kubernetes.hold_ups import Stuck, Waiting, first, is_over
-from autotuner.study.cause import ProcessLog
 from autotuner.study.hold_up import HoldUpReason
+from autotuner.study.log_errors import ProcessLog
 from autotuner.study.outcome import Ending
 
 CLOCK_ALLOWANCE: Final = timedelta(minutes=1)

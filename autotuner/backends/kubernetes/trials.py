@@ -38,8 +38,8 @@ from autotuner.backends.kubernetes.train_jobs import with_gone
 from autotuner.job.job import Job
 from autotuner.job.lookup import mapping
 from autotuner.spec import TuningSpec
-from autotuner.study.cause import ProcessLog
 from autotuner.study.hold_up import HoldUp, HoldUpReason
+from autotuner.study.log_errors import ProcessLog
 from autotuner.study.log_reader import with_reading
 from autotuner.study.log_tail import MAX_LOG
 from autotuner.study.outcome import Ending, classify, node_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.study.cause import MAX_SAID, ProcessLog, find_cause, uncaught
+from autotuner.study.cause import MAX_SAID, find_cause, uncaught
+from autotuner.study.log_errors import ProcessLog
 from autotuner.trial import Outcome
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
