@@ -5,6 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
+NAMES: Final = frozenset(
+    {
+        "b", "bs", "batch", "batchsize", "batch_size", "batch_size_per_gpu", "train_batch_size",
+        "global_batch_size", "total_batch_size", "train_bs", "per_device_train_batch_size",
+        "per_gpu_train_batch_size", "imgs_per_gpu", "samples_per_gpu", "micro_batch_size",
+        "train_micro_batch_size_per_gpu", "max_tokens", "device_batch_size", "batch_size_training", "gbs",
+        "mbs", "train_batch", "train_bsz",
+    }
+)  # fmt: skip
+"""Names of the batch size in scripts."""
+"""Names of the batch size of the training."""
 _OF_BATCH: Final = re.compile(r"batch(?!es)|(?:^|_)(?:bs|bsz|imgs|images|samples)(?:_|$)")
 _OF_EACH: Final = re.compile(
     r"micro|(?:^|_)(?:device|local)(?:_|$)"

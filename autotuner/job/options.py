@@ -12,6 +12,8 @@ from autotuner import keys
 from autotuner.job.here_documents import without_documents
 from autotuner.job.lookup import mapping, sequence
 
+REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
+"""A variable in command, args or a script: `$(NAME)`, `$NAME`, `${NAME}`."""
 MAX_TEXT: Final = 65_536
 """Maximum characters of a command line, and of a script."""
 _CONTAINER: Final = "pytorch"

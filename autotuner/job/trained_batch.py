@@ -20,7 +20,7 @@ from autotuner.job.lookup import sequence
 from autotuner.job.options import containers
 from autotuner.job.processes import PROCESSES, stated
 from autotuner.job.trial_manifest import trial_manifest
-from autotuner.job.wiring import WiringWarning
+from autotuner.job.wiring_warning import WiringWarning
 from autotuner.spec import TuningSpec
 from autotuner.study.layout import Bounds, lay_out
 from autotuner.study.layout_bounds import bounds_of, laid_out, nearest_size

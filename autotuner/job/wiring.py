@@ -16,33 +16,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.errors import Mistake
-from autotuner.job.batch_options import is_accumulation, is_of_all, is_of_others, is_of_process
+from autotuner.job.batch_of_all import given_to_each
+from autotuner.job.batch_options import NAMES, is_of_all, is_of_others, is_of_process
 from autotuner.job.lookup import mapping, sequence
 from autotuner.job.options import (
     MAX_TEXT,
+    REFERENCE,
     Option,
     Text,
     codes_of,
     containers,
-    in_code,
     options_of,
-    plain,
     texts_of,
 )
+from autotuner.job.wiring_warning import WiringWarning, replaced
 
 _ALIKE: Final = 0.8
 """Least similarity of two names of which one may be a misspelling of the other (difflib's ratio)."""
-_BATCH: Final = frozenset(
-    {
-        "b", "bs", "batch", "batchsize", "batch_size", "batch_size_per_gpu", "train_batch_size",
-        "global_batch_size", "total_batch_size", "train_bs", "per_device_train_batch_size",
-        "per_gpu_train_batch_size", "imgs_per_gpu", "samples_per_gpu", "micro_batch_size",
-        "train_micro_batch_size_per_gpu", "max_tokens", "device_batch_size", "batch_size_training", "gbs",
-        "mbs", "train_batch", "train_bsz",
-    }
-)  # fmt: skip
-"""Names of the batch size in scripts."""
 _ONLY: Final = frozenset(
     {
         "batch_size_per_gpu",
@@ -79,56 +69,15 @@ _CONFIG_FLAGS: Final = frozenset(
     {"config", "cfg", "config_file", "config_name", "config_path", "deepspeed", "deepspeed_config", "conf"}
 )
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
-_REFERENCE: Final = re.compile(r"\$(?:\((\w{1,200})\)|\{?(\w{1,200})\}?)")
 _TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
-_OF_STEPS: Final = frozenset({"global_batch_size", "total_batch_size", "train_batch_size", "gbs"})
-"""Names of the batch size in scripts that divide it by the accumulation steps themselves."""
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
-_WHOLE: Final = re.compile(
-    rf"\$(?:\({keys.ENV_BATCH_SIZE}\)|{keys.ENV_BATCH_SIZE}|\{{{keys.ENV_BATCH_SIZE}(?::?[-=?][^{{}}]{{0,80}})?\}}"
-    rf"|\(\(\s?\$?\{{?{keys.ENV_BATCH_SIZE}\}}?\s?\)\))"
-)
-"""The batch of all processes, as a shell or Kubernetes expands it."""
 _ASSIGNED: Final = re.compile(
     rf"(?<!\w){keys.ENV_PREFIX}\w{{1,80}}=(?=[\"']?[\w.+-]{{1,40}}[\"']?(?:[\s;&|]|$))"
 )
 """A script that sets a variable of the trial to a value of its own."""
-_LOADER: Final = re.compile(r"DataLoader\((?:[^()]|\((?:[^()]|\([^()]{0,80}\)){0,80}\)){0,600}\)")
-_DIVIDED: Final = re.compile(r"(?:batch|bs\b|bsz)[\w.\[\]()\"', ]{0,60}/|/=|(?i:split_batches)")
-"""A batch that a program divides, as far as one line of it shows."""
-OF_ONE: Final = "is the batch of one process"
 _PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 _MICRO_KEY: Final = keys.key_of("micro_batch_size")
-
-
-@dataclass(frozen=True, slots=True)
-class WiringWarning:
-    """One warning about a manifest: the place, its text, the rule, and a remedy to copy.
-
-    `is_seen` is False if the manifest does not show whether something is wrong. `name` is `batch_size` or the
-    hyperparameter that may not reach the training; empty for a shared path.
-    """
-
-    where: str
-    value: str
-    rule: str
-    remedy: str
-    is_seen: bool = True
-    name: str = ""
-
-    @property
-    def mistake(self) -> Mistake:
-        """The warning in the form that all commands print."""
-        return Mistake(self.where, self.value, self.rule, self.remedy)
-
-    def __str__(self) -> str:
-        shown = self.value if len(self.value) <= _SHOWN else self.value[:_SHOWN] + "…"
-        return f"{self.where} is {shown!r}: {self.rule}, for example {self.remedy}"
-
-
-_SHOWN: Final = 120
-"""Maximum characters of a value in a message."""
 
 
 def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
@@ -166,10 +115,8 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
         options = list(options_of(texts))
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names, processes)
-        found += _whole(options, processes)
         codes = [*codes_of(texts), *([] if text is None else [("the script", text)])]
-        found += _sampled(codes, options, processes)
-        found += _accumulated(options)
+        found += given_to_each(codes, options, processes)
         found += _misplaced(texts, options, searched)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually has the same text as its Master.
@@ -306,72 +253,14 @@ def _fixed(
                 variable = keys.ENV_MICRO_BATCH_SIZE
                 what = f"each process's part of it, {variable}, which trials set with {_MICRO_KEY}"
             rule = f"a fixed value ignores {ignored}{addition}: pass on {what}"
-            yield WiringWarning(option.where, option.written, rule, _replaced(option, variable), name=name)
-
-
-def _whole(options: Sequence[Option], processes: int) -> Iterator[WiringWarning]:
-    """Yield a warning for each option of one process's batch that is given that of all processes."""
-    # Variables of the job or of its script that stand for it: `BS=$AUTOTUNER_BATCH_SIZE`.
-    forms = {"env", "override", "code", "read"}
-    whole = {option.name for option in options if option.form in forms and _is_whole(option)}
-    for option in options:
-        match = _REFERENCE.fullmatch(option.value or "")
-        used = match[1] or match[2] if match is not None else option.value if option.form == "name" else ""
-        is_whole = _is_whole(option) or plain(used or "") in whole
-        if processes > 1 and is_whole and is_of_process(option.name):
-            rule = (
-                f"{OF_ONE}, and each of the {processes} would take the whole one: pass on"
-                f" {keys.ENV_MICRO_BATCH_SIZE}, which trials set with {_MICRO_KEY}"
-            )
-            remedy = _replaced(option, keys.ENV_MICRO_BATCH_SIZE)
-            yield WiringWarning(option.where, option.written, rule, remedy)
-
-
-def _sampled(
-    codes: Sequence[tuple[str, str]], options: Sequence[Option], processes: int
-) -> Iterator[WiringWarning]:
-    """Yield a warning for each loader of a process's part of the samples that is given the batch of all."""
-    given = {option.name for option in options if _is_whole(option)}
-    for where, code in codes if processes > 1 else ():
-        if "DistributedSampler(" not in code or _DIVIDED.search(code) is not None:
-            continue
-        found = list(in_code(where, code))
-        whole = given | {option.name for option in found if _is_whole(option)}
-        loaders = [call for call in _LOADER.findall(code) if "sampler" in call]
-        for option in found:
-            is_whole = _is_whole(option) or (option.form == "name" and plain(option.value or "") in whole)
-            if option.name == "batch_size" and is_whole and any(option.written in call for call in loaders):
-                rule = (
-                    f"{OF_ONE} here, as each has a sampler, and each of the {processes} would take the whole"
-                    " one: divide it by the number of processes"
-                )
-                yield WiringWarning(where, option.written, rule, "batch_size // dist.get_world_size()")
-
-
-def _accumulated(options: Sequence[Option]) -> Iterator[WiringWarning]:
-    """Yield a warning for each fixed number of accumulation steps, of which each is given the whole batch."""
-    given = (o for o in options if _is_whole(o) and o.name in _BATCH - _OF_STEPS)
-    batch = next(given, None)
-    if batch is None:
-        return
-    for option in options:
-        is_fixed = re.fullmatch(r"[1-9]\d{0,4}", option.value or "") is not None and option.value != "1"
-        if is_fixed and is_accumulation(option.name):
-            rule = (
-                f"{batch.written} is the batch of all accumulation steps together, so a script that gives it"
-                f" to each of {option.value} steps trains {option.value} times as much: accumulate 1, or pass"
-                f" on {keys.ENV_MICRO_BATCH_SIZE} and {keys.ENV_ACCUMULATION_STEPS}, which trials set with"
-                f" {_MICRO_KEY}"
-            )
-            remedy = option.written.replace(option.value or "", "1")
-            yield WiringWarning(option.where, option.written, rule, remedy, name="batch_size")
+            yield WiringWarning(option.where, option.written, rule, replaced(option, variable), name=name)
 
 
 def _misplaced(
     texts: Sequence[Text], options: Sequence[Option], names: Sequence[str]
 ) -> Iterator[WiringWarning]:
     """Yield a warning for each option that is given the value of another one, or an evaluation's alone."""
-    groups = (_BATCH, *_ALIASES)
+    groups = (NAMES, *_ALIASES)
     for name in names:
         variable = keys.environment_name(name)
         exact = {f"$({variable})", f"${variable}", f"${{{variable}}}"}
@@ -390,35 +279,30 @@ def _misplaced(
             yield WiringWarning(evaluated[0].where, evaluated[0].written, rule, _example(name), name=name)
 
 
-def _is_whole(option: Option) -> bool:
-    """Return whether the value of an option is the batch of all processes."""
-    return _WHOLE.fullmatch(option.value or "") is not None
-
-
 def _shared(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
     """Yield a warning for each path that all trials write to, and for resuming another trial's run."""
     for option in options:
         if option.value is None:
             value = ""
         else:
-            value = _REFERENCE.sub(lambda m: environment.get(m[1] or m[2], m[0]), option.value)
+            value = REFERENCE.sub(lambda m: environment.get(m[1] or m[2], m[0]), option.value)
         if any(name in value for name in _OWN):
             continue
         is_off = option.value is not None and value.lower() in _OFF
         # The value of a variable with `valueFrom` is unknown.
-        is_unseen = _REFERENCE.match(value) is not None
+        is_unseen = REFERENCE.match(value) is not None
         is_place = "/" in value or option.name.endswith(("dir", "path", "folder"))
         if option.name in _RESUMES and not is_off and not is_unseen:
             rule = (
                 "a trial that resumes continues another trial's training:"
                 " drop it, or resume from the trial's own folder alone"
             )
-            yield WiringWarning(option.where, option.written, rule, _replaced(option, keys.ENV_OUTPUT_DIR))
+            yield WiringWarning(option.where, option.written, rule, replaced(option, keys.ENV_OUTPUT_DIR))
         elif option.name in _PLACES and option.value and is_place and not is_off and not is_unseen:
             rule = (
                 "trials share this path, overwrite each other and may resume from it: use one path per trial"
             )
-            yield WiringWarning(option.where, option.written, rule, _replaced(option, keys.ENV_OUTPUT_DIR))
+            yield WiringWarning(option.where, option.written, rule, replaced(option, keys.ENV_OUTPUT_DIR))
 
 
 # --- the texts of a manifest ---------------------------------------------------------------------------
@@ -490,7 +374,7 @@ def _is_literal(value: str | None) -> bool:
 
 def _spellings(name: str) -> frozenset[str]:
     if name == "batch_size":
-        return _BATCH | {keys.ENV_BATCH_SIZE.lower()}
+        return NAMES | {keys.ENV_BATCH_SIZE.lower()}
     others = next((group for group in _ALIASES if name in group), frozenset())
     return others | {name.lower(), keys.environment_name(name).lower()}
 
@@ -498,18 +382,3 @@ def _spellings(name: str) -> frozenset[str]:
 def _example(name: str) -> str:
     flag = name.replace("_", "-")
     return f'args: ["--{flag}=$({keys.environment_name(name)})"]'
-
-
-def _replaced(option: Option, variable: str) -> str:
-    reference = f"$({variable})"
-    if option.name == variable.lower() and option.form == "override":
-        return f"{variable}=${{{variable}:-{option.value}}}"
-    if option.form == "config":
-        return f"{option.written.partition(':')[0]}: {reference}"
-    if option.form == "env":
-        return f'{{name: {option.where.rsplit(" ", 1)[-1]}, value: "{reference}"}}'
-    if option.form in {"code", "read", "name"}:
-        return f'os.environ["{variable}"]'
-    if option.form in {"flag=", "override"}:
-        return f"{option.written.partition('=')[0]}={reference}"
-    return f"{option.written.partition(' ')[0]}={reference}"

@@ -11,13 +11,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from autotuner import keys
+from autotuner.job.batch_of_all import OF_ONE
 from autotuner.job.command_line import SPAWNS
 from autotuner.job.job import Job
 from autotuner.job.options import MAX_TEXT
 from autotuner.job.processes import PROCESSES, assumed, stated
 from autotuner.job.trained_batch import trained_batches
 from autotuner.job.unset import LAYOUT, own_layout
-from autotuner.job.wiring import OF_ONE, WiringWarning, reads, references, wiring_warnings
+from autotuner.job.wiring import reads, references, wiring_warnings
+from autotuner.job.wiring_warning import WiringWarning
 from autotuner.spec import TuningSpec
 from autotuner.spec.learning_rate import rates_in
 from autotuner.trial import Purpose, Trial
