@@ -16,6 +16,7 @@ import re2
 
 from autotuner.spec.values import Target
 from autotuner.study import formats
+from autotuner.study.batch_words import BatchWords
 from autotuner.study.doubt import Doubt, bounded
 from autotuner.study.extras import Extras
 from autotuner.study.formats.line import Line, clean
@@ -26,12 +27,12 @@ from autotuner.study.formats.reading import (
     Reader,
     Reading,
     epochs_in,
-    label_in,
     part_in,
     position_in,
 )
 from autotuner.study.formats.records import value_of
 from autotuner.study.formats.text import Finder
+from autotuner.study.heading import Heading
 from autotuner.study.loops import LoopLengths
 from autotuner.study.losses import FirstLosses
 from autotuner.study.near_misses import NearMisses
@@ -50,9 +51,6 @@ _MAX_BLOCK: Final = 400
 """Maximum lines of one dictionary that is printed over several lines."""
 _RESULT: Final = re.compile(r"(?:Result for|Trial status update for) \S{1,160}:$")
 """The first line of a result that RLlib prints over several lines, the metric before its iteration."""
-_SECTION_LINES: Final = 12
-_NEAR: Final = 2
-"""Lines between values of one evaluation, such as of two classifiers."""
 _BARE: Final = 16
 """Characters, in addition to the name, of a line that only repeats a setting."""
 _POSITIONED: Final = re.compile(
@@ -64,44 +62,6 @@ _LOADED: Final = re.compile(
     re.IGNORECASE,
 )
 """`loaded the best checkpoint (epoch 4)`: where the checkpoint is from, which is not where the run is."""
-_EPOCH: Final = r"epoch[\s:#]{0,3}\d{1,6}(?:\s?/\s?\d{1,6})?"
-_SECTION: Final = re.compile(
-    rf"(?:[\W_]{{0,12}}{_EPOCH}(?:[\W_]{{1,6}}phase)?)?[\W_]{{0,12}}(?:(?:phase|mode|split|stage)\s?[:=]\s?)?"
-    r"(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
-    r"|metrics|performance|for)\w{0,5}\s{1,2}){0,4}"
-    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)"
-    r"(?:\s(?!epoch|at\s)[A-Za-z][\w.-]{0,24}){0,3}(?:\s?\([\w =:/-]{1,24}\))?"
-    rf"(?:[\s,:|\[(-]{{1,4}}(?:(?:at|for|of|in)\s)?{_EPOCH})?[\W_]{{0,40}}"
-    r"|.{0,60}[-|,:]\s(?P<of>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test)\s(?:metrics|results|scores)\s?:?",
-    re.IGNORECASE,
-)
-
-_WEIGHTS: Final = re.compile(r"(?<![a-z])(?:ema|swa|teacher|student)(?![a-z])", re.IGNORECASE)
-"""In a heading: the evaluation is of other weights than the model's."""
-
-_ANOTHER: Final = "another below the heading"
-"""The kind of a second value of an evaluation, such as of another class: it contradicts the first."""
-
-_SIZE: Final = r"batch[ _-]?sizes?\b"
-_CHANGED: Final = r"(?:reduced|decreased|halved|lowered|clamped|clipped|capped|rounded)"
-_BATCH_CHANGE: Final = re.compile(
-    rf"(?<![\w-])(?:{_CHANGED}|(?:reduc|decreas|halv|lower|clamp|clipp|capp|shrink|round)ing)\s"
-    rf"(?:(?!micro|mini|eval|val|test)[a-z_-]{{1,16}}\s){{0,3}}{_SIZE}(?=.{{0,80}}\d)"
-    r"|(?<!micro[ _-])(?<!eval[ _-])(?<!test[ _-])(?<!val[ _-])"
-    rf"{_SIZE}[\s=:(]{{0,3}}\d{{1,9}}\)?,?\s(?:is\s)?"
-    rf"(?:too\s(?:large|big|high)|exceeds|(?:larger|bigger|greater)\sthan|{_CHANGED}\b)"
-    rf"|(?:retrying|falling\sback)\s(?:with|to)\s(?:an?\s|the\s)?(?:smaller\s)?{_SIZE}(?=.{{0,20}}\d)",
-    re.IGNORECASE,
-)
-"""A script that changes its batch says so: `batch size 2048 is too large`, `reducing batch size to 64`.
-Where trainings are not deterministic, their values cannot show it."""
-_NO_MEMORY: Final = re.compile(
-    r"\bOutOfMemoryError\b|\b(?:CUDA|HIP|XPU|NPU) out of memory"
-    r"|CUDA_ERROR_OUT_OF_MEMORY|\bRESOURCE_EXHAUSTED\b"
-)
-"""A device had no memory left: a run that measures after it may have begun again at a smaller batch."""
-_SKIPS: Final = re.compile(r"skip|autotun|benchmark|workspace", re.IGNORECASE)
-"""One batch is left out, or a kernel that needs too much is."""
 
 
 class LogReader:
@@ -142,11 +102,7 @@ class LogReader:
         self._is_cut = False
         self._ended_with_return = False
         self._context = Position()
-        self._section = Label.UNKNOWN
-        self._section_lines = 0
-        self._section_variant = ""
-        self._of_section: Reading | None = None
-        self._since_section = 0
+        self._heading = Heading(self._metric.label)
         self._extras, self._loops, self._losses = Extras(), LoopLengths(), FirstLosses()
         self._part = ""
         self._near = NearMisses(target, self._finder)
@@ -155,8 +111,7 @@ class LogReader:
         self._block_length = 0
         self._depth = 0
         self._is_result = False
-        self._batch_change = ""
-        self._no_memory, self._before = "", 0
+        self._batch_words = BatchWords()
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -188,13 +143,8 @@ class LogReader:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the reading, for the user."""
-        if self._batch_change:
-            said = f"{self._batch_change!r} seems to say that another batch is trained than the one asked for"
-        elif self._no_memory and len(self._readings.measurements) > self._before:
-            said = f"values after {self._no_memory!r} may be of a smaller batch than the one asked for"
-        else:
-            return self._readings.warnings
-        return said, *self._readings.warnings
+        said = self._batch_words.warning(len(self._readings.measurements))
+        return (said, *self._readings.warnings) if said else self._readings.warnings
 
     @property
     def loops(self) -> tuple[int, ...]:
@@ -340,11 +290,8 @@ class LogReader:
         for reading in readings:
             self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
         if not readings:
-            if not self._batch_change and "atch" in text and _BATCH_CHANGE.search(text):
-                self._batch_change = bounded(text)
-            if not self._no_memory and _NO_MEMORY.search(text) and not _SKIPS.search(text):
-                self._no_memory, self._before = bounded(text), len(self._readings.measurements)
-            self._note_section(text)
+            self._batch_words.note(text, len(self._readings.measurements))
+            self._heading.note(text)
             if not self._readings.measurements:
                 self._near.note(line)
 
@@ -356,7 +303,7 @@ class LogReader:
             is_bare = len(line.text.strip()) <= len(self._metric.name) + _BARE
             return [
                 replace(
-                    self._labelled(each, line),
+                    self._heading.labelled(each, line),
                     format=name,
                     rank=each.rank if line.rank is None else line.rank,
                     part=self._part,
@@ -365,34 +312,6 @@ class LogReader:
                 for each in found
             ]
         return []
-
-    def _labelled(self, reading: Reading, line: Line) -> Reading:
-        if self._section_lines and not reading.variant and self._section_variant:
-            reading = replace(reading, variant=self._section_variant)
-        if reading.label is Label.VALIDATION is self._metric.label and self._section is Label.TEST:
-            # The label is the name's alone: `eval_wer` below `Test Set:` is of the test set.
-            is_below, self._section_lines = bool(self._section_lines), 0
-            return replace(reading, label=Label.TEST) if is_below else reading
-        if self._is_another_of_section(reading):
-            return replace(reading, label=self._section, variant=_ANOTHER)
-        if reading.label or reading.is_definite or not self._section_lines:
-            return reading
-        if self._section is Label.TRAIN and not line.indent:
-            return reading
-        # One value per section: training lines may look the same and follow without a heading.
-        self._section_lines, self._of_section, self._since_section = 0, reading, 0
-        return replace(reading, label=self._section)
-
-    def _is_another_of_section(self, reading: Reading) -> bool:
-        """Return whether a value belongs to the same evaluation as the one that a heading told the label of.
-
-        It has the same words, or stands right below, at the same place of the run.
-        """
-        known = self._of_section
-        if known is None or known.position != reading.position or reading.label or reading.variant:
-            return False
-        is_near = self._since_section <= _NEAR and position_in(reading.line).is_empty
-        return not self._section_lines and (is_near or known.lead == reading.lead)
 
     def _match(self, line: Line) -> list[Reading]:
         if self._pattern is None:
@@ -422,9 +341,7 @@ class LogReader:
 
     def _follow(self, line: Line) -> None:
         """Remember the epoch and the step that the log has reached."""
-        self._since_section += 1
-        if self._section_lines:
-            self._section_lines -= 1
+        self._heading.pass_line()
         self._part = part_in(line.text) or self._part
         if not _POSITIONED.search(line.text) or _LOADED.search(line.text[:_MAX_KEPT]):
             return
@@ -436,24 +353,12 @@ class LogReader:
         known = self._context
         if position.epoch is not None and position.epoch != known.epoch:
             self._readings.settle()
-            # The line below a heading may name the epoch of the section: one without a value, or in decimals.
-            is_of_section = not self._finder.mentions(line.text) or (known.epoch or 0.0) % 1
-            if self._section_lines != _SECTION_LINES - 1 or not is_of_section:
-                self._section_lines = 0
-        elif position.step is not None and position.step != known.step:
-            self._section_lines = 0
+        self._heading.follow(known, position, has_value=self._finder.mentions(line.text))
         if position.epoch is None:
             position = replace(position, epoch=known.epoch)
         elif position.step is None and position.epoch == known.epoch:
             position = known
         self._context = position
-
-    def _note_section(self, text: str) -> None:
-        if len(text) <= 80 and (section := _SECTION.fullmatch(text)):  # noqa: PLR2004
-            word = section["word"] or section["of"]
-            self._section, self._section_lines, self._of_section = label_in(word), _SECTION_LINES, None
-            weights = _WEIGHTS.search(text)
-            self._section_variant = weights[0].lower() if weights else ""
 
 
 def _compiled(pattern: str) -> re2._Regexp:
