@@ -10,10 +10,10 @@ from typing import Final
 
 import re2
 
+from autotuner.study.formats.finder import Finder
 from autotuner.study.formats.line import clean
 from autotuner.study.formats.reading import Metric, Reading
 from autotuner.study.formats.records import value_of
-from autotuner.study.formats.text import Finder
 from autotuner.study.scale import OF_BATCH
 
 MAX_SHOWN: Final = 200

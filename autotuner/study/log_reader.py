@@ -19,6 +19,7 @@ from autotuner.study import formats
 from autotuner.study.batch_words import BatchWords
 from autotuner.study.doubt import Doubt, bounded
 from autotuner.study.extras import Extras
+from autotuner.study.formats.finder import Finder
 from autotuner.study.formats.line import Line, clean
 from autotuner.study.formats.reading import (
     Label,
@@ -31,7 +32,6 @@ from autotuner.study.formats.reading import (
     position_in,
 )
 from autotuner.study.formats.records import value_of
-from autotuner.study.formats.text import Finder
 from autotuner.study.heading import Heading
 from autotuner.study.loops import LoopLengths
 from autotuner.study.losses import FirstLosses

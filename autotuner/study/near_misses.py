@@ -10,9 +10,9 @@ from typing import Final
 from autotuner.spec.values import Target
 from autotuner.study import formats
 from autotuner.study.doubt import MAX_SHOWN, TEMPLATE, bounded, pattern_for
+from autotuner.study.formats.finder import Finder
 from autotuner.study.formats.line import NUMBER, Line
 from autotuner.study.formats.reading import Metric, key
-from autotuner.study.formats.text import Finder
 
 _MAX_LINES: Final = 5
 _MAX_NAMES: Final = 100

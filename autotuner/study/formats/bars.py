@@ -10,9 +10,9 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from autotuner.study.formats.finder import Finder, skeleton
 from autotuner.study.formats.line import Line
 from autotuner.study.formats.reading import Format, Label, Metric, Position, Reading, label_in, position_in
-from autotuner.study.formats.text import Finder, skeleton
 
 _TQDM: Final = re.compile(
     r"(?P<percent>\d{1,3})%\|(?P<bar>[^|]{0,400})\|\s{0,8}(?P<count>[\d.]{1,15}[kMG]?)/(?P<total>[\d.]{1,15}[kMG]?|\?)\s\[(?=\d|\?)"

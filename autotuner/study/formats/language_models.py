@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from autotuner.study.formats.finder import Finder
 from autotuner.study.formats.line import NUMBER, Line, to_number
 from autotuner.study.formats.reading import (
     Format,
@@ -20,7 +21,6 @@ from autotuner.study.formats.reading import (
     label_in,
     position_in,
 )
-from autotuner.study.formats.text import Finder
 
 _FAIRSEQ: Final = re.compile(
     r"[\s|]{0,8}(?:(?P<mode>train|valid|train_inner|valid_inner|test)\s?\|\s?)?epoch\s{1,4}(?P<epoch>\d{1,9})(?::\s{1,12}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})|\s?\|)(?P<rest>.*)",

@@ -10,9 +10,9 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from autotuner.study.formats.finder import Finder, Found
 from autotuner.study.formats.line import Line
 from autotuner.study.formats.reading import Format, Label, Metric, Position, Reading, label_in, position_in
-from autotuner.study.formats.text import Finder, Found
 
 _HEAD: Final = re.compile(
     r"\s{0,4}(?P<head>(?:Epoch|Train|Test|Val|Valid|Validate|Validation|Eval|Evaluation)\b[^\[\d]{0,24}:[^\[\d]{0,16})\s{0,4}(?:(?P<epoch>\d{1,9})\s)?"

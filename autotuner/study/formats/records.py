@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from autotuner.study.formats.finder import Finder
 from autotuner.study.formats.line import NUMBER, Line, to_number
 from autotuner.study.formats.reading import (
     Format,
@@ -24,7 +25,7 @@ from autotuner.study.formats.reading import (
     label_in,
     position_in,
 )
-from autotuner.study.formats.text import Finder, TextReader
+from autotuner.study.formats.text import TextReader
 
 _ITEM: Final = re.compile(
     r"[\"'](?P<name>[^\"'{}\n]{1,160})[\"']\s{0,4}:\s{0,4}(?:[\"'](?P<text>[^\"'\n]{0,160})[\"']|(?P<bare>\[[^\]\n]{0,400}\]?|[^\s,{}\"']{1,80})"
