@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from autotuner.job.batch_options import OF_RECIPE, is_size
+from autotuner.job.batch_options import is_size
 from autotuner.job.gpu_counts import VISIBLE
 from autotuner.job.here_documents import without_documents
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
+from autotuner.job.program_options import (
+    COUNTS,
+    NODES,
+    OF_SCRIPTS,
+    STARTED,
+    is_strategy,
+    numbers_in,
+    pairs_in,
+    sizes_in,
+    splits_in,
+)
 from autotuner.job.shell import Branches, Command, commands, exported, is_exported
 from autotuner.job.shell_words import MAX_VALUE, ScriptTooLong, Variables
 from autotuner.job.wrappers import base, is_step, names, unwrapped
@@ -127,8 +138,8 @@ def entrypoint(words: Sequence[str], *, has_recipe: bool = False) -> Program:
 
     `has_recipe` says that these are a recipe of torchtune.
     """
-    numbers = _numbers(words, _COUNTS | _STARTED)
-    splits, sizes = _splits(words), _sizes(words, has_recipe=has_recipe)
+    numbers = numbers_in(words, COUNTS | STARTED)
+    splits, sizes = splits_in(words), sizes_in(words, has_recipe=has_recipe)
     return Program("the image's entrypoint", True, numbers=numbers, splits=splits, sizes=sizes)
 
 
@@ -222,7 +233,7 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
     if launch is not None:
         # Several of them in a loop may be a group, or trainings of their own.
         is_unclear = launch.is_unclear or command.is_repeated
-        splits, sizes = _splits(words), _sizes(words, has_recipe=launch.name == "tune run")
+        splits, sizes = splits_in(words), sizes_in(words, has_recipe=launch.name == "tune run")
         launch = replace(launch, splits=splits, sizes=sizes, is_unclear=is_unclear)
         seen.launches.append(_with_environment(launch, command.variables))
 
@@ -288,15 +299,15 @@ def _opaque(words: Sequence[str], variables: Variables) -> Program:
     # A variable, or a name of several words, may stand for any command.
     is_any = _ANYTHING.match(words[0]) is not None or name.endswith(".sh") or name in _SHELLS
     may_run = names_launcher or is_any or any(map(_is_known, pieces))
-    numbers = _numbers(words, _COUNTS | _STARTED)
+    numbers = numbers_in(words, COUNTS | STARTED)
     return Program(
         shown(words),
         is_opaque=True,
         is_script=may_run,
         names_launcher=names_launcher,
         numbers=numbers,
-        splits=_splits(words),
-        sizes=_sizes(words),
+        splits=splits_in(words),
+        sizes=sizes_in(words),
         per_node=_passed(variables, "NPROC_PER_NODE"),
         nodes=_passed(variables, "NNODES"),
         is_group=name in _GROUPS,
@@ -337,7 +348,7 @@ def _script(text: str, command: Command, arguments: Sequence[str] | None, seen: 
         for document in without_documents(text)[1]:
             if _IS_PYTHON.search(document) is None:
                 named = _NAMED_VALUE.sub(r"\1=", document)
-                seen.splits |= _splits([word.rstrip("\"',]}") for word in named.split()])
+                seen.splits |= splits_in([word.rstrip("\"',]}") for word in named.split()])
         for each in commands(text, variables, arguments):
             seen.commands += 1
             if seen.commands > _MAX_COMMANDS:
@@ -417,9 +428,9 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
             target if is_code else command.document if target in {"", "-"} else seen.files.get(base(target))
         )
         starts = starts if code is None else _SPAWNING.search(code) is not None
-        numbers = {} if is_code else _numbers(words[at:], _COUNTS | _OF_SCRIPTS)
+        numbers = {} if is_code else numbers_in(words[at:], COUNTS | OF_SCRIPTS)
         if not is_code and not numbers.keys() - NODES:
-            numbers |= {name: text for name, text in _options(words[at:]) if _is_strategy(name, text)}
+            numbers |= {name: text for name, text in pairs_in(words[at:]) if is_strategy(name, text)}
         # Options of Python in front of its script, such as `-m torch.distributed.launch`.
         is_hidden = target.startswith("$") and any(word.endswith(".py") for word in words[at + 1 :])
         starts = starts or command.is_repeated or is_hidden
@@ -432,8 +443,8 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
                 is_script=starts or is_another,
                 names_launcher=starts,
                 numbers=numbers,
-                splits={} if is_code else _splits(words[at:]),
-                sizes={} if is_code else _sizes(words[at:]),
+                splits={} if is_code else splits_in(words[at:]),
+                sizes={} if is_code else sizes_in(words[at:]),
                 world_size=_passed(command.variables, "WORLD_SIZE"),
                 trains=not is_code,
                 nodes=_passed(command.variables, "NNODES"),
@@ -441,80 +452,6 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
             )
         )
     return ()
-
-
-NODES: Final = names("nnodes num_machines num_nodes")
-"""Options whose value is the number of pods."""
-PER_NODE: Final = names(
-    """
-    nproc_per_node nprocs_per_node procs_per_node num_procs_per_node num_processes_per_node processes_per_node
-    """
-)
-"""Options whose value is the number of processes on a node."""
-_COUNTS: Final = (
-    PER_NODE
-    | NODES
-    | names(
-        """
-    devices devices_per_node gpus gpus_per_node multiprocessing_distributed n_gpu n_gpus n_gpus_per_node ngpu
-    ngpus ngpus_per_node num_devices num_gpu num_gpus num_gpus_per_node
-    """
-    )
-)
-_STRATEGIES: Final = re.compile(r"(?:ddp|deepspeed|fsdp)(?:_\w{1,60})?")
-"""Values of Lightning's options with which it starts a process on each GPU."""
-_OF_SCRIPTS: Final = names("nprocs world_size")
-"""Options of scripts that start as many processes by themselves."""
-_SPLITS: Final = names(
-    """
-    autotp_size cp cp_degree cp_size megatron_lm_pp_degree megatron_lm_tp_degree parallelism_config_cp_size
-    parallelism_config_sp_size parallelism_config_tp_size pp pp_degree pp_size ring_attn_size ring_degree
-    ring_size sp_degree sp_size tp tp_degree tp_size ulysses_degree ulysses_size
-    """
-)
-"""Options whose value is the number of processes that share one part of a batch."""
-_PARALLEL: Final = re.compile(
-    r"(?:ds_|pipeline_|tensor_|ulysses_)?(?:context|model|pipe(?:line)?|seq(?:uence)?|tensor|ulysses)"
-    r"_parallel(?:ism)?"
-    r"(?:_(?:degree|dim|size|world_size))?"
-)
-"""And those of a longer name, such as `tensor_model_parallel_size`."""
-_STARTED: Final = names("nproc nprocs num_proc num_processes num_procs")
-_OPTION: Final = re.compile(r"(-{1,2}|\+{0,2})([A-Za-z][\w./-]{0,100})(?:=(.*))?", re.DOTALL)
-
-
-def _numbers(words: Sequence[str], wanted: frozenset[str]) -> dict[str, str]:
-    """Return the options of a program that may be a number of processes: `--gpus 8`, `trainer.devices=8`."""
-    return {name: text for name, text in _options(words) if name in wanted}
-
-
-def _is_strategy(name: str, text: str) -> bool:
-    return name in {"accelerator", "strategy"} and _STRATEGIES.fullmatch(text) is not None
-
-
-def _splits(words: Sequence[str]) -> dict[str, str]:
-    """Return the options of a program with which processes may share a part of the batch."""
-    return {name: text for name, text in _options(words) if name in _SPLITS or _PARALLEL.fullmatch(name)}
-
-
-def _sizes(words: Sequence[str], *, has_recipe: bool = False) -> dict[str, str]:
-    """Return the options of a program that have a part in the size of its batch.
-
-    The batch size of a recipe of torchtune is that of a process.
-    """
-    also = OF_RECIPE if has_recipe else ""
-    return {name: text for name, text in _options(words) if is_size(name) or name == also}
-
-
-def _options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of a program, the last part of their names with underscores, and their values."""
-    for word, following in zip(words, [*words[1:], ""], strict=False):
-        match = _OPTION.fullmatch(word)
-        if match is None or not (match[1].startswith("-") or match[3] is not None):
-            continue
-        name = match[2].rsplit(".", 1)[-1].rsplit("/", 1)[-1].lower().replace("-", "_")
-        is_flag = following.startswith("-") and not following[1:].isdecimal()
-        yield name, match[3] if match[3] is not None else "" if is_flag else following
 
 
 _MPI: Final = frozenset({"mpirun", "mpiexec", "horovodrun"})
@@ -550,8 +487,8 @@ def _of_mpi(words: Sequence[str], variables: Variables, seen: _Seen, depth: int)
         is_alone=hosts is None,
         # Several programs, each with a number of its own.
         is_unclear=bool(inner) or ":" in words,
-        splits=_splits(program),
-        sizes=_sizes(program),
+        splits=splits_in(program),
+        sizes=sizes_in(program),
     )
     seen.launches.append(_with_environment(launch, variables))
 

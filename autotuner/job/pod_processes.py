@@ -22,9 +22,10 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.arithmetic import computed
-from autotuner.job.command_line import NODES, PER_NODE, Program, entrypoint, read_command_line
+from autotuner.job.command_line import Program, entrypoint, read_command_line
 from autotuner.job.gpu_counts import GPUS, LISTED, VISIBLE
 from autotuner.job.launchers import Launch, shown
+from autotuner.job.program_options import NODES, PER_NODE
 from autotuner.job.shell import Branches
 from autotuner.job.shell_words import OTHERS, Variables
 
