@@ -203,7 +203,7 @@ def test_a_miss_of_a_search_run_at_the_same_setting_counts():
 
 
 def test_a_confirmed_answer_stays_until_a_better_one_is_confirmed():
-    asked = spec(run_length="3", max_trials="8")
+    asked = spec(run_length="3", max_trials="10")
     runs = [confirm(n, RISING, Outcome.REACHED) for n in (2, 3, 4)]
     larger = [trial(n, (0.6, 0.9, 0.97), tried=suggestion(n, batch_size=128)) for n in (5, 6)]
     decision = decide(asked, [baseline(), trial(1, RISING), *runs, *larger], NOON)
