@@ -19,7 +19,7 @@ from autotuner.trial import Purpose, Trial
 
 _SHOWN: Final = 6
 _FEWEST_RUNS: Final = 7
-"""Runs of which none is worse than the one before it, from which on that is no chance."""
+"""Minimum number of runs of which none is worse than the one before it: with fewer, that may be chance."""
 _OTHERS: Final = (
     "a checkpoint or a file that another trial has left; give each trial a folder of its own, such as"
     " $(AUTOTUNER_OUTPUT_DIR)"

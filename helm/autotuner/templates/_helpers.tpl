@@ -130,7 +130,7 @@ annotations:
   resources: [events]
   verbs: [create, list, patch]
 {{- if .Values.rbac.kueueWorkloads }}
-# Why Kueue does not admit a trial stands in its Workload alone.
+# Only its Workload says why Kueue does not admit a trial.
 - apiGroups: [kueue.x-k8s.io]
   resources: [workloads]
   verbs: [list]
