@@ -24,7 +24,6 @@ _WHOLE: Final = re.compile(
 _LOADER: Final = re.compile(r"DataLoader\((?:[^()]|\((?:[^()]|\([^()]{0,80}\)){0,80}\)){0,600}\)")
 _DIVIDED: Final = re.compile(r"(?:batch|bs\b|bsz)[\w.\[\]()\"', ]{0,60}/|/=|(?i:split_batches)")
 """A batch that a program divides, as far as one line of it shows."""
-OF_ONE: Final = "is the batch of one process"
 _MICRO_KEY: Final = keys.key_of("micro_batch_size")
 
 
@@ -54,11 +53,11 @@ def _to_each_process(options: Sequence[Option], processes: int) -> Iterator[Wiri
         is_whole = _is_whole(option) or plain(used or "") in whole
         if processes > 1 and is_whole and is_of_process(option.name):
             rule = (
-                f"{OF_ONE}, and each of the {processes} would take the whole one: pass on"
+                f"is the batch of one process, and each of the {processes} would take the whole one: pass on"
                 f" {keys.ENV_MICRO_BATCH_SIZE}, which trials set with {_MICRO_KEY}"
             )
             remedy = replaced(option, keys.ENV_MICRO_BATCH_SIZE)
-            yield WiringWarning(option.where, option.written, rule, remedy)
+            yield WiringWarning(option.where, option.written, rule, remedy, gives_whole=True)
 
 
 def _to_each_loader(
@@ -76,10 +75,11 @@ def _to_each_loader(
             is_whole = _is_whole(option) or (option.form == "name" and plain(option.value or "") in whole)
             if option.name == "batch_size" and is_whole and any(option.written in call for call in loaders):
                 rule = (
-                    f"{OF_ONE} here, as each has a sampler, and each of the {processes} would take the whole"
-                    " one: divide it by the number of processes"
+                    "is the batch of one process here, as each has a sampler, and each of the"
+                    f" {processes} would take the whole one: divide it by the number of processes"
                 )
-                yield WiringWarning(where, option.written, rule, "batch_size // dist.get_world_size()")
+                remedy = "batch_size // dist.get_world_size()"
+                yield WiringWarning(where, option.written, rule, remedy, gives_whole=True)
 
 
 def _to_each_step(options: Sequence[Option]) -> Iterator[WiringWarning]:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.job.batch_of_all import OF_ONE
 from autotuner.job.command_line import SPAWNS
 from autotuner.job.job import Job
 from autotuner.job.options import MAX_TEXT
@@ -45,7 +44,7 @@ def wiring_notices(
     )
     steps = keys.parameter_name(keys.ENV_ACCUMULATION_STEPS)
     accumulates = steps in (read or ()) or reads(script or "", steps)
-    has_whole = any(warning.rule.startswith(OF_ONE) for warning in found)
+    has_whole = any(warning.gives_whole for warning in found)
     return [
         *(warning for warning in found if warning.is_seen or not is_shown),
         *(() if has_whole else trained_batches(job, spec, accumulates=accumulates)),

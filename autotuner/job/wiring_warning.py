@@ -17,7 +17,8 @@ class WiringWarning:
     """One warning about a manifest: the place, its text, the rule, and a remedy to copy.
 
     `is_seen` is False if the manifest does not show whether something is wrong. `name` is `batch_size` or the
-    hyperparameter that may not reach the training; empty for a shared path.
+    hyperparameter that may not reach the training; empty for a shared path. `gives_whole` says that each
+    process would train the batch of all.
     """
 
     where: str
@@ -26,6 +27,7 @@ class WiringWarning:
     remedy: str
     is_seen: bool = True
     name: str = ""
+    gives_whole: bool = False
 
     @property
     def mistake(self) -> Mistake:
