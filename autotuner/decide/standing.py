@@ -200,7 +200,7 @@ class Standing:
         if confirmed is None:
             return held
         worthy = confirmed.batch_size * 2**WORTH_CONFIRMING
-        # One more run of a setting that could not be confirmed would be in vain.
+        # One more run of a setting that could not be confirmed would not help.
         is_kept = held is None or held.batch_size < worthy or self.lacks(self._to_start(held)) is not None
         return confirmed if is_kept else held
 

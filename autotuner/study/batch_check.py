@@ -90,7 +90,7 @@ class BatchCheck:
         if self.differs or not self.trial.is_running:
             return True
         if self.is_of_rate and has_telling_losses(self.original) and len(self.trial.losses) >= losses.KEPT:
-            # Nothing is shown: in a warm-up from zero the rate has hardly an effect. A whole run is too much.
+            # Nothing is shown: in a warm-up from zero the rate has little effect. A whole run costs too much.
             return True
         ends = [points[-1][0] for t in (self.trial, self.original) if (points := points_of(t))]
         return len(ends) > 1 and ends[0] >= ends[1]

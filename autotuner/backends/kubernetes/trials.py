@@ -47,7 +47,7 @@ from autotuner.trial import Outcome, Trial
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)
 """How long after its end a trial waits for its log, if its node does not answer, before it counts as lost;
-and how long the log of a running trial cannot be read before the user is told."""
+and how long the log of a running trial cannot be read before the status says so."""
 _TAIL_LINES: Final = 1000
 _LOGS_READ: Final = 16
 """Maximum number of failed pods of a trial whose logs are read, the first to fail first."""
