@@ -20,7 +20,13 @@ _SHOWN: Final = 4
 
 
 def beginnings_alike(trials: Sequence[Trial]) -> list[Finding]:
-    """Return that settings have no effect, or a warning that a check trained the batch of its original."""
+    """Return that settings have no effect, or a warning that a check trained the batch of its original.
+
+    Nothing is found in a study whose trials accumulate gradients: the losses may be those of micro-batches,
+    of which the first ones hardly depend on the batch.
+    """
+    if any((t.suggestion.accumulation_steps or 1) > 1 for t in trials):
+        return []
     return _not_wired(trials) or _batch_not_followed(trials)
 
 
@@ -55,10 +61,7 @@ def _begin_alike(one: Trial, other: Trial) -> bool:
 def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
     for check in batch_checks(trials):
         one, other = check.original, check.trial
-        accumulates = any((t.suggestion.accumulation_steps or 1) > 1 for t in (one, other))
-        if check.is_of_rate or not check.differs or accumulates:
-            continue
-        if are_close(one.losses, other.losses):
+        if not check.is_of_rate and check.differs and are_close(one.losses, other.losses):
             message = (
                 f"the first losses of trial {other.number} at batch size {other.suggestion.batch_size} are"
                 f" nearly those of trial {one.number} at {one.suggestion.batch_size} ({_losses(other)};"

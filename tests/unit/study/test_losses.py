@@ -169,9 +169,10 @@ def test_a_check_whose_training_begins_like_its_originals_is_told(steps):
     )
 
 
-def begun(number, batch_size, losses, values=(0.61, 0.75, 0.8123)):
+def begun(number, batch_size, losses, values=(0.61, 0.75, 0.8123), steps=1):
     """Return an ended run with a learning rate of its own."""
-    tried = suggestion(number, batch_size=batch_size, parameters={"learning_rate": 0.1 + number})
+    rate = {"learning_rate": 0.1 + number}
+    tried = suggestion(number, batch_size=batch_size, parameters=rate, accumulation_steps=steps)
     return trial(number, values, tried=tried, losses=losses)
 
 
@@ -192,6 +193,7 @@ FIRST = begun(0, 32, TRANSFORMER)
         ([begun(1, 64, CLOSE), begun(2, 256, CLOSE, (0.61, 0.7))], False),  # after a stage of its own
         ([begun(1, 64, CLOSE), begun(2, 256, CLOSE), begun(3, 512, CONVOLUTION)], False),
         ([begun(1, 64, ()), begun(2, 256, ())], False),
+        ([begun(1, 64, CLOSE), begun(2, 256, CLOSE, steps=4)], False),
     ],
 )
 def test_runs_that_all_begin_alike_at_batch_sizes_far_apart_are_not_wired(others, expected):
