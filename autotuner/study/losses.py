@@ -53,11 +53,11 @@ class FirstLosses:
 
     def note(self, line: Line) -> None:
         """Process a line."""
-        text = line.text
-        if len(self._values) >= KEPT or "oss" not in text or line.is_redrawn:
+        if len(self._values) >= KEPT or line.is_redrawn:
             return
-        match = _LOSS.search(text[:_MAX_LINE])
-        if match is None or _IS_BAR.search(text[:_MAX_LINE]):
+        text = line.text[:_MAX_LINE]
+        match = _LOSS.search(text)
+        if match is None or _IS_BAR.search(text):
             return
         digits = re.sub(r"[eE].*|\D", "", match[1]).lstrip("0")
         if len(digits) >= _FEWEST_DIGITS:

@@ -37,6 +37,7 @@ def losses_of(*lines):
         "2026-11-28 10:00:00,123 - mmdet - INFO - Epoch [1][50/7330] lr: 1e-2, loss_cls: 2.3026, loss: 4.1",
         "train loss = tensor(2.3026, device='cuda:0')",
         "Train Loss: 2.3026",
+        "EPOCH 1 LOSS 2.3026",
     ],
 )
 def test_a_loss_is_read(line):
