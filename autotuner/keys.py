@@ -44,6 +44,10 @@ APPLIED: Final = STATUS_PREFIX + "applied"
 LEDGER_SUCCESSOR: Final = STATUS_PREFIX + "continued-in"
 """Annotation of a full ledger ConfigMap: the name of the next one."""
 
+KUEUE_PREFIX: Final = "kueue.x-k8s.io/"
+QUEUE_LABEL: Final = KUEUE_PREFIX + "queue-name"
+"""Kueue's label: the LocalQueue in which a job waits."""
+
 TRIAL_PREFIX: Final = "trial.autotuner.dev/"
 """Prefix of the annotations and labels of a trial."""
 

@@ -372,7 +372,7 @@ class Controller:
             self._backend.forget(job.uid)
             self._known.pop(key, None)
             if job.kind.documents and job.annotations.get(keys.PHASE) != Phase.DONE:
-                # What is wrong may be in its training runtime, which nobody watches.
+                # The mistake may be in its training runtime, and the controller does not watch runtimes.
                 self.queue.add(key, after=self._resync_seconds)
             return
         known.job = job

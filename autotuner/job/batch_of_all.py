@@ -12,7 +12,7 @@ from typing import Final
 from autotuner import keys
 from autotuner.job.batch_options import NAMES, is_accumulation, is_of_process
 from autotuner.job.options import REFERENCE, Option, in_code, plain
-from autotuner.job.wiring_warning import WiringWarning, replaced
+from autotuner.job.wiring_warning import SET_WITH, WiringWarning, replaced
 
 _OF_STEPS: Final = frozenset({"global_batch_size", "total_batch_size", "train_batch_size", "gbs"})
 """Names of the batch size in scripts that divide it by the accumulation steps themselves."""
@@ -24,7 +24,6 @@ _WHOLE: Final = re.compile(
 _LOADER: Final = re.compile(r"DataLoader\((?:[^()]|\((?:[^()]|\([^()]{0,80}\)){0,80}\)){0,600}\)")
 _DIVIDED: Final = re.compile(r"(?:batch|bs\b|bsz)[\w.\[\]()\"', ]{0,60}/|/=|(?i:split_batches)")
 """A batch that a program divides, as far as one line of it shows."""
-_MICRO_KEY: Final = keys.key_of("micro_batch_size")
 
 
 def given_to_each(
@@ -54,7 +53,7 @@ def _to_each_process(options: Sequence[Option], processes: int) -> Iterator[Wiri
         if processes > 1 and is_whole and is_of_process(option.name):
             rule = (
                 f"is the batch of one process, and each of the {processes} would take the whole one: pass on"
-                f" {keys.ENV_MICRO_BATCH_SIZE}, which trials set with {_MICRO_KEY}"
+                f" {keys.ENV_MICRO_BATCH_SIZE}, {SET_WITH}"
             )
             remedy = replaced(option, keys.ENV_MICRO_BATCH_SIZE)
             yield WiringWarning(option.where, option.written, rule, remedy, gives_whole=True)
@@ -94,8 +93,7 @@ def _to_each_step(options: Sequence[Option]) -> Iterator[WiringWarning]:
             rule = (
                 f"{batch.written} is the batch of all accumulation steps together, so a script that gives it"
                 f" to each of {option.value} steps trains {option.value} times as much: accumulate 1, or pass"
-                f" on {keys.ENV_MICRO_BATCH_SIZE} and {keys.ENV_ACCUMULATION_STEPS}, which trials set with"
-                f" {_MICRO_KEY}"
+                f" on {keys.ENV_MICRO_BATCH_SIZE} and {keys.ENV_ACCUMULATION_STEPS}, {SET_WITH}"
             )
             remedy = option.written.replace(option.value or "", "1")
             yield WiringWarning(option.where, option.written, rule, remedy, name="batch_size")

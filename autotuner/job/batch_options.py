@@ -15,7 +15,6 @@ NAMES: Final = frozenset(
     }
 )  # fmt: skip
 """Names of the batch size in scripts."""
-"""Names of the batch size of the training."""
 _OF_BATCH: Final = re.compile(r"batch(?!es)|(?:^|_)(?:bs|bsz|imgs|images|samples)(?:_|$)")
 _OF_EACH: Final = re.compile(
     r"micro|(?:^|_)(?:device|local)(?:_|$)"

@@ -88,7 +88,7 @@ class Program:
         nodes: NNODES in the same way.
         branches: The branches of `if` and `case` that it is in, as in `Command`.
         trains: Whether it is a Python program that may be the training.
-        is_group: Whether it starts a process group of its own, of one pod unless it is told of others.
+        is_group: Whether it starts a process group of its own; without options for it, of its pod only.
     """
 
     text: str

@@ -20,7 +20,7 @@ from autotuner.job.lookup import sequence
 from autotuner.job.options import containers
 from autotuner.job.processes import PROCESSES, stated
 from autotuner.job.trial_manifest import trial_manifest
-from autotuner.job.wiring_warning import WiringWarning
+from autotuner.job.wiring_warning import SET_WITH, WiringWarning
 from autotuner.spec import TuningSpec
 from autotuner.study.layout import Bounds, lay_out
 from autotuner.study.layout_bounds import bounds_of, laid_out, nearest_size
@@ -101,7 +101,7 @@ def _question(size: int, trained: _Trained, doubt: str) -> WiringWarning:
 def _warning(size: int, trained: _Trained) -> WiringWarning:
     rule = (
         f"is what a trial with batch size {size} has, and on {trained.processes} processes this trains"
-        f" {trained.batch_size}: pass on {_PARTS}, which trials set with {keys.key_of('micro_batch_size')}"
+        f" {trained.batch_size}: pass on {_PARTS}, {SET_WITH}"
     )
     remedy = f"--{trained.name}=$({keys.ENV_MICRO_BATCH_SIZE})"
     return WiringWarning(trained.where, trained.shown, rule, remedy)

@@ -12,10 +12,8 @@ from autotuner.spec import environment_value
 from autotuner.study.suggestions import encode_suggestion
 from autotuner.trial import Suggestion
 
-_KUEUE: Final = "kueue.x-k8s.io/"
-_QUEUE_LABEL: Final = _KUEUE + "queue-name"
 _DROPPED_ANNOTATIONS: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
-_KEPT_KUEUE_LABELS: Final = frozenset({_QUEUE_LABEL, _KUEUE + "priority-class"})
+_KEPT_KUEUE_LABELS: Final = frozenset({keys.QUEUE_LABEL, keys.KUEUE_PREFIX + "priority-class"})
 _TUNED: Final = "-tuned"
 
 
@@ -53,7 +51,7 @@ def trial_manifest(job: Job, suggestion: Suggestion, output: str | None = None) 
             suggestion,
             trial_environment(suggestion, folder),
             trial=name,
-            queued=_QUEUE_LABEL in labels,
+            queued=keys.QUEUE_LABEL in labels,
         ),
     }
 
@@ -110,7 +108,7 @@ def answered_job(job: Job, suggestion: Suggestion, name: str | None = None) -> d
                 keys.SUGGESTION: encode_suggestion(replace(suggestion, number=0, seed=0, rerun_of=None)),
             },
         },
-        "spec": answered_spec(job, suggestion, queued=_QUEUE_LABEL in labels),
+        "spec": answered_spec(job, suggestion, queued=keys.QUEUE_LABEL in labels),
     }
 
 
@@ -126,7 +124,7 @@ def answer_digest(job: Job, suggestion: Suggestion, name: str | None = None) -> 
 
 def is_queued(job: Job) -> bool:
     """Return whether trials and answers of the job wait in a queue, its own or that of the annotation."""
-    return _QUEUE_LABEL in _labels(job)
+    return keys.QUEUE_LABEL in _labels(job)
 
 
 def answer_patch(job: Job, suggestion: Suggestion) -> dict[str, Any]:
@@ -157,15 +155,15 @@ def _labels(job: Job) -> dict[str, str]:
     labels = {
         key: value
         for key, value in (job.manifest["metadata"].get("labels") or {}).items()
-        if not key.startswith(_KUEUE) or key in _KEPT_KUEUE_LABELS
+        if not key.startswith(keys.KUEUE_PREFIX) or key in _KEPT_KUEUE_LABELS
     }
     if queue := job.annotations.get(keys.QUEUE):
-        labels[_QUEUE_LABEL] = queue
+        labels[keys.QUEUE_LABEL] = queue
     return labels
 
 
 def _annotations(job: Job) -> dict[str, str]:
-    dropped = (keys.PREFIX, keys.STATUS_PREFIX, _KUEUE)
+    dropped = (keys.PREFIX, keys.STATUS_PREFIX, keys.KUEUE_PREFIX)
     return {
         key: value
         for key, value in job.annotations.items()

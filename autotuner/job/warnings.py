@@ -9,7 +9,6 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.errors import Mistake
 
-_KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 _POD_GROUPS: Final = (
     "scheduling.x-k8s.io/pod-group",
     "pod-group.scheduling.sigs.k8s.io",
@@ -55,7 +54,7 @@ def would_run(
     metadata: Mapping[str, Any], suspend: object, annotations: Mapping[str, str], where: str
 ) -> Iterator[Mistake]:
     """Yield the reasons why the registered job itself would run; `suspend` is its field at `where`."""
-    queue = (metadata.get("labels") or {}).get(_KUEUE_QUEUE)
+    queue = (metadata.get("labels") or {}).get(keys.QUEUE_LABEL)
     if suspend is not True and queue is None:
         rule = "must be true; otherwise the operator runs the registered job in addition to its trials"
         shown = "" if suspend is None else str(suspend).lower()
@@ -65,7 +64,7 @@ def would_run(
             "lets Kueue run the registered job: remove the label, and name the queue of the trials in"
             f" {keys.QUEUE}; Kueue sets it by itself where the namespace has a LocalQueue named default"
         )
-        yield Mistake(f"label {_KUEUE_QUEUE}", str(queue), rule, f"{keys.QUEUE}: {queue}")
+        yield Mistake(f"label {keys.QUEUE_LABEL}", str(queue), rule, f"{keys.QUEUE}: {queue}")
     elif annotations.get(keys.QUEUE) == "default":
         rule = (
             "is the LocalQueue that Kueue assigns to every job of the namespace, and Kueue would then run the"

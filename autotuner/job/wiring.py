@@ -29,7 +29,7 @@ from autotuner.job.options import (
     options_of,
     texts_of,
 )
-from autotuner.job.wiring_warning import WiringWarning, replaced
+from autotuner.job.wiring_warning import SET_WITH, WiringWarning, replaced
 
 _ALIKE: Final = 0.8
 """Least similarity of two names of which one may be a misspelling of the other (difflib's ratio)."""
@@ -77,7 +77,6 @@ _ASSIGNED: Final = re.compile(
 """A script that sets a variable of the trial to a value of its own."""
 _PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
-_MICRO_KEY: Final = keys.key_of("micro_batch_size")
 
 
 def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
@@ -251,7 +250,7 @@ def _fixed(
             ignored, what = variable, "the variable"
             if is_of_process(option.name) and processes > 1:
                 variable = keys.ENV_MICRO_BATCH_SIZE
-                what = f"each process's part of it, {variable}, which trials set with {_MICRO_KEY}"
+                what = f"each process's part of it, {variable}, {SET_WITH}"
             rule = f"a fixed value ignores {ignored}{addition}: pass on {what}"
             yield WiringWarning(option.where, option.written, rule, replaced(option, variable), name=name)
 

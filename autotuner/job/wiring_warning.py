@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.options import Option
 
+SET_WITH: Final = f"which trials set with {keys.key_of('micro_batch_size')}"
+"""What sets the variables of micro-batches, for messages that recommend one of them."""
 _SHOWN: Final = 120
 """Maximum characters of a value in a message."""
 

@@ -124,7 +124,7 @@ def uncaught(log: str) -> Cause | None:
 def _unsaid(log: ProcessLog, *, first: ProcessLog) -> list[LogError]:
     """Return the error of a process that said nothing, which the others may miss."""
     outcome, words = SIGNALS.get(log.exit_code or 0, (Outcome.FAILED, ""))
-    # Signals end the others, too, once one has failed; but nobody sends SIGBUS.
+    # After a failure the other processes are ended by signals, but never by SIGBUS.
     if words and (log is first or log.exit_code in BUS_ERRORS):
         return [replace(_SILENT, line=words, outcome=outcome)]
     return [_SILENT] if _ended_itself(log, first=first) else []

@@ -26,7 +26,6 @@ from autotuner.backends.kubernetes.events import emit
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.backends.kubernetes.logs import LogFollower
 from autotuner.backends.kubernetes.pods import (
-    QUEUE_LABEL,
     entries,
     is_owned_by,
     name_of,
@@ -281,7 +280,7 @@ class KubernetesBackend:
                 metadata["resourceVersion"] = mapping(job.manifest.get("metadata")).get("resourceVersion")
                 patch["spec"] = dict(changed_spec)
                 if is_moved:
-                    metadata["labels"] = {QUEUE_LABEL: queue}
+                    metadata["labels"] = {keys.QUEUE_LABEL: queue}
             try:
                 self._api.patch(_path(job, job.name), patch)
             except RequestFailed as error:

@@ -53,7 +53,7 @@ class EarlierRuns:
     def forget_others(self, job: Job, trials: Collection[str]) -> None:
         """Drop the cache of a job's other trials; `trials` are UIDs."""
         seen = self._jobs.get(job.uid, {})
-        for uid in [uid for uid in seen if uid not in trials]:
+        for uid in seen.keys() - set(trials):
             del seen[uid]
 
     def seconds(

@@ -24,7 +24,6 @@ from autotuner.trial import Suggestion
 
 _LABEL: Final = "training.kubeflow.org/"
 JOB_NAME_LABEL: Final = _LABEL + "job-name"
-QUEUE_LABEL: Final = "kueue.x-k8s.io/queue-name"
 _ROLE_LABEL: Final = _LABEL + "job-role"
 _TYPE_LABEL: Final = _LABEL + "replica-type"
 _INDEX_LABEL: Final = _LABEL + "replica-index"
@@ -115,7 +114,7 @@ def waiting_since(job: Mapping[str, Any], *, is_suspended: bool) -> datetime | N
 
 def queue_of(job: Mapping[str, Any]) -> str:
     """Return the queue that admits a job of any kind; empty without one."""
-    return str(mapping(mapping(job.get("metadata")).get("labels")).get(QUEUE_LABEL) or "")
+    return str(mapping(mapping(job.get("metadata")).get("labels")).get(keys.QUEUE_LABEL) or "")
 
 
 def _count(replica: object) -> int:

@@ -26,7 +26,7 @@ from autotuner.trial import Trial
 MOST_UNREAD: Final = 64
 """Pushes of a trial that wait to be read: five minutes of Hugging Face's Trainer, which pushes every 5 s."""
 MOST_DELETED: Final = 256
-"""Deleted trials whose pushes wait to be read. On a replica that stands by, nobody reads them."""
+"""Maximum number of deleted trials whose pushes wait to be read. Only the leader reads them."""
 
 
 @dataclass(slots=True)

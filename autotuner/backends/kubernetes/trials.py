@@ -99,15 +99,14 @@ class TrialReader:
         """Drop the cache of a job's trials and pods that do not exist any more; `trials` are UIDs."""
         self._logs.forget_others(job, trials, {pod.uid for pod in pods})
         self._earlier.forget_others(job, trials)
-        runs = self._runs.get(job.uid, {})
-        for uid in [uid for uid in runs if uid not in trials]:
-            del runs[uid]
-        seen = self._seen.get(job.uid, {})
-        for uid in [uid for uid in seen if uid not in trials]:
-            del seen[uid]
-        unread = self._unread.get(job.uid, {})
-        for uid in [uid for uid in unread if uid not in trials]:
-            del unread[uid]
+        known: tuple[dict[str, Any], ...] = (
+            self._runs.get(job.uid, {}),
+            self._seen.get(job.uid, {}),
+            self._unread.get(job.uid, {}),
+        )
+        for by_uid in known:
+            for uid in by_uid.keys() - set(trials):
+                del by_uid[uid]
 
     def unreadable(self, job: Job) -> list[str]:
         """Return a warning for each running trial whose log cannot be read for long; its text stays."""

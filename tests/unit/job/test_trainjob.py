@@ -26,6 +26,7 @@ from autotuner.job.trial_manifest import (
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import Shape
 from tests.builders import annotations, suggestion
+from tests.hostile import JSON, with_value
 
 TORCH = BUILT_IN[RuntimeReference("torch-distributed")]
 BASELINE = [
@@ -730,11 +731,6 @@ def test_a_laptop_does_not_stand_in_for_a_cluster_of_hundreds():
 
 # --- hostile input ------------------------------------------------------------------------------------------
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
 PLACES = st.sampled_from(
     [
         ("metadata",),
@@ -766,12 +762,7 @@ PLACES = st.sampled_from(
 
 @given(PLACES, JSON)
 def test_whatever_stands_somewhere_in_a_job_it_is_refused_or_makes_a_trial(place, value):
-    wrong = copy.deepcopy(manifest())
-    *way, last = place
-    node = wrong
-    for step in way:
-        node = node[step]
-    node[last] = value
+    wrong = with_value(manifest(), place, value)
     try:
         found = read(wrong)
         found.spec()
@@ -820,12 +811,7 @@ RUNTIME_PLACES = st.sampled_from(
 
 @given(RUNTIME_PLACES, JSON)
 def test_whatever_stands_somewhere_in_a_runtime_it_is_refused_or_makes_a_trial(place, value):
-    wrong = copy.deepcopy(runtime_manifest())
-    *way, last = place
-    node = wrong
-    for step in way:
-        node = node[step]
-    node[last] = value
+    wrong = with_value(runtime_manifest(), place, value)
     try:
         found = job(TrainingRuntime.from_manifest(wrong))
     except InvalidJob:

@@ -19,6 +19,7 @@ from autotuner.spec import Shape
 from autotuner.study.suggestions import decode_suggestion, encode_suggestion
 from autotuner.trial import Purpose, Suggestion
 from tests.builders import annotations, container, job, manifest, replica, suggestion
+from tests.hostile import JSON, with_value
 
 
 def environment(made: dict[str, object], kind: str = "Master") -> dict[str, object]:
@@ -129,11 +130,6 @@ def test_all_mistakes_of_a_file_are_told_at_once():
     assert len(caught.value.mistakes) == 3
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
 PLACES = st.sampled_from(
     [
         ("metadata",),
@@ -165,12 +161,7 @@ PLACES = st.sampled_from(
 
 @given(PLACES, JSON)
 def test_whatever_stands_somewhere_in_a_job_it_is_refused_or_makes_a_trial(place, value):
-    wrong = manifest()
-    *way, last = place
-    node = wrong
-    for step in way:
-        node = node[step]
-    node[last] = value
+    wrong = with_value(manifest(), place, value)
     try:
         read = Job.from_manifest(wrong)
         read.spec()
