@@ -15,7 +15,7 @@ from autotuner.errors import InvalidJob
 from autotuner.spec import TuningSpec
 from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads
+from autotuner.wording import COMPARED, IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads
 
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
@@ -216,7 +216,7 @@ def _count(trials: Sequence[Trial], spec: TuningSpec | None) -> str:
     running = sum(trial.is_running for trial in trials)
     if running:
         counts["running"] = running
-    for outcome in (*Outcome, STOPPED_SHORT, IN_DOUBT):
+    for outcome in (*Outcome, COMPARED, STOPPED_SHORT, IN_DOUBT):
         if ended[outcome]:
             counts[outcome.replace(" ", "_")] = ended[outcome]
     return json.dumps(counts, separators=(",", ":"))

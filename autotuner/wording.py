@@ -13,7 +13,7 @@ from typing import Final
 from autotuner.decide.decision import Answer, Decision, Facts, Reason, Stop, StopReason
 from autotuner.spec import Target, TuningSpec
 from autotuner.study.history import curve, is_complete
-from autotuner.trial import Measurement, Outcome, Trial
+from autotuner.trial import Measurement, Outcome, Purpose, Trial
 
 _MAX_WARNINGS: Final = 5
 """Warnings of one kind that are shown."""
@@ -39,6 +39,8 @@ STOPPED_SHORT: Final = "stopped short"
 """How a run ended that was stopped at a target which has since been raised."""
 IN_DOUBT: Final = "in doubt"
 """How a run ended of which no value counts."""
+COMPARED: Final = "compared"
+"""How a check ended that was stopped: mostly because its curve has been compared with another one."""
 _BY_TARGET: Final = frozenset(
     {Outcome.REACHED, Outcome.MISSED, Outcome.PROMISING, Outcome.HOPELESS, Outcome.DOMINATED}
 )
@@ -58,6 +60,8 @@ def outcome_now(trial: Trial, spec: TuningSpec) -> str:
         return str(trial.outcome or "")
     if curve(trial).meets(spec.target):
         return Outcome.REACHED
+    if trial.outcome is Outcome.DOMINATED and trial.suggestion.purpose is Purpose.CHECK:
+        return COMPARED
     if trial.outcome is Outcome.REACHED:
         return Outcome.MISSED if is_complete(trial) else STOPPED_SHORT
     return trial.outcome

@@ -36,6 +36,8 @@ DERIVED = (
     "lease_name",
     "lease_namespace",
     "http_port",
+    "pages_host",
+    "pages_port",
 )
 """Settings that the chart derives from other values."""
 

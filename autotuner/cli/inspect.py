@@ -111,7 +111,7 @@ def report(
     context: Context = None,
 ) -> None:
     """Write a self-contained HTML report of a study: answer, figures, evidence."""
-    from autotuner.report import render
+    from autotuner.report.page import render
 
     with Reported():
         page = render(find(job, namespace, context), datetime.now(UTC))

@@ -37,7 +37,7 @@ from autotuner.job.kinds import KINDS, with_plural
 from autotuner.job.lookup import mapping, sequence
 from autotuner.reconcile import Reconciliation, is_settled, reconcile, withdraw
 from autotuner.status import MAX_MESSAGE, Event, Status, describe_invalid, events
-from autotuner.trial import Suggestion
+from autotuner.trial import Suggestion, Trial
 
 _REPORTED_AFTER: Final = 3
 """Failures in a row after which the job's status shows the error."""
@@ -56,6 +56,7 @@ class _Known:
     job: Job
     read_at: float
     idle_polls: int = 0
+    running: Sequence[Trial] = ()
 
 
 class Controller:
@@ -200,6 +201,11 @@ class Controller:
                 return []
             raise
         return list(entries(found.get("items")))
+
+    def running(self, kind: JobKind, namespace: str, name: str) -> Sequence[Trial]:
+        """Return the running trials of a job, as the last reconcile in this process read them."""
+        known = self._known.get(_key(kind, namespace, name))
+        return () if known is None else known.running
 
     # --- work ------------------------------------------------------------------------------------------
 
@@ -376,7 +382,7 @@ class Controller:
                 self.queue.add(key, after=self._resync_seconds)
             return
         known.job = job
-        running = [trial for trial in seen.trials if trial.is_running]
+        running = known.running = [trial for trial in seen.trials if trial.is_running]
         if any(trial.started_at is not None for trial in running):
             known.idle_polls = 0
             delay = self._poll_seconds

@@ -1,15 +1,17 @@
-"""Serve `/healthz`, `/readyz` and `/metrics`."""
+"""A small HTTP server, and what it answers to probes and Prometheus: `/healthz`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Final, Self
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
 _PLAIN: Final = "text/plain; charset=utf-8"
@@ -18,48 +20,73 @@ _SOCKET_SECONDS: Final = 10
 Answer = tuple[bool, str]
 """Whether the check passes, and a line that says what is wrong."""
 
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is sent back for one path."""
+
+    body: bytes
+    status: HTTPStatus = HTTPStatus.OK
+    kind: str = _PLAIN
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Respond = Callable[[str], Response]
+"""Returns the response to a GET of a path, which has no query. Called from many threads."""
+
+
+def probes(
+    *, is_healthy: Callable[[], Answer], is_ready: Callable[[], Answer], metrics: Callable[[], bytes]
+) -> Respond:
+    """Return what answers `/healthz`, `/readyz` and `/metrics`."""
+
+    def tell(answer: Answer) -> Response:
+        good, text = answer
+        return Response(f"{text}\n".encode(), HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def respond(path: str) -> Response:
+        match path:
+            case "/healthz":
+                return tell(is_healthy())
+            case "/readyz":
+                return tell(is_ready())
+            case "/metrics":
+                return Response(metrics(), kind=CONTENT_TYPE_LATEST)
+            case _:
+                return Response(b"/healthz, /readyz or /metrics\n", HTTPStatus.NOT_FOUND)
+
+    return respond
+
 
 class Server:
-    """A small HTTP server on its own thread. A context manager.
+    """An HTTP server on its own thread. A context manager.
 
     The address `::` is every address of the machine, IPv4 and IPv6.
     """
 
-    def __init__(
-        self,
-        address: tuple[str, int],
-        *,
-        is_healthy: Callable[[], Answer],
-        is_ready: Callable[[], Answer],
-        metrics: Callable[[], bytes],
-    ) -> None:
+    def __init__(self, address: tuple[str, int], respond: Respond) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = _SOCKET_SECONDS
             server_version = "autotuner"
             sys_version = ""
 
             def do_GET(self) -> None:
-                match self.path.partition("?")[0]:
-                    case "/healthz":
-                        self._tell(is_healthy())
-                    case "/readyz":
-                        self._tell(is_ready())
-                    case "/metrics":
-                        self._send(HTTPStatus.OK, metrics(), CONTENT_TYPE_LATEST)
-                    case _:
-                        self._send(HTTPStatus.NOT_FOUND, b"/healthz, /readyz or /metrics\n", _PLAIN)
-
-            def _tell(self, answer: Answer) -> None:
-                good, text = answer
-                status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-                self._send(status, f"{text}\n".encode(), _PLAIN)
-
-            def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
+                path = self.path.partition("?")[0]
+                try:
+                    response = respond(path)
+                except Exception:  # noqa: BLE001 (the connection would be closed without a word)
+                    _log.exception("request_failed", path=path)
+                    said = b"an error: see the controller's log\n"
+                    response = Response(said, HTTPStatus.INTERNAL_SERVER_ERROR)
+                self.send_response(response.status)
+                for name, value in response.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Type", response.kind)
+                self.send_header("Content-Length", str(len(response.body)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(response.body)
 
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 (as the base class)
                 """Keep probes, every few seconds, out of the log."""

@@ -83,6 +83,15 @@ class Informers:
         absent = {watch.kind.name for watch in self._watches if watch.is_absent}
         return [kind for kind in self._kinds if kind.name in absent]
 
+    def jobs(self) -> list[tuple[JobKind, dict[str, Any]]]:
+        """Return the kind and the metadata of every job, of those that are no trials."""
+        return [
+            (watch.kind, job.get("metadata") or {})
+            for watch in self._watches
+            if watch.is_metadata
+            for job in watch.informer.cache.list()
+        ]
+
     def start(self) -> None:
         """Start to list and watch, each informer on its own thread."""
         for watch in self._watches:
@@ -110,6 +119,7 @@ class _Watch:
         on_change: OnChange,
     ) -> None:
         self.kind = kind
+        self.is_metadata = is_metadata
         self.is_absent = False
         self.problem = ""
         self.has_synced = threading.Event()
@@ -117,7 +127,6 @@ class _Watch:
         self._api = api
         self._path = jobs_path(namespace, kind=kind)
         self._selector = selector
-        self._is_metadata = is_metadata
         self._failures = 0
         self.informer = SharedInformer(self._list_or_watch)
         for change in (ADDED, MODIFIED, DELETED):
@@ -141,7 +150,7 @@ class _Watch:
         try:
             return self._api.stream(
                 self._path,
-                accept=_METADATA.format("PartialObjectMetadata") if self._is_metadata else _WHOLE,
+                accept=_METADATA.format("PartialObjectMetadata") if self.is_metadata else _WHOLE,
                 read_seconds=seconds + _SILENCE_SECONDS,
                 watch="true",
                 resourceVersion=resource_version,
@@ -158,7 +167,7 @@ class _Watch:
         try:
             found = self._api.list(
                 self._path,
-                accept=_METADATA.format("PartialObjectMetadataList") if self._is_metadata else _WHOLE,
+                accept=_METADATA.format("PartialObjectMetadataList") if self.is_metadata else _WHOLE,
                 labelSelector=self._selector,
             )
         except RequestFailed as error:

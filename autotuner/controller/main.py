@@ -8,12 +8,13 @@ changes nothing any more.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -23,10 +24,11 @@ from autotuner import __version__
 from autotuner.backends.kubernetes import Api, KubernetesBackend, RequestFailed, connect
 from autotuner.backends.kubernetes.api import group_path
 from autotuner.controller.controller import Controller
-from autotuner.controller.http import Answer, Server
+from autotuner.controller.http import Answer, Respond, Server, probes
 from autotuner.controller.informers import Informers
 from autotuner.controller.leader_election import Lock, elect
 from autotuner.controller.metrics import Metrics
+from autotuner.controller.pages import Pages
 from autotuner.controller.settings import ControllerSettings
 from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.kind import JobKind
@@ -94,8 +96,9 @@ class ControllerProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())
         settings = self._settings
-        with self._server() as server:
-            _log.info("started", version=__version__, port=server.port, namespaces=list(settings.namespaces))
+        with contextlib.ExitStack() as servers:
+            ports = [servers.enter_context(server).port for server in self._servers()]
+            _log.info("started", version=__version__, ports=ports, namespaces=list(settings.namespaces))
             lock = self._lock = self._take_part()
             self._watches.start()
             self._wait_for(self._elected)
@@ -104,20 +107,15 @@ class ControllerProcess:
             self._ending.wait()
             return self._finish(lock)
 
-    def _server(self) -> Server:
-        address = (self._settings.http_host, self._settings.http_port)
-        try:
-            return Server(
-                address,
-                is_healthy=self._is_healthy,
-                is_ready=self._is_ready,
-                metrics=self._metrics.exposition,
-            )
-        except OSError as error:
-            raise InvalidConfiguration(
-                f"http_host and http_port are {address[0]}:{address[1]}: must be an address of this"
-                f" machine and a free port ({error.strerror}), for example 0.0.0.0:8080"
-            ) from error
+    def _servers(self) -> Iterator[Server]:
+        settings = self._settings
+        respond = probes(
+            is_healthy=self._is_healthy, is_ready=self._is_ready, metrics=self._metrics.exposition
+        )
+        yield _server("http", settings.http_host, settings.http_port, respond)
+        if settings.pages_port is not None:
+            pages = Pages(self._api, self._watches.jobs, self._controller.running)
+            yield _server("pages", settings.pages_host, settings.pages_port, pages.respond)
 
     def _take_part(self) -> Lock | None:
         """Enter the election, or lead at once if there is none."""
@@ -198,6 +196,16 @@ class ControllerProcess:
         if self._lock is not None and self._lock.problem and not self._elected.is_set():
             return False, f"no leader can be elected: {self._lock.problem}"
         return True, "ok"
+
+
+def _server(what: str, host: str, port: int, respond: Respond) -> Server:
+    try:
+        return Server((host, port), respond)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"{what}_host and {what}_port are {host}:{port}: must be an address of this machine and a free"
+            f" port ({error.strerror}), for example 0.0.0.0:8080"
+        ) from error
 
 
 class KindCheck:

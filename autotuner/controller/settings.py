@@ -158,6 +158,15 @@ class ControllerSettings(BaseSettings):
         min_length=1,
     )
     http_port: int = _setting(8080, "port on which they are served", "8080", ge=1, le=65_535)
+    pages_host: str = _setting(
+        "127.0.0.1",
+        "address on which the read-only web pages of all studies are served; they have no authentication",
+        "::",
+        min_length=1,
+    )
+    pages_port: int | None = _setting(
+        None, "port on which these pages are served; none: there are no pages", "8081", ge=1, le=65_535
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "lowest level of the log lines that are written", "info"
     )

@@ -1,5 +1,1 @@
 """Reports of a study for people: a self-contained HTML page, figures, and terminal output."""
-
-from autotuner.report.page import render
-
-__all__ = ["render"]

@@ -21,12 +21,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from autotuner.decide.decision import Answer
 from autotuner.spec import TuningSpec
 from autotuner.trial import Measurement, Outcome, Purpose, Trial
-from autotuner.wording import IN_DOUBT, STOPPED_SHORT, outcome_now
+from autotuner.wording import COMPARED, IN_DOUBT, STOPPED_SHORT, outcome_now
 
 SIZE: Final = (5.4, 3.7)
 """Inches; small enough that text stays readable when a phone shows the figure 360 pixels wide."""
 
+RUNNING: Final = "running"
 LOOKS: Final[dict[str, tuple[str, str]]] = {
+    RUNNING: ("#2563eb", ">"),
     Outcome.REACHED: ("#15803d", "o"),
     Outcome.PROMISING: ("#65a30d", "^"),
     Outcome.MISSED: ("#c2410c", "X"),
@@ -36,10 +38,11 @@ LOOKS: Final[dict[str, tuple[str, str]]] = {
     Outcome.DIVERGED: ("#db2777", "*"),
     Outcome.FAILED: ("#b91c1c", "D"),
     Outcome.LOST: ("#475569", "d"),
+    COMPARED: ("#cbd5e1", "."),
     STOPPED_SHORT: ("#0891b2", "p"),
     IN_DOUBT: ("#a16207", "h"),
 }
-"""Colour and marker of each outcome: distinguishable without colour, too."""
+"""Colour and marker of each state of a trial: distinguishable without colour, too."""
 _DRAWABLE: Final = 1e100
 _INK: Final = "#0f172a"
 _TARGET: Final = "#1d4ed8"
@@ -60,6 +63,11 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
+def state(trial: Trial, spec: TuningSpec) -> str:
+    """Return how a trial ended, by the current target, or that it runs: a key of `LOOKS`."""
+    return RUNNING if trial.is_running else outcome_now(trial, spec)
+
+
 def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -> Figure:
     """Draw each trial's best value over its batch size, the target, and the attainable values.
 
@@ -71,7 +79,7 @@ def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -
         shown = [(trial, best) for trial in trials if (best := _best(spec, trial)) is not None]
         _draw_envelope(axes, spec, shown)
         for outcome, (colour, marker) in LOOKS.items():
-            points = [(t.suggestion.batch_size, best) for t, best in shown if outcome_now(t, spec) == outcome]
+            points = [(t.suggestion.batch_size, best) for t, best in shown if state(t, spec) == outcome]
             if points:
                 sizes, values = zip(*points, strict=True)
                 axes.scatter(sizes, values, c=colour, marker=marker, s=34, zorder=3, alpha=0.85)
@@ -91,12 +99,12 @@ def frontier(spec: TuningSpec, trials: Sequence[Trial], answer: Answer | None) -
                 fontweight="bold",
             )
         _focus(axes, spec, [best for _, best in shown])
-        _legend(figure, {outcome_now(trial, spec) for trial, _ in shown})
+        _legend(figure, {state(trial, spec) for trial, _ in shown})
     return figure
 
 
 def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
-    """Draw every learning curve, coloured by how the trial ended; confirmation runs are thicker."""
+    """Draw every learning curve, coloured by the state of its trial; confirmation runs are thicker."""
     with mpl.rc_context(_STYLE):
         units = {trial.unit for trial in trials if trial.measurements and trial.unit}
         of_steps = next(iter(units)) if len(units) == 1 else "step, in the script's unit"
@@ -104,14 +112,14 @@ def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
         drawn: set[str] = set()
         for trial in trials:
             points = [(m.step, m.value) for m in trial.measurements if _is_drawable(m)]
-            if not points or trial.outcome is None:
+            if not points:
                 continue
-            colour, marker = LOOKS[outcome_now(trial, spec)]
+            colour, marker = LOOKS[state(trial, spec)]
             wide = trial.suggestion.purpose is Purpose.CONFIRM
             steps, metric = zip(*points, strict=True)
             axes.plot(steps, metric, color=colour, linewidth=1.8 if wide else 0.9, alpha=0.9 if wide else 0.6)
             axes.plot(steps[-1], metric[-1], marker=marker, color=colour, markersize=4)
-            drawn.add(outcome_now(trial, spec))
+            drawn.add(state(trial, spec))
         _target_line(axes, spec)
         _legend(figure, drawn)
     return figure
@@ -123,11 +131,11 @@ def costs(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
         figure, axes = _axes("trial", "GPU-minutes")
         for trial in trials:
             if trial.outcome is not None and trial.ended_at is not None:
-                colour, _ = LOOKS[outcome_now(trial, spec)]
+                colour, _ = LOOKS[state(trial, spec)]
                 axes.bar(trial.number, 60 * trial.gpu_hours(trial.ended_at), color=colour, width=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
-        _legend(figure, {outcome_now(trial, spec) for trial in trials})
+        _legend(figure, {state(trial, spec) for trial in trials if not trial.is_running})
     return figure
 
 

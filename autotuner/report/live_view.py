@@ -23,7 +23,7 @@ from autotuner.reconcile import Reconciliation
 from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters, shown
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
-from autotuner.wording import IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads, warnings
+from autotuner.wording import COMPARED, IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads, warnings
 
 _MOST_ROWS: Final = 14
 """Trials shown on a terminal of any height."""
@@ -44,6 +44,7 @@ _STYLES: Final[dict[str, str]] = {
     Outcome.DIVERGED: "magenta",
     Outcome.FAILED: "red",
     Outcome.LOST: "red",
+    COMPARED: "dim",
     STOPPED_SHORT: "yellow",
     IN_DOUBT: "yellow",
 }

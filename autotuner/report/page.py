@@ -1,22 +1,20 @@
 """The HTML report of a study: the answer, then the evidence, then every trial.
 
 It is one file without scripts or external resources, so that it can be mailed, archived and opened anywhere.
-The template engine escapes all text of users and programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from autotuner import keys
 from autotuner.backends.base import Study
 from autotuner.decide.decision import Answer
 from autotuner.report import figures
+from autotuner.report.html import fill
 from autotuner.report.terminal import (
     answer_setting,
     best_value,
@@ -27,19 +25,17 @@ from autotuner.report.terminal import (
     shown,
 )
 from autotuner.trial import Outcome, Purpose, Trial
-from autotuner.wording import ending, outcome_now, why_it_ended
-
-_TEMPLATES: Final = Environment(
-    loader=PackageLoader("autotuner.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    finalize=lambda value: _printable(value) if isinstance(value, str) else value,
-)
+from autotuner.wording import ending, why_it_ended
 
 
-def render(study: Study, now: datetime) -> str:
+def render(study: Study, now: datetime, *, refresh: int | None = None, home: str = "") -> str:
     """Return the page as HTML.
+
+    Args:
+        study: The study; its trials may run.
+        now: The current time.
+        refresh: Seconds after which a browser loads the page again; None: never.
+        home: The address of the list of all studies, to link to; empty without one.
 
     Raises:
         InvalidJob: If the job's annotations do not parse.
@@ -53,7 +49,10 @@ def render(study: Study, now: datetime) -> str:
         ("What each trial cost", figures.costs(spec, trials)),
         ("Scaling efficiency", figures.scaling(spec, trials)),
     ]
-    return _TEMPLATES.get_template("page.html").render(
+    return fill(
+        "page.html",
+        refresh=refresh,
+        home=home,
         job=job,
         spec=spec,
         answer=answer,
@@ -80,8 +79,8 @@ def render(study: Study, now: datetime) -> str:
                 "parameters": parameters(trial.suggestion.parameters),
                 "best": "" if (best := best_value(trial, spec)) is None else shown(best, spec.target),
                 "met": best is not None and not trial.doubt and spec.target.is_met(best),
-                "outcome": outcome_now(trial, spec).replace("_", " "),
-                "colour": figures.LOOKS[outcome_now(trial, spec)][0] if trial.outcome else "",
+                "outcome": (state := figures.state(trial, spec)).replace("_", " "),
+                "colour": figures.LOOKS[state][0],
                 "cost": cost(trial.gpu_hours(now)),
                 "message": why_it_ended(trial, spec),
                 "log": "" if trial.outcome is Outcome.REACHED else study.logs.get(trial.number, ""),
@@ -102,17 +101,10 @@ def _confirmations(trials: Sequence[Trial], answer: Answer | None, study: Study)
             "number": t.number,
             "seed": t.suggestion.seed,
             "best": None if (best := best_value(t, spec)) is None else shown(best, spec.target),
-            "outcome": outcome_now(t, spec),
+            "outcome": figures.state(t, spec),
         }
         for t in trials
         if t.suggestion.purpose is Purpose.CONFIRM
         and t.suggestion.batch_size == answer.batch_size
         and t.suggestion.parameters == answer.parameters
     ]
-
-
-def _printable(text: str) -> str:
-    """Return a text without the characters that HTML forbids, and without half surrogate pairs."""
-    if isinstance(text, Markup):
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

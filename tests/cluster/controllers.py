@@ -33,13 +33,14 @@ class Controller:
 
     def __init__(self, kubeconfig: Path, log: Path, **settings: object) -> None:
         self.log = log
-        self.port = free_port()
+        self.port, self.pages_port = free_port(), free_port()
         given = {
             "poll_seconds": 0.3,
             "resync_seconds": 30,
             "log_level": "debug",
             "http_host": "127.0.0.1",
             "http_port": self.port,
+            "pages_port": self.pages_port,
             **settings,
         }
         self._environment = {
@@ -101,9 +102,13 @@ class Controller:
         assert self._process is not None
         return self._process.wait(seconds)
 
-    def get(self, path: str) -> tuple[int, str]:
+    def page(self, path: str) -> tuple[int, str]:
+        """Return what is shown at a path of its web pages."""
+        return self.get(path, self.pages_port)
+
+    def get(self, path: str, port: int | None = None) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=10) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -131,6 +131,28 @@ def test_readiness_follows_the_cluster_and_metrics_have_their_names(admin, names
     assert {"job", "phase", "started", "finished", "running", "seconds", "timestamp"} <= passes[0].keys()
 
 
+def test_pages_show_every_study_with_its_running_trials_and_at_last_its_answer(
+    admin, namespace, nodes, new_controller
+):
+    nodes.add_image("example/training", image_of(learner(largest=512, seconds=0.5)))
+    job = TunedJob().create(admin, namespace)
+    report = f"/{namespace}/pytorchjobs/digits"
+
+    def shows(text, path=report):
+        code, page = controller.page(path)
+        return code == 200 and text in page
+
+    with running(new_controller()) as controller:
+        controller.wait_until_ready()
+        assert eventually(lambda: shows(f'href="{report}"', "/"))
+        assert eventually(lambda: shows("</span>running"))
+        eventually(job.is_in("Done"))
+        assert eventually(lambda: shows("</span>Done", f"/{namespace}"))
+        assert eventually(lambda: shows(f"largest batch size {job.answer['batch_size']}"))
+        assert 'http-equiv="refresh"' not in controller.page(report)[1]
+        assert controller.page("/kube-system/secrets/token")[0] == 404
+
+
 def test_hostile_log_lines_and_names_do_no_harm(admin, namespace, nodes, new_controller):
     def hostile(invocation):
         yield 0.0, "x" * 3_000_000

@@ -192,6 +192,33 @@ def test_http_port_is_the_same_for_daemon_container_probes_and_service():
     assert "http_port: 9090" in daemon_file(documents)
 
 
+def test_pages_are_on_the_loopback_address_until_the_service_is_to_have_them():
+    policy = {"networkPolicy": {"enabled": True}}
+    documents = render(**policy)
+    assert "pages_host: 127.0.0.1" in daemon_file(documents)
+    assert "pages_port: 8081" in daemon_file(documents)
+    for ports in (container(documents)["ports"], one(documents, "Service")["spec"]["ports"]):
+        assert [port["name"] for port in ports] == ["http"]
+    assert [p["port"] for p in one(documents, "NetworkPolicy")["spec"]["ingress"][0]["ports"]] == ["http"]
+
+    documents = render(pages={"service": True, "port": 9091}, **policy)
+    assert "pages_host: '::'" in daemon_file(documents)
+    assert container(documents)["ports"][1] == {"name": "pages", "containerPort": 9091, "protocol": "TCP"}
+    assert one(documents, "Service")["spec"]["ports"][1]["port"] == 9091
+    ingress = one(documents, "NetworkPolicy")["spec"]["ingress"][0]["ports"]
+    assert [port["port"] for port in ingress] == ["http", "pages"]
+
+
+def test_without_pages_the_controller_has_no_port_for_them():
+    documents = render(pages={"enabled": False, "service": True})
+    assert "pages" not in daemon_file(documents)
+    assert [port["name"] for port in one(documents, "Service")["spec"]["ports"]] == ["http"]
+
+
+def test_pages_and_probes_need_two_ports():
+    assert "pages.port and httpPort are both 8081" in refusal(httpPort=8081)
+
+
 @pytest.mark.parametrize("kind", ["ServiceMonitor", "PrometheusRule", "ConfigMap"])
 def test_monitoring_objects_go_where_their_readers_look(kind):
     section = {

@@ -99,6 +99,9 @@ def test_schema_takes(path, value):
         ("commonLabels", {"a": 1}),
         ("httpPort", 0),
         ("httpPort", 65536),
+        ("pages.port", 0),
+        ("pages.service", "yes"),
+        ("config.pages_port", 1),
         ("service.type", "ExternalName"),
         ("serviceMonitor.interval", "often"),
         ("dashboard.enabled", "yes"),
@@ -202,7 +205,8 @@ def test_chart_and_program_have_one_version():
 
 def test_settings_that_the_chart_writes_itself_are_not_in_config():
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["config"]["properties"]
-    written = ("namespaces", "kinds", "leader_election", "lease_name", "lease_namespace", "http_port")
+    lease = ("leader_election", "lease_name", "lease_namespace")
+    written = ("namespaces", "kinds", *lease, "http_port", "pages_host", "pages_port")
     derived = {*written, "config_file"}
     assert set(schema) == {setting.name for setting in settings()} - derived
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from autotuner import log
-from autotuner.controller.http import Server
+from autotuner.controller.http import Response, Server, probes
 from autotuner.controller.metrics import Metrics
 from autotuner.trial import Outcome, Suggestion, Trial
 
@@ -28,15 +28,27 @@ def get(port, path):
 
 
 def test_probes_say_what_is_wrong():
-    with Server(
-        ("127.0.0.1", 0),
+    respond = probes(
         is_healthy=lambda: (True, "ok"),
         is_ready=lambda: (False, "the watches have not listed"),
         metrics=lambda: b"",
-    ) as server:
+    )
+    with Server(("127.0.0.1", 0), respond) as server:
         assert get(server.port, "/healthz?verbose") == (200, "ok\n")
         assert get(server.port, "/readyz") == (503, "the watches have not listed\n")
         assert get(server.port, "/secret")[0] == 404
+
+
+def test_a_response_that_cannot_be_made_is_an_error_and_is_logged(stream):
+    log.configure("info", "json", stream)
+
+    def fail(path):
+        raise ValueError(path)
+
+    with Server(("127.0.0.1", 0), fail) as server:
+        assert get(server.port, "/page") == (500, "an error: see the controller's log\n")
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert (line["event"], line["path"]) == ("request_failed", "/page")
 
 
 def has_ipv6_loopback():
@@ -63,9 +75,8 @@ on_ipv6 = pytest.mark.skipif(not has_ipv6_loopback(), reason="this machine has n
     ],
 )
 def test_the_default_address_serves_both_families_and_any_other_its_own(host, client):
-    well = (True, "ok")
     with (
-        Server((host, 0), is_healthy=lambda: well, is_ready=lambda: well, metrics=lambda: b"") as server,
+        Server((host, 0), lambda _: Response(b"ok")) as server,
         urllib.request.urlopen(f"http://{client}:{server.port}/healthz", timeout=10) as answer,
     ):
         assert answer.status == 200
@@ -73,9 +84,8 @@ def test_the_default_address_serves_both_families_and_any_other_its_own(host, cl
 
 @on_ipv6
 def test_an_address_of_one_family_is_closed_to_the_other():
-    well = (True, "ok")
     with (
-        Server(("0.0.0.0", 0), is_healthy=lambda: well, is_ready=lambda: well, metrics=lambda: b"") as server,
+        Server(("0.0.0.0", 0), lambda _: Response(b"ok")) as server,
         pytest.raises(urllib.error.URLError),
     ):
         urllib.request.urlopen(f"http://[::1]:{server.port}/healthz", timeout=10)

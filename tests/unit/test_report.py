@@ -13,8 +13,8 @@ import pytest
 from autotuner import keys
 from autotuner.backends.base import Study
 from autotuner.decide.decision import Answer, Decision, Facts, Phase, Reason
-from autotuner.report import render
 from autotuner.report.figures import LOOKS
+from autotuner.report.page import render
 from autotuner.report.terminal import answer_line, answer_lines, ending
 from autotuner.status import describe
 from autotuner.trial import Measurement, Outcome, Purpose
@@ -121,6 +121,24 @@ def test_a_value_in_doubt_is_not_shown_as_one_that_meets_the_target():
     in_doubt = replace(trial(0), doubt="a fraction or a percentage")
     shown = [met in Page(render(tuning([one], None), NOON)).elements for one in (trial(0), in_doubt)]
     assert shown == [True, False]
+
+
+def test_a_check_that_was_stopped_has_been_compared_and_is_not_dominated():
+    check = trial(7, values=[0.5], outcome=Outcome.DOMINATED, tried=suggestion(7, purpose=Purpose.CHECK))
+    assert outcome_now(check, spec()) == "compared"
+    assert outcome_now(trial(7, values=[0.5], outcome=Outcome.DOMINATED), spec()) == "dominated"
+
+
+def test_a_running_trial_has_a_row_and_a_curve():
+    text = render(tuning([trial(0), trial(1, values=[0.5, 0.7], outcome=None)], None), NOON)
+    assert "</span>running\n" in text[text.index("<tbody>") :]
+    assert ">running</text>" in text
+
+
+def test_a_page_is_loaded_again_only_if_it_is_asked_to_be():
+    once, live = (render(tuning(some_trials()), NOON, refresh=refresh) for refresh in (None, 15))
+    assert "refresh" not in once
+    assert ("meta", {"http-equiv": "refresh", "content": "15"}) in Page(live).elements
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from autotuner import keys
 from autotuner.decide.decision import Phase, Reason
 from autotuner.status import _REASONS
 from autotuner.trial import Outcome, Purpose
-from autotuner.wording import IN_DOUBT, STOPPED_SHORT
+from autotuner.wording import COMPARED, IN_DOUBT, STOPPED_SHORT
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "deploy" / "STATUS.md").read_text()
@@ -28,7 +28,7 @@ STATUS = {
     "name",
     sorted(
         {*Phase, *Reason, *Purpose, *Outcome, *EVENTS, *STATUS}
-        | {text.replace(" ", "_") for text in (IN_DOUBT, STOPPED_SHORT)}
+        | {text.replace(" ", "_") for text in (COMPARED, IN_DOUBT, STOPPED_SHORT)}
     ),
 )
 def test_every_name_is_documented(name: str):

@@ -101,7 +101,20 @@ def find_study(api: Api, namespace: str, name: str) -> Study | None:
     found = [job_of(api, manifest, namespace) for _, manifest in manifests]
     if not found:
         return None
-    job = next((job for job in found if job.is_registered), found[0])
+    return _study_of(api, next((job for job in found if job.is_registered), found[0]))
+
+
+def read_study_of_kind(api: Api, kind: JobKind, namespace: str, name: str) -> Study:
+    """Return the job of this kind and name with its status and its finished trials.
+
+    Raises:
+        BackendError: If there is no such job, or the cluster does not answer.
+        InvalidJob: If the job cannot be read.
+    """
+    return _study_of(api, job_of(api, api.get(jobs_path(namespace, name, kind)), namespace))
+
+
+def _study_of(api: Api, job: Job) -> Study:
     trials, problems = Ledger.read(api, job).trials()
     return Study(job, trials, problems)
 

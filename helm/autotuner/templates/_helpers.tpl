@@ -77,6 +77,13 @@ annotations:
   "http_port" (int .Values.httpPort)
   "leader_election" .Values.leaderElection.enabled
 -}}
+{{- if .Values.pages.enabled -}}
+{{- if eq (int .Values.pages.port) (int .Values.httpPort) -}}
+{{- fail (printf "pages.port and httpPort are both %d: choose two ports" (int .Values.httpPort)) -}}
+{{- end -}}
+{{- $_ := set $derived "pages_port" (int .Values.pages.port) -}}
+{{- $_ := set $derived "pages_host" (ternary "::" "127.0.0.1" .Values.pages.service) -}}
+{{- end -}}
 {{- if .Values.leaderElection.enabled -}}
 {{- $_ := set $derived "lease_name" (include "autotuner.fullname" .) -}}
 {{- $_ := set $derived "lease_namespace" .Release.Namespace -}}
