@@ -44,6 +44,8 @@ LOOKS: Final[dict[str, tuple[str, str]]] = {
 }
 """Colour and marker of each state of a trial: distinguishable without colour, too."""
 _DRAWABLE: Final = 1e100
+_FEW_STEPS: Final = 3
+"""Below it, ticks at whole steps only would be too few."""
 _INK: Final = "#0f172a"
 _TARGET: Final = "#1d4ed8"
 _STYLE: Final[dict[Any, Any]] = {
@@ -120,6 +122,7 @@ def curves(spec: TuningSpec, trials: Sequence[Trial]) -> Figure:
             axes.plot(steps, metric, color=colour, linewidth=1.8 if wide else 0.9, alpha=0.9 if wide else 0.6)
             axes.plot(steps[-1], metric[-1], marker=marker, color=colour, markersize=4)
             drawn.add(state(trial, spec))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=axes.get_xlim()[1] >= _FEW_STEPS))
         _target_line(axes, spec)
         _legend(figure, drawn)
     return figure
