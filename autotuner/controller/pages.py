@@ -25,7 +25,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.backends.kubernetes import Api
 from autotuner.backends.kubernetes.readers import read_study_of_kind
-from autotuner.controller.http import Response
+from autotuner.controller.http import Answer, Response
 from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.kind import JobKind
 from autotuner.job.lookup import mapping
@@ -60,6 +60,7 @@ class Pages:
         api: The API server.
         jobs: The jobs of which there are pages.
         running: Their running trials.
+        is_ready: Whether the list is complete, and what is wrong otherwise.
         clock: Returns the current time, in UTC.
         ticks: Returns seconds of a monotonic clock.
     """
@@ -69,12 +70,14 @@ class Pages:
         api: Api,
         jobs: Jobs,
         running: Running,
+        is_ready: Callable[[], Answer] = lambda: (True, ""),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._jobs = jobs
         self._running = running
+        self._is_ready = is_ready
         self._clock = clock
         self._ticks = ticks
         self._drawing = threading.Lock()
@@ -106,7 +109,16 @@ class Pages:
             for kind, found in self._registered()
             if namespace is None or found.get("namespace") == namespace
         ]
-        return _page(render_overview(rows, self._clock(), namespace=namespace, refresh=REFRESH_SECONDS))
+        is_ready, problem = self._is_ready()
+        return _page(
+            render_overview(
+                rows,
+                self._clock(),
+                namespace=namespace,
+                problem="" if is_ready else problem,
+                refresh=REFRESH_SECONDS,
+            )
+        )
 
     def _report(self, kind: JobKind, namespace: str, name: str) -> Response:
         # One at a time: matplotlib's settings are global, and reconciles need the processor.

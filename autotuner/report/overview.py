@@ -50,15 +50,29 @@ class Row:
 
 
 def render_overview(
-    rows: Sequence[Row], now: datetime, *, namespace: str | None = None, refresh: int | None = None
+    rows: Sequence[Row],
+    now: datetime,
+    *,
+    namespace: str | None = None,
+    problem: str = "",
+    refresh: int | None = None,
 ) -> str:
-    """Return the list as HTML; with `namespace`, its title names it, and it links to the list of all."""
+    """Return the list as HTML.
+
+    Args:
+        rows: The jobs, in any order.
+        now: The current time.
+        namespace: The namespace that they are in, if it is one: the title has it, and the list of all is linked.
+        problem: Why the list may not be complete; empty if it is.
+        refresh: Seconds after which a browser loads the page again; None: never.
+    """
     counts = Counter(row.phase for row in rows)
     return fill(
         "overview.html",
         refresh=refresh,
         home="/" if namespace else "",
         namespace=namespace,
+        problem=problem,
         counts=[(p, counts[p], _COLOURS.get(p, _UNKNOWN)) for p in sorted(counts, key=_place)],
         rows=[_cells(row) for row in sorted(rows, key=lambda r: (_place(r.phase), r.namespace, r.name))],
         now=now,

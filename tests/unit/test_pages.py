@@ -98,6 +98,13 @@ def test_a_list_of_one_namespace_has_its_jobs_only():
     assert "theirs" not in text
 
 
+def test_a_list_that_may_not_be_complete_says_why():
+    made = Pages(unused(), list, lambda *_: (), is_ready=lambda: (False, "jobs cannot be listed: 403"))
+    text = text_of(made.respond("/"))
+    assert "may not be complete: jobs cannot be listed: 403" in text
+    assert "No job is registered" not in text
+
+
 def test_an_empty_list_says_how_a_job_is_registered():
     assert "autotuner.dev/target" in text_of(pages().respond("/"))
 
