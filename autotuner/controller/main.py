@@ -114,7 +114,7 @@ class ControllerProcess:
         )
         yield _server("http", settings.http_host, settings.http_port, respond)
         if settings.pages_port is not None:
-            pages = Pages(self._api, self._watches.jobs, self._controller.running, self._is_ready)
+            pages = Pages(self._api, self._watches.jobs, self._controller.running, is_ready=self._is_ready)
             yield _server("pages", settings.pages_host, settings.pages_port, pages.respond)
 
     def _take_part(self) -> Lock | None:

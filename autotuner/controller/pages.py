@@ -65,11 +65,12 @@ class Pages:
         ticks: Returns seconds of a monotonic clock.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what the pages show)
         self,
         api: Api,
         jobs: Jobs,
         running: Running,
+        *,
         is_ready: Callable[[], Answer] = lambda: (True, ""),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         ticks: Callable[[], float] = time.monotonic,
