@@ -62,7 +62,7 @@ def render_overview(
     Args:
         rows: The jobs, in any order.
         now: The current time.
-        namespace: Their namespace, if the list is of one only: the title has it, and the list of all is linked.
+        namespace: Their namespace, if the list is of one only; then the list of all is linked.
         problem: Why the list may not be complete; empty if it is.
         refresh: Seconds after which a browser loads the page again; None: never.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 
 import pytest
@@ -45,6 +46,7 @@ def pages(*jobs, api=None, running=(), ticks=lambda: 0.0):
     return Pages(api or unused(), lambda: held, lambda *_: running, clock=lambda: NOON, ticks=ticks)
 
 
+@functools.cache
 def unused() -> Api:
     """Return an API server that must not be asked."""
     server = FakeServer(lambda *_: (500, {}, b"{}"))
