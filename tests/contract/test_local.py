@@ -1,6 +1,7 @@
 """The local backend keeps the contract."""
 
 import os
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from tests.contract.suite import BackendContract
 class LocalHarness:
     def __init__(self, folder):
         self._folder = folder
-        self._surroundings = Surroundings(folder=folder, shell=dict(os.environ))
+        self._surroundings = Surroundings(folder=folder, shell=dict(os.environ), python=sys.executable)
         self.backend = self._open()
 
     def _open(self):
