@@ -45,7 +45,7 @@ from autotuner.status import (
 )
 from autotuner.study.history import History
 from autotuner.study.hold_up import HoldUp, unexpected
-from autotuner.study.past_readings import with_doubts
+from autotuner.study.logs.past_readings import with_doubts
 from autotuner.trial import Outcome, Suggestion, Trial
 from autotuner.wording import stop_message, warnings
 

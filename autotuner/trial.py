@@ -122,8 +122,8 @@ class Trial:
     they count the measurements), and `warnings` what the user should know about the reading. `variables` are
     what the script has read through the SDK, by name; None where it has not said. `node` is the node that a
     lost trial was lost on, if one is at fault. `judged` says where the search stopped it, if it did.
-    `loops` are the lengths of the loops whose progress the log shows (`autotuner.study.loops`), `losses` the
-    first losses that it has (`autotuner.study.losses`).
+    `loops` are the lengths of the loops whose progress the log shows (`autotuner.study.logs.loops`), `losses`
+    the first losses that it has (`autotuner.study.logs.losses`).
     `earlier_seconds` is how long it ran before a queue suspended it and admitted it again.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from autotuner.spec.values import Target
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 from autotuner.trial import Measurement
 from autotuner.wording import read_from
 

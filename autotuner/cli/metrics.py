@@ -21,7 +21,7 @@ from autotuner.spec.parsers import parse_pattern
 from autotuner.spec.target import parse_target
 from autotuner.spec.values import Target
 from autotuner.study import formats
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 
 _PIECE: Final = 1 << 20
 

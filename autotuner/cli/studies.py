@@ -16,7 +16,7 @@ from autotuner.backends.base import Study
 from autotuner.backends.local import study_folder as local
 from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.job import Job
-from autotuner.study.past_readings import with_doubts
+from autotuner.study.logs.past_readings import with_doubts
 
 # The Kubernetes client is slow to import, so that happens where it is needed.
 # ruff: noqa: PLC0415

@@ -30,7 +30,7 @@ from autotuner.errors import BackendError, InvalidJob
 from autotuner.job.kind import JobKind
 from autotuner.job.lookup import mapping
 from autotuner.reconcile import is_settled
-from autotuner.study.past_readings import with_doubts
+from autotuner.study.logs.past_readings import with_doubts
 from autotuner.trial import Trial
 
 REFRESH_SECONDS: Final = 15

@@ -1,6 +1,7 @@
 """Which checks of an answer's batch and learning rate are due, and whether they can be made at all.
 
-A check repeats the start of a run (`autotuner.study.batch_check`); `autotuner.study.proof` judges it.
+A check repeats the start of a run (`autotuner.study.findings.batch_check`);
+`autotuner.study.findings.proof` judges it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from autotuner.decide.standing import Standing
 from autotuner.spec.values import FloatDimension
-from autotuner.study.batch_check import (
+from autotuner.study.findings.batch_check import (
     CLOSE,
     EARLY,
     NEAR,
@@ -19,10 +20,10 @@ from autotuner.study.batch_check import (
     has_telling_losses,
     original_of,
 )
+from autotuner.study.findings.proof import reports_batch
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest
-from autotuner.study.loops import follows_batch
-from autotuner.study.proof import reports_batch
+from autotuner.study.logs.loops import follows_batch
 from autotuner.study.setting import Setting
 from autotuner.trial import Purpose, Suggestion, Trial
 

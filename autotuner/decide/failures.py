@@ -17,11 +17,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from autotuner.study.failing_sizes import failing_sizes, to_tell_apart
+from autotuner.study.findings.failing_sizes import failing_sizes, to_tell_apart
+from autotuner.study.findings.unreported import ended_unreported, is_silent
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import can_shrink
 from autotuner.study.setting import Setting, setting
-from autotuner.study.unreported import ended_unreported, is_silent
 from autotuner.trial import Outcome, Purpose, Trial
 
 FAILURES_IN_A_ROW: Final = 3
@@ -95,7 +95,8 @@ def to_check(history: History) -> Setting | None:
     """Return the setting whose run would show who is at fault for failures in a row; None if nothing is open.
 
     First the job's own: if that fails as well, the program is at fault. If it works, settings that have never
-    worked are, and the next run tells whether it is their batch size (`autotuner.study.failing_sizes`).
+    worked are, and the next run tells whether it is their batch size
+    (`autotuner.study.findings.failing_sizes`).
     """
     row = in_a_row(history)
     if len(row) < FAILURES_TO_CHECK:

@@ -22,9 +22,9 @@ from autotuner.decide.standing import Standing
 from autotuner.decide.stops import AS_JUDGED, AS_SEEN, StopRule, next_stop, verdict_stop
 from autotuner.search.replay import replayed
 from autotuner.spec import TuningSpec
-from autotuner.study.data_size import largest_batch
 from autotuner.study.finding import NOT_COUNTED
 from autotuner.study.finding import Reason as Doubt
+from autotuner.study.findings.data_size import largest_batch
 from autotuner.study.history import History
 from autotuner.study.layout_bounds import within_reach
 from autotuner.trial import Outcome, Suggestion, Trial

@@ -20,8 +20,8 @@ from autotuner.decide.standing import Standing
 from autotuner.errors import Unrealisable
 from autotuner.search.known_good import RUNS as KNOWN_GOOD_RUNS
 from autotuner.search.sampler import propose as proposal
-from autotuner.study.batch_check import repeated_by
 from autotuner.study.finding import Reason as Doubt
+from autotuner.study.findings.batch_check import repeated_by
 from autotuner.study.history import curve
 from autotuner.study.layout_bounds import bounds, nearest
 from autotuner.study.setting import Setting, setting
@@ -218,7 +218,7 @@ def check_program(standing: Standing) -> Step | None:
 def check_batch(standing: Standing) -> Step | None:
     """Check that the script trains the answer's batch, before it is confirmed; runs at once may do both.
 
-    The answer is final only after the checks (`autotuner.study.batch_check`).
+    The answer is final only after the checks (`autotuner.study.findings.batch_check`).
     """
     best = standing.incumbent
     if best is None or not _is_to_be_confirmed(standing, best):

@@ -22,22 +22,22 @@ from autotuner.search.known_good import KnownGood, known_good
 from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
-from autotuner.study.at_once import met_at_once, never_worse
-from autotuner.study.batch_check import (
+from autotuner.study.finding import NOT_COUNTED, Finding
+from autotuner.study.findings.at_once import met_at_once, never_worse
+from autotuner.study.findings.batch_check import (
     BatchCheck,
     batch_checks,
 )
-from autotuner.study.batch_in_metric import first_loss_falls, in_proportion_to_batch
-from autotuner.study.data_size import batches_larger_than_data
-from autotuner.study.failing_sizes import settings_that_fail, sizes_that_fail, sizes_without_memory
-from autotuner.study.finding import NOT_COUNTED, Finding
+from autotuner.study.findings.batch_in_metric import first_loss_falls, in_proportion_to_batch
+from autotuner.study.findings.data_size import batches_larger_than_data
+from autotuner.study.findings.failing_sizes import settings_that_fail, sizes_that_fail, sizes_without_memory
+from autotuner.study.findings.proof import coincide, findings
+from autotuner.study.findings.resumed import unsettled_runs
+from autotuner.study.findings.unreported import ended_unreported
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import laid_out, layout
-from autotuner.study.proof import coincide, findings
-from autotuner.study.resumed import unsettled_runs
 from autotuner.study.run_length import doubtful_length, overdue_runs
 from autotuner.study.setting import Setting, setting
-from autotuner.study.unreported import ended_unreported
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 ENOUGH: Final = 0.1

@@ -35,11 +35,11 @@ from autotuner.search.model import Posterior
 from autotuner.search.random_numbers import generator
 from autotuner.search.space import Space
 from autotuner.study.curve import Array
-from autotuner.study.failing_sizes import failing_sizes, has_failed
+from autotuner.study.findings.failing_sizes import failing_sizes, has_failed
+from autotuner.study.findings.unreported import ended_unreported
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest, sizes
 from autotuner.study.setting import Setting, setting
-from autotuner.study.unreported import ended_unreported
 from autotuner.trial import CUT_SHORT, Outcome, Purpose, Trial
 
 WHOLE: Final = frozenset({Outcome.MISSED, Outcome.DIVERGED})

@@ -15,7 +15,7 @@ import numpy as np
 
 from autotuner.errors import Unrealisable
 from autotuner.spec import IntegerRange, TuningSpec
-from autotuner.study.failing_sizes import Spacing, failing_sizes
+from autotuner.study.findings.failing_sizes import Spacing, failing_sizes
 from autotuner.study.history import History, curve
 from autotuner.study.layout import (
     Bounds,

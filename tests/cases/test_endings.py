@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autotuner.study.cause import find_cause
-from autotuner.study.log_errors import ProcessLog
-from autotuner.study.log_tail import MAX_LOG
-from autotuner.study.outcome import Ending, classify
+from autotuner.study.endings.cause import find_cause
+from autotuner.study.endings.log_errors import ProcessLog
+from autotuner.study.endings.log_tail import MAX_LOG
+from autotuner.study.endings.outcome import Ending, classify
 from autotuner.trial import Measurement
 from tests.builders import spec
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from autotuner.spec.target import parse_target
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 
 FOLDER = Path(__file__).parent
 CASES = yaml.safe_load((FOLDER / "logs.yaml").read_text())

@@ -17,7 +17,7 @@ import numpy as np
 from autotuner.decide import decide
 from autotuner.decide.decision import Decision
 from autotuner.spec import TuningSpec
-from autotuner.study.batch_check import repeated_by
+from autotuner.study.findings.batch_check import repeated_by
 from autotuner.study.history import History
 from autotuner.trial import Measurement, Outcome, ParameterValue, Suggestion, Trial
 from autotuner.wording import message

@@ -8,8 +8,8 @@ import pytest
 from autotuner.backends.kubernetes.assess import REST_GRACE, SIDECAR_GRACE, Conditions, PodStatus, assess
 from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.spec.values import Target
+from autotuner.study.endings.outcome import Ending, classify
 from autotuner.study.hold_up import HoldUpReason
-from autotuner.study.outcome import Ending, classify
 from autotuner.trial import Measurement, Outcome
 
 CREATED = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

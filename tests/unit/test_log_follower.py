@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from autotuner.backends.kubernetes.logs import LogFollower, continued
 from autotuner.spec.target import parse_target
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 from autotuner.trial import Measurement
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from autotuner.backends.kubernetes.assess import PodStatus, assess
+from autotuner.study.endings.log_errors import ProcessLog
+from autotuner.study.endings.outcome import Ending, node_of
 from autotuner.study.ledger import decode_trial, encode_trial
-from autotuner.study.log_errors import ProcessLog
-from autotuner.study.outcome import Ending, node_of
 from autotuner.trial import Outcome
 from autotuner.wording import node_warnings
 from tests.builders import NOON, trial

@@ -13,7 +13,7 @@ from autotuner.job.wiring import wiring_warnings
 from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec.parsers import parse_pattern
 from autotuner.spec.target import parse_target
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 from autotuner.trial import Measurement
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

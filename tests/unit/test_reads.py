@@ -16,7 +16,7 @@ from autotuner.report.live_view import LiveTable, LiveView
 from autotuner.report.terminal import PlainView
 from autotuner.status import MAX_READS, Event, Status, describe, events
 from autotuner.study.ledger import decode_trial, encode_trial
-from autotuner.study.log_reader import LogReader, with_reading
+from autotuner.study.logs.log_reader import LogReader, with_reading
 from autotuner.trial import Outcome
 from autotuner.wording import log_warnings
 from tests.builders import NOON, job, spec, trial

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from autotuner import sdk
 from autotuner.spec.values import Target
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 from autotuner.trial import Measurement
 
 

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from autotuner.backends.kubernetes.hold_ups import Stuck, Waiting, first, is_over
+from autotuner.study.endings.log_errors import ProcessLog
+from autotuner.study.endings.outcome import Ending
 from autotuner.study.hold_up import HoldUpReason
-from autotuner.study.log_errors import ProcessLog
-from autotuner.study.outcome import Ending
 
 CLOCK_ALLOWANCE: Final = timedelta(minutes=1)
 """How much two clocks may differ, in addition to `Conditions.clock_behind`."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from autotuner.backends.kubernetes import pytorch_jobs, train_jobs
 from autotuner.backends.kubernetes.assess import Conditions, PodStatus, TrialStanding
 from autotuner.job.kind import JobKind
-from autotuner.study.pushed import Push
+from autotuner.study.logs.pushed import Push
 
 
 class ClusterKind(Protocol):

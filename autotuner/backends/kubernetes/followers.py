@@ -20,7 +20,7 @@ from autotuner.backends.kubernetes.assess import PodStatus
 from autotuner.backends.kubernetes.logs import Checkpoint, LogFollower
 from autotuner.job.job import Job
 from autotuner.spec import TuningSpec
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 
 MOST_PODS: Final = 16
 """Maximum number of pods of a trial whose logs are searched for the metric."""

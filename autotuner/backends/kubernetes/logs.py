@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 from autotuner.study.thinning import thin
 from autotuner.trial import Measurement
 

@@ -17,8 +17,8 @@ from autotuner.backends.kubernetes.hold_ups import Stuck
 from autotuner.errors import InvalidRecord
 from autotuner.job.lookup import mapping
 from autotuner.job.validation import CONTAINER
+from autotuner.study.endings.outcome import MAX_TAIL
 from autotuner.study.hold_up import HoldUpReason
-from autotuner.study.outcome import MAX_TAIL
 from autotuner.study.suggestions import decode_suggestion
 from autotuner.trial import Suggestion
 

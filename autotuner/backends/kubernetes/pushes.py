@@ -20,7 +20,7 @@ from autotuner.backends.kubernetes.pods import uid_of
 from autotuner.job.kind import JobKind
 from autotuner.job.lookup import mapping
 from autotuner.spec import Target, TuningSpec
-from autotuner.study.pushed import Push, PushReader, with_pushes
+from autotuner.study.logs.pushed import Push, PushReader, with_pushes
 from autotuner.trial import Trial
 
 MOST_UNREAD: Final = 64

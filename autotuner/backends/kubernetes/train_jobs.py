@@ -30,7 +30,7 @@ from autotuner.backends.kubernetes.pods import (
 from autotuner.job.lookup import mapping
 from autotuner.job.training_runtime import CONTAINER
 from autotuner.study.hold_up import HoldUpReason
-from autotuner.study.pushed import MAX_CHARACTERS, MAX_METRICS, Push
+from autotuner.study.logs.pushed import MAX_CHARACTERS, MAX_METRICS, Push
 
 JOB_NAME_LABEL: Final = "jobset.sigs.k8s.io/jobset-name"
 KEEPS_GONE_PODS: Final = True

@@ -38,11 +38,11 @@ from autotuner.backends.kubernetes.train_jobs import with_gone
 from autotuner.job.job import Job
 from autotuner.job.lookup import mapping
 from autotuner.spec import TuningSpec
+from autotuner.study.endings.log_errors import ProcessLog
+from autotuner.study.endings.log_tail import MAX_LOG
+from autotuner.study.endings.outcome import Ending, classify, node_of
 from autotuner.study.hold_up import HoldUp, HoldUpReason
-from autotuner.study.log_errors import ProcessLog
-from autotuner.study.log_reader import with_reading
-from autotuner.study.log_tail import MAX_LOG
-from autotuner.study.outcome import Ending, classify, node_of
+from autotuner.study.logs.log_reader import with_reading
 from autotuner.trial import Outcome, Trial
 
 UNREADABLE_AFTER: Final = timedelta(minutes=10)

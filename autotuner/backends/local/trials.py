@@ -15,10 +15,10 @@ from autotuner.backends.local import supervisor
 from autotuner.backends.local.study_folder import NAMES_LOG, kept_logs, read_json
 from autotuner.errors import InvalidRecord
 from autotuner.spec import TuningSpec
-from autotuner.study.log_errors import ProcessLog
-from autotuner.study.log_reader import LogReader, with_reading
-from autotuner.study.log_tail import MAX_LOG
-from autotuner.study.outcome import Ending, classify
+from autotuner.study.endings.log_errors import ProcessLog
+from autotuner.study.endings.log_tail import MAX_LOG
+from autotuner.study.endings.outcome import Ending, classify
+from autotuner.study.logs.log_reader import LogReader, with_reading
 from autotuner.study.suggestions import decode_suggestion
 from autotuner.trial import Trial
 

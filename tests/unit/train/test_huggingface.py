@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from transformers import Trainer, TrainingArguments
 
 from autotuner.spec.target import parse_target
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 from autotuner.train.callbacks.huggingface import HuggingFaceCallback
 
 

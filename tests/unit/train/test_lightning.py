@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autotuner.spec.target import parse_target
-from autotuner.study.log_reader import LogReader
+from autotuner.study.logs.log_reader import LogReader
 
 lightning = pytest.importorskip("lightning.pytorch")
 

@@ -1,0 +1,143 @@
+"""Check that a script trains its batch: repeat a run with a smaller one and nothing else changed.
+
+A script may train a smaller batch than its variable says: it has a maximum, rounds to a power of two, has
+less data, or tries again with half the batch when memory runs out. Runs at larger batch sizes then meet the
+target although the script has never trained at them. Other hyperparameters change from trial to trial, so
+only a run with the same seed and hyperparameters shows it: its curve is the same to the last digit. Where the
+batch has an effect (or the training is not deterministic, so that nothing can be learnt), the first values
+differ, and the run is stopped there.
+
+Half the batch finds a retry that halves it, and `NEAR` of it a maximum or a rounding between the two.
+
+One more check repeats the run with `NEAR` of its learning rate: where a script has a maximum for it, or takes
+it from elsewhere, the answer would name a rate that was never trained.
+
+Where the first value comes in the second half of a run, the first losses of the training are compared before
+(`autotuner.study.logs.losses`): if they differ, the check is over. If not, it goes on to that value.
+
+`autotuner.study.findings.proof` judges how many equal digits are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from autotuner.study.finding import Point, points_of
+from autotuner.study.logs import losses
+from autotuner.study.setting import Setting, setting
+from autotuner.trial import CUT_SHORT, Purpose, Suggestion, Trial
+
+NEAR: Final = 2**-0.25
+SHARES: Final = (0.5, NEAR)
+"""The batch sizes of the checks, as shares of the one that is checked."""
+CLOSE: Final = 1.12
+"""Ratio up to which a possible batch size is the one of a share."""
+EARLY: Final = 0.5
+"""Maximum share of a run until its first value for which a check is worth its cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCheck:
+    """A check, and the run that it repeats with a smaller batch, or with another learning rate."""
+
+    trial: Trial
+    original: Trial
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """The numbers of the two trials."""
+        return self.original.number, self.trial.number
+
+    @property
+    def is_of_rate(self) -> bool:
+        """Whether it changes the learning rate, and not the batch."""
+        return self.trial.suggestion.batch_size == self.original.suggestion.batch_size
+
+    @property
+    def common(self) -> tuple[Point, ...]:
+        """The values of the check up to the first that differs from the original's."""
+        known = dict(points_of(self.original))
+        found: list[Point] = []
+        for step, value in points_of(self.trial):
+            if known.get(step) != value:
+                break
+            found.append((step, value))
+        return tuple(found)
+
+    @property
+    def has_same_losses(self) -> bool:
+        """Whether the first losses of the training show no effect."""
+        one, other = self.original.losses, self.trial.losses
+        return losses.are_comparable(one, other) and not losses.differ(one, other)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the batch has an effect, as far as can be seen."""
+        points = points_of(self.trial)
+        if has_telling_losses(self.original) and losses.differ(self.original.losses, self.trial.losses):
+            return True
+        known = dict(points_of(self.original))
+        # The curve of an ended run is thinned, so a step of the check may be missing; the first is kept.
+        return any(known.get(step, value) != value for step, value in points) or (
+            bool(points) and points[0][0] not in known
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more of the check shows nothing new: it differs, or is as long as the original."""
+        if self.differs or not self.trial.is_running:
+            return True
+        if self.is_of_rate and has_telling_losses(self.original) and len(self.trial.losses) >= losses.KEPT:
+            # Nothing is shown: in a warm-up from zero the rate has little effect. A whole run costs too much.
+            return True
+        ends = [points[-1][0] for t in (self.trial, self.original) if (points := points_of(t))]
+        return len(ends) > 1 and ends[0] >= ends[1]
+
+
+def has_telling_losses(trial: Trial) -> bool:
+    """Return whether a run is compared by the losses of its training, too: its first value comes late."""
+    steps = [step for step, _ in points_of(trial)]
+    is_late = len(steps) == 1 or (len(steps) > 1 and steps[0] > EARLY * steps[-1])
+    return is_late and losses.are_comparable(trial.losses, trial.losses)
+
+
+def batch_checks(trials: Iterable[Trial]) -> tuple[BatchCheck, ...]:
+    """Return the checks among the trials, also of the rate, without those that were lost or have failed."""
+    known = sorted(trials, key=lambda t: t.number)
+    found: list[BatchCheck] = []
+    for trial in known:
+        original = repeated_by(trial.suggestion, known)
+        if original is not None and trial.outcome not in CUT_SHORT:
+            found.append(BatchCheck(trial, original))
+    return tuple(found)
+
+
+def repeated_by(check: Suggestion, trials: Iterable[Trial]) -> Trial | None:
+    """Return the ended run that a check repeats; None if there is none, or for any other trial."""
+    if check.purpose is not Purpose.CHECK:
+        return None
+    of_seed = [t for t in trials if t.suggestion.seed == check.seed and _is_repeatable(t)]
+    larger = (t for t in of_seed if _changes_batch(t.suggestion, check))
+    return next(larger, next((t for t in of_seed if _changes_rate(t.suggestion, check)), None))
+
+
+def _is_repeatable(trial: Trial) -> bool:
+    return trial.suggestion.purpose is not Purpose.CHECK and not trial.is_running and bool(points_of(trial))
+
+
+def _changes_batch(one: Suggestion, check: Suggestion) -> bool:
+    return one.batch_size > check.batch_size and dict(one.parameters) == dict(check.parameters)
+
+
+def _changes_rate(one: Suggestion, check: Suggestion) -> bool:
+    changed = set(one.parameters.items()) ^ set(check.parameters.items())
+    return one.batch_size == check.batch_size and len({name for name, _ in changed}) == 1
+
+
+def original_of(trials: Sequence[Trial], tried: Setting) -> Trial | None:
+    """Return the ended run of a setting that a check would repeat, the longest; None without any."""
+    ended = (t for t in trials if t.suggestion.purpose is not Purpose.CHECK and not t.is_running)
+    runs = [t for t in ended if setting(t) == tried and points_of(t) and not t.doubt]
+    return max(runs, key=lambda t: (len(points_of(t)), -t.number), default=None)

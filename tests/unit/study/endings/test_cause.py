@@ -1,0 +1,115 @@
+"""Why a trial of several processes failed."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotuner.study.endings.cause import MAX_SAID, find_cause, uncaught
+from autotuner.study.endings.log_errors import ProcessLog
+from autotuner.trial import Outcome
+
+OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
+PEER = (
+    "torch.distributed.DistBackendError: NCCL error in: NCCLUtils.hpp:268, remote process exited or there was"
+    " a network error\n"
+)
+BUG = "Traceback (most recent call last):\n  File 't.py', line 1\nKeyError: 'label'\n"
+ECC = "RuntimeError: CUDA error: uncorrectable ECC error encountered\n"
+
+
+def cause(*logs: tuple[str, int | None]):
+    return find_cause(
+        [ProcessLog(text, code, f"pod-{i}", f"node-{i}") for i, (text, code) in enumerate(logs)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("logs", "outcome", "pod"),
+    [
+        ([(PEER, 1), (OOM, 1)], Outcome.OUT_OF_MEMORY, "pod-1"),
+        ([(BUG, 1), (OOM, 1)], Outcome.OUT_OF_MEMORY, "pod-1"),
+        ([(PEER, 1), (BUG, 1)], Outcome.FAILED, "pod-1"),
+        ([(PEER, 1), (ECC, 1)], Outcome.LOST, "pod-1"),
+        ([(ECC, 1), (BUG, 1)], Outcome.LOST, "pod-0"),
+        ([(BUG, 1), (ECC, 1)], Outcome.FAILED, "pod-0"),
+        ([(PEER, 1), (PEER, 1)], Outcome.LOST, "pod-0"),
+        ([("", 1), ("", 143)], Outcome.FAILED, "pod-0"),
+        ([("", 1), ("", 137)], Outcome.LOST, "pod-1"),
+        ([(PEER, 1), ("", -9)], Outcome.LOST, "pod-0"),
+        # Nobody sends SIGBUS, and no node lacks a command.
+        ([(PEER, 1), ("step 1\n", 135)], Outcome.OUT_OF_MEMORY, "pod-1"),
+        ([(PEER, 1), ("sh: 1: trian: not found\n", 127)], Outcome.FAILED, "pod-1"),
+        ([("step 1\n", 137), (PEER, 1)], Outcome.LOST, "pod-0"),
+        ([("", 143), ("", None)], Outcome.LOST, "pod-0"),
+        ([(BUG, 143)], Outcome.LOST, "pod-0"),
+    ],
+)
+def test_processes_that_die_together_die_of_one_cause(logs, outcome, pod):
+    found = cause(*logs)
+    assert (found.outcome, found.pod) == (outcome, pod)
+    assert found.node == found.pod.replace("pod", "node")
+
+
+def test_what_a_program_survived_before_a_signal_is_no_cause():
+    trained = "".join(f"epoch {n} loss 0.1\n" for n in range(10))
+    assert cause((OOM + trained, 137)).outcome is Outcome.LOST
+    assert cause((OOM + trained, 1)).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "is_sure"),
+    [
+        ("ModuleNotFoundError: No module named 'timm'\n", 1, True),
+        ("python: can't open file '/app/trian.py': [Errno 2] No such file or directory\n", 2, True),
+        ("train.py: error: unrecognized arguments: --lr=1\n", 2, True),
+        ("", 127, True),
+        (BUG, 1, False),
+        (OOM, 1, False),
+    ],
+)
+def test_only_what_no_setting_changes_is_sure_to_repeat(text, code, is_sure):
+    assert cause((text, code)).is_sure_to_repeat is is_sure
+
+
+def test_a_long_error_is_cut_after_a_sentence():
+    said = OOM.strip() + ". GPU 0 has 79.18 GiB. " + "Of it 64.36 GiB is allocated by PyTorch. " * 12
+    found = cause((said + "See https://pytorch.org/docs/stable/notes/cuda.html\n", 1))
+    assert found.line.startswith(OOM.strip())
+    assert found.line.endswith("allocated by PyTorch.")
+    assert len(found.line) <= MAX_SAID
+
+
+def test_a_long_error_without_sentences_shows_that_it_is_cut():
+    assert cause((BUG.strip() + "x" * 600 + "\n", 1)).line.endswith("x...")
+
+
+FAILED_CHILD = "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\ntrain.py FAILED\n"
+GIT = (
+    'Traceback (most recent call last):\n  File "t.py", line 1, in f\n'
+    "subprocess.CalledProcessError: Command '['git', 'rev-parse']' returned non-zero exit status 128.\n"
+)
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        PEER + FAILED_CHILD + "epoch 2 accuracy=0.9\n",
+        "epoch 2 accuracy=0.9\n" + GIT,
+        "epoch 2 accuracy=0.9\n" + GIT.replace("git", "python") + "plot failed, the results are saved\n",
+        "epoch 2 accuracy=0.9\nsee the documentation of ProcessRaisedException\n",
+    ],
+)
+def test_a_run_that_went_on_after_a_launchers_error_has_ended_well(log):
+    assert uncaught(log) is None
+    assert uncaught(PEER + FAILED_CHILD).outcome is Outcome.LOST
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(ECC, Outcome.LOST), (PEER, Outcome.LOST), ("requests.exceptions.ReadTimeout: Read timed out.\n", None)],
+)
+def test_an_error_of_the_device_ends_a_program_behind_a_pipe_and_one_of_an_upload_may_not(error, outcome):
+    found = uncaught(
+        "epoch 2 accuracy=0.9\nTraceback (most recent call last):\n  File 't.py', line 1\n" + error
+    )
+    assert (found and found.outcome) is outcome

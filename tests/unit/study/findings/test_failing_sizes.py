@@ -1,0 +1,144 @@
+"""The batch sizes with which a program fails, from the trials alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from autotuner.study.findings.failing_sizes import (
+    Spacing,
+    failing_sizes,
+    settings_that_fail,
+    sizes_that_fail,
+    sizes_without_memory,
+    to_tell_apart,
+)
+from autotuner.study.history import History
+from autotuner.study.setting import Setting
+from autotuner.trial import Outcome, Purpose, Trial
+from tests.builders import spec, suggestion, trial
+
+BASELINE = trial(0, (0.5, 0.95), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
+ERROR = "exit code 1: Traceback\nAssertionError: batch {} does not fit\nthe whole log: /x/trial-{}.log"
+
+
+def failed(number: int, size: int, rate: float = 0.1, message: str = ERROR, **changed: object) -> Trial:
+    tried = suggestion(number, batch_size=size, parameters={"learning_rate": rate})
+    ended = trial(number, (), Outcome.FAILED, tried, message=message.format(size, number))
+    return replace(ended, **changed)  # type: ignore[arg-type]
+
+
+def works(number: int, size: int, rate: float = 0.1) -> Trial:
+    tried = suggestion(number, batch_size=size, parameters={"learning_rate": rate})
+    return trial(number, (0.5, 0.95), Outcome.REACHED, tried)
+
+
+def history(*trials: Trial) -> History:
+    return History.of(spec(batch_size="16..1024"), [BASELINE, *trials])
+
+
+def test_a_failure_with_another_learning_rate_is_no_fault_of_the_batch_size():
+    assert failing_sizes(history(failed(1, 64, 0.3), failed(2, 128, 0.4))).trials == ()
+
+
+def test_a_failure_with_hyperparameters_that_work_at_a_smaller_batch_explains_others_with_its_message():
+    other = failed(3, 90, 0.2, "exit code 1: RuntimeError: no space left")
+    found = failing_sizes(history(failed(1, 128, 0.3), failed(2, 100), other))
+    assert [t.number for t in found.trials] == [1, 2]
+    assert (found.bound, found.spacing) == (100, Spacing.ANY)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing", "bound"),
+    [
+        ((45, 50), Spacing.MULTIPLES, None),
+        ((45, 96), Spacing.POWERS, None),
+        ((45, 160), Spacing.MULTIPLES, 160),
+        ((45, 256), Spacing.MULTIPLES, 256),
+    ],
+)
+def test_a_larger_batch_that_works_shows_a_spacing(
+    sizes: tuple[int, ...], spacing: Spacing, bound: int | None
+):
+    trials = [works(1, 64, 0.2), works(2, 128, 0.4)]
+    found = failing_sizes(history(*trials, *(failed(3 + i, size) for i, size in enumerate(sizes))))
+    assert (found.spacing, found.bound) == (spacing, bound)
+
+
+def test_failures_that_no_spacing_explains_are_the_programs():
+    assert (
+        failing_sizes(history(works(1, 64), failed(2, 48), failed(3, 32, 0.2))).spacing is Spacing.MULTIPLES
+    )
+    assert failing_sizes(history(works(1, 128), failed(2, 64))).trials == ()
+
+
+def test_what_failed_before_a_retry_or_with_another_template_no_longer_counts():
+    old = failed(1, 64, template="old/1")
+    current = spec(batch_size="16..1024").model_copy(update={"template": "new/1"})
+    assert failing_sizes(History.of(current, [BASELINE, old])).trials == ()
+
+
+def test_the_next_run_has_hyperparameters_that_work_at_the_largest_smaller_batch():
+    row = [failed(2, 256, 0.9), failed(3, 200, 0.8)]
+    seen = history(works(1, 128, 0.4), *row)
+    assert to_tell_apart(seen, row) == Setting(200, (("learning_rate", 0.4),))
+    assert to_tell_apart(history(works(1, 128, 0.4), *row, failed(4, 200, 0.4)), ()) == Setting(
+        256, (("learning_rate", 0.4),)
+    )
+
+
+def test_the_warning_names_sizes_error_and_remedy():
+    (found,) = sizes_that_fail(history(failed(1, 128, 0.3), failed(2, 100)))
+    assert (
+        "fails at batch size 100, 128, also with hyperparameters that work at a smaller one" in found.message
+    )
+    assert "batches from 100 on are left out" in found.message
+    assert "Trial 2: AssertionError: batch 100 does not fit. To try" in found.message
+    assert "retry" in found.message
+
+
+def test_a_run_of_the_unchanged_job_alone_proves_nothing():
+    once = trial(0, (), Outcome.FAILED, suggestion(0, purpose=Purpose.BASELINE))
+    assert failing_sizes(History.of(spec(), [once, failed(1, 64)])).trials == ()
+
+
+@pytest.mark.parametrize("last", ["epoch 12 train_loss=0.08", "bye {}"])
+def test_a_run_without_a_value_is_said_to_be_one_whatever_its_log_ends_with(last: str):
+    """The validation has no whole batch left: the last line of the log is no error."""
+    silent = (
+        "the run ended well, but no line of its log carries accuracy: print it; the log ends: {}\n" + last
+    )
+    runs = (failed(1, 128, 0.3, silent, is_complete=True), failed(2, 100, 0.1, silent, is_complete=True))
+    other = failed(3, 160, 0.3, silent + " (another end)", is_complete=True)
+    (found,) = sizes_that_fail(history(*runs, other))
+    assert found.trials == (1, 2, 3)
+    assert "Trial 3: the run ended well, but no line of its log carries accuracy. To try" in found.message
+
+
+def test_a_program_that_fails_with_chosen_hyperparameters_is_told_with_its_error():
+    """Such as `choices=` of argparse: every proposal failed, and no message said so."""
+    error = "exit code 2: train.py: error: argument --lr: invalid choice: {} (choose from 0.1, 0.2)"
+    row = [failed(1, 64, 0.13, error), failed(2, 64, 0.15, error), failed(4, 48, 0.17, error)]
+    assert settings_that_fail(history(*row[:2])) == []
+    (found,) = settings_that_fail(history(*row, works(3, 64, 0.2)))
+    assert found.trials == (1, 2, 4)
+    (later,) = settings_that_fail(history(*row, works(3, 64, 0.2), failed(5, 64, 0.19, error)))
+    assert later.message == found.message
+    assert "trials 1, 2, 4, the last of them with batch size 48, learning_rate 0.17" in found.message
+    assert "invalid choice: 48 (choose from 0.1, 0.2)" in found.message
+    assert "list these in search-space" in found.message
+
+
+def test_a_failure_of_the_batch_size_or_of_another_kind_is_not_told_as_one_of_the_hyperparameters():
+    row = [failed(1, 128, 0.3), failed(2, 110, 0.2)]
+    assert settings_that_fail(history(*row, failed(3, 100))) == []
+    assert settings_that_fail(history(*row, failed(3, 100, 0.4, "exit code 1: no space"))) == []
+
+
+def test_memory_that_bounds_the_answer_is_said_with_what_lifts_the_bound():
+    larger = [replace(works(n, size), outcome=Outcome.OUT_OF_MEMORY) for n, size in ((1, 512), (2, 360))]
+    (found,) = sizes_without_memory(history(*larger))
+    assert "batch size 360 ran out of memory (trial 2), so batches from 360 on are left out" in found.message
+    assert "autotuner.dev/micro-batch-size" in found.message
+    assert sizes_without_memory(history(works(1, 512))) == []
+    micro = History.of(spec(batch_size="16..1024", micro_batch_size="8..32"), [BASELINE, *larger])
+    assert sizes_without_memory(micro) == []

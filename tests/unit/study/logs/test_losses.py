@@ -1,0 +1,203 @@
+"""The first losses of a log: which lines have them, and when two runs differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from autotuner.study.finding import Reason
+from autotuner.study.findings.batch_check import batch_checks
+from autotuner.study.findings.proof import batch_not_trained, findings
+from autotuner.study.logs.log_reader import LogReader
+from autotuner.study.logs.losses import KEPT, are_close, differ
+from autotuner.trial import Outcome, Purpose
+from tests.builders import spec as spec_of
+from tests.builders import suggestion, trial
+
+LOSSES = tuple(round(2.3026 - 0.0137 * i, 4) for i in range(KEPT))
+
+
+def losses_of(*lines):
+    reader = LogReader(spec_of().target)
+    reader.feed("".join(f"{line}\n" for line in lines))
+    return reader.losses
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "iter 0: loss 2.3026, time 12.1ms",
+        "Epoch: [3][100/391]\tTime 0.400 (0.512)\tLoss 2.3026 (2.4119)\tAcc@1 12.5 (11.7)",
+        "{'loss': 2.3026, 'grad_norm': 1.75, 'learning_rate': 1e-05, 'epoch': 0.02}",
+        '{"step": 10, "train_loss": 2.3026}',
+        " iteration 10/ 500 | lm loss: 2.3026E+00 | loss scale: 65536.0 | grad norm: 1.003",
+        "loss_scale: 65536.0 loss: 2.3026",
+        "2026-11-28 10:00:00,123 - mmdet - INFO - Epoch [1][50/7330] lr: 1e-2, loss_cls: 2.3026, loss: 4.1",
+        "train loss = tensor(2.3026, device='cuda:0')",
+        "Train Loss: 2.3026",
+        "EPOCH 1 LOSS 2.3026",
+    ],
+)
+def test_a_loss_is_read(line):
+    assert losses_of(line) == (2.3026,)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "loss: 3",
+        "loss: 0.0000",
+        "loss: nan",
+        "loss_scale: 65536.0",
+        "loss weight: 0.125",
+        "a glossary of 2.3026",
+        "using CrossEntropyLoss()",
+        "loss.py:123",
+        " 25%|██▌       | 98/391 [00:10<00:30,  9.70it/s, loss=2.3026]",
+        "Epoch 0:  25%|##5       | 98/391 [00:10<00:30,  9.70it/s, v_num=0, train_loss=2.3026]",
+    ],
+)
+def test_what_is_no_loss_or_depends_on_the_time_is_not_read(line):
+    assert losses_of(line) == ()
+
+
+def test_the_first_losses_are_kept():
+    assert losses_of(*(f"step {i} loss {3 - i / 1000:.4f}" for i in range(100))) == tuple(
+        round(3 - i / 1000, 4) for i in range(KEPT)
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (LOSSES, False),
+        (LOSSES[:4], False),
+        (LOSSES[::-1], False),  # processes print in any order
+        ((*LOSSES[:2], *(v + 0.0001 for v in LOSSES[2:4])), False),
+        (
+            (LOSSES[0], *(v + 0.0001 for v in LOSSES[1:4])),
+            True,
+        ),  # the first may be that of an untrained model
+        ((1.1, 1.2, 1.3), False),  # too few
+    ],
+)
+def test_losses_differ_if_fewer_than_half_are_the_same(other, expected):
+    assert differ(LOSSES, other) is expected
+
+
+def check_of(values, losses, *, originals=(0.8123,), outcome=None, number=2):
+    """Return a run with one value, and its check with half of its batch."""
+    tried = suggestion(1, batch_size=128)
+    original = trial(1, originals, Outcome.REACHED, tried, losses=LOSSES)
+    half = replace(tried, number=number, batch_size=128 >> number - 1, purpose=Purpose.CHECK)
+    return original, trial(number, values, outcome, half, losses=losses)
+
+
+def test_a_check_is_over_where_its_losses_differ():
+    (check,) = batch_checks(check_of((), (LOSSES[0], 2.2, 2.1, 2.0)))
+    assert check.is_over
+    assert check.differs
+
+
+def test_the_losses_of_a_run_that_is_evaluated_early_do_not_decide():
+    """The script may divide its loss by the batch size that it is given."""
+    (check,) = batch_checks(check_of((), (2.2, 2.1, 2.0, 1.9), originals=(0.6, 0.7, 0.8123)))
+    assert not check.differs
+
+
+def test_equal_losses_alone_prove_nothing():
+    """A script that accumulates gradients by itself prints those of its first micro-batches."""
+    runs = check_of((), LOSSES)
+    (check,) = batch_checks(runs)
+    assert not check.is_over
+    assert batch_not_trained(runs) == []
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"), [(LOSSES, Reason.NOT_WIRED), ((), Reason.BATCH_NOT_FOLLOWED)]
+)
+def test_equal_losses_and_the_same_value_at_the_end_are_not_wired(losses, expected):
+    known = [trial(n, (round(0.8 + math.sin(n) / 50, 5),)) for n in range(10, 20)]
+    runs = check_of((0.81234,), losses, originals=(0.81234,), outcome=Outcome.MISSED)
+    assert {f.reason for f in batch_not_trained([*known, *runs])} == {expected}
+
+
+def test_a_check_of_the_rate_ends_where_its_losses_show_nothing():
+    original, check = check_of((), LOSSES)
+    tried = replace(original.suggestion, parameters={"learning_rate": 0.4})
+    smaller = replace(check.suggestion, batch_size=128, parameters={"learning_rate": 0.2})
+    original, check = replace(original, suggestion=tried), replace(check, suggestion=smaller)
+    (of_rate,) = batch_checks([original, check])
+    assert of_rate.is_of_rate
+    assert of_rate.is_over
+    (early,) = batch_checks([original, replace(check, losses=LOSSES[:5])])
+    assert not early.is_over
+
+
+# First losses of real trainings: a batch, the same with an error of 1e-6 in each gradient, and a smaller one.
+CONVOLUTION = (0.2871, 0.1105, 0.0661, 0.0927, 0.0382, 0.0511)
+TRANSFORMER = (4.6887, 4.4568, 4.2071, 4.0024, 3.8409, 3.7011)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (TRANSFORMER, (4.6887, 4.4568, 4.207, 4.0026, 3.8402, 3.7055), True),
+        (TRANSFORMER, (4.6887, 4.4721, 4.2203, 4.0101, 3.8502, 3.7122), False),
+        (CONVOLUTION, (0.2871, 0.1106, 0.0661, 0.0925), True),
+        (CONVOLUTION, (0.3071, 0.1006, 0.0811, 0.0727), False),
+        (TRANSFORMER[:3], TRANSFORMER[:3], False),  # too few
+        ([2.31, 2.3, 2.29, 2.28, 2.27], [2.31, 2.3, 2.29, 2.28, 2.27], False),  # too coarse
+        ((0.6931,) * 8, (0.6931,) * 8, False),  # learns nothing yet
+    ],
+)
+def test_the_first_losses_of_a_training_that_is_repeated_are_close(one, other, expected):
+    assert are_close(one, other) is expected
+
+
+@pytest.mark.parametrize("steps", [None, 2])
+def test_a_check_whose_training_begins_like_its_originals_is_told(steps):
+    """On GPUs only the digits differ."""
+    tried = suggestion(1, batch_size=128, accumulation_steps=steps)
+    original = trial(1, (0.61, 0.8123), Outcome.REACHED, tried, losses=TRANSFORMER)
+    half = replace(tried, number=2, batch_size=64, purpose=Purpose.CHECK)
+    check = trial(2, (0.6102,), Outcome.DOMINATED, half, losses=(4.6887, 4.4568, 4.207, 4.0026))
+    told = [f.message for f in findings([original, check], 1) if f.reason is Reason.BATCH_NOT_FOLLOWED]
+    assert ["(4.6887, 4.4568, 4.207, 4.0026; 4.6887, 4.4568, 4.2071, 4.0024)" in m for m in told] == (
+        [True] if steps is None else []
+    )
+
+
+def begun(number, batch_size, losses, values=(0.61, 0.75, 0.8123), steps=1):
+    """Return an ended run with a learning rate of its own."""
+    rate = {"learning_rate": 0.1 + number}
+    tried = suggestion(number, batch_size=batch_size, parameters=rate, accumulation_steps=steps)
+    return trial(number, values, tried=tried, losses=losses)
+
+
+CLOSE = tuple(loss + 0.0001 for loss in TRANSFORMER)
+FIRST = begun(0, 32, TRANSFORMER)
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ([begun(1, 64, CLOSE), begun(2, 256, TRANSFORMER, (0.612, 0.74))], True),
+        ([begun(1, 64, CLOSE)], False),
+        ([begun(1, 64, CLOSE), begun(2, 128, CLOSE)], False),  # not far apart
+        (
+            [begun(1, 64, CLOSE), begun(2, 256, CLOSE, (0.55, 0.74))],
+            False,
+        ),  # accumulates, and prints micro-batches
+        ([begun(1, 64, CLOSE), begun(2, 256, CLOSE, (0.61, 0.7))], False),  # after a stage of its own
+        ([begun(1, 64, CLOSE), begun(2, 256, CLOSE), begun(3, 512, CONVOLUTION)], False),
+        ([begun(1, 64, ()), begun(2, 256, ())], False),
+        ([begun(1, 64, CLOSE), begun(2, 256, CLOSE, steps=4)], False),
+    ],
+)
+def test_runs_that_all_begin_alike_at_batch_sizes_far_apart_are_not_wired(others, expected):
+    found = [f for f in findings([FIRST, *others], 1) if f.reason is Reason.NOT_WIRED]
+    assert bool(found) is expected
+    assert all("begin alike (4.6887, 4.4568, 4.2071, 4.0024; " in f.message for f in found)
