@@ -123,14 +123,16 @@ class _Leases:
     def _answer(self, verb: str, request: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
         try:
             answer = request(*arguments, _request_timeout=_REQUEST_SECONDS)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            self._note(f"{verb} lease: {error}")
-            raise client.ApiException(status=0, reason=str(error)) from error
         except client.ApiException as error:
             # No lease yet, or another controller has written it.
             if error.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}:
                 self._note(f"{verb} lease: {error.status} {_message(error)}")
             raise
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # ValueError: a proxy has answered with something that is no Lease.
+            said = " ".join(str(error).split())[:_MAX_MESSAGE]
+            self._note(f"{verb} lease: {said}")
+            raise client.ApiException(status=0, reason=said) from error
         self._note("")
         return answer
 
@@ -175,4 +177,13 @@ def elect(  # noqa: PLR0913 (the election's own parameters)
     except SystemExit as error:
         raise InvalidConfiguration(f"the lease's times contradict each other: {error}") from error
     election = LeaderElection(config)
-    threading.Thread(target=election.run, name="lease", daemon=True).start()
+
+    def take_part() -> None:
+        try:
+            election.run()
+        except Exception:  # noqa: BLE001 (it may be anything, and must not go unseen)
+            _log.exception("election_failed")
+        # Without this thread nobody renews the lease, or ever acquires it: the process must end.
+        on_lost()
+
+    threading.Thread(target=take_part, name="lease", daemon=True).start()

@@ -1,12 +1,13 @@
 """The lock of the leader election: how long it is valid, and what it says where its requests fail."""
 
 import json
+import threading
 
 import pytest
 from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 
 from autotuner.backends.kubernetes import RequestFailed
-from autotuner.controller.leader_election import Lock
+from autotuner.controller.leader_election import Lock, elect
 from tests.unit.fake_api_server import FakeServer
 
 LEASE = {"metadata": {"name": "autotuner", "namespace": "ns"}, "spec": {"holderIdentity": "other"}}
@@ -70,6 +71,28 @@ def test_a_lease_that_may_not_be_read_is_told(ask):
 
 def test_an_answer_of_a_proxy_is_told_too(ask):
     assert ask(502, b"<html>bad gateway").problem.startswith("get lease: 502 ")
+
+
+@pytest.mark.parametrize("body", [b"<html>please log in", b"[]"])
+def test_an_answer_that_is_no_lease_is_a_failed_request(ask, body):
+    lock = ask(200, body)
+    assert lock.get("autotuner", "ns")[0] is False
+    assert lock.problem.startswith("get lease: ")
+    lock.release()
+
+
+def test_an_election_that_breaks_off_is_lost():
+    class Broken(Lock):
+        def get(self, *_):
+            raise RuntimeError("nobody expected it")
+
+    server, lost = FakeServer(lambda *_: (200, {}, b"{}")), threading.Event()
+    lock = Broken(server.api(), "autotuner", "ns", "me")
+    elect(
+        lock, lease_seconds=30, renew_seconds=20, retry_seconds=5, on_elected=lambda: None, on_lost=lost.set
+    )
+    assert lost.wait(10)
+    server.close()
 
 
 @pytest.mark.parametrize("answer", [(200, json.dumps(LEASE).encode()), (404, b'{"code": 404}')])
