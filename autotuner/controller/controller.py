@@ -102,7 +102,7 @@ class Controller:
         self._lock = threading.Lock()
         self._changed_jobs: set[str] = set()
         self._changed_trials: set[str] = set()
-        self._job_marks: dict[str, object] = {}
+        self._job_marks: dict[str, tuple[object, bool]] = {}
         self._trial_marks: dict[str, tuple[bool, bool, bool]] = {}
         self._known: dict[str, _Known] = {}
 
@@ -111,7 +111,8 @@ class Controller:
     def on_job(self, kind: JobKind, change: str, changed: Mapping[str, Any]) -> None:
         """Record a change of a job, of which `changed` has the metadata.
 
-        Our own writes of status also arrive as changes, and are ignored.
+        Our own writes of status also arrive as changes, and are ignored. A status that somebody has removed,
+        as `kubectl replace` does, is written again.
         """
         metadata = mapping(changed.get("metadata"))
         key = _key(kind, metadata.get("namespace"), metadata.get("name"))
@@ -125,8 +126,10 @@ class Controller:
         theirs = {k: v for k, v in annotations.items() if not k.startswith(keys.STATUS_PREFIX)}
         names = ("uid", "generation", "deletionTimestamp", "labels")
         mark = (*(metadata.get(name) for name in names), theirs)
-        if self._job_marks.get(key) != mark:
-            self._job_marks[key] = mark
+        before, has_status = self._job_marks.get(key), keys.PHASE in annotations
+        self._job_marks[key] = mark, has_status
+        is_status_lost = before == (mark, True) and not has_status and keys.TARGET in annotations
+        if before is None or before[0] != mark or is_status_lost:
             self._note(key, self._changed_jobs)
 
     def on_trial(self, kind: JobKind, change: str, trial: Mapping[str, Any]) -> None:

@@ -99,6 +99,21 @@ def test_our_own_status_is_no_news_and_a_users_edit_is(world):
     assert len(controller.queue) == 1
 
 
+def test_a_status_that_somebody_has_removed_is_news(world):
+    controller, _ = world({})
+    for annotations, is_news in (
+        ({keys.PHASE: "Done"}, True),
+        ({}, True),
+        ({}, False),
+        ({keys.PHASE: "Done"}, False),
+        ({keys.PHASE: "Done"}, False),
+    ):
+        controller.on_job(PYTORCHJOB, "MODIFIED", job(**annotations))
+        assert bool(len(controller.queue)) is is_news
+        if is_news:
+            controller.queue.done(controller.queue.take())
+
+
 @pytest.mark.parametrize(
     ("before", "after", "is_news"),
     [
