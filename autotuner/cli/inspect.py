@@ -19,7 +19,7 @@ from rich.table import Table
 from autotuner import keys
 from autotuner.backends.local import study_folder as local
 from autotuner.cli.exit_codes import Reported
-from autotuner.cli.studies import Context, JobName, Namespace, cluster_jobs, find
+from autotuner.cli.studies import Context, JobName, Namespace, cluster_jobs, find, find_job
 from autotuner.decide.decision import Answer
 from autotuner.errors import BackendError
 from autotuner.job.job import Job
@@ -66,7 +66,7 @@ def status(
     """Show the status of a study, or of all studies of a namespace."""
     with Reported(as_json=as_json):
         if job is not None:
-            _show_status(find(job, namespace, context).job, as_json=as_json)
+            _show_status(find_job(job, namespace, context), as_json=as_json)
             return
         jobs = cluster_jobs(namespace, context, everywhere=all_namespaces)
         if as_json:

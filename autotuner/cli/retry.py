@@ -13,6 +13,7 @@ from autotuner.backends.local import supervisor
 from autotuner.backends.local.study_folder import RETRIED_AT, read_study, unwritable
 from autotuner.cli.exit_codes import Reported
 from autotuner.cli.studies import Context, JobName, Namespace, local_folder
+from autotuner.errors import BackendError
 from autotuner.trial import Trial
 
 
@@ -41,12 +42,19 @@ def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now:
     # The Kubernetes client is slow to import: only where it is needed.
     from autotuner.backends.kubernetes import connect  # noqa: PLC0415
     from autotuner.backends.kubernetes.api import current_namespace, jobs_path  # noqa: PLC0415
-    from autotuner.backends.kubernetes.readers import read_study as read_on_cluster  # noqa: PLC0415
+    from autotuner.backends.kubernetes.ledger import Ledger  # noqa: PLC0415
+    from autotuner.backends.kubernetes.readers import read_job  # noqa: PLC0415
 
     api, where = connect(context=context), namespace or current_namespace(context)
-    study = read_on_cluster(api, where, job)
-    moment = retried_at(study.trials, now).isoformat()
-    api.patch(jobs_path(where, job, study.job.kind), {"metadata": {"annotations": {keys.RETRIED_AT: moment}}})
+    found = read_job(api, where, job)
+    if not found.is_registered:
+        raise BackendError(
+            f"{found.kind.name} {where}/{job} is not tuned: it has no annotation {keys.TARGET}, for example"
+            ' "accuracy >= 0.9"'
+        )
+    trials, _ = Ledger.read(api, found).trials()
+    moment = retried_at(trials, now).isoformat()
+    api.patch(jobs_path(where, job, found.kind), {"metadata": {"annotations": {keys.RETRIED_AT: moment}}})
     typer.echo(f"{where}/{job}: earlier failures no longer count; the controller continues the study")
 
 

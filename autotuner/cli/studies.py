@@ -6,6 +6,8 @@ or else a job of the cluster that the kubeconfig names.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -41,12 +43,32 @@ def find(job: str, namespace: str | None, context: str | None) -> Study:
     return study if spec is None else replace(study, trials=with_doubts(study.trials, spec))
 
 
+def find_job(job: str, namespace: str | None, context: str | None) -> Job:
+    """Return the job of a study, with its status; on a cluster only its metadata is read.
+
+    Raises:
+        BackendError: If there is none, or the cluster does not answer.
+    """
+    folder = local_folder(job, namespace, context)
+    if folder is not None:
+        return local.read_study(folder).job
+    with _named(job, namespace, context):
+        return _cluster_job(job, namespace, context)
+
+
 def _read(job: str, namespace: str | None, context: str | None) -> Study:
     folder = local_folder(job, namespace, context)
     if folder is not None:
         return local.read_study(folder)
-    try:
+    with _named(job, namespace, context):
         return _cluster_study(job, namespace, context)
+
+
+@contextlib.contextmanager
+def _named(job: str, namespace: str | None, context: str | None) -> Iterator[None]:
+    """Say of an error of the cluster that there is no folder of this name either."""
+    try:
+        yield
     except (BackendError, InvalidConfiguration) as error:
         if namespace is not None or context is not None:
             raise
@@ -54,6 +76,14 @@ def _read(job: str, namespace: str | None, context: str | None) -> Study:
             f"there is no study {job!r}: no folder {job} or {job}-tuning in {Path.cwd()}; and on the"
             f" cluster: {error}"
         ) from error
+
+
+def _cluster_job(job: str, namespace: str | None, context: str | None) -> Job:
+    from autotuner.backends.kubernetes import connect
+    from autotuner.backends.kubernetes.api import current_namespace
+    from autotuner.backends.kubernetes.readers import read_job
+
+    return read_job(connect(context=context), namespace or current_namespace(context), job)
 
 
 def _cluster_study(job: str, namespace: str | None, context: str | None) -> Study:

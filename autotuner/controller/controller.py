@@ -25,7 +25,7 @@ from autotuner.backends.kubernetes.api import jobs_path
 from autotuner.backends.kubernetes.backend import status_changes
 from autotuner.backends.kubernetes.cluster_kind import on_cluster
 from autotuner.backends.kubernetes.pods import entries
-from autotuner.backends.kubernetes.readers import job_of
+from autotuner.backends.kubernetes.readers import job_of, unread_job
 from autotuner.controller.metrics import Metrics
 from autotuner.controller.trial_slots import TrialSlots
 from autotuner.controller.work_queue import WorkQueue
@@ -302,21 +302,23 @@ class Controller:
                 # The watch has it, so it may be there: its kind is being installed again, for instance.
                 self.queue.add(key, after=self._resync_seconds)
             return None
+        job = unread_job(kind, manifest, namespace)
+        is_withdrawn = job.is_deleted or not job.is_registered
         try:
             job = job_of(self._api, manifest, namespace)
         except InvalidJob as error:
-            self._reject(key, manifest, error)
-            return None
+            if not is_withdrawn:
+                self._reject(key, job, error)
+                return None
         except RequestFailed:
-            # Its training runtime cannot be read: the status can say so.
-            unread = _unread(key, manifest)
-            if unread.is_registered:
-                self._known[key] = _Known(unread, self._ticks())
-            raise
+            if not is_withdrawn:
+                # Its training runtime cannot be read: the status can say so.
+                self._known[key] = _Known(job, self._ticks())
+                raise
         if before is not None and before.job.uid != job.uid:
             self._backend.forget(before.job.uid)
         self._backend.forget_view(job.uid)
-        if job.is_deleted or not job.is_registered:
+        if is_withdrawn:
             self._withdraw(key, job)
             return None
         known = _Known(job, self._ticks())
@@ -334,17 +336,15 @@ class Controller:
         self._forget(key)
         _log.info("withdrawn", job=key)
 
-    def _reject(self, key: str, manifest: Mapping[str, Any], error: InvalidJob) -> None:
+    def _reject(self, key: str, job: Job, error: InvalidJob) -> None:
         """Report on a job that cannot be parsed although the operator's webhook accepted it."""
         self._forget(key)
-        job = _unread(key, manifest)
-        if job.is_registered:
-            status = describe_invalid(error, job.annotations, job.fingerprint)
-            self._backend.publish(job, status, events(job.annotations, status))
-            self._metrics.note_phase(key, str(status.phase))
-            _log.info("job_unreadable", job=key, error=str(error))
-            # What is wrong may be outside of the job, such as a training runtime that is made later.
-            self.queue.add(key, after=self._resync_seconds)
+        status = describe_invalid(error, job.annotations, job.fingerprint)
+        self._backend.publish(job, status, events(job.annotations, status))
+        self._metrics.note_phase(key, str(status.phase))
+        _log.info("job_unreadable", job=key, error=str(error))
+        # What is wrong may be outside of the job, such as a training runtime that is made later.
+        self.queue.add(key, after=self._resync_seconds)
 
     def _forget(self, key: str) -> None:
         known = self._known.pop(key, None)
@@ -432,14 +432,6 @@ def _is_registered(metadata: Mapping[str, Any]) -> bool:
     """Return whether a job is registered, or was and still has a status."""
     annotations = mapping(metadata.get("annotations"))
     return keys.TARGET in annotations or keys.PHASE in annotations
-
-
-def _unread(key: str, manifest: Mapping[str, Any]) -> Job:
-    """Return a job of which only the metadata is read."""
-    metadata = mapping(manifest.get("metadata"))
-    annotations = {str(k): str(v) for k, v in mapping(metadata.get("annotations")).items()}
-    kind, namespace, name = _parts(key)
-    return Job(name, namespace, str(metadata.get("uid")), annotations, manifest, kind=kind)
 
 
 def _parts(key: str) -> tuple[JobKind, str, str]:

@@ -358,6 +358,22 @@ def test_a_training_runtime_that_cannot_be_read_is_told(world):
     assert "403 may not read it" in patch["metadata"]["annotations"][keys.MESSAGE]
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_job_whose_training_runtime_cannot_be_read_is_withdrawn_all_the_same(world, status):
+    made = {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        **job(**{keys.PHASE: "Invalid"}),
+    }
+    made["spec"] = {"runtimeRef": {"name": "torch-distributed"}, "suspend": True, "trainer": {"image": "x"}}
+    del made["metadata"]["annotations"][keys.TARGET]
+    controller, requests = world(made, refused="clustertrainingruntimes", status=status)
+    controller.on_job(TRAINJOB, "ADDED", made)
+    controller.work_once()
+    (patch,) = [json.loads(body) for method, *_, body in requests if method == "PATCH"]
+    assert patch["metadata"]["annotations"] == {keys.PHASE: None}
+
+
 def test_a_job_whose_training_runtime_is_wrong_is_tuned_once_that_is_right():
     train_job = trainjob_manifest(name="digits", metadata={"namespace": "ns", "uid": "u"})
     train_job["spec"]["trainer"]["env"] = []

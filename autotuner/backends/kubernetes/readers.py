@@ -1,7 +1,8 @@
 """Read jobs from a cluster: one with its training runtime, or all of them.
 
-The commands `status`, `trials`, `report` and `export` need only the rights to read jobs, training runtimes
-and the ledger ConfigMaps.
+The command `status` needs only the right to read jobs, because it shows nothing but their annotations, also
+of a job that cannot be parsed. `trials`, `report` and `export` need those to read training runtimes and the
+ledger ConfigMaps, too.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from autotuner import keys
 from autotuner.backends.base import Study
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path, runtime_path
 from autotuner.backends.kubernetes.ledger import Ledger
 from autotuner.backends.kubernetes.pods import entries
-from autotuner.errors import BackendError, InvalidJob
+from autotuner.errors import BackendError
 from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
 from autotuner.job.kinds import KINDS, Runtimes
@@ -48,24 +48,45 @@ def runtimes_of(api: Api, namespace: str) -> Runtimes:
     return find
 
 
+def unread_job(kind: JobKind, manifest: Mapping[str, Any], namespace: str) -> Job:
+    """Return a job of which only the metadata is read, whatever mistakes it has."""
+    metadata = mapping(manifest.get("metadata"))
+    annotations = {str(key): str(text) for key, text in mapping(metadata.get("annotations")).items()}
+    where = str(metadata.get("namespace") or namespace)
+    return Job(str(metadata.get("name")), where, str(metadata.get("uid")), annotations, manifest, kind=kind)
+
+
 def read_jobs(api: Api, namespace: str | None) -> list[Job]:
     """Return the registered jobs of a namespace, or of the whole cluster (None), by namespace and name.
+
+    Only their metadata is read.
 
     Raises:
         BackendError: If the cluster does not answer.
     """
-    jobs: list[Job] = []
-    for kind, found in _of_each_kind(lambda kind: api.list(jobs_path(namespace, kind=kind))):
-        for item in entries(found.get("items")):
-            where = str(mapping(item.get("metadata")).get("namespace") or namespace)
-            if keys.TARGET not in mapping(mapping(item.get("metadata")).get("annotations")):
-                continue
-            try:
-                job = job_of(api, {"apiVersion": kind.api_version, "kind": kind.name, **item}, where)
-            except InvalidJob:
-                continue  # not a job that could be tuned
-            jobs.append(job)
+    answers = _of_each_kind(lambda kind: api.list(jobs_path(namespace, kind=kind)))
+    found = (
+        unread_job(kind, item, namespace or "")
+        for kind, answer in answers
+        for item in entries(answer.get("items"))
+    )
+    jobs = [job for job in found if job.is_registered]
     return sorted(jobs, key=lambda job: (job.namespace, job.name, job.kind.name))
+
+
+def read_job(api: Api, namespace: str, name: str) -> Job:
+    """Return a job with its status; only its metadata is read.
+
+    Of two jobs of this name the registered one is meant.
+
+    Raises:
+        BackendError: If there is no such job, or the cluster does not answer.
+    """
+    answers = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
+    found = [unread_job(kind, manifest, namespace) for kind, manifest in answers]
+    if not found:
+        raise _no_job(namespace, name)
+    return next((job for job in found if job.is_registered), found[0])
 
 
 def read_study(api: Api, namespace: str, name: str) -> Study:
@@ -79,12 +100,7 @@ def read_study(api: Api, namespace: str, name: str) -> Study:
     """
     found = find_study(api, namespace, name)
     if found is None:
-        kinds = " or ".join(kind.name for kind in KINDS)
-        plurals = ",".join(kind.plural for kind in KINDS)
-        raise BackendError(
-            f"there is no {kinds} {name} in namespace {namespace}: `kubectl get {plurals} -A` shows those"
-            " that there are"
-        )
+        raise _no_job(namespace, name)
     return found
 
 
@@ -117,6 +133,15 @@ def read_study_of_kind(api: Api, kind: JobKind, namespace: str, name: str) -> St
 def _study_of(api: Api, job: Job) -> Study:
     trials, problems = Ledger.read(api, job).trials()
     return Study(job, trials, problems)
+
+
+def _no_job(namespace: str, name: str) -> BackendError:
+    kinds = " or ".join(kind.name for kind in KINDS)
+    plurals = ",".join(kind.plural for kind in KINDS)
+    return BackendError(
+        f"there is no {kinds} {name} in namespace {namespace}: `kubectl get {plurals} -A` shows those"
+        " that there are"
+    )
 
 
 def _of_each_kind(
