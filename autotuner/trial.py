@@ -110,8 +110,9 @@ class Trial:
     """A suggestion and its results so far.
 
     `outcome` is None while the trial runs. `started_at` is when all of its processes ran (None while it
-    waits in a queue, which costs nothing), `ended_at` when it ended. `devices` counts its GPUs, or its
-    processes if it requests none. `message` says why it ended. `extras` holds the last value of
+    waits in a queue, which costs nothing), `ended_at` when it ended; with `ended_at` and no outcome, its
+    process has ended, and its log is still to be read to its end. `devices` counts its GPUs, or its processes
+    if it requests none. `message` says why it ended. `extras` holds the last value of
     other quantities that the script reports (noise scale, throughput).
 
     `is_complete` says whether the run reached its own end: exit code 0, no disruption, not stopped by the

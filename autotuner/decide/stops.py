@@ -43,7 +43,9 @@ def next_stop(standing: Standing, rules: tuple[StopRule, ...]) -> Stop | None:
 def timed_out(standing: Standing, trial: Trial) -> Stop | None:
     """Stop a trial that has run longer than `trial-timeout`; waiting for its pods does not count."""
     timeout = standing.spec.trial_timeout
-    if timeout is None or trial.started_at is None or standing.now - trial.started_at < timeout:
+    if timeout is None or trial.started_at is None:
+        return None
+    if (trial.ended_at or standing.now) - trial.started_at < timeout:
         return None
     if standing.history.has_reached(trial):
         return Stop(trial.number, Outcome.REACHED, StopReason.REACHED)

@@ -41,7 +41,8 @@ def overdue_runs(trials: Iterable[Trial], spec: TuningSpec, now: datetime) -> li
     if spec.trial_timeout is not None or not ended:
         return []
     limit = max(OVERDUE * max(ended), _SHORTEST)
-    late = (t for t in trials if t.is_running and t.started_at is not None and now - t.started_at > limit)
+    running = (t for t in trials if t.is_running and t.ended_at is None and t.started_at is not None)
+    late = (t for t in running if t.started_at is not None and now - t.started_at > limit)
     said = (
         f"has run more than {OVERDUE} times as long as any other: it may hang; see its log, and set"
         " trial-timeout, which stops such a trial"

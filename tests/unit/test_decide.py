@@ -187,6 +187,11 @@ def test_a_trial_over_its_time_is_stopped_for_what_it_has_shown(values, outcome)
     assert [stop.outcome for stop in decision.stop] == [outcome]
 
 
+def test_a_trial_whose_process_has_ended_in_time_does_not_time_out_while_its_log_is_read():
+    ended = replace(baseline(None, (0.5,)), ended_at=NOON + timedelta(minutes=50))
+    assert not decide(spec(trial_timeout="1h"), [ended], NOON + timedelta(hours=2)).stop
+
+
 def test_paused_starts_nothing():
     decision = decide(spec(paused="true"), [baseline()], NOON)
     assert (decision.phase, tuple(decision.start)) == (Phase.PAUSED, ())

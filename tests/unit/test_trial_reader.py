@@ -103,11 +103,28 @@ def test_a_running_trial_whose_log_may_not_be_read_is_told(world):
 
 
 def test_an_ended_trial_is_not_recorded_before_its_log_was_read(world):
-    world.log = (500, {}, b"{}")
-    with pytest.raises(RequestFailed):
-        world.read((POD,), "Succeeded")
+    world.log = (500, {}, b'{"message": "i/o timeout"}')
+    unread = world.read((POD,), "Succeeded")
+    # Its process has ended, so it uses no GPU and cannot time out.
+    assert (unread.outcome, unread.ended_at) == (None, ENDED)
+    (said,) = world._reader.unreadable(JOB)
+    assert said.startswith("trial 0 has ended, and its log cannot be read: it is tried for 10 minutes")
+    assert said.endswith("500 i/o timeout")
+    world.now += timedelta(minutes=5)
+    world.log = (500, {}, b'{"message": "another error"}')
+    world.read((POD,), "Succeeded")
+    assert world._reader.unreadable(JOB) == [said]
     world.log = (200, {}, LOG)
     assert world.read((POD,), "Succeeded").outcome is Outcome.REACHED
+    assert not world._reader.unreadable(JOB)
+
+
+def test_a_trial_that_ends_while_its_log_cannot_be_read_is_told_at_once(world):
+    world.log = (500, {}, b"{}")
+    world.read()
+    assert not world._reader.unreadable(JOB)
+    world.read((POD,), "Succeeded")
+    assert len(world._reader.unreadable(JOB)) == 1
 
 
 @pytest.mark.parametrize("cut", [0, 30, len(LOG) // 2, len(LOG) - 3, len(LOG), len(LOG) + 68])
@@ -126,8 +143,7 @@ def test_an_answer_that_broke_off_is_not_the_end_of_a_log(world, cut):
 def test_a_trial_whose_node_cannot_find_its_log_at_its_end_is_no_miss(world):
     # While its container runtime restarts, a kubelet answers so, with status 200.
     world.log = (200, {}, b"unable to retrieve container logs for containerd://b91ca08d41b0")
-    with pytest.raises(RequestFailed):
-        world.read((POD,), "Succeeded")
+    assert world.read((POD,), "Succeeded").is_running
     world.log = (200, {}, LOG)
     assert world.read((POD,), "Succeeded").outcome is Outcome.REACHED
 

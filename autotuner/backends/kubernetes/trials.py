@@ -61,6 +61,15 @@ class _Run:
     pods: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """What the user is told about a log that cannot be read, and from when on."""
+
+    shown_from: datetime
+    said: str
+    has_ended: bool = False
+
+
 class TrialReader:
     """Reads trials; safe to use from many threads, one at a time for each job.
 
@@ -84,7 +93,7 @@ class TrialReader:
         self.pushes = Pushes(clock)
         self._runs: dict[str, dict[str, _Run]] = {}
         self._seen: dict[str, dict[str, list[PodStatus]]] = {}
-        self._unread: dict[str, dict[str, tuple[datetime, str]]] = {}
+        self._unread: dict[str, dict[str, _Unread]] = {}
 
     def forget(self, uid: str) -> None:
         """Drop the cache of a job's trials."""
@@ -109,9 +118,30 @@ class TrialReader:
                 del by_uid[uid]
 
     def unreadable(self, job: Job) -> list[str]:
-        """Return a warning for each running trial whose log cannot be read for long; its text stays."""
-        before = self._clock() - UNREADABLE_AFTER
-        return [said for since, said in self._unread.get(job.uid, {}).values() if since <= before]
+        """Return a warning for each trial whose log cannot be read, if it runs for long; its text stays."""
+        now = self._clock()
+        return [each.said for each in self._unread.get(job.uid, {}).values() if each.shown_from <= now]
+
+    def _note_unread(
+        self,
+        job: Job,
+        manifest: Mapping[str, Any],
+        trial: Trial,
+        standing: TrialStanding,
+        error: RequestFailed,
+    ) -> None:
+        """Remember since when the log of a trial cannot be read, and from when on the user is told."""
+        uid, now, unread = uid_of(manifest), self._clock(), self._unread.setdefault(job.uid, {})
+        if standing.ending is None:
+            said = f"the log of trial {trial.number} cannot be read since {now:%Y-%m-%d %H:%M} UTC: {error}"
+            unread.setdefault(uid, _Unread(now + UNREADABLE_AFTER, said))
+        elif not unread.get(uid, _Unread(now, "")).has_ended:
+            minutes = UNREADABLE_AFTER // timedelta(minutes=1)
+            said = (
+                f"trial {trial.number} has ended, and its log cannot be read: it is tried for {minutes}"
+                f" minutes, before the trial counts as lost: {error}"
+            )
+            unread[uid] = _Unread(now, said, has_ended=True)
 
     def read_pods(
         self, job: Job, trials: Sequence[Mapping[str, Any]], known: Mapping[str, Sequence[PodStatus]]
@@ -166,9 +196,10 @@ class TrialReader:
 
         A log that is not followed yet, and whose start is gone, is read from the checkpoint on.
 
+        While the log of an ended trial cannot be read, its outcome is unknown: it counts as running.
+
         Raises:
-            BackendError: If the log of an ended trial cannot be read now, so that its outcome is unknown, or
-                if the role does not allow to read the log of a running one.
+            BackendError: If the role does not allow to read the log.
         """
         kind, now = on_cluster(job.kind), self._clock()
         conditions = kind.read_conditions(manifest)
@@ -191,28 +222,29 @@ class TrialReader:
                 is_by_arrival=kind.ranks_by_arrival(manifest),
                 has_ended=standing.ending is not None,
             )
+            self._unread.get(job.uid, {}).pop(uid_of(manifest), None)
             if standing.ending is not None:
                 ended = self._ended(job, spec, manifest, trial, standing, followed, first, checkpoint, pushed)
                 return ended, None
         except RequestFailed as error:
             follower = self._logs.of(job, spec, uid_of(manifest), first)
-            # The measurements stay while a node does not answer. A missing permission is not for a while.
-            if standing.ending is None and error.status != HTTPStatus.FORBIDDEN:
-                said = (
-                    f"the log of trial {trial.number} cannot be read since {now:%Y-%m-%d %H:%M} UTC: {error}"
-                )
-                self._unread.setdefault(job.uid, {}).setdefault(uid_of(manifest), (now, said))
-                return _as_read(trial, follower, pushed), None
-            if standing.ending is None:
-                raise
-            if not standing.ending.disruption and now - (standing.ended_at or now) < UNREADABLE_AFTER:
-                raise
-            unread = Ending(None, disruption=standing.ending.disruption or f"its log cannot be read: {error}")
+            ending = standing.ending
+            is_over = ending is not None and (
+                bool(ending.disruption) or now - (standing.ended_at or now) >= UNREADABLE_AFTER
+            )
+            if not is_over:
+                # A missing permission is not for a while.
+                if error.status == HTTPStatus.FORBIDDEN:
+                    raise
+                # The measurements stay while a node does not answer.
+                self._note_unread(job, manifest, trial, standing, error)
+                return replace(_as_read(trial, follower, pushed), ended_at=standing.ended_at), None
+            disruption = "" if ending is None else ending.disruption
+            unread = Ending(None, disruption=disruption or f"its log cannot be read: {error}")
             read = _as_read(trial, follower, pushed)
             outcome, message = classify(unread, read.measurements, spec.target)
             ended = replace(read, outcome=outcome, message=message)
             return replace(ended, ended_at=standing.ended_at, is_complete=False), None
-        self._unread.get(job.uid, {}).pop(uid_of(manifest), None)
         read = _as_read(trial, followed.follower, pushed)
         return read, self._held_up(job, manifest, trial, standing)
 
@@ -281,7 +313,7 @@ class TrialReader:
         """Return an ended trial with its outcome; still running if its log is longer than one poll reads."""
         follower, ending = followed.follower, standing.ending or Ending(None)
         if not followed.is_whole:
-            return _as_read(trial, follower, pushed)
+            return replace(_as_read(trial, follower, pushed), ended_at=standing.ended_at)
         gone_pods = {pod.uid for pod in pods if pod.is_gone}
         # The log of a deleted pod may not have been read to its end.
         is_cut = follower is not None and follower.reading[0] in gone_pods

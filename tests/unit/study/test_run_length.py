@@ -88,5 +88,7 @@ def test_a_run_that_takes_ten_times_as_long_as_any_other_is_told_to_hang(hours, 
 def test_quick_runs_and_waiting_ones_are_not_told_to_hang():
     quick = replace(baseline(outcome=Outcome.REACHED), ended_at=NOON + timedelta(seconds=5))
     assert overdue_runs([quick, trial(1, (), None)], spec(), NOON + timedelta(minutes=9)) == []
+    ended = replace(trial(1, (), None), ended_at=NOON + timedelta(seconds=5))
+    assert overdue_runs([quick, ended], spec(), NOON + timedelta(hours=9)) == []
     waiting = replace(trial(1, (), None), started_at=None)
     assert overdue_runs([quick, waiting], spec(), NOON + timedelta(hours=9)) == []
