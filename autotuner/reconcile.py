@@ -315,6 +315,9 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
         except InvalidJob as error:
             notices.append(f"the search starts without {name}: {error.mistakes[0]}")
             continue
+        except Conflict as error:
+            notices.append(f"the search starts without {name}: {error}")
+            continue
         if study is None or history is None or not any(t.measurements for t in history.trials):
             reason = "there is no other job of this name" if study is None else "it has no trials"
             notices.append(f"the search starts without {name}: {reason}")

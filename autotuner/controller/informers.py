@@ -74,8 +74,9 @@ class Informers:
 
     @property
     def problem(self) -> str:
-        """Why an informer that has not listed its objects yet has not; empty without a reason."""
-        return next((w.problem for w in self._watches if w.problem and not w.has_synced.is_set()), "")
+        """Why an informer has not listed its objects yet, or may not watch them; empty without a reason."""
+        wrong = (w for w in self._watches if not w.has_synced.is_set() or w.is_refused)
+        return next((w.problem for w in wrong if w.problem), "")
 
     @property
     def absent(self) -> list[JobKind]:
@@ -121,6 +122,7 @@ class _Watch:
         self.kind = kind
         self.is_metadata = is_metadata
         self.is_absent = False
+        self.is_refused = False
         self.problem = ""
         self.has_synced = threading.Event()
         self.is_stopping = threading.Event()
@@ -148,7 +150,7 @@ class _Watch:
             return self._list()
         seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311 (spreads load, guards nothing)
         try:
-            return self._api.stream(
+            opened = self._api.stream(
                 self._path,
                 accept=_METADATA.format("PartialObjectMetadata") if self.is_metadata else _WHOLE,
                 read_seconds=seconds + _SILENCE_SECONDS,
@@ -159,9 +161,12 @@ class _Watch:
                 labelSelector=self._selector,
             )
         except RequestFailed as error:
+            self.is_refused = error.status == HTTPStatus.FORBIDDEN
             if error.status == HTTPStatus.GONE:
                 raise client.ApiException(status=HTTPStatus.GONE, reason=str(error)) from error
             raise
+        self.is_refused = False
+        return opened
 
     def _list(self) -> object:
         try:

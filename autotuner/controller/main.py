@@ -193,6 +193,9 @@ class ControllerProcess:
         if not self._watches.have_synced:
             why = self._watches.problem
             return False, "the watches have not listed jobs and trials yet" + (f": {why}" if why else "")
+        if why := self._watches.problem:
+            # What was listed at the start would be all that it ever knows.
+            return False, f"jobs or trials cannot be watched: {why}"
         if self._lock is not None and self._lock.problem and not self._elected.is_set():
             return False, f"no leader can be elected: {self._lock.problem}"
         return True, "ok"

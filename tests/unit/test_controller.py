@@ -274,6 +274,17 @@ def test_an_earlier_study_is_read_again_only_with_its_job(cluster):
     assert reads() == 2
 
 
+def test_a_search_starts_without_a_study_whose_ledger_belongs_to_something_else(cluster):
+    first = cluster.jobs["first"]
+    first["metadata"]["annotations"][keys.PREFIX + "start-from"] = "second"
+    cluster.jobs["second-tuning"] = {"metadata": {"name": "second-tuning", "uid": "c"}, "data": {}}
+    cluster.controller.on_job(PYTORCHJOB, "ADDED", first)
+    cluster.controller.work_once()
+    (status,) = [json.loads(body) for method, *_, body in cluster.server.requests if method == "PATCH"]
+    said = status["metadata"]["annotations"][keys.MESSAGE]
+    assert said.startswith("the search starts without second: ConfigMap ns/second-tuning exists")
+
+
 class Failing(Cluster):
     """One registered job, whose status is written down; `error` is what the list of its trials answers."""
 

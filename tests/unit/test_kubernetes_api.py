@@ -194,6 +194,25 @@ def test_a_list_that_is_refused_is_told_as_the_reason_for_not_being_ready(serve)
         watches.stop()
 
 
+def test_a_watch_that_is_refused_is_a_reason_for_not_being_ready(serve):
+    status = [403]
+
+    def answer(_method, _path, query):
+        if "watch" not in query:
+            return 200, {}, listing("5")
+        return status[0], {}, b'{"message": "cannot watch resource pytorchjobs"}'
+
+    watches = Informers(serve(answer).api(), (), lambda *_: None, lambda *_: None, [PYTORCHJOB])
+    watches.start()
+    try:
+        eventually(lambda: "403 cannot watch resource pytorchjobs" in watches.problem)
+        assert watches.have_synced
+        status[0] = 500  # for a while: what is watched again goes on from there
+        eventually(lambda: watches.problem == "")
+    finally:
+        watches.stop()
+
+
 def test_a_kind_that_is_not_served_holds_nothing_up_and_is_picked_up_once_it_is(serve):
     served = []
 
