@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -131,7 +132,8 @@ class Job:
     def readable_spec(self) -> TuningSpec | None:
         """Return a spec that can read running trials although the job has mistakes; None if there is none.
 
-        It leaves out the annotations with mistakes. No trial may be started with it.
+        It leaves out the annotations with mistakes, and has the job's own batch size in the place of a wrong
+        range, which must not be left out. No trial may be started with it.
         """
         try:
             return self.spec()
@@ -139,10 +141,12 @@ class Job:
             wrong = {mistake.key for mistake in error.mistakes}
         if wrong & _READING:
             return None
-        try:
-            return self._parsed({key: value for key, value in self.annotations.items() if key not in wrong})
-        except InvalidJob:
-            return None
+        right = {key: value for key, value in self.annotations.items() if key not in wrong}
+        own = self.baseline.get("batch_size", 1)
+        for further in ({}, {keys.key_of("batch_size"): f"{own}..{own}"}):
+            with contextlib.suppress(InvalidJob):
+                return self._parsed({**right, **further})
+        return None
 
     def spec(self) -> TuningSpec:
         """Return the parsed annotations of the job; InvalidJob lists every mistake."""

@@ -366,12 +366,16 @@ class BackendContract:
         harness.backend.start(job, suggestion())
         assert ended(harness, job).is_complete is False
 
-    def test_an_invalid_edit_keeps_what_runs_and_records_what_ends(self, harness):
+    @pytest.mark.parametrize(
+        "wrong", [{"max-trials": "many"}, {"batch-size": "1024..256"}, {"batch-size": "512..1024"}]
+    )
+    def test_an_invalid_edit_keeps_what_runs_and_records_what_ends(self, harness, wrong):
         job = harness.register(manifest(REPORTS))
         harness.backend.start(job, suggestion())
         ended(harness, job)
-        wrong = replace(job, annotations={**job.annotations, keys.PREFIX + "max-trials": "many"})
-        seen = reconcile(harness.backend, wrong, datetime.now(UTC))
+        edits = {keys.PREFIX + name: value for name, value in wrong.items()}
+        edited = replace(job, annotations={**job.annotations, **edits})
+        seen = reconcile(harness.backend, edited, datetime.now(UTC))
         assert seen.status.annotations[keys.PHASE] == "Invalid"
         assert [(t.number, t.outcome) for t in seen.finished] == [(0, Outcome.REACHED)]
         assert [t.number for t in observe(harness, job).recorded] == [0]
