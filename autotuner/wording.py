@@ -146,7 +146,8 @@ def _fault(facts: Facts, spec: TuningSpec) -> str:
 
 def _cluster_loses_trials(decision: Decision, _spec: TuningSpec) -> str:
     detail = f" ({decision.facts.detail})" if decision.facts.detail else ""
-    return f"the cluster lost one trial {decision.facts.count} times{detail}: check its nodes and quotas"
+    remedy = "check its nodes and quotas, and what deletes jobs and pods there"
+    return f"the cluster lost one trial {decision.facts.count} times{detail}: {remedy}"
 
 
 def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:

@@ -92,7 +92,8 @@ def trials(
     """List the finished trials of a study."""
     with Reported(as_json=as_json):
         study = find(job, namespace, context)
-        spec, now = study.job.spec(), datetime.now(UTC)
+        # Those of a job that has mistakes now, too.
+        spec, now = study.job.readable_spec() or study.job.spec(), datetime.now(UTC)
         if as_json:
             typer.echo(json.dumps([_trial_fields(trial, spec, study.logs, now) for trial in study.trials]))
             return

@@ -130,7 +130,7 @@ def test_a_study_that_is_nowhere_is_told_with_the_places_looked_at(place: Place,
     ran = place.run(command, "nothing")
     assert ran.code == 1
     assert f"no folder nothing or nothing-tuning in {os.path.realpath(place.folder)}" in ran.err
-    assert "there is no cluster: this process is not in a pod" in ran.err
+    assert "there is no cluster: Invalid kube-config file" in ran.err
 
 
 def test_the_log_of_a_failed_trial_is_named_wherever_the_failure_is_told(place: Place):

@@ -10,14 +10,18 @@ that rotate, exec plug-ins) are used.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import urllib3
+import yaml
 from kubernetes import client, config
+from kubernetes.config import incluster_config
 
 import autotuner
 from autotuner.errors import BackendError, InvalidConfiguration
@@ -42,6 +46,9 @@ _NO_LOG: Final = re.compile(
 It sends status 200 before it looks for the log, and the message as its last line, without a newline
 (https://github.com/kubernetes/kubernetes/issues/142258).
 """
+
+_UNREADABLE: Final = (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError)
+"""What the official client raises for a kubeconfig that is missing, no YAML, or incomplete."""
 
 OnRequest = Callable[[str, str], None]
 """Is called with the verb and the code of each request; the code is `error` without an answer."""
@@ -188,33 +195,53 @@ class Api:
 
 
 def connect(on_request: OnRequest | None = None, context: str | None = None) -> Api:
-    """Return the API server of this process: that of its pod's cluster, else that of KUBECONFIG.
+    """Return the API server of `context` or KUBECONFIG, else of this pod's cluster, else of ~/.kube/config.
 
     Raises:
         InvalidConfiguration: If there is none.
     """
     configuration = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=configuration)
-    except config.ConfigException:
+    if not _is_of_pod(context, configuration):
         try:
             config.load_kube_config(client_configuration=configuration, context=context)
-        except (config.ConfigException, OSError) as error:
+        except _UNREADABLE as error:
+            asked = context is not None or _named_file()
+            tried = "" if asked else "this process is not in a pod with a service account, and "
             raise InvalidConfiguration(
-                f"there is no cluster: this process is not in a pod with a service account, and {error};"
+                f"there is no cluster: {tried}{' '.join(str(error).split())};"
                 " set KUBECONFIG to a kubeconfig file with a current context"
             ) from error
     return Api(configuration, on_request)
 
 
 def current_namespace(context: str | None = None) -> str:
-    """Return the namespace of the kubeconfig's context; `default` without one."""
+    """Return the namespace of the kubeconfig's context, or of this pod; `default` without one."""
+    if _is_of_pod(context, client.Configuration()):
+        try:
+            return Path(incluster_config.SERVICE_TOKEN_FILENAME).with_name("namespace").read_text().strip()
+        except OSError:
+            return "default"
     try:
         contexts, active = config.list_kube_config_contexts()
-    except (config.ConfigException, OSError):
+    except _UNREADABLE:
         return "default"
     chosen = next((c for c in contexts if c.get("name") == context), active) if context else active
     return str((chosen or {}).get("context", {}).get("namespace") or "default")
+
+
+def _is_of_pod(context: str | None, configuration: client.Configuration) -> bool:
+    """Configure the service account of this process's pod; return whether it is the one to use."""
+    if context is not None or _named_file():
+        return False
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        return False
+    return True
+
+
+def _named_file() -> str:
+    return os.environ.get("KUBECONFIG", "")
 
 
 def group_path(kind: JobKind) -> str:
