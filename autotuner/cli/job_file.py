@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
 from autotuner.job.job import Job
 from autotuner.job.kinds import KINDS, Runtimes, is_job, runtimes_among
 from autotuner.spec.untrusted_yaml import load_documents
 
 _MAX_FILE: Final = 4 << 20
+_HELM: Final = re.compile(
+    r"^[^#\n]*\{\{-?\s{0,8}(?:\(?\s?\.(?:Values|Release|Chart)\b|include\s+\")", re.MULTILINE
+)
+"""What only a template of Helm contains, also where it is YAML."""
 
 Runtime = Annotated[
     Path | None,
@@ -44,6 +50,8 @@ def load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
     documents = _load_documents(file)
     runtimes = runtimes_among([*documents, *(_load_documents(runtime) if runtime is not None else ())])
     jobs = [document for document in documents if is_job(document)]
+    # Beside a registered job, other ones may be in the file.
+    jobs = [job for job in jobs if _is_registered(job)] or jobs
     if len(jobs) > 1:
         rule = f"must hold one job, but holds {len(jobs)} jobs: write each to its own file"
         raise _mistaken(file, rule)
@@ -58,13 +66,27 @@ def _load_documents(file: Path) -> Sequence[object]:
             text = opened.read(_MAX_FILE + 1)
         if len(text) > _MAX_FILE:
             raise _mistaken(file, f"must have at most {_MAX_FILE >> 20} MiB")
+        if _HELM.search(text) is not None:
+            rule = "must be what this template renders: its {{ ... }} are not filled in"
+            raise InvalidJob([Mistake("FILE", str(file), rule, "helm template CHART > job.yaml")])
         return list(_objects(load_documents(text)))
     except OSError as error:
         raise _mistaken(file, f"must be a file that can be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise _mistaken(file, f"must be text in UTF-8 ({error.reason} at byte {error.start})") from error
     except ValueError as error:
-        raise _mistaken(file, str(error)[:400]) from error
+        rule = str(error)[:400]
+        if "{{" in text or "{%" in text:
+            rule += "; if this is a template, write what it renders to a file"
+        raise _mistaken(file, rule) from error
+
+
+def _is_registered(job: object) -> bool:
+    match job:
+        case {"metadata": {"annotations": {keys.TARGET: _}}}:
+            return True
+        case _:
+            return False
 
 
 def _mistaken(file: Path, rule: str) -> InvalidJob:
@@ -72,10 +94,10 @@ def _mistaken(file: Path, rule: str) -> InvalidJob:
 
 
 def _objects(documents: Sequence[object]) -> Iterator[object]:
-    """Yield the objects of documents, and those in a List, which `kubectl get -o yaml` writes for several."""
+    """Yield the objects of documents, and those in a List, as `kubectl get -o yaml` or a client writes it."""
     for document in documents:
         match document:
-            case {"kind": "List", "items": list(items)}:
+            case {"kind": str(kind), "items": list(items)} if kind.endswith("List"):
                 yield from items
             case _:
                 yield document

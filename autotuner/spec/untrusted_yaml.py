@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from itertools import count
 from typing import Any, Final
@@ -39,14 +39,16 @@ def load_documents(text: str) -> list[object]:
     """Return the documents of a YAML or JSON text as JSON values, without the empty ones.
 
     Raises:
-        ValueError: If the text is not YAML, or holds values that JSON does not have.
+        ValueError: If the text is not YAML, has a key twice in a mapping, or holds values that JSON does not
+            have.
     """
     if text.lstrip("\ufeff \t\r\n").startswith("{"):
         # PyYAML refuses the tabs that JSON may be indented with. What is not JSON is tried as YAML.
         with contextlib.suppress(ValueError, RecursionError):
-            return [plain(json.loads(text.lstrip("\ufeff")))]
+            return [plain(json.loads(text.lstrip("\ufeff"), object_pairs_hook=_unique))]
     try:
-        documents = list(yaml.safe_load_all(text))
+        # The loader constructs JSON values, dates and what else `plain` refuses.
+        documents = list(yaml.load_all(text, _UniqueLoader))
     except YAML_ERRORS as error:
         raise ValueError(f"must be YAML ({str(error)[:300] or type(error).__name__})") from None
     return [plain(document) for document in documents if document is not None]
@@ -70,8 +72,38 @@ def load_strictly(text: str) -> object:
         ) from None
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """PyYAML's safe loader for YAML 1.2, without aliases, with which a few lines can expand to gigabytes."""
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return an object of JSON; ValueError if it has a key twice, of which YAML's loader names the lines."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, without duplicate keys: a second `env` of a container would replace the first."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 (as the stubs need it)
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            # `<<` may be there several times, and merges other mappings.
+            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+                continue
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise yaml.YAMLError(
+                    f"the key {key.value[:80]!r} is duplicated, in lines {lines[key.value]} and {line}:"
+                    " only one of the two would count"
+                )
+            # Nothing is lost with an empty value.
+            if not value.tag.endswith(":null"):
+                lines[key.value] = line
+        return node
+
+
+class _StrictLoader(_UniqueLoader):
+    """The same for YAML 1.2, without aliases, with which a few lines can expand to gigabytes."""
 
     # In PyYAML each loader class has its own resolvers; those of YAML 1.2 are added below.
     yaml_implicit_resolvers = {}  # noqa: RUF012 (as PyYAML declares it)
@@ -80,15 +112,6 @@ class _StrictLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
         return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        written: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in written:
-                    raise yaml.YAMLError(f"the key {key.value[:80]!r} is duplicated")
-                written.add(key.value)
-        return super().construct_mapping(node, deep)
 
     def construct_integer(self, node: yaml.ScalarNode) -> int:
         """Return a whole number: decimal, `0o17` or `0x1f`."""

@@ -27,6 +27,12 @@ FILES = {
     ),
     "two objects": ("kind: Pod\n---\nkind: Service\n", "must hold a PyTorchJob or a TrainJob"),
     "two jobs": ("kind: PyTorchJob\n---\nkind: PyTorchJob\n", "holds 2 jobs"),
+    "a template of Helm": (
+        "kind: PyTorchJob\nmetadata: {name: '{{ .Release.Name }}-a'}\n",
+        "template CHART >",
+    ),
+    "another template": ("kind: PyTorchJob\nmetadata: {name: {{ name }}}\n", "if this is a template, write"),
+    "a key twice": ("kind: PyTorchJob\nspec: {}\nspec: {}\n", "'spec' is duplicated, in lines 2 and 3"),
     "a billion laughs": (LAUGHS, "at most 100000 values"),
     "a job within itself": ("kind: PyTorchJob\nspec: &s {a: *s}\n", "nested at most 100 deep"),
     "a date that is none": ("kind: PyTorchJob\nx: 2001-99-99\n", "must be YAML"),
@@ -203,6 +209,15 @@ def test_a_job_in_a_list_is_read_as_kubectl_writes_it(place: Place):
     assert ran.code == 0, ran.err
     place.save({"apiVersion": "v1", "kind": "List", "items": [manifest(), manifest()]})
     assert "holds 2 jobs" in place.run("validate", file.name).err
+
+
+def test_a_registered_job_is_read_beside_others(place: Place):
+    other = manifest(name="other", asked={})
+    for kind in ("List", "PyTorchJobList"):
+        file = place.save({"apiVersion": "v1", "kind": kind, "items": [other, manifest()]})
+        ran = place.run("validate", file.name)
+        assert ran.code == 0, ran.err
+        assert "other" not in ran.out
 
 
 def test_a_file_in_another_encoding_is_told_so(place: Place):

@@ -123,5 +123,34 @@ def test_what_json_can_hold_passes_unchanged(value):
     assert plain(value) == value
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\n  env: [1]\n  b: 2\n  env: [3]\n",
+        "a: &a {c: 1}\nb:\n  <<: *a\n  d: 1\n\n  d:\n",
+        '{"a": {\n"env": 1,\n"b": 2,\n"env": 3}}',
+    ],
+)
+def test_a_key_that_is_in_a_mapping_twice_is_named_with_its_lines(text):
+    with pytest.raises(
+        ValueError, match=r"the key '(env|d)' is duplicated, in lines [24] and [46]: only one"
+    ):
+        load_documents(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        # A merged value that is set anew, and an empty one, which a list follows.
+        ("a: &a {c: 1}\nb: {<<: *a, c: 2}\n", {"a": {"c": 1}, "b": {"c": 2}}),
+        ("a: &a {c: 1}\nd: &d {e: 1}\nb:\n  <<: *a\n  <<: *d\n",
+         {"a": {"c": 1}, "d": {"e": 1}, "b": {"c": 1, "e": 1}}),
+        ("command:\ncommand: [a]\n", {"command": ["a"]}),
+    ],
+)  # fmt: skip
+def test_a_key_of_which_no_value_is_lost_may_be_there_twice(text, found):
+    assert load_documents(text) == [found]
+
+
 def test_json_may_be_indented_with_tabs():
     assert load_documents('\ufeff{\n\t"a": [\n\t\t1.5e3]}\n') == [{"a": [1500.0]}]
