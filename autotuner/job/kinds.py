@@ -42,7 +42,10 @@ def is_runtime(document: object) -> bool:
 
 
 def runtimes_among(documents: Iterable[object]) -> Runtimes:
-    """Return a function that finds a runtime among the documents of a file, then among the built-in ones."""
+    """Return a function that finds a runtime among the documents of a file, then among the built-in ones.
+
+    It raises InvalidJob for a runtime that is in neither, which a cluster may have.
+    """
     given = {
         RuntimeReference(str(metadata.get("name")), str(document["kind"])): document
         for document in documents
@@ -54,7 +57,13 @@ def runtimes_among(documents: Iterable[object]) -> Runtimes:
     def find(reference: RuntimeReference) -> TrainingRuntime | None:
         if reference in given:
             return TrainingRuntime.from_manifest(given[reference])
-        return BUILT_IN.get(reference)
+        if reference not in BUILT_IN:
+            rule = (
+                f"the {reference.kind} of that name must be in the file of the job, or in that of --runtime"
+            )
+            read = f"kubectl get {reference.kind.lower()} {reference.name} -o yaml > runtime.yaml"
+            raise InvalidJob([Mistake("spec.runtimeRef.name", reference.name, rule, read)])
+        return BUILT_IN[reference]
 
     return find
 

@@ -107,7 +107,7 @@ def test_a_runtime_comes_from_the_jobs_file_or_from_one_of_its_own(place: Place)
 
     alone = place.run("validate", file.name)
     assert alone.code == 2
-    assert "spec.runtimeRef.name is 'ours': there must be a ClusterTrainingRuntime of that name" in alone.err
+    assert "kubectl get clustertrainingruntime ours -o yaml > runtime.yaml" in alone.err
 
     (place.folder / "runtime.yaml").write_text(yaml.safe_dump(own_runtime()))
     ran = place.run("tune", file.name, "--runtime", "runtime.yaml", "--json")
