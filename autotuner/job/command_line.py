@@ -56,11 +56,14 @@ _SETTING: Final = re.compile(r"^(\w{1,60}):[ \t]*(\S.{0,200}?)[ \t]*$", re.MULTI
 _IS_PYTHON: Final = re.compile(r"^\s*(?:import\s+\w|from\s+[\w.]+\s+import\s)", re.MULTILINE)
 _NAMED_VALUE: Final = re.compile(r"(?<![\w.])\"?([A-Za-z][\w.]{0,100})\"?:[ \t]{1,20}")
 """What a configuration file has in front of a value."""
+_CALCULATION: Final = r"\$\(\((?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,60}\)){1,100}\)\)"
 _ENTRY: Final = re.compile(
-    r"(?<![\w.])\"?([A-Za-z]\w{0,60})\"?:[ \t]{1,20}"
-    r"(\$\(\((?:[^()\n]|\((?:[^()\n]|\([^()\n]{0,60}\)){0,60}\)){1,100}\)\)|[^\s,}#]{1,60})"
+    rf"(?<![\w.])\"?([A-Za-z]\w{{0,60}})\"?:[ \t]{{1,20}}({_CALCULATION}|[^\s,}}#]{{1,60}})"
 )
 """An entry of a configuration file of YAML or JSON."""
+_EDITED: Final = re.compile(rf"\b([A-Za-z]\w{{0,60}})[\"']?[ ]?[:=][ ]?[\"']?({_CALCULATION}|[\w$]{{1,60}})")
+"""An entry that a program of an editor writes: `s/name: .*/name: 8/`, `.name = 8`."""
+_EDITORS: Final = names("jq sed yq")
 _DEFAULT: Final = "default_config.yaml"
 """The file that accelerate reads unless its options name another one."""
 _HOSTS: Final = "/job/hostfile"
@@ -216,6 +219,9 @@ def _keep(words: Sequence[str], command: Command, seen: _Seen) -> None:
         if _IS_PYTHON.search(command.document) is None:
             entries = ((name.lower(), text) for name, text in _ENTRY.findall(command.document))
             seen.sizes |= {name: text for name, text in entries if is_size(name)}
+    elif base(words[0]) in _EDITORS:
+        edited = (entry for word in words[1:] for entry in _EDITED.findall(word))
+        seen.sizes |= {name.lower(): text for name, text in edited if is_size(name.lower())}
     elif base(command.output or words[-1]) == _DEFAULT and not _is_known(words[0]):
         # Written in another way: the content is unknown.
         seen.files[_DEFAULT] = ""
@@ -383,7 +389,7 @@ _NO_TRAINING_MODULES: Final = names(
 )
 _STARTING: Final = re.compile(
     r"(?:autotrain|axolotl|colossalai|lightning|litgpt|llamafactory|openrlhf|paddle|pytorch_lightning|ray|swift"
-    r"|torch_xla|torchx|trl|verl|xtuner)\..*"
+    r"|torch\.backends\.xeon|torch_xla|torchx|trl|verl|xtuner)\..*"
     r"|(?:.*[._-])?(?:launch|launcher|multiproc|(?<!x[._-])ray|spawn)(?:[._-].*)?",
     re.DOTALL,
 )

@@ -35,6 +35,14 @@ _IN_CONFIG: Final = re.compile(
     r"[\"']?(?P<value>\.?\d[\d.e+-]{0,20}|\$[\w{(:$ )}-]{1,100})[\"']?(?=[ \t]{0,20}(?:[,}#\n]|$))"
 )
 """A number, or a variable, in a configuration file of YAML or JSON."""
+_EDITED: Final = re.compile(
+    rf"\b(?P<name>[A-Za-z]\w{{0,60}})[\"']?[ ]?[:=][ ]?[\"']?"
+    rf"(?:\$[({{]?|(?:str)?env\()(?P<value>{keys.ENV_PREFIX}\w{{1,80}})[)}}]?"
+)
+"""What a program of an editor writes into a file: `.name = $NAME`, `s/name: .*/name: $NAME/`."""
+_EDITORS: Final = frozenset({"jq", "sed", "yq"})
+_MOST_OF_EDITOR: Final = 8
+"""Maximum number of words of one call that are read."""
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
 
 
@@ -136,7 +144,9 @@ def options_of(texts: Sequence[Text]) -> Iterator[Option]:
             script, documents = without_documents(text.text)
             code = [each for each in documents if _CODE.search(each)]
             script = "\n".join([script, *(each for each in documents if each not in code)])
-            yield from _parsed([(text.where, word) for word in _split(script)])
+            words_of_script = _split(script)
+            yield from _parsed([(text.where, word) for word in words_of_script])
+            yield from _edited(text.where, words_of_script)
             for each in documents:
                 yield from (in_code if each in code else _in_config)(text.where, each)
         elif text.variable and not text.variable.startswith(keys.ENV_PREFIX):
@@ -171,6 +181,15 @@ def _in_config(where: str, text: str) -> Iterator[Option]:
     """Yield the numbers and variables of a configuration file that a script writes."""
     for match in _IN_CONFIG.finditer(text):
         yield Option(where, plain(match["name"]), match["value"], match[0].strip(), "config")
+
+
+def _edited(where: str, words: Sequence[str]) -> Iterator[Option]:
+    """Yield the variables of a trial that a script writes into a configuration file by an editor."""
+    left = 0
+    for word in words:
+        left = _MOST_OF_EDITOR if word.rsplit("/", 1)[-1] in _EDITORS else left - 1
+        for match in _EDITED.finditer(word) if left >= 0 else ():
+            yield Option(where, plain(match["name"]), f"$({match['value']})", match[0], "edit")
 
 
 def _parsed(words: Sequence[tuple[str, str]]) -> Iterator[Option]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +48,8 @@ def replaced(option: Option, variable: str) -> str:
     reference = f"$({variable})"
     if option.name == variable.lower() and option.form == "override":
         return f"{variable}=${{{variable}:-{option.value}}}"
+    if option.form == "edit":
+        return re.sub(rf"{keys.ENV_PREFIX}\w+", variable, option.written)
     if option.form == "config":
         return f"{option.written.partition(':')[0]}: {reference}"
     if option.form == "env":

@@ -31,6 +31,8 @@ cat > ds.json <<EOF
 {"train_micro_batch_size_per_gpu": $((AUTOTUNER_BATCH_SIZE / (2 * 4))), "zero_optimization": {"stage": 2}}
 EOF
 """
+SED = 'B=$((AUTOTUNER_BATCH_SIZE / 8)); sed -i "s/per_device_bs: .*/per_device_bs: {}/" c.yaml; '
+YQ = 'B=$((AUTOTUNER_BATCH_SIZE / 8)); yq -i ".a.per_device_bs = $B" c.yaml; '
 MICRO = EACH + "$AUTOTUNER_MICRO_BATCH_SIZE"
 
 
@@ -66,6 +68,8 @@ def said(script: str, own: dict[str, str] | None = None, read: str | None = None
         # A configuration file.
         (FILE.format("2"), {}, "size=16, gradient_accumulation_steps=2'.* 512:"),
         (JSON + TRAIN + "--deepspeed ds.json", {}, "train_micro_batch_size_per_gpu=32'.* 512:"),
+        (SED.format("$B") + TRAIN + "c.yaml", {}, "per_device_bs=32'.* 512:"),
+        (YQ + TRAIN + "c.yaml", {}, "per_device_bs=32'.* 512:"),
         # Steps that are not passed on, or are the same in all trials.
         (TRAIN + MICRO, {"micro_batch_size": "1..16"}, "and on 16 processes"),
         (TRAIN + MICRO + " --accum-freq 4", {"micro_batch_size": "1..16"}, "trains 1024:"),
@@ -85,6 +89,7 @@ def test_another_batch_than_the_one_of_the_trial_is_warned_of(script, asked, wor
         (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / (PET_NNODES * 8)))", {"workers": "1..4"}),
         (FILE.format("1"), {}),
         (FILE.format("auto"), {}),
+        (SED.format("$((B / 2))") + TRAIN + "c.yaml", {}),
         (FILE.format("2").rstrip() + " --gradient_accumulation_steps=1", {}),
         (TRAIN + EACH + "$((AUTOTUNER_BATCH_SIZE / 16 / 2)) --gradient_accumulation_steps 2",
          {"processes_per_replica": "8", "batch_size": "256..256"}),
