@@ -35,7 +35,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (changed(f"{REPLICAS}/Master/replicas", None), "Master.replicas is ''.*must be 1.*be given"),
     (changed(f"{REPLICAS}/Master/replicas", 2), "Master.replicas is '2'.*must be 1"),
     (changed(f"{REPLICAS}/Worker/replicas", 0), "Worker.replicas is '0'.*at least 1"),
-    (changed(f"{REPLICAS}/Worker/replicas", "2"), "Worker.replicas is '2'.*whole number"),
+    (changed(f"{REPLICAS}/Worker/replicas", "2"), "Worker.replicas is '2'.*whole number.*without quotes"),
     (changed(f"{REPLICAS}/worker", replica()), "must be Master or Worker.*for example Worker"),
     (changed(f"{CONTAINERS}/0", IMAGELESS), "Worker container pytorch.image.*webhook"),
     (changed(f"{CONTAINERS}/0/image", ""), "container pytorch.image"),

@@ -102,7 +102,7 @@ class JobKind(Protocol):
         """Return what the manifest says about the processes of the job's pods."""
         ...
 
-    def devices(self, manifest: Mapping[str, Any]) -> int:
+    def devices(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> int:
         """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
         ...
 

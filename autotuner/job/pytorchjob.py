@@ -80,9 +80,9 @@ class PyTorchJobKind:
         """Return what the manifest says about the processes of the job's pods."""
         return processes.read_processes(manifest)
 
-    def devices(self, manifest: Mapping[str, Any]) -> int:
-        """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
-        return devices(manifest)
+    def devices(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> int:
+        """Return how many GPUs a job or a trial asks for, or how many processes it runs without any."""
+        return devices(manifest, annotations)
 
     def deadline(self, manifest: Mapping[str, Any]) -> timedelta | None:
         """Return the job's own `activeDeadlineSeconds`."""
@@ -172,12 +172,15 @@ class PyTorchJobKind:
 PYTORCHJOB: JobKind = PyTorchJobKind()
 
 
-def devices(manifest: Mapping[str, Any]) -> int:
-    """Return how many GPUs a PyTorchJob asks for, or how many processes it runs where it asks for none."""
+def devices(manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> int:
+    """Return how many GPUs a PyTorchJob asks for, or how many processes it runs where it asks for none.
+
+    `annotations` are those of the registered job, which may state the processes.
+    """
     gpus = sum(
         replica_count(replica) * accelerators(container(replica)).devices for _, replica in replicas(manifest)
     )
-    return gpus or max(1, processes.shape(manifest, {}).processes)
+    return gpus or max(1, processes.shape(manifest, annotations).processes)
 
 
 def replicas(manifest: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

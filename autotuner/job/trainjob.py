@@ -116,9 +116,9 @@ class TrainJobKind:
         """Return what the manifest says about the processes of the job's nodes."""
         return read_processes(manifest, self.runtime)
 
-    def devices(self, manifest: Mapping[str, Any]) -> int:
-        """Return how many GPUs the job asks for, or how many processes it runs where it asks for none."""
-        return devices(manifest, self.runtime)
+    def devices(self, manifest: Mapping[str, Any], annotations: Mapping[str, str]) -> int:
+        """Return how many GPUs a job or a trial asks for, or how many processes it runs without any."""
+        return devices(manifest, self.runtime, annotations)
 
     def deadline(self, manifest: Mapping[str, Any]) -> timedelta | None:
         """Return the job's own `activeDeadlineSeconds`."""
@@ -259,10 +259,13 @@ def processes_per_node(manifest: Mapping[str, Any], runtime: TrainingRuntime) ->
     return _gpus(manifest, runtime) or max(1, _processors(_resources(manifest, runtime)))
 
 
-def devices(manifest: Mapping[str, Any], runtime: TrainingRuntime) -> int:
-    """Return how many GPUs a TrainJob asks for, or how many processes it runs where it asks for none."""
+def devices(manifest: Mapping[str, Any], runtime: TrainingRuntime, annotations: Mapping[str, str]) -> int:
+    """Return how many GPUs a TrainJob asks for, or how many processes it runs where it asks for none.
+
+    `annotations` are those of the registered job, which may state the processes.
+    """
     each = accelerators(training_container(manifest, runtime)).devices
-    each = each or read_processes(manifest, runtime).replica
+    each = each or stated(annotations) or read_processes(manifest, runtime).replica
     return nodes(manifest, runtime) * each
 
 

@@ -148,7 +148,7 @@ def _check_trainer(trainer: Mapping[str, Any], mistakes: list[Mistake]) -> None:
         if value is None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            rule = f"must be a whole number from 1 to {most}"
+            rule = f"must be a whole number from 1 to {most}, without quotes"
             mistakes.append(Mistake(f"spec.trainer.{key}", brief(value), rule, "4"))
     env = trainer.get("env") or []
     if isinstance(env, list):

@@ -165,7 +165,7 @@ def _replica(where: str, kind: str, replica: object) -> Iterator[Mistake]:
         rule = "must be 1 for a Master, and must be given; otherwise the operator's webhook refuses the job"
         yield Mistake(f"{where}.replicas", brief(count), rule, "replicas: 1")
     elif count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        rule = "must be a whole number of at least 1; otherwise the operator's webhook refuses the job"
+        rule = "must be a whole number of at least 1, without quotes; otherwise the operator refuses the job"
         yield Mistake(f"{where}.replicas", brief(count), rule, "replicas: 1")
     containers = _containers(replica)
     container = next((c for c in containers if isinstance(c, dict) and c.get("name") == CONTAINER), None)

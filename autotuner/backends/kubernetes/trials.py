@@ -402,7 +402,7 @@ def _begun(job: Job, spec: TuningSpec, manifest: Mapping[str, Any], standing: Tr
     return Trial(
         suggestion_of(manifest),
         started_at=standing.started_at,
-        devices=job.kind.devices(manifest),
+        devices=job.kind.devices(manifest, job.annotations),
         template=spec.attempt(_template(manifest) or ""),
     )
 

@@ -159,7 +159,7 @@ class LocalBackend:
                 folder / SUGGESTION,
                 {
                     "suggestion": json.loads(encode_suggestion(suggestion)),
-                    "devices": job.kind.devices(manifest),
+                    "devices": job.kind.devices(manifest, job.annotations),
                     "template": job.template,
                 },
             )

@@ -724,7 +724,7 @@ def test_unknown_processes_are_taken_for_one_a_gpu_where_little_depends_on_it():
     ],
 )
 def test_a_part_of_a_gpu_is_paid_for_as_one_and_not_as_its_megabytes(amounts, count):
-    assert devices(job("python", "a.py", resources=limits(**amounts))) == count
+    assert devices(job("python", "a.py", resources=limits(**amounts)), {}) == count
 
 
 def test_processes_that_share_a_part_of_a_batch_may_be_stated_as_one():

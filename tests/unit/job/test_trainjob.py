@@ -352,17 +352,17 @@ def test_resources_of_the_runtime_stay_where_the_job_does_not_replace_them():
     fewer = {"resourcesPerNode": {"limits": {"cpu": "4"}}}
     # Trainer tells torchrun's processes from the job's resources alone.
     assert job(own, trainer=fewer).shape.processes == 4
-    assert devices(manifest(trainer=fewer), own) == 8
+    assert devices(manifest(trainer=fewer), own, {}) == 8
     command = ["accelerate", "launch", "--multi_gpu", "a.py"]
     assert job(own, trainer={**fewer, "command": command}).shape.processes == 8
     more = {"resourcesPerNode": {"limits": {"cpu": "16"}}}
     with pytest.raises(InvalidJob, match="starts 16 processes on 8 GPUs"):
         job(own, asked=annotations(micro_batch_size="1..8"), trainer=more).spec()
     replaced = {"resourcesPerNode": {"limits": {"nvidia.com/gpu": 2}}}
-    assert devices(manifest(trainer=replaced), own) == 2
+    assert devices(manifest(trainer=replaced), own, {}) == 2
     without = runtime_manifest(container={"resources": EIGHT})
     del without["spec"]["mlPolicy"]
-    assert devices(manifest(trainer=replaced), TrainingRuntime.from_manifest(without)) == 8
+    assert devices(manifest(trainer=replaced), TrainingRuntime.from_manifest(without), {}) == 8
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,12 @@ def test_without_torch_in_the_policy_a_node_is_a_process():
     ],
 )
 def test_devices_are_gpus_or_else_processes(trainer, count):
-    assert devices(manifest(trainer=trainer), TORCH) == count
+    assert devices(manifest(trainer=trainer), TORCH, {}) == count
+
+
+def test_processes_that_the_job_states_are_its_devices():
+    made = manifest(trainer={"numNodes": 4, "command": ["bash", "train.sh"]})
+    assert devices(made, TORCH, annotations(processes_per_replica="2")) == 8
 
 
 def test_the_baseline_is_the_jobs_over_the_runtimes():
@@ -770,7 +775,7 @@ def test_whatever_stands_somewhere_in_a_job_it_is_refused_or_makes_a_trial(place
         return
     made = trial_manifest(found, suggestion())
     assert json.loads(json.dumps(made)) == made
-    assert devices(made, TORCH) >= 1
+    assert devices(made, TORCH, {}) >= 1
     assert found.fingerprint
     try:
         assert pod_plans(made, TORCH, "127.0.0.1", 1)

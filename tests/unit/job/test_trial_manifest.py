@@ -169,7 +169,7 @@ def test_whatever_stands_somewhere_in_a_job_it_is_refused_or_makes_a_trial(place
         return
     made = trial_manifest(read, suggestion())
     assert json.loads(json.dumps(made)) == made
-    assert devices(made) >= 1
+    assert devices(made, {}) >= 1
     assert read.fingerprint
 
 
@@ -211,7 +211,13 @@ def test_the_masters_baseline_counts_over_a_workers_and_the_last_of_two():
 def test_devices_are_gpus_or_else_processes(field, resources, count):
     asked = container(resources=resources)
     made = manifest(master=replica(asked), worker=replica(asked, replicas=3), **field)
-    assert devices(made) == count
+    assert devices(made, {}) == count
+
+
+def test_processes_that_the_job_states_are_its_trials_devices():
+    script = container(command=("bash", "train.sh"))
+    made = manifest(master=replica(script), worker=replica(script, replicas=3))
+    assert devices(made, annotations(processes_per_replica="2")) == 8
 
 
 # --- the fingerprint ----------------------------------------------------------------------------------------

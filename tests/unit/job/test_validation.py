@@ -75,7 +75,7 @@ def test_without_a_master_the_rendezvous_is_the_address():
 def test_what_stands_without_a_value_is_read_as_if_it_were_left_out():
     made = manifest(worker=replica())
     made["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = None
-    assert Job.from_manifest(made).kind.devices(made) == 2
+    assert Job.from_manifest(made).kind.devices(made, {}) == 2
     made["status"] = {"conditions": [{"type": [], "status": "True"}]}
     assert validate(made).mistakes == ()
 
