@@ -10,6 +10,7 @@ warning says so.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ _CONFIG_FLAGS: Final = frozenset(
     {"config", "cfg", "config_file", "config_name", "config_path", "deepspeed", "deepspeed_config", "conf"}
 )
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
+_UNDIVIDED: Final = re.compile(r"(?:--?[A-Za-z][\w.-]*|[\w./-]{1,200}\.py)\s")
+"""An option or a script, with another word behind it."""
 _TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
 _ASSIGNED: Final = re.compile(
@@ -117,6 +120,7 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
         codes = [*codes_of(texts), *([] if text is None else [("the script", text)])]
         found += given_to_each(codes, options, processes)
         found += _misplaced(texts, options, searched)
+        found += _undivided(texts)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually has the same text as its Master.
     first: dict[tuple[str, str, str], WiringWarning] = {}
@@ -276,6 +280,25 @@ def _misplaced(
         if name == "batch_size" and evaluated and mentions == len(evaluated) and not has_part:
             rule = f"is no batch of the training, and nothing else is given {variable}: pass it on to that"
             yield WiringWarning(evaluated[0].where, evaluated[0].written, rule, _example(name), name=name)
+
+
+def _undivided(texts: Sequence[Text]) -> Iterator[WiringWarning]:
+    """Yield a warning for each option that is one word with its value, where no shell divides it."""
+    words = [text for text in texts if not text.variable]
+    program = next((word.text for word in words if word.where.endswith(" command[0]")), None)
+    # An image's entrypoint, and a script, may give their words to a shell.
+    if program is None or program.endswith(".sh"):
+        return
+    for before, word in zip([None, *words], words, strict=False):
+        references = _TRIAL_REFERENCE.findall(word.text)
+        is_plain = not (word.is_shell or word.is_code or word.is_dropped)
+        # Such a word may be the value of an option, `--extra-args "--lr 0.1"`.
+        is_value = before is not None and before.text.startswith("-") and "=" not in before.text
+        is_undivided = _UNDIVIDED.match(word.text) is not None or word.text is program
+        if references and is_plain and not is_value and is_undivided and len(word.text.split()) > 1:
+            rule = "is one word with a blank, which no shell divides here: write a word for each part"
+            name = keys.parameter_name(references[0])
+            yield WiringWarning(word.where, word.text, rule, json.dumps(word.text.split()), name=name)
 
 
 def _shared(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:

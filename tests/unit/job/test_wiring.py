@@ -300,6 +300,35 @@ def test_a_doubt_says_its_rule_and_a_remedy_to_copy(job, rule, remedy):
     assert [w for w in found if rule in w.rule and remedy in w.remedy], found
 
 
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        (["python", "t.py", f"--lr={LR}", f"--bs {BATCH}"], []),
+        (["python", "t.py"], [f"--bs {BATCH} --lr {LR}"]),
+        (["python"], [f"t.py --bs {BATCH} --lr {LR}"]),
+        ([f"python t.py --bs {BATCH} --lr {LR}"], []),
+    ],
+)
+def test_an_option_that_is_one_word_with_its_value_is_warned_of(command, args):
+    (only,) = warnings(command, args)
+    assert only.rule.startswith("is one word with a blank")
+    assert f'"--bs", "{BATCH}"' in only.remedy
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        (["su", "user", "-c", f"python t.py --bs {BATCH} --lr {LR}"], []),
+        (["./run.sh"], [f"--bs {BATCH} --lr {LR}"]),
+        (None, [f"--bs {BATCH} --lr {LR}"]),
+        (["python", "t.py", "--extra-args", f"--bs {BATCH} --lr {LR}"], []),
+        (["python", "t.py", *PASSED, "--note=a $(AUTOTUNER_SEED)"], []),
+    ],
+)
+def test_a_word_that_may_be_divided_raises_no_such_doubt(command, args):
+    assert warnings(command, args) == []
+
+
 def test_what_cannot_be_seen_is_said_once():
     assert len(warnings(args=["--config", "c.yaml"], names=("learning_rate", "weight_decay"))) == 1
 
