@@ -50,11 +50,15 @@ def unset_variables(
         return
     batch_size = math.prod(map(int, given)) * spec.shape.processes
     if batch_size != spec.baseline_batch_size:
+        own = own_layout(spec)
+        has_layout = math.prod(own) * spec.shape.processes == spec.baseline_batch_size
+        what = "set both to the job's own layout" if has_layout else "set that to what the job trains"
         rule = (
             f"makes a batch of {batch_size} with {LAYOUT[1]} {given[1]} and {spec.shape.processes} processes,"
-            f" and {keys.ENV_BATCH_SIZE} is {spec.baseline_batch_size}: set both to the job's own layout"
+            f" and {keys.ENV_BATCH_SIZE} is {spec.baseline_batch_size}: {what}"
         )
-        yield Mistake(f"env {LAYOUT[0]}", given[0], rule, " x ".join(map(str, own_layout(spec))))
+        whole = f'{{name: {keys.ENV_BATCH_SIZE}, value: "{batch_size}"}}'
+        yield Mistake(f"env {LAYOUT[0]}", given[0], rule, " x ".join(map(str, own)) if has_layout else whole)
 
 
 def _remedy(found: Reference, spec: TuningSpec) -> tuple[str, str]:

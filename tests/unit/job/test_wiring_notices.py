@@ -147,11 +147,13 @@ def manifests(args, values, asked):
         ([MICRO], RATE, {}, ["and the annotation autotuner.dev/micro-batch-size"]),
         ([MICRO, STEPS], {**RATE, "MICRO_BATCH_SIZE": "16", "ACCUMULATION_STEPS": "2"},
          {"micro_batch_size": "4..64"}, ["makes a batch of 64 .*BATCH_SIZE is 32.*16 x 1"]),
+        ([MICRO, STEPS], {**RATE, "BATCH_SIZE": "33", "MICRO_BATCH_SIZE": "20", "ACCUMULATION_STEPS": "1"},
+         {"micro_batch_size": "4..64"}, ["makes a batch of 40 .*BATCH_SIZE is 33.*BATCH_SIZE, value: .40"]),
         (["$(AUTOTUNER_MOMENTUM)"], RATE, {"search_space": "momentum: {min: 0.5, max: 0.9}"},
          ['no AUTOTUNER_MOMENTUM.*value: "0.5"']),
         (["$(AUTOTUNER_LEARNIGN_RATE)"], RATE, {}, ["no trial has AUTOTUNER_LEARNIGN_RATE"]),
     ],
-    ids=["micro-batch", "accumulation", "no annotation", "another batch", "hyperparameter", "misspelt"],
+    ids=["micro-batch", "accumulation", "no annotation", "another batch", "an odd one", "other", "misspelt"],
 )  # fmt: skip
 def test_a_variable_that_the_unchanged_job_does_not_have_is_a_mistake(args, values, asked, said):
     for made in manifests(args, values, asked):
