@@ -43,6 +43,10 @@ _LAUNCHED: Final = re.compile(
 """How accelerate reports it. A program may run others, too: only as the last line it has ended by it."""
 _EPILOGUE: Final = re.compile(r"wandb:|COMET INFO:|\[W\d{3,4} ")
 """Lines that trackers and PyTorch print at exit, also after an error."""
+_STOPS: Final = re.compile(
+    r"(?<!early[ _-])\b(?:stop|abort|exit|terminat|quit|halt|giv(?:e|ing) up)", re.IGNORECASE
+)
+"""How a program says that it ends because of what it has met; early stopping has other reasons."""
 _SURE: Final = re.compile(
     r"(?:ModuleNotFoundError|SyntaxError|IndentationError|TabError)\b|can't open file"
     r"|error: (?:unrecognized arguments|the following arguments are required)"
@@ -68,6 +72,7 @@ class Cause:
     is_sure_to_repeat: bool = False
     pod: str = ""
     node: str = ""
+    preparer: str = ""
 
 
 _SILENT: Final = LogError(0, "", Outcome.FAILED, True, "", 0)
@@ -95,6 +100,7 @@ def uncaught(log: str) -> Cause | None:
 
     In `python train.py | tee log` the exit code is that of `tee`. The traceback must be the end of the log: a
     program that prints more has handled it. Threads may fail because the program has.
+    A program that says that it stops because its values diverged need not end with an error.
     """
     lines, errors = list(tail_of(log)), last_errors(ProcessLog(log, 0))
     reported = [position for position, (_, line) in enumerate(lines) if _REPORTED.search(line)]
@@ -105,9 +111,12 @@ def uncaught(log: str) -> Cause | None:
     reported += [at for at, line in last if _LAUNCHED.match(line)]
     if reported and not any(shows_progress(line) for _, line in lines[max(reported) + 1 :]):
         return find_cause([ProcessLog(log, 1)])
-    errors = [e for e in errors if e.traceback and not e.is_of_thread] or errors
+    # A thread of a library, such as one that pins memory, may fail because the program has ended.
+    errors = [e for e in errors if e.traceback and not e.is_of_thread] or [
+        e for e in errors if not e.is_of_library
+    ]
     if not errors or not errors[-1].traceback:
-        return None
+        return _stopped(lines)
     if errors[-1].outcome not in _OF_PROGRAM and not _OF_DEVICE.search(errors[-1].line):
         return None
     # The message of an error may have several lines.
@@ -119,6 +128,15 @@ def uncaught(log: str) -> Cause | None:
     if len(later) > FEW or any(map(shows_progress, later)):
         return None
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
+
+
+def _stopped(lines: Sequence[tuple[str, str]]) -> Cause | None:
+    """Return the divergence for which a program says that it stops, without an exit code of its own."""
+    errors, marks, _ = scan(lines)
+    last = errors[-1] if errors else None
+    if last is None or last.outcome is not Outcome.DIVERGED or last.is_raised or not _STOPS.search(last.line):
+        return None
+    return None if any(mark > last.position for mark in marks) else Cause(last.outcome, last.line)
 
 
 def _unsaid(log: ProcessLog, *, first: ProcessLog) -> list[LogError]:
@@ -153,8 +171,11 @@ def _rank_of(error: LogError) -> int:
 
 
 def _cause(log: ProcessLog, outcome: Outcome, line: str) -> Cause:
+    if log.preparer and outcome in {Outcome.OUT_OF_MEMORY, Outcome.DIVERGED}:
+        # It has no batch in its memory and no learning rate.
+        outcome = Outcome.FAILED
     is_sure = outcome is Outcome.FAILED and (log.exit_code in _CANNOT_START or _SURE.search(line) is not None)
-    return Cause(outcome, _shortened(printable(line).strip()), is_sure, log.pod, log.node)
+    return Cause(outcome, _shortened(printable(line).strip()), is_sure, log.pod, log.node, log.preparer)
 
 
 def _shortened(line: str) -> str:
@@ -176,7 +197,7 @@ def _by_exit_code(logs: Sequence[ProcessLog]) -> Cause:
             # exit code.
             is_first = log.exit_code in {137, 247, -9} or len(signalled) == len(logs)
             if found is outcome and is_first:
-                return Cause(outcome, words, pod=log.pod, node=log.node)
+                return _cause(log, outcome, words)
     own = [log for log in logs if log.exit_code not in SIGNALS]
     first = (own or logs or [ProcessLog("")])[0]
-    return Cause(Outcome.FAILED, "", first.exit_code in _CANNOT_START, first.pod, first.node)
+    return _cause(first, Outcome.FAILED, "")

@@ -93,6 +93,10 @@ _OF_NODE: Final = (
     # TensorFlow's name for a full disk.
     r"RESOURCE_?EXHAUSTED.{0,300}(?:No space left on device|Disk quota exceeded)",
 )
+# A kernel's assertion about values, unlike those about indices.
+_OF_VALUES: Final = (
+    r"Assertion `(?:probability tensor contains|!?\(?(?:\w{1,20}::)?is_?(?:nan|finite|inf)\b)",
+)
 _PROGRAM: Final = (
     # "Out of resources" of a Triton kernel concerns its block sizes, not the batch.
     r"OutOfResources: out of resource|too many resources requested for launch",
@@ -126,6 +130,8 @@ _PROGRAM: Final = (
         r"(?:No such file or directory|permission denied|is a directory|not a directory)\W{0,6}(?:unknown|$)"
     ),
     r"(?:error mounting|mkdir) .*(?:not a directory|read-only file system)\W{1,6}unknown",
+    # Compilers of extensions; the errors of Python's build tools only say that one failed.
+    r"\bnvcc fatal\b|: fatal error: [\w./+-]{1,200}\.(?:h|hpp|cuh): No such file",
     r"CommError: .{0,400}\b40[134]\b",
 )
 _MEMORY: Final = (
@@ -154,13 +160,15 @@ _MEMORY: Final = (
     r"MEM_OBJECT_ALLOCATION_FAILURE",
     r"Failed to CUDA (?:m|c)alloc|failed to alloc\b",
     (
-        r"(?:can't|cannot|could not|couldn't|unable to|failed to) allocate"
+        r"(?:can't|can ?not|could not|couldn't|unable to|failed to) allocate"
         r"(?:$|[^\w\s]|.{0,60}(?:\d ?[kmgt]i?b|(?:memory|byte|buffer|tensor|array|vector|object|storage|space"
-        r"|cache|pool|heap|stack|page)s?)\b)"
+        r"|cache|pool|heap|stack|page)s?)\b|\s\d{4,20} (?:bytes )?on device\b)"
     ),
+    r"\bAttempting to (?:allocate|reserve) .{1,60}That was not possible",
+    r"\bmemory (?:isn't|is not) enough|\bmemory allocation error\b",
     r"\breaching .{0,20}\bmemory usage limit|\bnot (?:have )?enough memory|paging file is too small",
     r"\bmemory not available\b|memory allocation (?:still )?failed|\bbad allocation\b",
-    r"\bCUDA (?:runtime |driver )?error:? \(?2\)?(?:$|[\s:])",
+    r"\bCUDA (?:runtime |driver )?error:? \(?2\)?(?:$|[\s:\[])",
     r"\bexceed(?:s|ed|ing)? .{0,40}\bmemory limit|\bmem \d+kb exceeded limit",
     r"\bObjectStoreFullError\b",
     r"alloc_cpu\.cpp|memory allocation of \d+ bytes failed|Invalid buffer size: \d",
@@ -185,7 +193,7 @@ _WITHOUT_HANDLE: Final = (
     r"(?:CU|HIP)(?:BLAS|DNN|SOLVER)_STATUS_NOT_INITIALIZED",
     r"CUDNN_STATUS_INTERNAL_ERROR(?:$|\W|_(?:BAD|DEVICE|HOST|TEXTURE|UNEXPECTED))",
     r"(?:cu|hip)blasCreate|cudnnCreate|rocblas_create_handle|(?:cu|hip)(?:blas|sparse|solver)\w{0,4}Create\(",
-    r"cublas runtime error : (?:resource allocation failed|library not initialized)",
+    r"cublas (?:runtime )?error ?: (?:resource allocation failed|(?:the )?library (?:was )?not initialized)",
     r"unable to find (?:a valid cuDNN algorithm|an engine to execute)|no valid convolution algorithms",
     # TensorFlow and JAX say so of a library without a handle, and give the reason above it if at all.
     r"DNN library initialization failed|cuDNN failed to initialize|\bBlas \w{1,40} launch failed",
@@ -262,7 +270,7 @@ _AROUND: Final = (
     r"\bin name resolution(?:$|[^\w.])|name resolution (?:fail|error)",
     r"Name or service not known|Name does not resolve|getaddrinfo|gaierror",
     r"Temporary failure resolving|\bCONNECTION FAILED for url\b|metadata service\. Status: 5\d\d",
-    r"resolve host(?:name)?|\bno such host\b|\bi/o timeout\b",
+    r"resolve host(?:name)?|\bno such host\b|\bi/o timeout\b|^(?:wget|nc|ping|ftpget): bad address '",
     r"nodename nor servname|Failed to resolve (?:host|address|reference \"|'[^']{1,200}' \()",
     r"NameResolutionError|ImagePullBackOff|ErrImagePull",
     r"TLS handshake",
@@ -275,7 +283,7 @@ _AROUND: Final = (
     rf"\b{_BUSY} (?:GET|PUT|POST|PATCH|DELETE|HEAD) http|Internal ?Server ?Error",
     rf"\b(?:error|status|response|HTTP)[ _]?code['\"]?(?: of| was| is|:| =|=)? ?{_BUSY}",
     rf"HttpError: .{{0,80}}, {_BUSY}$|\bResourceExhausted: {_BUSY}",
-    rf"\bHTTP(?:/\d(?:\.\d)?)?(?: error| status)?:? {_BUSY}|(?:\breturned |\bwith |\()error:? {_BUSY}",
+    rf"\bHTTP(?:/\d(?:\.\d)?)?(?: ?error| status)?:? {_BUSY}|(?:\breturned |\bwith |\()error:? {_BUSY}",
     rf"['\"]status['\"]: {_BUSY}|\bResponse \[{_BUSY}|\b{_BUSY}, message=",
     rf"\bApiException: \({_BUSY}|ClientPayloadError",
     r"\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded",
@@ -353,7 +361,7 @@ _PEERS: Final = (
     r"timed out\b|store_based_barrier|\bTCPStore\b.{0,200}(?:timeout\b|fail|error|reset)",
     r"(?:in|pass|reached) monitoredBarrier|Barrier timed out|Timeout waiting",
     r"(?:failed|unable) to connect to|failed to recv",
-    r"\bRayActorError\b|_InactiveRpcError",
+    r"\bRayActorError\b|_InactiveRpcError|\berrors_impl\.(?:Unavailable|DeadlineExceeded|Aborted)Error\b",
     r"_MultiThreadedRendezvous|StatusCode\.(?:UNAVAILABLE|DEADLINE)",
     # Huawei's NPUs: HCCL's errors, and synchronization that ended for time.
     r"\bHccl\w{1,40}(?:\([^)]{0,60}\))?, error code is|HCCL (?:function )?error|\bhccl api failed",
@@ -372,6 +380,8 @@ _PEERS: Final = (
 )
 _CRASHED: Final = (
     r"segmentation fault|SIGSEGV|signal 11\b",
+    # Native code prints why it aborts, in another process than the one that says so.
+    r"killed by signal: Aborted",
     _child_code(11),
 )
 _DIVERGED: Final = (
@@ -397,7 +407,11 @@ _DIVERGED: Final = (
     ),
     # The scale that mixed precision lowers at each step whose gradients are not finite.
     r"\bnans? persist|\b(?:grad(?:ient)?|loss)[ _]?scale (?:is |was )?too (?:small|low)",
-    r"(?:training|loss|model|run) (?:has )?(?:diverged|exploded)|divergence detected",
+    (
+        r"(?:training|loss|model|run|weights|grad(?:ient)?s?|grad(?:ient)?[ _]norm) (?:has |have )?"
+        r"(?:diverged|exploded|blew up|blown up)|divergence detected"
+    ),
+    r"\bloss (?:is |was |has become |became )?too (?:large|high|big)\b",
     r"gradient (?:norm )?(?:is )?(?:nan|non-?finite)",
     r"grad(?:ient)?s?.{0,30}(?:is|are|=) (?:nan|inf|not finite|non-?finite)",
     # A library that is given NaN, or the exponential of a loss that is too large.
@@ -410,6 +424,7 @@ _DIVERGED: Final = (
 
 _COMPILED: Final = (
     (Meaning(Outcome.LOST), _compiled(*_OF_NODE)),
+    (Meaning(Outcome.DIVERGED), _compiled(*_OF_VALUES)),
     (Meaning(Outcome.FAILED), _compiled(*_PROGRAM)),
     (Meaning(Outcome.OUT_OF_MEMORY), _compiled(*_MEMORY)),
     (Meaning(Outcome.OUT_OF_MEMORY, is_vague=True), _compiled(*_WITHOUT_HANDLE)),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from autotuner.study.endings.known_errors import meaning
@@ -59,12 +60,18 @@ _DIED: Final = re.compile(r"failed \(exitcode: (?:-6|\d{1,3})\) local_rank: (\d{
 _TABLE: Final = re.compile(
     r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
 )
-_BLIND: Final = "CUDA initialization: "
-"""The warning of PyTorch that it sees no device, after which it says nothing more."""
+_BLIND: Final = re.compile(r"CUDA initialization: |failed call to cuInit: ")
+"""How PyTorch and TensorFlow warn that they see no device, after which they say nothing more."""
+_WITHOUT_DRIVER: Final = "The NVIDIA Driver was not detected"
+"""The warning of NVIDIA's images when they start without a driver."""
 _NEEDS_GPU: Final = re.compile(r"\b(?:GPUs?|CUDA)\b", re.IGNORECASE)
 GONE: Final = re.compile(r"no longer alive|exited unexpectedly|BrokenProcessPool|has abruptly died")
 """Errors that only say that another process is gone; that it was killed is a guess."""
 _ASSERTED: Final = re.compile(r"device-side assert|\.cu:\d{1,6}: .{0,400}Assertion")
+_OF_RANGE: Final = re.compile(
+    r"Assertion `(?:cumdist\[size - 1\] >|\w{1,40} >= (?:0|zero) && \w{1,40} <= (?:1|one)\b)"
+)
+"""Assertions of kernels about values, not indices, which a NaN violates."""
 _NAN_CHECK: Final = re.compile(
     # Only a NaN differs from itself.
     r"is_?nan|is_?finite|is_?inf\b|(?<![\w.])([\w.]{1,40}) ?[!=]= ?\1(?![\w.([])",
@@ -86,12 +93,16 @@ _OF_VALUES: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ProcessLog:
-    """The end of the log of one failed process, with its pod, and its node if known."""
+    """The end of the log of one failed process, with its pod, and its node if known.
+
+    `preparer` is what it is, such as "init container fetch", if it does not train but prepares for it.
+    """
 
     text: str
     exit_code: int | None = None
     pod: str = ""
     node: str = ""
+    preparer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,8 @@ class LogError:
     """Number of the traceback that it belongs to: chained ones share a number, 0 before the first."""
     is_of_thread: bool = False
     """Whether it ended a thread only; the program may go on."""
+    is_of_library: bool = False
+    """Whether the thread is a library's own, without a frame of the program."""
     is_raised: bool = True
     """Whether it ended a traceback, not just a line."""
 
@@ -208,9 +221,15 @@ def scan(lines: Sequence[tuple[str, str]]) -> tuple[list[LogError], list[int], b
         if error is not None:
             if is_raised:
                 is_secondary = error.is_secondary or at.is_thread
-                error = replace(error, is_secondary=is_secondary, is_of_thread=at.is_thread)
+                is_of_library = at.is_thread and not at.is_own
+                error = replace(
+                    error,
+                    is_secondary=is_secondary,
+                    is_of_thread=at.is_thread,
+                    is_of_library=is_of_library,
+                )
                 error = _in_context(error, code, at.frame, is_blind=is_blind, is_nan=is_nan)
-            errors.append(error if is_raised else replace(error, is_raised=False))
+            errors.append(error if is_raised else _unraised(error, is_nan=is_nan))
         elif shows_progress(line):
             marks.append(position)
         if has_ended:
@@ -250,8 +269,10 @@ def _after_signal(
 
 
 def _says_blind(line: str) -> bool:
-    """Return whether PyTorch warns that the node's driver or devices do not work."""
-    if _BLIND not in line:
+    """Return whether a line warns that the node's driver or devices do not work."""
+    if _WITHOUT_DRIVER in line:
+        return True
+    if not _BLIND.search(line):
         return False
     known = meaning(line)
     return known is not None and known.outcome is Outcome.LOST
@@ -280,6 +301,12 @@ def _in_context(error: LogError, code: str, frame: str, *, is_blind: bool, is_na
     if is_nan and _OF_VALUES.match(error.line):
         return replace(error, outcome=Outcome.DIVERGED)
     return error
+
+
+def _unraised(error: LogError, *, is_nan: bool) -> LogError:
+    """Return an error that stands on a line of its own, with the outcome that a NaN before it shows."""
+    is_of_nan = is_nan and _OF_RANGE.search(error.line) is not None
+    return replace(error, is_raised=False, outcome=Outcome.DIVERGED if is_of_nan else error.outcome)
 
 
 def _without_others(
@@ -329,11 +356,16 @@ def _roots(errors: list[LogError], *, several: bool) -> list[LogError]:
 
     A general error that follows from a known one adds no information; but if `several` processes wrote the
     log, one outside a traceback may be another's, whose traceback was cut. After an assertion of a kernel no
-    library gets a handle on the device, as if memory lacked.
+    library gets a handle on the device, as if memory lacked; what is raised does not say what was asserted.
     """
-    asserted = next((e.position for e in errors if _ASSERTED.search(e.line)), None)
+    asserted = next((e for e in errors if _ASSERTED.search(e.line)), None)
     if asserted is not None:
-        errors = [e for e in errors if e.position <= asserted or not _is_vague(e.line)]
+        errors = [e for e in errors if e.position <= asserted.position or not _is_vague(e.line)]
+        if asserted.outcome is Outcome.DIVERGED:
+            errors = [
+                replace(e, outcome=Outcome.DIVERGED, line=asserted.line) if _ASSERTED.search(e.line) else e
+                for e in errors
+            ]
     # PyTorch raises an error that a worker exited from the one that names its signal.
     killed = {(e.traceback, e.rank) for e in errors if "killed by signal" in e.line}
     errors = [e for e in errors if "exited unexpectedly" not in e.line or (e.traceback, e.rank) not in killed]
@@ -343,6 +375,14 @@ def _roots(errors: list[LogError], *, several: bool) -> list[LogError]:
     for e in errors:
         if e.outcome is not Outcome.FAILED and e.is_secondary:
             secondary.setdefault((e.traceback, e.rank), e.position)
+
+    def introduces(e: LogError, later: LogError) -> bool:
+        is_its = (later.traceback, later.rank) == (e.traceback, e.rank) and not later.is_raised
+        is_next = is_its and later.position - e.position <= FEW
+        return e.line.rstrip().endswith(":") and is_next and _is_lost(later)
+
+    # "RuntimeError: Failed to open a shard:", and then why; of several processes, it may be another's.
+    vague = {e.position for e, later in pairwise(errors) if not several and introduces(e, later)}
 
     def consequent(e: LogError) -> bool:
         follows = secondary.get((e.traceback, e.rank), e.position) < e.position
@@ -354,10 +394,14 @@ def _roots(errors: list[LogError], *, several: bool) -> list[LogError]:
         if not (
             e.traceback
             and e.outcome is Outcome.FAILED
-            and (e.traceback in primary or consequent(e))
+            and (e.traceback in primary or e.position in vague or consequent(e))
             and meaning(e.line) is None
         )
     ]
+
+
+def _is_lost(error: LogError) -> bool:
+    return error.outcome is Outcome.LOST and error.is_secondary
 
 
 def _is_vague(line: str) -> bool:

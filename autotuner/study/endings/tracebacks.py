@@ -25,6 +25,8 @@ _FINALIZER: Final = re.compile(
 """The frames in which multiprocessing cleans up at exit; an error, as of a busy file on NFS, ends nothing."""
 _OF_CELL: Final = re.compile(r"([A-Za-z_][\w.]{0,80})\s{1,80}Traceback \(most recent call last\)\s{0,8}$")
 """The head of a traceback as IPython prints it, which names the error; its frames are not indented."""
+_OF_LIBRARY: Final = re.compile(r"/(?:site|dist)-packages/|/lib/python\d|[\"/]<frozen ")
+"""How the path of a frame begins that is not of the program itself."""
 THREAD: Final = "Exception in thread"
 """What Python prints before the traceback of a thread, which ends only the thread."""
 
@@ -47,6 +49,8 @@ class Tracebacks:
     was_ignored: bool = False
     """Whether its last traceback was, so that what follows from it is."""
     is_thread: bool = False
+    is_own: bool = False
+    """Whether a frame is of the program itself, not of a library."""
     frame: str = ""
     """The last frame, without its source."""
     code: str = ""
@@ -62,7 +66,7 @@ class Tracebacks:
         if TRACEBACK in line:
             self.number = self.number if self.is_chained else before + 1
             self.is_ignored |= self.is_chained and self.was_ignored
-            self.is_chained, self.is_in_frames = False, True
+            self.is_chained, self.is_in_frames, self.is_own = False, True, False
             self.indent, self.is_in_box = 0, line.startswith("╭")
             of_cell = _OF_CELL.match(line)
             self.cell_error = "" if of_cell is None else of_cell[1]
@@ -88,6 +92,7 @@ class Tracebacks:
         if text.startswith('File "'):
             self.indent = max(0, len(line) - len(text) - 2)
             self.frame = text
+            self.is_own |= _OF_LIBRARY.search(text) is None
             self.is_ignored |= _FINALIZER.search(text.rstrip()) is not None
         elif line and not line[: self.indent + 1].isspace():
             return False

@@ -113,3 +113,51 @@ def test_an_error_of_the_device_ends_a_program_behind_a_pipe_and_one_of_an_uploa
         "epoch 2 accuracy=0.9\nTraceback (most recent call last):\n  File 't.py', line 1\n" + error
     )
     assert (found and found.outcome) is outcome
+
+
+NAN = "step 20 loss nan\nLoss is nan, stopping training\n"
+
+
+@pytest.mark.parametrize("after", ["", "Training time 0:01:03\n", "saved model.pt\n"])
+def test_a_program_that_says_that_it_stops_for_nan_has_diverged_although_it_exits_with_0(after):
+    found = uncaught("epoch 1 accuracy=0.1\n" + NAN + after)
+    assert found is not None
+    assert (found.outcome, found.line) == (Outcome.DIVERGED, "Loss is nan, stopping training")
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        NAN + "restored the best weights\nepoch 2 accuracy=0.4\n",
+        "epoch 1 accuracy=0.4\nval_loss: nan\nfinished\n",
+        "step 10 loss is nan, skipping batch\nepoch 1 accuracy=0.4\n",
+        "epoch 1 accuracy=0.4\nEarly stopping: no better loss than (best nan)\n",
+        "epoch 1 accuracy=0.4\nINFO terminate_on_nan: training stops if loss is nan\n",
+    ],
+)
+def test_a_program_that_does_not_say_so_has_ended_well(log):
+    assert uncaught(log) is None
+
+
+IN_THREAD = (
+    "Exception in thread Thread-3:\nTraceback (most recent call last):\n"
+    '  File "/opt/conda/lib/python3.11/threading.py", line 1045, in _bootstrap_inner\n    self.run()\n{}'
+    '  File "/opt/conda/lib/python3.11/site-packages/torch/utils/data/_utils/pin_memory.py", line 31, in f\n'
+    "    r = in_queue.get(timeout=30)\nFileNotFoundError: [Errno 2] No such file or directory\n"
+)
+
+
+def test_a_thread_of_a_library_that_misses_the_ended_program_fails_no_run():
+    assert uncaught("epoch 2 accuracy=0.9\n" + IN_THREAD.format("")) is None
+
+
+def test_a_thread_of_the_program_itself_may_be_its_training():
+    own = '  File "/app/train.py", line 9, in train\n    fit()\n'
+    assert uncaught("epoch 2 accuracy=0.9\n" + IN_THREAD.format(own)).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("text", ["MemoryError\n", "Killed\n", "ValueError: found NaN in loss column\n"])
+def test_what_prepares_a_training_has_no_batch_in_its_memory(text):
+    found = find_cause([ProcessLog(text, 1, "p", "n", "init container fetch")])
+    assert (found.outcome, found.preparer) == (Outcome.FAILED, "init container fetch")
+    assert find_cause([ProcessLog(OOM, 1, "p", "n")]).outcome is Outcome.OUT_OF_MEMORY
