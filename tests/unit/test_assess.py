@@ -147,6 +147,21 @@ ROWS = {
         Outcome.FAILED,
         "exit code 2",
     ),
+    "an init container that lacked memory, and no batch was in it": (
+        [died(MASTER, log_tail="MemoryError", started_at=None, init_container="fetch"), WORKER],
+        Outcome.FAILED,
+        "init container fetch of pod t-master-0: exit code 1: MemoryError",
+    ),
+    "an init container that lost its connection": (
+        [died(MASTER, log_tail="curl: (56) Connection reset", started_at=None, init_container="fetch")],
+        Outcome.LOST,
+        "init container fetch of pod t-master-0: curl: (56) Connection reset",
+    ),
+    "an initializer that was killed": (
+        [died(replace(MASTER, role="dataset-initializer", is_initializer=True), log_tail="Killed")],
+        Outcome.FAILED,
+        "initializer dataset-initializer of pod t-master-0: exit code 1: Killed",
+    ),
 }
 
 

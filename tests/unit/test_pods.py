@@ -200,6 +200,7 @@ def test_an_init_container_that_failed_is_the_pods_failure():
     read = pod(status)
     assert read.exit_code == 7
     assert read.started_at is None
+    assert read.preparer == "init container init"
 
 
 def test_the_memory_of_an_init_container_is_none_of_the_trainings():

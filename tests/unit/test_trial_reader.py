@@ -169,6 +169,17 @@ def test_a_trial_whose_pods_were_gone_before_they_were_read_is_lost(world):
     assert world.read((), "Succeeded").outcome is Outcome.LOST
 
 
+def test_a_trial_whose_init_container_failed_is_told_by_the_log_of_that_container(world):
+    init = PodStatus("p", "u", "master", is_rank_zero=True, exit_code=1, init_container="fetch")
+    world.log = (200, {}, b"reading data\nMemoryError\n")
+    failed = world.read((init,), "Failed")
+    assert failed.outcome is Outcome.FAILED
+    assert failed.message == "init container fetch of pod p: exit code 1: reading data\nMemoryError"
+    ((_, path, query, *_),) = world.server.requests
+    assert path.endswith("/pods/p/log")
+    assert query["container"] == "fetch"
+
+
 def test_a_trial_that_waits_is_run_anew_once_its_job_was_changed(world):
     trial = trial_manifest(JOB, Suggestion(0, 256, {}, 1))
     trial["metadata"]["annotations"][keys.TRIAL_TEMPLATE] = "another"

@@ -47,7 +47,7 @@ class PodStatus:
     container. `restarts` and `attempt` are how often Kubernetes has restarted its container and the whole
     trial. A pod that `is_gone` is as it was last observed. `is_initializer` marks a pod of a TrainJob that
     prepares the data or the model before the nodes train; what is said of the training container is then said
-    of its failed one.
+    of its failed one. `init_container` is the name of the one that has failed, of which the same is true.
     """
 
     name: str
@@ -70,11 +70,19 @@ class PodStatus:
     attempt: int = 0
     is_gone: bool = False
     is_initializer: bool = False
+    init_container: str = ""
 
     @property
     def has_failed(self) -> bool:
         """Whether its training container has ended with a code other than 0."""
         return self.exit_code not in {None, 0}
+
+    @property
+    def preparer(self) -> str:
+        """What has failed in it, if it is not the training container; else empty."""
+        if self.init_container:
+            return f"init container {self.init_container}"
+        return f"initializer {self.role}" if self.is_initializer else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +293,7 @@ def _at_fault(pod: PodStatus) -> str:
 
 
 def _logs(pods: Sequence[PodStatus]) -> tuple[ProcessLog, ...]:
-    return tuple(ProcessLog(pod.log_tail, pod.exit_code, pod.name, pod.node) for pod in pods)
+    return tuple(ProcessLog(p.log_tail, p.exit_code, p.name, p.node, p.preparer) for p in pods)
 
 
 def _is_no_later(pod: PodStatus, other: PodStatus) -> bool:

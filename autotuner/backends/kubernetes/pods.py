@@ -133,8 +133,9 @@ def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStat
     )
     spec, created_at = mapping(pod.get("spec")), moment(metadata.get("creationTimestamp"))
     restartable = _restartable(spec)
+    init_container = ""
     if not terminated:
-        terminated = _failed_init(status, restartable)
+        init_container, terminated = _failed_init(status, restartable)
     started_at = moment(mapping(state.get("running")).get("startedAt")) or moment(terminated.get("startedAt"))
     finished_at = moment(terminated.get("finishedAt"))
     exit_code = terminated.get("exitCode")
@@ -154,6 +155,7 @@ def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStat
         exceeded=_exceeded(status, spec),
         is_deleted_first=_is_deleted_first(metadata, finished_at),
         stuck=_stuck(pod, created_at),
+        init_container=init_container,
         has_sidecars=bool(restartable) or sum(1 for _ in entries(status.get("containerStatuses"))) > 1,
     )
 
@@ -229,18 +231,19 @@ def _restartable(spec: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
-def _failed_init(status: Mapping[str, Any], restartable: Collection[str]) -> Mapping[str, Any]:
-    """Return the end of a failed init container, after which the training container never starts."""
+def _failed_init(status: Mapping[str, Any], restartable: Collection[str]) -> tuple[str, Mapping[str, Any]]:
+    """Return the name and the end of a failed init container, after which no training container starts."""
     for container in entries(status.get("initContainerStatuses")):
-        if str(container.get("name")) in restartable:
+        name = str(container.get("name"))[:_MAX_HOLD_UP]
+        if name in restartable:
             continue
         terminated = mapping(mapping(container.get("state")).get("terminated"))
         if terminated.get("exitCode", 0) != 0:
             found = {key: value for key, value in terminated.items() if key != "startedAt"}
             is_killed = found.get("reason") == OOM_KILLED
-            where = f"{OOM_KILLED} in init container {container.get('name')}"[:_MAX_HOLD_UP]
-            return {**found, "reason": where} if is_killed else found
-    return {}
+            where = f"{OOM_KILLED} in init container {name}"
+            return name, {**found, "reason": where} if is_killed else found
+    return "", {}
 
 
 def _disruption(status: Mapping[str, Any]) -> str:

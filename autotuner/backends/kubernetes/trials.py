@@ -383,12 +383,15 @@ class TrialReader:
         return replace(ending, logs=(*logs, *ending.logs[_LOGS_READ:]), log_tail=ending.log_tail or last)
 
     def _with_log(self, job: Job, log: ProcessLog, pod: PodStatus | None) -> ProcessLog:
+        container: str | None = job.kind.container
+        if pod is not None and pod.preparer:
+            # Without a name, the log is that of an initializer's only container.
+            container = pod.init_container or None
         try:
             text = self._api.log(
                 job.namespace,
                 log.pod,
-                # Without a name, the log is that of an initializer's only container.
-                container=None if pod is not None and pod.is_initializer else job.kind.container,
+                container=container,
                 previous="true" if pod is not None and pod.restarts else None,
                 tailLines=_TAIL_LINES,
                 limitBytes=self._max_log_bytes,

@@ -89,12 +89,7 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
     if cause is not None and cause.outcome is not Outcome.FAILED:
         return cause.outcome, _told(cause)
     if ending.exit_code != 0 or cause is not None:
-        number = _exit_code(ending, cause)
-        name = signal_name(number)
-        code = f"exit code {number}" + f" ({name})" * bool(name)
-        if ending.exit_code == 0:
-            code += ", but its log ends with an error (behind a pipe such as `| tee`, add `set -o pipefail`)"
-        return Outcome.FAILED, f"{code}: {_end(ending, cause) or 'the log is empty'}"
+        return Outcome.FAILED, f"{_told_code(ending, cause)}: {_end(ending, cause) or 'the log is empty'}"
     return (Outcome.MISSED, "") if measurements else (Outcome.FAILED, _without_value(ending, target.metric))
 
 
@@ -144,6 +139,8 @@ def _cause(ending: Ending) -> Cause | None:
 def _told(cause: Cause) -> str:
     """Return the deciding line with its pod and node."""
     where = f"pod {cause.pod}" if cause.pod else ""
+    if cause.preparer:
+        where = f"{cause.preparer} of {where}"
     if cause.node:
         where = f"{where} on node {cause.node}".strip()
     return f"{where}: {cause.line}" if where else cause.line
@@ -153,6 +150,18 @@ def _exit_code(ending: Ending, cause: Cause | None) -> int | None:
     """Return the exit code of the process whose failure the message describes."""
     codes = [log.exit_code for log in ending.logs if cause is not None and log.pod == cause.pod]
     return codes[0] if codes and codes[0] is not None else ending.exit_code
+
+
+def _told_code(ending: Ending, cause: Cause | None) -> str:
+    """Return the exit code in words, with the name of a signal and of what prepares for the training."""
+    number = _exit_code(ending, cause)
+    name = signal_name(number)
+    code = f"exit code {number}" + f" ({name})" * bool(name)
+    if cause is not None and cause.preparer:
+        code = f"{cause.preparer} of pod {cause.pod}: {code}"
+    if ending.exit_code == 0:
+        code += ", but its log ends with an error (behind a pipe such as `| tee`, add `set -o pipefail`)"
+    return code
 
 
 def _end(ending: Ending, cause: Cause | None) -> str:
