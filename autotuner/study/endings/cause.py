@@ -35,14 +35,21 @@ _REPORTED: Final = re.compile(
     r"|TrainingFailedError)\b|^Exception: process \d{1,6} terminated with exit code"
     r"|\[ERROR\].{0,1900}\bexits with return code = -?[1-9]"
     r"|^MPI_ABORT was invoked|^mpi(?:run|exec) detected that one"
+    # A shell, the interpreter and the runtime of C++ report signals.
+    r"|: line \d{1,6}: +\d{1,9} (?:Killed|Segmentation fault|Aborted|Bus error|Floating point exception)\b"
+    r"|^Fatal Python error: (?:Segmentation fault|Aborted|Bus error|Floating)"
+    r"|^terminate called after throwing"
 )
 """The last words of a launcher whose process has failed, which a pipe hides: `torchrun a.py | tee log`."""
 _LAUNCHED: Final = re.compile(
     r"subprocess\.CalledProcessError: Command '\[?'?[^' ]{0,200}(?:python|accelerate)"
 )
 """How accelerate reports it. A program may run others, too: only as the last line it has ended by it."""
-_EPILOGUE: Final = re.compile(r"wandb:|COMET INFO:|\[W\d{3,4} ")
-"""Lines that trackers and PyTorch print at exit, also after an error."""
+_EPILOGUE: Final = re.compile(
+    r"wandb:|COMET INFO:|\[W\d{3,4} |frame #\d|.{0,200}(?:\bNCCL INFO\b|\bresource_tracker\b|%\|)"
+    r"|\s{2,8}warnings\.warn\("
+)
+"""Lines that trackers, Python and PyTorch print at exit, also after an error."""
 _STOPS: Final = re.compile(
     r"(?<!early[ _-])\b(?:stop|abort|exit|terminat|quit|halt|giv(?:e|ing) up)", re.IGNORECASE
 )
@@ -52,6 +59,12 @@ _SURE: Final = re.compile(
     r"|error: (?:unrecognized arguments|the following arguments are required)"
 )
 """Errors in the program's code or command, which occur with every setting and on every node."""
+_ENDS_OTHERS: Final = re.compile(
+    r"\b(?:code -?[1-9]\d{0,2}|fail(?:ed|ure))\b.{0,80}\b(?:terminat|kill)ing (?:all )?(?:other|remaining)\b"
+    r"|\b(?:terminat|kill)ing (?:all )?(?:other|remaining) .{0,80}\bfail(?:ed|ure)\b",
+    re.IGNORECASE,
+)
+"""How a launcher says that it ends all processes, its own too, because one has failed."""
 _CANNOT_START: Final = frozenset({126, 127})
 """A shell's exit codes for a command that cannot be run or does not exist."""
 _OF_PROGRAM: Final = (Outcome.FAILED, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED)
@@ -86,13 +99,25 @@ def find_cause(logs: Sequence[ProcessLog]) -> Cause:
         logs: The logs of the failed processes, in the order of their failure. At most `MAX_LOGS` are read, of
             each the last `MAX_LOG` characters.
     """
-    read = [(log, last_errors(log)) for log in logs[:MAX_LOGS]]
+    logs = [_unsignalled(log) for log in logs[:MAX_LOGS]]
+    read = [(log, last_errors(log)) for log in logs]
     if not any(errors for _, errors in read):
-        return _by_exit_code(logs[:MAX_LOGS])
+        return _by_exit_code(logs)
     said = [(log, error) for log, errors in read for error in errors or _unsaid(log, first=logs[0])]
     # min() keeps the first of equals: the process that failed first.
     log, error = min(said, key=lambda pair: _rank_of(pair[1]))
     return _cause(log, error.outcome, error.line)
+
+
+def _unsignalled(log: ProcessLog) -> ProcessLog:
+    """Return a log without the exit code of a signal that its own launcher has sent after a failure."""
+    if log.exit_code not in SIGNALS:
+        return log
+    lines = [line for _, line in tail_of(log.text)]
+    said = max((at for at, line in enumerate(lines) if _ENDS_OTHERS.search(line)), default=None)
+    if said is None or any(map(shows_progress, lines[said + 1 :])):
+        return log
+    return replace(log, exit_code=1)
 
 
 def uncaught(log: str) -> Cause | None:
@@ -125,7 +150,9 @@ def uncaught(log: str) -> Cause | None:
         (line for _, line in lines[errors[-1].position + 1 :]),
     )
     later = [line for line in after if line.strip() and not _EPILOGUE.match(line)]
-    if len(later) > FEW or any(map(shows_progress, later)):
+    # A program that handles an error of its code may print anything; after the others, it trains or ends.
+    is_of_code = errors[-1].outcome is Outcome.FAILED and not _OF_DEVICE.search(errors[-1].line)
+    if (is_of_code and len(later) > FEW) or any(map(shows_progress, later)):
         return None
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
 

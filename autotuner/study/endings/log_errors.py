@@ -49,6 +49,18 @@ WRAPPER: Final = re.compile(
     r"|\b(?:TuneError|TrainingFailedError|UnexpectedExit|ErrorReturnCode_\w{1,10})\b"
 )
 """Errors that only say that another error has occurred, which is named elsewhere."""
+_TOOL: Final = re.compile(
+    r"^(?:/[\w./-]{1,200}: (?:line \d{1,6}: )?)?"
+    r"(?:curl|wget|git|fatal|pip3?|apt(?:-get)?|E|Err:\d{1,4}|ls|cp|mv|cat|tar|rsync|scp|aws|gsutil|rclone): "
+    r"|^(?:fatal error|.{0,200}\bdownload failed): |^WARNING: Retrying \(|^\[nltk_data\] "
+    r"|^ERROR: .{0,300}(?:\bhttps?://|HTTPS?ConnectionPool)"
+)
+"""Errors of the tools with which a script fetches things before it trains, and need not end for them."""
+_MISSES: Final = re.compile(
+    r"(?:[\w.]{1,80}\.)?(?:ModuleNotFound|FileNotFound|NotADirectory|Lookup|Import)Error\b"
+    r"|can't open file|No such file or directory|\b[Nn]ot found\b|\b[Cc]an(?:not|'t) (?:find|open)\b"
+)
+"""Errors of a program that lacks a file or a module."""
 _LAUNCHER: Final = re.compile(
     r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
     r"|Root Cause \(first observed failure\)|closing signal SIGTERM"
@@ -140,9 +152,34 @@ def last_errors(log: ProcessLog) -> list[LogError]:
         errors = [e for e in errors if e.outcome is not Outcome.FAILED]
     # One that was ended from outside has survived an error after which it printed anything.
     errors = _explained(_unsurvived(errors, marks, few=0 if log.exit_code in SIGNALS else FEW))
+    errors = _fetched(errors)
     if several or len({e.rank for e in errors if e.rank}) > 1:
         return errors
     return _last_primary(errors)
+
+
+def _fetched(errors: list[LogError]) -> list[LogError]:
+    """Return the errors without those of tools that ran before the program.
+
+    If the program then misses a file or a module, the tool's error is the reason.
+    """
+    start = next((e.position for e in errors if e.is_raised), None)
+    failed = [e for e in errors if _is_of_tool(e) and start is not None and e.position < start]
+    if not failed:
+        return errors
+    after = f" (after {failed[-1].line.strip()})"
+    return [
+        replace(e, outcome=Outcome.LOST, line=e.line.strip() + after)
+        if e.outcome is Outcome.FAILED and _MISSES.match(e.line)
+        else e
+        for e in errors
+        if e not in failed
+    ]
+
+
+def _is_of_tool(error: LogError) -> bool:
+    is_plain = not (error.is_raised or error.rank)
+    return is_plain and error.outcome is Outcome.LOST and _TOOL.search(error.line) is not None
 
 
 def _explained(errors: list[LogError]) -> list[LogError]:

@@ -97,6 +97,10 @@ GIT = (
         "epoch 2 accuracy=0.9\n" + GIT,
         "epoch 2 accuracy=0.9\n" + GIT.replace("git", "python") + "plot failed, the results are saved\n",
         "epoch 2 accuracy=0.9\nsee the documentation of ProcessRaisedException\n",
+        "Traceback (most recent call last):\n  File 't.py', line 1\n"
+        + OOM
+        + "now with 32\nepoch 1 accuracy=0.9\n",
+        "epoch 2 accuracy=0.9\n" + BUG + "Results are in out/\nbest 0.9\nTotal time 1h\nBye\n",
     ],
 )
 def test_a_run_that_went_on_after_a_launchers_error_has_ended_well(log):
