@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from autotuner.study.endings.held_memory import is_held_by_others
 from autotuner.study.endings.known_errors import meaning
 from autotuner.study.endings.log_tail import tail_of
 from autotuner.study.endings.signals import SIGNALS, reports_signal
@@ -143,6 +144,9 @@ def last_errors(log: ProcessLog) -> list[LogError]:
     lines = list(tail_of(log.text))
     errors, marks, several = scan(lines)
     marks = _without_others(marks, errors, lines)
+    if not (several or len({e.rank for e in errors if e.rank}) > 1):
+        # Of several processes in one pod, the others may be those that hold it.
+        errors = [replace(e, outcome=Outcome.LOST) if _is_held(e) else e for e in errors]
     if not errors:
         errors = _warned(lines)
     if log.exit_code != 0:
@@ -156,6 +160,10 @@ def last_errors(log: ProcessLog) -> list[LogError]:
     if several or len({e.rank for e in errors if e.rank}) > 1:
         return errors
     return _last_primary(errors)
+
+
+def _is_held(error: LogError) -> bool:
+    return error.outcome is Outcome.OUT_OF_MEMORY and is_held_by_others(error.line)
 
 
 def _fetched(errors: list[LogError]) -> list[LogError]:
