@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Final
 
 from autotuner.study.endings.held_memory import is_held_by_others
 from autotuner.study.endings.known_errors import meaning
-from autotuner.study.endings.log_tail import tail_of
+from autotuner.study.endings.log_tail import TRACEBACK, tail_of
 from autotuner.study.endings.signals import SIGNALS, reports_signal
 from autotuner.study.endings.survival import is_benign, is_progress, says_survived, shows_progress
 from autotuner.study.endings.tracebacks import Tracebacks
@@ -24,6 +24,8 @@ from autotuner.trial import Outcome
 
 FEW: Final = 3
 """Lines of progress that other ranks may print between a rank's error and their own end."""
+_MESSAGE: Final = 40
+"""Lines of a message that are searched for what its first line leaves open."""
 _EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
 _AT_EXIT: Final = re.compile(r"\b(?:at|after) interpreter shutdown")
 """The words of Python for what a thread began too late; the program had ended before."""
@@ -157,9 +159,28 @@ def last_errors(log: ProcessLog) -> list[LogError]:
     # One that was ended from outside has survived an error after which it printed anything.
     errors = _explained(_unsurvived(errors, marks, few=0 if log.exit_code in SIGNALS else FEW))
     errors = _fetched(errors)
-    if several or len({e.rank for e in errors if e.rank}) > 1:
-        return errors
-    return _last_primary(errors)
+    if not (several or len({e.rank for e in errors if e.rank}) > 1):
+        errors = _last_primary(errors)
+    return [_completed(e, lines) for e in errors]
+
+
+def _completed(error: LogError, lines: Sequence[tuple[str, str]]) -> LogError:
+    """Return an error with the rest of its message if its line only introduces it: `Graph execution error:`.
+
+    What the user sees of a program's own failure has the lines after it anyway.
+    """
+    start = error.line.rstrip()
+    if not start.endswith(":") or error.outcome is Outcome.FAILED:
+        return error
+    after = lines[error.position + 1 : error.position + 1 + _MESSAGE]
+    its = [
+        line.strip()
+        for rank, line in takewhile(lambda each: TRACEBACK not in each[1], after)
+        if rank == error.rank
+    ]
+    known = (line for line in its if (found := meaning(line)) and found.outcome is error.outcome)
+    said = next(known, "") or next(filter(None, its), "")
+    return replace(error, line=f"{start} {said}".rstrip())
 
 
 def _is_held(error: LogError) -> bool:

@@ -165,3 +165,23 @@ def test_what_prepares_a_training_has_no_batch_in_its_memory(text):
     found = find_cause([ProcessLog(text, 1, "p", "n", "init container fetch")])
     assert (found.outcome, found.preparer) == (Outcome.FAILED, "init container fetch")
     assert find_cause([ProcessLog(OOM, 1, "p", "n")]).outcome is Outcome.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "ResourceExhaustedError: Graph execution error:\n\nNode: 'conv'\nOOM when allocating tensor\n",
+            "ResourceExhaustedError: Graph execution error: OOM when allocating tensor",
+        ),
+        (
+            "ValueError: to satisfy the constraint Real(), but found invalid values:\ntensor([nan])\n",
+            "ValueError: to satisfy the constraint Real(), but found invalid values: tensor([nan])",
+        ),
+        ("RuntimeError: Failed to open a shard:\nConnection reset by peer\n", "Connection reset by peer"),
+    ],
+)
+def test_an_error_whose_first_line_only_introduces_it_is_shown_with_the_rest(message, said):
+    found = cause(("Traceback (most recent call last):\n  File 't.py', line 1\n" + message, 1))
+    assert found.outcome is not Outcome.FAILED
+    assert found.line == said
