@@ -110,7 +110,7 @@ _PROGRAM: Final = (
     r"\bNCCL error\b.{0,200}\binvalid (?:usage|argument)\b",
     r"Expected to have finished reduction in the prior iteration|mark(?:ed)? a variable ready only once",
     r"Expected all tensors to be on the same device|mat1 and mat2 shapes|size mismatch",
-    r"Too many open files|received 0 items of ancdata|can't start new thread",
+    r"Too many open files|received 0 items of ancdata|can't start new thread|in static TLS block",
     r"unrecognized arguments|the following arguments are required",
     r"can't open file .*\[Errno (?:1|2|13|20|21)\]",
     r"Input [Xy] contains NaN",
@@ -118,6 +118,7 @@ _PROGRAM: Final = (
         r"(?:found|detected|contains?|encountered|got) (?:an? )?nans?\b.{0,40}"
         r"\b(?:data ?sets?|data ?frames?|columns?|csv|input data)\b"
     ),
+    r"\b(?:data ?set|data ?frame|columns?|csv)\b.{0,60}\b(?:contains?|has|have) (?:an? )?nans?\b",
     # What a network says of a wrong configuration, which its callers report as a failure of the connection.
     r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired|Unauthorized for URL",
     r"Tunnel connection failed: 40\d",
@@ -382,6 +383,8 @@ _CRASHED: Final = (
     r"segmentation fault|SIGSEGV|signal 11\b",
     # Native code prints why it aborts, in another process than the one that says so.
     r"killed by signal: Aborted",
+    # Tasks are cancelled because another one has failed.
+    r"(?:^|\.)CancelledError\b",
     _child_code(11),
 )
 _DIVERGED: Final = (

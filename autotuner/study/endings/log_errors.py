@@ -27,6 +27,8 @@ FEW: Final = 3
 _MESSAGE: Final = 40
 """Lines of a message that are searched for what its first line leaves open."""
 _EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
+_USAGE: Final = (2, re.compile(r"[\w./-]{1,100}(?: [\w-]{1,40}){0,3}: error: "))
+"""The exit code and the last words of argparse. What stands above them is the text of its help."""
 _AT_EXIT: Final = re.compile(r"\b(?:at|after) interpreter shutdown")
 """The words of Python for what a thread began too late; the program had ended before."""
 _PIPE: Final = re.compile(r'File ".{0,400}/multiprocess(?:ing)?/connection\.py"')
@@ -144,6 +146,8 @@ class LogError:
 def last_errors(log: ProcessLog) -> list[LogError]:
     """Return the errors at the end of one log, in the order of their weight for a single process."""
     lines = list(tail_of(log.text))
+    if usage := _of_usage(lines, log.exit_code):
+        return [usage]
     errors, marks, several = scan(lines)
     marks = _without_others(marks, errors, lines)
     if not (several or len({e.rank for e in errors if e.rank}) > 1):
@@ -181,6 +185,15 @@ def _completed(error: LogError, lines: Sequence[tuple[str, str]]) -> LogError:
     known = (line for line in its if (found := meaning(line)) and found.outcome is error.outcome)
     said = next(known, "") or next(filter(None, its), "")
     return replace(error, line=f"{start} {said}".rstrip())
+
+
+def _of_usage(lines: Sequence[tuple[str, str]], exit_code: int | None) -> LogError | None:
+    """Return the error of wrong arguments, if the program has ended with it."""
+    code, words = _USAGE
+    last = next(((at, *each) for at, each in reversed(list(enumerate(lines))) if each[1].strip()), None)
+    if exit_code != code or last is None or not words.match(last[2]):
+        return None
+    return LogError(last[0], last[2], Outcome.FAILED, False, last[1], 0)
 
 
 def _is_held(error: LogError) -> bool:

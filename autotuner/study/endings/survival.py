@@ -15,8 +15,8 @@ _BENIGN: Final = re.compile(
 TensorFlow without a GPU says that cuInit failed, and trains on.
 """
 _SURVIVED: Final = re.compile(
-    r"(?<!system to )\b(?:recover(?:ed|ing)?|retry(?:ing)?(?! (?:count|limit))|trying again|try again with"
-    r"|skip(?:ped|ping)?"
+    r"(?<!system to )\b(?:recover(?:ed|ing)?|reconnect(?:ed|ing)|retry(?:ing)?(?! (?:count|limit))"
+    r"|trying again|try again with|skip(?:ped|ping)?"
     r"|not a failure|thrown while requesting|fall(?:ing|s)? ?back|ignor(?:ed|ing)"
     r"|continu(?:e|ing) (?:with|training|anyway)"
     r"|(?:reduc|decreas|halv|lower)ing (?:the )?(?:micro)?.?batch)\b",
