@@ -35,16 +35,19 @@ from autotuner.study.formats.reading import (
 
 _IS: Final = (
     r"[\"'`*\])]{0,2}\.?(?:\s?\((?P<suffix>[A-Za-z][\w@ .%-]{0,24})\)"
-    r"|\s?\[(?P<set>train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)\])?(?P<unit>\s?[(\[]\s?%\s?[)\]])?"
+    r"|\s?\[(?P<set>train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)\]"
+    r"|\s(?P<of_set>train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)(?=\s{0,4}[:=]))?(?P<unit>\s?[(\[]\s?%\s?[)\]])?"
     r"(?:\s{0,80}(?::=|==?|:(?!:)|->|=>|\u2192)\s{0,80}[\"']?"
+    r"|\s[-\u2013\u2014]\s(?=\d{1,6}\.\d)"
     r"|(?P<paired>(?<=[\"']),\s)"
     r"|\s{1,80}[\u2502\u2503|]\s{1,80}"
     r"|\s{1,4}(?:is(?:\snow)?|was|reached|at)\s{1,4}:?\s{0,4}"
     r"|\s{1,4}(?:of|on|for|over|after|at|in)\s(?P<of_what>(?:\d{1,9}\s)?[A-Za-z][\w ,()-]{0,60}?)"
     r"(?:\s?[:=]|\sis)\s{0,4}"
-    rf"|(?P<blank>\s{{1,12}}|\s{{13,60}}(?={NUMBER}\s{{0,4}}$)))"
+    rf"|(?P<blank>\s{{1,12}}|\s{{13,60}}(?={NUMBER}\s{{0,4}}(?:\s{{4,12}}\d{{1,9}}\s{{0,4}})?$)))"
 )
-"""What may separate a name from its number: many blanks only in a row of its own, as Lightning's."""
+"""What may separate a name from its number: many blanks only in a row of its own, as Lightning's, or with the
+number of samples behind it, as in scikit-learn's report."""
 _VARIANT: Final = re.compile(
     r"(?<![A-Za-z])(?:running|moving|smooth(?:ed)?|ema|batch|swa|teacher|student|local)(?![A-Za-z])",
     re.IGNORECASE,
@@ -80,7 +83,7 @@ _NAMES_BEFORE: Final = re.compile(
 """Names that are listed before the metric's own: `Train/Val Acc: 0.97, 0.81`, `P, R, F1 = 95, 61, 71`."""
 _MAX_NAMES: Final = 160
 _SLASHED: Final = re.compile(
-    r"(?<![\w./@-])(?P<name>[A-Za-z][\w@.-]{0,24}(?:/[A-Za-z][\w@.-]{0,24}){1,5})(?P<suffix>)(?P<set>)(?P<of_what>)"
+    r"(?<![\w./@-])(?P<name>[A-Za-z][\w@.-]{0,24}(?:/[A-Za-z][\w@.-]{0,24}){1,5})(?P<suffix>)(?P<set>)(?P<of_set>)(?P<of_what>)"
     rf":?\s{{1,4}}(?P<values>{NUMBER}(?:/{NUMBER}){{1,5}})(?![\w/]|\.\d)",
     re.IGNORECASE,
 )
@@ -163,8 +166,9 @@ class Finder:
         self._named = re.compile(
             rf"(?<![\w./@?&-])[\"'`*(\[]{{0,2}}(?P<name>{metric.pattern}){_IS}(?={NUMBER}|\[)", re.IGNORECASE
         )
+        short = r"v_?|" if metric.is_share else ""  # `v_loss` may be that of a value function
         self._sibling = re.compile(
-            rf"(?<![A-Za-z])(?P<sibling>(?:val(?:id(?:ation)?)?|eval|test|dev)[_/.-]{metric.pattern}"
+            rf"(?<![A-Za-z])(?P<sibling>(?:{short}(?:val(?:id(?:ation)?)?|eval|test|dev)[_/.-]){metric.pattern}"
             rf"|(?<!\w){metric.pattern}[_/.@-](?:val(?:id(?:ation)?)?|eval|test|dev))(?![\w@])",
             re.IGNORECASE,
         )
@@ -302,7 +306,7 @@ class Finder:
         said = next(
             (
                 label
-                for part in (match["suffix"], match["set"], match["of_what"])
+                for part in (match["suffix"], match["set"], match["of_set"], match["of_what"])
                 if (label := label_in(part or ""))
             ),
             None,

@@ -54,8 +54,10 @@ _TIME: Final = (
 )
 _LOGGING: Final = re.compile(
     r"\s{0,4}(?:"
-    # A word behind the time is the logger's name only before a bracket; else it may be `epoch` or `DEV`.
-    rf"{_TIME}(?:\s{{1,2}}[\w.]{{1,80}}(?=\]|\s{{1,2}}[\w./-]{{1,80}}:\d))?(?:\s{{1,2}}[\w./-]{{1,80}}:\d{{1,6}})?\]?:?"
+    # A word before the time is that of the logger and says nothing about the data: `Training: 2022-01-01`.
+    # One behind it is the logger's name only before a bracket; else it may be `epoch` or `DEV`.
+    rf"(?:[A-Za-z]{{3,16}}: )?{_TIME}"
+    r"(?:-(?=[A-Za-z\[])|\s{1,2}[\w.]{1,80}(?=\]|\s{1,2}[\w./-]{1,80}:\d))?(?:\s{1,2}[\w./-]{1,80}:\d{1,6})?\]?:?"
     r"(?:\s(?:stdout|stderr) [FP] )?"
     r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
     r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|\s{0,4}:)?"
@@ -69,6 +71,17 @@ _LOGGING: Final = re.compile(
     r"|\[(?:[\w./-]{1,80}\.py(?::\d{1,6})?(?::[\w.<>]{1,80})?|__\w{1,40}__)\]:?(?=\s)"
     r")"
 )
+_STEP: Final = re.compile(
+    r"(?P<head>[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}\s[\w./-]{1,80}:\d{1,6}\] )"
+    r"\[(?P<step>\d{1,12})\](?=\s)"
+)
+"""`I0101 12:00:00.123456 140 logging_writer.py:48] [1000] accuracy=0.8`: the step behind the number of the
+process, as the metric writers of JAX's libraries print it."""
+_EPOCH_OF: Final = re.compile(
+    r"(?P<epoch>ep(?:och)?)(?P<number>\d{1,6})_(?P<data>train|val|valid|test|eval|dev)(?=[,:\s])",
+    re.IGNORECASE,
+)
+"""`EP0_test, avg_loss= 5.1`: the epoch and the data set in a word."""
 _FULL_WIDTH: Final = re.compile(r"[\u00a0\u2000-\u200a\u202f\u2212\u3000-\u3002\uff01-\uff5e]")
 _TRANSLATED: Final = {"\u3001": ",", "\u3002": ".", "\u2212": "-"}
 
@@ -103,6 +116,8 @@ def clean(line: str, *, is_redrawn: bool = False) -> Line:
         text = _WRAPPED.sub(r"\1", text)
     raw = text.rstrip()
     text, rank = _without_prefixes(raw)
+    if text[:2].lower() == "ep":
+        text = _EPOCH_OF.sub(r"\g<epoch> \g<number> \g<data>", text, count=1)
     return Line(text, raw.strip(), rank, is_redrawn)
 
 
@@ -118,6 +133,8 @@ def percent(count: float, total: float) -> float:
 
 def _without_prefixes(text: str) -> tuple[str, int | None]:
     rank = None
+    if "] [" in text:
+        text = _STEP.sub(r"\g<head>step \g<step>:", text, count=1)
     for _ in range(6):
         if match := _RANK.match(text):
             found = next((group for group in match.groups() if group is not None), None)

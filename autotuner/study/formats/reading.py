@@ -209,7 +209,7 @@ _LEADING_PAIR: Final = re.compile(r"\s{0,4}[\[(]\d{1,5}/\d{1,5}[\])]:?\s{1,4}(?=
 """`(0/4) Epoch 1`: the process and their number, as icefall prints them, or the number of the epoch."""
 _WHOLE: Final = r"(?:\d{1,3}(?:,\d{3}){1,5}(?!\d)|\d{1,15})"
 _EPOCH: Final = re.compile(
-    r"(?<![A-Za-z])(?:epoch|ep)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?(?:\s?\.{3})?"
+    r"(?<![A-Za-z])(?:epoch|ep\.?)(?:_?(?:num|idx|index|number))?(?:\s?\((?:train|val|test|eval)\))?(?:\s?\.{3})?"
     rf"(?P<quote>[\"']?)\s{{0,24}}(?:[=:#]|->)?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<epoch>{_WHOLE}(?:\.\d{{1,20}})?(?:e[-+]\d{{1,2}})?)"
     r"(?:\s?(?:/|of)\s?(?P<epochs>\d{1,9})\s?)?(?![\w%]|\.\d|\s?(?:s|sec|seconds|min|ms)\b)"
     r"(?:\]\s?\[\s{0,8}(?P<inner>\d{1,12})\s?/\s?(?P<total>\d{1,12})"
@@ -217,7 +217,7 @@ _EPOCH: Final = re.compile(
     re.IGNORECASE,
 )
 _STEP: Final = re.compile(
-    r"(?<![A-Za-z])(?:global[_ ]steps?|steps?|iter(?:ation)?s?|num_updates|updates?|batch)"
+    r"(?<![A-Za-z])(?:global[_ ]steps?|steps?|iter(?:ation)?s?|num_updates|updates?|up\.(?=\s\d)|batch)"
     rf"(?:\(train\)|\s?\.{{3}})?[\"']?\s{{0,24}}[=:#]?\s{{0,8}}[\"'\[(]{{0,2}}\s{{0,8}}(?P<step>{_WHOLE}(?:\.\d{{1,20}}e\+?\d{{1,2}})?)(?![\w%]|\.\d)"
     r"(?:\s{0,8}(?:/|of)\s{0,8}(?P<total>\d{1,15}))?",
     re.IGNORECASE,
@@ -234,6 +234,10 @@ _EPOCH_AFTER: Final = re.compile(
     r"(?<![\w/.-])(?P<epoch>\d{1,6})(?:/\d{1,6})?epoch(?::|\s(?:results|started)(?![a-z]))", re.IGNORECASE
 )
 """`18epoch results: [train] ...` of ESPnet."""
+_NUMBERED: Final = re.compile(
+    r"\s{0,8}(?P<number>\d{1,12}) (?:(?P<epoch>epoch)|iterations?|steps?)[,:]\s", re.IGNORECASE
+)
+"""`5000 iteration, {...}`, `3 epoch, EER 5.1%`: the number before its word, at the start of a line."""
 _OF_EPOCH: Final = re.compile(
     r"(?<![\w./])(?P<step>\d{1,12})/(?P<total>\d{1,12}) of (?=epoch \d)", re.IGNORECASE
 )
@@ -261,8 +265,12 @@ _CONFIGURED_STEPS: Final = re.compile(
 
 
 def _is_size(step: re.Match[str]) -> bool:
-    """Return whether a match may be a batch's size: `batch=32`, without an epoch or a total."""
-    return step[0][:5].lower() == "batch" and not step["total"]
+    """Return whether a match may be a batch's size: `batch=32`, without an epoch or a total.
+
+    `batch 1000: rmse = 0.4` begins with the number of one.
+    """
+    is_head = step.string[step.end() : step.end() + 1] == ":" and not re.search("[=:#]", step[0])
+    return step[0][:5].lower() == "batch" and not step["total"] and not is_head
 
 
 def _is_elsewhere(match: re.Match[str], text: str) -> bool:
@@ -306,7 +314,16 @@ def position_in(text: str) -> Position:
                 step = to_number(found["step"])
                 total = float(found["total"]) if found["total"] else None
                 break
-    return Position(epoch, step, total)
+    found = Position(epoch, step, total)
+    return _numbered(text) if found.is_empty else found
+
+
+def _numbered(text: str) -> Position:
+    head = _NUMBERED.match(text)
+    if head is None:
+        return Position()
+    number = float(head["number"])
+    return Position(number) if head["epoch"] else Position(None, number)
 
 
 def epochs_in(text: str) -> tuple[float, float] | None:
@@ -321,7 +338,8 @@ def epochs_in(text: str) -> tuple[float, float] | None:
 _PART: Final = re.compile(
     r"(?<![\w/.-])(?P<part>fold|k-?fold|seed|repeat|repetition|split|cv|cross.?validation)(?:\s?[:=#_-]\s?|\s|(?<=fold))"
     r"(?P<number>\d{1,9})(?![\w.])|(?<![\w.])(?P<before>\d{1,3})-fold(?![\w-])|\u7b2c\s?(?P<chinese>\d{1,3})\s?\u6298"
-    r"|[\W_]{0,12}(?P<run>run|trial|replica|experiment)\s?[:=#]?\s?(?P<index>\d{1,6})(?:\s?/\s?\d{1,6})?(?:\s?[:|=*,-]|\s{0,4}$)",
+    r"|[\W_]{0,12}(?P<run>run|trial|replica|experiment)\s?[:=#]?\s?(?P<index>\d{1,6})(?:\s?/\s?\d{1,6})?(?:\s?[:|=*,-]|\s{0,4}$)"
+    r"|[\W_]{0,12}(?P<phase>phase|stage)\s?[:=#]?\s?(?P<which>\d{1,3})(?:\s?/\s?\d{1,3})?(?:\s?[:|=*,(-]|\s{0,4}$)",
     re.IGNORECASE,
 )
 
@@ -331,8 +349,8 @@ def part_in(text: str) -> str:
     match = _PART.search(text)
     if match is None:
         return ""
-    word = match["part"] or match["run"] or "fold"
-    number = match["number"] or match["index"] or match["before"] or match["chinese"]
+    word = match["part"] or match["run"] or match["phase"] or "fold"
+    number = match["number"] or match["index"] or match["which"] or match["before"] or match["chinese"]
     return f"{word.lower()} {int(number)}"
 
 

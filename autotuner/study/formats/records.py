@@ -41,6 +41,7 @@ _STEPS: Final = (
     "iter",
     "steps",
     "num_updates",
+    "valid_num_updates",
     "trainer_global_step",
     "step_num",
 )

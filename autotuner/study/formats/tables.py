@@ -34,7 +34,11 @@ _EPOCHS: Final = frozenset({"epoch", "ep", "epochs", "e"})
 _STEPS: Final = frozenset({"step", "steps", "iteration", "iter", "iterations", "global_step", "#"})
 _CLASSES: Final = frozenset({"category", "class", "classes", "label", "name"})
 _SPLITS: Final = frozenset({"split", "phase", "mode", "subset", "stage", "set", "dataset", "partition"})
-_SPLIT: Final = re.compile(r"(?:train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test|dev)", re.IGNORECASE)
+_SPLIT: Final = re.compile(
+    r"(?:train(?:ing)?|trn|val(?:id(?:ation)?|i)?|eval(?:uation)?|test(?:ing)?|tst|dev|holdout)"
+    r"(?:[ _-]?(?:set|data|split))?",
+    re.IGNORECASE,
+)
 _NAMED_VALUES: Final = frozenset({"metric", "value"})
 _MIN_SPLITS: Final = 2
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
@@ -77,6 +81,8 @@ class _Header:
             return (self.names if len(cells) == len(self.names) else self.wide), cells
         if self.is_indexed_by(cells):
             return self.names, cells[1:]
+        if self.names[0] == "#" and len(cells) == len(self.names) - 1:
+            return self.names[1:], cells  # it marks the header as a comment
         is_shorter = self.kind == "blanks" and 2 < len(cells) < len(self.names)  # noqa: PLR2004
         aligned = self._aligned(text) if is_shorter else None
         return None if aligned is None else (self.names, aligned)
@@ -116,6 +122,7 @@ class TableReader:
         self._task = ""
         self._group = ""
         self._epoch: float | None = None
+        self._place = Position()
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's cell of a row; an empty list for other lines of the table."""
@@ -124,19 +131,21 @@ class TableReader:
             self._task = task["task"].lower()
         kind, cells = _cells(_PROGRESS.sub("", text))
         if _RULE.match(text.strip()):
+            self._place = Position()
             return [] if kind == "bars" else None
         if len(cells) < 2 or len(cells) > _MAX_CELLS:  # noqa: PLR2004
             self._group = ""
             return None
         if self._opens_group(kind, cells):
             return []
+        self._note_place(kind, cells)
         header = self._header
         if header is not None and kind == header.kind and _has_number(cells):
             row = header.row(cells, _PROGRESS.sub("", text))
             if row is not None:
                 return self._row(header, *row, line, context)
         if kind == "bars" and len(cells) == 2 and self._is_named(cells[0]) and _has_number(cells):  # noqa: PLR2004
-            return self._pair(cells, line, context)
+            return self._pair(cells, line, self._place.or_else(context))
         if kind == "bars":
             cells = _filled(cells)
         if _is_header(cells) and not _is_prose(kind, cells, text):
@@ -150,6 +159,16 @@ class TableReader:
         if is_group:
             self._group = cells[0][:_MAX_CELL]
         return is_group
+
+    def _note_place(self, kind: str, cells: list[str]) -> None:
+        """Remember the epoch or the step in a row of its own, for the rows below it in the same table."""
+        if kind != "bars" or len(cells) != 2:  # noqa: PLR2004
+            return
+        name, number = key(cells[0]), _number(cells[1])
+        if number is not None and name in _EPOCHS:
+            self._place = Position(number, self._place.step)
+        elif number is not None and name in _STEPS:
+            self._place = Position(self._place.epoch, number)
 
     def _is_named(self, name: str) -> bool:
         """Return whether a row has the metric's name, perhaps without the group above it: `eval/`."""
@@ -263,12 +282,15 @@ class TableReader:
 
 def _cells(text: str) -> tuple[str, list[str]]:
     stripped = text.strip()
+    if stripped.startswith("&"):  # a row for LaTeX: `& 0.115 & 0.903 \\\\`
+        return "inner bars", [cell.strip() for cell in stripped.rstrip("\\ ").split("&")[1:]]
     if copied := _COPY.match(text):
         return "commas", text[copied.end() :].strip().split(",")
     if len(_BARS.findall(stripped)) >= 2 and _BARS.match(stripped) and _BARS.match(stripped[-1]):  # noqa: PLR2004
-        return "bars", [cell.strip() for cell in _BARS.split(stripped)[1:-1]]
+        cells = [cell.strip() for cell in _BARS.split(stripped)[1:-1]]
+        return "bars", _GAP.split(cells[0]) if len(cells) == 1 else cells  # a name and its value in a box
     if len(_BARS.findall(stripped)) >= 2 and not _FIELDS.search(stripped):  # noqa: PLR2004
-        cells = [cell.strip() for cell in _BARS.split(stripped)]
+        cells = [cell.strip() for cell in _BARS.split(stripped.rstrip("| "))]
         if any(_GAP.search(cell) for cell in cells):
             return "blanks", " ".join(cells).split()  # the bars separate groups of columns
         return "inner bars", cells

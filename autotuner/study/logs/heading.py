@@ -27,6 +27,11 @@ _HEADING: Final = re.compile(
     re.IGNORECASE,
 )
 
+_ABOVE: Final = re.compile(
+    r"\s{0,8}(?P<word>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test)\s?[|:]\s.{0,160}:\s{0,4}",
+    re.IGNORECASE,
+)
+"""`eval | step: 1000 | output:`, with the record on the next line."""
 _WEIGHTS: Final = re.compile(r"(?<![a-z])(?:ema|swa|teacher|student)(?![a-z])", re.IGNORECASE)
 """In a heading: the evaluation is of other weights than the model's."""
 
@@ -48,6 +53,8 @@ class Heading:
         self._variant = ""
         self._labelled: Reading | None = None
         self._since = 0
+        self._above = Label.UNKNOWN
+        self._above_lines = 0
 
     def note(self, text: str) -> None:
         """Process a line without a value, which may be a heading."""
@@ -55,10 +62,14 @@ class Heading:
             self._label, self._lines, self._labelled = label_in(found["word"] or found["of"]), _LINES, None
             weights = _WEIGHTS.search(text)
             self._variant = weights[0].lower() if weights else ""
+            self._above, self._above_lines = self._label, 2
+        elif len(text) <= 2 * _LONGEST and (found := _ABOVE.fullmatch(text)):
+            self._above, self._above_lines = label_in(found["word"]), 2
 
     def pass_line(self) -> None:
         """Note that a line follows."""
         self._since += 1
+        self._above_lines -= self._above_lines > 0
         if self._lines:
             self._lines -= 1
 
@@ -82,6 +93,8 @@ class Heading:
             # The label is the name's alone: `eval_wer` below `Test Set:` is of the test set.
             is_below, self._lines = bool(self._lines), 0
             return replace(reading, label=Label.TEST) if is_below else reading
+        if reading.is_definite and not (reading.label or reading.uses_step) and self._above_lines:
+            return replace(reading, label=self._above)
         if self._is_another(reading):
             return replace(reading, label=self._label, variant=_ANOTHER)
         if reading.label or reading.is_definite or not self._lines:

@@ -64,6 +64,10 @@ _LOADED: Final = re.compile(
 """`loaded the best checkpoint (epoch 4)`: where the checkpoint is from, which is not where the run is."""
 
 
+_FIRST_WORD: Final = re.compile(r"\s{0,8}(?P<word>[A-Za-z]{4,20})(?=[\s:=\[#])")
+_GLUED_TIME: Final = re.compile(r"(?<=\d)(?=\d{4}-\d\d-\d\d[ T]\d\d:\d\d)")
+
+
 class LogReader:
     """Reads one run's log.
 
@@ -228,7 +232,10 @@ class LogReader:
         parts, self._parts = self._parts, []
         is_cut, self._is_cut, self._length = self._is_cut, False, 0
         if not is_cut and parts:
-            self._take(clean("".join(parts), is_redrawn=is_redrawn))
+            *glued, last = _unglued("".join(parts))
+            for line in glued:
+                self._take(clean(line))
+            self._take(clean(last, is_redrawn=is_redrawn))
 
     def _take(self, line: Line) -> None:
         """Process a line, or keep it until the dictionary that it opens or continues is complete."""
@@ -359,6 +366,18 @@ class LogReader:
         elif position.step is None and position.epoch == known.epoch:
             position = known
         self._context = position
+
+
+def _unglued(text: str) -> list[str]:
+    """Return the lines that two processes wrote into one: `Epoch 1 acc 0.81Epoch 1 acc 0.82`.
+
+    Only the last value would have nothing behind it that makes it doubtful.
+    """
+    first = _FIRST_WORD.match(text)
+    if first is None:
+        return _GLUED_TIME.split(text)
+    word = first["word"]
+    return re.split(rf"(?<=[\d%)])(?={word}[\s:=\[#])", text) if text.count(word) > 1 else [text]
 
 
 def _compiled(pattern: str) -> re2._Regexp:

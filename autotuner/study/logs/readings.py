@@ -37,6 +37,8 @@ _RECENT: Final = 256
 """Number of measurements that one is compared with that may be printed again."""
 _BEFORE_EVALUATION: Final = frozenset({0.0, -1.0})
 """Values with which scripts fill a metric before its first evaluation: `val_loss = 0.0`."""
+_PHASES: Final = ("phase ", "stage ")
+"""Parts of one run, whose steps may go on."""
 _STEPS_TO_ZERO: Final = 100
 """A loss of more than these many units of its last decimal does not fall to 0 from one epoch to the next."""
 
@@ -415,6 +417,8 @@ class Readings:
             return True
         self._warn(f"steps went back from {last:g} to {step:g}: the run was restarted, or has several parts")
         if step <= self.measurements[0].step:
+            if self._is_of_another_phase(known, reading):
+                return True
             if self._is_part_as_long(last, known) or self._is_after_whole_part(known, reading):
                 return True
             self._part_end = (last, known)
@@ -444,6 +448,15 @@ class Readings:
         self._raise(reason, known, reading)
         return True
 
+    def _is_of_another_phase(self, known: Reading, reading: Reading) -> bool:
+        """Report a doubt if the steps begin again in another phase; a restarted run names the same."""
+        parts = known.part, reading.part
+        if self._is_pattern or parts[0] == parts[1] or not all(part.startswith(_PHASES) for part in parts):
+            return False
+        several = f"the log has several parts ({parts[0]}, {parts[1]}), each with its {self.metric.name}"
+        self._raise(several, known, reading)
+        return True
+
     def _is_same(self, known: Reading, value: float, reading: Reading) -> bool:
         return agree(replace(known, value=value), reading, self.metric)
 
@@ -452,7 +465,7 @@ class Readings:
         known = self._last
         if known is None or self._is_pattern or known.part in {"", reading.part}:
             return False
-        if known.part.split()[0] != reading.part.split()[0]:
+        if known.part.split()[0] != reading.part.split()[0] or known.part.startswith(_PHASES):
             return False
         several = f"the log has several runs ({known.part}, {reading.part}), each with its {self.metric.name}"
         self._raise(several, known, reading)
