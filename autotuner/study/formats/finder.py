@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from autotuner.study.formats.line import NUMBER, percent, to_number
+from autotuner.study.formats.line import NUMBER, NUMBER_END, percent, to_number
 from autotuner.study.formats.not_measured import (
     MAX_BACK,
     NOT_MEASURED,
@@ -169,7 +169,8 @@ class Finder:
         short = r"v_?|" if metric.is_share else ""  # `v_loss` may be that of a value function
         self._sibling = re.compile(
             rf"(?<![A-Za-z])(?P<sibling>(?:{short}(?:val(?:id(?:ation)?)?|eval|test|dev)[_/.-]){metric.pattern}"
-            rf"|(?<!\w){metric.pattern}[_/.@-](?:val(?:id(?:ation)?)?|eval|test|dev))(?![\w@])",
+            rf"|(?<!\w){metric.pattern}[_/.@-](?:val(?:id(?:ation)?)?|eval|test|dev))(?![\w@])"
+            rf"(?:[\"']?\s{{0,4}}[:=]?\s{{0,4}}(?P<value>{NUMBER})(?P<percent>\s?%)?{NUMBER_END})?",
             re.IGNORECASE,
         )
 
@@ -243,12 +244,11 @@ class Finder:
                 lead=skeleton(text[: match.start()]) if not label else "",
             )
 
-    def sibling(self, text: str) -> str:
-        """Return the metric's name on validation data, such as `val_acc` for `acc`; empty without one."""
+    def sibling(self, text: str) -> re.Match[str] | None:
+        """Return the name on validation data, such as `val_acc` for `acc`, and its value if it has one."""
         if self.metric.label is not Label.UNKNOWN or not self.mentions(text):
-            return ""
-        match = self._sibling.search(text)
-        return match["sibling"] if match else ""
+            return None
+        return self._sibling.search(text)
 
     def _is_value(self, match: re.Match[str], number: re.Match[str], text: str) -> bool:
         """Return whether a number is the metric's value, rather than an old value or a part of something."""

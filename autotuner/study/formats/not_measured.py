@@ -34,6 +34,13 @@ _BEST_EPOCH: Final = re.compile(
     re.IGNORECASE,
 )
 """Before a name: `End. Best epoch 001: HR = 0.69, `."""
+_AT_BEST: Final = re.compile(
+    r"(?<![a-z])best(?:\s[a-z]{1,12}){0,3}\s?[(\[](?:at\s|from\s|@\s?)?(?:epoch|iter(?:ation)?|step)[\s:=#]{0,3}\d{1,9}[)\]]"
+    r"\s?[:,|-]\s{1,3}(?:[a-z][\w@]{0,16}(?:\s[a-z]\w{0,16})?\s?[:=]?\s?[\d.]{1,12}\s?%?[,;|\s]{1,4}){0,3}"
+    r"(?:[a-z]{1,10}\s)?$",
+    re.IGNORECASE,
+)
+"""Before a name: `Best model (epoch 2): val acc 0.82, test `."""
 _BEST_SO_FAR: Final = re.compile(
     r"(?<![A-Za-z])best so far:?\s{1,3}(?:at )?epoch\s\d{1,9}(?!\d)[^|]{0,300}$", re.IGNORECASE
 )
@@ -82,6 +89,8 @@ def is_not_measured(match: re.Match[str], text: str) -> bool:
     if NOT_MEASURED.search(words_before(match, text) + " " + (match["suffix"] or "")):
         return True
     if _BEST_SO_FAR.search(text, max(0, match.start() - 360), match.start()):
+        return True
+    if _AT_BEST.search(text, max(0, match.start() - 160), match.start()):
         return True
     if _CLASS.search(text, max(0, match.start() - 40), match.start()):
         return True

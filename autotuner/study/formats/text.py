@@ -36,11 +36,11 @@ _OF_EVALUATION: Final = re.compile(
     r"(?<![A-Za-z])(?:val(?:id\w{0,8})?|dev|eval\w{0,6}|tests?|testing)(?![A-Za-z])", re.IGNORECASE
 )
 _UNDER_WAY: Final = re.compile(
-    r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
+    r"(?<![A-Za-z])(?:val(?:id(?:ation|ating)?)?|dev|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)\]?[\s:|,-]{0,4}"
     r"(?:\[?epoch[\s:#=]{0,3}\d{1,9}(?:\s?/\s?\d{1,9})?\]?[\s:|,-]{0,4}(?P<bars>(?<=\|\s)(?=\d{1,12}/\d{1,12}\s\|))?"
     r"|(?P<pair>\d{1,9}/\d{1,9}\s(?=\d{1,12}/\d{1,12}\s)))?"
     r"(?:\[?(?P<word>iter(?:ation)?s?|it|batch|step)[\s:#=]{0,3}(?:\d{1,12}\s?\()?|[\[(]|(?=\d{1,12}/\d{1,12}\s?\[[=>#.])|(?(bars)|(?(pair)|(?!))))"
-    r"\s{0,8}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})(?!\d)",
+    r"\s{0,8}(?P<step>\d{1,12})\s?(?:/|of)\s?(?P<total>\d{1,12})(?!\d)",
     re.IGNORECASE,
 )
 """`[Eval][Epoch 1][Iter: 10/200]`, `Valid | Epoch 1 | 10/50 |`, `Val 3/300 10/25`: a part of an evaluation;

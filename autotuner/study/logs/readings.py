@@ -9,12 +9,14 @@ ones. A reading that contradicts the choice afterwards is a doubt, and then noth
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.formats import RICH, STRUCTURED, TEXT
-from autotuner.study.formats.reading import Label, Metric, Reading, position_in
+from autotuner.study.formats.line import to_number
+from autotuner.study.formats.reading import Label, Metric, Reading, digits_of, position_in
 from autotuner.study.logs.choice import MOST, PRIORITY, Choice, Stream, preferred
 from autotuner.study.logs.doubt import Doubt, bounded, doubt
 from autotuner.study.logs.early import from_training
@@ -33,6 +35,8 @@ _EXACT: Final = 4
 _SHOWN: Final = 60
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
+_SIBLINGS: Final = 16
+"""Number of values of the validation's own name that are kept: a bar may show those of its next epoch."""
 _RECENT: Final = 256
 """Number of measurements that one is compared with that may be printed again."""
 _BEFORE_EVALUATION: Final = frozenset({0.0, -1.0})
@@ -75,6 +79,8 @@ class Readings:
         self._last: Reading | None = None
         self._is_closed = False
         self._sibling = ""
+        self._siblings: list[re.Match[str]] = []
+        self._as_sibling: Reading | None = None
         self._are_fractions = True
         self._uncounted = ""
         self._part_end: tuple[float, Reading] | None = None
@@ -153,9 +159,11 @@ class Readings:
                 self._take(held)
         self._take(reading)
 
-    def note_sibling(self, name: str) -> None:
+    def note_sibling(self, found: re.Match[str]) -> None:
         """Record a validation metric of the same name, such as `val_acc` in addition to `acc`."""
-        self._sibling = self._sibling or name
+        self._sibling = self._sibling or found["sibling"]
+        if found["value"] is not None:
+            self._siblings = [*self._siblings[1 - _SIBLINGS :], found]
         if self._chosen is not None and self._last is not None:
             self._check_sibling(self._last)
 
@@ -170,9 +178,12 @@ class Readings:
         is_validation = reading.label in {Label.VALIDATION, Label.TRAIN} and not (
             reading.variant or reading.rank
         )
+        name = self.metric.name
+        if is_validation and self._differs(reading) and not self._is_pattern:
+            reason = f"{name} of the validation has values that {self._sibling} does not have"
+            self._raise(reason, reading, target=self._sibling_target)
         if not self._sibling or is_validation or self._is_pattern:
             return
-        name = self.metric.name
         if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
             self._warn(f"{name} is read, but the log has {self._sibling} too")
             return
@@ -180,6 +191,27 @@ class Readings:
         what = f"belongs to {of_what}" if reading.label else "may be a training value"
         reason = f"{name} {what}, and the log has {self._sibling} too"
         self._raise(reason, reading, target=self._sibling_target)
+
+    def _differs(self, reading: Reading) -> bool:
+        """Return whether a value of the validation is none of those that its own name had last.
+
+        `soft val acc: 0.97` is not the accuracy where `val_acc` is 0.81.
+        """
+        if reading is self._as_sibling or not self._siblings or reading.label is not Label.VALIDATION:
+            return False
+        known = (
+            replace(
+                reading,
+                value=to_number(found["value"]),
+                is_percent=bool(found["percent"]),
+                digits=digits_of(found["value"]),
+                format="",
+            )
+            for found in self._siblings
+        )
+        is_same = any(agree(each, reading, self.metric) for each in known)
+        self._as_sibling = reading if is_same else None
+        return not is_same
 
     @property
     def _sibling_target(self) -> str:
@@ -202,6 +234,7 @@ class Readings:
         self._check_fractions()
         self._check_epochs()
         if self.measurements and self._last is not None:
+            self._check_sibling(self._last)
             self._is_part_as_long(self.measurements[-1].step, self._last)
 
     # --- what is held and what is chosen ---------------------------------------------------------------
