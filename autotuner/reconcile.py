@@ -323,6 +323,8 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
             notices.append(f"the search starts without {name}: {reason}")
         elif study.job.annotations.get(keys.REASON) == Reason.NOT_WIRED:
             notices.append(f"the search starts without {name}: its settings had no effect on its training")
+        elif study.job.annotations.get(keys.REASON) == Reason.ANSWER_IN_DOUBT:
+            notices.append(f"the search starts without {name}: what its runs trained is in doubt")
         else:
             found.append(history)
     return tuple(found), notices

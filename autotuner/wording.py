@@ -217,6 +217,10 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
         f"no trial starts until this is settled: {decision.facts.detail}"
     ),
     Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
+    Reason.ANSWER_IN_DOUBT: lambda decision, _: (
+        f"batch size {decision.facts.batch_size} meets the target, but cannot be confirmed:"
+        f" {decision.facts.detail}"
+    ),
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,
     Reason.PAUSED: lambda decision, _: f"paused; {_running(decision.facts.count)}",
     Reason.BASELINE_RUNNING: lambda _, spec: (
@@ -262,6 +266,7 @@ _ENDINGS: Final[Mapping[Reason, str]] = {
     Reason.PROGRAM_FAILS: "the program fails",
     Reason.METRIC_NOT_FOUND: "a run that ended well printed no metric",
     Reason.NOT_WIRED: "settings have no effect on the training",
+    Reason.ANSWER_IN_DOUBT: "what its runs trained is in doubt",
     Reason.CLUSTER_LOSES_TRIALS: "the cluster keeps losing its trials",
     Reason.NO_LAYOUT: "no batch size has a layout",
 }

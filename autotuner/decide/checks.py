@@ -20,7 +20,7 @@ from autotuner.study.findings.batch_check import (
     has_telling_losses,
     original_of,
 )
-from autotuner.study.findings.proof import reports_batch
+from autotuner.study.findings.reported_batch import reports_batch
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest
 from autotuner.study.logs.loops import follows_batch

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     METRIC_IN_DOUBT = "MetricInDoubt"
     RUN_LENGTH_TOO_SHORT = "RunLengthTooShort"
     NOT_WIRED = "NotWired"
+    ANSWER_IN_DOUBT = "AnswerInDoubt"
     CLUSTER_LOSES_TRIALS = "ClusterLosesTrials"
     INVALID_CONFIGURATION = "InvalidConfiguration"
     PAUSED = "Paused"

@@ -36,6 +36,7 @@ WARNINGS: Final = frozenset(
         Doubt.LOSS_FALLS,
         Doubt.NEVER_WORSE,
         Doubt.BATCH_NOT_FOLLOWED,
+        Doubt.IN_DOUBT,
         Doubt.RATE_NOT_USED,
         Doubt.LARGER_THAN_DATA,
         Doubt.RUN_LENGTH_TOO_LONG,

@@ -2,9 +2,10 @@
 
 The job runs unchanged (`run_baseline`). With one of Optuna's own samplers, the batch size is doubled while
 the target is met (`climb`). The sampler proposes trials (`propose`). Once a larger batch is unlikely, the
-start of the answer's run is repeated with a smaller batch, which must make a difference (`check_batch`), and
-runs with fresh seeds must reach the target with the answer's setting, or a larger one that is likely to pass
-(`confirm`). A failed confirmation is data, and the search continues.
+start of the answer's run is repeated with a smaller batch, which must make a difference (`check_batch`). In
+doubt the study ends without a confirmation (`leave_in_doubt`). Else runs with fresh seeds must reach the
+target with the answer's setting, or a larger one that is likely to pass (`confirm`). A failed confirmation is
+data, and the search continues.
 """
 
 from __future__ import annotations
@@ -252,6 +253,16 @@ def _is_to_be_confirmed(standing: Standing, best: Setting) -> bool:
     return standing.is_enough(best) or standing.lacks(1 + standing.owed(best)) is not None
 
 
+def leave_in_doubt(standing: Standing) -> Step | None:
+    """End a study whose answer is in doubt: runs with fresh seeds would not tell."""
+    best = standing.incumbent
+    if best is None or not _is_to_be_confirmed(standing, best):
+        return None
+    if (doubt := standing.doubt(best)) is None:
+        return None
+    return Finish(Phase.DONE, Reason.ANSWER_IN_DOUBT, Facts(batch_size=best.batch_size, detail=doubt.message))
+
+
 def confirm(standing: Standing) -> Step | None:
     """Confirm the incumbent, or a bolder setting, with fresh seeds, once the search is done."""
     best = standing.incumbent
@@ -363,6 +374,7 @@ RULES: Final[tuple[Rule, ...]] = (
     run_baseline,
     check_program,
     check_batch,
+    leave_in_doubt,
     confirm,
     give_up_without_feasible,
     wait_for_last_trials,

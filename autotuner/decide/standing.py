@@ -23,6 +23,7 @@ from autotuner.search.space import Space
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.study.finding import NOT_COUNTED, Finding
+from autotuner.study.finding import Reason as Doubt
 from autotuner.study.findings.at_once import met_at_once, never_worse
 from autotuner.study.findings.batch_check import (
     BatchCheck,
@@ -172,7 +173,13 @@ class Standing:
     @cached_property
     def confirmed(self) -> Setting | None:
         """The setting with the largest batch that the required number of confirmation runs has confirmed."""
-        return max(self.beliefs.confirmed, key=self._by_evidence, default=None)
+        believed = (tried for tried in self.beliefs.confirmed if self.doubt(tried) is None)
+        return max(believed, key=self._by_evidence, default=None)
+
+    def doubt(self, tried: Setting) -> Finding | None:
+        """Return why no run of a setting confirms it; None if there is no such doubt."""
+        doubts = (f for f in self.findings if f.reason is Doubt.IN_DOUBT and tried.batch_size > f.above)
+        return next(doubts, None)
 
     def _by_evidence(self, tried: Setting) -> tuple[int, int, int, float, str]:
         """Return a key that orders settings by batch size, then by the results of their runs."""
@@ -333,7 +340,7 @@ class Standing:
         return Answer(
             batch_size=tried.batch_size,
             parameters=tried.parameters,
-            confirmed=min(self.reached(tried), self.spec.confirmations),
+            confirmed=0 if self.doubt(tried) else min(self.reached(tried), self.spec.confirmations),
             missed=self.missed(tried),
             confirmations=self.spec.confirmations,
             metric=statistics.median(bests) if bests else None,

@@ -67,6 +67,7 @@ def batch_checked(standing: Standing, trial: Trial) -> Stop | None:
     for check in standing.checks:
         if check.trial.number == trial.number and check.is_over:
             verdict = "differs from" if check.differs else "is the same as"
+            verdict = "is nearly" if check.seems_same else verdict
             detail = f"has been compared: its curve {verdict} that of trial {check.original.number}"
             return Stop(trial.number, Outcome.DOMINATED, StopReason.BATCH_CHECKED, Facts(detail=detail))
     return None

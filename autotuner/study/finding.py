@@ -43,6 +43,8 @@ class Reason(StrEnum):
     """No run is worse than the one before it, so its value may be the best of all trials."""
     BATCH_NOT_FOLLOWED = "BatchNotFollowed"
     """Reported values do not follow the batch size."""
+    IN_DOUBT = "InDoubt"
+    """Runs are as they would be without their batch, or without a training, so they confirm nothing."""
     RATE_NOT_USED = "RateNotUsed"
     """A run with a smaller learning rate is the same, so the answer may name one that was not trained."""
     LARGER_THAN_DATA = "LargerThanData"
@@ -71,7 +73,8 @@ NOT_COUNTED: Final = frozenset({Reason.RESUMED, Reason.EVALUATES_NOTHING})
 class Finding:
     """A finding about runs: the reason, the numbers of the trials, and a message for the user.
 
-    `names` are the settings without effect. `continues` is the trial that a resumed run continues.
+    `names` are the settings without effect. `continues` is the trial that a resumed run continues. A doubt
+    is about all batches larger than `above`.
     """
 
     reason: Reason
@@ -79,6 +82,7 @@ class Finding:
     message: str
     names: tuple[str, ...] = ()
     continues: int | None = None
+    above: int = 0
 
 
 def points_of(trial: Trial) -> tuple[Point, ...]:

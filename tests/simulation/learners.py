@@ -89,6 +89,10 @@ class World:
     """The batch size that the script trains when it is given one."""
     prints_losses: bool = False
     """Whether a run prints losses of its training first, for one pass."""
+    jitter: float = 0.0
+    """Noise of every measurement, whatever the seed: trainings on GPUs are not deterministic."""
+    unit: str = ""
+    """What the steps of a log count."""
     quota: int | None = None
     """Trials that the queue admits at once; the others wait."""
     earlier: tuple[History, ...] = ()
@@ -161,7 +165,7 @@ class World:
                 continue
             whole = self.measured(trial.suggestion)
             measured = Measurement(float(step), float(whole[step - 1]))
-            seen = replace(trial, measurements=(*trial.measurements, measured))
+            seen = replace(trial, measurements=(*trial.measurements, measured), unit=self.unit)
             self.trials[trial.number] = seen
             if step == len(whole):
                 met = any(self.spec.target.is_met(m.value) for m in seen.measurements)
@@ -175,6 +179,7 @@ class World:
         rng = np.random.default_rng([suggestion.seed, *[batch_size] * is_less])
         clean = self.curve(batch_size, suggestion.parameters)
         noise = rng.normal(0, self.run_noise) + rng.normal(0, self.step_noise, len(clean))
+        noise += np.random.default_rng(suggestion.number).normal(0, self.jitter, len(clean))
         return np.asarray(clean + noise)
 
     def losses(self, suggestion: Suggestion) -> tuple[float, ...]:

@@ -351,6 +351,31 @@ def test_a_script_that_trains_a_smaller_batch_than_it_is_given_gets_no_answer(
     assert "smaller batch than it is given" in message(decision, world.spec)
 
 
+def per_epoch(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
+    """Return the curve of a script whose epoch has fewer updates the larger the batch is."""
+    curve = hill(critical=150, progress=lambda t: 1 - np.exp(-8 * t * (64 / batch_size) ** 0.5))
+    return curve(batch_size, parameters)
+
+
+@pytest.mark.parametrize("parallel", ["1", "4"])
+@pytest.mark.parametrize(
+    "trains", [lambda _: 32, lambda batch_size: min(batch_size, 100)], ids=["the same always", "a maximum"]
+)
+def test_a_script_without_equal_digits_that_trains_a_smaller_batch_gets_no_confirmed_answer(
+    trains: Callable[[int], int], parallel: str
+):
+    world = World(spec(parallel_trials=parallel), per_epoch, trains=trains, jitter=0.0005, unit="epoch")
+    decision = world.run()
+    assert (decision.reason, decision.candidate) == (Reason.ANSWER_IN_DOUBT, None)
+    assert decision.answer is not None
+    assert not decision.answer.is_confirmed
+    assert "cannot be confirmed: the first values of trial" in message(decision, world.spec)
+
+
+def test_a_script_without_equal_digits_that_trains_its_batch_gets_a_confirmed_answer():
+    reaches(World(spec(), per_epoch, jitter=0.0005, unit="epoch"), largest(per_epoch, 0.9))
+
+
 def test_a_batch_that_no_check_can_show_is_told():
     def last_alone(batch_size, parameters):
         return hill()(batch_size, parameters)[-1:]

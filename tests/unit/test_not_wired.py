@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -142,6 +143,36 @@ def test_a_batch_that_is_reported_as_another_than_asked_gets_no_answer():
     trials = runs(curve(1), curve(2))
     wrong = trial(2, curve(3), tried=suggestion(2, batch_size=128), extras={"batch_size": 32.0})
     assert decide(spec(), [*trials, wrong], NOON).reason is Reason.NOT_WIRED
+
+
+@pytest.mark.parametrize("confirmed", [0, 3])
+def test_an_answer_whose_check_seems_to_train_the_same_batch_is_not_confirmed(confirmed):
+    def ran(number, values, purpose, batch_size=256, seed=9, outcome=Outcome.REACHED):
+        tried = suggestion(
+            number, batch_size=batch_size, parameters={"learning_rate": 0.8}, purpose=purpose, seed=seed
+        )
+        return trial(number, values, outcome, tried, unit="epoch")
+
+    baseline = trial(0, curve(1), tried=suggestion(0, purpose=Purpose.BASELINE), unit="epoch")
+    half, near = (
+        ran(n, [v + 0.001 for v in curve(2)[:3]], Purpose.CHECK, size, outcome=Outcome.DOMINATED)
+        for n, size in ((2, 128), (3, 215))
+    )
+    fresh = [ran(4 + n, curve(10 + n), Purpose.CONFIRM, seed=20 + n) for n in range(confirmed)]
+    trials = [baseline, ran(1, curve(2), Purpose.SEARCH), half, near, *fresh]
+    checked = [*trials, replace_rate(ran(9, curve(5)[:1], Purpose.CHECK, outcome=Outcome.DOMINATED))]
+    decision = decide(spec(), checked, NOON)
+    assert (decision.phase, decision.reason, decision.is_final) == (Phase.DONE, Reason.ANSWER_IN_DOUBT, True)
+    assert decision.answer is not None
+    assert (decision.answer.batch_size, decision.answer.confirmed) == (256, 0)
+    assert "batch size 256 meets the target, but cannot be confirmed: the first values" in message(
+        decision, spec()
+    )
+
+
+def replace_rate(check):
+    """Return a check of the learning rate."""
+    return replace(check, suggestion=replace(check.suggestion, parameters={"learning_rate": 0.6727}))
 
 
 def test_seeds_without_effect_are_told():

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from autotuner.study.finding import FAR, FEWEST_BATCHES, Finding, Reason, points_of
-from autotuner.study.findings.batch_check import batch_checks
+from autotuner.study.findings.batch_check import FEWEST_NEAR, BatchCheck, batch_checks
+from autotuner.study.findings.reported_batch import reports_batch
+from autotuner.study.logs.loops import follows_batch
 from autotuner.study.logs.losses import are_close, are_comparable
+from autotuner.study.setting import Setting, setting
 from autotuner.trial import Trial
 
 NEAR: Final = 0.05
@@ -21,22 +24,20 @@ _SHOWN: Final = 4
 
 
 def beginnings_alike(trials: Sequence[Trial]) -> list[Finding]:
-    """Return that settings have no effect, or a warning that a check trained the batch of its original.
-
-    Nothing is found in a study whose trials accumulate gradients: the losses may be those of micro-batches,
-    of which the first ones hardly depend on the batch.
-    """
-    if any((t.suggestion.accumulation_steps or 1) > 1 for t in trials):
-        return []
-    return _not_wired(trials) or _batch_not_followed(trials)
+    """Return that settings or seeds have no effect, or a doubt whether the batch of a check has one."""
+    return [*(_not_wired(trials) or _batch_not_followed(trials)), *_seed_not_used(trials)]
 
 
 def _not_wired(trials: Sequence[Trial]) -> list[Finding]:
     """Return that all runs begin alike, at batch sizes that are far apart.
 
     A script that accumulates gradients by itself and prints the loss of each micro-batch begins alike, too,
-    and so does one with a first stage of its own; but their metrics follow the batch.
+    and so does one with a first stage of its own; but their metrics follow the batch. Nothing is found in a
+    study whose trials accumulate: the losses may be those of micro-batches, of which the first ones hardly
+    depend on the batch.
     """
+    if any((t.suggestion.accumulation_steps or 1) > 1 for t in trials):
+        return []
     known = [t for t in trials if are_comparable(t.losses, t.losses) and points_of(t)]
     alike = [t for t in known if _begin_alike(known[0], t)]
     batches = {t.suggestion.batch_size for t in alike}
@@ -51,6 +52,27 @@ def _not_wired(trials: Sequence[Trial]) -> list[Finding]:
     return [Finding(Reason.NOT_WIRED, numbers, message, ("batch_size",))]
 
 
+def _seed_not_used(trials: Sequence[Trial]) -> list[Finding]:
+    """Return at most one warning: two runs of a setting begin alike with different seeds.
+
+    Runs that are the same to the last digit are told of elsewhere (`autotuner.study.findings.proof`).
+    """
+    firsts: dict[Setting, Trial] = {}
+    for trial in trials:
+        one = firsts.setdefault(setting(trial), trial)
+        if one.suggestion.seed == trial.suggestion.seed or not are_close(one.losses, trial.losses):
+            continue
+        if points_of(one)[:1] == points_of(trial)[:1]:
+            continue
+        message = (
+            f"trials {one.number} and {trial.number} begin alike with different seeds ({_losses(one)};"
+            f" {_losses(trial)}): the script does not use AUTOTUNER_SEED, so its confirmations prove no more"
+            " than one run does"
+        )
+        return [Finding(Reason.SEED_NOT_USED, (one.number, trial.number), message, ("seed",))]
+    return []
+
+
 def _begin_alike(one: Trial, other: Trial) -> bool:
     curve = dict(points_of(one))
     near = NEAR * (max(curve.values()) - min(curve.values()))
@@ -60,18 +82,34 @@ def _begin_alike(one: Trial, other: Trial) -> bool:
 
 
 def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
-    for check in batch_checks(trials):
-        one, other = check.original, check.trial
-        if not check.is_of_rate and check.differs and are_close(one.losses, other.losses):
-            message = (
-                f"the first losses of trial {other.number} at batch size {other.suggestion.batch_size} are"
-                f" nearly those of trial {one.number} at {one.suggestion.batch_size} ({_losses(other)};"
-                f" {_losses(one)}), with the same seed and hyperparameters: the script may train a smaller"
-                " batch than it is given, unless it accumulates gradients; look for a maximum, a rounding, or"
-                " a data set smaller than the batch"
-            )
-            return [Finding(Reason.BATCH_NOT_FOLLOWED, check.numbers, message, ("batch_size",))]
-    return []
+    """Return at most one doubt whether the checks trained another batch than their originals; else a warning.
+
+    The losses alone are a warning: a script that accumulates gradients by itself may print those of its
+    micro-batches, but its metric follows the batch.
+    """
+    checks = [check for check in batch_checks(trials) if check.differs]
+    for check in checks:
+        is_shown = reports_batch(check.original) or follows_batch(trials, check.original)
+        if check.seems_same and not is_shown:
+            return [_doubt(check, Reason.IN_DOUBT)]
+    return [_doubt(check, Reason.BATCH_NOT_FOLLOWED) for check in checks if check.has_close_losses][:1]
+
+
+def _doubt(check: BatchCheck, reason: Reason) -> Finding:
+    one, other = check.original, check.trial
+    what, of = ("losses", _losses) if check.has_close_losses else ("values", _values)
+    message = (
+        f"the first {what} of trial {other.number} at batch size {other.suggestion.batch_size} are nearly"
+        f" those of trial {one.number} at {one.suggestion.batch_size} ({of(other)}; {of(one)}), with the same"
+        " seed and hyperparameters: the script may train a smaller batch than it is given, unless it"
+        " accumulates gradients; look for a maximum, a rounding, a retry when memory runs out, or a data set"
+        " smaller than the batch"
+    )
+    return Finding(reason, check.numbers, message, ("batch_size",), above=other.suggestion.batch_size)
+
+
+def _values(trial: Trial) -> str:
+    return ", ".join(f"{value:g}" for _, value in points_of(trial)[:FEWEST_NEAR])
 
 
 def _losses(trial: Trial) -> str:

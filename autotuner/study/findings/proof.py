@@ -41,7 +41,9 @@ from autotuner.study.finding import (
 )
 from autotuner.study.findings.alike import beginnings_alike
 from autotuner.study.findings.batch_check import BatchCheck, batch_checks, has_telling_losses
+from autotuner.study.findings.reported_batch import batch_doubts
 from autotuner.study.findings.resumed import resumed_runs
+from autotuner.study.logs import losses
 from autotuner.study.logs.loops import loop_doubts
 from autotuner.study.quantum import quantum_of
 from autotuner.study.setting import Setting, setting
@@ -70,9 +72,6 @@ _FEWEST_LEVELS: Final = 200
 _NORMAL: Final = 3.5
 _FAR, _COARSE, _FINE = 50.0, 200.0, 1000.0
 _SHOWN: Final = 4
-_REPORTED: Final = "batch_size"
-_STEPS: Final = "steps_per_epoch"
-_SAMPLES, _RATE = "samples_per_second", "steps_per_second"
 
 
 def findings(trials: Iterable[Trial], sign: int) -> tuple[Finding, ...]:
@@ -106,8 +105,8 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
 def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     """Return the checks that have shown that their originals did not train their batch; or that may have.
 
-    The latter, of runs that are the same in a few coarse values, are only warnings. The bits of all checks
-    count together: each might have differed.
+    The latter are of runs that are the same in a few coarse values. The bits of all checks count together:
+    each might have differed.
     """
     checks = (c for c in batch_checks(trials) if not c.is_of_rate and not c.differs)
     same = [(check, points) for check in checks if (points := check.common)]
@@ -118,12 +117,28 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     quantum = _quantum(trials)
     bits = sum(_checked_bits(points, quantum, fewest) for _, points, fewest in distinct)
     is_shown = bits + BITS_OF_LOSSES * any(few == 1 for *_, few in distinct) >= ENOUGH_CHECKED
-    reason = Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED
     return [
-        Finding(reason, check.numbers, _same(check, points), ("batch_size",))
+        Finding(
+            Reason.NOT_WIRED if is_shown else _coarse_reason(check, points),
+            check.numbers,
+            _same(check, points),
+            ("batch_size",),
+            above=check.trial.suggestion.batch_size,
+        )
         for check, points in same
         if is_shown or check.is_over
     ]
+
+
+def _coarse_reason(check: BatchCheck, points: Sequence[Point]) -> Reason:
+    """Return how much a check tells that is over, and the same in values too coarse to prove anything.
+
+    Half the batch changes some value of a curve, unless the metric has only one.
+    """
+    is_curve = len({value for _, value in points}) >= FEWEST_VALUES
+    is_apart = losses.are_apart(check.original.losses, check.trial.losses)
+    is_doubt = check.is_half and is_curve and not is_apart
+    return Reason.IN_DOUBT if is_doubt else Reason.BATCH_NOT_FOLLOWED
 
 
 def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:
@@ -183,32 +198,6 @@ def coincide(one: Trial, other: Trial) -> bool:
     known = dict(points_of(one))
     common = [point for point in points_of(other) if point[0] in known]
     return bool(common) and all(known[step] == value for step, value in common)
-
-
-def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:
-    """Return runs whose reported batch, steps or throughput do not follow the batch size.
-
-    Read from `extras`: `batch_size` must be the requested one, or the script ignores its variables;
-    `steps_per_epoch` must decrease as the batch grows; `samples_per_second` / `steps_per_second` is the batch
-    that is trained.
-    """
-    found = [finding for trial in trials if (finding := _reported_doubt(trial)) is not None]
-    counted = [trial for trial in trials if trial.extras.get(_STEPS, 0.0) > 0]
-    for trial in counted:
-        first = counted[0]
-        ratio = trial.suggestion.batch_size / first.suggestion.batch_size
-        steps, before = trial.extras[_STEPS], first.extras[_STEPS]
-        if not 0.5 < ratio < 2 and abs(steps - before) <= 0.01 * before and before > 2:  # noqa: PLR2004
-            message = (
-                f"an epoch has {steps:g} steps in trial {trial.number} at batch size"
-                f" {trial.suggestion.batch_size}, and {before:g} in trial {first.number} at"
-                f" {first.suggestion.batch_size}: the batch that is trained does not change"
-            )
-            found.append(
-                Finding(Reason.BATCH_NOT_FOLLOWED, (first.number, trial.number), message, ("batch_size",))
-            )
-            break
-    return found
 
 
 # --- identical curves ----------------------------------------------------------------------------------
@@ -347,30 +336,6 @@ def _seed_not_used(group: Sequence[Member]) -> Finding:
         " the script does not use AUTOTUNER_SEED, so its confirmations prove no more than one run does"
     )
     return Finding(Reason.SEED_NOT_USED, numbers, message, ("seed",))
-
-
-# --- reported values other than the metric -------------------------------------------------------------
-
-
-def reports_batch(trial: Trial) -> bool:
-    """Return whether a run reports the batch size that it trains, or what shows it."""
-    return _REPORTED in trial.extras or {_SAMPLES, _RATE} <= trial.extras.keys()
-
-
-def _reported_doubt(trial: Trial) -> Finding | None:
-    asked = trial.suggestion.batch_size
-    extras: Mapping[str, float] = trial.extras
-    reason, trained = Reason.NOT_WIRED, extras.get(_REPORTED)
-    if trained is None and extras.get(_RATE, 0.0) > 0 and _SAMPLES in extras:
-        # Rates may be those of one process only.
-        reason, trained = Reason.BATCH_NOT_FOLLOWED, extras[_SAMPLES] / extras[_RATE]
-    if trained is None or abs(trained - asked) <= 0.2 * asked:
-        return None
-    message = (
-        f"trial {trial.number} was asked for batch size {asked}, and reports {trained:g}: pass on"
-        " AUTOTUNER_BATCH_SIZE, which counts all processes and accumulation steps together"
-    )
-    return Finding(reason, (trial.number,), message, ("batch_size",))
 
 
 def _batch_size(trial: Trial) -> int:

@@ -16,6 +16,7 @@ usual change from one loss to the next. With a batch of 0.5 or 0.84 they differe
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ FEWEST: Final = 4
 """Minimum number of different losses that are compared: the first one may not depend on the batch."""
 CLOSE: Final = 0.02
 """Maximum difference of two runs that seem to train alike, in usual changes from one loss to the next."""
+APART: Final = 0.08
+"""Minimum difference of two runs that train apart, in the same unit."""
 _FEWEST_DIGITS: Final = 3
 _MAX_LINE: Final = 2000
 # The scale of a loss is that of mixed precision.
@@ -88,9 +91,24 @@ def are_close(one: Sequence[float], other: Sequence[float]) -> bool:
 
     This is seen only if they are printed with enough digits.
     """
+    difference, change, resolution = _compared(one, other)
+    return CLOSE * change >= max(difference, resolution)
+
+
+def are_apart(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return whether the first losses of two runs show that they do not train alike."""
+    difference, change, resolution = _compared(one, other)
+    return difference >= max(APART * change, 2 * resolution)
+
+
+def _compared(one: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
+    """Return the largest difference of the first losses, the usual change of losses, and their resolution.
+
+    They are not numbers if the losses cannot be compared.
+    """
     if not are_comparable(one[:FEWEST], other[:FEWEST]):
-        return False
+        return math.nan, math.nan, math.nan
     known = one[:KEPT]
     change = statistics.median(abs(after - before) for before, after in pairwise(known))
-    largest = max(abs(a - b) for a, b in zip(one[:FEWEST], other[:FEWEST], strict=True))
-    return CLOSE * change >= max(largest, written_to(known))
+    difference = max(abs(a - b) for a, b in zip(one[:FEWEST], other[:FEWEST], strict=True))
+    return difference, change, written_to(known)

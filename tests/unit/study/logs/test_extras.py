@@ -8,7 +8,7 @@ import pytest
 
 from autotuner.spec.target import parse_target
 from autotuner.study.finding import Reason
-from autotuner.study.findings.proof import batch_doubts
+from autotuner.study.findings.reported_batch import batch_doubts
 from autotuner.study.ledger import decode_trial, encode_trial
 from autotuner.study.logs.extras import MAX_VARIABLES
 from autotuner.study.logs.log_reader import LogReader, with_reading

@@ -11,7 +11,7 @@ from autotuner.study.finding import Reason
 from autotuner.study.findings.batch_check import batch_checks
 from autotuner.study.findings.proof import batch_not_trained, findings
 from autotuner.study.logs.log_reader import LogReader
-from autotuner.study.logs.losses import KEPT, are_close, differ
+from autotuner.study.logs.losses import KEPT, are_apart, are_close, differ
 from autotuner.trial import Outcome, Purpose
 from tests.builders import spec as spec_of
 from tests.builders import suggestion, trial
@@ -201,3 +201,105 @@ def test_runs_that_all_begin_alike_at_batch_sizes_far_apart_are_not_wired(others
     found = [f for f in findings([FIRST, *others], 1) if f.reason is Reason.NOT_WIRED]
     assert bool(found) is expected
     assert all("begin alike (4.6887, 4.4568, 4.2071, 4.0024; " in f.message for f in found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (TRANSFORMER, (4.6887, 4.4721, 4.2203, 4.0101, 3.8502, 3.7122), False),
+        (TRANSFORMER, (4.6991, 4.4302, 4.2511, 4.0424), True),
+        (TRANSFORMER, TRANSFORMER, False),
+        (CONVOLUTION, (0.3071, 0.1006, 0.0811, 0.0727), True),
+        (CONVOLUTION, (0.3071,), False),
+        ((0.12, 0.11, 0.12, 0.13, 0.14), (0.13, 0.11, 0.12, 0.14), False),  # two digits
+    ],
+)
+def test_the_first_losses_of_two_trainings_are_apart(one, other, expected):
+    assert are_apart(one, other) is expected
+
+
+CLOSE = (4.6887, 4.4568, 4.207, 4.0026)
+APART = (4.6991, 4.4302, 4.2511, 4.0424)
+CURVE = (0.51, 0.62, 0.71, 0.8123)
+NEARLY = (0.512, 0.6178, 0.712)
+
+
+def checked(values, losses, *, share=0.5, originals=CURVE, unit="epoch", outcome=None, **more):
+    """Return a check of a run with these first values, and the reasons that it gives rise to."""
+    tried = suggestion(1, batch_size=256, **more)
+    original = trial(1, originals, Outcome.REACHED, tried, losses=TRANSFORMER if losses else (), unit=unit)
+    smaller = replace(tried, number=2, batch_size=round(256 * share), purpose=Purpose.CHECK)
+    runs = original, trial(2, values, outcome, smaller, losses=losses, unit=unit)
+    (check,) = batch_checks(runs)
+    return check, [f.reason for f in findings(runs, 1)]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.84])
+def test_a_check_with_close_losses_and_values_is_in_doubt_after_three_values(share):
+    """On GPUs only the digits differ."""
+    reasons = [checked(NEARLY[:count], CLOSE, share=share)[1] for count in (0, 1, 2, 3)]
+    assert reasons == [[], *[[Reason.BATCH_NOT_FOLLOWED]] * 2, [Reason.IN_DOUBT]]
+    assert [checked(NEARLY[:n], CLOSE, share=share)[0].is_over for n in range(4)] == [False] * 3 + [True]
+
+
+def test_a_check_with_close_losses_whose_metric_differs_is_a_warning():
+    """A script that accumulates gradients by itself may print the losses of its micro-batches."""
+    check, reasons = checked((0.57,), CLOSE)
+    assert check.is_over
+    assert reasons == [Reason.BATCH_NOT_FOLLOWED]
+
+
+def test_a_check_with_close_losses_is_in_doubt_where_a_run_has_one_value():
+    """Most batches that meet the target end with nearly the same value."""
+    check, reasons = checked((), CLOSE, originals=(0.8123,))
+    assert (check.is_over, reasons) == (False, [])
+    check, reasons = checked((0.79,), CLOSE, originals=(0.8123,))
+    assert (check.is_over, reasons) == (True, [Reason.IN_DOUBT])
+
+
+def test_half_the_batch_with_nearly_the_same_first_values_is_in_doubt_where_no_losses_are_printed():
+    checks = [checked(NEARLY[:count], ()) for count in range(4)]
+    assert [check.is_over for check, _ in checks] == [False] * 3 + [True]
+    assert [reasons for _, reasons in checks] == [[], [], [], [Reason.IN_DOUBT]]
+    (doubt,) = findings((checks[3][0].original, checks[3][0].trial), 1)
+    assert doubt.above == 128
+    assert "the first values of trial 2 at batch size 128 are nearly those of trial 1 at 256" in doubt.message
+    assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in doubt.message
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"values": (0.512, 0.6178, 0.73)},  # one is apart
+        {"values": NEARLY, "losses": APART},
+        {"values": NEARLY, "share": 0.84},  # which hardly changes the first values
+        {"values": NEARLY, "unit": "step"},  # after as many updates
+        {"values": (0.512, 0.8123), "originals": (0.51, 0.8123)},
+    ],
+)
+def test_nearly_the_same_first_values_may_be_right(known):
+    check, reasons = checked(**{"losses": (), **known})
+    assert check.is_over
+    assert Reason.IN_DOUBT not in reasons
+
+
+def test_nearly_the_same_first_values_are_no_doubt_where_the_batch_is_shown():
+    check, _ = checked(NEARLY, ())
+    reported = replace(check.original, extras={"batch_size": 256.0})
+    assert findings((reported, check.trial), 1) == ()
+    other = replace(check.original, suggestion=replace(check.original.suggestion, number=0, batch_size=32))
+    longer = replace(other, loops=(800,)), replace(check.original, loops=(100,)), check.trial
+    assert [f for f in findings(longer, 1) if f.reason is Reason.IN_DOUBT] == []
+
+
+def test_the_losses_of_micro_batches_are_no_doubt():
+    assert checked((0.512,), CLOSE, accumulation_steps=2)[1] == []
+
+
+@pytest.mark.parametrize(("losses", "told"), [(CLOSE, True), (APART, False)])
+def test_two_seeds_whose_trainings_begin_alike_are_told(losses, told):
+    tried = suggestion(1, batch_size=256)
+    one = trial(1, CURVE, tried=tried, losses=TRANSFORMER)
+    other = trial(2, NEARLY, tried=replace(tried, number=2, seed=99), losses=losses)
+    messages = [f.message for f in findings([one, other], 1) if f.reason is Reason.SEED_NOT_USED]
+    assert ["trials 1 and 2 begin alike with different seeds (4.6887" in m for m in messages] == [True] * told
