@@ -51,6 +51,8 @@ NEARLY: Final = 0.02
 """Maximum difference of the values of two runs that seem to train one batch, in extents of the curve."""
 FEWEST_NEAR: Final = 3
 """Number of values that must be nearly the same, if the original has as many."""
+MOVED: Final = 0.1
+"""Minimum extent of these values, in extents of the curve: before a model learns, all batches are alike."""
 EARLY: Final = 0.5
 """Maximum share of a run until its first value for which a check is worth its cost."""
 
@@ -121,11 +123,15 @@ class BatchCheck:
     @property
     def seems_same(self) -> bool:
         """Whether the digits differ, and the runs are so near each other that one batch may be trained."""
-        return self.differs and self._is_near and len(points_of(self.trial)) >= self._wanted
+        return self.differs and self._is_near and self._is_long
 
     @property
-    def _wanted(self) -> int:
-        return min(FEWEST_NEAR, len(points_of(self.original)))
+    def _is_long(self) -> bool:
+        """Whether the values so far would show an effect: the original has begun to learn."""
+        one, count = points_of(self.original), len(points_of(self.trial))
+        begun = [value for _, value in one[:count]]
+        has_moved = bool(begun) and max(begun) - min(begun) >= MOVED * _extent(one)
+        return count >= len(one) or (count >= FEWEST_NEAR and has_moved)
 
     @property
     def _is_near(self) -> bool:
@@ -138,9 +144,8 @@ class BatchCheck:
                 return False
         if len(one) == 1:
             return True  # a value at the end is nearly the same at most batch sizes that meet the target
-        known, values = dict(one), [value for _, value in one]
-        nearly = NEARLY * (max(values) - min(values))
-        return all(abs(known.get(step, math.inf) - value) <= nearly for step, value in other[:FEWEST_NEAR])
+        known, nearly = dict(one), NEARLY * _extent(one)
+        return all(abs(known.get(step, math.inf) - value) <= nearly for step, value in other)
 
     @property
     def is_over(self) -> bool:
@@ -148,12 +153,17 @@ class BatchCheck:
         if not self.trial.is_running:
             return True
         if self.differs:
-            return not self._is_near or len(points_of(self.trial)) >= self._wanted
+            return not self._is_near or self._is_long
         if self.is_of_rate and has_telling_losses(self.original) and len(self.trial.losses) >= losses.KEPT:
             # Nothing is shown: in a warm-up from zero the rate has little effect. A whole run costs too much.
             return True
         ends = [points[-1][0] for t in (self.trial, self.original) if (points := points_of(t))]
         return len(ends) > 1 and ends[0] >= ends[1]
+
+
+def _extent(points: Sequence[Point]) -> float:
+    values = [value for _, value in points]
+    return max(values) - min(values)
 
 
 def has_telling_losses(trial: Trial) -> bool:

@@ -267,6 +267,15 @@ def test_half_the_batch_with_nearly_the_same_first_values_is_in_doubt_where_no_l
     assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in doubt.message
 
 
+def test_half_the_batch_is_in_doubt_only_where_the_model_has_begun_to_learn():
+    plateau = (0.1, 0.101, 0.1, 0.101, 0.51, 0.62, 0.71, 0.8123)
+    alike = [checked((0.101, 0.1, 0.1, 0.1, 0.514)[:count], (), originals=plateau) for count in range(6)]
+    assert [check.is_over for check, _ in alike] == [False] * 5 + [True]
+    assert [reasons for _, reasons in alike] == [[]] * 5 + [[Reason.IN_DOUBT]]
+    check, reasons = checked((0.101, 0.1, 0.1, 0.1, 0.614), (), originals=plateau)
+    assert (check.is_over, reasons) == (True, [])
+
+
 @pytest.mark.parametrize(
     "known",
     [
