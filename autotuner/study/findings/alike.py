@@ -105,6 +105,8 @@ def _doubt(check: BatchCheck, reason: Reason) -> Finding:
         " accumulates gradients; look for a maximum, a rounding, a retry when memory runs out, or a data set"
         " smaller than the batch"
     )
+    if reason is Reason.IN_DOUBT:
+        message += "; a script that trains its batch can show it: sdk.report(epoch, ..., batch_size=...)"
     return Finding(reason, check.numbers, message, ("batch_size",), above=other.suggestion.batch_size)
 
 

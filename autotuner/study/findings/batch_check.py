@@ -29,7 +29,6 @@ nearly as good.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -128,10 +127,16 @@ class BatchCheck:
     @property
     def _is_long(self) -> bool:
         """Whether the values so far would show an effect: the original has begun to learn."""
-        one, count = points_of(self.original), len(points_of(self.trial))
-        begun = [value for _, value in one[:count]]
-        has_moved = bool(begun) and max(begun) - min(begun) >= MOVED * _extent(one)
-        return count >= len(one) or (count >= FEWEST_NEAR and has_moved)
+        one, other = points_of(self.original), points_of(self.trial)
+        begun = [before for before, _ in self._pairs]
+        has_moved = len(begun) >= FEWEST_NEAR and max(begun) - min(begun) >= MOVED * _extent(one)
+        return bool(other) and (has_moved or other[-1][0] >= one[-1][0])
+
+    @property
+    def _pairs(self) -> list[tuple[float, float]]:
+        """The values of both at common steps; the curve of an ended run is thinned, but keeps its first."""
+        known = dict(points_of(self.original))
+        return [(known[step], value) for step, value in points_of(self.trial) if step in known]
 
     @property
     def _is_near(self) -> bool:
@@ -144,8 +149,9 @@ class BatchCheck:
                 return False
         if len(one) == 1:
             return True  # a value at the end is nearly the same at most batch sizes that meet the target
-        known, nearly = dict(one), NEARLY * _extent(one)
-        return all(abs(known.get(step, math.inf) - value) <= nearly for step, value in other)
+        is_aligned = not other or other[0][0] in dict(one)
+        nearly = NEARLY * _extent(one)
+        return is_aligned and all(abs(before - after) <= nearly for before, after in self._pairs)
 
     @property
     def is_over(self) -> bool:

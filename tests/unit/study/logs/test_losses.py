@@ -267,6 +267,14 @@ def test_half_the_batch_with_nearly_the_same_first_values_is_in_doubt_where_no_l
     assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in doubt.message
 
 
+def test_a_thinned_curve_is_compared_where_it_has_steps():
+    check, _ = checked((0.512, 0.6178, 0.712, 0.8121, 0.8523), (), originals=(*CURVE, 0.8523, 0.8611))
+    kept = tuple(m for m in check.original.measurements if m.step != 2.0)
+    thinned = replace(check.original, measurements=kept)
+    (doubt,) = findings((thinned, check.trial), 1)
+    assert doubt.reason is Reason.IN_DOUBT
+
+
 def test_half_the_batch_is_in_doubt_only_where_the_model_has_begun_to_learn():
     plateau = (0.1, 0.101, 0.1, 0.101, 0.51, 0.62, 0.71, 0.8123)
     alike = [checked((0.101, 0.1, 0.1, 0.1, 0.514)[:count], (), originals=plateau) for count in range(6)]
