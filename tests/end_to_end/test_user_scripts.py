@@ -43,6 +43,18 @@ def test_a_script_that_uses_its_settings_and_no_seed_is_warned_of_its_confirmati
     assert "the script does not use AUTOTUNER_SEED" in message
 
 
+def test_a_script_that_ignores_its_batch_gets_no_confirmed_answer_though_its_digits_differ(place: Place):
+    by_rate = " + 0.002 * math.log(float(os.environ['AUTOTUNER_LEARNING_RATE']))"
+    jitter = " + random.SystemRandom().gauss(0, 0.0005)"  # as on a GPU
+    script = CURVE.format(seed=BY_SEED, effect=by_rate + jitter)
+    ran = place.run("tune", place.write(script, asked={**ASKED, "batch_size": "16..64"}).name, "--json")
+    assert ran.code == 3, ran.out + ran.err
+    assert (ran.json["batch_size"], ran.json["confirmed"]) == (64, 0)
+    assert ran.json["reason"] == "AnswerInDoubt"
+    message = place.run("status", "toy-tuning", "--json").json["message"]
+    assert "batch size 64 meets the target, but cannot be confirmed: the first values of trial" in message
+
+
 CHECKPOINTS = """
 import json, math, os, pathlib, random
 noise = random.Random(int(os.environ["AUTOTUNER_SEED"]))

@@ -98,12 +98,15 @@ def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
 def _doubt(check: BatchCheck, reason: Reason) -> Finding:
     one, other = check.original, check.trial
     what, of = ("losses", _losses) if check.has_close_losses else ("values", _values)
+    causes = "a maximum, a rounding, a retry when memory runs out, or a data set smaller than the batch"
+    if (one.suggestion.accumulation_steps or 1) > 1:
+        causes = f"accumulation steps that are not used, {causes}"
+    unless = ", unless it accumulates gradients" if check.has_close_losses else ""
     message = (
         f"the first {what} of trial {other.number} at batch size {other.suggestion.batch_size} are nearly"
         f" those of trial {one.number} at {one.suggestion.batch_size} ({of(other)}; {of(one)}), with the same"
-        " seed and hyperparameters: the script may train a smaller batch than it is given, unless it"
-        " accumulates gradients; look for a maximum, a rounding, a retry when memory runs out, or a data set"
-        " smaller than the batch"
+        f" seed and hyperparameters: the script may train a smaller batch than it is given{unless}; look for"
+        f" {causes}"
     )
     if reason is Reason.IN_DOUBT:
         message += "; a script that trains its batch can show it: sdk.report(epoch, ..., batch_size=...)"
