@@ -314,8 +314,8 @@ def position_in(text: str) -> Position:
                 step = to_number(found["step"])
                 total = float(found["total"]) if found["total"] else None
                 break
-    found = Position(epoch, step, total)
-    return _numbered(text) if found.is_empty else found
+    position = Position(epoch, step, total)
+    return _numbered(text) if position.is_empty else position
 
 
 def _numbered(text: str) -> Position:
