@@ -88,6 +88,7 @@ class PodProcesses:
     is_remote: bool
     assumption: str
     sizes: tuple[Sizes, ...] = ()
+    apart: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class _Reader:
         self._pinned: list[Evidence] = []
         self._guesses: list[int] = []
         self._problems: list[str] = []
+        self._apart = ""
         self._assumption = ""
         self._own = _environment(pod.container, is_trial=pod.is_trial)
         self._variables: Variables = {
@@ -205,6 +207,7 @@ class _Reader:
             is_certain=bool(line.launches),
             is_remote=any(launch.is_remote for launch in line.launches),
             assumption="" if self._problems else self._assumption,
+            apart=self._apart,
             sizes=tuple(
                 Sizes(f"{self._where} command", {name: self._size(text) for name, text in each.items()})
                 for own in sizes
@@ -239,6 +242,11 @@ class _Reader:
                         f"{launch.text!r} or {program.text!r} runs, by a condition that is unknown"
                     )
                     return
+
+    def _note_apart(self, problem: str) -> None:
+        """Record that the pods may be several process groups, which no number of processes makes one."""
+        self._problems.append(problem)
+        self._apart = f"{self._kind}: {problem}"
 
     def _found(self, where: str, what: str) -> None:
         self._evidence.append(Evidence(where, what))
@@ -316,7 +324,7 @@ class _Reader:
     def _joins_all(self, launch: Launch) -> bool:
         """Record whether the launcher's process group is all pods of the job, which share a batch."""
         if self._pod.is_mixed and launch.name == "torchrun" and _PODS in (launch.nodes or _PODS):
-            self._problems.append(
+            self._note_apart(
                 "elasticPolicy counts only the Workers as nodes, but the Master's torchrun joins them too"
             )
             return False
@@ -324,7 +332,7 @@ class _Reader:
         is_one = launch.name == "accelerate launch" and launch.per_node is None and launch.nodes is None
         is_alone = launch.is_alone or is_one
         if is_alone and self._pods > 1:
-            self._problems.append(
+            self._note_apart(
                 f"{launch.text!r} starts a process group of one pod, but the job has {self._pods} pods"
             )
             return False
@@ -345,7 +353,7 @@ class _Reader:
         if not _follows(given):
             self._pinned.append(Evidence(f"{self._where} command", f"{option}={_plain(given)}"))
         if nodes != self._pods:
-            self._problems.append(
+            self._note_apart(
                 f"{option}={_plain(given)} differs from the job's {self._pods} pods, which all start"
             )
             return False
@@ -471,13 +479,13 @@ class _Reader:
         for name, number in named.items():
             # A graph has nodes, too.
             if number is not None and (number < self._pods or (name == "nnodes" and number != self._pods)):
-                self._problems.append(
+                self._note_apart(
                     f"{name}={number} of {program.text!r} differs from the job's {self._pods} pods, which all"
                     " start"
                 )
         nodes = None if program.nodes is None else self._evaluated(program.nodes)
         if program.is_group and self._pods > 1 and nodes != self._pods and not named:
-            self._problems.append(
+            self._note_apart(
                 f"{program.text!r} starts a process group of one pod, but the job has {self._pods} pods"
             )
         return all(number == self._pods for number in named.values())
@@ -499,11 +507,9 @@ class _Reader:
         size = program.world_size
         number = None if size is None or size == _WORLD else self._evaluated(size)
         if number is not None and number != self._pods:
-            self._problems.append(
-                f"WORLD_SIZE of {program.text!r} is {number}, but the job has {self._pods} pods"
-            )
+            self._note_apart(f"WORLD_SIZE of {program.text!r} is {number}, but the job has {self._pods} pods")
         elif self._pods > 1 and size is None:
-            self._problems.append(
+            self._note_apart(
                 f"no launcher starts {program.text!r}, and the operator sets no WORLD_SIZE here, so that the"
                 f" {self._pods} pods may each train alone"
             )

@@ -41,6 +41,7 @@ class Processes:
         is_certain: Whether a launcher states the number; a plain Python program may start more processes.
         assumption: What was assumed of a program that the manifest does not show, or empty.
         sizes: The sizes of batches in the commands; in the manifest of a trial, with its values.
+        apart: Why the pods may not be one process group, or empty.
     """
 
     master: int | None
@@ -52,6 +53,7 @@ class Processes:
     is_certain: bool
     assumption: str = ""
     sizes: tuple[Sizes, ...] = ()
+    apart: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -139,6 +141,7 @@ def combined(readings: Sequence[PodProcesses]) -> Processes:
         is_certain=bool(readings) and all(r.is_certain for r in readings),
         assumption="; ".join(dict.fromkeys(r.assumption for r in readings if r.assumption)),
         sizes=tuple(sizes for r in readings for sizes in r.sizes),
+        apart="" if remote is not None else "; ".join(dict.fromkeys(r.apart for r in readings if r.apart)),
     )
 
 
@@ -204,8 +207,14 @@ def mistakes(
 
 
 def assumed(found: Processes, annotations: Mapping[str, str]) -> Mistake | None:
-    """Return a warning if the layout of trials depends on an assumption about a program."""
+    """Return a warning if the layout of trials depends on an assumption about a program, or its group."""
     needing = next((key for key in _NEEDING if key in annotations), None)
+    if needing is not None and stated(annotations) and found.apart:
+        rule = (
+            f"{found.apart}: if the pods do not train together, each has only its part of a trial's batch;"
+            f" {PROCESSES} states the processes of a pod, and does not join the pods"
+        )
+        return Mistake(needing, annotations[needing], rule, "--nnodes=$(PET_NNODES)")
     if needing is None or PROCESSES in annotations or not (found.is_known and found.assumption):
         return None
     rule = f"{found.assumption}: if it starts another number, state that in {PROCESSES}"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from autotuner import keys
 from autotuner.errors import Mistake
+from autotuner.job.processes import assumed, read_processes, shape
 from autotuner.job.processes import mistakes as mistakes_of
-from autotuner.job.processes import read_processes, shape
 from autotuner.job.pytorchjob import devices
 from autotuner.spec.values import Shape
 from tests.builders import annotations, container, manifest, replica
@@ -682,6 +682,24 @@ def test_processes_that_disagree_or_cannot_be_known_say_what_was_found(made, wor
         stated = {**asked, "autotuner.dev/processes-per-replica": "3"}
         assert not [m for m in mistakes(made, stated) if "in doubt" in m.rule]
         assert shape(made, stated).processes_per_replica == 3
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (job("torchrun", "--standalone", "a.py", workers=1, resources=GPUS), "group of one pod"),
+        (job("torchrun", "--nnodes=3", "--nproc_per_node=8", "a.py", workers=1), "--nnodes=3 differs"),
+        (shell("export WORLD_SIZE=1; python a.py", workers=1), "WORLD_SIZE of .* is 1"),
+        (job("axolotl", "train", "c.yaml", workers=1, resources=ONE), "group of one pod"),
+        (job("bash", "run.sh", workers=1, resources=GPUS), None),
+        (job("torchrun", "--nproc_per_node=8", "a.py", "--tp-size=2", workers=1), None),
+    ],
+)
+def test_a_stated_number_does_not_join_pods_that_train_apart(made, words):
+    warning = assumed(read_processes(made), annotations(micro_batch_size="1..8", processes_per_replica="8"))
+    assert (warning is None) == (words is None)
+    assert warning is None or re.search(words, warning.rule)
+    assert assumed(read_processes(made), annotations(processes_per_replica="8")) is None
 
 
 def test_a_master_may_start_other_processes_than_its_workers():
