@@ -68,11 +68,11 @@ def trained_batches(job: Job, spec: TuningSpec, *, accumulates: bool = False) ->
         tried = {size: trained for size, trained in zip(made, commands, strict=True) if trained is not None}
         varies = len({(trained.each, trained.steps) for trained in tried.values()}) > 1
         wrong = next((size for size, trained in tried.items() if trained.batch_size != size), None)
-        doubt = "" if stated(job.annotations) else found.problem or found.assumption
+        doubt = found.apart or ("" if stated(job.annotations) else found.problem or found.assumption)
         if varies and doubt:
             # Where the layout needs their number, another message says so.
             if spec.micro_batch_size is None and spec.workers is None:
-                yield _question(*next(iter(tried.items())), doubt)
+                yield _question(*next(iter(tried.items())), doubt, is_apart=bool(found.apart))
             return
         if wrong is not None and varies and not accumulates:
             yield _warning(wrong, tried[wrong])
@@ -90,12 +90,13 @@ def _length(job: Job) -> int:
     return sum(map(len, words))
 
 
-def _question(size: int, trained: _Trained, doubt: str) -> WiringWarning:
-    rule = (
-        f"is what each process of a trial with batch size {size} has, and how many there are is uncertain"
-        f" ({doubt}): state that in {PROCESSES}"
-    )
-    return WiringWarning(trained.where, trained.shown, rule, f'{PROCESSES}: "8"')
+def _question(size: int, trained: _Trained, doubt: str, *, is_apart: bool) -> WiringWarning:
+    # No number of processes makes one group of several.
+    what = "the pods may train apart" if is_apart else "how many there are is uncertain"
+    remedy = "let all pods join one group" if is_apart else f"state that in {PROCESSES}"
+    rule = f"is what each process of a trial with batch size {size} has, and {what} ({doubt}): {remedy}"
+    example = "--nnodes=$(PET_NNODES)" if is_apart else f'{PROCESSES}: "8"'
+    return WiringWarning(trained.where, trained.shown, rule, example)
 
 
 def _warning(size: int, trained: _Trained) -> WiringWarning:

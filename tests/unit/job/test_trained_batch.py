@@ -122,6 +122,15 @@ def test_a_batch_of_processes_whose_number_is_uncertain_is_asked_about(script, w
     assert only not in said(script, processes_per_replica="8")
 
 
+@pytest.mark.parametrize("asked", [{}, {"processes_per_replica": "8"}])
+def test_a_batch_that_is_divided_among_pods_that_train_apart_is_asked_about(asked):
+    script = f"torchrun --standalone --nproc_per_node=8 a.py {RATE} {EACH}$((AUTOTUNER_BATCH_SIZE / 16))"
+    (only,) = said(script, **asked)
+    assert re.search(r"size=16'.* the pods may train apart .*group of one pod.* example --nnodes=", only), (
+        only
+    )
+
+
 def test_processes_that_are_assumed_are_said_once():
     (only,) = said(
         f"python a.py {RATE} {MICRO}",
