@@ -10,6 +10,7 @@ import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from autotuner.job.batch_options import is_size
@@ -439,7 +440,9 @@ def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str
             numbers |= {name: text for name, text in pairs_in(words[at:]) if is_strategy(name, text)}
         # Options of Python in front of its script, such as `-m torch.distributed.launch`.
         is_hidden = target.startswith("$") and any(word.endswith(".py") for word in words[at + 1 :])
-        starts = starts or command.is_repeated or is_hidden
+        # A profiler, or a debugger, that runs a launcher.
+        runs_one = any(word == "-m" and after in _MODULES for word, after in pairwise(words[at:]))
+        starts = starts or command.is_repeated or is_hidden or runs_one
         is_another = command.is_background and seen.is_in_background
         seen.is_in_background = seen.is_in_background or command.is_background
         seen.programs.append(

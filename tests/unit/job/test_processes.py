@@ -598,6 +598,8 @@ def test_processes_are_counted_as_they_will_run(made, count):
         (job("python", "a.py", "--nprocs=4"), "several processes .nprocs=4"),
         (job("python", "a.py", "--strategy", "ddp", resources=GPUS), "several processes .strategy=ddp"),
         (job("python", "-m", "trl", "sft", resources=GPUS), "starts are unknown"),
+        (job("python", "-m", "cProfile", "-m", "torch.distributed.run", "a.py", resources=GPUS),
+         "starts are unknown"),
         (job("python", "-m", "torch.backends.xeon.run_cpu", "--ninstances=4", "a.py"), "starts are unknown"),
         (job("python", "train_ppo_ray.py", resources=GPUS), "starts are unknown"),
         (job("python", "a.py", "trainer.strategy=fsdp_native", resources=GPUS), "processes .strategy=fsdp"),
