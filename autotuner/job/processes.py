@@ -24,6 +24,8 @@ PROCESSES: Final = keys.PREFIX + "processes-per-replica"
 _NEEDING: Final = (keys.PREFIX + "micro-batch-size", keys.PREFIX + "workers")
 _KINDS: Final = ("Master", "Worker")
 _CONTAINER: Final = "pytorch"
+_JOINED: Final = "--nnodes=$(PET_NNODES)"
+"""How torchrun's option follows the job's pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +194,10 @@ def mistakes(
         seen = "; ".join(map(str, found.evidence)) or "nothing"
         rule = (
             "it needs the number of processes of a pod, which is uncertain:"
-            f" {found.problem} (found: {seen}); make them agree, set {field} for torchrun, or state"
-            f" the number in {PROCESSES}"
+            f" {found.problem} (found: {seen}); {_remedy(found, field)} {PROCESSES}"
         )
-        wrong.append(Mistake(needing, annotations[needing], rule, f'{PROCESSES}: "{found.guess}"'))
+        example = _JOINED if found.apart else f'{PROCESSES}: "{found.guess}"'
+        wrong.append(Mistake(needing, annotations[needing], rule, example))
     if _NEEDING[1] in annotations:
         for pin in found.pinned:
             rule = (
@@ -206,6 +208,13 @@ def mistakes(
     return wrong
 
 
+def _remedy(found: Processes, field: str) -> str:
+    """Return what to do about an unknown number, up to the name of the annotation."""
+    if found.apart:
+        return "let all pods join one process group; if they do, state the number in"
+    return f"make them agree, set {field} for torchrun, or state the number in"
+
+
 def assumed(found: Processes, annotations: Mapping[str, str]) -> Mistake | None:
     """Return a warning if the layout of trials depends on an assumption about a program, or its group."""
     needing = next((key for key in _NEEDING if key in annotations), None)
@@ -214,7 +223,7 @@ def assumed(found: Processes, annotations: Mapping[str, str]) -> Mistake | None:
             f"{found.apart}: if the pods do not train together, each has only its part of a trial's batch;"
             f" {PROCESSES} states the processes of a pod, and does not join the pods"
         )
-        return Mistake(needing, annotations[needing], rule, "--nnodes=$(PET_NNODES)")
+        return Mistake(needing, annotations[needing], rule, _JOINED)
     if needing is None or PROCESSES in annotations or not (found.is_known and found.assumption):
         return None
     rule = f"{found.assumption}: if it starts another number, state that in {PROCESSES}"

@@ -702,6 +702,9 @@ def test_a_stated_number_does_not_join_pods_that_train_apart(made, words):
     assert (warning is None) == (words is None)
     assert warning is None or re.search(words, warning.rule)
     assert assumed(read_processes(made), annotations(processes_per_replica="8")) is None
+    # So the question does not offer to state it first.
+    for mistake in mistakes(made, annotations(micro_batch_size="1..8")):
+        assert (mistake.example == "--nnodes=$(PET_NNODES)") == (words is not None)
 
 
 def test_a_master_may_start_other_processes_than_its_workers():
