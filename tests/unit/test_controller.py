@@ -9,6 +9,7 @@ import pytest
 from autotuner import keys
 from autotuner.backends.kubernetes import KubernetesBackend
 from autotuner.backends.kubernetes.backend import status_changes
+from autotuner.backends.kubernetes.readers import find_study
 from autotuner.controller.controller import Controller
 from autotuner.controller.metrics import Metrics
 from autotuner.job.job import Job
@@ -283,6 +284,22 @@ def test_a_search_starts_without_a_study_whose_ledger_belongs_to_something_else(
     (status,) = [json.loads(body) for method, *_, body in cluster.server.requests if method == "PATCH"]
     said = status["metadata"]["annotations"][keys.MESSAGE]
     assert said.startswith("the search starts without second: ConfigMap ns/second-tuning exists")
+
+
+def test_of_two_jobs_of_a_name_only_the_registered_one_has_to_be_readable(cluster):
+    unreadable = {"metadata": {"name": "first", "namespace": "ns", "uid": "other"}, "spec": {}}
+    del cluster.jobs["second"]["metadata"]["annotations"][keys.TARGET]
+    was = cluster.answer
+
+    def answer(method, path, query):
+        if path.endswith("/trainjobs/first"):
+            return 200, {}, json.dumps({"kind": "TrainJob", **unreadable}).encode()
+        return (404, {}, b"{}") if "/trainjobs/" in path else was(method, path, query)
+
+    server = FakeServer(answer)
+    assert find_study(server.api(), "ns", "first").job.uid == "uid-first"
+    assert find_study(server.api(), "ns", "second").job.uid == "uid-second"
+    server.close()
 
 
 class Failing(Cluster):

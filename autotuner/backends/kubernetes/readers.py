@@ -82,11 +82,10 @@ def read_job(api: Api, namespace: str, name: str) -> Job:
     Raises:
         BackendError: If there is no such job, or the cluster does not answer.
     """
-    answers = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
-    found = [unread_job(kind, manifest, namespace) for kind, manifest in answers]
-    if not found:
+    job = _named(api, namespace, name)
+    if job is None:
         raise _no_job(namespace, name)
-    return next((job for job in found if job.is_registered), found[0])
+    return job
 
 
 def read_study(api: Api, namespace: str, name: str) -> Study:
@@ -113,11 +112,10 @@ def find_study(api: Api, namespace: str, name: str) -> Study | None:
         BackendError: If the cluster does not answer.
         InvalidJob: If the job cannot be read.
     """
-    manifests = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
-    found = [job_of(api, manifest, namespace) for _, manifest in manifests]
-    if not found:
+    named = _named(api, namespace, name)
+    if named is None:
         return None
-    return _study_of(api, next((job for job in found if job.is_registered), found[0]))
+    return _study_of(api, job_of(api, named.manifest, namespace))
 
 
 def read_study_of_kind(api: Api, kind: JobKind, namespace: str, name: str) -> Study:
@@ -133,6 +131,13 @@ def read_study_of_kind(api: Api, kind: JobKind, namespace: str, name: str) -> St
 def _study_of(api: Api, job: Job) -> Study:
     trials, problems = Ledger.read(api, job).trials()
     return Study(job, trials, problems)
+
+
+def _named(api: Api, namespace: str, name: str) -> Job | None:
+    """Return the job of a name, of which only the metadata is read: the registered one of two kinds."""
+    answers = _of_each_kind(lambda kind: api.get(jobs_path(namespace, name, kind)))
+    found = [unread_job(kind, manifest, namespace) for kind, manifest in answers]
+    return next((job for job in found if job.is_registered), next(iter(found), None))
 
 
 def _no_job(namespace: str, name: str) -> BackendError:
