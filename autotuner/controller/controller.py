@@ -279,8 +279,6 @@ class Controller:
             self._release_unstarted([name for name in admitted if name not in started])
             raise
         self._release_unstarted(admitted[len(seen.started) :])
-        for trial in seen.finished:
-            self._metrics.count_trial(trial, now)
         self._metrics.note_phase(key, str(seen.status.phase))
         self._metrics.note_held_up(key, [str(held.reason) for held in seen.held_up])
         if not seen.put_off:

@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -70,6 +70,7 @@ class ControllerProcess:
             start_patience=timedelta(seconds=settings.start_patience_seconds),
             max_log_bytes=settings.max_log_bytes,
             keeps_views=True,
+            on_record=lambda trial: metrics.count_trial(trial, datetime.now(UTC)),
         )
         self._controller = Controller(
             api,

@@ -177,11 +177,12 @@ class Cluster:
             self.jobs[name]["metadata"] |= {"name": name, "namespace": "ns", "uid": f"uid-{name}"}
         self.broken = set()
         self.trials = []
+        self.recorded = []
         self.server = FakeServer(self.answer)
         api = self.server.api()
         self.controller = Controller(
             api,
-            KubernetesBackend(api, keeps_views=True),
+            KubernetesBackend(api, keeps_views=True, on_record=self.recorded.append),
             Metrics(),
             max_parallel_trials=1,
             poll_seconds=15,
@@ -552,6 +553,17 @@ def test_a_deleted_trial_is_recorded_once_the_ledger_can_be_written(trials):
     trials.controller.work_once()
     assert [trial.outcome for trial in trials.ledger()] == [Outcome.LOST]
     assert name not in trials.kept
+
+
+def test_a_recorded_trial_is_counted_once_though_the_status_cannot_be_written(trials):
+    trials.refuses_status = True
+    trials.delete_by_hand()
+    trials.controller.work_once()
+    trials.refuses_status = False
+    trials.controller.queue.add("pytorchjobs/ns/first")
+    trials.controller.work_once()
+    assert trials.status[keys.PHASE] == "Searching"
+    assert [trial.outcome for trial in trials.recorded] == [Outcome.LOST]
 
 
 def test_a_trial_that_an_earlier_leader_has_recorded_is_not_lost(trials):

@@ -82,9 +82,10 @@ class KubernetesBackend:
         start_patience: How long a trial may wait to start before the job's status says why.
         max_log_bytes: Maximum bytes of a log in one request.
         keeps_views: Whether `observe` and `study` may reuse their last results (not logs); see `forget_view`.
+        on_record: Is called with each trial once it stands in the ledger, whatever fails after that.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the backend's settings)
         self,
         api: Api,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -92,8 +93,10 @@ class KubernetesBackend:
         start_patience: timedelta = timedelta(minutes=10),
         max_log_bytes: int = 1_048_576,
         keeps_views: bool = False,
+        on_record: Callable[[Trial], None] = lambda _: None,
     ) -> None:
         self._api = api
+        self._on_record = on_record
         self._clock = clock
         self._reader = TrialReader(api, clock, start_patience=start_patience, max_log_bytes=max_log_bytes)
         self._checkpoints = Checkpoints(api)
@@ -238,7 +241,8 @@ class KubernetesBackend:
         """Write a finished trial into the ledger ConfigMap."""
         view = self._views.get(job.uid)
         ledger = view.ledger if view is not None else Ledger.read(self._api, job)
-        ledger.write(trial)
+        if ledger.write(trial):
+            self._on_record(trial)
 
     def stop(self, job: Job, number: int) -> None:
         """Delete the trial's job; the garbage collector ends its pods."""

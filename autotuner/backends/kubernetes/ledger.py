@@ -55,8 +55,10 @@ class Ledger:
             self._trials = decode_ledger(entries)
         return self._trials
 
-    def write(self, trial: Trial) -> None:
+    def write(self, trial: Trial) -> bool:
         """Record a finished trial; an existing record is not changed, unless it cannot be read.
+
+        Return whether it was recorded now.
 
         Raises:
             Unwritable: If the cluster refuses the entry as too large, however short its curve.
@@ -64,8 +66,7 @@ class Ledger:
         key = keys.ledger_key(trial.number)
         holder = next((shard for shard in self._shards if key in shard.data), None)
         if holder is not None:
-            self._rewrite_unreadable(holder, trial)
-            return
+            return self._rewrite_unreadable(holder, trial)
         refused: RequestFailed | None = None
         while True:
             shard = self._shards[-1]
@@ -81,7 +82,7 @@ class Ledger:
                     refused = error
                 else:
                     self._note(entry)
-                    return
+                    return True
             if not shard.exists or len(self._shards) == _MAX_SHARDS:
                 raise Unwritable(f"the ledger cannot take trial {trial.number}: {refused}") from refused
             try:
@@ -91,11 +92,13 @@ class Ledger:
                     raise
                 raise Unwritable(f"the ledger cannot take trial {trial.number}: {error}") from error
 
-    def _rewrite_unreadable(self, holder: _Shard, trial: Trial) -> None:
+    def _rewrite_unreadable(self, holder: _Shard, trial: Trial) -> bool:
         """Replace an entry that cannot be read: its trial may have run again under its number."""
-        if all(trial.number != recorded.number for recorded in self.trials()[0]):
-            holder.write({keys.ledger_key(trial.number): encode_trial(trial, points=FEWER_POINTS)})
-            self._trials = None
+        if any(trial.number == recorded.number for recorded in self.trials()[0]):
+            return False
+        holder.write({keys.ledger_key(trial.number): encode_trial(trial, points=FEWER_POINTS)})
+        self._trials = None
+        return True
 
     def _note(self, entry: Mapping[str, str]) -> None:
         if self._trials is not None:
