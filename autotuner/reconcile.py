@@ -56,6 +56,8 @@ _CHANGED_SINCE: Final = (
 )
 _TO_APPLY: Final = ""
 """A fingerprint that no job has: the study is not settled before its answer is applied."""
+_OF_RUNNING: Final = frozenset({"spec.runPolicy.suspend", f"label {keys.QUEUE_LABEL}"})
+"""Fields that are warned of because the registered job itself would run: with `apply` it is asked to."""
 _SETTLED = frozenset({str(Phase.DONE), str(Phase.FAILED)})
 
 
@@ -138,7 +140,9 @@ def reconcile(
         _TO_APPLY if applied.is_held else (job if answered is None else job.with_spec(answered)).fingerprint
     )
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
-    warned = replace(decision, warnings=(*warnings(decision, trials, spec), *seen.warnings))
+    of_running = {str(mistake) for mistake in job.warnings if applied.is_this and mistake.key in _OF_RUNNING}
+    found = (text for text in seen.warnings if text not in of_running)
+    warned = replace(decision, warnings=(*warnings(decision, trials, spec), *found))
     status = describe(warned, spec, trials, observed, notices, doubts=doubts)
     if suggestion is not None and spec.apply == "patch":
         patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
@@ -168,11 +172,13 @@ class _Applied:
     """What applying an answer has come to.
 
     `spec` is the job's spec with the answer, still to be written. `digest` is that of the answer which was
-    applied last, this one or an earlier one. `is_held` says that the cluster does not allow it now.
+    applied last, this one or an earlier one. `is_held` says that the cluster does not allow it now. `is_this`
+    says that the registered job itself is to run with this answer.
     """
 
     spec: Mapping[str, Any] | None = None
     digest: str = ""
+    is_this: bool = False
     is_held: bool = False
     notices: tuple[str, ...] = ()
 
@@ -187,11 +193,12 @@ def _apply(backend: Backend, job: Job, spec: TuningSpec, suggestion: Suggestion 
     if before == digest:
         if job.kind.takes_answer:
             is_changed = job.with_spec(answered).template != job.template
-            return _Applied(digest=digest, notices=(_CHANGED_SINCE,) if is_changed else ())
+            notices = (_CHANGED_SINCE,) if is_changed else ()
+            return _Applied(digest=digest, is_this=not is_changed, notices=notices)
         name = spec.apply_as or tuned_name(job)
         return _Applied(digest=digest, notices=(f"the answer was applied as {job.kind.name} {name}",))
     if job.kind.takes_answer:
-        return _Applied(answered, digest)
+        return _Applied(answered, digest, is_this=True)
     made = answered_job(job, suggestion, spec.apply_as)
     try:
         backend.apply(job, made)

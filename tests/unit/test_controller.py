@@ -815,6 +815,18 @@ def test_an_answer_that_was_applied_is_not_applied_again(confirmed):
     assert confirmed.jobs["first"]["spec"]["runPolicy"]["suspend"] is True
 
 
+def test_a_job_that_runs_with_its_answer_is_not_warned_of(confirmed):
+    confirmed.is_refusing = False
+    confirmed.fail(1)
+    job = confirmed.jobs["first"]
+    assert job["spec"]["runPolicy"]["suspend"] is False
+    job["metadata"]["annotations"][keys.PREFIX + "max-trials"] = "50"
+    confirmed.controller.on_job(PYTORCHJOB, "MODIFIED", job)
+    confirmed.controller.work_once()
+    assert job["metadata"]["annotations"][keys.PHASE] == "Done"
+    assert "suspend" not in confirmed.message
+
+
 def test_an_answer_enters_the_queue_of_its_trials(confirmed):
     confirmed.is_refusing = False
     job = confirmed.jobs["first"]
