@@ -12,7 +12,8 @@ from autotuner.study.formats.line import NUMBER
 from autotuner.study.formats.reading import position_in
 
 NOT_MEASURED: Final = re.compile(
-    r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:imum)?"
+    r"(?<![A-Za-z])(?:best|targets?|goal|thresholds?|desired|required?|requires|expected|min(?:imum)?|max(?:im(?:um|al))?"
+    r"|peak|all-time|optimum|champion|so far"
     r"|prev(?:ious)?|baseline|delta|old|record|patience|monitor(?:ing|ed|s)?|highest|lowest|until|stop(?:s|ping)?"
     r"|std|stddev|chance|random|oracle|bound|reference|paper|reports|published|human|sota|art|per-\w{1,12}|limit|desire|want(?:ed)?|reach|exceeds?|above|below|if|when|needs?|aim"
     r"|waiting|beat|last epoch's|initial(?:ly)?|prior|improvement|gain)"
@@ -34,6 +35,13 @@ _BEST_EPOCH: Final = re.compile(
     re.IGNORECASE,
 )
 """Before a name: `End. Best epoch 001: HR = 0.69, `."""
+_MARKED_BEST: Final = re.compile(
+    r"(?<![a-z])(?<!new )best(?:\s?(?:model|result|score|checkpoint|value|metric)s?)?"
+    r"(?:\s?(?:so far|until now|yet|ever))?"
+    r"(?:@\d{1,6}\s|\s?[\])>*:]{1,5}\s{1,3})(?:[a-z]{1,10}[\s_]){0,2}$",
+    re.IGNORECASE,
+)
+"""Before a name: `[best] val `, `Best so far: `, `*** best *** `."""
 _AT_BEST: Final = re.compile(
     r"(?<![a-z])best(?:\s[a-z]{1,12}){0,3}\s?[(\[](?:at\s|from\s|@\s?)?(?:epoch|iter(?:ation)?|step)[\s:=#]{0,3}\d{1,9}[)\]]"
     r"\s?[:,|-]\s{1,3}(?:[a-z][\w@]{0,16}(?:\s[a-z]\w{0,16})?\s?[:=]?\s?[\d.]{1,12}\s?%?[,;|\s]{1,4}){0,3}"
@@ -91,6 +99,8 @@ def is_not_measured(match: re.Match[str], text: str) -> bool:
     if _BEST_SO_FAR.search(text, max(0, match.start() - 360), match.start()):
         return True
     if _AT_BEST.search(text, max(0, match.start() - 160), match.start()):
+        return True
+    if _MARKED_BEST.search(text, max(0, match.start() - 80), match.start()):
         return True
     if _CLASS.search(text, max(0, match.start() - 40), match.start()):
         return True

@@ -62,9 +62,9 @@ class Choice:
         if is_known and not first.position.is_empty and not has_two_units(first):
             # Another value of the epoch, of another data set or process, shows that the first is in doubt.
             is_alone = is_exact or self.is_one_process or (first.is_definite and first.format == TEXT)
-            return (
-                is_alone or not self._may_meet(first) or any(r.position != first.position for r in readings)
-            )
+            if is_alone or not self._may_meet(first):
+                return True
+            return any(r.position != first.position for r in readings) and not may_take_turns(readings)
         if first.position.is_empty and not self.is_pattern and may_take_turns(readings):
             return False
         if first.label is Label.UNKNOWN and not self.is_pattern:
@@ -107,6 +107,22 @@ class Choice:
             return f"{name} may have several values an epoch, as {numbers} tell", pair
         if readings[0].position.is_empty and (pair := taking_turns(readings)):
             return f"lines with different words take turns to have {name}", pair
+        return self._only_first_meets(readings)
+
+    def _only_first_meets(self, readings: Sequence[Reading]) -> tuple[str, tuple[Reading, ...]] | None:
+        """Return why the first value may not be meant if it meets the target, and others do not."""
+        name, first = self.metric.name, readings[0]
+        if not self._may_meet(first):
+            return None
+        if (pair := taking_turns(readings)) and not self._may_meet(pair[1]):
+            return f"lines with different words take turns to have {name}, and some meet the target", pair
+        if first.position.epoch is None and not first.position.is_empty:
+            other = next((r for r in readings if r.position.epoch is not None), None)
+            if other is not None and not self._may_meet(other):
+                return f"the first {name} meets the target at a step, a later one of an epoch does not", (
+                    first,
+                    other,
+                )
         return None
 
     def _may_meet(self, reading: Reading) -> bool:

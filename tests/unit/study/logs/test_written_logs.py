@@ -50,6 +50,12 @@ OTHERS = (
     "| {n} | {high} |",
     "fold 0 {n}{s}{high}",
     "std {n}{s}{high}",
+    "soft {v} {n}{s}{high}",
+    "Peak {v} {n}{s}{high}",
+    "[best] {v} {n}{s}{high}",
+    "Best result (epoch 1): {v} {n}{s}{high}",
+    "best until now: {v} {n}{s}{high}",
+    "{v} step 3 of 100 {n}{s}{high}",
 )
 
 
