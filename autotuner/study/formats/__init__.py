@@ -38,6 +38,7 @@ READERS: Final[tuple[Format, ...]] = (
 """The readers, in the order in which they get a line."""
 
 RICH: Final = bars.RICH.name
+TABLE: Final = tables.TABLE.name
 TEXT: Final = text.FORMAT.name
 STRUCTURED: Final = frozenset(
     known.name

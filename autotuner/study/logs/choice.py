@@ -119,10 +119,8 @@ class Choice:
         if first.position.epoch is None and not first.position.is_empty:
             other = next((r for r in readings if r.position.epoch is not None), None)
             if other is not None and not self._may_meet(other):
-                return f"the first {name} meets the target at a step, a later one of an epoch does not", (
-                    first,
-                    other,
-                )
+                reason = f"the first {name} meets the target at a step, a later one of an epoch does not"
+                return reason, (first, other)
         return None
 
     def _may_meet(self, reading: Reading) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from autotuner.spec.values import Target
-from autotuner.study.formats import RICH, STRUCTURED, TEXT
+from autotuner.study.formats import RICH, STRUCTURED, TABLE, TEXT
 from autotuner.study.formats.line import to_number
 from autotuner.study.formats.reading import Label, Metric, Reading, digits_of, position_in
 from autotuner.study.logs.choice import MOST, PRIORITY, Choice, Stream, preferred
@@ -406,7 +406,11 @@ class Readings:
     def _is_remark(self, reading: Reading) -> bool:
         """Return whether free text accompanies a structured format; a different value in it is in doubt."""
         known = self._last
-        if known is None or reading.format != TEXT or self.format not in STRUCTURED:
+        if known is None or reading.format != TEXT:
+            return False
+        # The rows of a table with epochs of its own are all that the program measures, too.
+        is_beside_rows = known.is_definite and self.format == TABLE and position_in(reading.line).is_empty
+        if self.format not in STRUCTURED and not is_beside_rows:
             return False
         if not agree(known, reading, self.metric) and not self._is_repeated(reading):
             others = f"a value in a {self.format} line and a different one in free text"
