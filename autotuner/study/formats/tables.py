@@ -123,6 +123,8 @@ class TableReader:
         self._group = ""
         self._epoch: float | None = None
         self._place = Position()
+        self.sibling = ""
+        """The column of the metric on validation data, such as `val_acc` for `acc`, beside that of epochs."""
 
     def read(self, line: Line, context: Position) -> list[Reading] | None:
         """Return the metric's cell of a row; an empty list for other lines of the table."""
@@ -177,6 +179,10 @@ class TableReader:
     def _take_header(self, kind: str, cells: list[str], text: str) -> None:
         has_metric = bool(self._column(cells))
         is_known = any(key(cell) in _EPOCHS for cell in cells)
+        if is_known and not has_metric and not self._metric.label:
+            name = key(self._metric.name)
+            own = {f"{word}_{name}" for word in ("val", "valid", "validation", "eval", "dev")}
+            self.sibling = next((cell for cell in cells if key(cell) in own), self.sibling)
         wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
         header = _Header(kind, cells, wide, self._task, text.rstrip())
         if has_metric or is_known or header.has_values or header.has_splits:

@@ -29,6 +29,7 @@ from autotuner.study.formats.reading import (
     position_in,
 )
 from autotuner.study.formats.records import value_of
+from autotuner.study.formats.tables import TableReader
 from autotuner.study.logs.batch_words import BatchWords
 from autotuner.study.logs.doubt import Doubt, bounded
 from autotuner.study.logs.extras import Extras
@@ -96,6 +97,7 @@ class LogReader:
         self._metric = Metric(target.metric, target.threshold)
         self._pattern = None if pattern is None else _compiled(pattern)
         self._readers: Sequence[tuple[str, Reader]] = formats.readers(self._metric, log_format)
+        self._table = next((each for _, each in self._readers if isinstance(each, TableReader)), None)
         self._readings = Readings(
             self._metric, target, is_pattern=pattern is not None, is_one_process=is_one_process
         )
@@ -294,6 +296,8 @@ class LogReader:
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
             self._readings.note_sibling(sibling)
+        if self._table is not None and self._table.sibling:
+            self._readings.note_column(self._table.sibling)
         for reading in readings:
             self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
         if not readings:

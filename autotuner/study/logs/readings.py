@@ -81,6 +81,7 @@ class Readings:
         self._sibling = ""
         self._siblings: list[re.Match[str]] = []
         self._as_sibling: Reading | None = None
+        self._column = ""
         self._are_fractions = True
         self._uncounted = ""
         self._part_end: tuple[float, Reading] | None = None
@@ -167,6 +168,12 @@ class Readings:
         if self._chosen is not None and self._last is not None:
             self._check_sibling(self._last)
 
+    def note_column(self, name: str) -> None:
+        """Record the column of a table that is the metric on validation data, such as `val_acc` for `acc`."""
+        self._sibling, self._column = self._sibling or name, name
+        if self._chosen is not None and self._last is not None:
+            self._check_sibling(self._last)
+
     def note_epochs(self, epoch: float, epochs: float) -> None:
         """Record the epoch that a line names and their number: a part of the log that had all is whole."""
         if self._epochs is not None and epoch < self._epochs[0]:
@@ -197,8 +204,10 @@ class Readings:
 
         `soft val acc: 0.97` is not the accuracy where `val_acc` is 0.81.
         """
-        if reading is self._as_sibling or not self._siblings or reading.label is not Label.VALIDATION:
+        if reading.label is not Label.VALIDATION or reading is self._as_sibling:
             return False
+        if not self._siblings:
+            return bool(self._column) and reading.format == TEXT
         known = (
             replace(
                 reading,
