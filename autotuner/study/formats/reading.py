@@ -114,7 +114,13 @@ class Metric:
     @cached_property
     def pattern(self) -> str:
         """A regular expression for the name within a line."""
-        return r"[\s_/.-]{1,2}".join(_spelled(word) for word in self._words)
+        first, *others = (_spelled(word) for word in self._words)
+        if not others:
+            return first
+        joint = r"[\s_/.-]{1,2}"
+        # Behind the name of a data set: `[val] acc`, `validation: acc`.
+        own = rf"(?:{joint}|\]\s?|:\s{{1,2}})" if label_in(self._words[0]) else joint
+        return first + own + joint.join(others)
 
     @cached_property
     def is_share(self) -> bool:
