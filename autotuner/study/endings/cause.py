@@ -16,7 +16,16 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
-from autotuner.study.endings.log_errors import FEW, GONE, WRAPPER, LogError, ProcessLog, last_errors, scan
+from autotuner.study.endings.log_errors import (
+    FEW,
+    GONE,
+    WRAPPER,
+    LogError,
+    ProcessLog,
+    last_errors,
+    scan,
+    stopped,
+)
 from autotuner.study.endings.log_tail import tail_of
 from autotuner.study.endings.signals import BUS_ERRORS, CRASHES, SIGNALS
 from autotuner.study.endings.survival import shows_progress
@@ -50,10 +59,6 @@ _EPILOGUE: Final = re.compile(
     r"|\s{2,8}warnings\.warn\("
 )
 """Lines that trackers, Python and PyTorch print at exit, also after an error."""
-_STOPS: Final = re.compile(
-    r"(?<!early[ _-])\b(?:stop|abort|exit|terminat|quit|halt|giv(?:e|ing) up)", re.IGNORECASE
-)
-"""How a program says that it ends because of what it has met; early stopping has other reasons."""
 _SURE: Final = re.compile(
     r"(?:ModuleNotFoundError|SyntaxError|IndentationError|TabError)\b|can't open file"
     r"|error: (?:unrecognized arguments|the following arguments are required)"
@@ -141,7 +146,8 @@ def uncaught(log: str) -> Cause | None:
         e for e in errors if not e.is_of_library
     ]
     if not errors or not errors[-1].traceback:
-        return _stopped(lines)
+        found = stopped(lines)
+        return None if found is None else _cause(ProcessLog(log, 0), found.outcome, found.line)
     if errors[-1].outcome not in _OF_PROGRAM and not _OF_DEVICE.search(errors[-1].line):
         return None
     # The message of an error may have several lines.
@@ -155,15 +161,6 @@ def uncaught(log: str) -> Cause | None:
     if (is_of_code and len(later) > FEW) or any(map(shows_progress, later)):
         return None
     return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
-
-
-def _stopped(lines: Sequence[tuple[str, str]]) -> Cause | None:
-    """Return the divergence for which a program says that it stops, without an exit code of its own."""
-    errors, marks, _ = scan(lines)
-    last = errors[-1] if errors else None
-    if last is None or last.outcome is not Outcome.DIVERGED or last.is_raised or not _STOPS.search(last.line):
-        return None
-    return None if any(mark > last.position for mark in marks) else Cause(last.outcome, last.line)
 
 
 def _unsaid(log: ProcessLog, *, first: ProcessLog) -> list[LogError]:

@@ -29,6 +29,12 @@ _MESSAGE: Final = 40
 _EXIT: Final = re.compile(r"SystemExit(?:: -?\d{1,3})?\s{0,4}$")
 _USAGE: Final = (2, re.compile(r"[\w./-]{1,100}(?: [\w-]{1,40}){0,3}: error: "))
 """The exit code and the last words of argparse. What stands above them is the text of its help."""
+_STOPS: Final = re.compile(
+    r"(?<!early[ _-])\b(?:stop|abort|exit|terminat|quit|halt|giv(?:e|ing) up)", re.IGNORECASE
+)
+"""How a program says that it ends because of what it has met; early stopping has other reasons."""
+_SUPPOSED: Final = re.compile(r"\b(?:if|when(?:ever)?|once|would|will)\b", re.IGNORECASE)
+"""How it says what it does in such a case."""
 _AT_EXIT: Final = re.compile(r"\b(?:at|after) interpreter shutdown")
 """The words of Python for what a thread began too late; the program had ended before."""
 _PIPE: Final = re.compile(r'File ".{0,400}/multiprocess(?:ing)?/connection\.py"')
@@ -154,7 +160,8 @@ def last_errors(log: ProcessLog) -> list[LogError]:
         # Of several processes in one pod, the others may be those that hold it.
         errors = [replace(e, outcome=Outcome.LOST) if _is_held(e) else e for e in errors]
     if not errors:
-        errors = _warned(lines)
+        found = stopped(lines)
+        errors = _warned(lines) if found is None else [found]
     if log.exit_code != 0:
         errors = _after_signal(errors, marks, lines)
     if log.exit_code in SIGNALS:
@@ -486,6 +493,19 @@ def _is_lost(error: LogError) -> bool:
 def _is_vague(line: str) -> bool:
     known = meaning(line)
     return known is not None and known.is_vague
+
+
+def stopped(lines: Sequence[tuple[str, str]]) -> LogError | None:
+    """Return the divergence for which a program says that it ends, if only as a warning."""
+    for position in range(len(lines) - 1, -1, -1):
+        rank, line = lines[position]
+        if _STOPS.search(line) and not _SUPPOSED.search(line):
+            known = meaning(line)
+            if known is not None and known.outcome is Outcome.DIVERGED:
+                return LogError(position, line, known.outcome, False, rank, 0)
+        if shows_progress(line):
+            return None
+    return None
 
 
 def _warned(lines: Sequence[tuple[str, str]]) -> list[LogError]:

@@ -40,6 +40,7 @@ _PROGRESS: Final = re.compile(
 )
 _LOUD: Final = re.compile(
     r"\berror: |\b(?:ERROR|FATAL|CRITICAL|[Aa]bort(?:ing|ed)?|[Ee]xiting|[Tt]erminating)\b"
+    r"|(?<![Ee]arly[ _-])\b[Ss]topping\b"
 )
 
 

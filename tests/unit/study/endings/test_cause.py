@@ -122,6 +122,13 @@ def test_an_error_of_the_device_ends_a_program_behind_a_pipe_and_one_of_an_uploa
 NAN = "step 20 loss nan\nLoss is nan, stopping training\n"
 
 
+@pytest.mark.parametrize("level", ["WARNING: ", "[2026-01-01 10:00:00] INFO train: "])
+def test_a_warning_that_it_stops_for_nan_is_enough(level):
+    found = uncaught("epoch 1 accuracy=0.1\n" + level + "loss is NaN, stopping training\n")
+    assert found is not None
+    assert found.outcome is Outcome.DIVERGED
+
+
 @pytest.mark.parametrize("after", ["", "Training time 0:01:03\n", "saved model.pt\n"])
 def test_a_program_that_says_that_it_stops_for_nan_has_diverged_although_it_exits_with_0(after):
     found = uncaught("epoch 1 accuracy=0.1\n" + NAN + after)
@@ -137,6 +144,7 @@ def test_a_program_that_says_that_it_stops_for_nan_has_diverged_although_it_exit
         "step 10 loss is nan, skipping batch\nepoch 1 accuracy=0.4\n",
         "epoch 1 accuracy=0.4\nEarly stopping: no better loss than (best nan)\n",
         "epoch 1 accuracy=0.4\nINFO terminate_on_nan: training stops if loss is nan\n",
+        "epoch 1 accuracy=0.4\nrestart will be refused when the loss is nan, exit with 3\n",
     ],
 )
 def test_a_program_that_does_not_say_so_has_ended_well(log):
