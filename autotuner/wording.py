@@ -218,8 +218,7 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
     ),
     Reason.NOT_WIRED: lambda decision, _: decision.facts.detail,
     Reason.ANSWER_IN_DOUBT: lambda decision, _: (
-        f"batch size {decision.facts.batch_size} meets the target, but cannot be confirmed:"
-        f" {decision.facts.detail}"
+        f"batch size {decision.facts.batch_size} cannot be confirmed: {decision.facts.detail}"
     ),
     Reason.CLUSTER_LOSES_TRIALS: _cluster_loses_trials,
     Reason.PAUSED: lambda decision, _: f"paused; {_running(decision.facts.count)}",
@@ -266,7 +265,7 @@ _ENDINGS: Final[Mapping[Reason, str]] = {
     Reason.PROGRAM_FAILS: "the program fails",
     Reason.METRIC_NOT_FOUND: "a run that ended well printed no metric",
     Reason.NOT_WIRED: "settings have no effect on the training",
-    Reason.ANSWER_IN_DOUBT: "what its runs trained is in doubt",
+    Reason.ANSWER_IN_DOUBT: "what runs at a large batch have trained is in doubt",
     Reason.CLUSTER_LOSES_TRIALS: "the cluster keeps losing its trials",
     Reason.NO_LAYOUT: "no batch size has a layout",
 }

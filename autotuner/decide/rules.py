@@ -254,13 +254,16 @@ def _is_to_be_confirmed(standing: Standing, best: Setting) -> bool:
 
 
 def leave_in_doubt(standing: Standing) -> Step | None:
-    """End a study whose answer is in doubt: runs with fresh seeds would not tell."""
+    """End a study if the setting to confirm is in doubt: runs with fresh seeds would not tell."""
     best = standing.incumbent
     if best is None or not _is_to_be_confirmed(standing, best):
         return None
-    if (doubt := standing.doubt(best)) is None:
+    is_reached = standing.reached(best) >= standing.spec.confirmations
+    tried = best if is_reached else standing.to_confirm(best)
+    if (doubt := standing.doubt(tried)) is None:
         return None
-    return Finish(Phase.DONE, Reason.ANSWER_IN_DOUBT, Facts(batch_size=best.batch_size, detail=doubt.message))
+    facts = Facts(batch_size=tried.batch_size, detail=doubt.message)
+    return Finish(Phase.DONE, Reason.ANSWER_IN_DOUBT, facts)
 
 
 def confirm(standing: Standing) -> Step | None:

@@ -178,7 +178,7 @@ class Standing:
 
     def doubt(self, tried: Setting) -> Finding | None:
         """Return why no run of a setting confirms it; None if there is no such doubt."""
-        doubts = (f for f in self.findings if f.reason is Doubt.IN_DOUBT and tried.batch_size > f.above)
+        doubts = (f for f in self.findings if f.reason is Doubt.IN_DOUBT and tried.batch_size >= f.batch_size)
         return next(doubts, None)
 
     def _by_evidence(self, tried: Setting) -> tuple[int, int, int, float, str]:

@@ -74,7 +74,7 @@ class Finding:
     """A finding about runs: the reason, the numbers of the trials, and a message for the user.
 
     `names` are the settings without effect. `continues` is the trial that a resumed run continues. A doubt
-    is about all batches larger than `above`.
+    is about all batches of at least `batch_size`.
     """
 
     reason: Reason
@@ -82,7 +82,7 @@ class Finding:
     message: str
     names: tuple[str, ...] = ()
     continues: int | None = None
-    above: int = 0
+    batch_size: int = 0
 
 
 def points_of(trial: Trial) -> tuple[Point, ...]:

@@ -52,7 +52,7 @@ def test_a_script_that_ignores_its_batch_gets_no_confirmed_answer_though_its_dig
     assert (ran.json["batch_size"], ran.json["confirmed"]) == (64, 0)
     assert ran.json["reason"] == "AnswerInDoubt"
     message = place.run("status", "toy-tuning", "--json").json["message"]
-    assert "batch size 64 meets the target, but cannot be confirmed: the first values of trial" in message
+    assert "batch size 64 cannot be confirmed: the first values of trial" in message
 
 
 CHECKPOINTS = """

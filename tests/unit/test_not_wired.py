@@ -165,9 +165,32 @@ def test_an_answer_whose_check_seems_to_train_the_same_batch_is_not_confirmed(co
     assert (decision.phase, decision.reason, decision.is_final) == (Phase.DONE, Reason.ANSWER_IN_DOUBT, True)
     assert decision.answer is not None
     assert (decision.answer.batch_size, decision.answer.confirmed) == (256, 0)
-    assert "batch size 256 meets the target, but cannot be confirmed: the first values" in message(
-        decision, spec()
-    )
+    assert "batch size 256 cannot be confirmed: the first values" in message(decision, spec())
+
+
+def test_a_confirmed_answer_stays_where_a_larger_batch_is_in_doubt():
+    def ran(number, batch_size, seed, purpose=Purpose.CONFIRM, shift=0.0, outcome=Outcome.REACHED, rate=0.4):
+        tried = suggestion(
+            number, batch_size=batch_size, parameters={"learning_rate": rate}, purpose=purpose, seed=seed
+        )
+        shown = [v + shift for v in curve(seed)][: None if outcome is Outcome.REACHED else 3]
+        return trial(number, shown, outcome, tried, unit="epoch")
+
+    over = {"purpose": Purpose.CHECK, "outcome": Outcome.DOMINATED}
+    baseline = trial(0, curve(1), tried=suggestion(0, purpose=Purpose.BASELINE), unit="epoch")
+    own = [
+        ran(1, 150, 9, Purpose.SEARCH),
+        ran(2, 75, 9, shift=0.1, **over),
+        ran(3, 126, 9, shift=0.1, **over),
+    ]
+    own += [ran(4 + n, 150, 20 + n) for n in range(3)]
+    larger = [ran(8, 256, 30, Purpose.SEARCH), ran(9, 128, 30, shift=0.001, **over)]
+    larger += [ran(10, 215, 30, shift=0.001, **over), ran(11, 256, 30, shift=0.1, rate=0.3364, **over)]
+    decision = decide(spec(), [baseline, *own, *larger], NOON)
+    assert (decision.reason, decision.is_final) == (Reason.ANSWER_IN_DOUBT, True)
+    assert decision.answer is not None
+    assert (decision.answer.batch_size, decision.answer.is_confirmed) == (150, True)
+    assert "batch size 256 cannot be confirmed" in message(decision, spec())
 
 
 def replace_rate(check):

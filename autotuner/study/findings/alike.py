@@ -110,7 +110,8 @@ def _doubt(check: BatchCheck, reason: Reason) -> Finding:
     )
     if reason is Reason.IN_DOUBT:
         message += "; a script that trains its batch can show it: sdk.report(epoch, ..., batch_size=...)"
-    return Finding(reason, check.numbers, message, ("batch_size",), above=other.suggestion.batch_size)
+    size = one.suggestion.batch_size
+    return Finding(reason, check.numbers, message, ("batch_size",), batch_size=size)
 
 
 def _values(trial: Trial) -> str:

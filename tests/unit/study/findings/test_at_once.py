@@ -46,7 +46,7 @@ DOUBLINGS = [32, 64, 128, 256, 512, 1024]
 def test_a_first_value_that_no_training_changes_is_in_doubt_or_with_enough_digits_a_proof():
     (doubt,) = met_at_once(runs([0.9312] * 6, DOUBLINGS), TARGET)
     assert doubt.reason is Reason.IN_DOUBT
-    assert doubt.above == 0
+    assert doubt.batch_size == 0
     assert "before the training" in doubt.message
     (proven,) = met_at_once(runs([0.9312] * 8, [*DOUBLINGS, 1024, 1024]), TARGET)
     assert proven.reason is Reason.NOT_WIRED

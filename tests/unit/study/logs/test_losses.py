@@ -262,7 +262,7 @@ def test_half_the_batch_with_nearly_the_same_first_values_is_in_doubt_where_no_l
     assert [check.is_over for check, _ in checks] == [False] * 3 + [True]
     assert [reasons for _, reasons in checks] == [[], [], [], [Reason.IN_DOUBT]]
     (doubt,) = findings((checks[3][0].original, checks[3][0].trial), 1)
-    assert doubt.above == 128
+    assert doubt.batch_size == 256
     assert "the first values of trial 2 at batch size 128 are nearly those of trial 1 at 256" in doubt.message
     assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in doubt.message
 
