@@ -143,7 +143,7 @@ class BatchCheck:
         """Whether the values so far are nearly the original's, and nothing else shows an effect."""
         one, other = points_of(self.original), points_of(self.trial)
         if not self.has_close_losses:
-            is_of_epochs = {self.original.unit, self.trial.unit} == {EPOCH}
+            is_of_epochs = all(map(_counts_epochs, (self.original, self.trial)))
             is_apart = losses.are_apart(self.original.losses, self.trial.losses)
             if is_apart or not self.is_half or not is_of_epochs or len(one) < FEWEST_NEAR:
                 return False
@@ -165,6 +165,11 @@ class BatchCheck:
             return True
         ends = [points[-1][0] for t in (self.trial, self.original) if (points := points_of(t))]
         return len(ends) > 1 and ends[0] >= ends[1]
+
+
+def _counts_epochs(trial: Trial) -> bool:
+    """Return whether a run has a value an epoch, as most logs have that name neither epochs nor steps."""
+    return trial.unit == EPOCH or (not trial.unit and bool(trial.reads))
 
 
 def _extent(points: Sequence[Point]) -> float:

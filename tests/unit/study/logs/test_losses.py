@@ -267,6 +267,13 @@ def test_half_the_batch_with_nearly_the_same_first_values_is_in_doubt_where_no_l
     assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in doubt.message
 
 
+@pytest.mark.parametrize(("reads", "expected"), [("val_acc: 0.51", [Reason.IN_DOUBT]), ("", [])])
+def test_a_log_without_epochs_or_steps_has_a_value_an_epoch(reads, expected):
+    check, _ = checked(NEARLY, (), unit="")
+    runs = replace(check.original, reads=reads), replace(check.trial, reads=reads)
+    assert [f.reason for f in findings(runs, 1)] == expected
+
+
 def test_a_thinned_curve_is_compared_where_it_has_steps():
     check, _ = checked((0.512, 0.6178, 0.712, 0.8121, 0.8523), (), originals=(*CURVE, 0.8523, 0.8611))
     kept = tuple(m for m in check.original.measurements if m.step != 2.0)
