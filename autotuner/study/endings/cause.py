@@ -16,16 +16,8 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
-from autotuner.study.endings.log_errors import (
-    FEW,
-    GONE,
-    WRAPPER,
-    LogError,
-    ProcessLog,
-    last_errors,
-    scan,
-    stopped,
-)
+from autotuner.study.endings.log_errors import GONE, ProcessLog, last_errors, stopped
+from autotuner.study.endings.log_scan import FEW, WRAPPER, LogError, scan
 from autotuner.study.endings.log_tail import tail_of
 from autotuner.study.endings.signals import BUS_ERRORS, CRASHES, SIGNALS
 from autotuner.study.endings.survival import shows_progress
