@@ -15,13 +15,13 @@ from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.formats import RICH, STRUCTURED, TABLE, TEXT
-from autotuner.study.formats.line import to_number
-from autotuner.study.formats.reading import Label, Metric, Reading, digits_of, position_in
+from autotuner.study.formats.reading import Label, Metric, Reading, position_in
 from autotuner.study.logs.choice import MOST, PRIORITY, Choice, Stream, preferred
 from autotuner.study.logs.doubt import Doubt, bounded, doubt
 from autotuner.study.logs.early import from_training
 from autotuner.study.logs.ranks import Ranks
 from autotuner.study.logs.scale import Implausible, agree, are_fractions, fitting, scaled
+from autotuner.study.logs.sibling import Sibling
 from autotuner.study.logs.units import Unit, step_of, unit_of
 from autotuner.study.thinning import MAX_MEASUREMENTS, thin
 from autotuner.trial import Measurement
@@ -35,8 +35,6 @@ _EXACT: Final = 4
 _SHOWN: Final = 60
 _MAX_WARNINGS: Final = 10
 _PERCENT_READINGS: Final = 3
-_SIBLINGS: Final = 16
-"""Number of values of the validation's own name that are kept: a bar may show those of its next epoch."""
 _RECENT: Final = 256
 """Number of measurements that one is compared with that may be printed again."""
 _BEFORE_EVALUATION: Final = frozenset({0.0, -1.0})
@@ -78,10 +76,7 @@ class Readings:
         self._ranks = Ranks(metric)
         self._last: Reading | None = None
         self._is_closed = False
-        self._sibling = ""
-        self._siblings: list[re.Match[str]] = []
-        self._as_sibling: Reading | None = None
-        self._column = ""
+        self._sibling = Sibling(metric)
         self._are_fractions = True
         self._uncounted = ""
         self._part_end: tuple[float, Reading] | None = None
@@ -98,9 +93,11 @@ class Readings:
             epochs = {r.position.epoch for r in self._training}
             if self._is_closed or len(epochs) >= _TRAINING_EPOCHS:
                 name = self.metric.name
-                if self._sibling:
+                if self._sibling.name:
                     # A pattern for the training values would be tuned on.
-                    reason = f"{name} appears on training lines only, and the log has {self._sibling} too"
+                    reason = (
+                        f"{name} appears on training lines only, and the log has {self._sibling.name} too"
+                    )
                     return doubt(self.metric, reason, self._training[-1], target=self._sibling_target)
                 reason = (
                     f"{name} appears on training lines only; name the metric of the validation, or choose the"
@@ -162,15 +159,13 @@ class Readings:
 
     def note_sibling(self, found: re.Match[str]) -> None:
         """Record a validation metric of the same name, such as `val_acc` in addition to `acc`."""
-        self._sibling = self._sibling or found["sibling"]
-        if found["value"] is not None:
-            self._siblings = [*self._siblings[1 - _SIBLINGS :], found]
+        self._sibling.note(found)
         if self._chosen is not None and self._last is not None:
             self._check_sibling(self._last)
 
     def note_column(self, name: str) -> None:
         """Record the column of a table that is the metric on validation data, such as `val_acc` for `acc`."""
-        self._sibling, self._column = self._sibling or name, name
+        self._sibling.note_column(name)
         if self._chosen is not None and self._last is not None:
             self._check_sibling(self._last)
 
@@ -186,45 +181,22 @@ class Readings:
             reading.variant or reading.rank
         )
         name = self.metric.name
-        if is_validation and self._differs(reading) and not self._is_pattern:
-            reason = f"{name} of the validation has values that {self._sibling} does not have"
+        if is_validation and self._sibling.contradicts(reading) and not self._is_pattern:
+            reason = f"{name} of the validation has values that {self._sibling.name} does not have"
             self._raise(reason, reading, target=self._sibling_target)
-        if not self._sibling or is_validation or self._is_pattern:
+        if not self._sibling.name or is_validation or self._is_pattern:
             return
         if reading.is_definite and reading.format in _RECORDS and not self.metric.is_share:
-            self._warn(f"{name} is read, but the log has {self._sibling} too")
+            self._warn(f"{name} is read, but the log has {self._sibling.name} too")
             return
         of_what = reading.variant or (f"rank {reading.rank}" if reading.rank else reading.label)
         what = f"belongs to {of_what}" if reading.label else "may be a training value"
-        reason = f"{name} {what}, and the log has {self._sibling} too"
+        reason = f"{name} {what}, and the log has {self._sibling.name} too"
         self._raise(reason, reading, target=self._sibling_target)
-
-    def _differs(self, reading: Reading) -> bool:
-        """Return whether a value of the validation is none of those that its own name had last.
-
-        `soft val acc: 0.97` is not the accuracy where `val_acc` is 0.81.
-        """
-        if reading.label is not Label.VALIDATION or reading is self._as_sibling:
-            return False
-        if not self._siblings:
-            return bool(self._column) and reading.format == TEXT
-        known = (
-            replace(
-                reading,
-                value=to_number(found["value"]),
-                is_percent=bool(found["percent"]),
-                digits=digits_of(found["value"]),
-                format="",
-            )
-            for found in self._siblings
-        )
-        is_same = any(agree(each, reading, self.metric) for each in known)
-        self._as_sibling = reading if is_same else None
-        return not is_same
 
     @property
     def _sibling_target(self) -> str:
-        return f"{self._sibling} {self._target.comparison} {self._target.threshold:g}"
+        return f"{self._sibling.name} {self._target.comparison} {self._target.threshold:g}"
 
     def settle(self) -> None:
         """Process the held readings of the epoch that has ended."""

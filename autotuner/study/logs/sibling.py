@@ -1,0 +1,60 @@
+"""The name of a metric on validation data, such as `val_acc` for `acc`, and its values in a log."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import replace
+from typing import Final
+
+from autotuner.study.formats import TEXT
+from autotuner.study.formats.line import to_number
+from autotuner.study.formats.reading import Label, Metric, Reading, digits_of
+from autotuner.study.logs.scale import agree
+
+_KEPT: Final = 16
+"""Number of its values that are kept: a progress bar may show those of its next epoch."""
+
+
+class Sibling:
+    """The sibling of a metric, as far as the log has shown it: its name, and its last values."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.name = ""
+        self._metric = metric
+        self._values: deque[re.Match[str]] = deque(maxlen=_KEPT)
+        self._has_column = False
+        self._same: Reading | None = None
+
+    def note(self, found: re.Match[str]) -> None:
+        """Record a mention, with its value if it has one."""
+        self.name = self.name or found["sibling"]
+        if found["value"] is not None:
+            self._values.append(found)
+
+    def note_column(self, name: str) -> None:
+        """Record that it is the column of a table."""
+        self.name, self._has_column = self.name or name, True
+
+    def contradicts(self, reading: Reading) -> bool:
+        """Return whether a value of the validation is none of those that the sibling had last.
+
+        `soft val acc: 0.97` is not the accuracy where `val_acc` is 0.81.
+        """
+        if reading.label is not Label.VALIDATION or reading is self._same:
+            return False
+        if not self._values:
+            return self._has_column and reading.format == TEXT
+        known = (
+            replace(
+                reading,
+                value=to_number(found["value"]),
+                is_percent=bool(found["percent"]),
+                digits=digits_of(found["value"]),
+                format="",
+            )
+            for found in self._values
+        )
+        is_same = any(agree(each, reading, self._metric) for each in known)
+        self._same = reading if is_same else None
+        return not is_same
