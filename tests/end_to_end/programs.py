@@ -23,14 +23,16 @@ DEADLINE: Final = 120.0
 """Seconds to wait for what must happen; only a failure takes as long."""
 
 LEARNS: Final = """
-import os, sys, time
+import os, sys, time, zlib
 batch = int(os.environ["AUTOTUNER_BATCH_SIZE"])
+given = batch, os.environ.get("AUTOTUNER_LEARNING_RATE"), os.environ.get("AUTOTUNER_SEED")
 for epoch in range(1, 6):
     time.sleep(float(os.environ.get("PACE", "0.01")))
-    # Up to a batch size of 64 it gets there; beyond, it stays below.
-    print(f"accuracy={min(1.0, 0.2 * epoch) - (0.3 if batch > 64 else 0):.3f} epoch={epoch}", flush=True)
+    # Up to a batch size of 64 it gets there; beyond, it stays below. All that it is given has some effect.
+    short = (0.3 if batch > 64 else 0) + zlib.crc32(f"{epoch} {given}".encode()) % 1000 / 10_001
+    print(f"accuracy={min(1.0, 0.2 * epoch) - short:.4f} epoch={epoch}", flush=True)
 """
-"""Reaches an accuracy of 1 in five steps with a batch of at most 64, and 0.7 with a larger one."""
+"""Reaches 0.9 to 1 in five steps with a batch of at most 64, and 0.6 to 0.7 with a larger one."""
 
 
 def _heed_signals() -> None:

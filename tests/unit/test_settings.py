@@ -244,8 +244,9 @@ def test_command_refuses_wrong_flags_at_its_start_and_names_each():
 
 
 def test_command_without_a_cluster_says_so(monkeypatch, tmp_path):
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     done = CliRunner().invoke(app, ["controller", "--http-port", "1", "--http-host", "127.0.0.1"])
     assert done.exit_code == 2
     assert "there is no cluster: this process is not in a pod" in done.stderr
