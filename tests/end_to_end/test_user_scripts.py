@@ -46,13 +46,18 @@ def test_a_script_that_uses_its_settings_and_no_seed_is_warned_of_its_confirmati
 def test_a_script_that_ignores_its_batch_gets_no_confirmed_answer_though_its_digits_differ(place: Place):
     by_rate = " + 0.002 * math.log(float(os.environ['AUTOTUNER_LEARNING_RATE']))"
     jitter = " + random.SystemRandom().gauss(0, 0.0005)"  # as on a GPU
-    script = CURVE.format(seed=BY_SEED, effect=by_rate + jitter)
+    losses = """
+for step in range(8):
+    loss = 2.3 - 0.05 * step + noise.uniform(-0.01, 0.01) + random.SystemRandom().gauss(0, 0.00005)
+    print(f"step {{step}} loss {{loss:.5f}}", flush=True)
+for epoch in"""
+    script = CURVE.replace("\nfor epoch in", losses).format(seed=BY_SEED, effect=by_rate + jitter)
     ran = place.run("tune", place.write(script, asked={**ASKED, "batch_size": "16..64"}).name, "--json")
     assert ran.code == 3, ran.out + ran.err
     assert (ran.json["batch_size"], ran.json["confirmed"]) == (64, 0)
     assert ran.json["reason"] == "AnswerInDoubt"
     message = place.run("status", "toy-tuning", "--json").json["message"]
-    assert "batch size 64 cannot be confirmed: the first values of trial" in message
+    assert "batch size 64 cannot be confirmed: the first losses of trial" in message
 
 
 CHECKPOINTS = """

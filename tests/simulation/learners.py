@@ -186,7 +186,7 @@ class World:
         """Return the first losses that a run prints."""
         rng = np.random.default_rng([suggestion.seed, self.trains(suggestion.batch_size)])
         rate = float(suggestion.parameters["learning_rate"])
-        return tuple(round(2.5 - rate / 100 * step + rng.normal(0, 0.01), 4) for step in range(8))
+        return tuple(round(2.5 - rate / 100 * step + rng.normal(0, 0.01), 6) for step in range(8))
 
     @property
     def history(self) -> History:

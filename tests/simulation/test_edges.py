@@ -364,16 +364,23 @@ def per_epoch(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.n
 def test_a_script_without_equal_digits_that_trains_a_smaller_batch_gets_no_confirmed_answer(
     trains: Callable[[int], int], parallel: str
 ):
-    world = World(spec(parallel_trials=parallel), per_epoch, trains=trains, jitter=0.0005, unit="epoch")
+    world = World(spec(parallel_trials=parallel), per_epoch, trains=trains, jitter=0.0005, prints_losses=True)
     decision = world.run()
     assert (decision.reason, decision.candidate) == (Reason.ANSWER_IN_DOUBT, None)
     assert decision.answer is not None
     assert not decision.answer.is_confirmed
-    assert "cannot be confirmed: the first values of trial" in message(decision, world.spec)
+    assert "cannot be confirmed: the first losses of trial" in message(decision, world.spec)
 
 
-def test_a_script_without_equal_digits_that_trains_its_batch_gets_a_confirmed_answer():
-    reaches(World(spec(), per_epoch, jitter=0.0005, unit="epoch"), largest(per_epoch, 0.9))
+@pytest.mark.parametrize("prints_losses", [False, True])
+def test_a_script_without_equal_digits_that_trains_its_batch_gets_a_confirmed_answer(prints_losses: bool):
+    world = World(spec(), per_epoch, jitter=0.0005, unit="epoch", prints_losses=prints_losses)
+    reaches(world, largest(per_epoch, 0.9))
+
+
+def test_half_the_batch_with_nearly_the_same_values_is_warned_of_where_no_losses_are_printed():
+    world = World(spec(), per_epoch, trains=lambda _: 32, jitter=0.0005, unit="epoch")
+    assert any("the first values of trial" in warning for warning in world.run().warnings)
 
 
 def test_a_batch_that_no_check_can_show_is_told():

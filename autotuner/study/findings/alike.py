@@ -84,15 +84,21 @@ def _begin_alike(one: Trial, other: Trial) -> bool:
 def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
     """Return at most one doubt whether the checks trained another batch than their originals; else a warning.
 
-    The losses alone are a warning: a script that accumulates gradients by itself may print those of its
-    micro-batches, but its metric follows the batch.
+    Losses and values together are a doubt. The losses alone are a warning: a script that accumulates
+    gradients by itself may print those of its micro-batches, but its metric follows the batch. So are the
+    values alone: the batch may have little effect.
     """
     checks = [check for check in batch_checks(trials) if check.differs]
-    for check in checks:
-        is_shown = reports_batch(check.original) or follows_batch(trials, check.original)
-        if check.seems_same and not is_shown:
-            return [_doubt(check, Reason.IN_DOUBT)]
-    return [_doubt(check, Reason.BATCH_NOT_FOLLOWED) for check in checks if check.has_close_losses][:1]
+    alike = [c for c in checks if c.seems_same and not _is_shown(c, trials)]
+    if doubted := [check for check in alike if check.has_close_losses]:
+        return [_doubt(doubted[0], Reason.IN_DOUBT)]
+    warned = [check for check in checks if check.has_close_losses or check in alike]
+    return [_doubt(check, Reason.BATCH_NOT_FOLLOWED) for check in warned[:1]]
+
+
+def _is_shown(check: BatchCheck, trials: Sequence[Trial]) -> bool:
+    """Return whether a run shows its batch by other means."""
+    return reports_batch(check.original) or follows_batch(trials, check.original)
 
 
 def _doubt(check: BatchCheck, reason: Reason) -> Finding:

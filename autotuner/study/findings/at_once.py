@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final
 
 from autotuner.spec.values import Target
-from autotuner.study.finding import ENDS, FEWEST_SINGLE, FEWEST_VALUES, Finding, Reason, points_of
+from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Reason, points_of
 from autotuner.study.findings.proof import ENOUGH_SINGLE, bits_of_value
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Purpose, Trial
@@ -27,7 +27,7 @@ _OTHERS: Final = (
 
 
 def met_at_once(trials: Sequence[Trial], target: Target) -> list[Finding]:
-    """Return why no run counts, if the digits prove that the training had no part in it; else a doubt.
+    """Return why no run counts, if the digits prove that the training had no part in it; else a warning.
 
     Nothing is found before `FEWEST_SINGLE` runs, the job's own and one of another setting among them; nor, by
     the digits alone, before as many settings have been run.
@@ -62,9 +62,7 @@ def met_at_once(trials: Sequence[Trial], target: Target) -> list[Finding]:
     is_proof = (len(firsts) - 1) * bits_of_value(value, shown) >= ENOUGH_SINGLE
     message = f"{met}, which is {value:g} in all of them: it seems to be measured before the training"
     message += f"; {advice}" if has_curve else f", or of {_OTHERS}"
-    # An easy task may be solved at the first evaluation. That no training changes another value is in doubt.
-    reason = Reason.MET_AT_ONCE if value in ENDS else Reason.IN_DOUBT
-    return [Finding(Reason.NOT_WIRED if is_proof else reason, numbers, message)]
+    return [Finding(Reason.NOT_WIRED if is_proof else Reason.MET_AT_ONCE, numbers, message)]
 
 
 def never_worse(trials: Sequence[Trial], target: Target) -> list[Finding]:

@@ -43,7 +43,6 @@ from autotuner.study.findings.alike import beginnings_alike
 from autotuner.study.findings.batch_check import BatchCheck, batch_checks, has_telling_losses
 from autotuner.study.findings.reported_batch import batch_doubts
 from autotuner.study.findings.resumed import resumed_runs
-from autotuner.study.logs import losses
 from autotuner.study.logs.loops import loop_doubts
 from autotuner.study.quantum import quantum_of
 from autotuner.study.setting import Setting, setting
@@ -105,8 +104,8 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
 def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     """Return the checks that have shown that their originals did not train their batch; or that may have.
 
-    The latter are of runs that are the same in a few coarse values. The bits of all checks count together:
-    each might have differed.
+    The latter, of runs that are the same in a few coarse values, are only warnings. The bits of all checks
+    count together: each might have differed.
     """
     checks = (c for c in batch_checks(trials) if not c.is_of_rate and not c.differs)
     same = [(check, points) for check in checks if (points := check.common)]
@@ -119,7 +118,7 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     is_shown = bits + BITS_OF_LOSSES * any(few == 1 for *_, few in distinct) >= ENOUGH_CHECKED
     return [
         Finding(
-            Reason.NOT_WIRED if is_shown else _coarse_reason(check, points),
+            Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED,
             check.numbers,
             _same(check, points),
             ("batch_size",),
@@ -128,17 +127,6 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
         for check, points in same
         if is_shown or check.is_over
     ]
-
-
-def _coarse_reason(check: BatchCheck, points: Sequence[Point]) -> Reason:
-    """Return how much a check tells that is over, and the same in values too coarse to prove anything.
-
-    Half the batch changes some value of a curve, unless the metric has only one.
-    """
-    is_curve = len({value for _, value in points}) >= FEWEST_VALUES
-    is_apart = losses.are_apart(check.original.losses, check.trial.losses)
-    is_doubt = check.is_half and is_curve and not is_apart
-    return Reason.IN_DOUBT if is_doubt else Reason.BATCH_NOT_FOLLOWED
 
 
 def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:

@@ -43,20 +43,19 @@ def runs(values, batches, later=0.5):
 DOUBLINGS = [32, 64, 128, 256, 512, 1024]
 
 
-def test_a_first_value_that_no_training_changes_is_in_doubt_or_with_enough_digits_a_proof():
-    (doubt,) = met_at_once(runs([0.9312] * 6, DOUBLINGS), TARGET)
-    assert doubt.reason is Reason.IN_DOUBT
-    assert doubt.batch_size == 0
-    assert "before the training" in doubt.message
+def test_a_first_value_that_no_training_changes_is_a_warning_or_with_enough_digits_a_proof():
+    (warned,) = met_at_once(runs([0.9312] * 6, DOUBLINGS), TARGET)
+    assert warned.reason is Reason.MET_AT_ONCE
+    assert "before the training" in warned.message
     (proven,) = met_at_once(runs([0.9312] * 8, [*DOUBLINGS, 1024, 1024]), TARGET)
     assert proven.reason is Reason.NOT_WIRED
 
 
-@pytest.mark.parametrize(("value", "reason"), [(0.9917, Reason.IN_DOUBT), (1.0, Reason.MET_AT_ONCE)])
-def test_a_small_validation_set_proves_nothing(value, reason):
+@pytest.mark.parametrize("value", [0.9917, 1.0])
+def test_a_small_validation_set_proves_nothing(value):
     # 119 of 120 samples are right in all runs, first and last; or all are, as in an easy task.
     found = met_at_once(runs([value] * 20, [32 * 2**i for i in range(20)], later=None), TARGET)
-    assert [finding.reason for finding in found] == [reason]
+    assert [finding.reason for finding in found] == [Reason.MET_AT_ONCE]
 
 
 EACH_ITS_OWN = [0.9312, 0.9297, 0.9353, 0.9288, 0.9341, 0.9305]

@@ -409,7 +409,7 @@ def test_a_learning_rate_that_differs_or_may_still_do_so_is_not_told(values, out
 
 
 def test_coarse_checks_that_are_all_the_same_prove_together_that_the_batch_is_not_trained():
-    """With 50 samples, one may be the same by chance: it is a doubt, and a warning if its batch is near."""
+    """With 50 samples, one may be the same by chance."""
     coarse = (0.36, 0.56, 0.68, 0.76, 0.8, 0.84, 0.86, 0.88, 0.9, 0.92)
     runs = [run(0, coarse, 1024), run(1, [v + 0.02 for v in coarse], 2048)]
     checks = [
@@ -418,8 +418,8 @@ def test_coarse_checks_that_are_all_the_same_prove_together_that_the_batch_is_no
         run(4, [v + 0.02 for v in coarse], 1024, seed=1, purpose=Purpose.CHECK),
     ]
     reasons = [{f.reason for f in batch_not_trained([*runs, *checks[:n]])} for n in range(4)]
-    doubt = Reason.IN_DOUBT
-    assert reasons == [set(), {doubt}, {doubt, Reason.BATCH_NOT_FOLLOWED}, {Reason.NOT_WIRED}]
+    warned = {Reason.BATCH_NOT_FOLLOWED}
+    assert reasons == [set(), warned, warned, {Reason.NOT_WIRED}]
 
 
 def test_the_same_check_again_proves_no_more():

@@ -257,17 +257,18 @@ def test_a_check_with_close_losses_is_in_doubt_where_a_run_has_one_value():
     assert (check.is_over, reasons) == (True, [Reason.IN_DOUBT])
 
 
-def test_half_the_batch_with_nearly_the_same_first_values_is_in_doubt_where_no_losses_are_printed():
+def test_half_the_batch_with_nearly_the_same_first_values_is_a_warning_where_no_losses_are_printed():
     checks = [checked(NEARLY[:count], ()) for count in range(4)]
     assert [check.is_over for check, _ in checks] == [False] * 3 + [True]
-    assert [reasons for _, reasons in checks] == [[], [], [], [Reason.IN_DOUBT]]
-    (doubt,) = findings((checks[3][0].original, checks[3][0].trial), 1)
-    assert doubt.batch_size == 256
-    assert "the first values of trial 2 at batch size 128 are nearly those of trial 1 at 256" in doubt.message
-    assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in doubt.message
+    assert [reasons for _, reasons in checks] == [[], [], [], [Reason.BATCH_NOT_FOLLOWED]]
+    (warned,) = findings((checks[3][0].original, checks[3][0].trial), 1)
+    assert (
+        "the first values of trial 2 at batch size 128 are nearly those of trial 1 at 256" in warned.message
+    )
+    assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in warned.message
 
 
-@pytest.mark.parametrize(("reads", "expected"), [("val_acc: 0.51", [Reason.IN_DOUBT]), ("", [])])
+@pytest.mark.parametrize(("reads", "expected"), [("val_acc: 0.51", [Reason.BATCH_NOT_FOLLOWED]), ("", [])])
 def test_a_log_without_epochs_or_steps_has_a_value_an_epoch(reads, expected):
     check, _ = checked(NEARLY, (), unit="")
     runs = replace(check.original, reads=reads), replace(check.trial, reads=reads)
@@ -278,15 +279,15 @@ def test_a_thinned_curve_is_compared_where_it_has_steps():
     check, _ = checked((0.512, 0.6178, 0.712, 0.8121, 0.8523), (), originals=(*CURVE, 0.8523, 0.8611))
     kept = tuple(m for m in check.original.measurements if m.step != 2.0)
     thinned = replace(check.original, measurements=kept)
-    (doubt,) = findings((thinned, check.trial), 1)
-    assert doubt.reason is Reason.IN_DOUBT
+    (warned,) = findings((thinned, check.trial), 1)
+    assert warned.reason is Reason.BATCH_NOT_FOLLOWED
 
 
-def test_half_the_batch_is_in_doubt_only_where_the_model_has_begun_to_learn():
+def test_half_the_batch_is_warned_of_only_where_the_model_has_begun_to_learn():
     plateau = (0.1, 0.101, 0.1, 0.101, 0.51, 0.62, 0.71, 0.8123)
     alike = [checked((0.101, 0.1, 0.1, 0.1, 0.514)[:count], (), originals=plateau) for count in range(6)]
     assert [check.is_over for check, _ in alike] == [False] * 5 + [True]
-    assert [reasons for _, reasons in alike] == [[]] * 5 + [[Reason.IN_DOUBT]]
+    assert [reasons for _, reasons in alike] == [[]] * 5 + [[Reason.BATCH_NOT_FOLLOWED]]
     check, reasons = checked((0.101, 0.1, 0.1, 0.1, 0.614), (), originals=plateau)
     assert (check.is_over, reasons) == (True, [])
 
@@ -304,16 +305,16 @@ def test_half_the_batch_is_in_doubt_only_where_the_model_has_begun_to_learn():
 def test_nearly_the_same_first_values_may_be_right(known):
     check, reasons = checked(**{"losses": (), **known})
     assert check.is_over
-    assert Reason.IN_DOUBT not in reasons
+    assert reasons == []
 
 
-def test_nearly_the_same_first_values_are_no_doubt_where_the_batch_is_shown():
+def test_nearly_the_same_first_values_are_not_warned_of_where_the_batch_is_shown():
     check, _ = checked(NEARLY, ())
     reported = replace(check.original, extras={"batch_size": 256.0})
     assert findings((reported, check.trial), 1) == ()
     other = replace(check.original, suggestion=replace(check.original.suggestion, number=0, batch_size=32))
     longer = replace(other, loops=(800,)), replace(check.original, loops=(100,)), check.trial
-    assert [f for f in findings(longer, 1) if f.reason is Reason.IN_DOUBT] == []
+    assert [f for f in findings(longer, 1) if f.reason is Reason.BATCH_NOT_FOLLOWED] == []
 
 
 def test_the_losses_of_micro_batches_are_no_doubt():
