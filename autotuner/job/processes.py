@@ -24,7 +24,7 @@ PROCESSES: Final = keys.PREFIX + "processes-per-replica"
 _NEEDING: Final = (keys.PREFIX + "micro-batch-size", keys.PREFIX + "workers")
 _KINDS: Final = ("Master", "Worker")
 _CONTAINER: Final = "pytorch"
-_JOINED: Final = "--nnodes=$(PET_NNODES)"
+JOINED: Final = "--nnodes=$(PET_NNODES)"
 """How torchrun's option follows the job's pods."""
 
 
@@ -196,7 +196,7 @@ def mistakes(
             "it needs the number of processes of a pod, which is uncertain:"
             f" {found.problem} (found: {seen}); {_remedy(found, field)} {PROCESSES}"
         )
-        example = _JOINED if found.apart else f'{PROCESSES}: "{found.guess}"'
+        example = JOINED if found.apart else f'{PROCESSES}: "{found.guess}"'
         wrong.append(Mistake(needing, annotations[needing], rule, example))
     if _NEEDING[1] in annotations:
         for pin in found.pinned:
@@ -223,7 +223,7 @@ def assumed(found: Processes, annotations: Mapping[str, str]) -> Mistake | None:
             f"{found.apart}: if the pods do not train together, each has only its part of a trial's batch;"
             f" {PROCESSES} states the processes of a pod, and does not join the pods"
         )
-        return Mistake(needing, annotations[needing], rule, _JOINED)
+        return Mistake(needing, annotations[needing], rule, JOINED)
     if needing is None or PROCESSES in annotations or not (found.is_known and found.assumption):
         return None
     rule = f"{found.assumption}: if it starts another number, state that in {PROCESSES}"

@@ -18,7 +18,7 @@ from autotuner.job.batch_options import is_accumulation, is_of_all
 from autotuner.job.job import Job
 from autotuner.job.lookup import sequence
 from autotuner.job.options import containers
-from autotuner.job.processes import PROCESSES, stated
+from autotuner.job.processes import JOINED, PROCESSES, stated
 from autotuner.job.trial_manifest import trial_manifest
 from autotuner.job.wiring_warning import SET_WITH, WiringWarning
 from autotuner.spec import TuningSpec
@@ -95,7 +95,7 @@ def _question(size: int, trained: _Trained, doubt: str, *, is_apart: bool) -> Wi
     what = "the pods may train apart" if is_apart else "how many there are is uncertain"
     remedy = "let all pods join one group" if is_apart else f"state that in {PROCESSES}"
     rule = f"is what each process of a trial with batch size {size} has, and {what} ({doubt}): {remedy}"
-    example = "--nnodes=$(PET_NNODES)" if is_apart else f'{PROCESSES}: "8"'
+    example = JOINED if is_apart else f'{PROCESSES}: "8"'
     return WiringWarning(trained.where, trained.shown, rule, example)
 
 
