@@ -89,7 +89,7 @@ def is_too_high(batch_size: int, parameters: Mapping[str, ParameterValue]) -> bo
 
 
 def test_a_learning_rate_with_which_the_metric_is_nan_at_once_is_not_tried_again_and_again():
-    """Other versions of NumPy and SciPy draw other numbers, so one of the seeds may be unlucky."""
+    """Other versions of NumPy and SciPy lead to other decisions, so one of the seeds may be unlucky."""
     good = hill()
 
     def curve(batch_size: int, parameters: Mapping[str, ParameterValue]) -> np.ndarray:
