@@ -12,7 +12,7 @@ from autotuner import keys
 from autotuner.backends.local import supervisor
 from autotuner.backends.local.study_folder import RETRIED_AT, read_study, unwritable
 from autotuner.cli.exit_codes import Reported
-from autotuner.cli.studies import Context, JobName, Namespace, local_folder
+from autotuner.cli.studies import Context, JobName, Namespace, cluster, local_folder
 from autotuner.errors import BackendError
 from autotuner.trial import Trial
 
@@ -40,12 +40,11 @@ def _retry_here(folder: Path, now: datetime) -> None:
 
 def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now: datetime) -> None:
     # The Kubernetes client is slow to import: only where it is needed.
-    from autotuner.backends.kubernetes import connect  # noqa: PLC0415
-    from autotuner.backends.kubernetes.api import current_namespace, jobs_path  # noqa: PLC0415
+    from autotuner.backends.kubernetes.api import jobs_path  # noqa: PLC0415
     from autotuner.backends.kubernetes.ledger import Ledger  # noqa: PLC0415
     from autotuner.backends.kubernetes.readers import read_job  # noqa: PLC0415
 
-    api, where = connect(context=context), namespace or current_namespace(context)
+    api, where = cluster(namespace, context)
     found = read_job(api, where, job)
     if not found.is_registered:
         raise BackendError(

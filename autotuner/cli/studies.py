@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from autotuner.backends.local import study_folder as local
 from autotuner.errors import BackendError, InvalidConfiguration
 from autotuner.job.job import Job
 from autotuner.study.logs.past_readings import with_doubts
+
+if TYPE_CHECKING:
+    from autotuner.backends.kubernetes import Api
 
 # The Kubernetes client is slow to import, so that happens where it is needed.
 # ruff: noqa: PLC0415
@@ -78,20 +81,24 @@ def _named(job: str, namespace: str | None, context: str | None) -> Iterator[Non
         ) from error
 
 
-def _cluster_job(job: str, namespace: str | None, context: str | None) -> Job:
+def cluster(namespace: str | None, context: str | None) -> tuple[Api, str]:
+    """Return the API server that the kubeconfig names, and the namespace that is meant."""
     from autotuner.backends.kubernetes import connect
     from autotuner.backends.kubernetes.api import current_namespace
+
+    return connect(context=context), namespace or current_namespace(context)
+
+
+def _cluster_job(job: str, namespace: str | None, context: str | None) -> Job:
     from autotuner.backends.kubernetes.readers import read_job
 
-    return read_job(connect(context=context), namespace or current_namespace(context), job)
+    return read_job(*cluster(namespace, context), job)
 
 
 def _cluster_study(job: str, namespace: str | None, context: str | None) -> Study:
-    from autotuner.backends.kubernetes import connect
-    from autotuner.backends.kubernetes.api import current_namespace
     from autotuner.backends.kubernetes.readers import read_study
 
-    return read_study(connect(context=context), namespace or current_namespace(context), job)
+    return read_study(*cluster(namespace, context), job)
 
 
 def local_folder(job: str, namespace: str | None, context: str | None) -> Path | None:
@@ -116,10 +123,7 @@ def local_folder(job: str, namespace: str | None, context: str | None) -> Path |
 
 def cluster_jobs(namespace: str | None, context: str | None, *, everywhere: bool) -> list[Job]:
     """Return the registered jobs of a namespace of the cluster, or of all namespaces."""
-    from autotuner.backends.kubernetes import connect
-    from autotuner.backends.kubernetes.api import current_namespace
     from autotuner.backends.kubernetes.readers import read_jobs
 
-    return read_jobs(
-        connect(context=context), None if everywhere else namespace or current_namespace(context)
-    )
+    api, where = cluster(namespace, context)
+    return read_jobs(api, None if everywhere else where)

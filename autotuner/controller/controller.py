@@ -205,9 +205,9 @@ class Controller:
             raise
         return list(entries(found.get("items")))
 
-    def running(self, kind: JobKind, namespace: str, name: str) -> Sequence[Trial]:
+    def running(self, job: Job) -> Sequence[Trial]:
         """Return the running trials of a job, as the last reconcile in this process read them."""
-        known = self._known.get(_key(kind, namespace, name))
+        known = self._known.get(_key(job.kind, job.namespace, job.name))
         return () if known is None else known.running
 
     # --- work ------------------------------------------------------------------------------------------

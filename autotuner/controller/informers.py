@@ -27,6 +27,8 @@ from kubernetes.informer import ADDED, DELETED, ERROR, MODIFIED, SharedInformer
 
 from autotuner import keys
 from autotuner.backends.kubernetes.api import Api, RequestFailed, jobs_path
+from autotuner.backends.kubernetes.readers import unread_job
+from autotuner.job.job import Job
 from autotuner.job.kind import JobKind
 from autotuner.job.kinds import KINDS
 
@@ -84,10 +86,10 @@ class Informers:
         absent = {watch.kind.name for watch in self._watches if watch.is_absent}
         return [kind for kind in self._kinds if kind.name in absent]
 
-    def jobs(self) -> list[tuple[JobKind, dict[str, Any]]]:
-        """Return the kind and the metadata of every job, of those that are no trials."""
+    def jobs(self) -> list[Job]:
+        """Return every job that is not a trial, with its metadata only."""
         return [
-            (watch.kind, job.get("metadata") or {})
+            unread_job(watch.kind, job, "")
             for watch in self._watches
             if watch.is_metadata
             for job in watch.informer.cache.list()

@@ -178,12 +178,12 @@ def elect(  # noqa: PLR0913 (the election's own parameters)
         raise InvalidConfiguration(f"the lease's times contradict each other: {error}") from error
     election = LeaderElection(config)
 
-    def take_part() -> None:
+    def run_election() -> None:
         try:
             election.run()
         except Exception:  # noqa: BLE001 (it may be anything, and must not go unseen)
             _log.exception("election_failed")
-        # Without this thread nobody renews the lease, or ever acquires it: the process must end.
+        # Without this thread the lease is neither renewed nor acquired, so the process must end.
         on_lost()
 
-    threading.Thread(target=take_part, name="lease", daemon=True).start()
+    threading.Thread(target=run_election, name="lease", daemon=True).start()

@@ -16,19 +16,17 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-from autotuner import keys
 from autotuner.backends.kubernetes import Api
 from autotuner.backends.kubernetes.readers import read_study_of_kind
 from autotuner.controller.http import Answer, Response
 from autotuner.errors import BackendError, InvalidJob
-from autotuner.job.kind import JobKind
-from autotuner.job.lookup import mapping
+from autotuner.job.job import Job
 from autotuner.reconcile import is_settled
 from autotuner.study.logs.past_readings import with_doubts
 from autotuner.trial import Trial
@@ -47,10 +45,10 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
-Jobs = Callable[[], Iterable[tuple[JobKind, Mapping[str, Any]]]]
-"""Returns the kind and the metadata of every job that the watches hold."""
-Running = Callable[[JobKind, str, str], Sequence[Trial]]
-"""Returns the running trials of a job, by its kind, namespace and name, as far as they are known."""
+Jobs = Callable[[], Iterable[Job]]
+"""Returns every job that the watches hold, with its metadata only."""
+Running = Callable[[Job], Sequence[Trial]]
+"""Returns the running trials of a job, as far as they are known."""
 
 
 class Pages:
@@ -94,26 +92,22 @@ class Pages:
         namespace, plural, name = found["namespace"], found["plural"], found["name"]
         if name is None:
             return self._overview(namespace)
-        for kind, metadata in self._registered():
-            if (kind.plural, metadata.get("namespace"), metadata.get("name")) == (plural, namespace, name):
-                return self._report(kind, namespace, name)
+        for job in self._registered():
+            if (job.kind.plural, job.namespace, job.name) == (plural, namespace, name):
+                return self._report(job)
         return _missing(f"there is no registered {plural.removesuffix('s')} {name} in namespace {namespace}")
 
-    def _registered(self) -> list[tuple[JobKind, Mapping[str, Any]]]:
-        return [(k, m) for k, m in self._jobs() if keys.TARGET in mapping(m.get("annotations"))]
+    def _registered(self) -> list[Job]:
+        return [job for job in self._jobs() if job.is_registered]
 
     def _overview(self, namespace: str | None) -> Response:
-        from autotuner.report.overview import Row, render_overview  # noqa: PLC0415 (slow to import)
+        from autotuner.report.overview import render_overview  # noqa: PLC0415 (slow to import)
 
-        rows = [
-            Row(kind, str(found.get("namespace")), str(found.get("name")), mapping(found.get("annotations")))
-            for kind, found in self._registered()
-            if namespace is None or found.get("namespace") == namespace
-        ]
+        jobs = [job for job in self._registered() if namespace in {None, job.namespace}]
         is_ready, problem = self._is_ready()
         return _page(
             render_overview(
-                rows,
+                jobs,
                 self._clock(),
                 namespace=namespace,
                 problem="" if is_ready else problem,
@@ -121,33 +115,34 @@ class Pages:
             )
         )
 
-    def _report(self, kind: JobKind, namespace: str, name: str) -> Response:
+    def _report(self, job: Job) -> Response:
         # One at a time: matplotlib's settings are global, and reconciles need the processor.
         with self._drawing:
-            path = f"{namespace}/{kind.plural}/{name}"
+            path = f"{job.namespace}/{job.kind.plural}/{job.name}"
             at, kept = self._kept.get(path, (0.0, None))
             if kept is not None and self._ticks() - at < _KEPT_SECONDS:
                 return kept
-            response = self._draw(kind, namespace, name)
+            response = self._draw(job)
             self._kept.pop(path, None)
             self._kept[path] = (self._ticks(), response)
             if len(self._kept) > _MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
             return response
 
-    def _draw(self, kind: JobKind, namespace: str, name: str) -> Response:
+    def _draw(self, job: Job) -> Response:
         from autotuner.report.page import render  # noqa: PLC0415 (matplotlib costs memory and time)
 
+        shown = f"{job.namespace}/{job.name}"
         try:
-            study = read_study_of_kind(self._api, kind, namespace, name)
+            study = read_study_of_kind(self._api, job.kind, job.namespace, job.name)
         except (BackendError, InvalidJob) as error:
-            return _notice(f"{namespace}/{name} cannot be read", str(error), HTTPStatus.SERVICE_UNAVAILABLE)
+            return _notice(f"{shown} cannot be read", str(error), HTTPStatus.SERVICE_UNAVAILABLE)
         try:
             finished = with_doubts(study.trials, study.job.spec())
         except InvalidJob as error:
-            return _notice(f"{namespace}/{name} has mistakes", str(error), HTTPStatus.OK)
+            return _notice(f"{shown} has mistakes", str(error), HTTPStatus.OK)
         numbers = {trial.number for trial in finished}
-        running = [t for t in self._running(kind, namespace, name) if t.number not in numbers]
+        running = [t for t in self._running(job) if t.number not in numbers]
         trials = sorted([*finished, *running], key=lambda trial: trial.number)
         refresh = None if is_settled(study.job) else REFRESH_SECONDS
         return _page(render(replace(study, trials=trials), self._clock(), refresh=refresh, home="/"))

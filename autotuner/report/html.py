@@ -1,4 +1,7 @@
-"""Fill the HTML templates. They have no scripts and no external resources; strangers' text is escaped."""
+"""Fill the HTML templates, which have no scripts and load no external resources.
+
+The template engine escapes all text of users and programs.
+"""
 
 from __future__ import annotations
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from autotuner import keys
 from autotuner.decide.decision import Answer, Phase
-from autotuner.job.kind import JobKind
+from autotuner.job.job import Job
 from autotuner.report.html import fill
 
 NOT_STARTED: Final = "not started"
@@ -34,23 +33,8 @@ _MESSAGE: Final = 280
 """Characters of a message that the list shows; the report shows all of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A registered job, by what its metadata says."""
-
-    kind: JobKind
-    namespace: str
-    name: str
-    annotations: Mapping[str, Any]
-
-    @property
-    def phase(self) -> str:
-        """The phase of its study."""
-        return str(self.annotations.get(keys.PHASE, NOT_STARTED))
-
-
 def render_overview(
-    rows: Sequence[Row],
+    jobs: Sequence[Job],
     now: datetime,
     *,
     namespace: str | None = None,
@@ -60,13 +44,13 @@ def render_overview(
     """Return the list as HTML.
 
     Args:
-        rows: The jobs, in any order.
+        jobs: The registered jobs, in any order; only their metadata counts.
         now: The current time.
         namespace: Their namespace, if the list is of one only; then the list of all is linked.
         problem: Why the list may not be complete; empty if it is.
         refresh: Seconds after which a browser loads the page again; None: never.
     """
-    counts = Counter(row.phase for row in rows)
+    counts = Counter(phase_of(job) for job in jobs)
     return fill(
         "overview.html",
         refresh=refresh,
@@ -74,34 +58,40 @@ def render_overview(
         namespace=namespace,
         problem=problem,
         counts=[(p, counts[p], _COLOURS.get(p, _UNKNOWN)) for p in sorted(counts, key=_place)],
-        rows=[_cells(row) for row in sorted(rows, key=lambda r: (_place(r.phase), r.namespace, r.name))],
+        rows=[_cells(job) for job in sorted(jobs, key=lambda j: (_place(phase_of(j)), j.namespace, j.name))],
         now=now,
     )
 
 
-def render_notice(title: str, text: str, *, refresh: int | None = None) -> str:
+def render_notice(title: str, text: str) -> str:
     """Return a page with one text."""
-    return fill("notice.html", refresh=refresh, home="/", title=title, text=text)
+    return fill("notice.html", home="/", title=title, text=text)
+
+
+def phase_of(job: Job) -> str:
+    """Return the phase of a job's study, by its status."""
+    return job.annotations.get(keys.PHASE, NOT_STARTED)
 
 
 def _place(phase: str) -> int:
     return _ORDER.index(phase) if phase in _ORDER else len(_ORDER)
 
 
-def _cells(row: Row) -> dict[str, object]:
-    answer = Answer.from_text(str(row.annotations.get(keys.ANSWER, "")))
-    message = str(row.annotations.get(keys.MESSAGE, ""))
+def _cells(job: Job) -> dict[str, object]:
+    phase, annotations = phase_of(job), job.annotations
+    answer = Answer.from_text(annotations.get(keys.ANSWER, ""))
+    message = annotations.get(keys.MESSAGE, "")
     return {
-        "namespace": row.namespace,
-        "name": row.name,
-        "kind": row.kind.name,
-        "link": f"/{row.namespace}/{row.kind.plural}/{row.name}",
-        "phase": row.phase,
-        "colour": _COLOURS.get(row.phase, _UNKNOWN),
-        "target": str(row.annotations.get(keys.TARGET, "")),
+        "namespace": job.namespace,
+        "name": job.name,
+        "kind": job.kind.name,
+        "link": f"/{job.namespace}/{job.kind.plural}/{job.name}",
+        "phase": phase,
+        "colour": _COLOURS.get(phase, _UNKNOWN),
+        "target": annotations.get(keys.TARGET, ""),
         "batch_size": answer.batch_size if answer else "",
         "tally": answer.tally if answer else "",
-        "trials": _total(str(row.annotations.get(keys.TRIALS, ""))),
+        "trials": _total(annotations.get(keys.TRIALS, "")),
         "message": message if len(message) <= _MESSAGE else f"{message[:_MESSAGE]}…",
     }
 

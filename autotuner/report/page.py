@@ -15,6 +15,7 @@ from autotuner.backends.base import Study
 from autotuner.decide.decision import Answer
 from autotuner.report import figures
 from autotuner.report.html import fill
+from autotuner.report.overview import phase_of
 from autotuner.report.terminal import (
     answer_setting,
     best_value,
@@ -59,7 +60,7 @@ def render(study: Study, now: datetime, *, refresh: int | None = None, home: str
         largest=largest(answer) if answer else "",
         answer_setting=answer_setting(answer, trials) if answer else "",
         why_ended=ending(answer.reason) if answer and answer.reason else "",
-        phase=job.annotations.get(keys.PHASE, "not started"),
+        phase=phase_of(job),
         message=job.annotations.get(keys.MESSAGE, ""),
         patch=job.annotations.get(keys.PATCH, ""),
         cost=cost(sum(trial.gpu_hours(now) for trial in trials), spec.gpu_hour_price),

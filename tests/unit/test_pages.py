@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autotuner import keys
 from autotuner.backends.kubernetes import Api
+from autotuner.backends.kubernetes.readers import unread_job
 from autotuner.controller.pages import Pages
 from autotuner.job.kinds import KINDS
 from tests.builders import NOON, manifest, trial
@@ -42,7 +43,7 @@ def registered(name="toy", namespace="team-a", phase="Searching", **status):
 
 def pages(*jobs, api=None, running=(), ticks=lambda: 0.0):
     """Return pages of these jobs, which the watches hold."""
-    held = [(PYTORCH, job["metadata"]) for job in jobs]
+    held = [unread_job(PYTORCH, job, "") for job in jobs]
     return Pages(api or unused(), lambda: held, lambda *_: running, clock=lambda: NOON, ticks=ticks)
 
 

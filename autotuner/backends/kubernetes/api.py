@@ -48,7 +48,7 @@ It sends status 200 before it looks for the log, and the message as its last lin
 """
 
 _UNREADABLE: Final = (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError)
-"""What the official client raises for a kubeconfig that is missing, no YAML, or incomplete."""
+"""What the official client raises for a kubeconfig that is missing, incomplete or not valid YAML."""
 
 OnRequest = Callable[[str, str], None]
 """Is called with the verb and the code of each request; the code is `error` without an answer."""

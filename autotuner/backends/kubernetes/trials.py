@@ -63,7 +63,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Unread:
-    """What the user is told about a log that cannot be read, and from when on."""
+    """The warning about a log that cannot be read, and the time from which it is shown."""
 
     shown_from: datetime
     said: str
@@ -130,7 +130,7 @@ class TrialReader:
         standing: TrialStanding,
         error: RequestFailed,
     ) -> None:
-        """Remember since when the log of a trial cannot be read, and from when on the user is told."""
+        """Record the warning about a trial whose log cannot be read, and when to show it."""
         uid, now, unread = uid_of(manifest), self._clock(), self._unread.setdefault(job.uid, {})
         if standing.ending is None:
             said = f"the log of trial {trial.number} cannot be read since {now:%Y-%m-%d %H:%M} UTC: {error}"

@@ -55,7 +55,7 @@ def _not_wired(trials: Sequence[Trial]) -> list[Finding]:
 def _seed_not_used(trials: Sequence[Trial]) -> list[Finding]:
     """Return at most one warning: two runs of a setting begin alike with different seeds.
 
-    Runs that are the same to the last digit are told of elsewhere (`autotuner.study.findings.proof`).
+    `autotuner.study.findings.proof` reports runs that are the same to the last digit.
     """
     firsts: dict[Setting, Trial] = {}
     for trial in trials:

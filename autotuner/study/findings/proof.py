@@ -122,7 +122,6 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
             check.numbers,
             _same(check, points),
             ("batch_size",),
-            batch_size=check.original.suggestion.batch_size,
         )
         for check, points in same
         if is_shown or check.is_over
