@@ -158,6 +158,21 @@ def _baseline_misses(decision: Decision, spec: TuningSpec) -> str:
     return f"the job unchanged misses {spec.target}: {shown}; {decision.facts.detail}"
 
 
+def _checking_batch(decision: Decision, _spec: TuningSpec) -> str:
+    facts = decision.facts
+    repeats = f"repeats the start of trial {facts.number}"
+    if facts.detail:
+        changed = f"with {facts.detail}"
+        rule = "its values must differ if the script uses what it is given"
+    elif facts.batch_size is not None:
+        changed = f"at batch size {facts.batch_size}"
+        rule = "its values must differ if the script trains the batch that it is given"
+    else:
+        rule = "this shows whether the training is deterministic, as half the batch made little difference"
+        return f"{repeats} with nothing changed: {rule}"
+    return f"{repeats} {changed}, with nothing else changed: {rule}"
+
+
 def _retrying(decision: Decision, _spec: TuningSpec) -> str:
     is_memory = decision.facts.outcome is Outcome.OUT_OF_MEMORY
     fate = "ran out of memory, with a smaller micro-batch" if is_memory else "was lost"
@@ -229,13 +244,7 @@ _MESSAGES: Final[Mapping[Reason, Callable[[Decision, TuningSpec], str]]] = {
         "the last trials failed, with settings that have not worked before: runs batch size"
         f" {decision.facts.batch_size} with hyperparameters that have, to see which settings are at fault"
     ),
-    Reason.CHECKING_BATCH: lambda decision, _: (
-        f"repeats the start of trial {decision.facts.number} with {decision.facts.detail}, with nothing else"
-        " changed: its values must differ if the script uses what it is given"
-        if decision.facts.detail
-        else f"repeats the start of trial {decision.facts.number} at batch size {decision.facts.batch_size},"
-        " with nothing else changed: its values must differ if the script trains the batch that it is given"
-    ),
+    Reason.CHECKING_BATCH: _checking_batch,
     Reason.BASELINE_MISSES: _baseline_misses,
     Reason.RETRYING: _retrying,
     Reason.CLIMBING: lambda decision, _: f"climbs to batch size {decision.facts.batch_size}",

@@ -14,16 +14,16 @@ from autotuner.spec.values import FloatDimension
 from autotuner.study.findings.batch_check import (
     CLOSE,
     EARLY,
+    HALF,
     NEAR,
     SHARES,
     BatchCheck,
     has_telling_losses,
     original_of,
 )
-from autotuner.study.findings.reported_batch import reports_batch
+from autotuner.study.findings.reported_batch import shows_batch
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest
-from autotuner.study.logs.loops import follows_batch
 from autotuner.study.setting import Setting
 from autotuner.trial import Purpose, Suggestion, Trial
 
@@ -39,42 +39,46 @@ def next_check(standing: Standing, tried: Setting) -> Suggestion | None:
     if original is None or _is_late(standing.history, original):
         return None
     seed = original.suggestion.seed
-    begun = {
-        t.suggestion.batch_size
-        for t in standing.history.trials
-        if t.suggestion.purpose is Purpose.CHECK
-        and t.suggestion.seed == seed
-        and t.suggestion.parameters == original.suggestion.parameters
-    }
+    repeats = (t.suggestion for t in standing.history.trials if t.suggestion.seed == seed)
+    begun = [repeat for repeat in repeats if repeat.purpose is Purpose.CHECK]
+    sizes = {repeat.batch_size for repeat in begun if repeat.parameters == original.suggestion.parameters}
+    if tried.batch_size not in sizes and _needs_control(standing, original):
+        return replace(standing.suggest(tried, Purpose.CHECK), seed=seed)
     for share in SHARES:
         wanted = Setting(max(round(share * tried.batch_size), 1), tried.items)
         found = nearest(standing.history, wanted)
         is_near = 1 / CLOSE <= found.batch_size / wanted.batch_size <= CLOSE
-        is_new = found.batch_size not in begun
+        is_new = found.batch_size not in sizes
         if is_near and is_new and not _is_shown(standing.checks, tried.batch_size, found.batch_size):
             return replace(standing.suggest(found, Purpose.CHECK), seed=seed)
-    return _rate_check(standing, original)
+    has_rate = any(repeat.parameters != original.suggestion.parameters for repeat in begun)
+    return None if has_rate else _rate_check(standing, original)
+
+
+def _needs_control(standing: Standing, original: Trial) -> bool:
+    """Return whether a run has to be repeated unchanged: half its batch has nearly the same values.
+
+    Where the losses are nearly the same, too, the answer is in doubt in any case.
+    """
+    near = (c for c in standing.checks if c.seems_same and not c.has_close_losses and not c.trial.is_running)
+    is_near = any(check.original.number == original.number for check in near)
+    return is_near and not shows_batch(original, standing.history.trials)
 
 
 def _rate_check(standing: Standing, original: Trial) -> Suggestion | None:
     """Return the trial that repeats a run with a smaller learning rate; None if none is due.
 
-    None is due for a run that has one already, after any check of a rate has made no difference, or after
-    one of a rate at least as high has made a difference.
+    None is due after any check of a rate has made no difference, or after one of a rate at least as high has
+    made a difference.
     """
     repeated, name = original.suggestion, standing.spec.learning_rate
     rate, dimension = repeated.parameters.get(name or ""), standing.spec.search_space.get(name or "")
     if name is None or not isinstance(rate, float) or not isinstance(dimension, FloatDimension):
         return None
-    has_begun = any(
-        t.suggestion.purpose is Purpose.CHECK
-        and (t.suggestion.seed, t.suggestion.batch_size) == (repeated.seed, repeated.batch_size)
-        for t in standing.history.trials
-    )
     shown = ((c.differs, c.original.suggestion.parameters.get(name)) for c in standing.checks if c.is_of_rate)
     is_shown = any(not differs or (isinstance(r, float) and r >= rate) for differs, r in shown)
     smaller = float(f"{max(NEAR * rate, dimension.minimum):.4g}")
-    if has_begun or is_shown or not 0 < smaller * CLOSE < rate:
+    if is_shown or not 0 < smaller * CLOSE < rate:
         return None
     tried = Setting.of(repeated.batch_size, {**repeated.parameters, name: smaller})
     return replace(standing.suggest(tried, Purpose.CHECK), seed=repeated.seed)
@@ -99,7 +103,7 @@ def is_unchecked(standing: Standing, tried: Setting) -> bool:
     original = _to_repeat(standing, tried)
     if original is None or not _is_late(standing.history, original):
         return False
-    return not (reports_batch(original) or follows_batch(standing.history.trials, original))
+    return not shows_batch(original, standing.history.trials)
 
 
 def _to_repeat(standing: Standing, tried: Setting) -> Trial | None:
@@ -109,10 +113,16 @@ def _to_repeat(standing: Standing, tried: Setting) -> Trial | None:
 
 
 def _is_shown(checks: Iterable[BatchCheck], batch_size: int, smaller: int) -> bool:
-    """Return whether a check of a batch at least as large rules out that only `smaller` is trained."""
+    """Return whether a check of a batch at least as large rules out that only `smaller` is trained.
+
+    That about half the batch is trained is ruled out only by a check with half of one: the values of nearly
+    the same batch differ little, which may be chance.
+    """
+    is_half = batch_size >= HALF * smaller
     return any(
-        check.differs
-        and not check.is_of_rate
+        check.shows_effect
+        and (check.is_half or not is_half)
+        and check.is_of_batch
         and check.original.suggestion.batch_size >= batch_size
         and check.trial.suggestion.batch_size >= smaller
         for check in checks

@@ -239,12 +239,13 @@ def check_batch(standing: Standing) -> Step | None:
 
 def _checking(standing: Standing, check: Suggestion) -> Wait:
     original = repeated_by(check, standing.history.trials)
-    number, rate = None, ""
+    number, size, rate = None, None, ""
     if original is not None:
-        number, name = original.number, standing.spec.learning_rate
-        is_of_rate = name is not None and original.suggestion.batch_size == check.batch_size
-        rate = f"{name} {check.parameters[name]:.4g}" if name is not None and is_of_rate else ""
-    facts = Facts(number=number, batch_size=check.batch_size, detail=rate)
+        number, repeated, name = original.number, original.suggestion, standing.spec.learning_rate
+        size = check.batch_size if check.batch_size != repeated.batch_size else None
+        if name is not None and check.parameters != repeated.parameters:
+            rate = f"{name} {check.parameters[name]:.4g}"
+    facts = Facts(number=number, batch_size=size, detail=rate)
     return Wait(Phase.CONFIRMING, Reason.CHECKING_BATCH, facts)
 
 

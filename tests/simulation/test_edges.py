@@ -1,14 +1,16 @@
 """Problems at the edges: other metrics, spaces, noises and shapes of curves."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pytest
 
 from autotuner.decide.decision import Decision, Reason
 from autotuner.spec import Shape
-from autotuner.trial import Outcome, ParameterValue, Purpose, Suggestion
+from autotuner.study.findings.batch_check import repeated_by
+from autotuner.study.setting import setting
+from autotuner.trial import Outcome, ParameterValue, Purpose, Suggestion, Trial
 from autotuner.wording import message
 from tests.simulation.learners import BASELINE, STEPS, Curve, World, hill, largest, spec
 
@@ -381,9 +383,32 @@ def test_a_script_without_equal_digits_that_trains_its_batch_gets_a_confirmed_an
     reaches(world, largest(per_epoch, 0.9))
 
 
-def test_half_the_batch_with_nearly_the_same_values_is_warned_of_where_no_losses_are_printed():
-    world = World(spec(), per_epoch, trains=lambda _: 32, jitter=0.0005, unit="epoch")
-    assert any("the first values of trial" in warning for warning in world.run().warnings)
+@pytest.mark.parametrize("parallel", ["1", "4"])
+def test_half_the_batch_with_nearly_the_same_values_gets_no_confirmed_answer_unless_digits_repeat(
+    parallel: str,
+):
+    world = World(spec(parallel_trials=parallel), per_epoch, trains=lambda _: 32, jitter=0.0005, unit="epoch")
+    decision = world.run()
+    assert (decision.reason, decision.candidate) == (Reason.ANSWER_IN_DOUBT, None)
+    assert decision.answer is not None
+    assert not decision.answer.is_confirmed
+    assert "unchanged and measured" in message(decision, world.spec)
+
+
+def test_a_deterministic_training_on_which_the_batch_has_little_effect_is_confirmed_with_a_warning():
+    world = World(spec(), hill(critical=1024, tolerance=0.0005), unit="epoch", step_noise=0.0)
+    decision = world.run()
+    assert decision.answer is not None
+    assert decision.answer.is_confirmed
+    assert any("the first values of trial" in warning for warning in decision.warnings)
+    controls = [t for t in world.trials.values() if repeats_unchanged(t, world.trials.values())]
+    assert [len(t.measurements) for t in controls] == [3]
+
+
+def repeats_unchanged(trial: Trial, trials: Iterable[Trial]) -> bool:
+    """Return whether a trial is a check that changes nothing."""
+    original = repeated_by(trial.suggestion, trials)
+    return original is not None and setting(original) == setting(trial)
 
 
 def test_a_batch_that_no_check_can_show_is_told():

@@ -12,8 +12,7 @@ from typing import Final
 
 from autotuner.study.finding import FAR, FEWEST_BATCHES, Finding, Reason, points_of
 from autotuner.study.findings.batch_check import FEWEST_NEAR, BatchCheck, batch_checks
-from autotuner.study.findings.reported_batch import reports_batch
-from autotuner.study.logs.loops import follows_batch
+from autotuner.study.findings.reported_batch import shows_batch
 from autotuner.study.logs.losses import are_close, are_comparable
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Trial
@@ -85,39 +84,48 @@ def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
     """Return at most one doubt whether the checks trained another batch than their originals; else a warning.
 
     Losses and values together are a doubt. The losses alone are a warning: a script that accumulates
-    gradients by itself may print those of its micro-batches, but its metric follows the batch. So are the
-    values alone: the batch may have little effect.
+    gradients by itself may print those of its micro-batches, but its metric follows the batch. The values
+    alone are a warning, too, because the batch may have little effect. They are a doubt once a control has
+    shown that the training is not deterministic.
     """
-    checks = [check for check in batch_checks(trials) if check.differs]
-    alike = [c for c in checks if c.seems_same and not _is_shown(c, trials)]
-    if doubted := [check for check in alike if check.has_close_losses]:
-        return [_doubt(doubted[0], Reason.IN_DOUBT)]
+    known = batch_checks(trials)
+    checks = [check for check in known if check.differs and check.is_of_batch]
+    alike = [check for check in checks if check.seems_same and not shows_batch(check.original, trials)]
+    controls = {check.original.number: check.trial for check in known if check.differs and check.is_control}
+    for check in alike:
+        control = controls.get(check.original.number)
+        if check.has_close_losses or control is not None:
+            return [_doubt(check, Reason.IN_DOUBT, control)]
     warned = [check for check in checks if check.has_close_losses or check in alike]
     return [_doubt(check, Reason.BATCH_NOT_FOLLOWED) for check in warned[:1]]
 
 
-def _is_shown(check: BatchCheck, trials: Sequence[Trial]) -> bool:
-    """Return whether a run shows its batch by other means."""
-    return reports_batch(check.original) or follows_batch(trials, check.original)
-
-
-def _doubt(check: BatchCheck, reason: Reason) -> Finding:
+def _doubt(check: BatchCheck, reason: Reason, control: Trial | None = None) -> Finding:
     one, other = check.original, check.trial
     what, of = ("losses", _losses) if check.has_close_losses else ("values", _values)
     causes = "a maximum, a rounding, a retry when memory runs out, or a data set smaller than the batch"
     if (one.suggestion.accumulation_steps or 1) > 1:
         causes = f"accumulation steps that are not used, {causes}"
     unless = ", unless it accumulates gradients" if check.has_close_losses else ""
+    if not check.has_close_losses and control is None:
+        unless = ", unless the batch has little effect"
     message = (
         f"the first {what} of trial {other.number} at batch size {other.suggestion.batch_size} are nearly"
         f" those of trial {one.number} at {one.suggestion.batch_size} ({of(other)}; {of(one)}), with the same"
         f" seed and hyperparameters: the script may train a smaller batch than it is given{unless}; look for"
         f" {causes}"
     )
+    numbers: tuple[int, ...] = check.numbers
+    if control is not None and not check.has_close_losses:
+        numbers = (*numbers, control.number)
+        message += (
+            f"; trial {control.number} repeats trial {one.number} unchanged and measured {_values(control)},"
+            " so the training is not deterministic, and these differences may be chance"
+        )
     if reason is Reason.IN_DOUBT:
         message += "; a script that trains its batch can show it: sdk.report(epoch, ..., batch_size=...)"
     size = one.suggestion.batch_size
-    return Finding(reason, check.numbers, message, ("batch_size",), batch_size=size)
+    return Finding(reason, numbers, message, ("batch_size",), batch_size=size)
 
 
 def _values(trial: Trial) -> str:

@@ -24,6 +24,10 @@ trainings (tests/benchmarks/generated) half the batch always changed one of the 
 epochs, of which half the batch has twice the updates; after a fixed number of steps, two batches may be
 nearly as good.
 
+Where only values show that half the batch is nearly the same, the batch may also have little effect. So a
+control repeats the run once more, with nothing changed. If its digits differ, too, the training is not
+deterministic, and nothing shows that the batch has an effect.
+
 `autotuner.study.findings.proof` judges how many equal digits are enough.
 """
 
@@ -58,7 +62,7 @@ EARLY: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class BatchCheck:
-    """A check, and the run that it repeats with a smaller batch, or with another learning rate."""
+    """A check, and the run that it repeats with a smaller batch, with another learning rate, or unchanged."""
 
     trial: Trial
     original: Trial
@@ -70,8 +74,18 @@ class BatchCheck:
 
     @property
     def is_of_rate(self) -> bool:
-        """Whether it changes the learning rate, and not the batch."""
-        return self.trial.suggestion.batch_size == self.original.suggestion.batch_size
+        """Whether it changes the learning rate."""
+        return _changes_rate(self.original.suggestion, self.trial.suggestion)
+
+    @property
+    def is_of_batch(self) -> bool:
+        """Whether it changes the batch."""
+        return _changes_batch(self.original.suggestion, self.trial.suggestion)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it changes nothing."""
+        return not (self.is_of_batch or self.is_of_rate)
 
     @property
     def is_half(self) -> bool:
@@ -117,12 +131,18 @@ class BatchCheck:
         """
         one, other = self.original, self.trial
         has_steps = any((t.suggestion.accumulation_steps or 1) > 1 for t in (one, other))
-        return not (has_steps or self.is_of_rate) and losses.are_close(one.losses, other.losses)
+        return self.is_of_batch and not has_steps and losses.are_close(one.losses, other.losses)
 
     @property
     def seems_same(self) -> bool:
         """Whether the digits differ, and the runs are so near each other that one batch may be trained."""
-        return self.differs and self._is_near and self._is_long
+        has_enough = self.has_close_losses or len(points_of(self.original)) >= FEWEST_NEAR
+        return self.differs and self._is_near and self._is_long and has_enough
+
+    @property
+    def shows_effect(self) -> bool:
+        """Whether the batch clearly has an effect. A run that was stopped early may be too short to tell."""
+        return self.differs and not self._is_near
 
     @property
     def _is_long(self) -> bool:
@@ -145,9 +165,9 @@ class BatchCheck:
         if not self.has_close_losses:
             is_of_epochs = all(map(_counts_epochs, (self.original, self.trial)))
             is_apart = losses.are_apart(self.original.losses, self.trial.losses)
-            if is_apart or not self.is_half or not is_of_epochs or len(one) < FEWEST_NEAR:
+            if is_apart or not self.is_half or not is_of_epochs:
                 return False
-        if len(one) == 1:
+        elif len(one) == 1:
             return True  # a value at the end is nearly the same at most batch sizes that meet the target
         is_aligned = not other or other[0][0] in dict(one)
         nearly = NEARLY * _extent(one)
@@ -160,6 +180,8 @@ class BatchCheck:
             return True
         if self.differs:
             return not self._is_near or self._is_long
+        if self.is_control and self._is_long:
+            return True
         if self.is_of_rate and has_telling_losses(self.original) and len(self.trial.losses) >= losses.KEPT:
             # Nothing is shown: in a warm-up from zero the rate has little effect. A whole run costs too much.
             return True
@@ -185,7 +207,7 @@ def has_telling_losses(trial: Trial) -> bool:
 
 
 def batch_checks(trials: Iterable[Trial]) -> tuple[BatchCheck, ...]:
-    """Return the checks among the trials, also of the rate, without those that were lost or have failed."""
+    """Return the checks among the trials, without those that were lost or have failed."""
     known = sorted(trials, key=lambda t: t.number)
     found: list[BatchCheck] = []
     for trial in known:
@@ -200,8 +222,10 @@ def repeated_by(check: Suggestion, trials: Iterable[Trial]) -> Trial | None:
     if check.purpose is not Purpose.CHECK:
         return None
     of_seed = [t for t in trials if t.suggestion.seed == check.seed and _is_repeatable(t)]
-    larger = (t for t in of_seed if _changes_batch(t.suggestion, check))
-    return next(larger, next((t for t in of_seed if _changes_rate(t.suggestion, check)), None))
+    for is_repeated in (_changes_batch, _changes_rate, _changes_nothing):
+        if original := next((t for t in of_seed if is_repeated(t.suggestion, check)), None):
+            return original
+    return None
 
 
 def _is_repeatable(trial: Trial) -> bool:
@@ -215,6 +239,10 @@ def _changes_batch(one: Suggestion, check: Suggestion) -> bool:
 def _changes_rate(one: Suggestion, check: Suggestion) -> bool:
     changed = set(one.parameters.items()) ^ set(check.parameters.items())
     return one.batch_size == check.batch_size and len({name for name, _ in changed}) == 1
+
+
+def _changes_nothing(one: Suggestion, check: Suggestion) -> bool:
+    return one.batch_size == check.batch_size and dict(one.parameters) == dict(check.parameters)
 
 
 def original_of(trials: Sequence[Trial], tried: Setting) -> Trial | None:

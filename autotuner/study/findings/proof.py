@@ -107,7 +107,7 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     The latter, of runs that are the same in a few coarse values, are only warnings. The bits of all checks
     count together: each might have differed.
     """
-    checks = (c for c in batch_checks(trials) if not c.is_of_rate and not c.differs)
+    checks = (c for c in batch_checks(trials) if c.is_of_batch and not c.differs)
     same = [(check, points) for check in checks if (points := check.common)]
     if not same:
         return []

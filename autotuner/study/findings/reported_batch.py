@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from autotuner.study.finding import Finding, Reason
+from autotuner.study.logs.loops import follows_batch
 from autotuner.trial import Trial
 
 _REPORTED: Final = "batch_size"
@@ -13,9 +14,13 @@ _STEPS: Final = "steps_per_epoch"
 _SAMPLES, _RATE = "samples_per_second", "steps_per_second"
 
 
-def reports_batch(trial: Trial) -> bool:
-    """Return whether a run reports the batch size that it trains, or what shows it."""
-    return _REPORTED in trial.extras or {_SAMPLES, _RATE} <= trial.extras.keys()
+def shows_batch(trial: Trial, trials: Iterable[Trial]) -> bool:
+    """Return whether a run of a study reports the batch size that it trains, or what shows it.
+
+    Its throughput or the lengths of the loops in its log do.
+    """
+    is_reported = _REPORTED in trial.extras or {_SAMPLES, _RATE} <= trial.extras.keys()
+    return is_reported or follows_batch(trials, trial)
 
 
 def batch_doubts(trials: Sequence[Trial]) -> list[Finding]:

@@ -268,6 +268,28 @@ def test_half_the_batch_with_nearly_the_same_first_values_is_a_warning_where_no_
     assert "(0.512, 0.6178, 0.712; 0.51, 0.62, 0.71)" in warned.message
 
 
+@pytest.mark.parametrize(
+    ("values", "outcome", "expected"),
+    [
+        ((0.51,), None, (False, Reason.BATCH_NOT_FOLLOWED)),
+        (CURVE[:3], None, (True, Reason.BATCH_NOT_FOLLOWED)),
+        ((0.51, 0.6189), None, (True, Reason.IN_DOUBT)),
+        ((0.51, 0.6189), Outcome.LOST, (None, Reason.BATCH_NOT_FOLLOWED)),
+    ],
+)
+def test_a_control_whose_digits_differ_turns_the_warning_of_near_values_into_a_doubt(
+    values, outcome, expected
+):
+    check, _ = checked(NEARLY, (), outcome=Outcome.DOMINATED)
+    repeated = replace(check.original.suggestion, number=3, purpose=Purpose.CHECK)
+    runs = check.original, check.trial, trial(3, values, outcome, repeated, unit="epoch")
+    is_over = next((c.is_over for c in batch_checks(runs) if c.is_control), None)
+    (found,) = findings(runs, 1)
+    assert (is_over, found.reason) == expected
+    said = "trial 3 repeats trial 1 unchanged and measured 0.51, 0.6189, so the training is not deterministic"
+    assert (said in found.message) is (found.reason is Reason.IN_DOUBT)
+
+
 @pytest.mark.parametrize(("reads", "expected"), [("val_acc: 0.51", [Reason.BATCH_NOT_FOLLOWED]), ("", [])])
 def test_a_log_without_epochs_or_steps_has_a_value_an_epoch(reads, expected):
     check, _ = checked(NEARLY, (), unit="")
