@@ -7,7 +7,7 @@ deterministic names, and the status is written once, last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -34,6 +34,7 @@ from autotuner.spec.tuning_spec import AUTO
 from autotuner.status import (
     MAX_HELD_UP,
     MAX_MESSAGE,
+    Event,
     Status,
     describe,
     describe_invalid,
@@ -51,8 +52,8 @@ from autotuner.wording import stop_message, warnings
 
 _NOT_APPLIED: Final = "the answer cannot be applied, will retry: {}"
 _CHANGED_SINCE: Final = (
-    "the answer was applied before, and is not applied again, because somebody has taken it out of the job"
-    f" since: to have it applied again, set {keys.PREFIX}apply to false, and then to true"
+    "the answer was applied before, and is not applied again, because it was removed from the job since: to"
+    f" apply it again, set {keys.PREFIX}apply to false, and then to true"
 )
 _TO_APPLY: Final = ""
 """A fingerprint that no job has: the study is not settled before its answer is applied."""
@@ -125,44 +126,27 @@ def reconcile(
         *(Trial(suggestion) for suggestion in started),
     )
     notices = [*refused, *map(str, seen.held_up[:MAX_HELD_UP]), *seen.notices, *left_out]
-    held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
     if put_off:
         notices.append(
             f"waits for a slot for {len(put_off)} more trials: the trials of all jobs use them all"
         )
     suggestion = _confirmed(decision, trials) if spec.apply else None
-    applied = _Applied()
-    if spec.apply is True:
-        applied = _apply(backend, job, spec, suggestion)
-        notices += applied.notices
-    answered = applied.spec
-    observed = (
-        _TO_APPLY if applied.is_held else (job if answered is None else job.with_spec(answered)).fingerprint
-    )
-    doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
-    of_running = {str(mistake) for mistake in job.warnings if applied.is_this and mistake.key in _OF_RUNNING}
-    found = (text for text in seen.warnings if text not in of_running)
+    applied = _apply(backend, job, spec, suggestion) if spec.apply is True else _Applied()
+    notices += applied.notices
+    found = _warnings_now(job, seen, applied)
     warned = replace(decision, warnings=(*warnings(decision, trials, spec), *found))
+    doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
+    observed = _observed(job, applied)
     status = describe(warned, spec, trials, observed, notices, doubts=doubts)
-    if suggestion is not None and spec.apply == "patch":
-        patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
-        status = Status({**status.annotations, keys.PATCH: patch})
-    if applied.digest:
-        status = Status({**status.annotations, keys.APPLIED: applied.digest})
+    status = _with_answer(status, job, spec, suggestion, applied)
+    held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
     happened = [
         *events(job.annotations, status),
         *refused_events(job.annotations, refused),
         *held_up_events(job.annotations, held_up),
         *warning_events(job.annotations, status, warned.warnings),
     ]
-    try:
-        backend.publish(job, status, happened, answered)
-    except Refused as error:
-        # The answer is there all the same.
-        said = f"{_NOT_APPLIED.format(error)}; {status.annotations[keys.MESSAGE]}"[:MAX_MESSAGE]
-        kept = {key: text for key, text in status.annotations.items() if key != keys.APPLIED}
-        status = Status({**kept, keys.MESSAGE: said, keys.OBSERVED: _TO_APPLY})
-        backend.publish(job, status, happened)
+    status = _publish(backend, job, status, happened, applied)
     recorded = (*finished, *stopped.values())
     return Reconciliation(job, status, decision, trials, recorded, started, put_off, held_up, tuple(notices))
 
@@ -207,6 +191,46 @@ def _apply(backend: Backend, job: Job, spec: TuningSpec, suggestion: Suggestion 
     return _Applied(
         digest=digest, notices=(f"the answer runs as {job.kind.name} {made['metadata']['name']}",)
     )
+
+
+def _warnings_now(job: Job, seen: Observation, applied: _Applied) -> list[str]:
+    """Return the warnings of the backend, without those that are wrong once the job itself is to run."""
+    of_running = {str(mistake) for mistake in job.warnings if applied.is_this and mistake.key in _OF_RUNNING}
+    return [text for text in seen.warnings if text not in of_running]
+
+
+def _observed(job: Job, applied: _Applied) -> str:
+    """Return the fingerprint of the job as it is after this reconcile."""
+    if applied.is_held:
+        return _TO_APPLY
+    return (job if applied.spec is None else job.with_spec(applied.spec)).fingerprint
+
+
+def _with_answer(
+    status: Status, job: Job, spec: TuningSpec, suggestion: Suggestion | None, applied: _Applied
+) -> Status:
+    """Return the status with the confirmed answer as a patch, or with the digest of the applied answer."""
+    added: dict[str, str] = {}
+    if suggestion is not None and spec.apply == "patch":
+        added[keys.PATCH] = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
+    if applied.digest:
+        added[keys.APPLIED] = applied.digest
+    return Status({**status.annotations, **added})
+
+
+def _publish(
+    backend: Backend, job: Job, status: Status, happened: Sequence[Event], applied: _Applied
+) -> Status:
+    """Publish the status with the applied answer, and return it; without the answer if that is refused."""
+    try:
+        backend.publish(job, status, happened, applied.spec)
+    except Refused as error:
+        # The status shows the answer, although the job does not run with it.
+        said = f"{_NOT_APPLIED.format(error)}; {status.annotations[keys.MESSAGE]}"[:MAX_MESSAGE]
+        kept = {key: text for key, text in status.annotations.items() if key != keys.APPLIED}
+        status = Status({**kept, keys.MESSAGE: said, keys.OBSERVED: _TO_APPLY})
+        backend.publish(job, status, happened)
+    return status
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:
@@ -275,8 +299,8 @@ def _without_past_doubts(spec: TuningSpec, seen: Observation, now: datetime) -> 
 def _with_whole_runs(spec: TuningSpec, seen: Observation) -> Observation:
     """Return the observation with trials marked as missed whose program failed after its last step.
 
-    Many a program fails at its exit, for instance in the threads of its process group. What it has trained is
-    known by then.
+    Some programs fail at exit, for example in the threads of their process group, when the training is
+    already complete.
     """
     failed = [t for t in seen.live if t.outcome is Outcome.FAILED and not t.doubt]
     if not failed:
@@ -315,7 +339,7 @@ def _earlier(backend: Backend, job: Job, spec: TuningSpec) -> tuple[tuple[Histor
     notices: list[str] = []
     for name in spec.start_from:
         if name == job.name:
-            continue  # of which the wiring's notices warn
+            continue  # `wiring_notices` warns of it.
         try:
             study = backend.study(job, name)
             history = None if study is None else _history(study)
