@@ -1,4 +1,4 @@
-"""Exit codes of the commands, and error messages on standard error.
+"""What all commands have in common: the option --json, exit codes, and error messages on standard error.
 
 Exit codes: 0, the answer is confirmed (or the command did what it was asked); 1, the machine, the cluster or
 the user's program failed; 2, the input has mistakes; 3, the study ended without a confirmed answer, or the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -20,6 +20,8 @@ EXIT_FAILED: Final = 1
 EXIT_INVALID: Final = 2
 EXIT_UNCONFIRMED: Final = 3
 EXIT_INTERRUPTED: Final = 130
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
 class Reported:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from autotuner import keys
 from autotuner.backends.local import study_folder as local
-from autotuner.cli.exit_codes import Reported
+from autotuner.cli.exit_codes import AsJson, Reported
 from autotuner.cli.studies import Context, JobName, Namespace, cluster_jobs, find, find_job
 from autotuner.decide.decision import Answer
 from autotuner.errors import BackendError
@@ -33,7 +33,6 @@ from autotuner.trial import Trial
 
 _PIPE_WIDTH: Final = 160
 _LEAST_WIDTH: Final = 80
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
 def schema(as_json: AsJson = False) -> None:
@@ -174,9 +173,8 @@ def _status_of(job: Job) -> dict[str, Any]:
 
 
 def _trial_fields(trial: Trial, spec: TuningSpec, logs: Mapping[int, str], now: datetime) -> dict[str, Any]:
-    from autotuner.report.terminal import best_value
+    from autotuner.report.terminal import best_value, has_met
 
-    best = best_value(trial, spec)
     return {
         "number": trial.number,
         "purpose": str(trial.suggestion.purpose),
@@ -187,8 +185,8 @@ def _trial_fields(trial: Trial, spec: TuningSpec, logs: Mapping[int, str], now: 
         "parameters": dict(trial.suggestion.parameters),
         "seed": trial.suggestion.seed,
         "outcome": str(trial.outcome),
-        "best": best,
-        "met": best is not None and not trial.doubt and spec.target.is_met(best),
+        "best": best_value(trial, spec),
+        "met": has_met(trial, spec),
         "gpu_hours": round(trial.gpu_hours(now), 4),
         "message": trial.message,
         "log": logs.get(trial.number),

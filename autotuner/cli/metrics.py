@@ -16,7 +16,7 @@ from typing import Annotated, Final, Never
 import typer
 
 from autotuner.cli import log_preview
-from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_INVALID
+from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_INVALID, AsJson
 from autotuner.spec.parsers import parse_pattern
 from autotuner.spec.target import parse_target
 from autotuner.spec.values import Target
@@ -39,7 +39,7 @@ def metrics(  # noqa: PLR0913, PLR0917 (one argument an option)
     metric_pattern: Annotated[
         str | None, typer.Option("--metric-pattern", help="As the annotation: a regular expression.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    as_json: AsJson = False,
     list_formats: Annotated[bool, typer.Option("--formats", help="List the log formats and exit.")] = False,
 ) -> None:
     """Show what would be read from a log."""

@@ -26,7 +26,7 @@ from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
 from autotuner.backends.local.script import script_text
 from autotuner.backends.local.study_folder import check_owner, read_study
 from autotuner.backends.local.supervisor import GRACE_SECONDS
-from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, Reported, as_mapping
+from autotuner.cli.exit_codes import EXIT_FAILED, EXIT_UNCONFIRMED, AsJson, Reported, as_mapping
 from autotuner.cli.job_file import Runtime, load_document, load_job
 from autotuner.cli.trial_python import Tool, program, trial_path
 from autotuner.decide.decision import Answer, Phase, Reason
@@ -72,7 +72,6 @@ Interpreter = Annotated[
         help="The Python that trials run under. (default: that of the active environment, or of PATH)",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
 def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from autotuner.decide.decision import Decision
 from autotuner.reconcile import Reconciliation
-from autotuner.report.terminal import answer_line, best_value, cost, layout, parameters, shown
+from autotuner.report.terminal import answer_line, best_value, cost, has_met, layout, parameters, shown
 from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Trial
 from autotuner.wording import COMPARED, IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads, warnings
@@ -185,8 +185,7 @@ def _metric(trial: Trial, spec: TuningSpec) -> Text:
     best = best_value(trial, spec)
     if best is None:
         return Text("")
-    is_met = spec.target.is_met(best) and not trial.doubt
-    return Text(shown(best, spec.target), style="green" if is_met else "")
+    return Text(shown(best, spec.target), style="green" if has_met(trial, spec) else "")
 
 
 def _outcome(trial: Trial, spec: TuningSpec, now: datetime) -> Text:

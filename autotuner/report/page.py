@@ -5,7 +5,7 @@ It is one file without scripts or external resources, so that it can be mailed, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from markupsafe import Markup
@@ -20,11 +20,14 @@ from autotuner.report.terminal import (
     answer_setting,
     best_value,
     cost,
+    has_met,
+    larger_batch,
     largest,
     layout,
     parameters,
     shown,
 )
+from autotuner.spec import TuningSpec
 from autotuner.trial import Outcome, Purpose, Trial
 from autotuner.wording import ending, why_it_ended
 
@@ -58,6 +61,7 @@ def render(study: Study, now: datetime, *, refresh: int | None = None, home: str
         spec=spec,
         answer=answer,
         largest=largest(answer) if answer else "",
+        larger_batch=larger_batch(answer, spec) if answer else "",
         answer_setting=answer_setting(answer, trials) if answer else "",
         why_ended=ending(answer.reason) if answer and answer.reason else "",
         phase=phase_of(job),
@@ -71,26 +75,29 @@ def render(study: Study, now: datetime, *, refresh: int | None = None, home: str
             for title, figure in pictures
             if figure is not None
         ],
-        rows=[
-            {
-                "number": trial.number,
-                "purpose": str(trial.suggestion.purpose),
-                "batch_size": trial.suggestion.batch_size,
-                "layout": layout(trial),
-                "parameters": parameters(trial.suggestion.parameters),
-                "best": "" if (best := best_value(trial, spec)) is None else shown(best, spec.target),
-                "met": best is not None and not trial.doubt and spec.target.is_met(best),
-                "outcome": (state := figures.state(trial, spec)).replace("_", " "),
-                "colour": figures.LOOKS[state][0],
-                "cost": cost(trial.gpu_hours(now)),
-                "message": why_it_ended(trial, spec),
-                "log": "" if trial.outcome is Outcome.REACHED else study.logs.get(trial.number, ""),
-            }
-            for trial in trials
-        ],
+        rows=[_row(trial, spec, study.logs, now) for trial in trials],
         has_layouts=any(layout(trial) for trial in trials),
         now=now,
     )
+
+
+def _row(trial: Trial, spec: TuningSpec, logs: Mapping[int, str], now: datetime) -> dict[str, object]:
+    """Return the cells of a trial in the table of all trials."""
+    best, state = best_value(trial, spec), figures.state(trial, spec)
+    return {
+        "number": trial.number,
+        "purpose": str(trial.suggestion.purpose),
+        "batch_size": trial.suggestion.batch_size,
+        "layout": layout(trial),
+        "parameters": parameters(trial.suggestion.parameters),
+        "best": "" if best is None else shown(best, spec.target),
+        "met": has_met(trial, spec),
+        "outcome": state.replace("_", " "),
+        "colour": figures.LOOKS[state][0],
+        "cost": cost(trial.gpu_hours(now)),
+        "message": why_it_ended(trial, spec),
+        "log": "" if trial.outcome is Outcome.REACHED else logs.get(trial.number, ""),
+    }
 
 
 def _confirmations(trials: Sequence[Trial], answer: Answer | None, study: Study) -> list[dict[str, object]]:

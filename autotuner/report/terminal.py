@@ -154,13 +154,18 @@ def answer_lines(answer: Answer, spec: TuningSpec, trials: Sequence[Trial], hour
         f"  {answer.tally} confirmation runs reached {spec.target}{metric}",
     ]
     if answer.probability_larger is not None:
-        most = spec.batch_size.maximum
-        is_allowed = answer.batch_size * 2**HALF_A_DOUBLING <= most
-        which = "a batch half a doubling larger" if is_allowed else f"the largest allowed batch, {most},"
+        which = larger_batch(answer, spec)
         lines.append(f"  {which} would meet the target with probability {answer.probability_larger:.2f}")
     why = "" if answer.reason is None else wording.ending(answer.reason)
     lines.append(f"  {len(trials)} trials, {cost(hours, spec.gpu_hour_price)}; stopped: {why}")
     return lines
+
+
+def larger_batch(answer: Answer, spec: TuningSpec) -> str:
+    """Return as text which larger batch the answer's `probability_larger` is about."""
+    most = spec.batch_size.maximum
+    is_allowed = answer.batch_size * 2**HALF_A_DOUBLING <= most
+    return "a batch half a doubling larger" if is_allowed else f"the largest allowed batch, {most},"
 
 
 def parameters(values: Mapping[str, ParameterValue]) -> str:
@@ -184,3 +189,9 @@ def best_value(trial: Trial, spec: TuningSpec) -> float | None:
     """Return the best value of a trial so far, None before the first."""
     values = [m.value for m in trial.measurements if m.is_finite]
     return max(values, key=spec.target.margin) if values else None
+
+
+def has_met(trial: Trial, spec: TuningSpec) -> bool:
+    """Return whether a trial has a value that meets the target, unless the reading of its log is in doubt."""
+    best = best_value(trial, spec)
+    return best is not None and not trial.doubt and spec.target.is_met(best)

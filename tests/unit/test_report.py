@@ -1,4 +1,4 @@
-"""The page about a tuning: whole in itself, and unmoved by what strangers put into it."""
+"""The page of a study is self-contained, and treats all text of users and programs as text."""
 
 from __future__ import annotations
 
@@ -114,6 +114,14 @@ def test_an_answer_that_is_not_confirmed_is_called_so_wherever_it_stands(confirm
     assert f"largest batch size {said}\n" in page.text
     assert answer_line(found).startswith(f"largest batch size {said} with")
     assert answer_lines(found, spec(), some_trials(), 1.0)[0].startswith(f"largest batch size {said} with")
+
+
+@pytest.mark.parametrize(
+    ("most", "which"), [(1024, "a batch half a doubling larger"), (150, "the largest allowed batch, 150,")]
+)
+def test_the_page_names_the_larger_batch_that_its_probability_is_about(most: int, which: str):
+    page = Page(render(tuning(asked=annotations(batch_size=f"16..{most}")), NOON))
+    assert f"probability that {which} meets the target" in page.text
 
 
 def test_a_value_in_doubt_is_not_shown_as_one_that_meets_the_target():
