@@ -11,16 +11,9 @@ from autotuner import keys
 from autotuner.backends.kubernetes.checkpoints import decode, encode
 from autotuner.backends.kubernetes.logs import Checkpoint
 from autotuner.trial import Measurement, Outcome
-from tests.unit.running_trial import JOB, Cluster
+from tests.unit.running_trial import JOB
 
 RUNNING = "contract-tuning-running"
-
-
-@pytest.fixture
-def cluster():
-    cluster = Cluster()
-    yield cluster
-    cluster.server.close()
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,10 @@ from autotuner import keys
 from autotuner.reconcile import is_settled, reconcile
 from autotuner.report.live_view import LiveTable
 from autotuner.trial import Measurement, Outcome
-from tests.unit.running_trial import JOB, START, Cluster
+from tests.unit.running_trial import JOB, START
 
 BOTH = "model accuracy=0.{step} epoch={step}", "ema accuracy=0.9{step} epoch={step}"
 PATTERN = {keys.PREFIX + "metric-pattern": r"ema accuracy=(?P<value>\S+) epoch=(?P<step>\d+)"}
-
-
-@pytest.fixture
-def cluster():
-    cluster = Cluster()
-    yield cluster
-    cluster.server.close()
 
 
 def wrote(cluster, steps=(1, 2, 3)):

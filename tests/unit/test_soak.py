@@ -7,22 +7,13 @@ import gc
 import tracemalloc
 from datetime import timedelta
 
-import pytest
-
 from autotuner.study.curve import CURVES
 from autotuner.study.history import curve
-from tests.unit.running_trial import Cluster, TunedCluster
+from tests.unit.running_trial import TunedCluster
 
 POLLS = 600
 LINES_A_POLL = 15
 MEBIBYTE = 1024 * 1024
-
-
-@pytest.fixture
-def cluster():
-    cluster = Cluster()
-    yield cluster
-    cluster.server.close()
 
 
 def test_polls_of_a_run_with_thousands_of_measurements_leave_nothing_behind(cluster):

@@ -15,7 +15,6 @@ from autotuner.job.trial_manifest import trial_manifest
 from autotuner.trial import Measurement, Outcome, Suggestion
 from tests.contract.suite import REPORTS, manifest
 from tests.unit.fake_api_server import FakeServer
-from tests.unit.running_trial import Cluster
 
 ENDED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 JOB = Job.from_manifest(manifest(REPORTS))
@@ -209,13 +208,6 @@ def test_a_pod_that_is_replaced_within_seconds_is_noticed_by_its_uid(world):
     resumed = ENDED + timedelta(hours=1)
     assert look("third", resumed).is_running
     assert look("fourth", resumed).outcome is Outcome.LOST
-
-
-@pytest.fixture
-def cluster():
-    cluster = Cluster()
-    yield cluster
-    cluster.server.close()
 
 
 def test_a_replaced_pod_is_noticed_within_a_minute_though_the_job_shows_no_change(cluster):
