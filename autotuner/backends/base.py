@@ -1,8 +1,8 @@
 """The interface between the reconcile loop and the place where trials run.
 
 A backend starts and stops trials, reports their state, and keeps the ledger. It decides nothing. Every effect
-may happen twice: starting an existing trial and stopping a missing one both succeed. A call that fails for
-now raises `BackendError`, and the caller retries.
+may happen twice: starting an existing trial and stopping a missing one both succeed. A call that fails, and
+may succeed later, raises `BackendError`; the caller retries.
 
 `tests/contract` is the suite that every backend passes.
 """
@@ -73,16 +73,16 @@ class Backend(Protocol):
     def apply(self, job: Job, answered: Mapping[str, Any]) -> None:
         """Create the job that runs the answer.
 
-        Conflict is raised if its name is taken by another object, Refused if the cluster's rules forbid it.
-
-        It succeeds if the job exists and has the same answer.
+        Succeeds if the job exists and has the same answer. Conflict is raised if another object has its name,
+        Refused if the cluster's rules forbid it.
         """
         ...
 
     def study(self, job: Job, name: str) -> Study | None:
-        """Return the study of the job of this name beside the given one; None if there is none.
+        """Return the study of another job, by its name; None if there is none.
 
-        InvalidJob is raised if that job cannot be read.
+        The other job is in the namespace of `job`, or its folder is next to that of `job`. InvalidJob is
+        raised if it cannot be read.
         """
         ...
 

@@ -51,7 +51,7 @@ _UNREADABLE: Final = (config.ConfigException, OSError, ValueError, TypeError, ya
 """What the official client raises for a kubeconfig that is missing, incomplete or not valid YAML."""
 
 OnRequest = Callable[[str, str], None]
-"""Is called with the verb and the code of each request; the code is `error` without an answer."""
+"""Called with the verb and the HTTP status of each request; the status is `error` without an answer."""
 
 
 class RequestFailed(BackendError):
@@ -127,7 +127,7 @@ class Api:
         """Read a pod's log; invalid UTF-8 is replaced. The verb in metrics is `log`.
 
         Raises:
-            RequestFailed: If the log cannot be read, also if its node says so in the place of the log.
+            RequestFailed: If the log cannot be read, also if its node sends an error message instead of it.
         """
         path = core_path(namespace, "pods", pod) + "/log"
         response = self._send("log", "GET", path, query=query, accept="*/*")

@@ -30,7 +30,7 @@ _OOM_EXIT_CODE: Final = 137
 _ON_PURPOSE: Final = re.compile(r"preempt|EvictionByEvictionAPI|evicted by", re.IGNORECASE)
 """Disruptions that say nothing about the node."""
 Exceeded = Literal["", "memory", "storage", "time"]
-"""Of what a pod used more than its own limit."""
+"""The resource whose limit a pod has exceeded; empty if there is none."""
 NOTHING_SEEN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -46,8 +46,8 @@ class PodStatus:
     `has_sidecars` says that the pod has other containers, which may continue after the end of the training
     container. `restarts` and `attempt` are how often Kubernetes has restarted its container and the whole
     trial. A pod that `is_gone` is as it was last observed. `is_initializer` marks a pod of a TrainJob that
-    prepares the data or the model before the nodes train; what is said of the training container is then said
-    of its failed one. `init_container` is the name of the one that has failed, of which the same is true.
+    prepares the data or the model before the nodes train. `init_container` is the name of an init container
+    that has failed. In both cases the fields of the training container are those of the failed container.
     """
 
     name: str
@@ -142,7 +142,7 @@ def assess(
         job: The trial's conditions.
         pods: Its existing pods.
         now: The current time.
-        patience: How long a pod may be held up before the user is told.
+        patience: How long a pod may be held up before this is reported.
         first_seen: The first observed UIDs of this run's pods, by name.
     """
     starts = [pod.started_at for pod in pods if pod.started_at is not None]
@@ -259,7 +259,7 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
     if replaced := _replaced(job, pods, first_seen):
         return Ending(None, disruption=replaced)
     if not failed and len(pods) >= job.replicas and any(map(_has_trained_beside_others, pods)):
-        # A container beside the training has failed, and with it the pod and the job.
+        # A sidecar has failed, and with it the pod and the job.
         return _success(pods)
     if vanished := _vanished(job, failed):
         return Ending(None, disruption=vanished)
@@ -288,7 +288,7 @@ def _disruption(pod: PodStatus, failed: Sequence[PodStatus]) -> Ending:
 
 
 def _at_fault(pod: PodStatus) -> str:
-    """Return the node of a disrupted pod; empty where others wanted its place, or a person drained it."""
+    """Return the node of a disrupted pod; empty after a preemption or a drain: the node is not at fault."""
     return "" if _ON_PURPOSE.search(pod.disruption) else pod.node
 
 
@@ -329,11 +329,11 @@ def _hold_up(
     job: Conditions, pods: Sequence[PodStatus], now: datetime, patience: timedelta
 ) -> Waiting | None:
     """Return what keeps a trial from starting, after the patience is over."""
-    is_late = is_over(job.waiting_since, now, patience)
+    is_overdue = is_over(job.waiting_since, now, patience)
     if job.is_suspended:
         queue = f"it waits in queue {job.queue}" if job.queue else "it is suspended, and in no queue"
-        return Waiting(HoldUpReason.QUEUED, queue) if is_late else None
-    if len(pods) < job.replicas and is_late:
+        return Waiting(HoldUpReason.QUEUED, queue) if is_overdue else None
+    if len(pods) < job.replicas and is_overdue:
         return Waiting(HoldUpReason.NO_POD, f"{len(pods)} of {job.replicas} pods have been created")
     stuck = [(p.name, p.uid, p.stuck) for p in pods if p.stuck is not None]
     return first([each for each in stuck if is_over(each[2].since, now, patience)])

@@ -82,7 +82,7 @@ class KubernetesBackend:
         start_patience: How long a trial may wait to start before the job's status says why.
         max_log_bytes: Maximum bytes of a log in one request.
         keeps_views: Whether `observe` and `study` may reuse their last results (not logs); see `forget_view`.
-        on_record: Is called with each trial once it stands in the ledger, whatever fails after that.
+        on_record: Called with each trial as soon as the ledger has it, whatever fails after that.
     """
 
     def __init__(  # noqa: PLR0913 (the backend's settings)
@@ -108,7 +108,7 @@ class KubernetesBackend:
         """Make the next poll of a job read everything live."""
         view = self._views.get(uid)
         if view is not None:
-            # It still tells which trials somebody else has deleted since.
+            # The view still says which trials somebody else has deleted since.
             view.is_outdated = True
 
     def note_trial(self, kind: JobKind, trial: Mapping[str, Any]) -> None:
@@ -206,7 +206,7 @@ class KubernetesBackend:
         try:
             created = self._api.create(_path(job), manifest)
             if not _is_trial_of(created, job, suggestion.number):
-                # It would not be found again, and would run beside the one that replaces it.
+                # It could not be found again, and would run in parallel with its replacement.
                 self._delete(job, name_of(created), uid_of(created))
                 raise Refused(
                     f"the cluster changes the labels, annotations or owner of {name_of(created)} when it is"
@@ -267,37 +267,21 @@ class KubernetesBackend:
         Raises:
             BackendError: If the cluster does not answer; Refused, if its rules forbid the new spec.
         """
-        changes = status_changes(job.annotations, status.annotations)
-        # With the answer the job enters the queue of its trials, which admits it.
-        queue = job.annotations.get(keys.QUEUE, "") if spec is not None else ""
-        is_moved = bool(queue) and queue != queue_of(job.manifest)
-        changed_spec = spec if spec is not None and (spec != job.manifest.get("spec") or is_moved) else None
-        if changes or changed_spec is not None:
-            # A job that was deleted and created again under its name is another job: the patch checks the
-            # UID.
-            # The status is written as a whole: another controller may have written another one meanwhile.
-            annotations = {**changes, **status.annotations} if changes else {}
-            metadata: dict[str, Any] = {"uid": job.uid, "annotations": annotations}
-            patch: dict[str, Any] = {"metadata": metadata}
-            if changed_spec is not None:
-                # The spec is a copy of what was read: it is written only if the job has not changed since.
-                metadata["resourceVersion"] = mapping(job.manifest.get("metadata")).get("resourceVersion")
-                patch["spec"] = dict(changed_spec)
-                if is_moved:
-                    metadata["labels"] = {keys.QUEUE_LABEL: queue}
-            try:
+        patch = _patch(job, status, spec)
+        try:
+            if patch:
                 self._api.patch(_path(job, job.name), patch)
-            except RequestFailed as error:
-                if error.is_not_found:
-                    return
-                if changed_spec is not None and error.is_refusal:
-                    raise Refused(str(error)) from error
-                if error.is_refusal:
-                    # Only an Event can tell the user: the rules for jobs do not apply to it.
-                    said = status.annotations.get(keys.MESSAGE, "")[:_SHOWN_UNWRITTEN]
-                    refused = f"the status cannot be written, will retry: {error}; it would be: {said}"
-                    emit(self._api, job, Event("Warning", "StatusRefused", refused), self._clock())
-                raise
+        except RequestFailed as error:
+            if error.is_not_found:
+                return
+            if error.is_refusal and "spec" in patch:
+                raise Refused(str(error)) from error
+            if error.is_refusal:
+                # Only an Event can tell the user: the rules for jobs do not apply to it.
+                said = status.annotations.get(keys.MESSAGE, "")[:_SHOWN_UNWRITTEN]
+                refused = f"the status cannot be written, will retry: {error}; it would be: {said}"
+                emit(self._api, job, Event("Warning", "StatusRefused", refused), self._clock())
+            raise
         for event in events:
             emit(self._api, job, event, self._clock())
 
@@ -422,6 +406,31 @@ def _is_elsewhere(trial: Mapping[str, Any]) -> bool:
     """Return whether Kueue has assigned a trial to MultiKueue, as it does where the trial's queue says so."""
     spec = mapping(trial.get("spec"))
     return MULTIKUEUE in {spec.get("managedBy"), mapping(spec.get("runPolicy")).get("managedBy")}
+
+
+def _patch(job: Job, status: Status, spec: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the merge patch that publishes a status and, if given, a new spec; empty if nothing changes."""
+    changes = status_changes(job.annotations, status.annotations)
+    # With the answer the job enters the queue of its trials, which admits it.
+    queue = job.annotations.get(keys.QUEUE, "") if spec is not None else ""
+    is_moved = bool(queue) and queue != queue_of(job.manifest)
+    is_spec_new = spec is not None and (spec != job.manifest.get("spec") or is_moved)
+    if not changes and not is_spec_new:
+        return {}
+    metadata: dict[str, Any] = {
+        # A job that was deleted and created again under its name is another job: the API server checks this.
+        "uid": job.uid,
+        # The status is written as a whole: another controller may have written another one meanwhile.
+        "annotations": {**changes, **status.annotations} if changes else {},
+    }
+    patch: dict[str, Any] = {"metadata": metadata}
+    if spec is not None and is_spec_new:
+        # The spec is a copy of what was read: it is written only if the job has not changed since.
+        metadata["resourceVersion"] = mapping(job.manifest.get("metadata")).get("resourceVersion")
+        patch["spec"] = dict(spec)
+        if is_moved:
+            metadata["labels"] = {keys.QUEUE_LABEL: queue}
+    return patch
 
 
 def status_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:

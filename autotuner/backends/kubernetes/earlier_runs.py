@@ -1,7 +1,7 @@
 """Count the time of a trial's earlier runs: a queue may suspend a trial that runs, and admit it again later.
 
-A trial's pods and status tell of its last run only. So the poll that sees a run over adds its time to an
-annotation of the trial. A run that ends while no controller works is not counted.
+The pods and the status of a trial describe its last run only. So the poll that observes the end of a run adds
+its duration to an annotation of the trial. A run that ends while no controller runs is not counted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Seen:
-    """The last sight of a trial: its run, when it was admitted to it, and the seconds of earlier runs.
+    """A trial as it was last observed: its run, when it was admitted, and the seconds of earlier runs.
 
-    `run` is when it began and when it was last seen, None while the trial does not run.
+    `run` is when the run began and when it was last observed, None while the trial does not run.
     """
 
     seconds: float
@@ -104,7 +104,7 @@ class EarlierRuns:
 
 
 def _seconds(text: object) -> float:
-    """Read the annotation; anybody may have changed it."""
+    """Read the annotation; 0 if it is invalid, because anyone can edit it."""
     try:
         read = float(str(text))
     except ValueError:

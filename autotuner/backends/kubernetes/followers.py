@@ -25,7 +25,7 @@ from autotuner.study.logs.log_reader import LogReader
 MOST_PODS: Final = 16
 """Maximum number of pods of a trial whose logs are searched for the metric."""
 MOST_BYTES: Final = 16 * 1024 * 1024
-"""Maximum characters of a log without the metric, except for that of the operator's rank 0."""
+"""Maximum bytes that are read of a log without the metric, except for that of the operator's rank 0."""
 
 Reading = tuple[str | None, ...]
 
@@ -118,7 +118,7 @@ class LogFollowers:
             return Followed(None)
         chosen = self._chosen(job, spec, ordered, checkpoint)
         first = ordered[0] if chosen is None else chosen
-        followed = self._look(job, spec, first, checkpoint, has_ended=has_ended)
+        followed = self._poll(job, spec, first, checkpoint, has_ended=has_ended)
         if chosen is None and not _has_printed(followed.follower) and (is_by_arrival or has_ended):
             followed = self._search(
                 job, spec, ordered[1:MOST_PODS], followed, checkpoint, has_ended=has_ended
@@ -144,14 +144,14 @@ class LogFollowers:
             if follower.read_bytes >= MOST_BYTES:
                 continue
             try:
-                looked = self._look(job, spec, pod, checkpoint, has_ended=has_ended)
+                polled = self._poll(job, spec, pod, checkpoint, has_ended=has_ended)
             except RequestFailed as error:
                 if error.is_not_found or not has_ended:
                     continue
                 raise
             if _has_printed(follower):
-                return looked
-            is_whole = is_whole and (looked.is_whole or follower.read_bytes >= MOST_BYTES)
+                return polled
+            is_whole = is_whole and (polled.is_whole or follower.read_bytes >= MOST_BYTES)
         return Followed(first.follower, is_whole)
 
     def _chosen(
@@ -165,7 +165,7 @@ class LogFollowers:
         kept = None if checkpoint is None else checkpoint.reading
         return next((pod for pod in ordered if reading_of(pod.uid, spec) == kept), None)
 
-    def _look(
+    def _poll(
         self, job: Job, spec: TuningSpec, pod: PodStatus, checkpoint: Checkpoint | None, *, has_ended: bool
     ) -> Followed:
         follower = self._follower(job, spec, pod, checkpoint)
@@ -184,11 +184,12 @@ class LogFollowers:
 
         # The log of a deleted pod cannot be read any more.
         if not pod.is_gone:
-            follower.look(read)
+            follower.poll(read)
             if has_ended and follower.is_whole:
-                # If a node breaks off, the API server ends the answer as if it was whole: two have to agree.
+                # If the connection to the node breaks, the API server ends its answer as if the log was
+                # complete: two answers must agree.
                 before = follower.end
-                follower.look(read)
+                follower.poll(read)
                 follower.is_whole &= follower.end == before
         is_whole = pod.is_gone or follower.is_whole
         if has_ended and is_whole:

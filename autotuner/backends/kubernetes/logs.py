@@ -108,7 +108,7 @@ class LogFollower:
         # between two polls, and if the timestamps of two streams are out of order.
         self._taken: Counter[str] = Counter()
 
-    def look(self, read: ReadLog) -> None:
+    def poll(self, read: ReadLog) -> None:
         """Read the new part; `is_whole` then says whether the current end of the log was reached."""
         width = 1
         self.is_whole = False

@@ -1,7 +1,7 @@
-"""Collect what trials push to their status, from every look at them and from the watch.
+"""Collect the metrics that trials push to their status, from the watch and from every read of a trial.
 
-The status of a TrainJob holds the latest values only, so each version of it that we see is kept until its
-trial is read. Nothing is asked for: the watch and the list of trials carry the status anyway.
+The status of a TrainJob holds the latest values only, so each version of it that is observed is kept until
+its trial is read. This takes no extra requests: the watch and the list of trials carry the status anyway.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MOST_DELETED: Final = 256
 
 @dataclass(slots=True)
 class _Noted:
-    """What was seen of a trial: of which job it is, since when, its newest push, and those not read yet.
+    """What is known of a trial: its job, when it was first observed, its newest push, and the unread ones.
 
-    `since` is None for a trial that was seen before anything happened to it.
+    `since` is None for a trial that was observed before it had a status.
     """
 
     job: str
@@ -66,8 +66,8 @@ class _Noted:
 class Pushed:
     """What one trial has pushed.
 
-    `since` is when it was seen first, None if it was seen from its start. `has_dropped` says that it pushed
-    more than was kept. `counts` is false where its owner has said which lines of the log are meant.
+    `since` is when it was first observed, None if it was observed from its start. `has_dropped` says that it
+    pushed more than was kept. `counts` is false if `metric-pattern` says which lines of the log count.
     """
 
     reader: PushReader
@@ -85,7 +85,7 @@ class Pushed:
         return with_pushes(logged, self.reader, self.target, has_ended=has_ended, is_log_whole=is_log_whole)
 
     def may_lack(self, read: Trial) -> bool:
-        """Return whether pushes count for a trial that was not seen from its start, or not all of them."""
+        """Return whether pushes count for a trial, and some of them may be missing."""
         is_late = (
             read.started_at is not None
             and self.since is not None
@@ -98,7 +98,7 @@ class Pushes:
     """The pushes of all trials; `note` may be called from any thread, `read` from one at a time for each job.
 
     Args:
-        clock: Returns the present, in UTC.
+        clock: Returns the current time, in UTC.
     """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
@@ -140,7 +140,7 @@ class Pushes:
         return Pushed(reader, spec.target, known.since, known.has_dropped, counts)
 
     def note_deleted(self, kind: JobKind, trial: Mapping[str, Any]) -> None:
-        """Take note of a trial that somebody else has deleted: what it pushed is still to be read."""
+        """Take note of a trial that somebody else has deleted: its pushes are still to be read."""
         self.note(kind, trial)
         with self._lock:
             self._deleted.append(uid_of(trial))

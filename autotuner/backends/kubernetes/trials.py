@@ -228,23 +228,15 @@ class TrialReader:
                 return ended, None
         except RequestFailed as error:
             follower = self._logs.of(job, spec, uid_of(manifest), first)
-            ending = standing.ending
-            is_over = ending is not None and (
-                bool(ending.disruption) or now - (standing.ended_at or now) >= UNREADABLE_AFTER
-            )
-            if not is_over:
-                # A missing permission is not for a while.
+            # The measurements so far stay while a node does not answer.
+            read = replace(_as_read(trial, follower, pushed), ended_at=standing.ended_at)
+            if not _is_given_up(standing, now):
+                # A missing permission does not come back by itself.
                 if error.status == HTTPStatus.FORBIDDEN:
                     raise
-                # The measurements stay while a node does not answer.
                 self._note_unread(job, manifest, trial, standing, error)
-                return replace(_as_read(trial, follower, pushed), ended_at=standing.ended_at), None
-            disruption = "" if ending is None else ending.disruption
-            unread = Ending(None, disruption=disruption or f"its log cannot be read: {error}")
-            read = _as_read(trial, follower, pushed)
-            outcome, message = classify(unread, read.measurements, spec.target)
-            ended = replace(read, outcome=outcome, message=message)
-            return replace(ended, ended_at=standing.ended_at, is_complete=False), None
+                return read, None
+            return _without_log(read, standing, spec, error), None
         read = _as_read(trial, followed.follower, pushed)
         return read, self._held_up(job, manifest, trial, standing)
 
@@ -408,6 +400,21 @@ def _begun(job: Job, spec: TuningSpec, manifest: Mapping[str, Any], standing: Tr
         devices=job.kind.devices(manifest, job.annotations),
         template=spec.attempt(_template(manifest) or ""),
     )
+
+
+def _is_given_up(standing: TrialStanding, now: datetime) -> bool:
+    """Return whether an ended trial no longer waits for its log: it was disrupted, or has waited too long."""
+    if standing.ending is None:
+        return False
+    return bool(standing.ending.disruption) or now - (standing.ended_at or now) >= UNREADABLE_AFTER
+
+
+def _without_log(read: Trial, standing: TrialStanding, spec: TuningSpec, error: RequestFailed) -> Trial:
+    """Return an ended trial with the outcome that follows without the end of its log."""
+    disruption = "" if standing.ending is None else standing.ending.disruption
+    unread = Ending(None, disruption=disruption or f"its log cannot be read: {error}")
+    outcome, message = classify(unread, read.measurements, spec.target)
+    return replace(read, outcome=outcome, message=message, is_complete=False)
 
 
 def _is_outdated(manifest: Mapping[str, Any], job: Job) -> bool:

@@ -36,7 +36,7 @@ from autotuner import keys
 from autotuner.backends.base import Backend, Observation, Study
 from autotuner.backends.local import supervisor
 from autotuner.backends.local.gpus import GpuShares
-from autotuner.backends.local.pods import LOOPBACK, Surroundings, pods
+from autotuner.backends.local.pods import LOOPBACK, PodProcess, Surroundings, pods
 from autotuner.backends.local.study_folder import (
     JOB,
     LEDGER,
@@ -135,43 +135,31 @@ class LocalBackend:
         folder = self._trial_folder(suggestion.number)
         plans = self._gpus.take(suggestion.number, job.kind.pod_plans(manifest, LOOPBACK, _free_port()))
         planned = pods(plans, manifest["metadata"], self._surroundings)
+        about = {
+            "suggestion": json.loads(encode_suggestion(suggestion)),
+            "devices": job.kind.devices(manifest, job.annotations),
+            "template": job.template,
+        }
         with unwritable(self._folder):
             shutil.rmtree(folder, ignore_errors=True)
             # The output of an interrupted run of this number must not be resumed.
             shutil.rmtree(output, ignore_errors=True)
             output.mkdir(parents=True)
             folder.mkdir(parents=True)
-            supervisor.write_whole(
-                folder / supervisor.PODS,
-                [
-                    {
-                        "name": pod.name,
-                        "command": pod.command,
-                        # Only the trial's own variables: those of the shell may hold secrets and must not
-                        # reach the disk.
-                        "environment": dict(pod.environment),
-                        "folder": str(pod.folder),
-                    }
-                    for pod in planned
-                ],
-            )
-            supervisor.write_whole(
-                folder / SUGGESTION,
-                {
-                    "suggestion": json.loads(encode_suggestion(suggestion)),
-                    "devices": job.kind.devices(manifest, job.annotations),
-                    "template": job.template,
-                },
-            )
+            supervisor.write_whole(folder / supervisor.PODS, [_as_json(pod) for pod in planned])
+            supervisor.write_whole(folder / SUGGESTION, about)
+        self._supervisors[suggestion.number] = self._supervise(folder, self._processes_lock)
+
+    def _supervise(self, folder: Path, lock: int) -> subprocess.Popen[bytes]:
+        """Start the supervisor of a trial's folder, which inherits the lock of running processes."""
         try:
-            self._supervisors[suggestion.number] = subprocess.Popen(  # noqa: S603
-                # Run the file in isolated mode: it needs no package, and the user's variables must not affect
-                # it.
+            return subprocess.Popen(  # noqa: S603
+                # In isolated mode: the file needs no package, and the user's variables must not affect it.
                 [sys.executable, "-I", supervisor.__file__, str(folder)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
-                pass_fds=[self._processes_lock],
+                pass_fds=[lock],
                 env=dict(self._surroundings.shell),
             )
         except OSError as error:
@@ -302,6 +290,17 @@ class LocalBackend:
             if lock is not None:
                 os.close(lock)
         self._processes_lock = self._lock = None
+
+
+def _as_json(pod: PodProcess) -> dict[str, object]:
+    """Return a pod as its supervisor reads it."""
+    return {
+        "name": pod.name,
+        "command": pod.command,
+        # Only the trial's own variables: those of the shell may hold secrets and must not reach the disk.
+        "environment": dict(pod.environment),
+        "folder": str(pod.folder),
+    }
 
 
 def _locked(path: Path) -> int | None:

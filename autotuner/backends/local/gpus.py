@@ -35,7 +35,7 @@ def machine_gpus(shell: Mapping[str, str], devices: Path = Path("/dev")) -> tupl
 
 
 def trials_at_once(job: Job, spec: TuningSpec, gpus: Sequence[str]) -> int:
-    """Return how many trials the GPUs allow at once; 1 where a trial asks for none."""
+    """Return how many trials the GPUs allow at once; 1 if a trial requests no GPUs."""
     workers = None if spec.workers is None else spec.workers.maximum
     largest = Suggestion(0, spec.baseline_batch_size, spec.baseline_parameters, seed=0, workers=workers)
     plans = job.kind.pod_plans(trial_manifest(job, largest), LOOPBACK, 0)
@@ -51,7 +51,7 @@ class GpuShares:
         self._taken: dict[int, tuple[str, ...]] = {}
 
     def take(self, trial: int, plans: Sequence[PodPlan]) -> list[PodPlan]:
-        """Return a trial's pods with GPUs of their own; unchanged where they ask for more than are free."""
+        """Return a trial's pods with GPUs of their own; unchanged if they request more than are free."""
         self.release(trial)
         taken = {gpu for gpus in self._taken.values() for gpu in gpus}
         free = [gpu for gpu in self._gpus if gpu not in taken]
@@ -63,7 +63,7 @@ class GpuShares:
         return [_with_gpus(plan, [next(given) for _ in range(_asked(plan))]) for plan in plans]
 
     def release(self, trial: int) -> None:
-        """Free the GPUs of a trial; one that has none is passed over."""
+        """Free the GPUs of a trial, if it has any."""
         self._taken.pop(trial, None)
 
 

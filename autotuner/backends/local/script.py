@@ -1,4 +1,4 @@
-"""Read the script that a job runs, where it is a file of this machine: for warnings, never for proof."""
+"""Read the script that a job runs, if it is a file on this machine; used for warnings only."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _IMPORT: Final = re.compile(r"^[ \t]{0,40}(?:from|import)[ \t]{1,8}(\w[\w.]{0,20
 def script_text(job: Job, surroundings: Surroundings) -> str | None:
     """Return the script of the first pod, modules in its folder that it imports, and its configuration files.
 
-    None where no script is named that can be read here, or where it is longer than `MAX_TEXT`: what is not
-    seen whole does not show what is missing.
+    None if no script is named that can be read here, or if it is longer than `MAX_TEXT`: only a complete
+    script shows which variables it does not read.
     """
     try:
         plans = job.kind.pod_plans(job.manifest, LOOPBACK, 0)
@@ -46,7 +46,7 @@ def script_text(job: Job, surroundings: Surroundings) -> str | None:
         named = _read(config)
         if named is None or len(text) + len(named) > MAX_TEXT:
             return None
-        # Only these lines: whatever else a configuration names shows nothing of what the script reads.
+        # Only these lines: other entries of a configuration do not show what the script reads.
         text += "".join(f"\n{line}" for line in named.splitlines() if keys.ENV_PREFIX in line)
     return text
 

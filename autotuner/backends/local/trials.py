@@ -98,24 +98,15 @@ class TrialReader:
             return replace(
                 trial, outcome=outcome, message=message, ended_at=datetime.now(UTC), is_complete=False
             )
-        code, last = int(ending["exit_code"]), _tail(folder / f"{ending['pod']}.log")
-        logs: tuple[ProcessLog, ...] = ()
-        if code != 0:
-            # A process that waits for one that ran out of memory may appear to fail first: all logs count.
-            rest = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != ending["pod"])
-            # No one deletes pods here: a signal comes from the kernel or the user.
-            signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
-            logs = (ProcessLog(last, signalled), *rest)
-        near_misses, uncounted = log.reader.near_misses, log.reader.uncounted
-        failed = Ending(code, last, logs=logs, near_misses=near_misses, uncounted=uncounted)
-        outcome, message = classify(failed, trial.measurements, spec.target)
+        ended = _ending(ending, folder, names, log.reader)
+        outcome, message = classify(ended, trial.measurements, spec.target)
         if outcome in NAMES_LOG:
             # The path of the log once the trial is recorded: `stop` moves it there.
             kept = kept_logs(self._study, suggestion.number) / f"{ending['pod']}.log"
             message = f"{message}\nthe whole log: {kept}"
         ended_at = datetime.fromtimestamp(ending["ended_at"], UTC)
         return replace(
-            trial, outcome=outcome, message=message, ended_at=ended_at, is_complete=failed.is_complete
+            trial, outcome=outcome, message=message, ended_at=ended_at, is_complete=ended.is_complete
         )
 
     def _read_logs(
@@ -143,6 +134,19 @@ class TrialReader:
         if has_ended and log.is_whole:
             log.reader.close()
         return log
+
+
+def _ending(about: Mapping[str, Any], folder: Path, names: Sequence[str], reader: LogReader) -> Ending:
+    """Return the ending that a supervisor has recorded, with the ends of the logs if the trial failed."""
+    code, last = int(about["exit_code"]), _tail(folder / f"{about['pod']}.log")
+    logs: tuple[ProcessLog, ...] = ()
+    if code != 0:
+        # A process that waits for one that ran out of memory may appear to fail first: all logs count.
+        rest = (ProcessLog(_tail(folder / f"{name}.log")) for name in names if name != about["pod"])
+        # Pods are not deleted on this machine: a signal comes from the kernel or the user.
+        signalled = 128 - code if code > 128 else code  # noqa: PLR2004 (a shell's 128 + signal)
+        logs = (ProcessLog(last, signalled), *rest)
+    return Ending(code, last, logs=logs, near_misses=reader.near_misses, uncounted=reader.uncounted)
 
 
 def _tells(log: _Log) -> bool:

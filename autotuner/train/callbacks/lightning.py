@@ -102,7 +102,7 @@ class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Any w
             if is_set and any(isinstance(callback, searches) for callback in callbacks):
                 raise ValueError(
                     f"{searches.__name__} (also as a method of Tuner) chooses a {name} of its own: must be"
-                    f" left out of a trial, which is told its {name}"
+                    f" removed, because the trial sets its {name}"
                 )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -220,7 +220,7 @@ def test_lightnings_own_searches_are_refused(tmp_path, finder, told):
     trainer = lightning.Trainer(
         accelerator="cpu", max_epochs=1, callbacks=callbacks, logger=False, default_root_dir=tmp_path
     )
-    with pytest.raises(ValueError, match=f"{finder} .*must be left out of a trial"):
+    with pytest.raises(ValueError, match=f"{finder} .*must be removed"):
         trainer.fit(Classifier(), Data())
 
 
@@ -232,7 +232,7 @@ def test_a_tuner_that_scales_the_batch_size_is_refused(tmp_path):
         logger=False,
         default_root_dir=tmp_path,
     )
-    with pytest.raises(ValueError, match=r"BatchSizeFinder .*must be left out"):
+    with pytest.raises(ValueError, match=r"BatchSizeFinder .*must be removed"):
         lightning.tuner.Tuner(trainer).scale_batch_size(Classifier(), datamodule=Data())
 
 
