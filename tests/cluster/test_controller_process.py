@@ -179,7 +179,9 @@ def test_hostile_log_lines_and_names_do_no_harm(admin, namespace, nodes, new_con
     assert job.answer["batch_size"] == 512
 
 
-def test_a_strangers_job_under_a_trials_name_is_left_alone_and_told(admin, namespace, nodes, new_controller):
+def test_a_job_of_another_owner_under_a_trials_name_is_left_alone_and_reported(
+    admin, namespace, nodes, new_controller
+):
     nodes.add_image("example/training", image_of(learner(largest=4096)))
     job = TunedJob(annotations={keys.PREFIX + "paused": "true"}).create(admin, namespace)
     name = keys.trial_name(job.name, job.read().uid, 0)
@@ -196,7 +198,7 @@ def test_a_strangers_job_under_a_trials_name_is_left_alone_and_told(admin, names
         eventually(job.is_in("Done"))
 
 
-def test_a_strangers_config_map_under_the_ledgers_name_is_left_alone_and_told(
+def test_a_config_map_of_another_owner_under_the_ledgers_name_is_left_alone_and_reported(
     admin, namespace, nodes, new_controller
 ):
     nodes.add_image("example/training", image_of(learner(largest=4096)))

@@ -53,7 +53,7 @@ def told(controller, job, reason):
     return message(job)
 
 
-def test_a_quota_that_forbids_pods_is_told_until_it_is_lifted(admin, namespace, tuned, new_controller):
+def test_a_quota_that_forbids_pods_is_reported_until_it_is_lifted(admin, namespace, tuned, new_controller):
     set_quota(admin, namespace, "0")
     job = create(admin, namespace, tuned)
     with running(new_controller(**PATIENCE)) as controller:
@@ -84,14 +84,14 @@ def test_an_init_container_that_does_not_end_is_a_hold_up_and_no_run(
     assert not job.ledger()
 
 
-def test_a_pod_that_no_node_takes_is_told(admin, namespace, tuned, new_controller):
+def test_a_pod_that_no_node_takes_is_reported(admin, namespace, tuned, new_controller):
     job = create(admin, namespace, tuned, nodeSelector={"gpu": "h100"})
     with running(new_controller(**PATIENCE)) as controller:
         said = told(controller, job, "Unschedulable")
     assert "nodes are available" in said
 
 
-def test_a_queue_that_does_not_admit_is_told(admin, namespace, tuned, new_controller):
+def test_a_queue_that_does_not_admit_is_reported(admin, namespace, tuned, new_controller):
     queued = {keys.QUEUE: "team-a"}
     job = create(admin, namespace, TunedJob(batch_size="256..256", annotations=queued))
     with running(new_controller(**PATIENCE)) as controller:

@@ -136,7 +136,7 @@ def test_a_kill_for_host_memory_is_out_of_memory(admin, namespace, nodes, new_co
     assert "OOMKilled" in ended.message
 
 
-def test_a_program_that_fails_three_times_in_a_row_ends_the_tuning_with_its_last_words(
+def test_a_program_that_fails_three_times_in_a_row_ends_the_tuning_with_its_last_lines(
     admin, namespace, nodes, new_controller
 ):
     def broken(_invocation):
@@ -176,7 +176,7 @@ def test_a_diverged_run_is_an_observation(admin, namespace, nodes, new_controlle
     assert job.answer.get("batch_size") == 256, job.status
 
 
-def test_an_image_that_cannot_be_pulled_stands_in_the_status_until_it_can(
+def test_an_image_that_cannot_be_pulled_is_in_the_status_until_it_can(
     admin, namespace, nodes, new_controller
 ):
     nodes.break_image("example/training")

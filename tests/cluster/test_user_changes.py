@@ -11,7 +11,7 @@ from tests.cluster.tuned_jobs import API, PLURAL, TunedJob, image_of, learner
 from tests.controlplane.waiting import eventually
 
 
-def test_a_tighter_target_rereads_the_ledger_and_goes_on(admin, namespace, nodes, new_controller):
+def test_a_tighter_target_rereads_the_ledger_and_continues(admin, namespace, nodes, new_controller):
     def picky(invocation):
         size = int(invocation.environment["AUTOTUNER_BATCH_SIZE"])
         top = {256: 0.99, 512: 0.95}.get(size, 0.92)
@@ -112,7 +112,9 @@ def test_a_trial_deleted_by_hand_is_run_again(admin, namespace, nodes, new_contr
     assert not job.trial_jobs()
 
 
-def test_mistakes_are_told_and_nothing_runs_until_they_are_mended(admin, namespace, nodes, new_controller):
+def test_mistakes_are_reported_and_no_trial_starts_until_they_are_fixed(
+    admin, namespace, nodes, new_controller
+):
     nodes.add_image("example/training", image_of(learner(largest=4096)))
     job = TunedJob(annotations={keys.TARGET: "93%"}).create(admin, namespace)
 
@@ -146,7 +148,7 @@ def test_apply_gives_the_job_its_answer_and_unsuspends_it_once(admin, namespace,
     assert Counter(start for start in starts if start.startswith("digits-")).most_common(1)[0][1] == 1
 
 
-def test_a_cap_over_all_jobs_is_kept_and_nobody_starves(admin, namespace, nodes, new_controller):
+def test_a_cap_over_all_jobs_is_kept_and_no_job_starves(admin, namespace, nodes, new_controller):
     nodes.add_image("example/training", image_of(learner(largest=512, seconds=0.1)))
     jobs = [TunedJob(f"job-{n}", batch_size="256..512").create(admin, namespace) for n in range(4)]
     most = 0

@@ -209,7 +209,7 @@ class BackendContract:
         harness.backend.stop(job, 0)
         harness.backend.stop(job, 2)
 
-    def test_a_program_that_fails_is_a_failure_with_its_last_words(self, harness):
+    def test_a_program_that_fails_is_a_failure_with_its_last_lines(self, harness):
         job = harness.register(manifest(FAILS))
         harness.backend.start(job, suggestion())
         trial = ended(harness, job)
@@ -217,7 +217,7 @@ class BackendContract:
         assert "exit code 3" in trial.message
         assert "no such file: /data" in trial.message
 
-    def test_a_program_that_reports_nothing_is_told_what_to_print(self, harness):
+    def test_the_message_about_a_program_without_a_metric_says_what_to_print(self, harness):
         job = harness.register(manifest(SILENT))
         harness.backend.start(job, suggestion())
         trial = ended(harness, job)
@@ -313,7 +313,7 @@ class BackendContract:
         assert [(t.number, t.measurements) for t in study.trials] == [(0, finished().measurements)]
         assert harness.backend.study(job, "resnet50") is None
 
-    def test_a_search_goes_on_without_an_earlier_study_that_is_not_there(self, harness):
+    def test_a_search_continues_without_an_earlier_study_that_is_not_there(self, harness):
         job = harness.register(manifest(RUNS_ON, **{"start-from": "resnet50"}))
         seen = reconcile(harness.backend, job, datetime.now(UTC))
         assert [s.number for s in seen.started] == [0]
@@ -340,14 +340,14 @@ class BackendContract:
             ours = {key: value for key, value in shown.items() if key.startswith(keys.STATUS_PREFIX)}
             assert ours == status.annotations
 
-    def test_an_event_can_be_told_twice(self, harness):
+    def test_an_event_can_be_published_twice(self, harness):
         job = harness.register(manifest(REPORTS))
         status = Status({keys.PHASE: "Done", keys.MESSAGE: "done"})
         event = Event("Normal", "StudyDone", "done " * 400)
         for _ in range(2):
             harness.backend.publish(harness.reread(job), status, [event])
 
-    def test_another_metric_reads_the_log_anew(self, harness):
+    def test_another_metric_reads_the_log_from_its_start(self, harness):
         job = harness.register(manifest(RUNS_ON))
         harness.backend.start(job, suggestion())
         measured(harness, job)

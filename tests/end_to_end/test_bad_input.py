@@ -101,7 +101,7 @@ def test_validate_tells_every_mistake_at_once_for_people_and_machines(place: Pla
         ),
     ],
 )
-def test_what_only_a_cluster_has_is_told_before_anything_runs(place: Place, changed, said):
+def test_what_only_a_cluster_has_is_reported_before_anything_runs(place: Place, changed, said):
     job = manifest(master=replica({**container(), **changed}))
     ran = place.run("tune", place.save(job).name)
     assert ran.code == 2
@@ -136,7 +136,7 @@ def test_a_file_in_the_folders_place_is_said_and_exits_with_1(place: Place):
     assert place.tuning.read_text() == "precious"
 
 
-def test_a_ledger_that_cannot_be_written_loses_nothing_and_goes_on_once_it_can(place: Place):
+def test_a_ledger_that_cannot_be_written_loses_nothing_and_continues_once_it_can(place: Place):
     file = place.write()
     place.tuning.mkdir()
     (place.tuning / "ledger").mkdir()
@@ -150,7 +150,7 @@ def test_a_ledger_that_cannot_be_written_loses_nothing_and_goes_on_once_it_can(p
     assert place.run("tune", file.name).code == 0
 
 
-def test_a_full_disk_is_said_and_the_same_command_goes_on_once_there_is_room(place: Place):
+def test_a_full_disk_is_reported_and_the_same_command_continues_once_there_is_room(place: Place):
     file = place.write()
 
     def fill() -> None:
@@ -220,7 +220,7 @@ def test_a_registered_job_is_read_beside_others(place: Place):
         assert "other" not in ran.out
 
 
-def test_a_file_in_another_encoding_is_told_so(place: Place):
+def test_a_file_in_another_encoding_is_reported(place: Place):
     file = place.folder / "job.yaml"
     file.write_bytes(yaml.safe_dump(manifest()).encode("utf-16"))
     ran = place.run("validate", file.name)

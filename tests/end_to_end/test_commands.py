@@ -22,7 +22,7 @@ def test_schema_prints_the_annotations_as_a_table_and_as_json(place: Place):
     assert place.run("schema", "--json").json == annotation_schema()
 
 
-def test_a_failed_study_goes_on_after_a_retry(place: Place):
+def test_a_failed_study_continues_after_a_retry(place: Place):
     # The program fails until its data is there: nothing of the job changes.
     program = "import pathlib; pathlib.Path('data').read_text()\n" + LEARNS
     file = place.write(program=program).name

@@ -103,7 +103,7 @@ def test_a_second_interrupt_does_not_claim_that_what_still_ends_is_stopped(place
     assert not place.processes()
 
 
-def test_a_supervisor_that_is_told_to_end_takes_its_processes_with_it_and_the_trial_runs_again(place: Place):
+def test_a_supervisor_that_is_asked_to_end_takes_its_processes_with_it_and_the_trial_runs_again(place: Place):
     once = "import os, sys, time\nif not os.path.exists('ready'):\n    exec(open('stubborn.py').read())\n"
     (place.folder / "stubborn.py").write_text(STUBBORN)
     process = place.start("tune", place.write(once + LEARNS).name, "--json")
@@ -120,7 +120,7 @@ def test_a_supervisor_that_is_told_to_end_takes_its_processes_with_it_and_the_tr
     assert json.loads(out)["confirmed"] == 1
 
 
-def test_a_trial_that_ended_while_nobody_looked_is_recorded_and_not_repeated(place: Place):
+def test_a_trial_that_ended_while_no_tuner_ran_is_recorded_and_not_repeated(place: Place):
     file = place.write(COUNTED, asked={"max_trials": "1"})
     assert place.run("tune", file.name).code == 3
     # As if the tuner had been killed between the trial's end and its record.

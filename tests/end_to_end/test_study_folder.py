@@ -40,7 +40,7 @@ def test_another_jobs_folder_is_refused_and_left_as_it_is(place: Place, metadata
     assert content(place.folder / "study") == before
 
 
-def test_the_same_job_with_other_annotations_and_another_template_goes_on(place: Place):
+def test_the_same_job_with_other_annotations_and_another_template_continues(place: Place):
     assert place.run("tune", place.write().name, "-d", "study").code == 0
     file = place.write(asked={"confirmations": "2"}, args=["--more"])
     ran = place.run("tune", renamed(file, namespace="default").name, "-d", "study", "--json")
@@ -125,7 +125,7 @@ def test_the_users_own_job_yaml_is_not_overwritten_and_not_read_as_a_study(place
 
 
 @pytest.mark.parametrize("command", ["status", "trials", "report"])
-def test_a_study_that_is_nowhere_is_told_with_the_places_looked_at(place: Place, command: str):
+def test_a_study_that_does_not_exist_is_reported_with_the_places_searched(place: Place, command: str):
     place.environment = {"KUBECONFIG": str(place.folder / "none"), "HOME": str(place.folder)}
     ran = place.run(command, "nothing")
     assert ran.code == 1
@@ -133,7 +133,7 @@ def test_a_study_that_is_nowhere_is_told_with_the_places_looked_at(place: Place,
     assert "there is no cluster: Invalid kube-config file" in ran.err
 
 
-def test_the_log_of_a_failed_trial_is_named_wherever_the_failure_is_told(place: Place):
+def test_the_log_of_a_failed_trial_is_named_wherever_the_failure_is_reported(place: Place):
     ran = place.run("tune", place.write(FAILS).name)
     assert ran.code == 1
     (log, *_) = sorted(place.tuning.glob("logs/0/*.log"))

@@ -86,7 +86,7 @@ def test_no_batch_size_that_meets_the_target_exits_with_3(place: Place):
     assert (ran.code, ran.json) == (3, None)
 
 
-def test_a_program_that_exits_at_once_stops_the_tuning_after_three_with_its_last_words(place: Place):
+def test_a_program_that_exits_at_once_stops_the_tuning_after_three_with_its_last_lines(place: Place):
     program = "import sys\nprint('loading data')\nsys.exit('no such data set: imagenet')\n"
     ran = place.run("tune", place.write(program).name)
     assert ran.code == 1
@@ -96,14 +96,14 @@ def test_a_program_that_exits_at_once_stops_the_tuning_after_three_with_its_last
     assert [trial["outcome"] for trial in place.trials()] == ["failed"] * 3
 
 
-def test_a_metric_that_never_appears_is_told_how_to_print_it(place: Place):
+def test_a_metric_that_never_appears_is_reported_with_how_to_print_it(place: Place):
     ran = place.run("tune", place.write("print('loss=0.1')\n").name)
     assert ran.code == 1
     assert "no line of its log carries accuracy" in ran.out
     assert "accuracy=0.5 epoch=1" in ran.out
 
 
-def test_a_program_that_does_not_exist_is_told_by_name(place: Place):
+def test_a_program_that_does_not_exist_is_reported_by_name(place: Place):
     file = place.write()
     job = yaml.safe_load(file.read_text())
     job["spec"]["pytorchReplicaSpecs"]["Master"] = replica(container(command=["no-such-program"]))

@@ -117,7 +117,7 @@ def test_percentages_without_a_sign_are_in_doubt_and_the_target_that_fits_is_nam
     assert place.ledger() == {}
 
 
-def test_a_metric_of_another_name_is_told_after_one_run(place: Place):
+def test_a_metric_of_another_name_is_reported_after_one_run(place: Place):
     script = 'for epoch in range(1, 6):\n    print(f"epoch {epoch}: val_acc_top1 = {0.19 * epoch:.3f}")\n'
     ran = place.run("tune", place.write(script, asked={"target": "val_acc >= 0.9"}).name)
     assert ran.code == 1
@@ -161,7 +161,7 @@ def test_a_line_that_the_terminal_cannot_show_ends_nothing(place: Place):
     assert "from: \\u2713 val_accuracy=" in ran.out
 
 
-def test_a_script_that_prints_nothing_is_told_where_to_print(place: Place):
+def test_a_script_that_prints_nothing_is_reported_with_where_to_print(place: Place):
     ran = place.run("tune", place.write("open('train.log', 'w').write('accuracy=0.95 epoch=1')").name)
     assert ran.code == 1
     assert "its log is empty: print accuracy from rank 0 to standard output or standard error" in ran.out

@@ -204,7 +204,7 @@ def test_a_study_ends_where_no_batch_size_is_left_below_one_that_fails(end: Outc
     assert len(world.trials) < 20
 
 
-def test_a_program_that_breaks_in_the_middle_of_a_study_is_told_from_settings_that_it_does_not_like():
+def test_a_program_that_breaks_during_a_study_is_distinguished_from_settings_that_fail():
     world = World(spec(), hill(), fate=lambda tried, _: Outcome.FAILED if tried.number >= 5 else None)
     assert world.run().reason is Reason.PROGRAM_FAILS
     assert len(world.trials) == 8
@@ -411,7 +411,7 @@ def repeats_unchanged(trial: Trial, trials: Iterable[Trial]) -> bool:
     return original is not None and setting(original) == setting(trial)
 
 
-def test_a_batch_that_no_check_can_show_is_told():
+def test_a_batch_that_no_check_can_show_is_reported():
     def last_alone(batch_size, parameters):
         return hill()(batch_size, parameters)[-1:]
 
@@ -438,7 +438,7 @@ def test_where_a_run_has_one_value_its_batch_is_checked_by_the_losses_of_the_tra
     assert all(t.outcome is Outcome.DOMINATED and not t.measurements for t in checks)
 
 
-def test_a_script_with_one_value_that_trains_a_smaller_batch_is_told_by_the_losses_and_that_value():
+def test_a_script_with_one_value_that_trains_a_smaller_batch_is_reported_by_the_losses_and_that_value():
     world = World(spec(run_length="1"), in_one_value, prints_losses=True, trains=lambda batch: min(batch, 50))
     decision = world.run()
     assert (decision.reason, decision.answer) == (Reason.NOT_WIRED, None)
@@ -454,7 +454,7 @@ def test_a_check_of_the_batch_is_stopped_where_its_curve_differs():
     assert all(t.outcome is Outcome.DOMINATED for t in checks)
 
 
-def test_a_script_that_trains_with_another_learning_rate_than_the_answer_names_is_told():
+def test_a_script_that_trains_with_another_learning_rate_than_the_answer_names_is_reported():
     world = World(spec(), lambda batch_size, _: hill()(batch_size, {"learning_rate": 0.15}))
     decision = world.run()
     assert decision.answer is not None

@@ -75,7 +75,7 @@ def test_a_search_ends_at_the_largest_batch_size_that_has_a_layout():
     assert len(world.trials) < 20
 
 
-def test_a_baseline_that_misses_is_told_with_its_best_value():
+def test_a_baseline_that_misses_is_reported_with_its_best_value():
     decision = World(spec(), hill(top=0.85)).run()
     assert decision.reason is Reason.BASELINE_MISSES
     assert decision.answer is None
@@ -183,7 +183,7 @@ def test_a_diverged_run_is_a_miss_at_no_further_cost():
     assert all(t.ended_at - t.started_at == timedelta(minutes=1) for t in diverged)
 
 
-def test_every_running_trial_stands_in_stop_when_the_budget_is_spent():
+def test_every_running_trial_is_in_stop_when_the_budget_is_spent():
     world = World(spec(parallel_trials="3", max_gpu_hours="0.4"), hill())
     decision = world.run()
     assert decision.reason is Reason.GPU_HOURS_SPENT

@@ -166,7 +166,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize(("pods", "outcome", "said"), ROWS.values(), ids=ROWS.keys())
-def test_a_failed_job_is_told_by_its_pods(pods, outcome, said):
+def test_why_a_job_failed_follows_from_its_pods(pods, outcome, said):
     standing = assess(FAILED, pods, NOW, PATIENCE)
     assert standing.ending is not None
     found, message = classify(standing.ending, (), TARGET)
@@ -291,7 +291,7 @@ def waits(pod, stuck):
         (replace(MADE, is_suspended=True), [], "Queued", "it is suspended, and in no queue"),
     ],
 )
-def test_what_holds_a_trial_up_is_told_once_patience_has_run_out(job, pods, reason, said):
+def test_what_holds_a_trial_up_is_reported_once_patience_has_run_out(job, pods, reason, said):
     waited = NOW - CREATED
     assert assess(job, pods, NOW, waited + timedelta(seconds=1)).hold_up is None
     held = assess(job, pods, NOW, waited).hold_up
@@ -374,7 +374,7 @@ def test_the_end_of_the_training_container_ends_a_trial_whose_sidecars_run_on(po
     [[MASTER, died(WORKER, 0)], [died(WORKER, 0), ALONE], [died(WORKER, 0)], []],
     ids=["the master runs", "another worker runs", "a worker is missing", "nothing"],
 )
-def test_a_trial_goes_on_while_a_training_container_that_decides_does(pods):
+def test_a_trial_continues_while_a_training_container_that_decides_does(pods):
     assert assess(GOES_ON, pods, AFTER_GRACE + timedelta(hours=1), PATIENCE).ending is None
 
 
@@ -396,7 +396,7 @@ def ended_well(pod, after=0):
     return replace(pod, exit_code=0, reason="Completed", finished_at=ENDED + timedelta(seconds=after))
 
 
-def test_a_job_that_ends_with_its_first_worker_goes_on_until_all_have_ended():
+def test_a_job_that_ends_with_its_first_worker_continues_until_all_have_ended():
     early, late = WORKERS
     at_once = ENDED + timedelta(seconds=5)
     assert assess(FIRST_ENDED, [ended_well(early), late], at_once, PATIENCE).ending is None

@@ -103,5 +103,5 @@ def test_a_checkpoint_is_read_back_as_it_was_written():
 
 
 @given(st.one_of(st.text(), st.just('{"reading": 1}'), st.just("[" * 10_000)))
-def test_whatever_stands_in_its_place_is_no_checkpoint(text):
+def test_whatever_is_in_its_place_is_no_checkpoint(text):
     assert decode(text) is None

@@ -117,7 +117,7 @@ def test_in_a_pod_too_a_kubeconfig_that_is_named_is_meant(pod, run, tmp_path):
 @pytest.mark.parametrize(
     "text", ["clusters: [", "", "- a", "kind: Config", "\x00", "contexts: 5\ncurrent-context: c"]
 )
-def test_a_kubeconfig_that_cannot_be_read_is_told(text, tmp_path, monkeypatch):
+def test_a_kubeconfig_that_cannot_be_read_is_reported(text, tmp_path, monkeypatch):
     (tmp_path / "kubeconfig").write_text(text)
     use_kubeconfig(monkeypatch, tmp_path / "kubeconfig")
     with pytest.raises(InvalidConfiguration, match=r"there is no cluster: .*; set KUBECONFIG to a"):

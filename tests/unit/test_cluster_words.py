@@ -31,7 +31,7 @@ def world():
     world.server.close()
 
 
-def test_the_newest_warning_event_of_the_object_is_told(world):
+def test_the_newest_warning_event_of_the_object_is_shown(world):
     world.items = [
         {"reason": "FailedCreatePod", "message": "exceeded quota", "lastTimestamp": "2026-01-01T11:59:00Z"},
         {"reason": "Older", "message": "m", "lastTimestamp": "2026-01-01T11:00:00Z"},
@@ -44,7 +44,7 @@ def test_the_newest_warning_event_of_the_object_is_told(world):
     assert query["fieldSelector"] == "involvedObject.uid=uid,type=Warning"
 
 
-def test_kueues_own_words_are_told(world):
+def test_the_message_of_kueue_is_shown(world):
     waiting = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "no quota"}
     world.items = [{"status": {"conditions": [waiting]}}]
     assert world.words.admission("ns", "uid") == "Pending: no quota"
@@ -65,7 +65,7 @@ KIND = "kubeflow.org/pytorchjob"
         ({"conditions": [RESERVED], "admissionChecks": [{**CHECK, "state": "Ready"}]}, ""),
     ],
 )
-def test_a_job_that_has_its_quota_and_does_not_start_is_told_with_the_reason(world, status, said):
+def test_a_job_that_has_its_quota_and_does_not_start_is_reported_with_the_reason(world, status, said):
     world.items = [{"status": status}]
     assert world.words.admission("ns", "uid", KIND) == said
 
@@ -79,7 +79,7 @@ def test_a_job_that_has_its_quota_and_does_not_start_is_told_with_the_reason(wor
         (500, ""),
     ],
 )
-def test_a_queued_job_without_a_workload_is_told_with_what_to_do(world, status, said):
+def test_a_queued_job_without_a_workload_is_reported_with_what_to_do(world, status, said):
     world.status = status
     for _ in range(2):
         assert world.words.admission("ns", "uid", KIND).startswith(said)
@@ -88,7 +88,7 @@ def test_a_queued_job_without_a_workload_is_told_with_what_to_do(world, status, 
 
 
 @pytest.mark.parametrize("items", [[], [None, 3], [{"status": {"conditions": [{"type": "Admitted"}]}}]])
-def test_where_nothing_is_said_nothing_is_told(world, items):
+def test_where_nothing_is_said_nothing_is_reported(world, items):
     world.items = items
     assert world.words.admission("ns", "uid") == ""
     assert world.words.warning("ns", "uid") == ""

@@ -160,7 +160,7 @@ def test_the_ledger_of_a_job_of_another_kind_is_not_to_be_removed(config_maps):
     assert "remove" not in str(told.value)
 
 
-def test_a_ledger_that_a_stranger_made_meanwhile_is_left_alone(config_maps):
+def test_a_ledger_that_another_owner_created_meanwhile_is_left_alone(config_maps):
     world = config_maps()
     ledger = Ledger.read(world.server.api(), JOB)
     world.put("digits-tuning", {"theirs": "x"}, "uid-2")
@@ -190,7 +190,7 @@ def wide(number):
     return Trial(Suggestion(number, 256, parameters, 1), curve, Outcome.MISSED)
 
 
-def test_a_full_ledger_goes_on_in_the_next_config_map_and_loses_nothing(config_maps):
+def test_a_full_ledger_continues_in_the_next_config_map_and_loses_nothing(config_maps):
     world = config_maps()
     ledger = Ledger.read(world.server.api(), JOB)
     for number in range(650):
@@ -208,7 +208,7 @@ def test_a_full_ledger_goes_on_in_the_next_config_map_and_loses_nothing(config_m
         assert all(t.measurements[-1] == wide(0).measurements[-1] for t in trials)
 
 
-def test_a_ledger_that_others_keys_have_filled_goes_on_in_the_next(config_maps):
+def test_a_ledger_that_others_keys_have_filled_continues_in_the_next(config_maps):
     world = config_maps({"theirs": "x" * 1_048_000})
     Ledger.read(world.server.api(), JOB).write(trial(0, points=200))
     assert list(world.kept["digits-tuning-1"]["data"]) == [keys.ledger_key(0)]
@@ -251,7 +251,7 @@ def test_a_ledger_that_takes_nothing_says_so(config_maps):
         Ledger.read(world.server.api(), JOB).write(trial(0))
 
 
-def test_entries_that_are_not_ours_are_told_and_passed_over(config_maps):
+def test_entries_that_are_not_ours_are_reported_and_passed_over(config_maps):
     world = config_maps({keys.ledger_key(0): "{", "notes": "mine"})
     trials, problems = Ledger.read(world.server.api(), JOB).trials()
     assert not trials

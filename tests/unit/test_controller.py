@@ -80,7 +80,7 @@ def trial(*conditions):
     }
 
 
-def test_a_job_that_is_not_registered_is_nobodys_business(world):
+def test_a_job_that_is_not_registered_is_not_queued(world):
     controller, _ = world({})
     controller.on_job(
         PYTORCHJOB, "ADDED", {"metadata": {"name": "other", "namespace": "ns", "annotations": {}}}
@@ -364,7 +364,7 @@ def test_the_message_of_a_job_that_cannot_be_read_stays(failing):
     assert failing.message == said
 
 
-def test_an_error_that_nobody_expected_stands_in_the_status_too(failing, monkeypatch):
+def test_an_unexpected_error_is_in_the_status_too(failing, monkeypatch):
     def fail(*_):
         raise LookupError("nothing there")
 

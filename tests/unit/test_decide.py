@@ -158,7 +158,7 @@ def test_a_success_between_failures_keeps_the_tuning_alive():
     assert decide(spec(), trials, NOON).phase is Phase.SEARCHING
 
 
-def test_a_program_that_reports_nothing_is_told_what_to_print():
+def test_the_message_about_a_program_without_a_metric_says_what_to_print():
     silent = [baseline(Outcome.MISSED, (), n) for n in range(3)]
     decision = decide(spec(), silent, NOON)
     assert decision.phase is Phase.FAILED

@@ -79,7 +79,7 @@ def test_a_trial_that_is_never_evicted_has_no_earlier_run(world):
     assert not world.server.requests
 
 
-def test_the_next_controller_goes_on_counting(world):
+def test_the_next_controller_continues_counting(world):
     world.see(1, began=1)
     world.see(11, is_suspended=True, waiting_since=after(11))
     world.manifest["metadata"]["annotations"][keys.EARLIER_SECONDS] = world.written[0]

@@ -22,7 +22,7 @@ def handles(process, number):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which signals a process handles")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_controller_that_is_told_to_end_while_it_starts_ends_well(number):
+def test_a_controller_that_is_asked_to_end_while_it_starts_ends_well(number):
     without_cluster = {**os.environ, "KUBECONFIG": os.devnull, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, "-m", "autotuner", "controller"], env=without_cluster, stderr=subprocess.PIPE

@@ -27,7 +27,7 @@ def test_a_hold_up_is_an_event_until_the_status_tells_it():
     assert len(held_up_events(told, [HoldUp(3, HoldUpReason.QUEUED, "m")])) == 1
 
 
-def test_of_many_hold_ups_a_few_are_told():
+def test_of_many_hold_ups_a_few_are_reported():
     many = [HoldUp(n, HoldUpReason.QUEUED, "m") for n in range(100)]
     assert len(held_up_events({}, many)) == MAX_HELD_UP
 
@@ -94,7 +94,7 @@ def test_a_reconcile_tells_a_hold_up_once_patience_has_run_out(cluster):
     assert said in written("events")[-1][4].decode()
 
 
-def test_a_job_that_would_run_by_itself_is_told_last_and_as_one_event(cluster):
+def test_a_job_that_would_run_by_itself_is_reported_last_and_as_one_event(cluster):
     would_run = replace(
         JOB, warnings=(Mistake("spec.runPolicy.suspend", "", "must be true", "suspend: true"),)
     )

@@ -34,7 +34,7 @@ def test_jobs_that_begin_alike_have_trials_of_distinct_names():
     assert len(names) == 3
 
 
-def test_a_job_made_anew_under_its_old_name_has_new_trials():
+def test_a_job_that_is_created_again_under_its_name_has_new_trials():
     assert keys.trial_name("toy", "first", 0) != keys.trial_name("toy", "second", 0)
 
 

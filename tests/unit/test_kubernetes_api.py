@@ -174,7 +174,7 @@ def test_a_server_that_fails_is_not_asked_in_a_busy_loop(serve):
     assert len([r for r in server.requests if "watch" in r[2]]) <= 8
 
 
-def test_a_list_that_is_refused_is_told_as_the_reason_for_not_being_ready(serve):
+def test_a_list_that_is_refused_is_reported_as_the_reason_for_not_being_ready(serve):
     allowed = []
 
     def answer(_method, _path, query):

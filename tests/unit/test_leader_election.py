@@ -64,12 +64,12 @@ def test_a_controller_without_a_valid_lease_changes_nothing():
     server.close()
 
 
-def test_a_lease_that_may_not_be_read_is_told(ask):
+def test_a_lease_that_may_not_be_read_is_reported(ask):
     lock = ask(403, b'{"code": 403, "message": "cannot get resource leases"}')
     assert lock.problem == "get lease: 403 cannot get resource leases"
 
 
-def test_an_answer_of_a_proxy_is_told_too(ask):
+def test_an_answer_of_a_proxy_is_reported_too(ask):
     assert ask(502, b"<html>bad gateway").problem.startswith("get lease: 502 ")
 
 

@@ -19,14 +19,14 @@ from tests.builders import manifest, replica
         ({"elasticPolicy": {}}, "auto"),
     ],
 )
-def test_the_processes_of_a_pod_are_told_as_the_operator_tells_them(fields, expected):
+def test_the_processes_of_a_pod_get_the_variables_that_the_operator_sets(fields, expected):
     made = manifest(worker=replica(), **fields)
     plans = PYTORCHJOB.pod_plans(made, LOOPBACK, port=1)
     found = pods(plans, made["metadata"], Surroundings(Path(), {}))
     assert [pod.environment["PET_NPROC_PER_NODE"] for pod in found] == [expected] * 2
 
 
-def test_a_working_folder_that_does_not_exist_is_told_before_a_program_is_started_in_it(tmp_path):
+def test_a_working_folder_that_does_not_exist_is_reported_before_a_program_is_started_in_it(tmp_path):
     made = manifest()
     chosen = Surroundings(tmp_path, {}, working_directory=tmp_path / "nope")
     with pytest.raises(InvalidJob) as caught:

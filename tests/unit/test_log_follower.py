@@ -48,8 +48,8 @@ def test_each_line_is_taken_once_though_its_second_is_read_again():
     node, following = Node(), follower()
     for step in range(1, 6):
         node.write(0.1 * step, f"val_accuracy=0.{step} epoch={step}")
-        following.look(node.read)
-        following.look(node.read)
+        following.poll(node.read)
+        following.poll(node.read)
     assert steps(following) == [1, 2, 3, 4, 5]
     assert following.is_whole
 
@@ -58,29 +58,29 @@ def test_equal_lines_with_equal_timestamps_all_count():
     node, following = Node(), follower()
     for _ in range(3):
         node.write(1, "val_accuracy=0.5")
-    following.look(node.read)
+    following.poll(node.read)
     node.write(1, "val_accuracy=0.5")
-    following.look(node.read)
+    following.poll(node.read)
     assert steps(following) == [1, 2, 3, 4]
 
 
 def test_lines_that_overtake_each_other_are_not_lost():
     node, following = Node(), follower()
     node.write(1.9, "val_accuracy=0.1 epoch=1")
-    following.look(node.read)
+    following.poll(node.read)
     node.write(1.2, "val_accuracy=0.2 epoch=2")
-    following.look(node.read)
+    following.poll(node.read)
     assert steps(following) == [1, 2]
 
 
-def test_a_log_that_was_rotated_goes_on():
+def test_a_log_that_was_rotated_continues():
     node, following = Node(), follower()
     for step in (1, 2, 3):
         node.write(1 + step / 10, f"val_accuracy=0.1 epoch={step}")
-    following.look(node.read)
+    following.poll(node.read)
     del node.lines[:2]
     node.write(1.9, "val_accuracy=0.1 epoch=4")
-    following.look(node.read)
+    following.poll(node.read)
     assert steps(following) == [1, 2, 3, 4]
 
 
@@ -88,20 +88,20 @@ def test_a_long_log_is_read_in_pieces():
     node, following = Node(), follower(limit=2000)
     for step in range(1, 101):
         node.write(step, f"val_accuracy=0.1 epoch={step} {'x' * 50}")
-    following.look(node.read)
+    following.poll(node.read)
     assert following.is_whole
     assert steps(following) == list(range(1, 101))
     assert node.requests > 3
 
 
-def test_one_look_is_bounded_and_the_next_goes_on():
+def test_one_poll_is_bounded_and_the_next_continues():
     node, following = Node(), follower(limit=500)
     for step in range(1, 1001):
         node.write(step, f"val_accuracy=0.1 epoch={step}")
     looks = 0
     while not following.is_whole:
         before = node.requests
-        following.look(node.read)
+        following.poll(node.read)
         assert node.requests - before <= 16
         looks += 1
     assert looks > 5
@@ -115,7 +115,7 @@ def test_a_second_that_floods_does_not_hold_up_what_follows():
         node.write(1, "y" * 100)
     node.write(2, "val_accuracy=0.2 epoch=2")
     for _ in range(4):
-        following.look(node.read)
+        following.poll(node.read)
     assert following.is_whole
     assert steps(following) == [1, 2]
 
@@ -124,23 +124,23 @@ def test_a_line_longer_than_a_piece_is_passed_over():
     node, following = Node(), follower(limit=1000)
     node.write(0, "z" * 5000)
     node.write(1, "val_accuracy=0.2 epoch=2")
-    following.look(node.read)
+    following.poll(node.read)
     assert steps(following) == [2]
 
 
 def test_an_unfinished_line_waits_for_its_end_until_the_log_is_closed():
     following = follower()
     stamp = "2026-01-01T12:00:00.5Z"
-    following.look(lambda _since, _limit: f"{stamp} val_accuracy=0.9")
+    following.poll(lambda _since, _limit: f"{stamp} val_accuracy=0.9")
     assert not following.parser.measurements
-    following.look(lambda _since, _limit: f"{stamp} val_accuracy=0.93")
+    following.poll(lambda _since, _limit: f"{stamp} val_accuracy=0.93")
     following.close()
     assert following.parser.measurements == (Measurement(1, 0.93),)
 
 
 def test_what_carries_no_timestamp_is_passed_over():
     following = follower()
-    following.look(lambda _since, _limit: "unable to retrieve container logs\naccuracy=0.9\n")
+    following.poll(lambda _since, _limit: "unable to retrieve container logs\naccuracy=0.9\n")
     assert not following.parser.measurements
 
 
@@ -154,9 +154,9 @@ def test_after_a_restart_a_log_that_is_whole_is_read_whole():
     node, following = Node(), follower()
     for step in range(1, 101):
         node.write(step, f"val_accuracy=0.1 epoch={step}")
-    following.look(node.read)
+    following.poll(node.read)
     again = restarted(following)
-    again.look(node.read)
+    again.poll(node.read)
     assert again.measurements == following.measurements
 
 
@@ -164,28 +164,28 @@ def test_after_a_restart_a_log_that_is_whole_is_read_whole():
     "line", ["val_accuracy=0.{0} epoch={0}", "val_accuracy=0.{0}"], ids=["steps", "no steps"]
 )
 @pytest.mark.parametrize("kept", [0, 3, 10])
-def test_after_a_restart_a_log_that_was_rotated_goes_on_where_it_was_left(line, kept):
+def test_after_a_restart_a_log_that_was_rotated_continues_where_it_was_left(line, kept):
     node, following = Node(), follower()
     for step in range(1, 21):
         node.write(step / 4, line.format(step))
-    following.look(node.read)
+    following.poll(node.read)
     node.lines = node.lines[len(node.lines) - kept :]
     again = restarted(following)
-    again.look(node.read)
+    again.poll(node.read)
     assert again.measurements == following.measurements
     for step in range(21, 41):
         node.write(step / 4, line.format(step))
-    again.look(node.read)
+    again.poll(node.read)
     assert [m.step for m in again.measurements] == list(range(1, 41))
     twice = restarted(again)
-    twice.look(node.read)
+    twice.poll(node.read)
     assert twice.measurements[-1] == again.measurements[-1]
 
 
 def test_after_a_restart_what_was_measured_counts_while_the_log_does_not_answer():
     node, following = Node(), follower()
     node.write(1, "val_accuracy=0.9 epoch=1")
-    following.look(node.read)
+    following.poll(node.read)
     assert restarted(following).measurements == (Measurement(1, 0.9),)
 
 
@@ -207,9 +207,9 @@ def test_whenever_one_looks_every_line_is_taken_exactly_once(gaps, looks, limit)
         now += gap
         node.write(now, f"val_accuracy=0.1 epoch={step}")
         if step in looks:
-            following.look(node.read)
+            following.poll(node.read)
     for _ in range(20):
-        following.look(node.read)
+        following.poll(node.read)
         if following.is_whole:
             break
     assert steps(following) == list(range(1, len(gaps) + 1))

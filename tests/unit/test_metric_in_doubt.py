@@ -33,7 +33,7 @@ def after(cluster, job):
 
 
 @pytest.mark.parametrize("ends_in_doubt", [False, True])
-def test_it_holds_and_goes_on_once_its_owner_says_how_to_read(cluster, ends_in_doubt):
+def test_it_holds_and_continues_once_its_owner_says_how_to_read(cluster, ends_in_doubt):
     wrote(cluster)
     cluster.has_succeeded = ends_in_doubt
     seen, held = after(cluster, JOB)
@@ -79,7 +79,7 @@ def test_a_retry_gives_the_doubtful_run_up(cluster):
     assert [(t.number, t.outcome) for t in seen.finished] == [(0, Outcome.LOST)]
 
 
-def test_the_live_view_shows_it(cluster):
+def test_the_live_view_shows_the_doubt(cluster):
     wrote(cluster)
     seen, _ = after(cluster, JOB)
     console = Console(file=StringIO(), width=100, height=30, record=True)

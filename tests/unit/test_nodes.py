@@ -36,7 +36,7 @@ def test_many_bad_nodes_make_a_bounded_number_of_warnings():
     assert len(node_warnings(trials)) == 5
 
 
-def test_the_node_stands_in_the_ledger():
+def test_the_node_is_in_the_ledger():
     assert decode_trial(encode_trial(lost(0))).node == "gpu-7"
     assert "node" not in encode_trial(trial(0))
 

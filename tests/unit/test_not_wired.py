@@ -204,7 +204,7 @@ def replace_rate(check):
     return replace(check, suggestion=replace(check.suggestion, parameters={"learning_rate": 0.6727}))
 
 
-def test_seeds_without_effect_are_told():
+def test_seeds_without_effect_are_reported():
     trials = runs(curve(1), curve(2))
     same = [
         trial(n, curve(2), tried=suggestion(n, batch_size=64, purpose=Purpose.CONFIRM, seed=100 + n))

@@ -300,7 +300,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["metadata", "status", "spec"]), JSON))
-def test_whatever_stands_in_an_object_it_is_read(anything):
+def test_whatever_is_in_an_object_it_is_read(anything):
     read_pod(anything)
     read_conditions(anything)
 

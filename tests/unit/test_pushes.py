@@ -269,7 +269,7 @@ def test_what_a_trial_pushed_before_somebody_else_deleted_it_is_read(world):
     assert [m.value for m in ended.measurements] == [0.5, 0.95]
 
 
-def test_the_last_push_stands_in_the_deleted_object(world):
+def test_the_last_push_is_in_the_deleted_object(world):
     world = world()
     world.push(eval_accuracy=0.5, epoch=1)
     world.is_deleted = True
@@ -280,7 +280,7 @@ def test_the_last_push_stands_in_the_deleted_object(world):
     assert world.trial().outcome is Outcome.REACHED
 
 
-def test_pushes_of_deleted_trials_that_nobody_reads_are_bounded(world):
+def test_unread_pushes_of_deleted_trials_are_bounded(world):
     pushes, made = Pushes(lambda: NOON), world().manifest()
     for number in range(MOST_DELETED + 10):
         pushes.note_deleted(TRAINJOB, {**made, "metadata": {**made["metadata"], "uid": str(number)}})

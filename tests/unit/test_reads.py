@@ -40,7 +40,7 @@ def test_the_first_trial_that_measured_tells_what_is_read_and_stays():
     assert status(read(1, line="other"), read(0)).annotations[keys.READS] == FIRST
 
 
-def test_it_survives_in_the_ledger():
+def test_the_line_of_the_first_measurement_survives_in_the_ledger():
     kept = decode_trial(encode_trial(read()))
     assert status(kept).annotations[keys.READS] == FIRST
 
@@ -49,7 +49,7 @@ def test_a_line_of_any_length_takes_a_bounded_annotation():
     assert len(status(read(line="x" * 9000)).annotations[keys.READS]) == MAX_READS
 
 
-def test_an_event_tells_it_once():
+def test_an_event_shows_the_first_measurement_once():
     before = {keys.PHASE: "Searching"}
     now = status(read())
     assert events(before, now) == [Event("Normal", "MetricRead", f"reads {FIRST}")]
@@ -57,7 +57,7 @@ def test_an_event_tells_it_once():
     assert [event.reason for event in events({}, now)] == ["MetricRead", "StudyStarted"]
 
 
-def test_both_views_show_it():
+def test_both_views_show_the_line_of_the_first_measurement_once():
     console = Console(file=io.StringIO(), width=100, height=24, record=True)
     console.print(LiveTable("toy", spec(), SEARCHING, (read(),), NOON))
     assert f"reads {FIRST}" in console.export_text()
@@ -117,7 +117,7 @@ def test_a_warning_about_the_reading_is_said_once_wherever_the_line_is():
         "Rounding global batch size down to 96",
     ],
 )
-def test_a_line_that_says_that_another_batch_is_trained_is_told_also_of_a_later_trial(line: str):
+def test_a_line_that_says_that_another_batch_is_trained_is_reported_also_of_a_later_trial(line: str):
     """On a GPU two runs never measure the same, so their values cannot show it."""
     first, second = LogReader(spec().target), LogReader(spec().target)
     first.feed("sanity check: accuracy=1.0\nepoch 1: accuracy=0.2\nepoch 2: accuracy=0.3\n")

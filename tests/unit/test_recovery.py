@@ -55,7 +55,7 @@ def test_a_run_stopped_by_its_timeout_is_a_miss_and_no_whole_run():
     assert history.has_missed(trials[1])
 
 
-def test_completion_and_template_stand_in_the_ledger():
+def test_completion_and_template_are_in_the_ledger():
     kept = decode_trial(encode_trial(trial(1, is_complete=False, template="t/r")))
     assert (kept.is_complete, kept.template) == (False, "t/r")
 
@@ -73,7 +73,7 @@ def test_a_running_trial_whose_metric_is_no_number_any_more_is_stopped(bad):
     assert (stop.number, stop.outcome) == (1, Outcome.DIVERGED)
 
 
-def test_a_run_that_shows_nan_before_its_first_evaluation_goes_on():
+def test_a_run_that_shows_nan_before_its_first_evaluation_continues():
     assert not decide(spec(), [baseline(), trial(1, (math.nan,), None)], NOON).stop
     stops = decide(spec(), [baseline(), trial(1, (math.nan, 0.8), None)], NOON).stop
     assert all(stop.outcome is not Outcome.DIVERGED for stop in stops)

@@ -108,7 +108,7 @@ def test_the_page_tells_answer_evidence_and_every_trial():
 
 
 @pytest.mark.parametrize(("confirmed", "said"), [(3, "128"), (1, "128 (not confirmed)")])
-def test_an_answer_that_is_not_confirmed_is_called_so_wherever_it_stands(confirmed: int, said: str):
+def test_an_answer_that_is_not_confirmed_is_marked_in_page_and_terminal(confirmed: int, said: str):
     found = replace(ANSWER, confirmed=confirmed)
     page = Page(render(tuning(some_trials(), found), NOON))
     assert f"largest batch size {said}\n" in page.text
@@ -131,7 +131,7 @@ def test_a_value_in_doubt_is_not_shown_as_one_that_meets_the_target():
     assert shown == [True, False]
 
 
-def test_a_check_that_was_stopped_has_been_compared_and_is_not_dominated():
+def test_a_check_that_was_stopped_is_shown_as_compared():
     check = trial(7, values=[0.5], outcome=Outcome.DOMINATED, tried=suggestion(7, purpose=Purpose.CHECK))
     assert outcome_now(check, spec()) == "compared"
     assert outcome_now(trial(7, values=[0.5], outcome=Outcome.DOMINATED), spec()) == "dominated"
@@ -161,7 +161,7 @@ def test_a_page_is_loaded_again_only_if_it_is_asked_to_be():
         ("accuracy >= 0.9", Outcome.FAILED, "failed", True),
     ],
 )
-def test_whether_a_run_met_the_target_is_told_of_the_current_one(target, recorded, shown, met):
+def test_whether_a_run_met_the_target_is_judged_by_the_current_target(target, recorded, shown, met):
     run, asked = trial(7, values=[0.5, 0.95], outcome=recorded), spec(target=target)
     study = tuning([run], None, asked=annotations(target=target))
     text = render(study, NOON)
@@ -230,7 +230,7 @@ def test_the_page_fetches_and_runs_nothing():
     assert "default-src 'none'" in (policy or "")
 
 
-def test_the_pictures_are_whole():
+def test_each_figure_is_well_formed_svg():
     text = render(tuning(some_trials()), NOON)
     pieces = text.split("<svg")[1:]
     assert len(pieces) == 4
@@ -253,7 +253,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
-def test_what_programs_and_strangers_wrote_stays_text(is_answered: bool):
+def test_text_of_programs_and_users_is_escaped(is_answered: bool):
     asked = annotations(search_space="learning_rate: {min: 0.01, max: 10, log: true}\nopt: [a, b]")
 
     def page(texts: list[str]) -> tuple[str, Page]:

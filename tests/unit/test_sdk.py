@@ -149,7 +149,7 @@ def test_only_the_first_process_reports(monkeypatch, capsys, rank, lines):
     assert len(reported(capsys)) == lines
 
 
-def test_the_processes_of_a_group_are_told_apart_after_its_end():
+def test_the_processes_of_a_group_are_distinguished_after_its_end():
     pytest.importorskip("torch")
     script = (
         "import torch.distributed as dist; store = dist.HashStore();"
@@ -167,7 +167,7 @@ def test_the_processes_of_a_group_are_told_apart_after_its_end():
 
 
 @pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_RANK", "PMI_RANK"])
-def test_the_processes_of_mpirun_are_told_apart(monkeypatch, capsys, name):
+def test_the_processes_of_mpirun_are_distinguished(monkeypatch, capsys, name):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv(name, "1")
     sdk.report(1, accuracy=0.5)
@@ -259,7 +259,7 @@ def test_a_script_that_prints_its_metric_by_itself_says_what_it_read_at_its_end(
     assert run("import sys; sdk.hyperparameters().seed; sys.stdout.close()", **TOLD) == []
 
 
-def test_a_process_without_standard_output_goes_on():
+def test_a_process_without_standard_output_continues():
     assert (
         run("import sys; sys.stdout = None; sdk.hyperparameters().seed; sdk.report(1, accuracy=0.5)", **TOLD)
         == []

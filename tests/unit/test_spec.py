@@ -43,7 +43,7 @@ def only_mistake(baseline=BASELINE, **changed: str | None) -> Mistake:
 # --- valid values -------------------------------------------------------------------------------------------
 
 
-def test_a_whole_job_parses():
+def test_a_job_with_every_annotation_parses():
     parsed = spec(
         target="eval/loss <= -1.5e-3",
         batch_size=" 16 .. 256 ",
@@ -313,7 +313,7 @@ def test_every_annotation_has_wrong_values_here():
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name in WRONG for text in WRONG[name]])
-def test_a_wrong_value_is_told_with_key_value_rule_and_example(name, text):
+def test_a_wrong_value_is_reported_with_key_value_rule_and_example(name, text):
     found = [m for m in mistakes(**{name: text}) if m.key == keys.PREFIX + name.replace("_", "-")]
     assert len(found) == 1
     assert found[0].value == text
@@ -333,7 +333,7 @@ def test_samples_below_the_jobs_own_batch_size_are_the_mistake():
     assert "the job's own batch size (32)" in mistake.rule
 
 
-def test_every_mistake_is_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     found = mistakes(
         target="93%", batch_size="big", max_trials="0", paused="yes", serch_space="x", baseline={}
     )
@@ -341,7 +341,7 @@ def test_every_mistake_is_told_at_once():
     assert told == {"target", "batch-size", "max-trials", "paused", "serch-space", "env AUTOTUNER_BATCH_SIZE"}
 
 
-def test_an_unknown_annotation_under_the_prefix_is_told_the_known_ones():
+def test_an_unknown_annotation_under_the_prefix_is_reported_with_the_known_ones():
     mistake = only_mistake(max_trails="3")
     assert mistake.key == "autotuner.dev/max-trails"
     assert "max-trials" in mistake.rule
@@ -425,7 +425,7 @@ def test_an_underscore_in_a_key_is_a_mistake_too():
 
 
 @pytest.mark.parametrize("name", ["target", "batch_size"])
-def test_a_required_annotation_that_is_missing_is_told(name):
+def test_a_required_annotation_that_is_missing_is_reported(name):
     assert only_mistake(**{name: None}).rule == "must be given"
 
 
@@ -489,7 +489,7 @@ def test_without_a_search_space_a_learning_rate_of_another_name_is_tuned():
     assert list(parsed.search_space) == ["peak_lr"]
 
 
-def test_a_message_shows_a_bounded_piece_of_what_a_stranger_wrote():
+def test_a_message_shows_a_bounded_piece_of_a_wrong_value():
     for name in NAMES:
         for text in (
             "\x1b[2J" + "x" * 16_000,

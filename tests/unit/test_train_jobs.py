@@ -64,7 +64,7 @@ def test_a_trial_runs_since_all_of_its_nodes_run():
     assert stand(pod(0), pod(1)).ending is None
 
 
-def test_node_0_is_told_by_its_completion_index():
+def test_node_0_is_found_by_its_completion_index():
     assert [train_jobs.read_pod(pod(index)).is_rank_zero for index in (0, 1)] == [True, False]
 
 
@@ -99,7 +99,7 @@ def test_an_initializer_that_fails_fails_the_trial_with_its_own_words():
     )
 
 
-def test_nodes_that_are_not_created_after_their_initializer_are_told():
+def test_nodes_that_are_not_created_after_their_initializer_are_reported():
     done = initializer(state=failed(0, "Completed", 12))
     assert stand(done).hold_up.reason is HoldUpReason.NO_POD
     lately = initializer(state=failed(0, "Completed", 59))

@@ -59,7 +59,7 @@ def test_a_running_trial_keeps_its_measurements_while_its_node_does_not_answer(w
     assert world.read().is_running
 
 
-def test_a_log_that_cannot_be_read_for_long_is_told_until_it_can(world):
+def test_a_log_that_cannot_be_read_for_long_is_reported_until_it_can(world):
     world.log = (500, {}, b'{"message": "dial tcp 10.0.0.7:10250: i/o timeout"}')
     world.read()
     world.now += timedelta(minutes=9)
@@ -95,7 +95,7 @@ def test_a_trial_that_its_queue_has_evicted_and_admitted_again_has_the_cost_of_b
     assert again.gpu_hours(world.now + timedelta(hours=1)) == 4
 
 
-def test_a_running_trial_whose_log_may_not_be_read_is_told(world):
+def test_a_running_trial_whose_log_may_not_be_read_is_reported(world):
     world.log = (403, {}, b'{"message": "cannot get resource \\"pods/log\\""}')
     with pytest.raises(RequestFailed, match="pods/log"):
         world.read()
@@ -118,7 +118,7 @@ def test_an_ended_trial_is_not_recorded_before_its_log_was_read(world):
     assert not world._reader.unreadable(JOB)
 
 
-def test_a_trial_that_ends_while_its_log_cannot_be_read_is_told_at_once(world):
+def test_a_trial_that_ends_while_its_log_cannot_be_read_is_reported_at_once(world):
     world.log = (500, {}, b"{}")
     world.read()
     assert not world._reader.unreadable(JOB)
@@ -168,7 +168,7 @@ def test_a_trial_whose_pods_were_gone_before_they_were_read_is_lost(world):
     assert world.read((), "Succeeded").outcome is Outcome.LOST
 
 
-def test_a_trial_whose_init_container_failed_is_told_by_the_log_of_that_container(world):
+def test_a_trial_whose_init_container_failed_is_classified_by_the_log_of_that_container(world):
     init = PodStatus("p", "u", "master", is_rank_zero=True, exit_code=1, init_container="fetch")
     world.log = (200, {}, b"reading data\nMemoryError\n")
     failed = world.read((init,), "Failed")
@@ -179,7 +179,7 @@ def test_a_trial_whose_init_container_failed_is_told_by_the_log_of_that_containe
     assert query["container"] == "fetch"
 
 
-def test_a_trial_that_waits_is_run_anew_once_its_job_was_changed(world):
+def test_a_trial_that_waits_is_run_again_once_its_job_was_changed(world):
     trial = trial_manifest(JOB, Suggestion(0, 256, {}, 1))
     trial["metadata"]["annotations"][keys.TRIAL_TEMPLATE] = "another"
     waiting, _ = world._reader.read(JOB, JOB.spec(), trial, ())
@@ -222,7 +222,7 @@ def test_pods_that_run_are_read_once_a_minute(cluster):
     assert sum(path.endswith("/pods") for _, path, *_ in cluster.server.requests) == 5
 
 
-def test_a_pod_that_the_cluster_refuses_to_a_train_job_is_told_by_the_events_of_its_job(world):
+def test_a_pod_that_the_cluster_refuses_to_a_train_job_is_reported_by_the_events_of_its_job(world):
     """Trainer and JobSet say nothing of it on their own objects, and the role may not read the Job."""
     known = {"BATCH_SIZE": "256", "LEARNING_RATE": "0.1"}
     environment = [{"name": f"AUTOTUNER_{name}", "value": value} for name, value in known.items()]
@@ -242,7 +242,7 @@ def test_a_pod_that_the_cluster_refuses_to_a_train_job_is_told_by_the_events_of_
     assert asked == [f"involvedObject.{which},type=Warning" for which in ("uid=t", f"name={name}-node-0")]
 
 
-def test_a_trial_that_no_operator_takes_note_of_is_told_so(world):
+def test_a_trial_that_no_operator_takes_note_of_is_reported(world):
     trial = trial_manifest(JOB, Suggestion(0, 256, {}, 1))
     trial["metadata"] |= {"uid": "t", "creationTimestamp": (ENDED - timedelta(hours=1)).isoformat()}
     world.log = (200, {}, b'{"items": []}')

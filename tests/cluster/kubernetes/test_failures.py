@@ -58,7 +58,7 @@ def test_a_program_out_of_gpu_memory_leaves_its_words_in_log_and_status(cluster,
     cluster.wait_until(ENDLESS, "Failed")
 
 
-def test_a_failed_program_tells_its_exit_code_and_last_words(cluster):
+def test_a_failed_program_has_its_exit_code_and_last_lines(cluster):
     job = Job("failing", ("python", "-c", "import sys; print('no data'); sys.exit(3)"))
     cluster.create(job)
 

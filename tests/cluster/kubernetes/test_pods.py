@@ -169,7 +169,7 @@ def test_a_restart_policy_of_on_failure_restarts_until_success(cluster):
     assert cluster.container(job.master).restart_count == 1
 
 
-def test_pods_go_on_and_report_while_the_api_server_is_away(control_plane, cluster, tmp_path):
+def test_pods_continue_and_report_while_the_api_server_is_away(control_plane, cluster, tmp_path):
     wait, done = tmp_path / "go", tmp_path / "done"
     program = f"echo begin; until test -e {wait}; do sleep 0.05; done; echo end; touch {done}"
     job = Job("steadfast", ("sh", "-c", program))

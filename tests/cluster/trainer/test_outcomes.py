@@ -115,7 +115,9 @@ def test_a_kill_for_host_memory_is_out_of_memory(tuned, namespace, nodes, new_co
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["node 0", "node 1"])
-def test_one_attempt_is_one_trial_and_its_last_words_are_told(tuned, namespace, nodes, new_controller, index):
+def test_one_attempt_is_one_trial_and_its_last_lines_are_reported(
+    tuned, namespace, nodes, new_controller, index
+):
     with running(new_controller()):
         nodes.crash(namespace, pods_of(tuned, 0)[index], 3, "FileNotFoundError: /data/train.csv\n")
         ended = trial_zero(tuned)

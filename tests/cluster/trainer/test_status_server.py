@@ -24,7 +24,7 @@ def output(admin, namespace, job):
     return client.CoreV1Api(admin).read_namespaced_pod_log(pod.metadata.name, namespace)
 
 
-def test_a_pushed_metric_stands_in_the_jobs_status(admin, namespace):
+def test_a_pushed_metric_is_in_the_jobs_status(admin, namespace):
     job = TrainJob("pushes", (sys.executable, PUSH)).create(admin, namespace)
     job.wait_until(admin, namespace, "Complete")
 

@@ -61,7 +61,7 @@ def test_two_jobs_train_at_once_without_meeting_on_a_port(admin, namespace):
         assert "step=20 world=2" in log(admin, namespace, job.pods(admin, namespace)[0].metadata.name)
 
 
-def test_a_node_is_told_its_place_in_the_order_of_the_trainer(admin, namespace, nodes):
+def test_a_node_gets_its_place_in_the_order_of_the_trainer(admin, namespace, nodes):
     seen = {}
 
     def look(invocation):

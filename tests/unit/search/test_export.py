@@ -64,7 +64,7 @@ def test_the_best_trial_is_the_answer_with_and_without_constraints(tmp_path: Pat
     assert blind.params == study.best_params
 
 
-def test_constraints_stand_in_both_forms(tmp_path: Path):
+def test_constraints_are_in_both_forms(tmp_path: Path):
     missed = exported(tmp_path).trials[4]
     assert missed.system_attrs["constraints"] == [pytest.approx(0.32)]
     assert missed.system_attrs["constraints:target"] == pytest.approx(0.32)

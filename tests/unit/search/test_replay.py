@@ -35,7 +35,7 @@ def test_a_baseline_that_is_cut_where_it_met_the_target_still_shows_how_long_a_r
 
 
 @pytest.mark.parametrize(("length", "is_stopped"), [(None, False), ("8", True)])
-def test_only_a_length_that_the_user_has_set_ends_a_run_that_goes_on(length, is_stopped):
+def test_only_a_length_that_the_user_has_set_ends_a_run_that_continues(length, is_stopped):
     # Many a script stops by itself when its metric no longer rises, at one setting earlier than at another.
     met = trial(0, (0.5, 0.91, *(0.92,) * 6), Outcome.REACHED, suggestion(0, purpose=Purpose.BASELINE))
     longer = trial(1, (0.5, 0.88, *(0.897,) * 7), None, suggestion(1, batch_size=48))
@@ -171,7 +171,7 @@ def test_a_running_trial_counts_up_to_the_last_point_it_was_judged_at(seen: int)
     assert len(found.history.trials[1].measurements) == 40
 
 
-def test_a_run_is_not_hopeless_for_little_progress_while_nobody_knows_what_a_step_is():
+def test_a_run_is_not_hopeless_for_little_progress_while_the_unit_of_steps_is_unknown():
     asked = spec(run_length=None)
     curve = [0.9 - 0.6 * 0.5 ** (step / 200) for step in range(0, 1000, 50)]
     whole = [Measurement(50.0 * (i + 1), v + 0.02) for i, v in enumerate(curve)]

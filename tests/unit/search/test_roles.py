@@ -89,7 +89,7 @@ def test_the_learning_rate_gives_way_to_momentum():
 
 
 @pytest.mark.parametrize("high", [0.9999, 1])
-def test_momenta_close_to_one_are_told_apart(high: float):
+def test_momenta_close_to_one_are_distinguished(high: float):
     found = space(f"momentum: {{min: 0.9991, max: {high}}}", momentum=0.9991)
     places = [
         found.coordinates(Setting.of(32, {"learning_rate": 0.1, "momentum": m})) for m in (0.9991, 0.9997)

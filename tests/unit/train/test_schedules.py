@@ -108,7 +108,7 @@ def test_a_run_has_the_same_shape_in_many_steps_and_in_few():
     assert min(large) > 0
 
 
-def test_a_run_that_goes_on_past_its_end_keeps_the_last_rate():
+def test_a_run_that_continues_past_its_end_keeps_the_last_rate():
     assert rates(polynomial(1), 4, 6) == [
         pytest.approx(2 * f) for f in (0.875, 0.625, 0.375, 0.125, 0.125, 0.125)
     ]
