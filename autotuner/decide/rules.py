@@ -270,9 +270,7 @@ def leave_in_doubt(standing: Standing) -> Step | None:
 def confirm(standing: Standing) -> Step | None:
     """Confirm the incumbent, or a bolder setting, with fresh seeds, once the search is done."""
     best = standing.incumbent
-    if best is None:
-        return None
-    if not _is_to_be_confirmed(standing, best):
+    if best is None or not _is_to_be_confirmed(standing, best):
         return None
     history, wanted, reached = standing.history, standing.spec.confirmations, standing.reached(best)
     if reached >= wanted:

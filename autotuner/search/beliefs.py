@@ -325,16 +325,7 @@ class Beliefs:
         if known is not None:
             return known
         low, high = self.frontier.limits
-        ensemble, best = self.ensemble, 0 if incumbent is None else incumbent.batch_size
-        under_way = [t for t in self.history.running if t.suggestion.purpose not in APART]
-        if under_way:
-            places = np.array([self.space.coordinates(setting(t)) for t in under_way])
-            silent = [i for i, t in enumerate(under_way) if not len(curve(t))]
-            if silent:
-                ensemble = ensemble.given(ensemble.believed(places[silent]))
-            ends = ensemble.chance(places)[1]
-            sizes = [t.suggestion.batch_size for t, end in zip(under_way, ends, strict=True) if end >= 0]
-            best = max([best, *(size for size in sizes if size < high)])
+        ensemble, best = self._believing(self.ensemble, 0 if incumbent is None else incumbent.batch_size)
         met = [
             t.outcome is Outcome.PROMISING or self.history.has_reached(t)
             for t in self._ended
@@ -355,6 +346,24 @@ class Beliefs:
         places = candidates(self.frontier, ensemble, worth, (smallest, largest), number)
         settings = (self._realised(place) for place in places)
         return next((s for s in settings if s not in self.rejected), None) or self._realised(places[0])
+
+    def _believing(self, ensemble: Ensemble, best: int) -> tuple[Ensemble, int]:
+        """Return the ensemble and the largest feasible batch size if running trials end as predicted.
+
+        A trial at the largest allowed batch size does not count as feasible before it has ended: nothing
+        would be left to propose.
+        """
+        under_way = [t for t in self.history.running if t.suggestion.purpose not in APART]
+        if not under_way:
+            return ensemble, best
+        places = np.array([self.space.coordinates(setting(t)) for t in under_way])
+        silent = [i for i, t in enumerate(under_way) if not len(curve(t))]
+        if silent:
+            ensemble = ensemble.given(ensemble.believed(places[silent]))
+        ends = ensemble.chance(places)[1]
+        met = [t.suggestion.batch_size for t, end in zip(under_way, ends, strict=True) if end >= 0]
+        _, high = self._limits
+        return ensemble, max([best, *(size for size in met if size < high)])
 
     def _above(self, batch_size: int) -> int:
         """Return the smallest batch size above another one that has a layout, as far as is known."""

@@ -75,7 +75,7 @@ def _fitted(curves: Curves) -> Array:
 def model_of(curves: Curves) -> Posterior:
     """Return the model of curves; its hyperparameters are fitted at the counts of `refit_count`."""
     data = points(curves.space, curves.target, curves.length, curves.runs)
-    return Posterior(curves.space, _fitted(curves.first(refit_count(len(curves.runs)))), data)
+    return Posterior.of(curves.space, _fitted(curves.first(refit_count(len(curves.runs)))), data)
 
 
 @lru_cache(maxsize=1)  # asked several times of the same run

@@ -6,6 +6,7 @@ The prior is in `autotuner.search.kernel`, the hyperparameters come from `autotu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
@@ -24,57 +25,62 @@ fitted hyperparameters are overconfident (on the development problems, their err
 predicted deviation)."""
 
 
+@dataclass(frozen=True, eq=False)
 class Posterior:
     """The posterior of curves given the runs.
 
     Each row of V solves `L V = K(points, queries)`, so that a query costs one triangular solve.
+
+    Attributes:
+        kernel: The kernel at the fitted hyperparameters.
+        data: The points of the runs.
+        factor: L, the lower Cholesky factor of the covariance of the points, (points, points).
+        white: `L^-1` times the residuals of the points, (points,).
+        widening: Factor of the predicted variances; see `WIDTH`.
     """
 
-    def __init__(self, space: Space, theta: Array, data: Points) -> None:
-        self.space, self.data = space, data
-        self.kernel = Kernel(space, theta)
-        covariance = self._own(data)
-        self.factor = cholesky(covariance, lower=True, check_finite=False)
-        self.white = solve_triangular(self.factor, self.kernel.residual(data), lower=True, check_finite=False)
-        self.widening = WIDTH + WIDENING / max(len(data.place), 1)
+    kernel: Kernel
+    data: Points
+    factor: Array
+    white: Array
+    widening: float
 
-    def _points(self, left: Points, right: Points) -> Array:
-        bends = self.kernel.bends(left.place, right.place)[np.ix_(left.run, right.run)]
-        return self.kernel.join(bends, self.kernel.times(left.time, right.time))
+    @classmethod
+    def of(cls, space: Space, theta: Array, data: Points) -> Posterior:
+        """Return the posterior at the hyperparameters `theta`, in the order of `autotuner.search.kernel`.
 
-    def _own(self, data: Points) -> Array:
-        """Return the covariance of points among themselves, noise included."""
-        same = data.run[:, None] == data.run[None]
-        runs = same * self.kernel.of_run(self.kernel.times(data.time, data.time))
-        return np.asarray(self._points(data, data) + runs + np.diag(self.kernel.noise(data)))
+        Raises:
+            LinAlgError: If the covariance of the points is not positive definite.
+        """
+        kernel = Kernel(space, theta)
+        factor = cholesky(_own(kernel, data), lower=True, check_finite=False)
+        white = solve_triangular(factor, kernel.residual(data), lower=True, check_finite=False)
+        return cls(kernel, data, factor, white, WIDTH + WIDENING / max(len(data.place), 1))
 
     def joined(self, more: Points) -> Posterior:
-        """Return the posterior given more runs too; cheap if they are few."""
+        """Return the posterior given more runs too; cheap if they are few.
+
+        The factor is extended by the rows of the new points. The widening stays that of the first runs.
+        """
         if not len(more):
             return self
-        new = object.__new__(Posterior)
-        new.space, new.kernel, new.widening = self.space, self.kernel, self.widening
-        new.data = Points(
+        cross = solve_triangular(
+            self.factor, _shared(self.kernel, self.data, more), lower=True, check_finite=False
+        )
+        corner = cholesky(_own(self.kernel, more) - cross.T @ cross, lower=True, check_finite=False)
+        white = solve_triangular(
+            corner, self.kernel.residual(more) - cross.T @ self.white, lower=True, check_finite=False
+        )
+        size, extra = len(self.data), len(more)
+        factor = np.zeros((size + extra, size + extra))
+        factor[:size, :size], factor[size:, :size], factor[size:, size:] = self.factor, cross.T, corner
+        data = Points(
             np.concatenate([self.data.place, more.place]),
             np.concatenate([self.data.run, more.run + len(self.data.place)]),
             np.concatenate([self.data.time, more.time]),
             np.concatenate([self.data.margin, more.margin]),
         )
-        cross = solve_triangular(self.factor, self._points(self.data, more), lower=True, check_finite=False)
-        own = self._own(more)
-        corner = cholesky(own - cross.T @ cross, lower=True, check_finite=False)
-        size, extra = len(self.data), len(more)
-        new.factor = np.zeros((size + extra, size + extra))
-        new.factor[:size, :size], new.factor[size:, :size], new.factor[size:, size:] = (
-            self.factor,
-            cross.T,
-            corner,
-        )
-        white = solve_triangular(
-            corner, self.kernel.residual(more) - cross.T @ self.white, lower=True, check_finite=False
-        )
-        new.white = np.concatenate([self.white, white])
-        return new
+        return replace(self, data=data, factor=factor, white=np.concatenate([self.white, white]))
 
     @cached_property
     def _precision(self) -> Array:
@@ -128,3 +134,16 @@ class Posterior:
             prior = prior + self.kernel.of_run(self.kernel.times(times, times))
         by_setting = np.ascontiguousarray(solved.transpose(1, 0, 2))
         return mean, self.widening * (prior - by_setting.transpose(0, 2, 1) @ by_setting)
+
+
+def _shared(kernel: Kernel, left: Points, right: Points) -> Array:
+    """Return the covariance of points of different runs, (left, right)."""
+    bends = kernel.bends(left.place, right.place)[np.ix_(left.run, right.run)]
+    return kernel.join(bends, kernel.times(left.time, right.time))
+
+
+def _own(kernel: Kernel, data: Points) -> Array:
+    """Return the covariance of points among themselves, noise included, (points, points)."""
+    same = data.run[:, None] == data.run[None]
+    runs = same * kernel.of_run(kernel.times(data.time, data.time))
+    return np.asarray(_shared(kernel, data, data) + runs + np.diag(kernel.noise(data)))

@@ -62,7 +62,7 @@ def test_conditioning_in_two_parts_is_conditioning_on_all():
     points = data()
     theta = Prior.of(space(), points).mean
     first, rest = runs_of(points, 0, 4), runs_of(points, 4, 6)
-    whole, joined = Posterior(space(), theta, points), Posterior(space(), theta, first).joined(rest)
+    whole, joined = Posterior.of(space(), theta, points), Posterior.of(space(), theta, first).joined(rest)
     where, when = space().scattered(np.random.default_rng(2).random((5, 4))), np.array([0.3, 1.0])
     np.testing.assert_allclose(whole.curves(where, when)[0], joined.curves(where, when)[0], atol=1e-8)
     np.testing.assert_allclose(
@@ -75,7 +75,7 @@ def test_conditioning_in_two_parts_is_conditioning_on_all():
 def test_the_end_of_a_run_without_its_own_curve_is_that_of_its_setting_given_the_others():
     points = data()
     theta = Prior.of(space(), points).mean
-    whole, others = Posterior(space(), theta, points), Posterior(space(), theta, runs_of(points, 0, 5))
+    whole, others = Posterior.of(space(), theta, points), Posterior.of(space(), theta, runs_of(points, 0, 5))
     mean, covariance = others.curves(points.place[[5]], np.ones(1))
     found, variance = whole.end_without(5)
     assert found == pytest.approx(mean.item(), rel=1e-6)
@@ -92,7 +92,7 @@ def test_the_start_of_a_run_tells_its_end_by_what_stays_of_its_offset_not_by_wha
     for staying, drifting in [(2.0, -4.0), (-4.0, 2.0)]:
         theta = Prior.of(space(), points).mean.copy()
         theta[[RUN, DRIFT, MAIN]] = staying, drifting, -4.0  # nothing is uncertain but the run
-        _, covariance = Posterior(space(), theta, early).curves(points.place[-1:], np.ones(1), [5])
+        _, covariance = Posterior.of(space(), theta, early).curves(points.place[-1:], np.ones(1), [5])
         left.append(covariance.item())
     assert left[0] < 0.8 * left[1]
 
@@ -105,7 +105,7 @@ def ends(posterior: Posterior, places: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def test_a_run_that_was_seen_is_predicted_as_it_was():
     points = data()
-    posterior = Posterior(space(), fit(space(), points), points)
+    posterior = Posterior.of(space(), fit(space(), points), points)
     mean, variance = ends(posterior, points.place)
     seen = level(points.margin[points.time == 1.0], posterior.kernel.headroom)
     assert np.all(np.abs(mean - seen) < 4 * np.sqrt(variance) + 0.05)
@@ -116,12 +116,12 @@ def test_the_unit_of_the_metric_does_not_matter(scale: float):
     points = data()
     scaled = Points(points.place, points.run, points.time, scale * points.margin)
     where = space().scattered(np.random.default_rng(3).random((8, 4)))
-    one = ends(Posterior(space(), fit(space(), points), points), where)
-    other = ends(Posterior(space(), fit(space(), scaled), scaled), where)
+    one = ends(Posterior.of(space(), fit(space(), points), points), where)
+    other = ends(Posterior.of(space(), fit(space(), scaled), scaled), where)
     np.testing.assert_allclose(one[0] / np.sqrt(one[1]), other[0] / np.sqrt(other[1]), rtol=0.05, atol=0.05)
 
 
-def test_the_level_is_0_at_the_target_and_goes_on_smoothly():
+def test_the_level_is_0_at_the_target_and_continues_smoothly():
     margin = np.linspace(-3, 3, 601)
     values = level(margin, 1.0)
     assert level(np.zeros(1), 1.0)[0] == 0
