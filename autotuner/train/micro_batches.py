@@ -7,7 +7,7 @@ mean loss over the *whole* batch. This needs more than accumulation: DDP average
 are unequal (the last batch of an epoch), each process must weight its own by those of the others.
 
 When memory runs out, the micro-batch is halved, the batch size is kept, and the run continues. The difficulty
-is that processes must agree: one that fails during an exchange leaves the others waiting for ever. So a step
+is that processes must agree: one that fails during an exchange leaves the others waiting forever. So a step
 is *careful* until its micro-batch has proved to fit: it computes all micro-batches without exchange, then
 agrees with the other processes whether all succeeded, and only then exchanges. Later steps exchange during
 the last backward, as DDP does, at no extra cost. Processes communicate over gloo on the host, which neither
@@ -120,7 +120,7 @@ class MicroBatches:
         self._is_sharded = isinstance(model, FSDPModule)
         self._meter = meter if exchanges_gradients(model) and not self._is_sharded else None
         self._processes = dist.get_world_size() if dist.is_initialized() else 1
-        self._words = _host_group() if self._processes > 1 else None
+        self._host_group = _make_host_group() if self._processes > 1 else None
         self._careful_steps = _CAREFUL_STEPS
         self._proved = 0
         self._spare: Any = None
@@ -172,9 +172,9 @@ class MicroBatches:
         is_stuck = not own_weight and self._spare is None
         mine = torch.tensor([length, own_weight, is_stuck, is_new], dtype=torch.float64)
         everyones = [mine]
-        if self._words is not None:
+        if self._host_group is not None:
             everyones = [torch.empty_like(mine) for _ in range(self._processes)]
-            dist.all_gather(everyones, mine, group=self._words)
+            dist.all_gather(everyones, mine, group=self._host_group)
         table = torch.stack(everyones)
         samples, weight, stuck, new = table.sum(0).tolist()
         if not weight > 0 or stuck:
@@ -244,7 +244,7 @@ class MicroBatches:
 
     def _any(self, failed: bool) -> bool:
         mine = torch.tensor([int(failed)])
-        dist.all_reduce(mine, op=dist.ReduceOp.MAX, group=self._words)
+        dist.all_reduce(mine, op=dist.ReduceOp.MAX, group=self._host_group)
         return bool(mine.item())
 
     def _shrink(self, plan: _Plan, failure: BaseException | None) -> None:
@@ -288,7 +288,7 @@ class MicroBatches:
 
 @contextmanager
 def _without_effects(model: nn.Module) -> Iterator[None]:
-    """Make a forward and backward of samples that do not count change neither buffers nor gradients.
+    """Run forward and backward passes that change neither buffers nor gradients, for samples that do not count.
 
     The loss of a few samples may be NaN or infinite, which a weight of zero would not remove. (Under FSDP2
     the hooks do not run, and only the weight does.)
@@ -314,7 +314,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
-def _host_group() -> dist.ProcessGroup | None:
+def _make_host_group() -> dist.ProcessGroup | None:
     """Return a group in which processes communicate over the host: the default one if that is gloo."""
     if dist.get_backend() == "gloo":
         return dist.group.WORLD

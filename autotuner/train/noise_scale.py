@@ -142,10 +142,10 @@ class NoiseScale:
         found = torch.stack([noise, mean_large - noise / samples])
         if self._means is None:
             self._means = torch.zeros_like(found)
-        # The means start at zero and are too small by the same factor, which cancels in their ratio. Nothing
-        # is learned where no process had a smaller batch than all together; asked on the device, for the host
-        # would have to wait.
-        # Nor from a step whose gradients overflowed: the script may skip it, and the means would not recover.
+        # The means start at zero and are too small by the same factor, which cancels in their ratio. A step is
+        # left out if no process had a smaller batch than all together, or if its gradients overflowed: the
+        # script may skip it, and the means would not recover. The condition is evaluated on the device, so
+        # that the host need not wait.
         was_measured = (sums[2] > 0) & (inverse > 1 / samples) & found.isfinite().all()
         self._means = torch.where(was_measured, torch.lerp(found, self._means, self.smoothing), self._means)
 

@@ -52,7 +52,7 @@ def join(*, timeout: timedelta = _TIMEOUT) -> Processes:
         timeout: Maximum time to wait for the others, here and in every exchange with them.
 
     Raises:
-        ValueError: WORLD_SIZE or LOCAL_RANK is no whole number.
+        ValueError: WORLD_SIZE or LOCAL_RANK is not an integer.
     """
     local_rank = _number("LOCAL_RANK", 0)
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")

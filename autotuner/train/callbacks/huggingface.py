@@ -68,13 +68,13 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         for name in self.hyperparameters:
             argument = _RENAMED.get(name, name)
             if name not in _BATCH and argument in args.__dataclass_fields__:
-                self.hyperparameters[name]  # it counts as read
+                self.hyperparameters[name]  # so that it counts as read
                 text = environment[sdk.PREFIX + name.upper()]
                 setattr(args, argument, _as(getattr(args, argument), argument, text))
                 self._applied[argument] = getattr(args, argument)
         if "batch_size" in self.hyperparameters:
             _refuse_search(args)
-            # A process with several GPUs and no launcher parts its batch among them (torch's DataParallel).
+            # A process with several GPUs and no launcher splits its batch among them (torch's DataParallel).
             devices = max(1, args.n_gpu)
             micro_batch, accumulation = per_process(
                 self.hyperparameters,
@@ -85,7 +85,7 @@ class HuggingFaceCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             args.gradient_accumulation_steps = accumulation
         if "seed" in self.hyperparameters:
             set_seed(args.seed)
-        # A filtered loss looks well while the run diverges.
+        # A filtered loss hides that the run diverges.
         args.logging_nan_inf_filter = False
 
     def on_train_begin(

@@ -30,12 +30,12 @@ def per_process(
 
     Args:
         hyperparameters: With `batch_size`, and perhaps `micro_batch_size` and `accumulation_steps`.
-        processes: How many take part, each with micro-batches of its own.
-        accumulation: What the script accumulates by itself.
+        processes: Number of processes, each with its own micro-batches.
+        accumulation: Accumulation steps of the script, used if the tuner has set none.
 
     Raises:
         ValueError: The batch size cannot be realised exactly: the run would train at another than the tuner
-            records; or one of the three is no positive whole number.
+            records; or one of the three is not a positive integer.
     """
     batch_size = _whole(hyperparameters, "batch_size", 0)
     accumulation = _whole(hyperparameters, "accumulation_steps", accumulation)
