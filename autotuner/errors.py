@@ -72,7 +72,7 @@ class Conflict(BackendError):
 
 
 class Refused(BackendError):
-    """The cluster's rules forbid a change, until somebody changes them."""
+    """The cluster's rules forbid a change; it is refused until the rules are changed."""
 
 
 class Unwritable(BackendError):

@@ -46,7 +46,7 @@ _BY_TARGET: Final = frozenset(
 )
 """Outcomes that depend on the target of the time."""
 _BY_CHANCE: Final = frozenset({Outcome.REACHED, Outcome.PROMISING, Outcome.HOPELESS})
-"""Those whose message says of a value or a chance whether it meets the target."""
+"""Those whose message states a value or a probability, and whether the run meets the target."""
 
 
 def outcome_now(trial: Trial, spec: TuningSpec) -> str:
@@ -68,10 +68,10 @@ def outcome_now(trial: Trial, spec: TuningSpec) -> str:
 
 
 def why_it_ended(trial: Trial, spec: TuningSpec) -> str:
-    """Return the message of a trial's end; it says that it is of then where the outcome is another one now.
+    """Return the message of a trial's end, marked as of that time if the outcome has changed since.
 
-    A run that was stopped for its low chance may have printed a value that meets the target since, and a user
-    may have changed the target.
+    A run that was stopped for its low probability may have printed a value that meets the target since, and a
+    user may have changed the target.
     """
     is_of_then = trial.outcome in _BY_CHANCE and outcome_now(trial, spec) != trial.outcome
     return f"when it was stopped: {trial.message}" if is_of_then and trial.message else trial.message
@@ -113,7 +113,7 @@ def node_warnings(trials: Sequence[Trial], since: datetime | None = None) -> lis
 
     Args:
         trials: All trials.
-        since: The time of the user's last retry; losses before it are of the past.
+        since: The time of the user's last retry; losses before it do not count.
     """
     lost: dict[str, list[int]] = {}
     for trial in sorted(trials, key=lambda t: t.number):

@@ -14,7 +14,7 @@ hypothesis.settings.register_profile(
     "autotuner",
     # No wall clock in tests: a busy machine is no failure.
     deadline=None,
-    # The same examples every time, so that a failure is one for everybody.
+    # The same examples in every run, so that failures are reproducible.
     derandomize=True,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )

@@ -6,7 +6,7 @@ there is nothing to train with. The first of these rules that applies decides ho
 1. `--python PATH`: the folder of that interpreter.
 2. An environment is active (VIRTUAL_ENV or CONDA_PREFIX): the PATH as it is, which starts with that.
 3. The tool's own interpreter is in no virtual environment, or can import torch: its folder. So
-   `.venv/bin/autotuner tune` trains in `.venv` though nobody has activated it.
+   `.venv/bin/autotuner tune` trains in `.venv` without activating it.
 4. The PATH as it is, without the folder of the tool's environment.
 """
 

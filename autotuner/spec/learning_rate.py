@@ -21,9 +21,9 @@ _OTHER_WORDS: Final = frozenset(
 
 
 def learning_rate_among(names: Collection[str]) -> str | None:
-    """Return the name of the learning rate; None if no name is like it, or several are.
+    """Return the name of the learning rate; None if no name, or more than one, may be that of one.
 
-    `learning_rate` comes first, then `lr`, then the only name such as `base_lr`.
+    `learning_rate` takes precedence, then `lr`, then a single name such as `base_lr`.
     """
     usual = next((name for name in _USUAL if name in names), None)
     alike = [name for name in names if _is_alike(name)]
@@ -37,7 +37,7 @@ def learning_rate_of(space: Mapping[str, Dimension]) -> str | None:
 
 
 def rates_in(space: Mapping[str, Dimension]) -> list[str]:
-    """Return the names of positive ranges in a search space that are like that of a learning rate."""
+    """Return the names of positive ranges in a search space that may be learning rates."""
     return [
         name
         for name, dimension in space.items()

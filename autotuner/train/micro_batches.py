@@ -288,7 +288,7 @@ class MicroBatches:
 
 @contextmanager
 def _without_effects(model: nn.Module) -> Iterator[None]:
-    """Run forward and backward passes that change neither buffers nor gradients, for samples that do not count.
+    """Make forward and backward passes change neither buffers nor gradients, for samples that do not count.
 
     The loss of a few samples may be NaN or infinite, which a weight of zero would not remove. (Under FSDP2
     the hooks do not run, and only the weight does.)

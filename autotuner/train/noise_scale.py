@@ -142,8 +142,8 @@ class NoiseScale:
         found = torch.stack([noise, mean_large - noise / samples])
         if self._means is None:
             self._means = torch.zeros_like(found)
-        # The means start at zero and are too small by the same factor, which cancels in their ratio. A step is
-        # left out if no process had a smaller batch than all together, or if its gradients overflowed: the
+        # The means start at zero and are too small by the same factor, which cancels in their ratio. A step
+        # is left out if no process had a smaller batch than all together, or if its gradients overflowed: the
         # script may skip it, and the means would not recover. The condition is evaluated on the device, so
         # that the host need not wait.
         was_measured = (sums[2] > 0) & (inverse > 1 / samples) & found.isfinite().all()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real trainings as tuning problems: small networks, trained anew for every trial of a simulated tuning.
+"""Real trainings as tuning problems: small networks, trained again for every trial of a simulated tuning.
 
     python tests/benchmarks/search.py autotuner --set real --seeds 2
     python tests/benchmarks/search_real.py    # makes search_real.json again, in some minutes

@@ -116,7 +116,7 @@ class Controller:
             return 0, str(error)
 
     def metrics(self) -> dict[str, float]:
-        """Return every sample by its name and labels as they stand in the exposition; none till it serves."""
+        """Return every sample by its name and labels as in the exposition; none until it serves."""
         code, text = self.get("/metrics")
         lines = text.splitlines() if code == 200 else []
         return {

@@ -1,4 +1,4 @@
-"""What keeps trials from starting is told in the cluster's own words, and recovers by itself."""
+"""A hold-up of a trial is reported with the cluster's own message, and the trial starts once it is over."""
 
 import json
 

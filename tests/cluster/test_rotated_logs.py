@@ -21,7 +21,7 @@ KEPT = 40
 
 
 class Controller:
-    """A controller that reconciles one job when it is told to, at a time of its own."""
+    """A controller that reconciles one job when the test asks for it, with its own clock."""
 
     def __init__(self, control_plane, namespace):
         self.api = Api(control_plane.configuration())

@@ -14,7 +14,7 @@ from tests.controlplane.waiting import eventually
 
 
 def proxy(_):
-    """Run as a mesh's proxy does: until it is told to go."""
+    """Run as a mesh's proxy does: until it is asked to end."""
     yield 36_000, "never"
 
 

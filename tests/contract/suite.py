@@ -51,11 +51,11 @@ class Harness(Protocol):
         ...
 
     def reread(self, job: Job) -> Job:
-        """Return the job as it stands now, with its status."""
+        """Return the job as it is now, with its status."""
         ...
 
     def restart(self) -> None:
-        """Die without a word, and put another instance in the place of `backend`."""
+        """Drop the backend as a crash does, and replace it by another instance."""
         ...
 
 

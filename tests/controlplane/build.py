@@ -13,8 +13,8 @@ Where a program comes from, in this order:
 3. A build from the released Go modules, which Go checks against its checksum database.
 
 Versions are pinned in `tests.controlplane.versions`. The Go module that builds etcd and Kubernetes is
-written from them: which modules it must replace, and which etcd belongs to it, stand in the go.mod of
-that Kubernetes release. JobSet, Trainer and Kueue, which only some tests need, are built into the
+written from them: the go.mod of that Kubernetes release says which modules it must replace, and which
+etcd belongs to it. JobSet, Trainer and Kueue, which only some tests need, are built into the
 cache always; see `tests.controlplane.releases`.
 """
 
@@ -171,7 +171,7 @@ def _one_builder_at_a_time(report: Report) -> Iterator[None]:
 
 def _build_kubernetes(report: Report) -> None:
     major, minor, _ = KUBERNETES.split(".")
-    # A server that is not told its version calls itself v0.0.0, which clients refuse to talk to.
+    # A server without this stamp reports version v0.0.0, which clients refuse.
     stamp = {"gitVersion": f"v{KUBERNETES}", "gitMajor": major, "gitMinor": minor}
     variables = (f"-X k8s.io/component-base/version.{key}={stamp[key]}" for key in stamp)
     linker_flags = " ".join([LINKER_FLAGS, *variables])

@@ -139,7 +139,7 @@ class Controller:
         for file in sorted((self._manifests / self.deployment.kinds).glob("*.yaml")):
             kind: JSON = yaml.safe_load(file.read_text())
             if kind["kind"] == "CustomResourceDefinition":
-                # Nobody here asks for another version than the one that is stored.
+                # The tests use only the version that is stored.
                 kind["spec"].pop("conversion", None)
                 yield kind
 

@@ -81,7 +81,7 @@ def _on_loopback(text: str, pod: Pod, job_port: int | None) -> str:
     """Replace ``<service>[:port]``, alone or after an ``=``, where it is one of the pod's job.
 
     So is the host of a URL that leads to a Service: what serves in this cluster serves on loopback.
-    To be done before references are expanded: a pod that is told its own name means the name.
+    Call it before references are expanded: a pod that gets its own name as a value means the name.
     """
     text = _SERVICE_URL.sub(rf"\g<1>{LOOPBACK}", text)
     if pod.job_name is None or job_port is None:

@@ -60,7 +60,7 @@ KUEUE = Deployment(
         },
         **QUIET,
     },
-    # It would serve an API of its own, by which nobody here asks.
+    # It would serve an additional API, which the tests do not use.
     arguments=("--feature-gates=VisibilityOnDemand=false",),
     certificates=(CERTIFICATES, _METRICS_CERTIFICATES),
 )

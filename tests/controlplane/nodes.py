@@ -168,7 +168,7 @@ class Nodes:
         self._api.delete(found)
 
     def lose(self, node: str) -> None:
-        """Lose a node: its pods' processes are gone, and nobody there answers any more.
+        """Lose a node: its pods' processes are gone, and it no longer answers.
 
         The control plane gives the node up and deletes its pods, which therefore stay terminating,
         as after the five minutes that it usually takes: the default of ``tolerationSeconds``.

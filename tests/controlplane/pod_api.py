@@ -128,9 +128,9 @@ class PodApi:
             raise
 
     def follow_pods(self, on_all: Callable[[list[Pod]], None], on_change: Callable[[str, Pod], None]) -> None:
-        """Tell which pods there are, then each change, until closed.
+        """Report the existing pods, then each change, until closed.
 
-        All pods are told again whenever changes may have been missed.
+        All pods are reported again whenever changes may have been missed.
         """
         version = ""
         while not self._is_closed.is_set():

@@ -113,7 +113,7 @@ class Program:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on.
+    """Return a TCP port of the loopback interface without a listener.
 
     It lies below the range from which the kernel takes ports for outgoing connections, so that none
     of those can take it before the program that it is meant for listens on it.

@@ -136,7 +136,7 @@ class Place:
         return listed
 
     def ledger(self) -> dict[str, str]:
-        """Return the ledger's files and what stands in them."""
+        """Return the ledger's files and their content."""
         return {file.name: file.read_text() for file in sorted((self.tuning / "ledger").glob("trial-*.json"))}
 
     def processes(self) -> list[int]:
@@ -163,6 +163,6 @@ def _living(marker: str) -> Iterator[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
-                # A dead process that nobody has asked for yet has an empty environment.
+                # A dead process that its parent has not waited for yet has an empty environment.
                 if marker.encode() in (entry / "environ").read_bytes().split(b"\0"):
                     yield int(entry.name)

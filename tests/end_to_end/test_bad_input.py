@@ -190,7 +190,7 @@ def test_a_status_that_somebody_has_edited_breaks_nothing(place: Place):
         (place.tuning / "status.json").write_text(text)
         ran = place.run(command, "toy-tuning")
         assert ran.code == 0, ran.err
-    # The tuner goes by its ledger, and mends the status.
+    # The tuner reads its ledger only, and corrects the status.
     assert place.run("tune", file.name).code == 0
     assert place.run("status", "toy-tuning", "--json").json["phase"] == "Done"
 

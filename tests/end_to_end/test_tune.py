@@ -40,7 +40,7 @@ def test_the_answer_is_the_largest_batch_that_meets_the_target(place: Place):
     assert (again.code, again.json) == (0, answer)
     assert place.ledger() == before
 
-    # The folder alone is enough for everything that looks at it.
+    # The folder alone is enough for every command that reads it.
     file.unlink()
     shown = place.run("status", "toy-tuning", "--json").json
     assert (shown["job"], shown["phase"], shown["answer"]) == ("toy", "Done", answer)

@@ -1,4 +1,4 @@
-"""A small HTTP server in the place of an API server, which answers as a test wants it to."""
+"""A small HTTP server instead of an API server, with the answers of a test."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -84,7 +84,7 @@ def test_a_queued_job_without_a_workload_is_reported_with_what_to_do(world, stat
     for _ in range(2):
         assert world.words.admission("ns", "uid", KIND).startswith(said)
     assert bool(world.words.admission("ns", "uid", KIND)) == bool(said)
-    assert world.words.admission("ns", "uid") == "", "one without a queue may wait for somebody else"
+    assert world.words.admission("ns", "uid") == "", "without a queue, it may wait for something else"
 
 
 @pytest.mark.parametrize("items", [[], [None, 3], [{"status": {"conditions": [{"type": "Admitted"}]}}]])

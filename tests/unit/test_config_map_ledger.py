@@ -18,7 +18,7 @@ JOB = Job("digits", "ns", "uid-1", {}, {})
 
 
 class ConfigMaps:
-    """Keeps ConfigMaps as an API server does; `refuse` answers in its place where it returns something."""
+    """Keeps ConfigMaps as an API server does; an answer of `refuse`, if there is one, replaces its own."""
 
     def __init__(self, data=None, owner="uid-1", refuse=lambda _method, _size: None):
         self.kept = {}

@@ -27,7 +27,7 @@ def test_a_controller_that_is_asked_to_end_while_it_starts_ends_well(number):
     with subprocess.Popen(
         [sys.executable, "-m", "autotuner", "controller"], env=without_cluster, stderr=subprocess.PIPE
     ) as process:
-        # Python itself handles SIGINT; it handles SIGTERM only once it is told to.
+        # Python itself handles SIGINT; it handles SIGTERM only with a handler.
         eventually(lambda: handles(process, signal.SIGTERM))
         process.send_signal(number)
         assert process.wait(30) == 0

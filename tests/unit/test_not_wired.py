@@ -42,7 +42,7 @@ def test_a_script_that_ignores_its_variables_gets_no_answer():
 
 
 def test_the_first_trial_after_the_baseline_repeats_its_seed():
-    # A script that uses its seed and nothing else is told apart by that.
+    # That distinguishes a script that uses its seed and nothing else.
     baseline = trial(0, curve(1), tried=suggestion(0, purpose=Purpose.BASELINE, seed=5))
     (first,) = decide(spec(), [baseline], NOON).start
     assert (first.purpose, first.seed) == (Purpose.SEARCH, 5)

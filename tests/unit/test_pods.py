@@ -1,4 +1,4 @@
-"""Pods and jobs as the API server shows them, absent fields and strangers' values included."""
+"""Pods and jobs as the API server returns them, with absent fields and values of the wrong type."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -41,7 +41,7 @@ class Steep:
 
 
 class Answers:
-    """A policy that trains the baseline over and over and answers as it is told."""
+    """A policy that trains the baseline repeatedly and gives the answers of the test."""
 
     def __init__(self, *sizes):
         self.sizes = list(sizes)

@@ -141,7 +141,7 @@ def test_a_key_that_is_in_a_mapping_twice_is_named_with_its_lines(text):
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        # A merged value that is set anew, and an empty one, which a list follows.
+        # A merged value that is overridden, and an empty one that is followed by a list.
         ("a: &a {c: 1}\nb: {<<: *a, c: 2}\n", {"a": {"c": 1}, "b": {"c": 2}}),
         ("a: &a {c: 1}\nd: &d {e: 1}\nb:\n  <<: *a\n  <<: *d\n",
          {"a": {"c": 1}, "d": {"e": 1}, "b": {"c": 1, "e": 1}}),

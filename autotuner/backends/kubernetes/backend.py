@@ -467,7 +467,7 @@ def _trials_of(job: Job, listed: Sequence[Mapping[str, Any]]) -> dict[int, Mappi
     """Return the job's trials by number."""
     trials: dict[int, Mapping[str, Any]] = {}
     for item in listed:
-        # Anybody can copy labels; a trial also has the owner and the name.
+        # Anyone can copy labels; a trial also has the owner and the name.
         try:
             suggestion = suggestion_of(item)
         except InvalidRecord:

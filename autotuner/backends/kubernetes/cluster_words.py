@@ -49,8 +49,8 @@ class ClusterWords:
     def admission(self, namespace: str, uid: str, integration: str = "") -> str:
         """Return Kueue's message about the admission of a job, or how to find it.
 
-        `integration` is what Kueue calls the kind of a job with a queue; empty for a job without one, which
-        somebody else may have suspended.
+        `integration` is Kueue's name for the kind of a job with a queue. It is empty for a job without a
+        queue, which something other than Kueue may have suspended.
         """
         selector, codes = f"kueue.x-k8s.io/job-uid={uid}", set[int]()
         for version in _KUEUE:

@@ -161,7 +161,7 @@ def read_pod(pod: Mapping[str, Any], container_name: str = CONTAINER) -> PodStat
 
 
 def is_owned_by(item: Mapping[str, Any], uid: str) -> bool:
-    """Return whether an object has an ownerReference to `uid`; anybody can copy a name or a label."""
+    """Return whether an object has an ownerReference to `uid`; anyone can copy a name or a label."""
     owners = entries(mapping(item.get("metadata")).get("ownerReferences"))
     return any(owner.get("uid") == uid for owner in owners)
 

@@ -121,7 +121,7 @@ def add_scaled(targets: Tensors, updates: Tensors, factors: Tensor | None, *, by
 def ratios(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Return numerator / denominator, or 1 where either is zero.
 
-    A block of zeros has no scale to adapt to, and would otherwise stay zero for ever. The papers do not
+    A block of zeros has no scale to adapt to, and would otherwise stay zero forever. The papers do not
     define this case; their authors' code does the same.
     """
     return torch.where((numerator > 0) & (denominator > 0), numerator / denominator, 1.0)

@@ -132,7 +132,7 @@ annotations:
   resources: [configmaps]
   verbs: [get, create, patch]
 # What the controller tells a job's user; and why a trial's pods are not created or do not start, which stands
-# in Events alone. Without `list`, hold-ups are told without these words.
+# in Events alone. Without `list`, hold-ups are reported without their text.
 - apiGroups: [""]
   resources: [events]
   verbs: [create, list, patch]

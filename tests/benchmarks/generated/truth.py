@@ -43,7 +43,7 @@ FLAT = 3.0
 TRIES, SHARES = 5, 24
 """Targets for which a known-good setting and an answer are sought, of so many that are thought of."""
 LEARNT = 0.3
-"""Share of what chance leaves that a target asks for at least: nobody tunes what learns nothing."""
+"""Minimum of a target, as a share of the distance from chance to perfect: jobs that learn are tuned."""
 SPARE = 2.0
 """Deviations between seeds by which the best known-good setting beats the target at least."""
 SHARP = 1.0
@@ -360,7 +360,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--set", choices=jobs.SEEDS, default=jobs.DEVELOPMENT, dest="which")
     parser.add_argument("--only", type=int, nargs="+", help="seeds")
-    parser.add_argument("--again", action="store_true", help="make those anew that the file has")
+    parser.add_argument("--again", action="store_true", help="compute those again that the file has")
     args = parser.parse_args()
     for seed in args.only or jobs.SEEDS[args.which]:
         entries = {entry["seed"]: entry for entry in jobs.read(args.which)}

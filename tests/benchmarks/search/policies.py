@@ -251,7 +251,7 @@ class Ladder:
 
 
 class Oracle:
-    """What nobody can do: it knows the best setting at every batch size, and only confirms it.
+    """A bound for all policies: it knows the best setting at every batch size, and only confirms it.
 
     From the largest feasible batch size down in quarters of a doubling, until three runs of a setting have
     reached the target before two have missed it, as the search confirms. What it lacks is lost to noise, not

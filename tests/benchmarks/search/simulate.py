@@ -28,7 +28,7 @@ class Run:
     parameters: Mapping[str, Any]
     seed: int
     future: Sequence[float]
-    """The measurements that the run will make if nobody stops it, one an epoch."""
+    """The measurements of the run unless it is stopped, one an epoch."""
     epochs: int = 0
     stopped: str | None = None
 

@@ -1,6 +1,6 @@
-"""Each way in which a cluster fails a pod, and what then stands in the pod's and the job's status.
+"""Each way in which a cluster fails a pod, and the resulting status of the pod and of the job.
 
-These pin what telling the outcomes of trials apart relies on. The node stand-in makes the first
+The classification of outcomes relies on these. The node stand-in makes the first
 cause only: what the job then says is the training operator's own word.
 """
 

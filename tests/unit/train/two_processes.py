@@ -75,6 +75,6 @@ def _serve(rank, port, pipe):
             function, arguments = work
             try:
                 pipe.send((True, function(processes, *arguments)))
-            except Exception:  # noqa: BLE001 (whatever it is, the test is told)
+            except Exception:  # noqa: BLE001 (every error is reported to the test)
                 pipe.send((False, traceback.format_exc()))
     dist.destroy_process_group()
