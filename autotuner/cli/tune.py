@@ -106,12 +106,8 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         check_owner(folder, job)
         gpus: tuple[str, ...] = ()
         if spec.parallel_trials == AUTO:
-            # There is no queue on this machine: the GPUs are the quota.
             gpus = machine_gpus(surroundings.shell)
-            at_once = trials_at_once(job, spec, gpus)
-            screen.print(f"parallel-trials auto: up to {at_once} at once, {len(gpus)} GPUs", style="dim")
-            asked = {keys.key_of("parallel_trials"): str(at_once)}
-            job = replace(job, annotations={**job.annotations, **asked})
+            job = _limited_by_gpus(job, spec, gpus, screen)
         with LocalBackend(folder, surroundings, gpus) as backend:
             backend.save_job(job)
             backend.discard_doubtful(job, spec)
@@ -159,6 +155,16 @@ def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) ->
             typer.echo(json.dumps({"valid": True, "mistakes": [], "warnings": shown}))
         else:
             typer.echo(f"{file} is valid: {job.name}, {spec.target}, batch size {spec.batch_size}")
+
+
+def _limited_by_gpus(job: Job, spec: TuningSpec, gpus: Sequence[str], screen: Console) -> Job:
+    """Return the job with the number of parallel trials that the GPUs allow.
+
+    There is no queue on this machine: the GPUs are the quota.
+    """
+    at_once = trials_at_once(job, spec, gpus)
+    screen.print(f"parallel-trials auto: up to {at_once} at once, {len(gpus)} GPUs", style="dim")
+    return replace(job, annotations={**job.annotations, keys.key_of("parallel_trials"): str(at_once)})
 
 
 def _warn(warnings: Sequence[Mistake]) -> None:

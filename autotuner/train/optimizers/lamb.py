@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch.optim.optimizer import ParamsT
-
 from autotuner.train import foreach
-from autotuner.train.optimizers.blocks import Batch, BlockOptimizer, add_scaled, check, ratios
+from autotuner.train.optimizers.blocks import Batch, add_scaled, ratios
+from autotuner.train.optimizers.moments import MomentOptimizer
 
 __all__ = ["Lamb"]
 
 
-class Lamb(BlockOptimizer):
+class Lamb(MomentOptimizer):
     """Implements LAMB (You et al. 2020, Algorithm 2, with the identity as its function phi).
 
     For each block with weights w and gradient g, after t steps::
@@ -42,35 +41,9 @@ class Lamb(BlockOptimizer):
         ValueError: A hyperparameter is out of range.
     """
 
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-    ) -> None:
-        check(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay)
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True}
-        )
-
     def step_batch(self, batch: Batch, group: Mapping[str, Any]) -> None:
         """Update these parameters."""
-        beta1, beta2 = group["betas"]
-        steps = self.count(batch)
-        first, second = self.moments(batch, "exp_avg"), self.moments(batch, "exp_avg_sq")
-        foreach.lerp_(first, batch.gradients, 1 - beta1)
-        foreach.mul_(second, beta2)
-        foreach.addcmul_(second, batch.gradients, batch.gradients, value=1 - beta2)
-
-        # Both bias corrections are applied to the root: one pass over memory less than applying them
-        # separately.
-        biases = [1 - beta1**step for step in steps]
-        roots = foreach.sqrt(second)
-        foreach.mul_(roots, [b / (1 - beta2**step) ** 0.5 for b, step in zip(biases, steps, strict=True)])
-        foreach.add_(roots, [b * group["eps"] for b in biases])
+        first, roots, _ = self.updated_moments(batch, batch.gradients, group)
         updates = foreach.div(first, roots)
         if group["weight_decay"]:
             foreach.add_(updates, batch.weights, alpha=group["weight_decay"])

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.optim.optimizer import ParamsT
 
 from autotuner.train import foreach
-from autotuner.train.optimizers.blocks import Batch, BlockOptimizer, add_scaled, check, ratios
+from autotuner.train.optimizers.blocks import Batch, add_scaled, ratios
+from autotuner.train.optimizers.moments import MomentOptimizer
 
 __all__ = ["Lans"]
 
 
-class Lans(BlockOptimizer):
+class Lans(MomentOptimizer):
     """Implements LANS (Zheng et al. 2020, Algorithm 2, with the identity as its function phi).
 
     For each block with weights w and gradient g, after t steps::
@@ -46,39 +46,14 @@ class Lans(BlockOptimizer):
         ValueError: A hyperparameter is out of range.
     """
 
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
-    ) -> None:
-        check(lr=lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay)
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "adapt": True}
-        )
-
     def step_batch(self, batch: Batch, group: Mapping[str, Any]) -> None:
         """Update these parameters."""
-        beta1, beta2 = group["betas"]
-        steps = self.count(batch)
-        first, second = self.moments(batch, "exp_avg"), self.moments(batch, "exp_avg_sq")
+        beta1, _ = group["betas"]
         lengths = batch.norms(batch.gradients)
         # A gradient of zeros stays zero: there is no direction to normalise.
         lengths = torch.where(lengths > 0, lengths, 1.0).to(batch.gradients[0].dtype)
         gradients = foreach.div(batch.gradients, lengths.unbind())
-        foreach.lerp_(first, gradients, 1 - beta1)
-        foreach.mul_(second, beta2)
-        foreach.addcmul_(second, gradients, gradients, value=1 - beta2)
-
-        # Both bias corrections are applied to the root: one pass over memory less than applying them
-        # separately.
-        biases = [1 - beta1**step for step in steps]
-        roots = foreach.sqrt(second)
-        foreach.mul_(roots, [b / (1 - beta2**step) ** 0.5 for b, step in zip(biases, steps, strict=True)])
-        foreach.add_(roots, [b * group["eps"] for b in biases])
+        first, roots, biases = self.updated_moments(batch, gradients, group)
         slow, fast = foreach.div(first, roots), foreach.div(gradients, roots)
         foreach.mul_(fast, biases)  # the gradient itself has none
         if group["weight_decay"]:
