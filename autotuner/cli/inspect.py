@@ -91,7 +91,7 @@ def trials(
     """List the finished trials of a study."""
     with Reported(as_json=as_json):
         study = find(job, namespace, context)
-        # Those of a job that has mistakes now, too.
+        # The trials of a job whose annotations have mistakes now are listed, too.
         spec, now = study.job.readable_spec() or study.job.spec(), datetime.now(UTC)
         if as_json:
             typer.echo(json.dumps([_trial_fields(trial, spec, study.logs, now) for trial in study.trials]))

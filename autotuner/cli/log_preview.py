@@ -14,7 +14,7 @@ from autotuner.wording import read_from
 _ROWS: Final = 10
 _COLUMNS: Final = 60
 _SHOWN: Final = 8
-"""Measurements of the table's beginning and of its end."""
+"""Number of measurements that a long table shows at its beginning, and at its end."""
 
 
 def is_read(reader: LogReader) -> bool:
@@ -25,8 +25,8 @@ def is_read(reader: LogReader) -> bool:
 def record(reader: LogReader, target: Target) -> dict[str, Any]:
     """Return what was read as the JSON of `autotuner metrics --json`.
 
-    NaN and infinity are written as Python's json does. Warnings hold the doubt, first, or what comes near
-    the metric where nothing was read.
+    NaN and infinity are written as Python's json does. The warnings begin with the doubt; if nothing was
+    read, they name what is similar to the metric.
     """
     doubts = [] if reader.doubt is None else [reader.doubt.message]
     return {

@@ -1,4 +1,4 @@
-"""`autotuner metrics LOG --target T`: what the tuner would read from a log that you have.
+"""`autotuner metrics LOG --target T`: show what the tuner would read from an existing log.
 
 Exit codes: 0, something was read and nothing is in doubt; 1, nothing was read, or it is in doubt; 2, the
 arguments have mistakes.

@@ -62,11 +62,13 @@ def parsed(given: Sequence[str]) -> dict[str, str]:
 
 
 def rendered(job: Job, batch_size: int, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the trial that runs a job at a batch size, with hyperparameters other than its own where given.
+    """Return the manifest of a job's trial at a batch size, with the given hyperparameters.
+
+    Hyperparameters that are not given have the job's own values.
 
     Raises:
         InvalidJob: The job has mistakes, the batch size is not allowed or has no layout (the message names
-            the nearest that has), or a hyperparameter is not of the search space.
+            the nearest one that has), or a hyperparameter is not in the search space.
     """
     spec = job.spec()
     limits = bounds_of(spec)
@@ -87,7 +89,7 @@ def rendered(job: Job, batch_size: int, given: Mapping[str, str]) -> dict[str, A
     suggestion = Suggestion(0, batch_size, parameters, trial_seed(spec, 0))
     trial = trial_manifest(job, laid_out(suggestion, spec, lay_out(batch_size, limits)))
     if not job.uid:
-        # A file has met no API server, which gives the UID and refuses an owner without one.
+        # A job that was read from a file has no UID, and the API server refuses an owner without one.
         del trial["metadata"]["ownerReferences"]
     return trial
 

@@ -39,7 +39,7 @@ def _retry_here(folder: Path, now: datetime) -> None:
 
 
 def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now: datetime) -> None:
-    # The Kubernetes client is slow to import: only where it is needed.
+    # The Kubernetes client is slow to import, so it is imported only here.
     from autotuner.backends.kubernetes.api import jobs_path  # noqa: PLC0415
     from autotuner.backends.kubernetes.ledger import Ledger  # noqa: PLC0415
     from autotuner.backends.kubernetes.readers import read_job  # noqa: PLC0415
@@ -58,8 +58,8 @@ def _retry_on_cluster(job: str, namespace: str | None, context: str | None, now:
 
 
 def retried_at(trials: Sequence[Trial], now: datetime) -> datetime:
-    """Return the time of a retry, which no finished trial is later than.
+    """Return the time of a retry: now, or the end of the latest trial if that is later.
 
-    The cluster dates the ends of trials: by a clock that is behind, none of them would be of the past.
+    The cluster's clock dates the ends of trials, and the clock of this machine may be behind it.
     """
     return max((now, *(trial.ended_at for trial in trials if trial.ended_at is not None)))

@@ -69,7 +69,7 @@ def _read(job: str, namespace: str | None, context: str | None) -> Study:
 
 @contextlib.contextmanager
 def _named(job: str, namespace: str | None, context: str | None) -> Iterator[None]:
-    """Say of an error of the cluster that there is no folder of this name either."""
+    """Add to an error of the cluster that there is no local folder of this name either."""
     try:
         yield
     except (BackendError, InvalidConfiguration) as error:

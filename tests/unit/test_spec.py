@@ -585,6 +585,7 @@ def test_whatever_the_strings_the_parser_raises_nothing_but_invalid_job(changed,
         told = [(mistake.key, mistake.rule) for mistake in error.mistakes]
     else:
         return
+    assert told
     assert all(key and rule for key, rule in told)
 
 

@@ -251,7 +251,7 @@ def _failure(job: Conditions, pods: Sequence[PodStatus], first_seen: Mapping[str
         return Ending(_OOM_EXIT_CODE, killed_for_memory=True)
     for pod in failed:
         if pod.reason.startswith(f"{OOM_KILLED} in "):
-            # No batch is in its memory yet.
+            # It does not hold a batch, so its lack of memory says nothing about the batch size.
             said = f"pod {pod.name}: {pod.reason}: raise the memory limit of that container"
             return Ending(pod.exit_code, exceeded=said)
     if failed and failed[0].is_deleted_first:

@@ -32,7 +32,7 @@ _MAX_HOLD_UP: Final = 500
 _DEADLINE: Final = "DeadlineExceeded"
 """The reason of a pod that ran longer than the `activeDeadlineSeconds` of its own template."""
 _FORGOTTEN: Final = (255, "Unknown")
-"""Exit code and reason of a container whose end containerd has not seen, as after a restart of the node.
+"""Exit code and reason of a container whose end containerd has not observed, as after a restart of the node.
 
 https://github.com/containerd/containerd/blob/v2.1.0/internal/cri/server/restart.go
 """
@@ -219,7 +219,7 @@ def _training_container(status: Mapping[str, Any], name: str) -> Mapping[str, An
 
 
 def _restartable(spec: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the init containers that are sidecars: they run along with the training container.
+    """Return the names of the init containers that are sidecars: they run next to the training container.
 
     The kubelet restarts them after any exit code, and ends them after the pod's other containers
     (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/).
@@ -262,7 +262,7 @@ def _forgotten(terminated: Mapping[str, Any]) -> str:
 
 
 def _exceeded(status: Mapping[str, Any], spec: Mapping[str, Any]) -> Exceeded:
-    """Return which limit of its own an ended pod exceeded; shared memory is a volume too."""
+    """Return which of its own limits an ended pod has exceeded; shared memory is a volume, too."""
     if status.get("phase") == "Failed" and status.get("reason") == _DEADLINE:
         return "time"
     said = _OWN_LIMIT.search(str(status.get("message") or "")) if status.get("reason") == "Evicted" else None

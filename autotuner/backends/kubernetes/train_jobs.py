@@ -40,7 +40,7 @@ _REPLICATED_LABEL: Final = "jobset.sigs.k8s.io/replicatedjob-name"
 
 
 def read_conditions(trial: Mapping[str, Any]) -> Conditions:
-    """Read a trial's TrainJob. Only its pods show since when it runs."""
+    """Read a trial's TrainJob. Only its pods show when it has started."""
     status, spec = mapping(trial.get("status")), mapping(trial.get("spec"))
     held = {str(c.get("type")): c for c in entries(status.get("conditions")) if c.get("status") == "True"}
     ended = held.get("Complete") or held.get("Failed") or {}
@@ -114,7 +114,7 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
     read = replace(
         pods_of.read_pod(_before_restart(pod), own if is_initializer else CONTAINER),
         role=role,
-        # The pod of each replicated job has an index of its own.
+        # Each replicated job numbers its own pods, so an initializer has an index 0, too.
         is_rank_zero=labels.get(_INDEX_LABEL) == "0" and not is_initializer,
         restarts=0 if is_initializer else _restarts(pod),
         attempt=int(attempt) if attempt.isdecimal() else 0,
@@ -122,7 +122,7 @@ def read_pod(pod: Mapping[str, Any]) -> PodStatus:
     )
     if not is_initializer:
         return read
-    # No batch is in its memory yet.
+    # It does not hold a batch, so its lack of memory says nothing about the batch size.
     reason = f"{OOM_KILLED} in {role}" if read.reason == OOM_KILLED else read.reason
     # A Job removes a pod whose container it has restarted often enough.
     said = read.log_tail or f"the initializer {role} failed, and its log is gone"
@@ -211,7 +211,7 @@ def with_gone(
 
 
 def _prepares(initializers: Sequence[PodStatus], now: datetime, patience: timedelta) -> bool:
-    """Return whether an initializer runs or is to run, or has ended so lately that the nodes are to come."""
+    """Return whether an initializer runs or will run, or has just ended, so that the nodes start next."""
     if any(pod.exit_code is None and not pod.is_gone for pod in initializers):
         return True
     finishes = [pod.finished_at for pod in initializers if pod.finished_at is not None]

@@ -57,7 +57,7 @@ class PodProcess:
 def pods(
     plans: Sequence[PodPlan], metadata: Mapping[str, Any], surroundings: Surroundings
 ) -> list[PodProcess]:
-    """Return the processes that stand for a job's pods, in the same order.
+    """Return the processes that replace a job's pods, in the same order.
 
     Args:
         plans: The pods.
@@ -103,7 +103,7 @@ def _own_environment(
         name = entry["name"]
         source = entry.get("valueFrom")
         if not source:
-            # In order: a variable sees those above it.
+            # In order: a variable may refer to those before it.
             values[name] = expand(entry.get("value") or "", values)
             continue
         reference = source.get("fieldRef")

@@ -72,7 +72,8 @@ def main() -> int:
     try:
         write_whole(folder / ENDING, ending)
     except OSError:
-        return 1  # Without an ending the trial is lost, which is the machine's fault, not the program's.
+        # Without an ending the trial is lost: the machine is at fault, not the program.
+        return 1
     return 0
 
 
@@ -140,7 +141,7 @@ def _wait(
         codes = [process.poll() for process in processes]
         failed = next((index for index, code in enumerate(codes) if code), None)
         if failed is not None:
-            # A signal's number is negative here; a shell, and a kubelet, say 128 + n.
+            # The number of a signal is negative here; a shell and a kubelet report 128 + n.
             code = codes[failed] or 0
             return failed, code if code >= 0 else 128 - code
         if codes[0] == 0 and (is_first_enough or not any(code is None for code in codes)):
@@ -183,7 +184,7 @@ def _any_child() -> int | None:
 
 
 def _prctl() -> Callable[[int, int], None]:
-    """Return Linux's prctl, or a function that does nothing: elsewhere pipe and sessions must do."""
+    """Return Linux's prctl; elsewhere a function that does nothing: pipe and sessions must suffice."""
     if sys.platform != "linux":
         return lambda _option, _value: None
     library = ctypes.CDLL(None, use_errno=True)
