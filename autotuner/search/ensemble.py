@@ -302,7 +302,13 @@ def passes(reaches: Array, owed: np.ndarray) -> Array:
 
 
 class Ensemble:
-    """Predictions of where any setting ends: the weighted average over the rivals."""
+    """Predictions of where any setting ends: the weighted average over the rivals.
+
+    Args:
+        members: The rivals.
+        log_evidence: The logarithm of the evidence of each rival, in nats; it gives the weights.
+        size: The usual size of a margin, see `unit`.
+    """
 
     def __init__(self, members: Sequence[OfEnds], log_evidence: Sequence[float], size: float) -> None:
         evidence = np.array(log_evidence)

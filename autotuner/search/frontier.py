@@ -56,7 +56,16 @@ FACTORS: Final = (0.71, 1.0, 1.41)
 class Frontier:
     """The settings that meet the target, and the probability of larger batches, given the ended trials.
 
-    A function of the ensemble and the settings of the trials.
+    Args:
+        space: The search space.
+        ensemble: The predictions of where settings end.
+        tried: The settings of the ended trials.
+        limits: The smallest and the largest batch size to try.
+        seed: The seed of the search.
+        owed: For each tried setting, how many runs must still reach the target for its confirmation, and how
+            many may miss it.
+        rejected: Settings whose confirmation has failed.
+        sizes: The batch sizes that have a layout, in order; None if all have one.
     """
 
     def __init__(  # noqa: PLR0913 (its inputs)

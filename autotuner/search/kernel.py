@@ -97,7 +97,13 @@ class Prior:
 
 
 class Kernel:
-    """The kernel at one vector of hyperparameters."""
+    """The kernel at one vector of hyperparameters.
+
+    Args:
+        space: The search space, of d coordinates.
+        theta: The hyperparameters, (12 + 2 d,): those that the constants above number, then the logarithms of
+            the coordinates' length scales, then the exponents.
+    """
 
     def __init__(self, space: Space, theta: Array) -> None:
         self.space, self.theta = space, theta

@@ -36,7 +36,14 @@ class Draws:
 
 
 def sample(log_likelihood: LogLikelihood, count: int, size: int, rng: np.random.Generator) -> Draws:
-    """Return samples from the posterior of parameters with a standard normal prior."""
+    """Return samples from the posterior of parameters with a standard normal prior.
+
+    Args:
+        log_likelihood: Log likelihoods (count,) of parameters (count, size).
+        count: Number of samples.
+        size: Number of parameters.
+        rng: The source of randomness.
+    """
     values = rng.normal(size=(count, size))
     log = log_likelihood(values)
     reached, evidence = 0.0, 0.0

@@ -38,6 +38,14 @@ from autotuner.study.curve import Array
 def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[float, Array]:
     """Return the negative log posterior density of hyperparameters, up to a constant, and its gradient.
 
+    The log marginal likelihood is eq. 5.8 of Rasmussen & Williams 2006, its derivatives are eq. 5.9.
+
+    Args:
+        space: The search space, of d coordinates.
+        prior: The prior of the hyperparameters.
+        data: The points of the runs' curves.
+        theta: The hyperparameters, (12 + 2 d,), in the order of `autotuner.search.kernel`.
+
     Raises:
         LinAlgError: If the covariance of the points is not positive definite.
     """
@@ -83,11 +91,7 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
     gradient[NUGGET] = 2 * kernel.nugget**2 * diagonal.sum() + of_nugget * from_runs
     gradient[EPOCH] = 2 * (measured * diagonal).sum() + (1 - of_nugget) * from_runs
     by_run = bent_by_run * kernel.main * matern32_slope(apart)
-    for dimension, scaled in enumerate(difference):
-        gradient[SCALES + dimension] = -2 * (by_run * scaled**2).sum()
-    for index, moved in space.rate_slopes(data.place).items():
-        along = by_run * difference[space.rate_index] / kernel.scale[space.rate_index]
-        gradient[SCALES + space.size + index] = 2 * (along * moved).sum()
+    gradient[SCALES:] = _distance_gradient(kernel, data.place, difference, by_run)
     at = _indicator(inverse_time, len(moments))
     by_time = (at.T @ weighted @ at) * matern52_slope(gap)
     gradient[LOG_TIME] = -2 * (by_time * gaps[:, :, 0]).sum()
@@ -96,6 +100,21 @@ def objective(space: Space, prior: Prior, data: Points, theta: Array) -> tuple[f
 
     away = (theta - prior.mean) / prior.deviation
     return float(value + 0.5 * away @ away), gradient + away / prior.deviation
+
+
+def _distance_gradient(kernel: Kernel, place: Array, difference: Array, by_run: Array) -> Array:
+    """Return the derivatives of the value by the length scales and by the exponents, (2 d,).
+
+    `difference` are the scaled differences of the runs' settings, (d, n, n), and `by_run` the derivative of
+    the value by their squared distances, (n, n).
+    """
+    space = kernel.space
+    by_scale = [-2 * (by_run * scaled**2).sum() for scaled in difference]
+    by_exponent = np.zeros(space.size)
+    for index, moved in space.rate_slopes(place).items():
+        along = by_run * difference[space.rate_index] / kernel.scale[space.rate_index]
+        by_exponent[index] = 2 * (along * moved).sum()
+    return np.concatenate([by_scale, by_exponent])
 
 
 def _headroom_gradient(

@@ -94,10 +94,7 @@ class Frame:
         space, index = self.space, self.space.rate_index
         rate, memory = np.zeros(len(places)), np.zeros(len(places))
         if index is not None:
-            dimension = space.dimensions[index - 1][1]
-            assert isinstance(dimension, FloatDimension)  # noqa: S101 (as `rate_index` says)
-            span = math.log(dimension.maximum / dimension.minimum)
-            rate = (places[:, index] - self.origin[index]) * span
+            rate = (places[:, index] - self.origin[index]) * space.rate_span
         for i, found in enumerate(space.roles):
             if found is Role.MOMENTUM:
                 dimension = space.dimensions[i - 1][1]

@@ -117,6 +117,15 @@ class Space:
         return None
 
     @cached_property
+    def rate_span(self) -> float:
+        """E-folds between the smallest and the largest learning rate; 0 without `rate_index`."""
+        if self.rate_index is None:
+            return 0.0
+        _, dimension = self.dimensions[self.rate_index - 1]
+        assert isinstance(dimension, FloatDimension)  # noqa: S101 (as `rate_index` says)
+        return math.log(dimension.maximum / dimension.minimum)
+
+    @cached_property
     def _is_choice(self) -> npt.NDArray[np.bool_]:
         return np.array([False] + [isinstance(dimension, Choice) for _, dimension in self.dimensions])
 
@@ -146,14 +155,12 @@ class Space:
 
         0 for choices and for the learning rate itself, and for all if there is no learning rate.
         """
-        rate = self.dimensions[self.rate_index - 1][1] if self.rate_index is not None else None
-        if not isinstance(rate, FloatDimension):
+        if self.rate_index is None:
             return np.zeros(self.size)
-        magnitudes = math.log(rate.maximum / rate.minimum)
-        worth = [self._octaves * math.log(2) / magnitudes]
+        worth = [self._octaves * math.log(2) / self.rate_span]
         for found, (_, dimension) in zip(self.roles[1:], self.dimensions, strict=True):
             if found is Role.MOMENTUM and isinstance(dimension, FloatDimension):
-                worth.append(-momentum_range(dimension) / magnitudes)
+                worth.append(-momentum_range(dimension) / self.rate_span)
             else:
                 worth.append(0.0 if found in {Role.CHOICE, Role.LEARNING_RATE} else 1.0)
         return np.array(worth)
@@ -316,9 +323,7 @@ class Space:
         """Return places with the learning rate multiplied by a factor; unchanged if there is none."""
         moved = places.copy()
         if self.rate_index is not None:
-            _, dimension = self.dimensions[self.rate_index - 1]
-            assert isinstance(dimension, FloatDimension)  # noqa: S101 (as `rate_index` says)
-            moved[:, self.rate_index] += math.log(factor) / math.log(dimension.maximum / dimension.minimum)
+            moved[:, self.rate_index] += math.log(factor) / self.rate_span
         return self.clipped(moved)
 
 

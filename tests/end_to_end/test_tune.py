@@ -123,14 +123,13 @@ def test_a_run_that_diverges_is_an_observation_and_not_a_failure(place: Place):
     assert outcomes[64] == "diverged"
 
 
-def test_command_args_env_and_folder_reach_the_program_as_on_a_cluster(place: Place):
-    program = """
+RECORDS_WHAT_IT_GETS = """
 import json, os, sys, time
 own = ("MASTER_", "RANK", "WORLD_SIZE", "PET_", "PYTHONUNBUFFERED", "AUTOTUNER_", "GREETING")
-told = {name: value for name, value in os.environ.items() if name.startswith(own)}
+given = {name: value for name, value in os.environ.items() if name.startswith(own)}
 pod = os.environ["POD"]
 with open(f"{pod}.draft", "w") as file:
-    json.dump({"args": sys.argv[1:], "folder": os.getcwd(), **told}, file)
+    json.dump({"args": sys.argv[1:], "folder": os.getcwd(), **given}, file)
 os.rename(f"{pod}.draft", f"{pod}.json")
 # The master's end is the trial's: it waits for the workers, at a pipe for each.
 def pipe(worker):
@@ -147,6 +146,10 @@ else:
     open(pipe(pod[-8:]), "w").close()
 print("accuracy=1 epoch=5")
 """
+"""Writes arguments, folder and environment of each pod to a file; the master waits for its workers."""
+
+
+def test_command_args_env_and_folder_reach_the_program_as_on_a_cluster(place: Place):
     env = [
         {"name": "AUTOTUNER_BATCH_SIZE", "value": "32"},
         {"name": "AUTOTUNER_LEARNING_RATE", "value": "0.1"},
@@ -156,7 +159,7 @@ print("accuracy=1 epoch=5")
     (place.folder / "work").mkdir()
     place.environment = {"AUTOTUNER_MICRO_BATCH_SIZE": "3", "RANK": "17"}
     args = ["--batch=$(AUTOTUNER_BATCH_SIZE)", "$(MASTER_ADDR):$(MASTER_PORT)", "$$(X) $(X)"]
-    file = place.write(program, args=args, workers=2, env=env, workingDir="work")
+    file = place.write(RECORDS_WHAT_IT_GETS, args=args, workers=2, env=env, workingDir="work")
     job = yaml.safe_load(file.read_text())
     for made in job["spec"]["pytorchReplicaSpecs"].values():
         made["template"]["spec"]["containers"][0]["command"] = ["python", "../train.py"]
