@@ -399,7 +399,7 @@ def _start(
         try:
             backend.start(job, suggestion)
         except Refused as error:
-            # Trials that run go on, and their logs are read.
+            # Running trials continue, and their logs are read.
             return tuple(started), (), (f"trial {suggestion.number} cannot start, will retry: {error}",)
         started.append(suggestion)
     return tuple(started), tuple(decision.start[len(started) :]), ()

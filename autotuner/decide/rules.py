@@ -29,7 +29,7 @@ from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Purpose, Suggestion, Trial
 
 BASELINE_RUNS: Final = 2
-"""Runs of the unchanged job that met the target and were interrupted, after which the study goes on without
+"""Runs of the unchanged job that met the target and were interrupted, after which the study continues without
 knowing how long a run is."""
 
 

@@ -65,7 +65,7 @@ def train(  # noqa: PLR0913, PLR0917 (a training has many hyperparameters)
         if rank == 0:
             report(epoch, accuracy)
 
-    # What uses the process group goes before it, or the process may abort at its exit (seen with gloo).
+    # Delete what uses the process group before the group, or the process may abort at exit (seen with gloo).
     del model, optimizer, schedule
     gc.collect()
     dist.barrier()
