@@ -17,7 +17,7 @@ from typing import Final
 
 from autotuner.decide.checks import is_unchecked
 from autotuner.decide.decision import Decision, Reason, Stop, StopReason
-from autotuner.decide.rules import Finish, Start, next_step
+from autotuner.decide.rules import Finish, Start, Step, next_step
 from autotuner.decide.standing import Standing
 from autotuner.decide.stops import AS_JUDGED, AS_SEEN, StopRule, next_stop, verdict_stop
 from autotuner.search.replay import replayed
@@ -48,7 +48,7 @@ WARNINGS: Final = frozenset(
 )
 """Doubts that are shown to the user and do not end the study."""
 MAX_RESUMED: Final = 2
-"""Runs that do not count that a status names."""
+"""Maximum number of runs that do not count of which a status warns."""
 
 
 def decide(
@@ -85,26 +85,18 @@ def decide(
             stops[trial.number] = verdict_stop(trial.number, verdict, judged.study)
             standing = standing.ending(trial.number, verdict.outcome)
     standing = _stopping(standing, AS_JUDGED, stops)
-    starts: list[Suggestion] = []
-    step = next_step(standing)
-    while isinstance(step, Start) and standing.free_slots > 0:
-        starts.append(step.suggestion)
-        standing = standing.starting(step.suggestion)
-        following = next_step(standing)
-        if isinstance(following, Finish):
-            break  # The results of a trial that was just started are not known yet.
-        step = following
+    standing, step, starts = _starting(standing)
     is_final = isinstance(step, Finish)
     if is_final:
         for trial in standing.history.running:
             stops[trial.number] = Stop(trial.number, Outcome.DOMINATED, StopReason.STUDY_ENDED)
-    # Where settings have no effect, what was confirmed before this was seen is as false as the rest.
+    # If settings have no effect, an answer that was confirmed before this was detected is false, too.
     is_false = step.reason is Reason.NOT_WIRED
     return Decision(
         phase=step.phase,
         reason=step.reason,
         facts=step.facts,
-        start=tuple(starts),
+        start=starts,
         stop=tuple(stops[number] for number in sorted(stops)),
         answer=None if is_false else standing.answer(step.reason if is_final else None),
         candidate=None if is_final else standing.candidate(),
@@ -121,8 +113,22 @@ def _stopping(standing: Standing, rules: tuple[StopRule, ...], stops: dict[int, 
     return standing
 
 
+def _starting(standing: Standing) -> tuple[Standing, Step, tuple[Suggestion, ...]]:
+    """Return the standing after every start for which a slot is free, the last step, and what was started."""
+    starts: list[Suggestion] = []
+    step = next_step(standing)
+    while isinstance(step, Start) and standing.free_slots > 0:
+        starts.append(step.suggestion)
+        standing = standing.starting(step.suggestion)
+        following = next_step(standing)
+        if isinstance(following, Finish):
+            break  # The results of a trial that was just started are not known yet.
+        step = following
+    return standing, step, tuple(starts)
+
+
 def _warnings(standing: Standing) -> tuple[str, ...]:
-    """Return the doubts that hold nothing up, and which runs do not count."""
+    """Return the doubts that do not hold the study, and messages about runs that do not count."""
     resumed = [f for f in standing.findings if f.reason in NOT_COUNTED][-MAX_RESUMED:]
     silent = [f for f in standing.findings if f.reason is Doubt.ENDED_UNREPORTED][:1]
     others = [f for f in standing.findings if f.reason in WARNINGS]
