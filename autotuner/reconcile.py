@@ -138,7 +138,11 @@ def reconcile(
     doubts = [str(warning) for warning in wiring_notices(job, spec, trials, script)]
     observed = _observed(job, applied)
     status = describe(warned, spec, trials, observed, notices, doubts=doubts)
-    status = _with_answer(status, job, spec, suggestion, applied)
+    if suggestion is not None and spec.apply == "patch":
+        patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
+        status = Status({**status.annotations, keys.PATCH: patch})
+    if applied.digest:
+        status = Status({**status.annotations, keys.APPLIED: applied.digest})
     held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
     happened = [
         *events(job.annotations, status),
@@ -193,46 +197,6 @@ def _apply(backend: Backend, job: Job, spec: TuningSpec, suggestion: Suggestion 
     )
 
 
-def _warnings_now(job: Job, seen: Observation, applied: _Applied) -> list[str]:
-    """Return the warnings of the backend, without those that are wrong once the job itself is to run."""
-    of_running = {str(mistake) for mistake in job.warnings if applied.is_this and mistake.key in _OF_RUNNING}
-    return [text for text in seen.warnings if text not in of_running]
-
-
-def _observed(job: Job, applied: _Applied) -> str:
-    """Return the fingerprint of the job as it is after this reconcile."""
-    if applied.is_held:
-        return _TO_APPLY
-    return (job if applied.spec is None else job.with_spec(applied.spec)).fingerprint
-
-
-def _with_answer(
-    status: Status, job: Job, spec: TuningSpec, suggestion: Suggestion | None, applied: _Applied
-) -> Status:
-    """Return the status with the confirmed answer as a patch, or with the digest of the applied answer."""
-    added: dict[str, str] = {}
-    if suggestion is not None and spec.apply == "patch":
-        added[keys.PATCH] = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
-    if applied.digest:
-        added[keys.APPLIED] = applied.digest
-    return Status({**status.annotations, **added})
-
-
-def _publish(
-    backend: Backend, job: Job, status: Status, happened: Sequence[Event], applied: _Applied
-) -> Status:
-    """Publish the status with the applied answer, and return it; without the answer if that is refused."""
-    try:
-        backend.publish(job, status, happened, applied.spec)
-    except Refused as error:
-        # The status shows the answer, although the job does not run with it.
-        said = f"{_NOT_APPLIED.format(error)}; {status.annotations[keys.MESSAGE]}"[:MAX_MESSAGE]
-        kept = {key: text for key, text in status.annotations.items() if key != keys.APPLIED}
-        status = Status({**kept, keys.MESSAGE: said, keys.OBSERVED: _TO_APPLY})
-        backend.publish(job, status, happened)
-    return status
-
-
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:
     """Start nothing, keep running trials, record ended ones, and publish the mistakes.
 
@@ -250,6 +214,34 @@ def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconci
         status = Status({**status.annotations, keys.APPLIED: applied})
     backend.publish(job, status, events(job.annotations, status))
     return Reconciliation(job, status, trials=trials or (), finished=finished)
+
+
+def _warnings_now(job: Job, seen: Observation, applied: _Applied) -> list[str]:
+    """Return the warnings of the backend, without those that are wrong once the job itself is to run."""
+    of_running = {str(mistake) for mistake in job.warnings if applied.is_this and mistake.key in _OF_RUNNING}
+    return [text for text in seen.warnings if text not in of_running]
+
+
+def _observed(job: Job, applied: _Applied) -> str:
+    """Return the fingerprint of the job as it is after this reconcile."""
+    if applied.is_held:
+        return _TO_APPLY
+    return (job if applied.spec is None else job.with_spec(applied.spec)).fingerprint
+
+
+def _publish(
+    backend: Backend, job: Job, status: Status, happened: Sequence[Event], applied: _Applied
+) -> Status:
+    """Publish the status with the applied answer, and return it; without the answer if that is refused."""
+    try:
+        backend.publish(job, status, happened, applied.spec)
+    except Refused as error:
+        # The status shows the answer, although the job does not run with it.
+        said = f"{_NOT_APPLIED.format(error)}; {status.annotations[keys.MESSAGE]}"[:MAX_MESSAGE]
+        kept = {key: text for key, text in status.annotations.items() if key != keys.APPLIED}
+        status = Status({**kept, keys.MESSAGE: said, keys.OBSERVED: _TO_APPLY})
+        backend.publish(job, status, happened)
+    return status
 
 
 def withdraw(backend: Backend, job: Job) -> None:

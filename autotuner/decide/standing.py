@@ -25,7 +25,10 @@ from autotuner.spec.tuning_spec import AUTO
 from autotuner.study.finding import NOT_COUNTED, Finding
 from autotuner.study.finding import Reason as Doubt
 from autotuner.study.findings.at_once import met_at_once, never_worse
-from autotuner.study.findings.batch_check import BatchCheck, batch_checks
+from autotuner.study.findings.batch_check import (
+    BatchCheck,
+    batch_checks,
+)
 from autotuner.study.findings.batch_in_metric import first_loss_falls, in_proportion_to_batch
 from autotuner.study.findings.data_size import batches_larger_than_data
 from autotuner.study.findings.failing_sizes import settings_that_fail, sizes_that_fail, sizes_without_memory
