@@ -100,7 +100,7 @@ def decide(
         stop=tuple(stops[number] for number in sorted(stops)),
         answer=None if is_false else standing.answer(step.reason if is_final else None),
         candidate=None if is_final else standing.candidate(),
-        warnings=_warnings(standing),
+        warnings=tuple(warning for warning in _warnings(standing) if warning != step.facts.detail),
         is_final=is_final,
     )
 

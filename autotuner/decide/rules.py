@@ -219,19 +219,22 @@ def check_program(standing: Standing) -> Step | None:
 def check_batch(standing: Standing) -> Step | None:
     """Check that the script trains the answer's batch, before it is confirmed; runs at once may do both.
 
-    The answer is final only after the checks (`autotuner.study.findings.batch_check`).
+    The answer is final only after the checks (`autotuner.study.findings.batch_check`). None is due for one
+    that is in doubt already.
     """
     best = standing.incumbent
     if best is None or not _is_to_be_confirmed(standing, best):
         return None
-    is_confirmed = standing.reached(best) >= standing.spec.confirmations
+    is_confirmed, tried = _next_to_confirm(standing, best)
+    if standing.doubt(tried) is not None:
+        return None
     running = running_check(standing.history)
     if running is not None:
         return _checking(standing, running) if is_confirmed else None
     if standing.free_slots <= 0:
-        is_due = is_confirmed and next_check(standing, best) is not None
+        is_due = is_confirmed and next_check(standing, tried) is not None
         return Wait(Phase.CONFIRMING, Reason.CONFIRMING, _confirmation(standing, best)) if is_due else None
-    check = next_check(standing, best if is_confirmed else standing.to_confirm(best))
+    check = next_check(standing, tried)
     if check is None:
         return None
     return Start(check, Phase.CONFIRMING, Reason.CHECKING_BATCH, _checking(standing, check).facts)
@@ -254,13 +257,18 @@ def _is_to_be_confirmed(standing: Standing, best: Setting) -> bool:
     return standing.is_enough(best) or standing.lacks(1 + standing.owed(best)) is not None
 
 
+def _next_to_confirm(standing: Standing, best: Setting) -> tuple[bool, Setting]:
+    """Return whether the answer is confirmed, and the setting that its checks and confirmations are about."""
+    is_confirmed = standing.reached(best) >= standing.spec.confirmations
+    return is_confirmed, best if is_confirmed else standing.to_confirm(best)
+
+
 def leave_in_doubt(standing: Standing) -> Step | None:
     """End a study if the setting to confirm is in doubt: runs with fresh seeds would not tell."""
     best = standing.incumbent
     if best is None or not _is_to_be_confirmed(standing, best):
         return None
-    is_reached = standing.reached(best) >= standing.spec.confirmations
-    tried = best if is_reached else standing.to_confirm(best)
+    _, tried = _next_to_confirm(standing, best)
     if (doubt := standing.doubt(tried)) is None:
         return None
     facts = Facts(batch_size=tried.batch_size, detail=doubt.message)
