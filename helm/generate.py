@@ -38,6 +38,7 @@ DERIVED = (
     "http_port",
     "pages_host",
     "pages_port",
+    "pages_hosts",
 )
 """Settings that the chart derives from other values."""
 

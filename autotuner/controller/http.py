@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,10 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST
 
 _PLAIN: Final = "text/plain; charset=utf-8"
+_MAX_SHOWN: Final = 253
 _SOCKET_SECONDS: Final = 10
+_HOST: Final = re.compile(r"(\[[^\]]*\]|[^:]*)(?::\d*)?")
+"""A Host header: an IPv6 address in brackets, an IPv4 address or a name; then, it may be, a port."""
 
 Answer = tuple[bool, str]
 """Whether the check passes, and a line that says what is wrong."""
@@ -63,10 +68,13 @@ def probes(
 class Server:
     """An HTTP server on its own thread. A context manager.
 
-    The address `::` is every address of the machine, IPv4 and IPv6.
+    The address `::` is every address of the machine, IPv4 and IPv6. With `names`, a request under another
+    host name is refused; see `is_ours`.
     """
 
-    def __init__(self, address: tuple[str, int], respond: Respond) -> None:
+    def __init__(
+        self, address: tuple[str, int], respond: Respond, names: Collection[str] | None = None
+    ) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = _SOCKET_SECONDS
             server_version = "autotuner"
@@ -74,12 +82,19 @@ class Server:
 
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
+                host = self.headers.get("Host", "")
+                if names is not None and not is_ours(host, names):
+                    self._send(_refusal(host))
+                    return
                 try:
                     response = respond(path)
                 except Exception:  # noqa: BLE001 (the connection would be closed without a word)
                     _log.exception("request_failed", path=path)
                     said = b"an error: see the controller's log\n"
                     response = Response(said, HTTPStatus.INTERNAL_SERVER_ERROR)
+                self._send(response)
+
+            def _send(self, response: Response) -> None:
                 self.send_response(response.status)
                 for name, value in response.headers.items():
                     self.send_header(name, value)
@@ -108,6 +123,35 @@ class Server:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def is_ours(host: str, names: Collection[str]) -> bool:
+    """Return whether a Host header names this server: an IP address, `localhost`, or one of `names`.
+
+    A web site can have its own name resolve to an address at which a browser reaches this server, such as
+    the loopback address while `kubectl port-forward` runs, and then read the answers as its own (DNS
+    rebinding). The browser still sends that name. An address or `localhost` cannot be rebound, and no browser
+    leaves the header out.
+    """
+    found = _HOST.fullmatch(host.strip())
+    if found is None:
+        return False
+    name = found[1].removesuffix(".").lower()
+    if name in {"", "localhost", *names} or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _refusal(host: str) -> Response:
+    said = (
+        f"Host is {host[:_MAX_SHOWN]!r}: must be an IP address, localhost or one of pages_hosts, the names"
+        " under which a proxy serves these pages (the chart's value pages.hosts)\n"
+    )
+    return Response(said.encode(), HTTPStatus.FORBIDDEN, headers={"X-Content-Type-Options": "nosniff"})
 
 
 class _Listener(ThreadingHTTPServer):

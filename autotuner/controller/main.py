@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -116,7 +116,8 @@ class ControllerProcess:
         yield _server("http", settings.http_host, settings.http_port, respond)
         if settings.pages_port is not None:
             pages = Pages(self._api, self._watches.jobs, self._controller.running, is_ready=self._is_ready)
-            yield _server("pages", settings.pages_host, settings.pages_port, pages.respond)
+            names = settings.pages_hosts
+            yield _server("pages", settings.pages_host, settings.pages_port, pages.respond, names)
 
     def _take_part(self) -> Lock | None:
         """Enter the election, or lead at once if there is none."""
@@ -202,9 +203,11 @@ class ControllerProcess:
         return True, "ok"
 
 
-def _server(what: str, host: str, port: int, respond: Respond) -> Server:
+def _server(
+    what: str, host: str, port: int, respond: Respond, names: Collection[str] | None = None
+) -> Server:
     try:
-        return Server((host, port), respond)
+        return Server((host, port), respond, names)
     except OSError as error:
         raise InvalidConfiguration(
             f"{what}_host and {what}_port are {host}:{port}: must be an address of this machine and a free"

@@ -50,6 +50,9 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
+_HOST_NAME: Final = re.compile(r"[a-z0-9_]([-a-z0-9_.]{0,251}[a-z0-9_])?")
+
+
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -76,11 +79,24 @@ def _unique(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
+def _host(value: str) -> str:
+    name = value.lower().removesuffix(".")
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError("must be a host name, without a scheme, a port or a path")
+    return name
+
+
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Namespaces = Annotated[tuple[Namespace, ...], NoDecode, BeforeValidator(_split), AfterValidator(_unique)]
 Kind = Annotated[str, AfterValidator(_kind)]
 Kinds = Annotated[
     tuple[Kind, ...], NoDecode, BeforeValidator(_split), AfterValidator(_unique), Field(min_length=1)
+]
+Hosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_host)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    AfterValidator(_unique),
 ]
 ObjectName = Annotated[str, AfterValidator(_object_name)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -166,6 +182,12 @@ class ControllerSettings(BaseSettings):
     )
     pages_port: int | None = _setting(
         None, "port on which these pages are served; none: there are no pages", "8081", ge=1, le=65_535
+    )
+    pages_hosts: Hosts = _setting(
+        (),
+        "host names under which these pages may be asked for, besides localhost and IP addresses, a list or"
+        " separated by commas: those of a proxy or an Ingress",
+        "autotuner.example.com",
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "lowest level of the log lines that are written", "info"

@@ -102,13 +102,15 @@ class Controller:
         assert self._process is not None
         return self._process.wait(seconds)
 
-    def page(self, path: str) -> tuple[int, str]:
-        """Return what is shown at a path of its web pages."""
-        return self.get(path, self.pages_port)
+    def page(self, path: str, host: str | None = None) -> tuple[int, str]:
+        """Return what is shown at a path of its web pages, asked for under a host name."""
+        return self.get(path, self.pages_port, host)
 
-    def get(self, path: str, port: int | None = None) -> tuple[int, str]:
+    def get(self, path: str, port: int | None = None, host: str | None = None) -> tuple[int, str]:
+        url = f"http://127.0.0.1:{port or self.port}{path}"
+        asked = urllib.request.Request(url, headers={} if host is None else {"Host": host})
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(asked, timeout=10) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

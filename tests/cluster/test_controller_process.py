@@ -151,6 +151,8 @@ def test_pages_show_every_study_with_its_running_trials_and_at_last_its_answer(
         assert eventually(lambda: shows(f"largest batch size {job.answer['batch_size']}"))
         assert 'http-equiv="refresh"' not in controller.page(report)[1]
         assert controller.page("/kube-system/secrets/token")[0] == 404
+        assert controller.page("/", host="localhost:8081")[0] == 200
+        assert controller.page("/", host="rebound.example.com:8081")[0] == 403
 
 
 def test_hostile_log_lines_and_names_do_no_harm(admin, namespace, nodes, new_controller):

@@ -1,6 +1,7 @@
 """The chart's templates: what each value changes, and what no value changes."""
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from autotuner.cli import app
@@ -207,6 +208,18 @@ def test_pages_are_on_the_loopback_address_until_the_service_is_to_have_them():
     assert one(documents, "Service")["spec"]["ports"][1]["port"] == 9091
     ingress = one(documents, "NetworkPolicy")["spec"]["ingress"][0]["ports"]
     assert [port["port"] for port in ingress] == ["http", "pages"]
+
+
+def test_pages_are_asked_for_under_the_names_of_the_service_and_those_given():
+    def names(**values):
+        return yaml.safe_load(daemon_file(render(pages=values)))["pages_hosts"]
+
+    service = [FULLNAME, *(f"{FULLNAME}.{NAMESPACE}{rest}" for rest in ("", ".svc", ".svc.cluster.local"))]
+    assert names() == []
+    assert names(hosts=["tuner.example.com"]) == ["tuner.example.com"]
+    assert names(service=True, hosts=["tuner.example.com"]) == [*service, "tuner.example.com"]
+    # As after `helm upgrade --reuse-values` from a chart without this value.
+    assert names(service=True, hosts=None) == service
 
 
 def test_without_pages_the_controller_has_no_port_for_them():

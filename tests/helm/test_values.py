@@ -101,6 +101,9 @@ def test_schema_takes(path, value):
         ("httpPort", 65536),
         ("pages.port", 0),
         ("pages.service", "yes"),
+        ("pages.hosts", ["https://tuner.example.com"]),
+        ("pages.hosts", ["tuner.example.com:443"]),
+        ("config.pages_hosts", ["tuner.example.com"]),
         ("config.pages_port", 1),
         ("service.type", "ExternalName"),
         ("serviceMonitor.interval", "often"),
@@ -206,7 +209,7 @@ def test_chart_and_program_have_one_version():
 def test_settings_that_the_chart_writes_itself_are_not_in_config():
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["config"]["properties"]
     lease = ("leader_election", "lease_name", "lease_namespace")
-    written = ("namespaces", "kinds", *lease, "http_port", "pages_host", "pages_port")
+    written = ("namespaces", "kinds", *lease, "http_port", "pages_host", "pages_port", "pages_hosts")
     derived = {*written, "config_file"}
     assert set(schema) == {setting.name for setting in settings()} - derived
 

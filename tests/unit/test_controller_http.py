@@ -1,5 +1,6 @@
 """What the controller tells the world: probes, metrics, log lines."""
 
+import http.client
 import io
 import json
 import logging
@@ -49,6 +50,55 @@ def test_a_response_that_cannot_be_made_is_an_error_and_is_logged(stream):
         assert get(server.port, "/page") == (500, "an error: see the controller's log\n")
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert (line["event"], line["path"]) == ("request_failed", "/page")
+
+
+NAMES = ("autotuner.tuning.svc", "tuner.example.com")
+
+
+def status_for(port, host):
+    """Return the status of a request with this Host header; None: without one."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.putrequest("GET", "/", skip_host=True)
+        if host is not None:
+            connection.putheader("Host", host)
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8081", 200),
+        ("LocalHost.", 200),
+        ("autotuner.localhost:80", 200),
+        ("127.0.0.1:9000", 200),
+        ("[::1]:8081", 200),
+        ("[fd00::7]", 200),
+        ("10.0.0.7", 200),
+        ("autotuner.tuning.svc:8081", 200),
+        ("Tuner.example.com.", 200),
+        (None, 200),
+        ("rebound.example.com:8081", 403),
+        ("autotuner.tuning.svc.example.com", 403),
+        ("localhost.example.com", 403),
+        ("notlocalhost", 403),
+        ("127.0.0.1.example.com", 403),
+        ("user@localhost", 403),
+        ("localhost:8081:80", 403),
+        ("[::1", 403),
+    ],
+)
+def test_a_web_site_cannot_have_its_own_name_stand_for_this_server(host, status):
+    with Server(("127.0.0.1", 0), lambda _: Response(b"ok"), NAMES) as server:
+        assert status_for(server.port, host) == status
+
+
+def test_probes_and_metrics_are_answered_under_any_name():
+    with Server(("127.0.0.1", 0), lambda _: Response(b"ok")) as server:
+        assert status_for(server.port, "tuner-7d9f.monitoring.example.com") == 200
 
 
 def has_ipv6_loopback():

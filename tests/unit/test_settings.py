@@ -72,6 +72,11 @@ def test_namespaces_in_the_environment_are_separated_by_commas(monkeypatch, text
     assert ControllerSettings.load().namespaces == expected
 
 
+def test_hosts_are_compared_in_lower_case(monkeypatch):
+    monkeypatch.setenv("AUTOTUNER_CONTROLLER_PAGES_HOSTS", "Tuner.example.com., tuner.example.com, tuner")
+    assert ControllerSettings.load().pages_hosts == ("tuner.example.com", "tuner")
+
+
 def test_trial_environment_is_not_the_daemons(monkeypatch):
     monkeypatch.setenv("AUTOTUNER_THREADS", "9")
     assert ControllerSettings.load().threads == 4
@@ -95,6 +100,7 @@ def test_trial_environment_is_not_the_daemons(monkeypatch):
         ("lease_name", "-", "lower-case"),
         ("leader_election", "perhaps", "must be true or false"),
         ("http_port", "65536", "must be at most 65535"),
+        ("pages_hosts", "https://tuner.example.com", "without a scheme, a port or a path"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("log_format", "xml", "'auto', 'json' or 'console'"),
     ],

@@ -83,6 +83,13 @@ annotations:
 {{- end -}}
 {{- $_ := set $derived "pages_port" (int .Values.pages.port) -}}
 {{- $_ := set $derived "pages_host" (ternary "::" "127.0.0.1" .Values.pages.service) -}}
+{{- $hosts := .Values.pages.hosts | default list -}}
+{{- if .Values.pages.service -}}
+{{- $name := include "autotuner.fullname" . -}}
+{{- $of := printf "%s.%s" $name .Release.Namespace -}}
+{{- $hosts = concat (list $name $of (printf "%s.svc" $of) (printf "%s.svc.cluster.local" $of)) $hosts -}}
+{{- end -}}
+{{- $_ := set $derived "pages_hosts" $hosts -}}
 {{- end -}}
 {{- if .Values.leaderElection.enabled -}}
 {{- $_ := set $derived "lease_name" (include "autotuner.fullname" .) -}}
