@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
@@ -293,7 +294,9 @@ class Controller:
         try:
             manifest = self._api.get(jobs_path(namespace, name, kind))
         except RequestFailed as error:
-            if not error.is_not_found:
+            # Together with a namespace, the role that allows to read in it is deleted.
+            is_out_of_reach = error.status == HTTPStatus.FORBIDDEN and key not in self._job_marks
+            if not error.is_not_found and not is_out_of_reach:
                 raise
             self._forget(key)  # garbage collection removes its trials and its ledger
             if key in self._job_marks:

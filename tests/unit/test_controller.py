@@ -163,6 +163,18 @@ def test_a_job_that_the_watch_has_is_asked_for_again_where_it_was_not_found(worl
     assert controller.queue._agenda.next_due() is None
 
 
+def test_a_job_that_was_deleted_with_its_namespace_and_role_is_forgotten(world):
+    controller, _ = world({}, refused="/digits", status=403)
+    controller.on_job(PYTORCHJOB, "ADDED", job())
+    controller.work_once()
+    # The watch has it, so only the permission is missing.
+    assert controller.queue._agenda.failures("pytorchjobs/ns/digits") == 1
+    controller.on_job(PYTORCHJOB, "DELETED", job())
+    controller.work_once()
+    assert controller.queue._agenda.failures("pytorchjobs/ns/digits") == 0
+    assert controller.queue._agenda.next_due() is None
+
+
 def test_an_answer_that_somebody_has_spoiled_is_replaced():
     assert status_changes({keys.ANSWER: "[" * 100_000}, {keys.ANSWER: "{}"}) == {keys.ANSWER: "{}"}
 
