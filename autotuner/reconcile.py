@@ -32,6 +32,7 @@ from autotuner.job.wiring_notices import wiring_notices
 from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.status import (
+    MAX_ANNOTATIONS,
     MAX_HELD_UP,
     MAX_MESSAGE,
     Event,
@@ -54,6 +55,10 @@ _NOT_APPLIED: Final = "the answer cannot be applied, will retry: {}"
 _CHANGED_SINCE: Final = (
     "the answer was applied before, and is not applied again, because it was removed from the job since: to"
     f" apply it again, set {keys.PREFIX}apply to false, and then to true"
+)
+_NO_ROOM: Final = (
+    "the answer's patch has {} bytes, for which the job's annotations have no room: take the values from the"
+    " answer"
 )
 _TO_APPLY: Final = ""
 """A fingerprint that no job has: the study is not settled before its answer is applied."""
@@ -139,8 +144,7 @@ def reconcile(
     observed = _observed(job, applied)
     status = describe(warned, spec, trials, observed, notices, doubts=doubts)
     if suggestion is not None and spec.apply == "patch":
-        patch = yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False)
-        status = Status({**status.annotations, keys.PATCH: patch})
+        status = _with_patch(job, status, yaml.safe_dump(answer_patch(job, suggestion), sort_keys=False))
     if applied.digest:
         status = Status({**status.annotations, keys.APPLIED: applied.digest})
     held_up = unexpected(seen.held_up, trials) if spec.parallel_trials == AUTO else tuple(seen.held_up)
@@ -195,6 +199,21 @@ def _apply(backend: Backend, job: Job, spec: TuningSpec, suggestion: Suggestion 
     return _Applied(
         digest=digest, notices=(f"the answer runs as {job.kind.name} {made['metadata']['name']}",)
     )
+
+
+def _with_patch(job: Job, status: Status, patch: str) -> Status:
+    """Return the status with the answer's patch, if the annotations of the job have room for it.
+
+    The patch has whole lists of the job, such as the `args` of its container, which may hold a script. The
+    cluster would refuse the whole status.
+    """
+    theirs = {k: v for k, v in job.annotations.items() if not k.startswith(keys.STATUS_PREFIX)}
+    patched = {**status.annotations, keys.PATCH: patch}
+    taken = sum(len(key.encode()) + len(text.encode()) for key, text in {**theirs, **patched}.items())
+    if taken <= MAX_ANNOTATIONS:
+        return Status(patched)
+    said = f"{_NO_ROOM.format(len(patch.encode()))}; {status.annotations[keys.MESSAGE]}"[:MAX_MESSAGE]
+    return Status({**status.annotations, keys.MESSAGE: said})
 
 
 def _reconcile_invalid(backend: Backend, job: Job, error: InvalidJob) -> Reconciliation:

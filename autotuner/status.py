@@ -17,6 +17,8 @@ from autotuner.study.hold_up import HoldUp
 from autotuner.trial import Outcome, Trial
 from autotuner.wording import COMPARED, IN_DOUBT, STOPPED_SHORT, message, outcome_now, reads
 
+MAX_ANNOTATIONS: Final = 256 * 1024
+"""Bytes that Kubernetes allows for the annotations of an object, keys included."""
 MAX_MESSAGE: Final = 4096
 """Characters of the message annotation; a log's tail is in it when the user's program fails."""
 MAX_READS: Final = 512

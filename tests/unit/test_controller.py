@@ -866,6 +866,23 @@ def test_a_copy_of_a_job_with_its_status_gets_its_own_answer(confirmed):
     assert answer_digest(first, other) != answer_digest(first, answer)
 
 
+@pytest.mark.parametrize("size", [1_000, 150_000])
+def test_a_patch_for_which_the_annotations_have_no_room_is_left_out_and_told(confirmed, size):
+    job = confirmed.jobs["first"]
+    annotations = job["metadata"]["annotations"]
+    annotations[keys.PREFIX + "apply"] = "patch"
+    (container,) = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
+    container["args"] = [*container.get("args", ()), "#" + "x" * size]  # a script
+    for variable in container["env"]:
+        variable["value"] += "0" * (variable["name"] == "AUTOTUNER_LEARNING_RATE")  # the answer writes 0.1
+    annotations["kubectl.kubernetes.io/last-applied-configuration"] = json.dumps(job["spec"])
+    confirmed.fail(1)
+    assert annotations[keys.PHASE] == "Done"
+    assert (keys.PATCH in annotations) is (size < 100_000)
+    assert ("have no room: take the values from the answer; " in confirmed.message) is (size > 100_000)
+    assert sum(len(key) + len(text) for key, text in annotations.items()) <= 256 * 1024
+
+
 def test_a_push_that_the_watch_shows_is_kept_for_the_next_look_and_forgotten_with_its_trial(world):
     controller, requests = world({})
     pushing = trial()
