@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from autotuner.controller.metrics import Metrics
+from autotuner.controller.work_queue import LONGEST_DELAY
 from autotuner.decide.decision import Phase
 from autotuner.trial import Outcome
 from tests.helm.chart import CHART, FULLNAME, find, one, refusal, render
@@ -60,6 +61,19 @@ def test_a_scrape_may_take_as_long_as_its_interval(interval, timeout):
     asked = {"enabled": True, "interval": interval, "scrapeTimeout": timeout}
     (endpoint,) = one(render(serviceMonitor=asked), "ServiceMonitor")["spec"]["endpoints"]
     assert (endpoint["interval"], endpoint["scrapeTimeout"]) == (interval, timeout)
+
+
+def test_a_single_job_that_fails_for_ever_raises_the_alert_and_a_short_outage_does_not():
+    (alert,) = (alert for alert in ALERTS if alert["alert"] == "AutotunerReconcileErrors")
+    minutes, limit = map(int, re.search(r"increase\(.*\[(\d+)m\]\)\) > (\d+)$", alert["expr"]).groups())
+    assert minutes * 60 / LONGEST_DELAY - 1 > limit
+    assert minutes < int(alert["for"].removesuffix("m"))
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_no_expression_depends_on_how_prometheus_calls_the_job(expression):
+    # It has another name with `nameOverride`, and where Prometheus has a scrape configuration of its own.
+    assert not any("job" in labels for _, labels in selectors(expression))
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
