@@ -64,5 +64,5 @@ def test_a_job_of_another_owner_or_of_an_earlier_answer_is_a_conflict(apply):
 
 
 def test_a_job_that_is_gone_between_two_requests_is_tried_again(apply):
-    with pytest.raises(BackendError, match="will retry"):
+    with pytest.raises(BackendError, match="409 already exists"):
         apply({})

@@ -620,6 +620,8 @@ class Refusing(Trials):
     def answer(self, method, path, query):
         if method == "POST" and path.endswith("/pytorchjobs") and self.refusal:
             return self.refusal, {}, b'{"message": "exceeded quota: few"}'
+        if method == "GET" and "/first-" in path and path.rpartition("/")[2] not in self.kept:
+            return 404, {}, b'{"message": "not found"}'
         return super().answer(method, path, query)
 
 
@@ -643,6 +645,14 @@ def test_a_start_that_the_cluster_refuses_is_told_and_holds_nothing_up(refusing,
     refusing.controller.on_job(PYTORCHJOB, "ADDED", refusing.jobs["second"])
     refusing.controller.work_once()
     assert [name.partition("-")[0] for name in refusing.kept] == ["second"]
+
+
+def test_a_conflict_with_something_else_than_the_trials_name_is_told_in_its_own_words(refusing):
+    # So answers a ResourceQuota that changes at this moment, or a webhook.
+    refusing.refusal = 409
+    refusing.fail(3)
+    assert "reconcile failed, will retry: create " in refusing.message
+    assert "409 exceeded quota: few" in refusing.message
 
 
 class Policed(Trials):

@@ -218,7 +218,7 @@ class KubernetesBackend:
                 raise Refused(str(error)) from error
             if not error.is_conflict:
                 raise
-            created = self._existing_trial(job, name_of(manifest))
+            created = self._existing_trial(job, name_of(manifest), error)
         try:
             suggestion_of(created)
         except InvalidRecord as error:
@@ -299,13 +299,13 @@ class KubernetesBackend:
                 raise Refused(str(error)) from error
             if not error.is_conflict:
                 raise
-            self._check_answer(job, answered)
+            self._check_answer(job, answered, error)
 
-    def _check_answer(self, job: Job, answered: Mapping[str, Any]) -> None:
+    def _check_answer(self, job: Job, answered: Mapping[str, Any], conflict: RequestFailed) -> None:
         name = name_of(answered)
         found, where = self._find(job, name), f"{job.kind.name} {job.namespace}/{name}"
         if found is None:
-            raise BackendError(f"{where} existed a moment ago, and is deleted; will retry")
+            raise conflict
         there, wanted = (mapping(mapping(o.get("metadata")).get("annotations")) for o in (found, answered))
         remedy = f"remove it, or set another name in {keys.PREFIX}apply-as"
         if there.get(keys.ANSWER_OF) != job.uid:
@@ -369,10 +369,12 @@ class KubernetesBackend:
         found = self._api.list(_path(job), labelSelector=f"{keys.TRIAL_JOB_UID}={job.uid}")
         return list(entries(found.get("items")))
 
-    def _existing_trial(self, job: Job, name: str) -> Mapping[str, Any]:
+    def _existing_trial(self, job: Job, name: str, conflict: RequestFailed) -> Mapping[str, Any]:
+        """Return the object that has the name of a trial, for which a request to create it was a conflict."""
         found = self._find(job, name)
         if found is None:
-            raise BackendError(f"{job.kind.name} {name} existed a moment ago, and is deleted; will retry")
+            # It is deleted since; or the conflict is with something else, such as a quota or a webhook.
+            raise conflict
         if not _is_ours(found, job):
             raise Conflict(
                 f"{job.kind.name} {job.namespace}/{name} exists, but is not a trial of {job.name}:"
