@@ -632,7 +632,7 @@ def refusing():
     refusing.server.close()
 
 
-@pytest.mark.parametrize("refusal", [400, 403, 422])
+@pytest.mark.parametrize("refusal", [400, 403, 406, 413, 422])
 def test_a_start_that_the_cluster_refuses_is_told_and_holds_nothing_up(refusing, refusal):
     refusing.refusal = refusal
     refusing.fail(3)

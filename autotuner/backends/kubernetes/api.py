@@ -47,6 +47,18 @@ It sends status 200 before it looks for the log, and the message as its last lin
 (https://github.com/kubernetes/kubernetes/issues/142258).
 """
 
+_NO_REFUSALS: Final = frozenset(
+    {
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.GONE,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+"""Client errors that say nothing about what was asked for, or that something else has changed."""
+
 _UNREADABLE: Final = (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError)
 """What the official client raises for a kubeconfig that is missing, incomplete or not valid YAML."""
 
@@ -78,8 +90,8 @@ class RequestFailed(BackendError):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the cluster's rules forbid it: a policy, a quota, a webhook."""
-        return self.status in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY}
+        """Whether the cluster's rules forbid it: a policy, a quota, a webhook, which may choose any code."""
+        return 400 <= self.status <= 499 and self.status not in _NO_REFUSALS  # noqa: PLR2004 (as below)
 
 
 class Api:
