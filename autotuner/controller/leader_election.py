@@ -64,6 +64,10 @@ class Lock(LeaseLock):
         if self._is_closed.is_set():
             return False, client.ApiException(status=0, reason="this controller has released the lease")
         found: tuple[bool, Any] = super().get(name, namespace)  # type: ignore[no-untyped-call]
+        is_there, record = found
+        if is_there and getattr(record, "holder_identity", None) != self.identity:
+            # Somebody has deleted the Lease, or a clock was set: another controller has acquired it early.
+            self._renewed_at = -math.inf
         return found
 
     def create(self, name: str, namespace: str, election_record: Any) -> bool:  # noqa: ANN401 (the client's own)

@@ -52,6 +52,29 @@ def test_a_lease_is_valid_for_its_time_after_the_renewal_was_sent():
     server.close()
 
 
+def test_a_lease_that_another_controller_holds_is_not_valid_any_more():
+    holder = ["me"]
+
+    def answer(method, _path, _query):
+        if method == "GET" and holder[0] is None:
+            return 404, {}, b'{"code": 404}'
+        spec = {"holderIdentity": holder[0] or "me"}
+        return 200, {"Content-Type": "application/json"}, json.dumps({**LEASE, "spec": spec}).encode()
+
+    server = FakeServer(answer)
+    lock = Lock(server.api(), "autotuner", "ns", "me")
+    lock.get("autotuner", "ns")
+    record = LeaderElectionRecord("me", "30", "2026-01-01 12:00:00", "2026-01-01 12:00:00")
+    assert lock.update("autotuner", "ns", record)
+    for holder[0] in ("me", None):  # deleted by hand: it can still be made again
+        lock.get("autotuner", "ns")
+        assert lock.is_valid(30)
+    holder[0] = "other"
+    lock.get("autotuner", "ns")
+    assert not lock.is_valid(30)
+    server.close()
+
+
 def test_a_controller_without_a_valid_lease_changes_nothing():
     server = FakeServer(lambda *_: (200, {}, b"{}"))
     api = server.api()
