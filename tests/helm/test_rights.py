@@ -106,7 +106,7 @@ def test_a_kind_that_is_not_tuned_comes_with_no_rights(kinds, rights):
 
 def test_a_namespaced_controller_may_read_cluster_runtimes_if_it_is_told_to_and_nothing_else():
     documents = render(namespaces=["a"], rbac={"clusterTrainingRuntimes": True})
-    assert one(documents, "ClusterRole", f"{FULLNAME}-runtimes")["rules"] == [
+    assert one(documents, "ClusterRole", f"{FULLNAME}-{NAMESPACE}-runtimes")["rules"] == [
         {
             "apiGroups": ["trainer.kubeflow.org"],
             "resources": ["clustertrainingruntimes"],

@@ -240,11 +240,30 @@ def test_monitoring_objects_go_where_their_readers_look(kind):
         "ConfigMap": "dashboard",
     }
     place = {"enabled": True, "namespace": "monitoring", "labels": {"l": "1"}, "annotations": {"a": "1"}}
-    name = FULLNAME + ("-dashboard" if kind == "ConfigMap" else "")
+    name = f"{FULLNAME}-{NAMESPACE}" + ("-dashboard" if kind == "ConfigMap" else "")
     metadata = one(render(**{section[kind]: place}), kind, name)["metadata"]
     assert metadata["namespace"] == "monitoring"
     assert metadata["labels"]["l"] == "1"
     assert metadata["annotations"] == {"a": "1"}
+
+
+def test_releases_of_one_name_for_several_teams_have_no_object_in_common():
+    def objects(team):
+        elsewhere = {"enabled": True, "namespace": "monitoring"}
+        return identities(
+            render(
+                "autotuner",
+                at=team,
+                namespaces=[team],
+                rbac={"clusterTrainingRuntimes": True},
+                serviceMonitor=elsewhere,
+                prometheusRule=elsewhere,
+                dashboard=elsewhere,
+            )
+        )
+
+    assert len(objects("team-a")) > 10
+    assert not objects("team-a") & objects("team-b")
 
 
 def test_service_monitor_selects_the_service():
@@ -258,7 +277,7 @@ def test_service_monitor_selects_the_service():
             "metricRelabelings": [{"action": "keep"}],
         }
     )
-    spec = one(documents, "ServiceMonitor")["spec"]
+    spec = one(documents, "ServiceMonitor", f"{FULLNAME}-{NAMESPACE}")["spec"]
     labels = one(documents, "Service")["metadata"]["labels"]
     assert spec["selector"]["matchLabels"].items() <= labels.items()
     assert spec["namespaceSelector"] == {"matchNames": [NAMESPACE]}
