@@ -68,7 +68,8 @@ class Agenda:
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
         # The exponent is bounded: a float overflows after a thousand failures.
-        delay = max(at_least, min(self._first_delay * 2.0 ** min(count, 32), self._longest_delay))
+        # A gateway may ask for hours, during which no log would be read.
+        delay = min(max(at_least, self._first_delay * 2.0 ** min(count, 32)), self._longest_delay)
         self.add_at(key, now + delay)
         return delay
 

@@ -1,5 +1,6 @@
 """The work queue: its logic in virtual time, and its lock with real threads."""
 
+import math
 import threading
 
 from hypothesis import given
@@ -77,6 +78,7 @@ def test_a_failing_key_comes_again_after_twice_the_time_up_to_a_limit():
 
 def test_a_server_that_asks_for_more_time_gets_it():
     assert Agenda(first_delay=1).fail("a", 0, at_least=30) == 30
+    assert Agenda(longest_delay=300).fail("a", 0, at_least=math.inf) == 300
 
 
 def test_success_forgets_the_failures():
