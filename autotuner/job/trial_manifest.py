@@ -12,7 +12,24 @@ from autotuner.spec import environment_value
 from autotuner.study.suggestions import encode_suggestion
 from autotuner.trial import Suggestion
 
-_DROPPED_ANNOTATIONS: Final = ("kubectl.kubernetes.io/last-applied-configuration",)
+_OF_APPLIERS: Final = (
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "applyset.kubernetes.io/",
+    "argocd.argoproj.io/",
+    "config.k8s.io/",
+    "helm.sh/",
+    "helm.toolkit.fluxcd.io/",
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "kustomize.toolkit.fluxcd.io/",
+    "meta.helm.sh/",
+    "objectset.rio.cattle.io/",
+)
+"""How labels and annotations start that mark what a tool has applied.
+
+Such a tool (Argo CD, Flux, Helm, Fleet, `kubectl apply --prune`) deletes what has its mark and is not in its
+files.
+"""
 _KEPT_KUEUE_LABELS: Final = frozenset({keys.QUEUE_LABEL, keys.KUEUE_PREFIX + "priority-class"})
 _TUNED: Final = "-tuned"
 
@@ -23,8 +40,9 @@ def trial_manifest(job: Job, suggestion: Suggestion, output: str | None = None) 
     `output` is the folder of the trial's output; if None, it is below the folder in the job's environment.
 
     The fields that the cluster and Kueue wrote into the job are removed, and so are the tuner's annotations:
-    otherwise the tuner would tune its trials. A trial with a queue label, the job's or that of the annotation
-    `queue`, stays suspended until Kueue admits it; any other is unsuspended.
+    otherwise the tuner would tune its trials. The marks of the tool that applied the job are removed, too. A
+    trial with a queue label, the job's or that of the annotation `queue`, stays suspended until Kueue admits
+    it; any other is unsuspended.
     """
     name, labels = job.trial_name(suggestion.number), _labels(job)
     folder = _output(job, name) if output is None else output
@@ -155,7 +173,7 @@ def _labels(job: Job) -> dict[str, str]:
     labels = {
         key: value
         for key, value in (job.manifest["metadata"].get("labels") or {}).items()
-        if not key.startswith(keys.KUEUE_PREFIX) or key in _KEPT_KUEUE_LABELS
+        if not key.startswith((keys.KUEUE_PREFIX, *_OF_APPLIERS)) or key in _KEPT_KUEUE_LABELS
     }
     if queue := job.annotations.get(keys.QUEUE):
         labels[keys.QUEUE_LABEL] = queue
@@ -163,9 +181,5 @@ def _labels(job: Job) -> dict[str, str]:
 
 
 def _annotations(job: Job) -> dict[str, str]:
-    dropped = (keys.PREFIX, keys.STATUS_PREFIX, keys.KUEUE_PREFIX)
-    return {
-        key: value
-        for key, value in job.annotations.items()
-        if not key.startswith(dropped) and key not in _DROPPED_ANNOTATIONS
-    }
+    dropped = (keys.PREFIX, keys.STATUS_PREFIX, keys.KUEUE_PREFIX, *_OF_APPLIERS)
+    return {key: value for key, value in job.annotations.items() if not key.startswith(dropped)}

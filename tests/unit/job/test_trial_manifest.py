@@ -14,7 +14,7 @@ from autotuner import keys
 from autotuner.errors import InvalidJob, InvalidRecord
 from autotuner.job.job import Job
 from autotuner.job.pytorchjob import devices
-from autotuner.job.trial_manifest import answered_spec, trial_environment, trial_manifest
+from autotuner.job.trial_manifest import answered_job, answered_spec, trial_environment, trial_manifest
 from autotuner.spec import Shape
 from autotuner.study.suggestions import decode_suggestion, encode_suggestion
 from autotuner.trial import Purpose, Suggestion
@@ -288,6 +288,36 @@ def test_a_trial_carries_nothing_that_belongs_to_the_job_alone():
     assert not Job.from_manifest(made).is_registered
     (owner,) = metadata["ownerReferences"]
     assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("u-1", False, False)
+
+
+def test_what_we_create_has_no_mark_of_the_tool_that_applied_the_job():
+    """The tool would delete it, because it is not in its files."""
+    marks = {
+        "applyset.kubernetes.io/part-of": "applyset-x-v1",
+        "argocd.argoproj.io/instance": "training",
+        "app.kubernetes.io/instance": "training",
+        "app.kubernetes.io/managed-by": "Helm",
+        "kustomize.toolkit.fluxcd.io/name": "training",
+        "objectset.rio.cattle.io/hash": "1a2b",
+    }
+    notes = {
+        "argocd.argoproj.io/hook": "Sync",
+        "meta.helm.sh/release-name": "training",
+        "helm.sh/hook": "test",
+    }
+    kept = {"app.kubernetes.io/name": "resnet", "team": "vision"}
+    applied = job(
+        metadata={
+            **CLUSTER_METADATA,
+            "labels": {**kept, **marks},
+            "annotations": {**CLUSTER_METADATA["annotations"], **notes},
+        }
+    )
+    for made in (trial_manifest(applied, suggestion(7)), answered_job(applied, suggestion(7))):
+        metadata = made["metadata"]
+        assert {key for key in metadata["labels"] if not key.startswith(keys.TRIAL_PREFIX)} == set(kept)
+        assert "sidecar.istio.io/inject" in metadata["annotations"]
+        assert not notes.keys() & metadata["annotations"].keys()
 
 
 def test_what_kueue_wrote_into_a_job_that_it_admitted_is_in_no_trial():
