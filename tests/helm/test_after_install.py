@@ -46,6 +46,12 @@ def test_notes_warn_of_replicas_without_a_budget():
     assert "podDisruptionBudget" not in notes(replicaCount=2)
 
 
+def test_notes_ask_for_the_host_name_of_a_proxy_before_the_pages():
+    assert "pages.hosts is empty" in notes(pages={"service": True})
+    assert "pages.hosts" not in notes(pages={"service": True, "hosts": ["tuner.example.com"]})
+    assert "pages.hosts" not in notes()
+
+
 class _Daemon(http.server.BaseHTTPRequestHandler):
     def __init__(self, *arguments, answers):
         self.answers = answers
