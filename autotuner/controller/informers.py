@@ -180,8 +180,12 @@ class _Watch:
         except RequestFailed as error:
             if error.is_not_found:
                 self.is_absent = True
+            elif error.status == HTTPStatus.FORBIDDEN:
+                # Also after the first list: nothing new would be known. Only who may list a kind is told that
+                # the cluster does not serve it.
+                self.is_absent, self.is_refused = False, True
             raise
-        self.is_absent = False
+        self.is_absent = self.is_refused = False
         self._failures = 0
         self.has_synced.set()
         version = found.get("metadata", {}).get("resourceVersion")

@@ -213,6 +213,28 @@ def test_a_watch_that_is_refused_is_a_reason_for_not_being_ready(serve):
         watches.stop()
 
 
+@pytest.mark.parametrize("first", ["listed", "absent"])
+def test_a_list_that_is_refused_later_is_a_reason_for_not_being_ready(serve, first):
+    answers = []
+
+    def answer(_method, _path, query):
+        if "watch" in query:
+            return 410, {}, b'{"message": "too old"}'
+        if answers:
+            return 403, {}, b'{"message": "cannot list resource pytorchjobs"}'
+        return (200, {}, listing("5")) if first == "listed" else (404, {}, b'{"message": "no such kind"}')
+
+    watches = Informers(serve(answer).api(), (), lambda *_: None, lambda *_: None, [PYTORCHJOB])
+    watches.start()
+    try:
+        eventually(lambda: watches.have_synced)
+        assert not watches.problem
+        answers.append(403)
+        eventually(lambda: "403 cannot list resource pytorchjobs" in watches.problem, 20)
+    finally:
+        watches.stop()
+
+
 def test_a_kind_that_is_not_served_holds_nothing_up_and_is_picked_up_once_it_is(serve):
     served = []
 
