@@ -6,16 +6,19 @@ holds the metadata of jobs only, so that a thousand registered jobs with large t
 memory. The other holds trials, whose conditions say when to reconcile their job. No decision is based on what
 they hold: a reconcile reads live.
 
-The official `SharedInformer` (client 37.0.2) needs four things from its caller: a list function that returns
+The official `SharedInformer` (client 37.0.2) needs five things from its caller: a list function that returns
 an object with `items` and `metadata` and whose docstring names a return type, or the watch replays its
 events; HTTP 410 as the client's own exception, or it never lists again; an error handler that waits, or it
-sends thousands of requests per second to a dead server; and a read timeout, because its watches have none.
+sends thousands of requests per second to a dead server; a pause where watches end at once without an error,
+or it does the same; and a read timeout, because its watches have none.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -38,6 +41,8 @@ _SILENCE_SECONDS: Final = 20.0
 """Seconds beyond that for which a connection may be silent before it counts as dead."""
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
+_SHORT_WATCH: Final = 1.0
+"""Seconds that a watch lasts at least if nothing is wrong."""
 _METADATA: Final = "application/json;as={};g=meta.k8s.io;v=v1"
 _WHOLE: Final = "application/json"
 
@@ -132,6 +137,8 @@ class _Watch:
         self._path = jobs_path(namespace, kind=kind)
         self._selector = selector
         self._failures = 0
+        self._opened_at = -math.inf
+        self._short_watches = 0
         self.informer = SharedInformer(self._list_or_watch)
         for change in (ADDED, MODIFIED, DELETED):
             self.informer.add_event_handler(change, self._handler(change, on_change))
@@ -150,6 +157,7 @@ class _Watch:
         """
         if not watch:
             return self._list()
+        self._wait_after_short_watch()
         seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311 (spreads load, guards nothing)
         try:
             opened = self._api.stream(
@@ -169,6 +177,17 @@ class _Watch:
             raise
         self.is_refused = False
         return opened
+
+    def _wait_after_short_watch(self) -> None:
+        """Wait before a watch if the last one has just begun: something ends them, such as a proxy.
+
+        The client opens the next one at once, and fires no error where the last one ended well.
+        """
+        is_short = time.monotonic() - self._opened_at < _SHORT_WATCH
+        self._short_watches = self._short_watches + 1 if is_short else 0
+        if is_short:
+            self.is_stopping.wait(_back_off(self._short_watches - 1))
+        self._opened_at = time.monotonic()
 
     def _list(self) -> object:
         try:
@@ -204,7 +223,7 @@ class _Watch:
         """Wait on the informer's own thread, longer after each failure in a row."""
         if self.is_stopping.is_set():
             return
-        pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 16), _LONGEST_PAUSE)
+        pause = _back_off(self._failures)
         self._failures += 1
         if self.is_absent:
             if self._failures == 1:
@@ -214,3 +233,8 @@ class _Watch:
         self.problem = str(error)
         _log.warning("watch_failed", path=self._path, selector=self._selector, error=str(error), pause=pause)
         self.is_stopping.wait(pause)
+
+
+def _back_off(count: int) -> float:
+    """Return the pause in seconds after this many failures in a row before the last."""
+    return min(_FIRST_PAUSE * 2.0 ** min(count, 16), _LONGEST_PAUSE)

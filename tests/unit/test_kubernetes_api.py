@@ -160,9 +160,10 @@ def test_a_watch_that_is_too_old_is_listed_again(serve, how):
         watches.stop()
 
 
-def test_a_server_that_fails_is_not_asked_in_a_busy_loop(serve):
+@pytest.mark.parametrize("status", [500, 200])
+def test_a_server_that_fails_or_ends_each_watch_is_not_asked_in_a_busy_loop(serve, status):
     server = serve(
-        lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (500, {}, b"{}")
+        lambda _m, _p, query: (200, {}, listing("5")) if "watch" not in query else (status, {}, b"")
     )
     watches = Informers(server.api(), (), lambda *_: None, lambda *_: None, [PYTORCHJOB])
     watches.start()
