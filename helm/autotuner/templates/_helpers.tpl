@@ -15,8 +15,9 @@ room for the longest suffix within the 63 of a name that becomes a label. */}}
 {{- end -}}
 {{- end }}
 
-{{/* The name of an object in `namespace` ("-": cluster-scoped; none: the release's). Outside of the release's namespace
-a release of the same name in another namespace may have such an object, too. Call with (dict "root" $ "namespace" ...). */}}
+{{/* The name of an object in `namespace` ("-": cluster-scoped; none: the release's). Outside of the release's
+namespace, a release of the same name in another namespace may have such an object, too.
+Call with (dict "root" $ "namespace" ...). */}}
 {{- define "autotuner.nameIn" -}}
 {{- $name := include "autotuner.fullname" .root -}}
 {{- if has (.namespace | default "") (list "" .root.Release.Namespace) -}}
