@@ -78,6 +78,10 @@ _SUPPOSED: Final = _compiled(
     r"\b(?:exiting via|terminating with|send(?:ing)?) (?:signals?\.)?SIGKILL\b",
     # The counter and the switch of a cgroup.
     r"\boom_kill(?: 0|_disable)\b",
+    # PyTorch's advice below an error of CUDA, which it has named before.
+    r"^Search for `cuda\w{1,80}' in ",
+    # gRPC's code for any limit, of which its details tell which it is.
+    r"\bStatusCode\.RESOURCE_EXHAUSTED\b",
 )
 """Parts of a line that name an error without saying that it occurred."""
 _BUSY: Final = r"(?:408|42[59]|50[0234]|52\d)\b"
@@ -90,6 +94,12 @@ _OF_NODE: Final = (
     r"cudaGetDeviceCount\(\)|nvidia-container-cli: detection error",
     # The limit of all processes of the node, unlike that of one process.
     r"Too many open files in system",
+    # The memory of a server, in the words of its client.
+    r"\bused memory > 'maxmemory'",
+    (
+        r"\b(?:redis|psycopg\w{0,2}|asyncpg|sqlalchemy|pymysql|mysql|clickhouse\w{0,20}|pymongo|elasticsearch)"
+        r"\.[\w.]{1,100}: .{0,300}\bmemory\b"
+    ),
     # TensorFlow's name for a full disk.
     r"RESOURCE_?EXHAUSTED.{0,300}(?:No space left on device|Disk quota exceeded)",
 )
@@ -122,6 +132,9 @@ _PROGRAM: Final = (
     # What a network says of a wrong configuration, which its callers report as a failure of the connection.
     r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired|Unauthorized for URL",
     r"Tunnel connection failed: 40\d",
+    # The libraries of Hugging Face were told to stay offline, and lack a file.
+    r"OfflineModeIsEnabled|\boffline mode is enabled|\boutgoing traffic has been disabled",
+    r"\b(?:sent|received) message larger than max\b",
     r"urlopen error (?:unknown url type|no host given|\[Errno (?:2|13|20|21)\])",
     r"Host key verification failed|Permission denied \(publickey",
     # What a container runtime cannot start because of the image or the pod's specification.
@@ -176,6 +189,7 @@ _MEMORY: Final = (
     r"std::bad_alloc|MemoryError\b|insufficient (?:\w{1,12} )?memory",
     r"malloc(?: of size \d+)? failed|mmap failed",
     r"CUDABadAlloc|CUDA allocation failed|ALLOCATOR_FAILURE|tcmalloc: allocation failed",
+    r"\b(?:CUDA|GPU|HIP) OOM\b",
     r"NVML_ERROR_MEMORY|No executable batch size found|does not fit (?:in|into) (?:GPU |device )?memory",
     # Shared memory, which holds the batches of DataLoader workers.
     r"shared memory \(shm\)|out of shared memory|raise your shared memory",
@@ -287,7 +301,7 @@ _AROUND: Final = (
     rf"\bHTTP(?:/\d(?:\.\d)?)?(?: ?error| status)?:? {_BUSY}|(?:\breturned |\bwith |\()error:? {_BUSY}",
     rf"['\"]status['\"]: {_BUSY}|\bResponse \[{_BUSY}|\b{_BUSY}, message=",
     rf"\bApiException: \({_BUSY}|ClientPayloadError",
-    r"\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded",
+    r"\brate limit(?:s|ed)?(?: was)? exceeded|Rate exceeded|\bquota exceeded for\b",
     r"\bserver (?:is )?(?:busy|unavailable)\b|\bServerBusy\b|\btry .{0,30}again later\b",
     r"\brequest throttled\b|could not be completed within the (?:specified|permitted) time",
     r"(?:Service|Temporarily) ?Unavailable|Too ?Many ?Requests|IncompleteRead|ChunkedEncodingError",
@@ -390,7 +404,8 @@ _CRASHED: Final = (
 _DIVERGED: Final = (
     r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not|to)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
     r"\b(?:nan|non-?finite|infinite|inf) (?:loss|gradient|values? in (?:loss|grad))",
-    r"\bloss (?:nan|inf)\b|\bnan (?:\w{1,12} )?in (?:the )?loss|Invalid loss, terminating",
+    r"\bloss (?:nan|inf)\b|\bnan (?:\w{1,12} )?in (?:the )?(?:loss|grad|weight|parameter|logit|activation)",
+    r"Invalid loss, terminating",
     (
         r"(?:nan|inf(?:inity)?)s? (?:(?:or|and|/) ?(?:nan|inf(?:inity)?)s? )?"
         r"(?:is |was |were )?(?:detected|found|encountered)"

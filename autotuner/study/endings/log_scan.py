@@ -53,11 +53,17 @@ _LAUNCHER: Final = re.compile(
 _TABLE: Final = re.compile(
     r"\s{0,8}(?:time|host|rank|error_file|msg)\s{0,8}:\s|\s{0,8}traceback\s{0,8}: To enable"
 )
-_BLIND: Final = re.compile(r"CUDA initialization: |failed call to cuInit: ")
-"""How PyTorch and TensorFlow warn that they see no device, after which they say nothing more."""
+_BLIND: Final = re.compile(
+    r"CUDA initialization: |failed call to cuInit: |[Ff]ailed to initialize NVML: |^NVIDIA-SMI has failed"
+)
+"""How PyTorch, TensorFlow and nvidia-smi say that they see no device, after which they say nothing more."""
 _WITHOUT_DRIVER: Final = "The NVIDIA Driver was not detected"
 """The warning of NVIDIA's images when they start without a driver."""
-_NEEDS_GPU: Final = re.compile(r"\b(?:GPUs?|CUDA)\b", re.IGNORECASE)
+_NEEDS_GPU: Final = re.compile(
+    r"\b(?:GPUs?|CUDA)\b|^assert .*(?:device|accelerator)|^AssertionError: .*accelerator", re.IGNORECASE
+)
+_OPENS_DEVICE: Final = re.compile(r"\b_cuda_(?:init|setDevice)\(|\btorch\.cuda\.(?:init|set_device)\(")
+"""The calls with which PyTorch opens a device, before it holds anything."""
 _ASSERTED: Final = re.compile(r"device-side assert|\.cu:\d{1,6}: .{0,400}Assertion")
 _OF_RANGE: Final = re.compile(
     r"Assertion `(?:cumdist\[size - 1\] >|\w{1,40} >= (?:0|zero) && \w{1,40} <= (?:1|one)\b)"
@@ -126,7 +132,7 @@ def scan(lines: Sequence[tuple[str, str]]) -> tuple[list[LogError], list[int], b
         elif at.is_ignored and _EXCEPTION.match(line):
             at.is_ignored = False  # It has no traceback.
             continue
-        is_nan = is_nan if is_raised else _is_nan_after(line, before=is_nan)
+        is_nan = is_nan if is_raised else is_nan_after(line, before=is_nan)
         code = at.code if is_raised else ""
         place = (position, rank, at.number if is_raised else count)
         error = _error(place, line[at.indent :] if is_raised else line, is_raised=is_raised, code=code)
@@ -140,6 +146,7 @@ def scan(lines: Sequence[tuple[str, str]]) -> tuple[list[LogError], list[int], b
                     is_of_thread=at.is_thread,
                     is_of_library=is_of_library,
                 )
+                error = _of_others(error, code, marks)
                 error = _in_context(error, code, at.frame, is_blind=is_blind, is_nan=is_nan)
             errors.append(error if is_raised else _unraised(error, is_nan=is_nan))
         elif shows_progress(line):
@@ -159,12 +166,21 @@ def _says_blind(line: str) -> bool:
     return known is not None and known.outcome is Outcome.LOST
 
 
-def _is_nan_after(line: str, *, before: bool) -> bool:
+def is_nan_after(line: str, *, before: bool) -> bool:
     """Return whether the last loss of the training that was printed is NaN."""
     if _VANISHED.search(line):
         return True
     match = _LOSS.search(line)
     return before if match is None or match[1] else match[2].lower() == "nan"
+
+
+def _of_others(error: LogError, code: str, marks: Sequence[int]) -> LogError:
+    """Return an error whose cause others are, if a program that has not trained cannot open its device.
+
+    It holds no memory yet. A process that starts beside the training lacks what that holds.
+    """
+    lacks = error.outcome is Outcome.OUT_OF_MEMORY and not marks and _OPENS_DEVICE.search(code) is not None
+    return replace(error, outcome=Outcome.LOST) if lacks else error
 
 
 def _in_context(error: LogError, code: str, frame: str, *, is_blind: bool, is_nan: bool) -> LogError:
@@ -177,7 +193,7 @@ def _in_context(error: LogError, code: str, frame: str, *, is_blind: bool, is_na
         return error
     if error.line.strip() == "EOFError" and _PIPE.search(frame):
         return replace(error, outcome=Outcome.LOST, is_secondary=True)
-    if is_blind and _NEEDS_GPU.search(f"{code} {error.line}"):
+    if is_blind and (_NEEDS_GPU.search(code) or _NEEDS_GPU.search(error.line)):
         return replace(error, outcome=Outcome.LOST)
     if is_nan and _OF_VALUES.match(error.line):
         return replace(error, outcome=Outcome.DIVERGED)

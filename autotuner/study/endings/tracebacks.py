@@ -96,5 +96,6 @@ class Tracebacks:
             self.is_ignored |= _FINALIZER.search(text.rstrip()) is not None
         elif line and not line[: self.indent + 1].isspace():
             return False
-        self.code = text or self.code
+        if text.strip("~^ "):  # Python marks the place in the line of source below it.
+            self.code = text
         return True
