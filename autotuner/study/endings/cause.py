@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
-from autotuner.study.endings.log_errors import GONE, ProcessLog, last_errors, stopped
+from autotuner.study.endings.log_errors import GONE, ProcessLog, interrupted, last_errors, stopped
 from autotuner.study.endings.log_scan import FEW, WRAPPER, LogError, scan
 from autotuner.study.endings.log_tail import tail_of
 from autotuner.study.endings.signals import BUS_ERRORS, CRASHES, SIGNALS
@@ -46,9 +46,16 @@ _LAUNCHED: Final = re.compile(
     r"subprocess\.CalledProcessError: Command '\[?'?[^' ]{0,200}(?:python|accelerate)"
 )
 """How accelerate reports it. A program may run others, too: only as the last line it has ended by it."""
-_EPILOGUE: Final = re.compile(
-    r"wandb:|COMET INFO:|\[W\d{3,4} |frame #\d|.{0,200}(?:\bNCCL INFO\b|\bresource_tracker\b|%\|)"
-    r"|\s{2,8}warnings\.warn\("
+_GIVES_UP: Final = re.compile(
+    r"(?:[^A-Za-z]{0,80}|.{0,80}\b(?:ERROR|CRITICAL|FATAL)\b.{0,80})"
+    r"(?:(?:[Tt]raining|TRAINING) (?:run |job |loop )?(?:has |was )?"
+    r"(?:[Ff]ailed|FAILED|[Aa]borted|[Cc]rashed)\b"
+    r"|(?:Error|Exception)(?: occurred)? (?:during|in) training\b(?!\W{0,3}\d))"
+)
+"""How a program that has caught its error says so: only as the last line it has ended by it."""
+EPILOGUE: Final = re.compile(
+    r"(?:\[rank\d{1,6}\]: ?)?(?:wandb:|COMET INFO:|\[W\d{3,4} |frame #\d"
+    r"|.{0,200}(?:\bNCCL INFO\b|\bresource_tracker\b|%\|)|\s{2,8}warnings\.warn\()"
 )
 """Lines that trackers, Python and PyTorch print at exit, also after an error."""
 _SURE: Final = re.compile(
@@ -127,10 +134,10 @@ def uncaught(log: str) -> Cause | None:
     lines, errors = list(tail_of(log)), last_errors(ProcessLog(log, 0))
     reported = [position for position, (_, line) in enumerate(lines) if _REPORTED.search(line)]
     reported += [e.position for e in scan(lines)[0] if e.is_raised and GONE.search(e.line)]
-    last = [(at, line) for at, (_, line) in enumerate(lines) if line.strip() and not _EPILOGUE.match(line)][
+    last = [(at, line) for at, (_, line) in enumerate(lines) if line.strip() and not EPILOGUE.match(line)][
         -1:
     ]
-    reported += [at for at, line in last if _LAUNCHED.match(line)]
+    reported += [at for at, line in last if _LAUNCHED.match(line) or _GIVES_UP.match(line)]
     if reported and not any(shows_progress(line) for _, line in lines[max(reported) + 1 :]):
         return find_cause([ProcessLog(log, 1)])
     # A thread of a library, such as one that pins memory, may fail because the program has ended.
@@ -138,7 +145,7 @@ def uncaught(log: str) -> Cause | None:
         e for e in errors if not e.is_of_library
     ]
     if not errors or not errors[-1].traceback:
-        found = stopped(lines)
+        found = stopped(lines) or interrupted(lines)
         return None if found is None else _cause(ProcessLog(log, 0), found.outcome, found.line)
     if errors[-1].outcome not in _OF_PROGRAM and not _OF_DEVICE.search(errors[-1].line):
         return None
@@ -147,7 +154,7 @@ def uncaught(log: str) -> Cause | None:
         lambda line: THREAD not in line and not IGNORED.search(line),
         (line for _, line in lines[errors[-1].position + 1 :]),
     )
-    later = [line for line in after if line.strip() and not _EPILOGUE.match(line)]
+    later = [line for line in after if line.strip() and not EPILOGUE.match(line)]
     # A program that handles an error of its code may print anything; after the others, it trains or ends.
     is_of_code = errors[-1].outcome is Outcome.FAILED and not _OF_DEVICE.search(errors[-1].line)
     if (is_of_code and len(later) > FEW) or any(map(shows_progress, later)):

@@ -16,7 +16,7 @@ from typing import Final
 
 from autotuner.study.endings.held_memory import is_held_by_others
 from autotuner.study.endings.known_errors import meaning
-from autotuner.study.endings.log_scan import FEW, LogError, scan
+from autotuner.study.endings.log_scan import FEW, LogError, is_nan_after, scan
 from autotuner.study.endings.log_tail import TRACEBACK, tail_of
 from autotuner.study.endings.signals import SIGNALS, reports_signal
 from autotuner.study.endings.survival import is_progress, says_survived, shows_progress
@@ -32,6 +32,17 @@ _STOPS: Final = re.compile(
 """How a program says that it ends because of what it has met; early stopping has other reasons."""
 _SUPPOSED: Final = re.compile(r"\b(?:if|when(?:ever)?|once|would|will)\b", re.IGNORECASE)
 """How it says what it does in such a case."""
+_NEAR: Final = 20
+"""Lines before a signal that may say that the training is over."""
+_FINISHED: Final = re.compile(
+    r"\b(?:train(?:ing)?|run|fit|job) (?:\w{1,12} )?(?:finished|completed?|done|over|ended)\b"
+    r"|\b(?:finished|completed|done)\b.{0,20}\btrain|`Trainer\.fit` stopped",
+    re.IGNORECASE,
+)
+_OF_TRAINING: Final = re.compile(
+    r"\b(?:checkpoint|ckpt|sav(?:e|ed|es|ing)\b|train|epoch|step\b|requeu|preempt|spot\b)", re.IGNORECASE
+)
+"""What a training speaks of when a signal ends it."""
 _TOOL: Final = re.compile(
     r"^(?:/[\w./-]{1,200}: (?:line \d{1,6}: )?)?"
     r"(?:curl|wget|git|fatal|pip3?|apt(?:-get)?|E|Err:\d{1,4}|ls|cp|mv|cat|tar|rsync|scp|aws|gsutil|rclone): "
@@ -244,7 +255,28 @@ def stopped(lines: Sequence[tuple[str, str]]) -> LogError | None:
             known = meaning(line)
             if known is not None and known.outcome is Outcome.DIVERGED:
                 return LogError(position, line, known.outcome, False, rank, 0)
-        if shows_progress(line):
+        # Keras redraws its bar after it has said so.
+        if shows_progress(line) and not is_nan_after(line, before=False):
+            return None
+    return None
+
+
+def interrupted(lines: Sequence[tuple[str, str]]) -> LogError | None:
+    """Return the signal that ended a training before its end, as a program says that then exits with 0.
+
+    Other programs of a script, such as a server of logs, may be ended by a signal when the training is over.
+    """
+    went_on = 0
+    for position in range(len(lines) - 1, -1, -1):
+        rank, line = lines[position]
+        if reports_signal(line):
+            before, after = lines[max(0, position - _NEAR) : position], lines[position : position + 1 + FEW]
+            is_over = any(_FINISHED.search(text) for _, text in before)
+            is_of_training = any(_OF_TRAINING.search(text) for _, text in after)
+            if is_of_training and not is_over:
+                return LogError(position, line, Outcome.LOST, False, rank, 0)
+        went_on += shows_progress(line)
+        if went_on > FEW:
             return None
     return None
 

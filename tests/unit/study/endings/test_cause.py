@@ -193,3 +193,70 @@ def test_an_error_whose_first_line_only_introduces_it_is_shown_with_the_rest(mes
     found = cause(("Traceback (most recent call last):\n  File 't.py', line 1\n" + message, 1))
     assert found.outcome is not Outcome.FAILED
     assert found.line == said
+
+
+@pytest.mark.parametrize("call", ["torch._C._cuda_setDevice(device)", "torch._C._cuda_init()"])
+def test_memory_that_lacks_when_the_device_is_opened_is_held_by_others(call):
+    log = (
+        f'Traceback (most recent call last):\n  File "t.py", line 9, in f\n    {call}\n'
+        "torch.AcceleratorError: CUDA error: out of memory\n"
+    )
+    assert cause((log, 1)).outcome is Outcome.LOST
+    # A process that begins beside the training may lack what the training has taken.
+    assert cause(("step 100 loss 0.3\n" + log, 1)).outcome is Outcome.OUT_OF_MEMORY
+    in_training = log.replace(call, "loss.backward()")
+    assert cause((in_training, 1)).outcome is Outcome.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "Received SIGTERM, saving checkpoint and exiting\nsaved /out/last.pt\n",
+        "[rank0]: Received SIGTERM\n[rank1]: Received SIGTERM\nstep 9 loss 0.4\nsaved last.pt\n",
+        "WARNING spot interruption notice received\ncheckpoint written to /out/last.pt\nexiting\n",
+    ],
+)
+def test_a_training_that_a_signal_ended_early_is_lost_although_it_exits_with_0(end):
+    found = uncaught("epoch 1 accuracy=0.4\n" + end)
+    assert found is not None
+    assert found.outcome is Outcome.LOST
+    assert "receive" in found.line.lower()
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "epoch 1 accuracy=0.4\nTensorBoard caught SIGTERM; exiting...\n",
+        "epoch 1 accuracy=0.4\nTraining finished\nworker received SIGTERM, saving its state\n",
+        "Received SIGUSR1, saving checkpoint\n" + "epoch 1 accuracy=0.4\n" * 4,
+        "epoch 1 accuracy=0.4\nif SIGTERM is received, a checkpoint is saved\n",
+    ],
+)
+def test_a_signal_that_ended_no_training_is_no_loss(log):
+    assert uncaught(log) is None
+
+
+def test_a_bar_that_is_drawn_after_the_words_that_nan_ends_the_run_shows_no_progress():
+    bar = "33/782 ━━━━ 2s 60ms/step - accuracy: 0.0977 - loss: nan\n"
+    found = uncaught("epoch 1 accuracy=0.1\nBatch 33: Invalid loss, terminating training\n" + bar)
+    assert found is not None
+    assert found.outcome is Outcome.DIVERGED
+    assert uncaught("Batch 33: Invalid loss, terminating training\n" + bar.replace("nan", "0.4")) is None
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        ("Training failed: CUDA out of memory. Tried to allocate 2.00 GiB.\n", Outcome.OUT_OF_MEMORY),
+        ("2026-01-01 10:00:00 - train - ERROR - Training failed: 'label'\n", Outcome.FAILED),
+        ("NCCL error: unhandled system error\nTraining aborted\nwandb: Run summary:\n", Outcome.LOST),
+        ("Error during training: NCCL error: unhandled system error\n", Outcome.LOST),
+        ("Error in training: 0.12\n", None),
+        ("mean error of a training failed to shrink\n", None),
+        ("export failed: CUDA out of memory. Tried to allocate 2.00 GiB.\n", None),
+        ("Training failed: loss is nan\nepoch 2 accuracy=0.4\n", None),
+    ],
+)
+def test_a_program_whose_last_words_are_that_its_training_failed_has_failed(end, outcome):
+    found = uncaught("epoch 1 accuracy=0.4\n" + end)
+    assert (found and found.outcome) is outcome
