@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from autotuner.spec import Target
-from autotuner.study.endings.cause import Cause, find_cause, uncaught
+from autotuner.study.endings.cause import EPILOGUE, Cause, find_cause, uncaught
 from autotuner.study.endings.log_errors import ProcessLog
 from autotuner.study.endings.signals import signal_name
 from autotuner.study.formats.line import printable
@@ -24,6 +24,8 @@ TAIL_LINES: Final = 8
 """Lines of a failed program's log that the message shows."""
 MAX_TAIL: Final = 1500
 """Characters of these lines; an annotation that contains them must stay small."""
+LOG_ENDS: Final = "; its log ends:\n"
+"""What stands in a message between the error and the last lines, if these do not end with it."""
 _TORCHRUN: Final = re.compile(r"failed \(exitcode: -?\d{1,9}\) local_rank: \d")
 """The line with which torchrun's report of a failed process begins."""
 _CLOSES: Final = re.compile(r"Sending process \d{1,9} closing signal SIG")
@@ -165,21 +167,29 @@ def _told_code(ending: Ending, cause: Cause | None) -> str:
 
 
 def _end(ending: Ending, cause: Cause | None) -> str:
-    """Return the last lines of the deciding log, preceded by the deciding line if they lack it."""
+    """Return the last lines of the deciding log, preceded by the deciding line if they do not end with it.
+
+    The lines below it say why it occurred if it only introduces them.
+    """
     logs = [log.text for log in ending.logs if cause is not None and log.pod == cause.pod]
-    last = tail(logs[0] if logs else ending.log_tail)
-    line = "" if cause is None or cause.line in last else cause.line
-    return "\n".join(part for part in (line, last) if part)
+    last = tail(logs[0] if logs else ending.log_tail, is_error=True)
+    line = "" if cause is None else cause.line
+    is_shown = last.endswith(line) or (line.endswith(":") and line in last)
+    return last if is_shown else f"{line}{LOG_ENDS}{last}" if last else line
 
 
-def tail(log: str) -> str:
+def tail(log: str, *, is_error: bool = False) -> str:
     """Return the last informative lines of a log, bounded in number and length.
 
     Colours and other terminal control sequences are removed, because annotations and pages show the lines.
     What torchrun says of a failed process is longer than that, and the process's own words are above it.
+    Below an error (`is_error`) trackers print a summary, which says nothing of it.
     """
     lines = [line for written in log.splitlines() if (line := printable(written).rstrip())]
     failed = [at for at, line in enumerate(lines) if _TORCHRUN.search(line)]
     if failed:
         lines = [line for line in lines[: failed[-1]] if not _CLOSES.search(line)] or lines
+    if is_error:
+        said = [at for at, line in enumerate(lines) if not EPILOGUE.match(line) or "ERROR" in line]
+        lines = lines[: said[-1] + 1] if said else lines
     return "\n".join(lines[-TAIL_LINES:])[-MAX_TAIL:]

@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 from autotuner import keys
+from autotuner.study.endings.outcome import LOG_ENDS
 from autotuner.study.finding import Finding, Reason
 from autotuner.study.findings.unreported import ended_unreported, is_silent
 from autotuner.study.history import History, is_complete
@@ -26,6 +27,7 @@ from autotuner.trial import Outcome, Trial
 
 _NUMBER: Final = re.compile(r"\d+")
 _PATH: Final = re.compile("the whole log: ")
+_CODE: Final = re.compile(r".{0,300}?\bexit code -?\d{1,9}[^:]{0,200}: ")
 _SHOWN: Final = 4
 """Maximum number of batch sizes in a message."""
 _FEWEST: Final = 3
@@ -206,12 +208,16 @@ def _kind(trial: Trial) -> str:
 
 
 def _error(trial: Trial) -> str:
-    """Return the last line of a trial's message, which names the error; the path of its log follows it.
+    """Return the line of a trial's message that names the error.
 
-    A run that ended well without a value has no error: the last line of its log is any line, and its message
-    begins with what is wrong.
+    It is the last one, except for the path of the log, or stands before the last lines of the log. A run that
+    ended well without a value has no error: the last line of its log is any line, and its message begins with
+    what is wrong.
     """
     if is_silent(trial):
         return trial.message.partition(": ")[0]
+    named, _, ends = trial.message.partition(LOG_ENDS)
+    if ends:
+        return _CODE.sub("", named, count=1).strip()
     lines = (line.strip() for line in trial.message.splitlines())
     return next((line for line in reversed(list(lines)) if line and not _PATH.match(line)), "")

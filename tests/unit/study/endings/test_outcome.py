@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autotuner.study.endings.log_errors import ProcessLog
-from autotuner.study.endings.outcome import MAX_TAIL, TAIL_LINES, Ending, classify, tail
+from autotuner.study.endings.outcome import LOG_ENDS, MAX_TAIL, TAIL_LINES, Ending, classify, tail
 from autotuner.study.logs.log_reader import LogReader
 from autotuner.trial import Outcome
 from tests.builders import spec, trial
@@ -235,3 +235,28 @@ def test_a_loss_names_the_pod_and_the_node():
     )
     _, message = classify(Ending(1, logs=(log,)), (), TARGET)
     assert message.startswith("pod t-worker-1 on node gpu-7: RuntimeError: CUDA error: uncorrectable ECC")
+
+
+WARNED = (
+    "[rank0]:[W1128 10:00:09.1 ProcessGroupNCCL.cpp:1496] Warning: destroy_process_group() was not called\n"
+)
+SUMMARY = "wandb: \nwandb: Run summary:\nwandb: loss 0.4312\nwandb: Find logs at: ./wandb/run-ab12cd34/logs\n"
+
+
+@pytest.mark.parametrize("end", [WARNED, SUMMARY * 3, WARNED + SUMMARY])
+def test_what_libraries_print_at_exit_is_not_shown_below_an_error(end):
+    _, message = classify(Ending(1, f"epoch 1\n{TRACEBACK}KeyError: 'x'\n{end}"), (), TARGET)
+    assert message.endswith("KeyError: 'x'")
+    _, message = classify(Ending(1, f"batch 100 is not divisible by 3\n{end}"), (), TARGET)
+    assert message == "exit code 1: batch 100 is not divisible by 3"
+
+
+def test_an_error_that_other_lines_follow_is_named_before_the_end_of_the_log():
+    end = "\nSet the environment variable HYDRA_FULL_ERROR=1 for a complete stack trace.\n"
+    _, message = classify(Ending(1, f"{TRACEBACK}KeyError: 'x'\n{end}"), (), TARGET)
+    assert message.startswith("exit code 1: KeyError: 'x'; its log ends:\n")
+    assert message.endswith("for a complete stack trace.")
+    introduced = "RuntimeError: Error(s) in loading state_dict for Net:\n\tsize mismatch for fc.weight\n"
+    _, message = classify(Ending(1, TRACEBACK + introduced), (), TARGET)
+    assert LOG_ENDS not in message
+    assert message.endswith("size mismatch for fc.weight")

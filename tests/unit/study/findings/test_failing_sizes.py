@@ -142,3 +142,14 @@ def test_memory_that_bounds_the_answer_is_said_with_what_lifts_the_bound():
     assert sizes_without_memory(history(works(1, 512))) == []
     micro = History.of(spec(batch_size="16..1024", micro_batch_size="8..32"), [BASELINE, *larger])
     assert sizes_without_memory(micro) == []
+
+
+def test_failures_whose_logs_end_alike_are_told_apart_by_their_errors():
+    """PyTorch, Hydra and shells print the same lines below each error."""
+    ends = "; its log ends:\n{}\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."
+    batch = "exit code 1: RuntimeError: CUDA error: device-side assert triggered" + ends
+    rate = "exit code 1: ValueError: the learning rate is too large" + ends
+    found = failing_sizes(history(failed(1, 128, 0.1, batch), failed(2, 64, 0.9, rate)))
+    assert ([t.number for t in found.trials], found.bound) == ([1], 128)
+    (warning,) = sizes_that_fail(history(failed(1, 128, 0.1, batch), failed(2, 64, 0.9, rate)))
+    assert "Trial 1: RuntimeError: CUDA error: device-side assert triggered. To try" in warning.message
