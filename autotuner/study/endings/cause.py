@@ -17,7 +17,7 @@ from itertools import takewhile
 from typing import Final
 
 from autotuner.study.endings.log_errors import GONE, ProcessLog, interrupted, last_errors, stopped
-from autotuner.study.endings.log_scan import FEW, WRAPPER, LogError, scan
+from autotuner.study.endings.log_scan import CHILD_FAILED, FEW, WRAPPER, LogError, scan
 from autotuner.study.endings.log_tail import tail_of
 from autotuner.study.endings.signals import BUS_ERRORS, CRASHES, SIGNALS
 from autotuner.study.endings.survival import shows_progress
@@ -35,7 +35,12 @@ _REPORTED: Final = re.compile(
     r"^(?:[\w.]{1,100}\.)?(?:ChildFailedError|ProcessRaisedException|ProcessExitedException|TuneError"
     r"|TrainingFailedError)\b|^Exception: process \d{1,6} terminated with exit code"
     r"|\[ERROR\].{0,1900}\bexits with return code = -?[1-9]"
-    r"|^MPI_ABORT was invoked|^mpi(?:run|exec) detected that one"
+    r"|^MPI_ABORT was invoked|^(?:mpi(?:run|exec)|prterun) (?:detected that one|noticed that process)"
+    r"|\bChild process with PID \d{1,9} terminated with code (?!-15)-?[1-9]"
+    r"|\bBAD TERMINATION OF ONE OF YOUR APPLICATION"
+    r"|^RuntimeError: Horovod detected that one|\bcomposer\.cli\.launcher:Rank \d{1,6} crashed with exit code"
+    r"|^srun: error: .{1,300}: tasks? [\d,-]{1,300}: (?:Exited with exit code [1-9]|Killed|Out Of Memory"
+    r"|Segmentation fault|Aborted|Bus error)"
     # A shell, the interpreter and the runtime of C++ report signals.
     r"|: line \d{1,6}: +\d{1,9} (?:Killed|Segmentation fault|Aborted|Bus error|Floating point exception)\b"
     r"|^Fatal Python error: (?:Segmentation fault|Aborted|Bus error|Floating)"
@@ -53,6 +58,7 @@ _GIVES_UP: Final = re.compile(
     r"|(?:Error|Exception)(?: occurred)? (?:during|in) training\b(?!\W{0,3}\d))"
 )
 """How a program that has caught its error says so: only as the last line it has ended by it."""
+_LAST_WORDS: Final = (_LAUNCHED, _GIVES_UP, CHILD_FAILED)
 EPILOGUE: Final = re.compile(
     r"(?:\[rank\d{1,6}\]: ?)?(?:wandb:|COMET INFO:|\[W\d{3,4} |frame #\d"
     r"|.{0,200}(?:\bNCCL INFO\b|\bresource_tracker\b|%\|)|\s{2,8}warnings\.warn\()"
@@ -137,7 +143,7 @@ def uncaught(log: str) -> Cause | None:
     last = [(at, line) for at, (_, line) in enumerate(lines) if line.strip() and not EPILOGUE.match(line)][
         -1:
     ]
-    reported += [at for at, line in last if _LAUNCHED.match(line) or _GIVES_UP.match(line)]
+    reported += [at for at, line in last if any(words.match(line) for words in _LAST_WORDS)]
     if reported and not any(shows_progress(line) for _, line in lines[max(reported) + 1 :]):
         return find_cause([ProcessLog(log, 1)])
     # A thread of a library, such as one that pins memory, may fail because the program has ended.

@@ -274,6 +274,8 @@ _AROUND: Final = (
     r"\[Errno (?:5|6|14|19|26|28|35|37|61|70|71|103|108|112|116|121|122)\]",
     r"\b(?:EIO|ENOSPC|ESTALE|EDQUOT)\b|Cannot send after transport endpoint shutdown",
     r"No locks available|Interrupted system call",
+    # NFS keeps a file under such a name that is deleted while another process has it open.
+    r"\[Errno (?:16|39)\].{0,300}/\.nfs[0-9a-f]",
     r"No space left on device|Not enough disk space|Disk quota exceeded",
     r"Transport endpoint is not connected|Host is down",
     r"\[Errno 11\]|PytorchStreamWriter failed|unexpected pos \d+ vs|iostream error|disk I/O error",
@@ -404,7 +406,11 @@ _CRASHED: Final = (
 _DIVERGED: Final = (
     r"\bloss\b.{0,60}(?:\b(?:is|are|became|becomes|was|=|:|got|returned|not|to)\b|[=:]).{0,30}\b(?:nan|inf|infinite|finite)\b",
     r"\b(?:nan|non-?finite|infinite|inf) (?:loss|gradient|values? in (?:loss|grad))",
-    r"\bloss (?:nan|inf)\b|\bnan (?:\w{1,12} )?in (?:the )?(?:loss|grad|weight|parameter|logit|activation)",
+    (
+        r"\bloss (?:nan|inf)\b|\bnans? (?:(?:or|and|/) inf\w* )?(?:\w{1,12} )?in (?:the )?"
+        r"(?:loss|grad|weight|parameter|logit|activation|(?:model |network )?output)"
+    ),
+    r"\bloss\b.{0,20}\b(?:is|became) not a number\b|\bnot JSON compliant: -?(?:nan|inf)\b",
     r"Invalid loss, terminating",
     (
         r"(?:nan|inf(?:inity)?)s? (?:(?:or|and|/) ?(?:nan|inf(?:inity)?)s? )?"

@@ -28,11 +28,21 @@ _EXCEPTION: Final = re.compile(
 )
 _RAISED: Final = re.compile(r"[A-Za-z_][\w.<>]{0,300}:|[\w.<>]{0,200}[A-Z]\w{0,80}\s{0,8}$")
 """How the line begins that ends a traceback; other pieces end it where two processes write at once."""
+_CHILD: Final = (
+    r"\b(?:ranks?|workers?|(?:sub)?process(?:es)?|child(?:ren)?|trainers?|tasks?)\b(?:.{0,60}"
+    r"\b(?:failed|exited|crashed|died|terminated|ended)\b.{0,30}\b(?:code|exitcode|status)\W{0,3}(?:1|2|255)\b"
+    r"| (?:has |have )?(?:failed|died|crashed)(?:\W{0,3}$|[.;,]))"
+)
+CHILD_FAILED: Final = re.compile(
+    rf"(?:[\w.]{{1,80}}\.)?[A-Z]\w{{0,60}}(?:Error|Exception): .{{0,200}}{_CHILD}"
+)
+"""The error of a program about another process that it has started."""
 WRAPPER: Final = re.compile(
     r"\b(?:ChildFailedError|CalledProcessError|ProcessRaisedException|ProcessExitedException|RayTaskError)\b"
     r"|\bCaught \w{1,80} in (?:DataLoader|pin memory|replica)|InstantiationException"
     r"|^Exception: (?:process \d{1,6} terminated with exit code|\s{0,4}$)"
     r"|returned non-zero exit status|exited with non-zero status|\b(?:Base)?ExceptionGroup: "
+    rf"|{_CHILD}"
     # torchvision prints why each mirror failed above it.
     r"|RuntimeError: Error downloading "
     # Errors that only say that a thread, a process or a compiler has failed, which printed why itself.
@@ -44,6 +54,8 @@ WRAPPER: Final = re.compile(
     r"|\b(?:TuneError|TrainingFailedError|UnexpectedExit|ErrorReturnCode_\w{1,10})\b"
 )
 """Errors that only say that another error has occurred, which is named elsewhere."""
+_OF_CHILD: Final = re.compile(r"\bassert\b.*\b(?:exitcode|returncode)\b")
+"""An assertion that another process has ended well."""
 _LAUNCHER: Final = re.compile(
     r"\bChildFailedError\b|ProcessRaisedException|ProcessExitedException"
     r"|Root Cause \(first observed failure\)|closing signal SIGTERM"
@@ -228,7 +240,7 @@ def _error(place: tuple[int, str, int], line: str, *, is_raised: bool, code: str
         # A wrapper may name the class of the error that it wraps, whose own line says more.
         is_remark |= WRAPPER.search(line) is not None
         return LogError(position, line, known.outcome, known.is_secondary or is_remark, rank, traceback)
-    if not is_exception or WRAPPER.search(line) or _only_exits(line):
+    if not is_exception or WRAPPER.search(line) or _only_exits(line) or _OF_CHILD.search(code):
         return None
     if _NAN_CHECK.search(code) and line.startswith(("AssertionError", "ValueError", "RuntimeError")):
         return LogError(position, line, Outcome.DIVERGED, False, rank, traceback)

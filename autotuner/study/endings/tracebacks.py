@@ -27,6 +27,8 @@ _OF_CELL: Final = re.compile(r"([A-Za-z_][\w.]{0,80})\s{1,80}Traceback \(most re
 """The head of a traceback as IPython prints it, which names the error; its frames are not indented."""
 _OF_LIBRARY: Final = re.compile(r"/(?:site|dist)-packages/|/lib/python\d|[\"/]<frozen ")
 """How the path of a frame begins that is not of the program itself."""
+_MAX_CODE: Final = 2_000
+"""Characters of a statement that are kept."""
 THREAD: Final = "Exception in thread"
 """What Python prints before the traceback of a thread, which ends only the thread."""
 
@@ -91,11 +93,13 @@ class Tracebacks:
         text = line.removeprefix("> ").lstrip()
         if text.startswith('File "'):
             self.indent = max(0, len(line) - len(text) - 2)
-            self.frame = text
+            self.frame = self.code = text
             self.is_own |= _OF_LIBRARY.search(text) is None
             self.is_ignored |= _FINALIZER.search(text.rstrip()) is not None
         elif line and not line[: self.indent + 1].isspace():
             return False
-        if text.strip("~^ "):  # Python marks the place in the line of source below it.
-            self.code = text
+        elif text.strip("~^ "):  # Python marks the place in the line of source below it.
+            # Since Python 3.13 it shows all lines of a statement.
+            whole = text if self.code == self.frame else f"{self.code} {text}"
+            self.code = whole[:_MAX_CODE]
         return True

@@ -260,3 +260,41 @@ def test_a_bar_that_is_drawn_after_the_words_that_nan_ends_the_run_shows_no_prog
 def test_a_program_whose_last_words_are_that_its_training_failed_has_failed(end, outcome):
     found = uncaught("epoch 1 accuracy=0.4\n" + end)
     assert (found and found.outcome) is outcome
+
+
+LAST_WORDS = (
+    "mpirun noticed that process rank 2 with PID 0 on node w-1 exited on signal 11 (Segmentation fault).\n",
+    "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   EXIT CODE: 1\n=   CLEANING UP\n",
+    "srun: error: gpu-12: task 3: Exited with exit code 1\nsrun: error: gpu-12: tasks 0-2: Terminated\n",
+    "srun: error: gpu-12: tasks 1,3: Segmentation fault (core dumped)\n",
+    "ERROR:composer.cli.launcher:Rank 1 crashed with exit code 1.\nGlobal rank 1 exited with code 1\n",
+    "[rank: 1] Child process with PID 221 terminated with code -11. Forcefully terminating all\n",
+    (
+        "Process 1 exit with status code 1.\nTraceback (most recent call last):\n  File 'h.py', line 8\n"
+        "RuntimeError: Horovod detected that one or more processes exited with non-zero status\nExit code: 1\n"
+    ),
+    "Traceback (most recent call last):\n  File 'a.py', line 8\nRuntimeError: rank 1 exited with code 1\n",
+)
+
+
+@pytest.mark.parametrize("words", LAST_WORDS)
+def test_the_last_words_of_a_launcher_show_a_failure_that_a_pipe_hides(words):
+    found = uncaught("epoch 1 accuracy=0.4\n" + words)
+    assert found is not None
+    assert found.outcome is Outcome.FAILED
+    found = uncaught("epoch 1 accuracy=0.4\n" + OOM + words)
+    assert found is not None
+    assert found.outcome is Outcome.OUT_OF_MEMORY
+    assert uncaught(words + "epoch 2 accuracy=0.5\n") is None
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "epoch 1 accuracy=0.4\nChild process with PID 221 terminated with code -15\n",
+        "epoch 1 accuracy=0.4\nsrun: error: gpu-12: tasks 0-2: Terminated\n",
+        "epoch 1 accuracy=0.4\n2 workers failed to load an image, and loaded the next\n",
+    ],
+)
+def test_a_process_that_is_ended_at_the_end_of_a_run_is_no_failure(log):
+    assert uncaught(log) is None
