@@ -397,6 +397,8 @@ _PEERS: Final = (
 )
 _CRASHED: Final = (
     r"segmentation fault|SIGSEGV|signal 11\b",
+    # glog's last words.
+    r"^F\d{4} .{1,200}\] Check failed: ",
     # Native code prints why it aborts, in another process than the one that says so.
     r"killed by signal: Aborted",
     # Tasks are cancelled because another one has failed.

@@ -91,7 +91,7 @@ def classify(ending: Ending, measurements: Sequence[Measurement], target: Target
     if cause is not None and cause.outcome is not Outcome.FAILED:
         return cause.outcome, _told(cause)
     if ending.exit_code != 0 or cause is not None:
-        return Outcome.FAILED, f"{_told_code(ending, cause)}: {_end(ending, cause) or 'the log is empty'}"
+        return Outcome.FAILED, _failed(ending, cause)
     return (Outcome.MISSED, "") if measurements else (Outcome.FAILED, _without_value(ending, target.metric))
 
 
@@ -164,6 +164,13 @@ def _told_code(ending: Ending, cause: Cause | None) -> str:
     if ending.exit_code == 0:
         code += ", but its log ends with an error (behind a pipe such as `| tee`, add `set -o pipefail`)"
     return code
+
+
+def _failed(ending: Ending, cause: Cause | None) -> str:
+    """Return the message of a failure. A crash without an error's words is named by its signal alone."""
+    code, end = _told_code(ending, cause), _end(ending, cause)
+    is_silent = signal_name(_exit_code(ending, cause)) and not (cause is not None and cause.line)
+    return f"{code}{LOG_ENDS}{end}" if is_silent and end else f"{code}: {end or 'the log is empty'}"
 
 
 def _end(ending: Ending, cause: Cause | None) -> str:

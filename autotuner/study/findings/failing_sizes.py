@@ -3,7 +3,8 @@
 The data set may be too small for a batch, or a script may require batch sizes that divide another number (the
 length of a queue, the samples, a tile of a matrix). A failed run does not show whether its batch size or its
 hyperparameters are at fault. A run with hyperparameters that work at a smaller batch does: if it fails too,
-the batch size is at fault. Then the runs that ended with the same message failed for the same reason.
+the batch size is at fault. Then the runs that ended with the same message failed for the same reason. A crash
+of native code may be a chance, so two of a kind are needed.
 
 If no larger batch has worked, such sizes bound the search as memory does. Otherwise it keeps to the multiples
 of the job's own batch size or, if some of these fail too, to its products with powers of two.
@@ -12,6 +13,7 @@ of the job's own batch size or, if some of these fail too, to its products with 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +29,11 @@ from autotuner.trial import Outcome, Trial
 
 _NUMBER: Final = re.compile(r"\d+")
 _PATH: Final = re.compile("the whole log: ")
+_CRASH: Final = re.compile(
+    r"\(SIG(?:SEGV|ABRT|BUS|FPE)\)(?:$|: the log is empty)|[Ss]egmentation fault"
+    r"|illegal memory access|misaligned address"
+)
+"""Errors that name no reason, and may not repeat."""
 _CODE: Final = re.compile(r".{0,300}?\bexit code -?\d{1,9}[^:]{0,200}: ")
 _SHOWN: Final = 4
 """Maximum number of batch sizes in a message."""
@@ -75,7 +82,9 @@ def failing_sizes(history: History) -> FailingSizes:
         return FailingSizes()
     failed = [t for t in failed if t.suggestion.batch_size not in sizes_that_work]
     known_to_work = {tried.items for tried in works}
+    kinds = Counter(_kind(t) for t in failed)
     messages = {_kind(t) for t in failed if setting(t).items in known_to_work}
+    messages = {kind for kind in messages if kinds[kind] > 1 or not _CRASH.search(kind)}
     blamed = [t for t in failed if _kind(t) in messages]
     sizes = {t.suggestion.batch_size for t in blamed}
     for spacing in Spacing if sizes else ():
@@ -218,6 +227,6 @@ def _error(trial: Trial) -> str:
         return trial.message.partition(": ")[0]
     named, _, ends = trial.message.partition(LOG_ENDS)
     if ends:
-        return _CODE.sub("", named, count=1).strip()
+        return _CODE.sub("", named, count=1).strip()  # Of a silent crash only the code is known.
     lines = (line.strip() for line in trial.message.splitlines())
     return next((line for line in reversed(list(lines)) if line and not _PATH.match(line)), "")

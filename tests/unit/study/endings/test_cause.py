@@ -271,7 +271,7 @@ LAST_WORDS = (
     "[rank: 1] Child process with PID 221 terminated with code -11. Forcefully terminating all\n",
     (
         "Process 1 exit with status code 1.\nTraceback (most recent call last):\n  File 'h.py', line 8\n"
-        "RuntimeError: Horovod detected that one or more processes exited with non-zero status\nExit code: 1\n"
+        "RuntimeError: Horovod detected that one or more processes exited with non-zero status\nExit: 1\n"
     ),
     "Traceback (most recent call last):\n  File 'a.py', line 8\nRuntimeError: rank 1 exited with code 1\n",
 )

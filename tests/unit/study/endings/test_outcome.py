@@ -260,3 +260,11 @@ def test_an_error_that_other_lines_follow_is_named_before_the_end_of_the_log():
     _, message = classify(Ending(1, TRACEBACK + introduced), (), TARGET)
     assert LOG_ENDS not in message
     assert message.endswith("size mismatch for fc.weight")
+
+
+def test_a_crash_without_an_error_is_named_by_its_signal_and_not_by_the_last_line_of_its_log():
+    _, message = classify(Ending(139, "epoch 1\nepoch 2 loss 0.3\n"), (), TARGET)
+    assert message == "exit code 139 (SIGSEGV); its log ends:\nepoch 1\nepoch 2 loss 0.3"
+    checked = "F1128 10:00:00.1 123 train.cc:55] Check failed: batch % devices == 0 (100 vs. 0)\n"
+    _, message = classify(Ending(134, checked), (), TARGET)
+    assert message == f"exit code 134 (SIGABRT): {checked}".strip()

@@ -153,3 +153,14 @@ def test_failures_whose_logs_end_alike_are_told_apart_by_their_errors():
     assert ([t.number for t in found.trials], found.bound) == ([1], 128)
     (warning,) = sizes_that_fail(history(failed(1, 128, 0.1, batch), failed(2, 64, 0.9, rate)))
     assert "Trial 1: RuntimeError: CUDA error: device-side assert triggered. To try" in warning.message
+
+
+SILENT = "exit code 139 (SIGSEGV); its log ends:\nepoch {} loss 0.1"
+ILLEGAL = "exit code 1: RuntimeError: CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize("crash", [SILENT, ILLEGAL, "exit code 139 (SIGSEGV): the log is empty"])
+def test_one_crash_of_native_code_may_be_a_chance_and_bounds_nothing(crash):
+    assert failing_sizes(history(failed(1, 128, 0.1, crash))).trials == ()
+    found = failing_sizes(history(failed(1, 128, 0.1, crash), failed(2, 256, 0.9, crash)))
+    assert ([t.number for t in found.trials], found.bound) == ([1, 2], 128)
