@@ -43,6 +43,8 @@ _REPORTED: Final = re.compile(
     r"|Segmentation fault|Aborted|Bus error)"
     # A shell, the interpreter and the runtime of C++ report signals.
     r"|: line \d{1,6}: +\d{1,9} (?:Killed|Segmentation fault|Aborted|Bus error|Floating point exception)\b"
+    # A script also kills what it has started beside the training.
+    r".{0,300}(?:python|torchrun|accelerate|deepspeed|mpi(?:run|exec)|horovodrun|train|\.py\b|\$)"
     r"|^Fatal Python error: (?:Segmentation fault|Aborted|Bus error|Floating)"
     r"|^terminate called after throwing"
 )
@@ -54,7 +56,7 @@ _LAUNCHED: Final = re.compile(
 _GIVES_UP: Final = re.compile(
     r"(?:[^A-Za-z]{0,80}|.{0,80}\b(?:ERROR|CRITICAL|FATAL)\b.{0,80})"
     r"(?:(?:[Tt]raining|TRAINING) (?:run |job |loop )?(?:has |was )?"
-    r"(?:[Ff]ailed|FAILED|[Aa]borted|[Cc]rashed)\b"
+    r"(?:[Ff]ailed|FAILED|[Aa]borted|[Cc]rashed)(?:\W{0,3}$|[:.;,!]| (?:with|due|because|after)\b)"
     r"|(?:Error|Exception)(?: occurred)? (?:during|in) training\b(?!\W{0,3}\d))"
 )
 """How a program that has caught its error says so: only as the last line it has ended by it."""

@@ -252,6 +252,8 @@ def test_a_bar_that_is_drawn_after_the_words_that_nan_ends_the_run_shows_no_prog
         ("NCCL error: unhandled system error\nTraining aborted\nwandb: Run summary:\n", Outcome.LOST),
         ("Error during training: NCCL error: unhandled system error\n", Outcome.LOST),
         ("Error in training: 0.12\n", None),
+        ("Training failed to improve for 3 epochs, stopping\n", None),
+        ("Training aborted early by EarlyStopping\n", None),
         ("mean error of a training failed to shrink\n", None),
         ("export failed: CUDA out of memory. Tried to allocate 2.00 GiB.\n", None),
         ("Training failed: loss is nan\nepoch 2 accuracy=0.4\n", None),
@@ -293,6 +295,7 @@ def test_the_last_words_of_a_launcher_show_a_failure_that_a_pipe_hides(words):
     [
         "epoch 1 accuracy=0.4\nChild process with PID 221 terminated with code -15\n",
         "epoch 1 accuracy=0.4\nsrun: error: gpu-12: tasks 0-2: Terminated\n",
+        "epoch 1 accuracy=0.4\nrun.sh: line 20:    33 Killed                  nvidia-smi dmon > gpu.log\n",
         "epoch 1 accuracy=0.4\n2 workers failed to load an image, and loaded the next\n",
     ],
 )
