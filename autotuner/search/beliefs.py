@@ -186,8 +186,11 @@ class Beliefs:
 
     @property
     def bound(self) -> int | None:
-        """The smallest batch size that is too large, for memory, to work or to report; None without one."""
-        tried = [(t.suggestion.batch_size, t) for t in self.history.trials]
+        """The smallest batch size that is too large, for memory, to work or to report; None without one.
+
+        A changed job may have more memory, so it starts afresh, as after a retry.
+        """
+        tried = [(t.suggestion.batch_size, t) for t in self.history.trials if self.history.is_current(t)]
         silent = {number for found in ended_unreported(self.history) for number in found.trials}
         is_bound = self.history.spec.micro_batch_size is None
         over = (

@@ -51,7 +51,8 @@ def bounds(history: History) -> Bounds:
     ]
     memory = memory_bound(
         fits=[size for t, size in at_once if t.outcome is not Outcome.OUT_OF_MEMORY and len(curve(t))],
-        failed=[size for t, size in at_once if t.outcome is Outcome.OUT_OF_MEMORY],
+        # A changed job may have more memory.
+        failed=[s for t, s in at_once if t.outcome is Outcome.OUT_OF_MEMORY and history.is_current(t)],
     )
     return own if memory is None else replace(own, memory=max(memory, micro.minimum))
 

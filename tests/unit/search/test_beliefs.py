@@ -1,6 +1,8 @@
 """What the search believes of runs under way, and what it proposes next."""
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from autotuner.study.history import History
 from autotuner.study.ledger import decode_trial
 from autotuner.study.setting import Setting
 from autotuner.trial import Measurement, Outcome, Purpose, Trial
-from tests.builders import spec, suggestion, trial
+from tests.builders import NOON, spec, suggestion, trial
 
 LENGTH = 20
 PEAKED = (0.5, 0.93, *(0.88 - 0.03 * step for step in range(LENGTH - 2)))
@@ -167,6 +169,17 @@ def test_an_answer_that_does_not_fit_into_memory_is_not_tried():
     ]
     beliefs = Beliefs(History.of(asked, own), Space.of(asked), (answered(400), answered(700)))
     assert beliefs.propose(2, beliefs.incumbent).batch_size < 256
+
+
+def test_memory_that_the_job_lacked_before_it_was_changed_is_no_bound():
+    today = spec(batch_size="16..1024").model_copy(update={"template": "new"})
+    lacked = trial(1, (), Outcome.OUT_OF_MEMORY, suggestion(1, batch_size=256), template="old/x")
+    again = spec(batch_size="16..1024", retried_at=(NOON + timedelta(hours=1)).isoformat())
+    ended = replace(lacked, template="", ended_at=NOON)
+    for asked, seen in ((today, lacked), (again, ended)):
+        assert Beliefs(History.of(asked, [seen]), Space.of(asked)).bound is None
+    for asked, seen in ((today, replace(lacked, template=today.attempt("new"))), (spec(), ended)):
+        assert Beliefs(History.of(asked, [seen]), Space.of(asked)).bound == 256
 
 
 def test_what_an_earlier_answer_has_and_this_study_does_not_know_stays_known_good():

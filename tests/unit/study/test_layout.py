@@ -23,9 +23,10 @@ from autotuner.study.layout import (
     realisable,
     smallest_realisable,
 )
-from autotuner.study.layout_bounds import MOST_SIZES, nearest, sizes, within_reach
+from autotuner.study.layout_bounds import MOST_SIZES, bounds, nearest, sizes, within_reach
 from autotuner.study.setting import Setting
-from tests.builders import spec
+from autotuner.trial import Outcome
+from tests.builders import spec, suggestion, trial
 
 ONE_PROCESS = Bounds(workers=(0, 0), share=256)
 ACCUMULATING = Bounds(workers=(0, 0), share=64, micro_batch=(1, 64))
@@ -324,3 +325,10 @@ def test_a_range_without_any_layout_is_refused_with_the_nearest_batch_size():
     known = history(Shape(masters=1, workers=6), "256..257", 256, micro_batch_size="1..64")
     with pytest.raises(Unrealisable, match=r"no batch size from 256\.\.257 .* nearest that can is 259"):
         nearest(known, Setting.of(256, {}))
+
+
+@pytest.mark.parametrize(("template", "memory"), [("old/x", None), ("", 256)])
+def test_memory_that_the_job_lacked_before_it_was_changed_bounds_no_micro_batch(template, memory):
+    asked = spec(micro_batch_size="8..1024").model_copy(update={"template": "new"})
+    lacked = trial(1, (), Outcome.OUT_OF_MEMORY, suggestion(1, micro_batch_size=512), template=template)
+    assert bounds(History.of(asked, [lacked])).memory == memory

@@ -140,6 +140,9 @@ def test_memory_that_bounds_the_answer_is_said_with_what_lifts_the_bound():
     assert "batch size 360 ran out of memory (trial 2), so batches from 360 on are left out" in found.message
     assert "autotuner.dev/micro-batch-size" in found.message
     assert sizes_without_memory(history(works(1, 512))) == []
+    changed = spec(batch_size="16..1024").model_copy(update={"template": "new"})
+    of_old = [replace(t, template="old/x") for t in larger]
+    assert sizes_without_memory(History.of(changed, [BASELINE, *of_old])) == []
     micro = History.of(spec(batch_size="16..1024", micro_batch_size="8..32"), [BASELINE, *larger])
     assert sizes_without_memory(micro) == []
 
