@@ -167,7 +167,10 @@ def uncaught(log: str) -> Cause | None:
     is_of_code = errors[-1].outcome is Outcome.FAILED and not _OF_DEVICE.search(errors[-1].line)
     if (is_of_code and len(later) > FEW) or any(map(shows_progress, later)):
         return None
-    return _cause(ProcessLog(log, 0), errors[-1].outcome, errors[-1].line)
+    last = errors[-1]
+    its = (last.traceback, last.rank, last.outcome)
+    root = next(e for e in errors if (e.traceback, e.rank, e.outcome) == its)
+    return _cause(ProcessLog(log, 0), root.outcome, root.line)
 
 
 def _unsaid(log: ProcessLog, *, first: ProcessLog) -> list[LogError]:

@@ -50,6 +50,7 @@ WRAPPER: Final = re.compile(
     r"|\b(?:[Ss]ee|[Ll]ook at|[Ii]nspect|[Cc]heck) (?:the )?"
     r"(?:(?:root cause|stack trace|errors?|exceptions?|traceback) \(?above"
     r"|(?:previous|above) (?:errors?|logs?)\b)"
+    r"|\bThe [Ii]nner error is reported as (?:above|below)"
     r"|miopenStatusUnknownError|\b(?:Papermill|Cell|Process)ExecutionError\b"
     r"|\b(?:TuneError|TrainingFailedError|UnexpectedExit|ErrorReturnCode_\w{1,10})\b"
 )
