@@ -167,8 +167,7 @@ def uncaught(log: str) -> Cause | None:
     is_of_code = errors[-1].outcome is Outcome.FAILED and not _OF_DEVICE.search(errors[-1].line)
     if (is_of_code and len(later) > FEW) or any(map(shows_progress, later)):
         return None
-    last = errors[-1]
-    its = (last.traceback, last.rank, last.outcome)
+    its = (errors[-1].traceback, errors[-1].rank, errors[-1].outcome)
     root = next(e for e in errors if (e.traceback, e.rank, e.outcome) == its)
     return _cause(ProcessLog(log, 0), root.outcome, root.line)
 

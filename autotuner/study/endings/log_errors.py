@@ -270,10 +270,14 @@ def interrupted(lines: Sequence[tuple[str, str]]) -> LogError | None:
     for position in range(len(lines) - 1, -1, -1):
         rank, line = lines[position]
         if reports_signal(line):
-            before, after = lines[max(0, position - _NEAR) : position], lines[position : position + 1 + FEW]
-            is_over = any(_FINISHED.search(text) for _, text in before)
-            is_of_training = any(_OF_TRAINING.search(text) for _, text in after)
-            if is_of_training and not is_over:
+            before, after = (
+                lines[max(0, position - _NEAR) : position],
+                lines[position + 1 : position + 1 + FEW],
+            )
+            is_own = _OF_TRAINING.search(line) is not None
+            near = before if is_own else [*before, *after]
+            is_own = is_own or any(_OF_TRAINING.search(text) for _, text in after)
+            if is_own and not any(_FINISHED.search(text) for _, text in near):
                 return LogError(position, line, Outcome.LOST, False, rank, 0)
         went_on += shows_progress(line)
         if went_on > FEW:

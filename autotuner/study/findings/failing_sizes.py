@@ -27,10 +27,10 @@ from autotuner.study.history import History, is_complete
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Outcome, Trial
 
-_NUMBER: Final = re.compile(r"\d+")
+_NUMBER: Final = re.compile(r"\b0x[0-9a-f]+|\d+")
 _PATH: Final = re.compile("the whole log: ")
 _CRASH: Final = re.compile(
-    r"\(SIG(?:SEGV|ABRT|BUS|FPE)\)(?:$|: the log is empty)|[Ss]egmentation fault"
+    r"\(SIG(?:SEGV|ABRT|BUS|FPE)\)(?:$|: the log is empty)|[Ss]egmentation fault|killed by signal"
     r"|illegal memory access|misaligned address"
 )
 """Errors that name no reason, and may not repeat."""

@@ -227,6 +227,7 @@ def test_a_training_that_a_signal_ended_early_is_lost_although_it_exits_with_0(e
     "log",
     [
         "epoch 1 accuracy=0.4\nTensorBoard caught SIGTERM; exiting...\n",
+        "epoch 1 accuracy=0.4\n(raylet) received SIGTERM, shutting down\nTraining completed\n",
         "epoch 1 accuracy=0.4\nTraining finished\nworker received SIGTERM, saving its state\n",
         "Received SIGUSR1, saving checkpoint\n" + "epoch 1 accuracy=0.4\n" * 4,
         "epoch 1 accuracy=0.4\nif SIGTERM is received, a checkpoint is saved\n",

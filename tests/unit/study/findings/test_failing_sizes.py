@@ -167,3 +167,9 @@ def test_one_crash_of_native_code_may_be_a_chance_and_bounds_nothing(crash):
     assert failing_sizes(history(failed(1, 128, 0.1, crash))).trials == ()
     found = failing_sizes(history(failed(1, 128, 0.1, crash), failed(2, 256, 0.9, crash)))
     assert ([t.number for t in found.trials], found.bound) == ([1, 2], 128)
+
+
+def test_an_address_in_an_error_does_not_make_it_another_one():
+    error = "exit code 1: TypeError: cannot split <data.Batch object at 0x7f{:x}{}>"
+    found = failing_sizes(history(failed(1, 171, 0.1, error), failed(2, 160, 0.9, error)))
+    assert ([t.number for t in found.trials], found.bound) == ([1, 2], 160)
