@@ -29,6 +29,11 @@ from autotuner.trial import Outcome, Trial
 
 _NUMBER: Final = re.compile(r"\b0x[0-9a-f]+|\d+")
 _PATH: Final = re.compile("the whole log: ")
+_NOT_TRAINED: Final = re.compile(
+    r"(?:init container|initializer) .{1,300} of pod "
+    r"|pod \S{1,253}: (?:Evicted|DeadlineExceeded|OOMKilled in )"
+)
+"""Messages of what failed before a training, and of limits of its pod: disk, time. No setting is at fault."""
 _CRASH: Final = re.compile(
     r"\(SIG(?:SEGV|ABRT|BUS|FPE)\)(?:$|: the log is empty)|[Ss]egmentation fault|killed by signal"
     r"|illegal memory access|misaligned address"
@@ -107,9 +112,10 @@ def _working(history: History, failed: Sequence[Trial]) -> set[Setting]:
 def has_failed(history: History, trial: Trial) -> bool:
     """Return whether a trial's program has failed, with the current template and since the last retry.
 
-    A run that ends well without a value has failed, too: its data set may have left it no whole batch.
+    A run that ends well without a value has failed, too: its data set may have left it no whole batch. What
+    prepares for a training, and a pod that used more than its limit of disk or time, are no program.
     """
-    is_own = trial.number not in history.discounted
+    is_own = trial.number not in history.discounted and not _NOT_TRAINED.match(trial.message)
     return is_own and (trial.outcome is Outcome.FAILED or is_silent(trial)) and history.is_current(trial)
 
 

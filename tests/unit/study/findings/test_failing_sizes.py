@@ -7,6 +7,7 @@ import pytest
 from autotuner.study.findings.failing_sizes import (
     Spacing,
     failing_sizes,
+    has_failed,
     settings_that_fail,
     sizes_that_fail,
     sizes_without_memory,
@@ -173,3 +174,21 @@ def test_an_address_in_an_error_does_not_make_it_another_one():
     error = "exit code 1: TypeError: cannot split <data.Batch object at 0x7f{:x}{}>"
     found = failing_sizes(history(failed(1, 171, 0.1, error), failed(2, 160, 0.9, error)))
     assert ([t.number for t in found.trials], found.bound) == ([1, 2], 160)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "init container fetch of pod t-master-0: exit code 1: fatal: repository not found",
+        "initializer dataset-initializer of pod t-0: exit code 1: KeyError: 'split'",
+        "pod t-0: Evicted: Pod ephemeral local storage usage exceeds the total limit of containers 9Gi.",
+        "pod t-master-0: DeadlineExceeded: Pod was active on the node longer than the specified deadline",
+        "pod t-master-0: OOMKilled in init container fetch: raise the memory limit of that container",
+    ],
+)
+def test_what_fails_before_a_training_or_exceeds_a_limit_of_its_pod_is_no_fault_of_a_setting(message):
+    trials = [failed(n, size, 0.1 * n, message) for n, size in ((1, 128), (2, 160), (3, 192))]
+    seen = history(*trials, works(4, 64, 0.3))
+    assert failing_sizes(seen).trials == ()
+    assert settings_that_fail(seen) == []
+    assert not any(has_failed(seen, trial) for trial in trials)
