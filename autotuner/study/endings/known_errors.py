@@ -94,6 +94,8 @@ _OF_NODE: Final = (
     r"cudaGetDeviceCount\(\)|nvidia-container-cli: detection error",
     # The limit of all processes of the node, unlike that of one process.
     r"Too many open files in system",
+    # A process that cannot open the device holds no memory there: others do.
+    r"\b(?:cuDevicePrimaryCtxRetain|cuCtxCreate)\b.{0,100}out[ _]of[ _]memory",
     # The memory of a server, in the words of its client.
     r"\bused memory > 'maxmemory'",
     (
