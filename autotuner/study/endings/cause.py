@@ -19,7 +19,7 @@ from typing import Final
 from autotuner.study.endings.log_errors import GONE, ProcessLog, interrupted, last_errors, stopped
 from autotuner.study.endings.log_scan import CHILD_FAILED, FEW, WRAPPER, LogError, scan
 from autotuner.study.endings.log_tail import tail_of
-from autotuner.study.endings.signals import BUS_ERRORS, CRASHES, SIGNALS
+from autotuner.study.endings.signals import BUS_ERRORS, CRASHES, SIGNALS, reports_signal
 from autotuner.study.endings.survival import shows_progress
 from autotuner.study.endings.tracebacks import IGNORED, THREAD
 from autotuner.study.formats.line import printable
@@ -152,6 +152,8 @@ def uncaught(log: str) -> Cause | None:
     errors = [e for e in errors if e.traceback and not e.is_of_thread] or [
         e for e in errors if not e.is_of_library
     ]
+    # The words about a signal follow from an error before them, or are all that ended the program.
+    errors = [e for e in errors if e.is_raised or not reports_signal(e.line)]
     if not errors or not errors[-1].traceback:
         found = stopped(lines) or interrupted(lines)
         return None if found is None else _cause(ProcessLog(log, 0), found.outcome, found.line)

@@ -100,7 +100,8 @@ _OF_NODE: Final = (
     r"\bused memory > 'maxmemory'",
     (
         r"\b(?:redis|psycopg\w{0,2}|asyncpg|sqlalchemy|pymysql|mysql|clickhouse\w{0,20}|pymongo|elasticsearch)"
-        r"\.[\w.]{1,100}: .{0,300}\bmemory\b"
+        r"\.[\w.]{1,100}: .{0,300}"
+        r"\b(?:out of (?:sort )?memory|memory limit|(?:not enough|insufficient) memory)\b"
     ),
     # TensorFlow's name for a full disk.
     r"RESOURCE_?EXHAUSTED.{0,300}(?:No space left on device|Disk quota exceeded)",

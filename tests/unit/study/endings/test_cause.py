@@ -14,6 +14,7 @@ PEER = (
     " a network error\n"
 )
 BUG = "Traceback (most recent call last):\n  File 't.py', line 1\nKeyError: 'label'\n"
+OOM_RAISED = BUG.replace("KeyError: 'label'\n", OOM)
 ECC = "RuntimeError: CUDA error: uncorrectable ECC error encountered\n"
 
 
@@ -213,6 +214,7 @@ def test_memory_that_lacks_when_the_device_is_opened_is_held_by_others(call):
     [
         "Received SIGTERM, saving checkpoint and exiting\nsaved /out/last.pt\n",
         "[rank0]: Received SIGTERM\n[rank1]: Received SIGTERM\nstep 9 loss 0.4\nsaved last.pt\n",
+        BUG + "no plots, ignored\n" + "epoch 2 accuracy=0.5\n" * 4 + "Received SIGTERM, saving checkpoint\n",
         "WARNING spot interruption notice received\ncheckpoint written to /out/last.pt\nexiting\n",
     ],
 )
@@ -302,3 +304,10 @@ def test_the_last_words_of_a_launcher_show_a_failure_that_a_pipe_hides(words):
 )
 def test_a_process_that_is_ended_at_the_end_of_a_run_is_no_failure(log):
     assert uncaught(log) is None
+
+
+def test_a_signal_that_a_launcher_sends_after_an_error_hides_it_behind_no_pipe():
+    log = "[rank1]: " + OOM_RAISED.replace("\n", "\n[rank1]: ").removesuffix("[rank1]: ")
+    found = uncaught("epoch 1 accuracy=0.4\n" + log + "[rank0]: Received SIGTERM, saving checkpoint\n")
+    assert found is not None
+    assert found.outcome is Outcome.OUT_OF_MEMORY
