@@ -125,7 +125,15 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
         # Runs that measured something do not show that each variable was used.
         unmeasured = [replace(trial, measurements=()) for trial in last.trials]
         doubts = [str(warning) for warning in wiring_notices(job, spec, unmeasured, script)]
-        _finish(last, spec, folder, as_json=as_json, doubts=doubts)
+        _finish(
+            last,
+            spec,
+            folder,
+            as_json=as_json,
+            doubts=doubts,
+            # Of a live table nothing is left on the screen.
+            message="" if isinstance(view, PlainView) else last.status.annotations.get(keys.MESSAGE, ""),
+        )
 
 
 def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) -> None:
@@ -212,17 +220,26 @@ def _drive(
             time.sleep(_POLL_SECONDS)
 
 
-def _finish(
-    last: Reconciliation, spec: TuningSpec, folder: Path, *, as_json: bool, doubts: Sequence[str] = ()
+def _finish(  # noqa: PLR0913 (what is known at the end)
+    last: Reconciliation,
+    spec: TuningSpec,
+    folder: Path,
+    *,
+    as_json: bool,
+    doubts: Sequence[str],
+    message: str,
 ) -> None:
-    """Print the answer, and exit with the code for the kind of end."""
+    """Print the answer, or else the message, and exit with the code for the kind of end.
+
+    The message is empty if it stands on the screen: it may have thirty lines.
+    """
     from autotuner.report.terminal import answer_lines
 
     study = read_study(folder)
     if last.decision is not None and last.decision.phase is Phase.INVALID:
         if as_json:
             typer.echo("null")
-        typer.echo(last.status.annotations.get(keys.MESSAGE, ""), err=as_json)
+        typer.echo(message, nl=bool(message), err=as_json)
         typer.echo("set the annotation, or change the script, and run the same command again", err=True)
         raise typer.Exit(EXIT_UNCONFIRMED)
     answer = Answer.from_text(last.status.annotations.get(keys.ANSWER, ""))
@@ -238,7 +255,7 @@ def _finish(
             typer.echo(f"  warning: {warning}")
         typer.echo(f"figures: autotuner report {folder}")
     else:
-        typer.echo(last.status.annotations.get(keys.MESSAGE, ""))
+        typer.echo(message, nl=bool(message))
     if last.status.annotations.get(keys.PHASE) == Phase.FAILED:
         typer.echo(_remedy(last.status.annotations.get(keys.REASON, ""), folder), err=True)
         raise typer.Exit(EXIT_FAILED)

@@ -56,13 +56,16 @@ class PlainView:
 
     def show(self, seen: Reconciliation, spec: TuningSpec) -> None:
         """Print what is new since the last reconcile."""
+        said = None if seen.decision is None else message(seen.decision, spec)
         for trial in seen.trials:
             if trial.is_running and trial.number not in self._started:
                 self._started.add(trial.number)
                 self._print(f"trial {trial.number} starts: {described(trial)}")
             if not trial.is_running and trial.number not in self._ended:
                 self._ended.add(trial.number)
-                self._print(f"trial {trial.number} {ending(trial, spec)}: {described(trial)}")
+                self._print(
+                    f"trial {trial.number} {self._ending(trial, spec, said or '')}: {described(trial)}"
+                )
         first = wording.reads(seen.trials, spec)
         if first and not self._reads:
             self._reads = first
@@ -71,10 +74,15 @@ class PlainView:
             if warning not in self._warnings:
                 self._warnings.add(warning)
                 self._print(f"warning: {warning}")
-        said = None if seen.decision is None else message(seen.decision, spec)
         if seen.decision is not None and said is not None and said != self._message:
             self._message = said
             self._print(f"{seen.decision.phase}: {self._message}")
+
+    @staticmethod
+    def _ending(trial: Trial, spec: TuningSpec, said: str) -> str:
+        """Return how a trial ended: the first line of a long reason if the study's message has all of it."""
+        first, _, rest = ending(trial, spec).partition("\n")
+        return f"{first} ...)" if rest and trial.message in said else ending(trial, spec)
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -226,3 +226,17 @@ def test_a_warning_that_the_message_of_the_end_repeats_is_said_once():
     text = describe(ended, spec(), (), "f").annotations[keys.MESSAGE]
     assert text.count(said) == 1
     assert text.endswith("; another")
+
+
+def test_a_long_reason_of_a_failed_run_that_the_study_repeats_is_printed_once():
+    reason = (
+        "no line of its log carries accuracy;\n  add autotuner.dev/metric-pattern\n  the log ends: loss 0.5"
+    )
+    failed = trial(0, values=(), outcome=Outcome.FAILED, message=reason)
+    facts = Facts(number=0, outcome=Outcome.FAILED, batch_size=64, count=1, detail=reason)
+    ended = Decision(Phase.FAILED, Reason.METRIC_NOT_FOUND, facts, is_final=True)
+    console = Console(file=io.StringIO(), width=200, record=True)
+    PlainView(console).show(Reconciliation(job(), status(failed), ended, (failed,)), spec())
+    lines = console.export_text().splitlines()
+    assert lines[0].startswith("trial 0 failed (no line of its log carries accuracy; ...): ")
+    assert sum("the log ends" in line for line in lines) == 1
