@@ -68,6 +68,8 @@ MOST_GROUPS: Final = 20
 
 _FEWEST_LEVELS: Final = 200
 """Levels of a metric below which equal values are common: a validation set with this many samples."""
+_FEWEST_RUNS: Final = 3
+"""Runs of one setting that must agree for a coarse metric."""
 _NORMAL: Final = 3.5
 _FAR, _COARSE, _FINE = 50.0, 200.0, 1000.0
 _SHOWN: Final = 4
@@ -96,7 +98,7 @@ def identical_runs(trials: Sequence[Trial]) -> list[Finding]:
         if len(settings) > 1:
             if _is_not_wired(group):
                 found.append(_not_wired(group))
-        elif _bits_by(group, lambda trial: trial.suggestion.seed, _FINE) >= ENOUGH:
+        elif _is_without_seed(group):
             found.append(_seed_not_used(group))
     return found
 
@@ -247,6 +249,16 @@ def _is_not_wired(group: Sequence[Member]) -> bool:
     return _bits_by(single, setting, _FINE, fewest=1) >= ENOUGH_SINGLE
 
 
+def _is_without_seed(group: Sequence[Member]) -> bool:
+    """Return whether runs of one setting coincide although their seeds differ.
+
+    Three runs decide for a coarse metric, too: with another seed a model starts from other weights.
+    """
+    if _bits_by(group, _seed, _FINE) >= ENOUGH:
+        return True
+    return len(group) >= _FEWEST_RUNS and _bits_by(group, _seed, _FAR, fewest_levels=0) >= ENOUGH
+
+
 def _is_far(group: Sequence[Member]) -> bool:
     """Return whether the runs of a group differ much in batch size and in how far an epoch takes them."""
     batches = [trial.suggestion.batch_size for trial, _ in group]
@@ -327,3 +339,7 @@ def _seed_not_used(group: Sequence[Member]) -> Finding:
 
 def _batch_size(trial: Trial) -> int:
     return trial.suggestion.batch_size
+
+
+def _seed(trial: Trial) -> int:
+    return trial.suggestion.seed

@@ -120,6 +120,23 @@ def test_seeds_without_effect_are_a_warning():
     assert "AUTOTUNER_SEED" in found.message
 
 
+def test_seeds_without_effect_are_a_warning_for_a_metric_of_a_thousand_samples_too():
+    # The curve passes a hundred levels, as most do after the first epoch.
+    values = [0.639, 0.703, 0.694, 0.707, 0.711, 0.721, 0.71, 0.728, 0.719, 0.74]
+    runs = [run(i, values) for i in range(4)]
+    assert [found.reason for found in identical_runs(runs)] == [Reason.SEED_NOT_USED]
+    assert identical_runs(runs[:2]) == []
+    assert identical_runs([run(i, [0.61, 0.72, 0.74, 0.74, 0.74]) for i in range(4)]) == []
+
+
+@pytest.mark.parametrize("samples", [10, 30, 100, 360, 1000])
+def test_runs_of_one_setting_with_a_coarse_metric_raise_no_alarm(samples):
+    generator = random.Random(samples)
+    for _ in range(50):
+        runs = [run(i, learner(generator, noise=0.002, samples=samples)) for i in range(4)]
+        assert identical_runs(runs) == []
+
+
 def test_a_retry_with_its_own_seed_repeats_a_run_by_right():
     assert identical_runs([run(0, CURVE, seed=7), run(1, CURVE, seed=7)]) == []
 
