@@ -117,7 +117,8 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     distinct = {(setting(check.trial), points, _fewest(check)) for check, points in same}
     quantum = _quantum(trials)
     bits = sum(_checked_bits(points, quantum, fewest) for _, points, fewest in distinct)
-    is_shown = bits + BITS_OF_LOSSES * any(few == 1 for *_, few in distinct) >= ENOUGH_CHECKED
+    has_same_losses = any(check.has_same_losses for check, _ in same)
+    is_shown = bits + BITS_OF_LOSSES * has_same_losses >= ENOUGH_CHECKED
     return [
         Finding(
             Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED,

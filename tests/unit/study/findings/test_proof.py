@@ -439,6 +439,17 @@ def test_coarse_checks_that_are_all_the_same_prove_together_that_the_batch_is_no
     assert reasons == [set(), warned, warned, {Reason.NOT_WIRED}]
 
 
+def test_a_coarse_check_with_the_losses_of_its_original_proves_that_the_batch_is_not_trained():
+    """A script that halves its batch until it fits into memory trains 128 for 2048 and for 1024."""
+    values = (0.686, 0.703, 0.693, 0.728, 0.735, 0.707, 0.727, 0.729, 0.735, 0.743)
+    losses = (0.8165, 0.7822, 0.7862, 0.7192, 0.7191, 0.7347, 0.6989, 0.6912, 0.6877, 0.6801)
+    original = replace(run(0, values, 2048), losses=losses)
+    check = replace(run(1, values, 1024, seed=0, purpose=Purpose.CHECK), losses=losses)
+    assert [f.reason for f in batch_not_trained([original, check])] == [Reason.NOT_WIRED]
+    without = [replace(each, losses=()) for each in (original, check)]
+    assert [f.reason for f in batch_not_trained(without)] == [Reason.BATCH_NOT_FOLLOWED]
+
+
 def test_the_same_check_again_proves_no_more():
     """A script that ignores its seed measures the same in every run of a setting."""
     coarse = (0.36, 0.56, 0.68, 0.76, 0.8, 0.84, 0.86, 0.88, 0.9, 0.92)
