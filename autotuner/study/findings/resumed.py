@@ -76,7 +76,7 @@ def _sorted_out(trials: Sequence[Trial], sign: int) -> tuple[list[Finding], list
             trial.is_running and earlier and len(points) < FEWEST_VALUES and _begins_high(points, norm, sign)
         ):
             unsettled.append(trial.number)
-        elif len(points) > 1:
+        elif len(points) > 1 and not _is_late(member, norm):
             # One point has no interval.
             fresh.append(member)
     return found, unsettled
@@ -122,22 +122,32 @@ def _evaluates_nothing(member: Member, fresh: Sequence[Member], sign: int) -> bo
 def _continued_steps(
     member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
 ) -> Trial | None:
-    """Return the trial whose steps a run continues to count, if all fresh runs begin at the first steps."""
+    """Return the trial whose steps a run continues to count, if all fresh runs begin at the first steps.
+
+    A run that was stopped may have trained on after its last known value. So the gap to it does not count for
+    a run that begins where fresh runs have ended.
+    """
+    if not _is_late(member, fresh):
+        return None
     points = member[1]
-    if not fresh or any(_begins_late(p[0][0], _interval((t, p), ())) for t, p in fresh):
-        return None
     first, interval = points[0][0], _interval(member, fresh)
-    if not _begins_late(first, interval):
-        return None
+    is_after_all = all(first > p[-1][0] * _steps_ratio(member[0], other) for other, p in fresh)
     # A folder may be one of each setting.
     own, latest_first = setting(member[0]), earlier[::-1]
     for trial, before in sorted(latest_first, key=lambda other: setting(other[0]) != own):
         gap = first - before[-1][0]
         start = fresh[0][1][0][1]
         is_as_good = sign * (points[0][1] - start) >= 0.5 * sign * (before[-1][1] - start)
-        if 0 <= gap <= 1.5 * interval and is_as_good:
+        if gap >= 0 and (is_after_all or gap <= 1.5 * interval) and is_as_good:
             return trial
     return None
+
+
+def _is_late(member: Member, fresh: Sequence[Member]) -> bool:
+    """Return whether a run begins late and all fresh runs begin at the first steps."""
+    if not fresh or any(_begins_late(p[0][0], _interval((t, p), ())) for t, p in fresh):
+        return False
+    return _begins_late(member[1][0][0], _interval(member, fresh))
 
 
 def _continued_values(
@@ -214,21 +224,19 @@ def _gain(fresh: Sequence[Member], sign: int) -> float:
 
 
 def _interval(member: Member, fresh: Sequence[Member]) -> float:
-    """Return the steps between two measurements: a run's own, or with one point the widest of fresh runs.
-
-    In steps of the optimizer, an epoch of a smaller batch has more of them.
-    """
+    """Return the steps between two measurements: a run's own, or with one point the widest of fresh runs."""
     trial, points = member
     if len(points) > 1:
         return points[1][0] - points[0][0]
-    size = math.inf if trial.unit == EPOCH else trial.suggestion.batch_size
     return max(
-        (
-            max(p[0][0], p[1][0] - p[0][0]) * max(1.0, other.suggestion.batch_size / size)
-            for other, p in fresh
-        ),
-        default=0.0,
+        (max(p[0][0], p[1][0] - p[0][0]) * _steps_ratio(trial, other) for other, p in fresh), default=0.0
     )
+
+
+def _steps_ratio(trial: Trial, other: Trial) -> float:
+    """Return by how much an epoch of a run may have more steps than one of another, whose batch is larger."""
+    size = math.inf if trial.unit == EPOCH else trial.suggestion.batch_size
+    return max(1.0, other.suggestion.batch_size / size)
 
 
 def _begins_late(first: float, interval: float) -> bool:

@@ -303,6 +303,26 @@ def test_a_chain_of_resumed_runs_is_found():
     assert [(f.trials, f.continues) for f in resumed_runs(runs, 1)] == [((1,), 0), ((2,), 1)]
 
 
+def test_a_run_that_goes_on_long_after_the_last_known_value_of_a_stopped_run_is_resumed():
+    # A run of a few milliseconds an epoch trains on until it is stopped; its checkpoint is of a later epoch.
+    shown = {0: range(1, 13), 1: range(13, 20), 2: range(25, 30), 3: range(37, 49)}
+    runs = [
+        run(i, [CURVE[s - 1] if s <= 12 else CURVE[-1] - s / 1e4 for s in steps], 32 * 2**i, steps=steps)
+        for i, steps in shown.items()
+    ]
+    runs = [replace(r, unit="epoch") for r in runs]
+    assert [(f.trials, f.continues) for f in resumed_runs(runs, 1)] == [((1,), 0), ((2,), 1), ((3,), 2)]
+
+
+def test_one_run_that_begins_late_for_another_reason_does_not_hide_the_next_that_has_resumed():
+    runs = [
+        run(0, CURVE),
+        run(1, CURVE[4:8], 64, steps=range(5, 9)),
+        run(2, [CURVE[-1] + j / 1e4 for j in range(3)], 128, steps=range(13, 16)),
+    ]
+    assert [f.trials for f in resumed_runs(runs, 1)] == [(2,)]
+
+
 def test_a_run_that_learns_on_from_another_of_its_setting_is_resumed_though_it_counts_from_one():
     runs = [
         run(0, [0.65, 0.77, 0.85, 0.89]),
