@@ -24,7 +24,7 @@ from autotuner.spec import TuningSpec
 from autotuner.spec.tuning_spec import AUTO
 from autotuner.study.finding import NOT_COUNTED, Finding
 from autotuner.study.finding import Reason as Doubt
-from autotuner.study.findings.at_once import met_at_once, never_worse
+from autotuner.study.findings.at_once import met_at_once, met_at_once_but_first, never_worse
 from autotuner.study.findings.batch_check import (
     BatchCheck,
     batch_checks,
@@ -91,7 +91,11 @@ class Standing:
         late = overdue_runs(history.trials, history.spec, now)
         silent = ended_unreported(history)
         target = history.spec.target
-        at_once = (*met_at_once(history.trials, target), *never_worse(history.trials, target))
+        at_once = (
+            *met_at_once(history.trials, target),
+            *met_at_once_but_first(history.trials, target),
+            *never_worse(history.trials, target),
+        )
         scaled = in_proportion_to_batch(history.trials, target) or first_loss_falls(history.trials, target)
         found = (*findings(history.trials, sign), *scaled, *at_once, *whole, *length, *late, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}

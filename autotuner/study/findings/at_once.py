@@ -1,8 +1,9 @@
-"""Find studies of which every run met the target at its first value.
+"""Find studies of which every run met the target at its first value, or every run but the job's own.
 
 A script may evaluate its model before it trains it, such as a checkpoint that is to be fine-tuned. If that
 value meets the target, every batch size does, whatever the training achieves. It is the same in all runs, or,
-if each run is evaluated on samples of its own, it differs a little.
+if each run is evaluated on samples of its own, it differs a little. If only the job's own run had to learn,
+the others may go on with what it has left.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from itertools import pairwise
 from typing import Final
 
 from autotuner.spec.values import Target
-from autotuner.study.finding import FEWEST_SINGLE, FEWEST_VALUES, Finding, Reason, points_of
+from autotuner.study.finding import FAR, FEWEST_SINGLE, FEWEST_VALUES, Finding, Reason, points_of
 from autotuner.study.findings.proof import ENOUGH_SINGLE, bits_of_value
+from autotuner.study.history import EPOCH
 from autotuner.study.setting import Setting, setting
 from autotuner.trial import Purpose, Trial
 
@@ -63,6 +65,31 @@ def met_at_once(trials: Sequence[Trial], target: Target) -> list[Finding]:
     message = f"{met}, which is {value:g} in all of them: it seems to be measured before the training"
     message += f"; {advice}" if has_curve else f", or of {_OTHERS}"
     return [Finding(Reason.NOT_WIRED if is_proof else Reason.MET_AT_ONCE, numbers, message)]
+
+
+def met_at_once_but_first(trials: Sequence[Trial], target: Target) -> list[Finding]:
+    """Return a warning if every run met the target at its first epoch, except the job's own.
+
+    They may start from weights that another run has left. A larger batch is no reason to learn faster, and
+    where only another learning rate is the reason, it is one at every batch size and rate that was tried.
+    """
+    runs = [trial for trial in trials if points_of(trial)]
+    own = next((trial for trial in runs if trial.suggestion.purpose is Purpose.BASELINE), None)
+    if own is None or len(points_of(own)) < FEWEST_VALUES:
+        return []
+    others = [trial for trial in runs if setting(trial) != setting(own)]
+    size, first = own.suggestion.batch_size, points_of(own)[0]
+    is_of_epochs = all(trial.unit == EPOCH and points_of(trial)[0][0] == first[0] for trial in (own, *others))
+    has_large = any(trial.suggestion.batch_size >= FAR * size for trial in others)
+    is_met = not target.is_met(first[1]) and all(target.is_met(points_of(trial)[0][1]) for trial in others)
+    if len(others) < FEWEST_SINGLE or not (is_of_epochs and has_large and is_met):
+        return []
+    numbers = tuple(sorted(trial.number for trial in others))
+    message = (
+        f"trials {', '.join(map(str, numbers[:_SHOWN]))} met {target} at their first value, and the job's own"
+        f" run, trial {own.number}, began with {first[1]:g}: they may go on with the weights of {_OTHERS}"
+    )
+    return [Finding(Reason.MET_AT_ONCE, numbers, message)]
 
 
 def never_worse(trials: Sequence[Trial], target: Target) -> list[Finding]:

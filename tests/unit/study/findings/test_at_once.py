@@ -8,7 +8,7 @@ import pytest
 
 from autotuner.spec import Target
 from autotuner.study.finding import Reason
-from autotuner.study.findings.at_once import met_at_once, never_worse
+from autotuner.study.findings.at_once import met_at_once, met_at_once_but_first, never_worse
 from autotuner.trial import Measurement, Purpose
 from tests.builders import suggestion, trial
 
@@ -127,3 +127,37 @@ def test_values_of_their_own_are_no_finding(values):
 
 def test_curves_are_no_single_values():
     assert never_worse(runs([0.5, 0.5, 0.5, 0.5, 0.6, 0.6, 0.6], [*DOUBLINGS, 2048]), TARGET) == []
+
+
+def of_epochs(values, batches=DOUBLINGS):
+    """Return runs with a value after each epoch, which the log names so."""
+    return [replace(run, unit="epoch") for run in runs(values, batches)]
+
+
+LEFT = [0.695, 0.931, 0.929, 0.935, 0.928, 0.934]
+"""First values of runs that start from the weights of the one before."""
+
+
+def test_runs_that_all_begin_where_the_jobs_own_run_had_to_learn_are_a_warning():
+    (warned,) = met_at_once_but_first(of_epochs(LEFT), TARGET)
+    assert warned.reason is Reason.MET_AT_ONCE
+    assert warned.trials == (1, 2, 3, 4, 5)
+    assert "trial 0, began with 0.695" in warned.message
+    assert "$(AUTOTUNER_OUTPUT_DIR)" in warned.message
+
+
+@pytest.mark.parametrize(
+    ("values", "batches"),
+    [
+        ([*LEFT[:-1], 0.894], DOUBLINGS),  # one had to learn, too
+        ([0.931, *LEFT[1:]], DOUBLINGS),  # the job's own did not have to learn either
+        (LEFT, [32, 16, 24, 40, 48, 64]),  # no batch is much larger
+        (LEFT[:4], [32, 64, 256, 512]),  # too few
+    ],
+)
+def test_runs_that_may_learn_faster_than_the_jobs_own_are_no_finding(values, batches):
+    assert met_at_once_but_first(of_epochs(values, batches), TARGET) == []
+
+
+def test_an_evaluation_every_so_many_steps_comes_after_more_samples_of_a_larger_batch():
+    assert met_at_once_but_first(runs(LEFT, DOUBLINGS), TARGET) == []
