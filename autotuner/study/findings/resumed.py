@@ -132,15 +132,18 @@ def _continued_steps(
     points = member[1]
     first, interval = points[0][0], _interval(member, fresh)
     is_after_all = all(first > p[-1][0] * _steps_ratio(member[0], other) for other, p in fresh)
+    start = fresh[0][1][0][1]
+    gaps = [
+        (first - before[-1][0], trial)
+        for trial, before in reversed(earlier)
+        if before[-1][0] <= first and sign * (points[0][1] - start) >= 0.5 * sign * (before[-1][1] - start)
+    ]
     # A folder may be one of each setting.
-    own, latest_first = setting(member[0]), earlier[::-1]
-    for trial, before in sorted(latest_first, key=lambda other: setting(other[0]) != own):
-        gap = first - before[-1][0]
-        start = fresh[0][1][0][1]
-        is_as_good = sign * (points[0][1] - start) >= 0.5 * sign * (before[-1][1] - start)
-        if gap >= 0 and (is_after_all or gap <= 1.5 * interval) and is_as_good:
-            return trial
-    return None
+    near = [trial for gap, trial in gaps if gap <= 1.5 * interval]
+    near.sort(key=lambda trial: setting(trial) != setting(member[0]))
+    if near or not (gaps and is_after_all):
+        return next(iter(near), None)
+    return min(gaps, key=lambda each: each[0])[1]
 
 
 def _is_late(member: Member, fresh: Sequence[Member]) -> bool:
