@@ -207,8 +207,8 @@ def _held(answer: Answer | None, spec: TuningSpec) -> str:
     if answer is None:
         return f"nothing has met {spec.target}"
     runs = f"{answer.confirmed} run{'s' if answer.confirmed != 1 else ''}"
-    seen = "confirmed" if answer.is_confirmed else f"confirmed by {runs} only"
-    return f"batch size {answer.batch_size} is {seen}"
+    seen = "confirmed" if answer.is_confirmed else f"confirmed by {runs} only" if answer.confirmed else ""
+    return f"batch size {answer.batch_size} is {seen or 'not confirmed'}"
 
 
 def _confirmed(decision: Decision, _spec: TuningSpec) -> str:

@@ -46,7 +46,9 @@ def test_a_cost_has_two_digits_that_count(seconds: float, shown: str):
     assert cost(seconds / 3600) == shown
 
 
-@pytest.mark.parametrize(("count", "shown"), [(1, "by 1 run only"), (2, "by 2 runs only")])
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "64 is not confirmed"), (1, "by 1 run only"), (2, "by 2 runs only")]
+)
 def test_an_answer_that_is_not_confirmed_says_how_many_runs_it_has(count: int, shown: str):
     answer = Answer(64, {"learning_rate": 0.1}, count, 3, 0.93)
     assert shown in message(Decision(Phase.DONE, Reason.TRIALS_SPENT, answer=answer), spec())
