@@ -17,6 +17,8 @@ from autotuner.job.options import MAX_TEXT
 _MAX_MODULES: Final = 16
 _PATH_MAX: Final = 4096
 _CONFIG_FILES: Final = (".yaml", ".yml", ".json", ".toml", ".ini", ".cfg")
+_TEMPLATES: Final = (".tmpl", ".tpl", ".template", ".in", ".j2", ".env")
+"""Files of which a command such as envsubst makes a configuration file."""
 _IMPORT: Final = re.compile(r"^[ \t]{0,40}(?:from|import)[ \t]{1,8}(\w[\w.]{0,200})", re.MULTILINE)
 
 
@@ -62,8 +64,12 @@ def _scripts(command: Sequence[str], folder: Path) -> Iterator[Path]:
 def _configs(command: Sequence[str], folder: Path) -> Iterator[Path]:
     """Yield the configuration files that the command names, as a word or as the value of an option."""
     for part in (part for word in command for part in _split(word[:MAX_TEXT])):
-        named = part.rpartition("=")[2]
-        if named.endswith(_CONFIG_FILES) and len(named) < _PATH_MAX and (folder / named).is_file():
+        named = part.rpartition("=")[2].lstrip("<")
+        if (
+            named.endswith(_CONFIG_FILES + _TEMPLATES)
+            and len(named) < _PATH_MAX
+            and (folder / named).is_file()
+        ):
             yield folder / named
 
 

@@ -245,6 +245,22 @@ def test_a_configuration_that_a_command_names_may_pass_the_variables_on(tmp_path
     assert all("the script does not read it" in warning for warning in fixed)
 
 
+@pytest.mark.parametrize("word", ["< run.json.tmpl", "<run.json.tmpl"])
+def test_a_template_of_which_envsubst_makes_the_configuration_may_pass_the_variables_on(tmp_path, word):
+    (tmp_path / "train.py").write_text("import json, sys; config = json.load(open(sys.argv[1]))\n")
+    command = ["sh", "-c", f"envsubst {word} > run.json && python train.py run.json"]
+    made = job(master=replica(container(command=command)))
+
+    def told(template):
+        (tmp_path / "run.json.tmpl").write_text(template)
+        script = script_text(made, Surroundings(tmp_path, shell={}))
+        return [str(warning) for warning in wiring_notices(made, made.spec(), script=script)]
+
+    assert not told('{"batch": $AUTOTUNER_BATCH_SIZE,\n "lr": ${AUTOTUNER_LEARNING_RATE}}\n')
+    (fixed,) = told('{"batch": 64,\n "lr": $AUTOTUNER_LEARNING_RATE}\n')
+    assert "AUTOTUNER_BATCH_SIZE, and the script does not read it" in fixed
+
+
 def test_a_script_that_is_not_there_or_too_long_counts_as_unseen(tmp_path, reads):
     assert reads(["python", "train.py"]) is None
     assert reads(["/usr/bin/entrypoint"]) is None
