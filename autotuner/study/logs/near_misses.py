@@ -16,8 +16,10 @@ from autotuner.study.logs.doubt import MAX_SHOWN, TEMPLATE, bounded, pattern_for
 
 _MAX_LINES: Final = 5
 _MAX_NAMES: Final = 100
+_DIGITS: Final = re.compile(r"\d+")
 _NAMED: Final = re.compile(
-    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?(?P<number>{NUMBER})",
+    rf"(?<![\w./@-])(?P<name>[A-Za-z_][\w./@-]{{1,63}})"
+    rf"(?:[\"']?\s{{0,4}}[=:]\s{{0,4}}[\"']?|\s{{1,4}})(?P<number>{NUMBER})",
     re.IGNORECASE,
 )
 
@@ -28,7 +30,7 @@ class NearMisses:
     def __init__(self, target: Target, finder: Finder) -> None:
         self._target = target
         self._finder = finder
-        self._lines: dict[str, None] = {}
+        self._lines: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._largest: dict[str, float] = {}
 
@@ -36,7 +38,8 @@ class NearMisses:
         """Process a line of which nothing was read."""
         names_it = self._finder.mentions(line.text) and any(c.isdigit() for c in line.text)
         if len(self._lines) < _MAX_LINES and names_it:
-            self._lines.setdefault(bounded(line.raw))
+            # The lines of the epochs differ in their numbers.
+            self._lines.setdefault(_DIGITS.sub("0", line.text), bounded(line.raw))
         if len(self._names) < _MAX_NAMES:
             for match in _NAMED.finditer(line.text[:2000]):
                 name = key(match["name"])
@@ -49,7 +52,7 @@ class NearMisses:
         """Return the lines, names that are similar to the metric's, and a remedy."""
         name = self._target.metric
         misses = [f"nothing was read: no line has a value of {name!r} that is understood"]
-        misses += [f"this line names it: {line!r}" for line in self._lines]
+        misses += [f"this line names it: {line!r}" for line in self._lines.values()]
         alike = [known for known, written in self._names.items() if self._may_be(written)]
         close = difflib.get_close_matches(key(name), alike, n=3, cutoff=0.5)
         misses += [
@@ -58,7 +61,7 @@ class NearMisses:
             for found in close
             if not self._finder.metric.is_named(found)
         ]
-        line = next(iter(self._lines), None)
+        line = next(iter(self._lines.values()), None)
         proposed = None if line is None else _proposal(self._finder.metric, line)
         # A guess would read the first number behind the name: a step, or a part of `0,93`.
         pattern = TEMPLATE if proposed is None else f"autotuner.dev/metric-pattern: '{proposed}'"

@@ -329,6 +329,15 @@ def test_the_name_of_the_target_is_not_offered_as_another_one():
     assert not any("the log has" in miss for miss in misses)
 
 
+def test_of_the_lines_of_the_epochs_one_is_shown_and_a_name_before_its_number_is_found():
+    log = "".join(
+        f"epoch {epoch}: train loss 1.1 acc 0.70 | validation loss 0.7 acc 0.6{epoch}\n" for epoch in range(9)
+    )
+    misses = read(log, target="val_acc >= 0.7").near_misses
+    assert sum("this line names it" in miss for miss in misses) == 1
+    assert "the log has 'acc'; where the target means that" in "\n".join(misses)
+
+
 def test_a_pattern_takes_the_place_of_the_formats():
     log = "epoch 1 accuracy: 0.99\nholdout -> 0.81 @ 4\n"
     assert read(log, pattern=r"holdout -> (?P<value>\S+) @ (?P<step>\d+)").measurements == (
