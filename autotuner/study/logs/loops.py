@@ -7,6 +7,7 @@ eight times the batch they have an eighth of the iterations.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -26,6 +27,7 @@ _FEWEST: Final = 4
 """Minimum length that shows a batch: the last incomplete batch may be dropped, and processes round."""
 _CLEAR: Final = 8
 """Minimum length that shows that the batch is trained that was asked for."""
+_MOST_EPOCHS: Final = 1000
 _ALIKE: Final = 1.1
 """Ratio up to which batch sizes that several loops imply are the same."""
 
@@ -71,7 +73,8 @@ def loop_doubts(trials: Iterable[Trial]) -> list[Finding]:
             continue
         gone, new = _changed(first, trial)
         # A script that changes its batch during a run has a length of each, and two runs may share some.
-        if _proportional(first.loops, new, _of_loop(first) / _of_loop(trial)):
+        ratio = _of_loop(first) / _of_loop(trial)
+        if any(_may_be_proportional(n, m, ratio) for m in new for n in first.loops):
             continue
         if not gone or len(gone) != len(new) or min(*gone, *new) < _FEWEST:
             continue
@@ -116,4 +119,16 @@ def _in_proportion(one: Trial, other: Trial) -> list[int]:
 
 
 def _proportional(before: Sequence[int], after: Sequence[int], ratio: float) -> list[int]:
-    return [m for m in after if any(abs(m - n * ratio) <= 1 + 0.01 * m for n in before)]
+    return [m for m in after if any(_is_proportional(n, m, ratio) for n in before)]
+
+
+def _is_proportional(before: int, after: int, ratio: float) -> bool:
+    return abs(after - before * ratio) <= 1 + 0.01 * after
+
+
+def _may_be_proportional(before: int, after: int, ratio: float) -> bool:
+    """Return whether two lengths are in proportion, or may be of several epochs, each of which is rounded."""
+    common = math.gcd(before, after)
+    most = min(common, min(before, after) // _FEWEST, _MOST_EPOCHS)
+    epochs = next((n for n in range(most, 1, -1) if common % n == 0), 1)
+    return _is_proportional(before // epochs, after // epochs, ratio)

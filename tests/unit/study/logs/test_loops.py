@@ -100,6 +100,14 @@ def test_another_batch_than_the_one_asked_for_is_told(asked, trained):
     assert found in findings(runs, 1)
 
 
+@pytest.mark.parametrize("batch", [128, 192, 256, 512])
+def test_a_loop_over_several_epochs_of_which_each_drops_its_last_batch_is_in_proportion(batch):
+    # total_steps = 10 * (3000 // batch_size): 460 at 64, and 110 at 256, as if that were 268.
+    runs = [run(0, 64, loops=(460,)), run(1, batch, loops=(10 * (3000 // batch),))]
+    assert loop_doubts(runs) == []
+    assert len(loop_doubts([runs[0], run(1, 2 * batch, loops=(10 * (3000 // batch),))])) == 1
+
+
 def test_all_loops_that_change_must_agree():
     runs = [run(0, 64, loops=(30, 391, 11_730)), run(1, 2048, loops=(30, 49, 1470))]
     assert len(loop_doubts(runs)) == 1
