@@ -69,8 +69,9 @@ def describe(  # noqa: PLR0913 (the parts of a status)
         doubts: Warnings that trials may not train what they are asked to; shown last.
     """
     main = message(decision, spec)
-    warnings = (text for text in decision.warnings if text not in main)
-    said = "; ".join([*notices, main, *warnings, *doubts])
+    warnings = [text for text in decision.warnings if text not in main]
+    # Behind "batch size 512 is confirmed", what speaks against it is easily overlooked.
+    said = "; ".join([*notices, main, *(f"warning: {text}" for text in (*warnings, *doubts))])
     annotations = {
         keys.PHASE: str(decision.phase),
         keys.REASON: str(decision.reason),

@@ -125,5 +125,13 @@ def cluster_jobs(namespace: str | None, context: str | None, *, everywhere: bool
     """Return the registered jobs of a namespace of the cluster, or of all namespaces."""
     from autotuner.backends.kubernetes.readers import read_jobs
 
-    api, where = cluster(namespace, context)
+    try:
+        api, where = cluster(namespace, context)
+    except InvalidConfiguration as error:
+        named = next(
+            (f.name for f in sorted(Path.cwd().glob("*-tuning")) if local.is_study(f)), "NAME-tuning"
+        )
+        raise InvalidConfiguration(
+            f"{error}; to see a study of this machine, name its folder: autotuner status {named}"
+        ) from error
     return read_jobs(api, None if everywhere else where)

@@ -133,6 +133,13 @@ def test_a_study_that_does_not_exist_is_reported_with_the_places_searched(place:
     assert "there is no cluster: Invalid kube-config file" in ran.err
 
 
+def test_without_a_cluster_the_status_of_all_jobs_names_the_study_of_this_folder(place: Place):
+    place.environment = {"KUBECONFIG": str(place.folder / "none"), "HOME": str(place.folder)}
+    assert place.run("status").err.strip().endswith("autotuner status NAME-tuning")
+    assert place.run("tune", place.write().name).code == 0
+    assert place.run("status").err.strip().endswith("autotuner status toy-tuning")
+
+
 def test_the_log_of_a_failed_trial_is_named_wherever_the_failure_is_reported(place: Place):
     ran = place.run("tune", place.write(FAILS).name)
     assert ran.code == 1

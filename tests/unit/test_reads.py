@@ -225,7 +225,7 @@ def test_a_warning_that_the_message_of_the_end_repeats_is_said_once():
     ended = Decision(Phase.FAILED, Reason.PROGRAM_FAILS, facts, warnings=(said, "another"), is_final=True)
     text = describe(ended, spec(), (), "f").annotations[keys.MESSAGE]
     assert text.count(said) == 1
-    assert text.endswith("; another")
+    assert text.endswith("; warning: another")
 
 
 def test_a_long_reason_of_a_failed_run_that_the_study_repeats_is_printed_once():
