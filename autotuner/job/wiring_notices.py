@@ -21,6 +21,7 @@ from autotuner.job.wiring import reads, references, wiring_warnings
 from autotuner.job.wiring_warning import WiringWarning
 from autotuner.spec import TuningSpec
 from autotuner.spec.learning_rate import rates_in
+from autotuner.study.formats.reading import Metric
 from autotuner.trial import Purpose, Trial
 
 _SPAWNS: Final = re.compile(rf"^[^#\n]{{0,200}}?(?:{SPAWNS})[^\n]{{0,80}}", re.MULTILINE)
@@ -49,6 +50,7 @@ def wiring_notices(
         *(warning for warning in found if warning.is_seen or not is_shown),
         *(() if has_whole else trained_batches(job, spec, accumulates=accumulates)),
         *_fixed_layout(whole, spec, inherited),
+        *_reversed_target(spec),
         *_several_rates(spec),
         *_assumed_processes(job),
         *_spawned(job, spec, script or ""),
@@ -118,6 +120,19 @@ def _fixed_layout(
             example = f"{keys.key_of('micro_batch_size')}: {max(most // 4, 1)}..{most}"
             name = "" if has_batch else "batch_size"
             yield WiringWarning(found.where, found.text, rule, example, name=name)
+
+
+def _reversed_target(spec: TuningSpec) -> Iterator[WiringWarning]:
+    """Yield a warning if a model meets the target by being bad: `loss >= 0.6`, `accuracy <= 0.9`."""
+    target = spec.target
+    last = re.split(r"[\s_/.-]", target.metric)[-1]  # of `accuracy_drop`, smaller is better
+    metric = Metric(last, target.threshold)
+    is_loss = metric.is_loss and target.sign > 0 and target.threshold > 0
+    if is_loss or (metric.is_share and not metric.is_error_rate and target.sign < 0):
+        better, comparison = ("smaller", "<=") if is_loss else ("larger", ">=")
+        rule = f"of this metric, {better} values are usually better, and a model that learns nothing meets it"
+        example = f'"{target.metric} {comparison} {target.threshold:g}"'
+        yield WiringWarning(keys.key_of("target"), str(target), rule, example)
 
 
 def _several_rates(spec: TuningSpec) -> Iterator[WiringWarning]:

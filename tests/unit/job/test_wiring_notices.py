@@ -245,6 +245,34 @@ def test_a_configuration_that_a_command_names_may_pass_the_variables_on(tmp_path
     assert all("the script does not read it" in warning for warning in fixed)
 
 
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        ("val_loss >= 0.6", "val_loss <= 0.6"),
+        ("valid_ppl >= 20", "valid_ppl <= 20"),
+        ("accuracy <= 0.9", "accuracy >= 0.9"),
+        ("val_acc1 <= 76", "val_acc1 >= 76"),
+    ],
+)
+def test_a_target_that_a_bad_model_meets_is_warned_of(target, right):
+    made = job(master=replica(container()), asked=annotations(target=target))
+    shown = [str(w) for w in wiring_notices(made, made.spec()) if w.where == "autotuner.dev/target"]
+    assert len(shown) == 1
+    assert shown[0].endswith(f'for example "{right}"')
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "val_loss <= 0.6", "accuracy >= 0.9", "top1_error <= 24", "top1_err <= 24", "loss >= -3.5",
+        "wer <= 0.1", "accuracy_drop <= 0.01", "score >= 1", "reward <= 5", "dice_loss <= 0.2",
+    ],
+)  # fmt: skip
+def test_other_targets_are_not_warned_of(target):
+    made = job(master=replica(container()), asked=annotations(target=target))
+    assert not [w for w in wiring_notices(made, made.spec()) if w.where == "autotuner.dev/target"]
+
+
 @pytest.mark.parametrize("word", ["< run.json.tmpl", "<run.json.tmpl"])
 def test_a_template_of_which_envsubst_makes_the_configuration_may_pass_the_variables_on(tmp_path, word):
     (tmp_path / "train.py").write_text("import json, sys; config = json.load(open(sys.argv[1]))\n")
