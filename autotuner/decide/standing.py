@@ -91,12 +91,12 @@ class Standing:
         late = overdue_runs(history.trials, history.spec, now)
         silent = ended_unreported(history)
         target = history.spec.target
+        scaled = in_proportion_to_batch(history.trials, target) or first_loss_falls(history.trials, target)
         at_once = (
             *met_at_once(history.trials, target),
-            *met_at_once_but_first(history.trials, target),
+            *(() if scaled else met_at_once_but_first(history.trials, target)),
             *never_worse(history.trials, target),
         )
-        scaled = in_proportion_to_batch(history.trials, target) or first_loss_falls(history.trials, target)
         found = (*findings(history.trials, sign), *scaled, *at_once, *whole, *length, *late, *silent)
         resumed = {f.trials[0]: f.message for f in found if f.reason in NOT_COUNTED}
         waits = "it began where other runs end: more of its curve must show whether it resumed one of them"

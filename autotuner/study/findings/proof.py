@@ -117,8 +117,11 @@ def batch_not_trained(trials: Sequence[Trial]) -> list[Finding]:
     distinct = {(setting(check.trial), points, _fewest(check)) for check, points in same}
     quantum = _quantum(trials)
     bits = sum(_checked_bits(points, quantum, fewest) for _, points, fewest in distinct)
-    has_same_losses = any(check.has_same_losses for check, _ in same)
-    is_shown = bits + BITS_OF_LOSSES * has_same_losses >= ENOUGH_CHECKED
+    of_losses = max(
+        BITS_OF_LOSSES if _fewest(check) == 1 else min(_bits_of_losses(check), BITS_OF_LOSSES)
+        for check, _ in same
+    )
+    is_shown = bits + of_losses >= ENOUGH_CHECKED
     return [
         Finding(
             Reason.NOT_WIRED if is_shown else Reason.BATCH_NOT_FOLLOWED,
@@ -157,6 +160,20 @@ def rate_not_used(trials: Sequence[Trial]) -> list[Finding]:
 def _fewest(check: BatchCheck) -> int:
     """Return how many different values a check must have to count: one, if the losses before are the same."""
     return 1 if has_telling_losses(check.original) and check.has_same_losses else FEWEST_VALUES
+
+
+def _bits_of_losses(check: BatchCheck) -> float:
+    """Return the bits of coincidence of a check's losses, if all are those of its original.
+
+    The metric may be one of the losses, and counts once.
+    """
+    one, other = check.original.losses, check.trial.losses
+    common = other[: len(one)]
+    if common != one[: len(other)]:
+        return 0.0
+    measured = {value for trial in (check.original, check.trial) for _, value in points_of(trial)}
+    own = [loss for loss in common if math.isfinite(loss) and loss not in measured]
+    return _checked_bits(list(enumerate(own)), quantum_of(own)) if own else 0.0
 
 
 def _quantum(trials: Sequence[Trial]) -> float:

@@ -467,8 +467,11 @@ def test_a_coarse_check_with_the_losses_of_its_original_proves_that_the_batch_is
     original = replace(run(0, values, 2048), losses=losses)
     check = replace(run(1, values, 1024, seed=0, purpose=Purpose.CHECK), losses=losses)
     assert [f.reason for f in batch_not_trained([original, check])] == [Reason.NOT_WIRED]
-    without = [replace(each, losses=()) for each in (original, check)]
-    assert [f.reason for f in batch_not_trained(without)] == [Reason.BATCH_NOT_FOLLOWED]
+    for others in ((), values, (*losses[:-1], 0.7802), [round(loss, 2) for loss in losses[:4]]):
+        # None, those that are the metric, one that differs, and some with few digits.
+        shown = [replace(original, losses=tuple(others)), replace(check, losses=tuple(others))]
+        shown[0] = replace(shown[0], losses=losses) if 0.7802 in others else shown[0]
+        assert [f.reason for f in batch_not_trained(shown)] == [Reason.BATCH_NOT_FOLLOWED]
 
 
 def test_the_same_check_again_proves_no_more():
