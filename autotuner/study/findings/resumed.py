@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from autotuner.study.finding import (
@@ -31,6 +32,8 @@ from autotuner.trial import Trial
 
 MOST_RUNS: Final = 200
 """Earlier runs with which a run is compared."""
+NOISES: Final = 8.0
+"""Minimum gain of a run, in usual changes of its last values, that shows where a run of its setting begins."""
 LEVELS: Final = 1000
 """Levels of a metric from which on two runs rarely end with the same one."""
 
@@ -69,11 +72,14 @@ def _sorted_out(trials: Sequence[Trial], sign: int) -> tuple[list[Finding], list
             continue
         source = _continued_steps(member, earlier, norm, sign)
         source = source or _continued_values(member, earlier, norm, sign)
+        source = source or _continued_own(member, earlier, norm, sign)
         known.append(member)
         if source is not None:
             found.append(_finding(trial, points[0], source))
         elif (
-            trial.is_running and earlier and len(points) < FEWEST_VALUES and _begins_high(points, norm, sign)
+            trial.is_running
+            and len(points) < FEWEST_VALUES
+            and ((earlier and _begins_high(points, norm, sign)) or _of_own(member, earlier, norm, sign))
         ):
             unsettled.append(trial.number)
         elif len(points) > 1 and not _is_late(member, norm):
@@ -188,6 +194,42 @@ def _continued_values(
         if abs(own[0] - values[-1]) <= 0.05 * gain and (agree or is_slower):
             return other
     return None
+
+
+def _continued_own(
+    member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int
+) -> Trial | None:
+    """Return the trial of the same setting whose last value a run begins with.
+
+    A folder that is named after the hyperparameters is shared by the runs that confirm them. What the runs
+    of other settings begin with does not matter then.
+    """
+    trial, points = member
+    if trial.is_running and len(points) < FEWEST_VALUES:
+        return None
+    return _of_own(member, earlier, fresh, sign)
+
+
+def _of_own(member: Member, earlier: Sequence[Member], fresh: Sequence[Member], sign: int) -> Trial | None:
+    trial, points = member
+    own = [(t, [sign * value for _, value in p]) for t, p in earlier if setting(t) == setting(trial)]
+    firsts = [sign * p[0][1] for t, p in fresh if setting(t) == setting(trial)]
+    begun = [sign * value for _, value in points[:FEWEST_VALUES]]
+    return next((t for t, values in reversed(own) if firsts and _goes_on(begun, values, max(firsts))), None)
+
+
+def _goes_on(begun: Sequence[float], values: Sequence[float], highest: float) -> bool:
+    """Return whether first values are where another run of the setting came to after several values.
+
+    The gain of that run must be far above its noise, and no fresh run of the setting may begin as high.
+    """
+    if len(values) < 2 * FEWEST_VALUES:
+        return False
+    gain = values[-1] - values[0]
+    noise = statistics.median(abs(after - before) for before, after in pairwise(values[len(values) // 2 :]))
+    is_high = begun[0] >= values[-1] - 0.05 * gain and min(begun) >= values[-1] - 0.1 * gain
+    is_slow = max(values[:FEWEST_VALUES]) < begun[0] - 0.1 * gain and highest < begun[0] - 0.5 * gain
+    return gain > NOISES * noise and is_high and is_slow
 
 
 def _repeated(member: Member, earlier: Sequence[Member], fresh: Sequence[Member]) -> Trial | None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from autotuner.study.finding import Reason
 from autotuner.study.findings.proof import batch_not_trained, findings, identical_runs
 from autotuner.study.findings.reported_batch import batch_doubts
-from autotuner.study.findings.resumed import resumed_runs
+from autotuner.study.findings.resumed import resumed_runs, unsettled_runs
 from autotuner.trial import Measurement, Outcome, Purpose
 from tests.builders import NOON, suggestion, trial
 
@@ -336,6 +336,44 @@ def test_a_run_that_learns_on_from_another_of_its_setting_is_resumed_though_it_c
 def test_two_fresh_runs_of_one_setting_have_not_resumed():
     generator = random.Random(5)
     assert resumed_runs([run(i, learner(generator, noise=0.03)) for i in range(20)], 1) == []
+
+
+FIRST = [0.47, 0.556, 0.624, 0.687, 0.701, 0.717, 0.714, 0.71, 0.71, 0.721]
+"""A run at a large batch, whose job's own run begins as high as this one ends."""
+
+
+@pytest.mark.parametrize(
+    "values", [[0.722, 0.718, 0.722, 0.718], [0.721]], ids=["trains on", "has no epoch left"]
+)
+def test_a_confirmation_that_finds_the_checkpoint_of_its_setting_is_resumed_where_other_settings_begin_high(
+    values,
+):
+    runs = [run(0, [0.695, 0.706, 0.745, 0.762]), run(1, FIRST, batch_size=1024)]
+    runs.append(run(2, values, batch_size=1024))
+    assert [(f.trials, f.continues) for f in resumed_runs(runs, 1)] == [((2,), 1)]
+    other = replace(runs[2], suggestion=replace(runs[2].suggestion, batch_size=512))
+    assert resumed_runs([*runs[:2], other], 1) == []
+    running = replace(runs[2], measurements=runs[2].measurements[:1], outcome=None)
+    assert (resumed_runs([*runs[:2], running], 1), unsettled_runs([*runs[:2], running], 1)) == ([], [2])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.61, 0.65, 0.69, 0.7],  # learns
+        [0.722, 0.55, 0.65, 0.7],  # was lucky once
+    ],
+)
+def test_a_fresh_confirmation_is_not_resumed(values):
+    runs = [run(0, [0.695, 0.706, 0.745, 0.762]), run(1, FIRST, batch_size=1024)]
+    assert resumed_runs([*runs, run(2, values, batch_size=1024)], 1) == []
+
+
+def test_a_setting_that_once_began_high_may_do_so_again():
+    unstable = [0.1, *[0.7] * 9]
+    noisy = [0.68, 0.71, 0.66, 0.7, 0.73, 0.69, 0.74, 0.7, 0.75, 0.72]
+    for values in (unstable, noisy):
+        assert resumed_runs([run(0, FIRST), run(1, values, 1024), run(2, [0.75] * 4, 1024)], 1) == []
 
 
 def test_a_run_beside_the_one_that_it_resembles_has_not_resumed_it():
