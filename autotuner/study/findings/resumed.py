@@ -33,7 +33,7 @@ from autotuner.trial import Trial
 MOST_RUNS: Final = 200
 """Earlier runs with which a run is compared."""
 NOISES: Final = 8.0
-"""Minimum gain of a run, in usual changes of its last values, that shows where a run of its setting begins."""
+"""Minimum gain of a run, in usual changes of its last values, that shows where its setting begins."""
 LEVELS: Final = 1000
 """Levels of a metric from which on two runs rarely end with the same one."""
 
