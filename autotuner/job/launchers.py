@@ -28,6 +28,7 @@ class Launch:
         per_node: Processes that it starts on a node, which is a pod.
         total: Processes that it starts on all nodes together.
         nodes: Nodes that it waits for or connects to.
+        rank: The rank of its node, if it does not get one at the rendezvous.
         excluded: GPUs of the pod that it leaves out.
         is_alone: Whether its process group is this pod only.
         is_remote: Whether it also starts the processes of the other pods.
@@ -44,6 +45,7 @@ class Launch:
     per_node: str | None = None
     total: str | None = None
     nodes: str | None = None
+    rank: str | None = None
     excluded: int = 0
     is_alone: bool = False
     is_remote: bool = False
@@ -169,7 +171,9 @@ def _launched(name: str, words: Sequence[str], options: Mapping[str, str], **fou
     if {"h", "help", "version"} & options.keys():
         return None
     is_unclear = found.pop("is_unclear", False) or _UNCLEAR in options
-    return Launch(name, shown(words), is_unclear=is_unclear, **found)
+    is_static = options.get("rdzv_backend", "static") == "static"
+    rank = options.get("node_rank", options.get("machine_rank")) if is_static else None
+    return Launch(name, shown(words), is_unclear=is_unclear, rank=rank, **found)
 
 
 LAUNCHERS: Final[Mapping[str, Callable[[Sequence[str]], Launch | None]]] = {

@@ -104,6 +104,7 @@ class Pod:
         field: The field of the job that states this number.
         is_stated: Whether the job states it there.
         has_world_size: Whether the operator sets WORLD_SIZE.
+        is_elastic: Whether the operator sets a rendezvous that gives the pods their ranks.
         is_mixed: Whether torchrun of the Master joins workers that do not count it.
         is_for_torchrun: Whether its image starts torchrun if the container has no command.
         has_recipe: Whether its image runs a recipe of torchtune.
@@ -118,6 +119,7 @@ class Pod:
     field: str = "spec.nprocPerNode"
     is_stated: bool = False
     has_world_size: bool = False
+    is_elastic: bool = False
     is_mixed: bool = False
     is_for_torchrun: bool = False
     has_recipe: bool = False
@@ -357,7 +359,15 @@ class _Reader:
                 f"{option}={_plain(given)} differs from the job's {self._pods} pods, which all start"
             )
             return False
+        self._pin_rank(launch)
         return True
+
+    def _pin_rank(self, launch: Launch) -> None:
+        """Record a fixed rank, which further pods of this kind would have, too."""
+        is_own = self._kind == "Master" or self._pod.is_elastic
+        if launch.rank is not None and launch.rank.isdecimal() and not is_own and not launch.branches:
+            option = "--machine_rank" if launch.name == "accelerate launch" else "--node_rank"
+            self._pinned.append(Evidence(f"{self._where} command", f"{option}={launch.rank}"))
 
     def _of_torchrun(self, launch: Launch) -> int | None:
         if launch.per_node is not None:

@@ -16,6 +16,7 @@ from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.lookup import mapping, pod_count, section, sequence
 from autotuner.job.pod_processes import Evidence, Pod, PodProcesses, Sizes, read_pod
+from autotuner.job.warnings import OWN_RANK
 from autotuner.spec.values import Shape
 
 PROCESSES: Final = keys.PREFIX + "processes-per-replica"
@@ -39,7 +40,7 @@ class Processes:
         guess: The largest number found, at least 1; used in place of an unknown number where little
             depends on it.
         evidence: All statements of the manifest about processes.
-        pinned: Fixed numbers of nodes, or of all processes, that do not follow a trial's workers.
+        pinned: Fixed numbers of nodes, or of all processes, that do not follow a trial's workers, and ranks.
         is_certain: Whether a launcher states the number; a plain Python program may start more processes.
         assumption: What was assumed of a program that the manifest does not show, or empty.
         sizes: The sizes of batches in the commands; in the manifest of a trial, with its values.
@@ -103,6 +104,7 @@ def _read_replica(
             field="spec.elasticPolicy.nProcPerNode" if elastically and not declared else "spec.nprocPerNode",
             is_stated=bool(declared or elastically),
             has_world_size="Master" in replicas,
+            is_elastic=isinstance(elastic, dict),
             is_mixed=isinstance(elastic, dict) and len(replicas) > 1,
             is_trial=is_trial(manifest),
         )
@@ -235,4 +237,6 @@ def _unpinned(option: str) -> str:
     name = option.split("=", 1)[0]
     if name in {"--num_processes", "--world_size", "-np"}:
         return f"{name}=$((PROCESSES_OF_A_POD * PET_NNODES)) in a shell"
+    if name.endswith("_rank"):
+        return f"{name}={OWN_RANK}, which the operator sets"
     return f"{name}=$(PET_NNODES), which the operator sets"

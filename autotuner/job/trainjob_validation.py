@@ -23,7 +23,7 @@ from autotuner.job.validation import (
     check_names,
     read_as,
 )
-from autotuner.job.warnings import has_run, rendezvous, would_run
+from autotuner.job.warnings import has_run, never_joined, rendezvous, would_run
 from autotuner.job.wrappers import names
 
 KIND: Final = "TrainJob"
@@ -76,6 +76,7 @@ def _warnings(checked: Mapping[str, Any]) -> Iterator[Mistake]:
     yield from islice(_unknown_fields(spec), _MOST_UNKNOWN)
     # Trainer sets no rendezvous id: each trial's is at its own address.
     yield from (found for found in rendezvous("spec.trainer", spec["trainer"]) if "restarts" in found.key)
+    yield from never_joined("spec.trainer", spec["trainer"], spec["trainer"].get("numNodes") or 1)
 
 
 def _unknown_fields(spec: Mapping[str, Any]) -> Iterator[Mistake]:

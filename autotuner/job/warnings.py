@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
+from autotuner.job.lookup import pod_count
 
 _POD_GROUPS: Final = (
     "scheduling.x-k8s.io/pod-group",
@@ -22,6 +23,25 @@ _MAX_COMMAND: Final = 65_536
 _RENDEZVOUS: Final = re.compile(
     r"(?<![\w-])--(?P<name>rdzv[_-]id|max[_-]restarts)(?:=|\s{1,8})[\"']?(?P<value>[^\s\"';|&]{1,200})"
 )
+
+_COMMENT: Final = re.compile(r"^[ \t]*#[^\n]*", re.MULTILINE)
+_VALUE: Final = r"(?:=|\s{1,8})[\"']?(?P<value>[^\s\"';|&]{1,200})"
+_ENDPOINT: Final = re.compile(
+    r"(?<![\w-])--rdzv[_-]endpoint(?:=|\s{1,8})[\"']?\$[({]?(?:PET_)?(?:MASTER_ADDR|RDZV_ENDPOINT)\b"
+)
+"""A rendezvous at the trial's own address: its id need not differ from those of other trials."""
+_RANK: Final = re.compile(rf"(?<![\w-])(?P<name>--(?:node|machine)[_-]rank){_VALUE}")
+_ADDRESS: Final = re.compile(
+    rf"(?<![\w-])(?P<name>--(?:master[_-]addr|main[_-]process[_-]ip|rdzv[_-]endpoint)){_VALUE}"
+)
+_LOCAL: Final = re.compile(r"(?:localhost|127\.0\.0\.1)(?::\d+)?")
+_GIVES_RANKS: Final = re.compile(r"(?<![\w-])--rdzv[_-]backend(?:=|\s{1,8})[\"']?(?!static\b)\w")
+"""A rendezvous that numbers the pods itself, whatever rank they are given."""
+_ALONE: Final = re.compile(
+    r"(?<![\w-])--(?:standalone(?![\w-])|(?:nnodes|num[_-]machines)(?:=|\s{1,8})[\"']?1(?![\w:]))"
+)
+"""A launcher that joins no other pods."""
+OWN_RANK: Final = "$(PET_NODE_RANK)"
 
 
 def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -43,11 +63,17 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
             rule = "is ignored in trials: each runs with a fixed number of workers, without an autoscaler"
             yield Mistake("spec.elasticPolicy.metrics", "given", rule, "autotuner.dev/workers: 1..8")
     yield from _pod_groups(spec)
-    for kind, replica in spec["pytorchReplicaSpecs"].items():
+    replicas = spec["pytorchReplicaSpecs"]
+    for kind, replica in replicas.items():
         for container in replica["template"]["spec"]["containers"]:
             if container.get("name") == _CONTAINER:
                 where = f"spec.pytorchReplicaSpecs.{kind} container {_CONTAINER}"
                 yield from rendezvous(where, container)
+                has_first = kind == "Worker" and "Master" in replicas
+                pods = pod_count(replica)
+                yield from never_joined(
+                    where, container, pods, has_first=has_first, is_elastic=isinstance(elastic, dict)
+                )
 
 
 def would_run(
@@ -106,8 +132,8 @@ def _pod_groups(spec: Mapping[str, Any]) -> Iterator[Mistake]:
 
 def rendezvous(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
     """Yield the options of torchrun that override the PET_* variables of each trial."""
-    line = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
-    for option in _RENDEZVOUS.finditer(line[:_MAX_COMMAND]):
+    line = _line(container)
+    for option in _RENDEZVOUS.finditer(line):
         place = f"{where} --{option['name']}"
         if "restarts" in option["name"]:
             if option["value"].isdecimal() and int(option["value"]) > 0:
@@ -116,9 +142,47 @@ def rendezvous(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
                     " decides about retries"
                 )
                 yield Mistake(place, option["value"], rule, f"--{option['name']}=0")
-        elif "$" not in option["value"]:
+        elif "$" not in option["value"] and _ENDPOINT.search(line) is None:
             rule = (
                 "is the same in every trial, and overrides the one that each trial sets: two that"
                 " share a rendezvous train together"
             )
             yield Mistake(place, option["value"], rule, f"--{option['name']}=$(PET_RDZV_ID)")
+
+
+def never_joined(
+    where: str, container: Mapping[str, Any], pods: int, *, has_first: bool = False, is_elastic: bool = False
+) -> Iterator[Mistake]:
+    """Yield warnings if pods have the same rank, or each looks for the first one at its own address.
+
+    Args:
+        where: The container's place, for people.
+        container: A container of a valid job.
+        pods: How many pods have it.
+        has_first: Whether another pod has rank 0.
+        is_elastic: Whether the operator sets a rendezvous that gives the pods their ranks.
+    """
+    line = _line(container)
+    if not (pods > 1 or has_first) or _ALONE.search(line) is not None:
+        return
+    # A script may choose between several values, by the pod that it runs in.
+    ranks = {(option["name"], option["value"]) for option in _RANK.finditer(line)}
+    if len(ranks) == 1 and not is_elastic and _GIVES_RANKS.search(line) is None:
+        (name, value), *_ = ranks
+        if value.isdecimal() and (pods > 1 or int(value) == 0):
+            whose = f"all {pods} pods have this container" if pods > 1 else "the Master has rank 0"
+            rule = f"must differ in each pod, and {whose}: the process group waits for its other ranks"
+            yield Mistake(f"{where} {name}", value, rule, f"{name}={OWN_RANK}")
+    addresses = {(option["name"], option["value"]) for option in _ADDRESS.finditer(line)}
+    if len(addresses) == 1:
+        (name, value), *_ = addresses
+        if _LOCAL.fullmatch(value) is not None:
+            rule = "is each pod's own address, so that the pods never meet: take that which the operator sets"
+            port = ":$(PET_MASTER_PORT)" if "endpoint" in name else ""
+            yield Mistake(f"{where} {name}", value, rule, f"{name}=$(PET_MASTER_ADDR){port}")
+
+
+def _line(container: Mapping[str, Any]) -> str:
+    """Return the command line of a container, without the lines of its scripts that are comments."""
+    line = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
+    return _COMMENT.sub("", line[:_MAX_COMMAND])

@@ -873,3 +873,20 @@ def test_whatever_a_command_says_its_processes_are_counted_or_not(words):
 )
 def test_a_hostile_script_is_read_in_linear_time(script):
     assert read_processes(shell(script)).replica >= 1
+
+
+def test_a_fixed_rank_of_workers_does_not_follow_them():
+    nodes = "torchrun --nnodes=$(PET_NNODES) --nproc_per_node=2 --node_rank="
+
+    def made(rank: str, **spec: Any) -> list[Mistake]:
+        replicas = [replica(container(command=(nodes + each).split())) for each in ("0 a.py", f"{rank} a.py")]
+        return mistakes(manifest(master=replicas[0], worker=replicas[1], **spec), annotations(workers="1..4"))
+
+    (found,) = made("1")
+    assert "Worker container pytorch command is '--node_rank=1': must follow each" in str(found)
+    assert found.example == "--node_rank=$(PET_NODE_RANK), which the operator sets"
+    assert made("$(PET_NODE_RANK)") == []
+    # A script that chooses.
+    script = f"if [ $RANK = 0 ]; then {nodes}0 a.py; else {nodes}1 a.py; fi".replace("$(PET", "${PET")
+    script = script.replace("NNODES)", "NNODES}")
+    assert mistakes(shell(script, workers=1), annotations(workers="1..4")) == []

@@ -173,6 +173,21 @@ def test_restarts_inside_a_trial_are_warned_of():
     assert "decides about retries" in warning.rule
 
 
+def test_nodes_that_have_the_same_rank_are_warned_of():
+    line = ["torchrun", "--nnodes=2", "--node_rank=0", "a.py"]
+    (warning,) = kinds.validate(manifest(trainer={"args": line, "numNodes": 2}))[1].warnings
+    assert "--node_rank is '0': must differ in each pod" in str(warning)
+    assert kinds.validate(manifest(trainer={"args": line, "numNodes": 1}))[1].warnings == ()
+
+
+def test_a_fixed_rank_must_follow_the_workers():
+    line = {"command": ["torchrun", "--nnodes=$(PET_NNODES)", "--node_rank=0", "a.py"]}
+    with pytest.raises(InvalidJob, match=r"'--node_rank=0': must follow .*--node_rank=\$\(PET_NODE_RANK"):
+        job(trainer={**line, "resourcesPerNode": EIGHT}, asked=annotations(workers="1..4")).spec()
+    line["command"][2] = "--node_rank=$(PET_NODE_RANK)"
+    job(trainer={**line, "resourcesPerNode": EIGHT}, asked=annotations(workers="1..4")).spec()
+
+
 def test_all_mistakes_of_a_file_are_told_at_once():
     wrong = manifest(name="Bad", trainer={"args": [1], "numNodes": 0}, suspend=3)
     with pytest.raises(InvalidJob) as caught:

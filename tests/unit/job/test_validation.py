@@ -60,6 +60,55 @@ def test_a_rendezvous_of_the_trials_own_is_no_warning():
     assert validate(launched(*own)).warnings == ()
 
 
+def test_a_rendezvous_at_an_address_of_the_trials_own_may_have_any_id():
+    own = ("torchrun", "--rdzv_id=7", "--rdzv_backend=c10d", "--rdzv_endpoint=$(MASTER_ADDR):29400", "t.py")
+    assert validate(launched(*own)).warnings == ()
+
+
+def joined(master, worker, workers=1, **spec):
+    replicas = [replica(container(command=command.split())) for command in (master, worker)]
+    return manifest(master=replicas[0], worker={**replicas[1], "replicas": workers}, **spec)
+
+
+NODES = "torchrun --nnodes=$(PET_NNODES)"
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (joined(NODES, f"{NODES} --node_rank=1 t.py", 2), "Worker .* --node_rank is '1'.* all 2 pods"),
+        (joined(NODES, f"{NODES} --node-rank 0 t.py"), r"Worker .*the Master.*--node-rank=\$\(PET_NODE_RANK"),
+        (joined("accelerate launch", "accelerate launch --num_machines 2 --machine_rank 0 t.py"),
+         "--machine_rank is '0'"),
+        (joined(NODES, f"{NODES} --master_addr=localhost t.py"), "--master_addr is 'localhost'.*never meet"),
+        (joined(NODES, f"{NODES} --rdzv_backend=c10d --rdzv_endpoint=localhost:0 t.py"),
+         r"example --rdzv_endpoint=\$\(PET_MASTER_ADDR\):\$\(PET_MASTER_PORT"),
+    ],
+)  # fmt: skip
+def test_pods_that_never_join_are_a_warning(made, says):
+    found = validate(made)
+    assert found.mistakes == ()
+    (warning,) = found.warnings
+    assert re.search(says, str(warning))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        joined(f"{NODES} --node_rank=0 --master_addr=localhost t.py", f"{NODES} --node_rank=1 t.py"),
+        joined(NODES, f"{NODES} --node_rank=$(RANK) --master_addr=$(MASTER_ADDR) t.py", 3),
+        joined(NODES, f"{NODES} --rdzv_backend=c10d --node_rank=0 t.py", 3),
+        joined(NODES, f"{NODES} --node_rank=0 t.py", 3, elasticPolicy={}),
+        # A script that chooses, and one where each pod trains alone, which is another question.
+        joined(NODES, f"bash -c a&&{NODES} --node_rank=0 t.py ||{NODES} --node_rank=1 t.py", 3),
+        joined(NODES, "torchrun --nnodes=1 --node_rank=0 --master_addr=localhost t.py", 3),
+        launched("bash", "-c", "# torchrun --master_addr=localhost\ntorchrun t.py"),
+    ],
+)
+def test_pods_with_ranks_of_their_own_are_no_warning(made):
+    assert validate(made).warnings == ()
+
+
 def test_an_address_that_the_operator_replaces_is_no_mistake():
     own = [{"name": "MASTER_ADDR", "value": "toy-master-0"}]
     assert validate(changed(f"{CONTAINERS}/0/env", own)).mistakes == ()
