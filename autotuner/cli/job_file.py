@@ -11,6 +11,7 @@ import typer
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake
+from autotuner.job.config_maps import ConfigMaps, config_maps_among
 from autotuner.job.job import Job
 from autotuner.job.kinds import KINDS, Runtimes, is_job, runtimes_among
 from autotuner.spec.untrusted_yaml import load_documents
@@ -41,8 +42,10 @@ def load_job(file: Path, runtime: Path | None = None) -> Job:
     return Job.from_manifest(*load_document(file, runtime))
 
 
-def load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
-    """Return the document of the one registered job of a YAML file, and a function that finds runtimes.
+def load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes, ConfigMaps]:
+    """Return the document of the one registered job of a YAML file, with the ConfigMaps of the file.
+
+    And a function that finds runtimes.
 
     Raises:
         InvalidJob: If there is no such job, or more than one.
@@ -57,7 +60,7 @@ def load_document(file: Path, runtime: Path | None) -> tuple[object, Runtimes]:
         raise _mistaken(file, rule)
     if not jobs and len(documents) != 1:
         raise _mistaken(file, f"must hold a {' or a '.join(kind.name for kind in KINDS)}")
-    return (jobs or documents)[0], runtimes
+    return (jobs or documents)[0], runtimes, config_maps_among(documents)
 
 
 def _load_documents(file: Path) -> Sequence[object]:

@@ -139,12 +139,12 @@ def tune(  # noqa: PLR0913, PLR0917 (its options are the parameters)
 def validate(file: JobFile, runtime: Runtime = None, as_json: AsJson = False) -> None:
     """Check a job and its annotations as the cluster would; report all mistakes and warnings at once."""
     with Reported(as_json=as_json):
-        document, runtimes = load_document(file, runtime)
+        document, runtimes, config_maps = load_document(file, runtime)
         _, found = check(document, runtimes)
         mistakes = list(found.mistakes)
         job: Job | None = None
         try:
-            job = Job.from_manifest(document, runtimes)
+            job = Job.from_manifest(document, runtimes, config_maps)
             job.spec()
         except InvalidJob as error:
             mistakes += error.mistakes

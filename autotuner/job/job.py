@@ -9,12 +9,14 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import InvalidJob, Mistake, Unrealisable
 from autotuner.job import kinds
+from autotuner.job.config_maps import ConfigMaps, files_of
 from autotuner.job.kind import JobKind
 from autotuner.job.pytorchjob import PYTORCHJOB
 from autotuner.job.training_runtime import BUILT_IN
@@ -31,7 +33,8 @@ _READING: Final = frozenset({keys.TARGET, keys.PREFIX + "metric-pattern", keys.P
 class Job:
     """A registered job of any kind: a template that the tuner never changes, except for its own annotations.
 
-    `warnings` are problems that do not keep the job from being tuned.
+    `warnings` are problems that do not keep the job from being tuned, and `files` those that its containers
+    have from ConfigMaps of its file, by path.
     """
 
     name: str
@@ -41,12 +44,19 @@ class Job:
     manifest: Mapping[str, Any]
     warnings: tuple[Mistake, ...] = ()
     kind: JobKind = PYTORCHJOB
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
-    def from_manifest(cls, manifest: object, runtimes: kinds.Runtimes = BUILT_IN.get) -> Job:
+    def from_manifest(
+        cls,
+        manifest: object,
+        runtimes: kinds.Runtimes = BUILT_IN.get,
+        config_maps: ConfigMaps = MappingProxyType({}),
+    ) -> Job:
         """Read a job, from a file or from the API server.
 
-        `runtimes` finds the training runtime that a TrainJob refers to.
+        `runtimes` finds the training runtime that a TrainJob refers to, and `config_maps` are those of the
+        job's file.
 
         Raises:
             InvalidJob: If its kind is not supported, or if it has mistakes.
@@ -63,6 +73,7 @@ class Job:
             manifest=checked,
             warnings=found.warnings,
             kind=kind,
+            files=files_of(checked, config_maps),
         )
 
     def trial_name(self, number: int) -> str:

@@ -43,6 +43,7 @@ _EDITED: Final = re.compile(
 _EDITORS: Final = frozenset({"jq", "sed", "yq"})
 _MOST_OF_EDITOR: Final = 8
 """Maximum number of words of one call that are read."""
+_UNEXPANDED: Final = re.compile(rf"\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
 
 
@@ -51,7 +52,7 @@ class Text:
     """One entry of command, args or env.
 
     `is_shell` says that it is a shell script, `is_code` that it is Python's, and `is_dropped` that it follows
-    a script of a shell that does not use it.
+    a script of a shell that does not use it. `is_file` says that it is a file from a ConfigMap.
     """
 
     where: str
@@ -59,12 +60,14 @@ class Text:
     is_shell: bool = False
     is_code: bool = False
     is_dropped: bool = False
+    is_file: bool = False
     variable: str = ""
 
     @property
     def read(self) -> str:
-        """The text without the comments of a script."""
-        return _COMMENT.sub("", self.text) if self.is_shell or self.is_code else self.text
+        """The text without the comments of a script, and without `$(NAME)` where nothing expands it."""
+        text = _COMMENT.sub("", self.text) if self.is_shell or self.is_code else self.text
+        return _UNEXPANDED.sub("", text) if self.is_file else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,16 @@ def containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
                 yield str(role), mapping(container)
     if trainer := mapping(spec.get("trainer")):
         yield "trainer", trainer
+
+
+def words_of(container: Mapping[str, Any]) -> list[str]:
+    """Return the command line of a container."""
+    return [
+        word
+        for field in ("command", "args")
+        for word in sequence(container.get(field))
+        if isinstance(word, str)
+    ]
 
 
 def texts_of(role: str, container: Mapping[str, Any], inherited: Collection[str] = ()) -> Iterator[Text]:
@@ -131,6 +144,16 @@ def _uses(script: str, number: int) -> bool:
         return re.search(r"\$\{?0", script) is not None
     # `for NAME; do` goes through the words, too.
     return re.search(r"\$\{?[@*#1-9!]|\bfor\s+\w+\s*(?:;|\n\s*do\b)|\bgetopts\b", script) is not None
+
+
+def texts_of_files(files: Mapping[str, str]) -> Iterator[Text]:
+    """Yield the scripts among files that a job brings along, by their path."""
+    for path, text in files.items():
+        first = text.partition("\n")[0]
+        is_code = path.endswith(".py") or ("python" in first and first.startswith("#!"))
+        is_shell = path.endswith((".sh", ".bash")) or (first.startswith("#!") and not is_code)
+        if is_code or is_shell:
+            yield Text(path, text, is_shell=is_shell, is_code=is_code, is_file=True)
 
 
 def options_of(texts: Sequence[Text]) -> Iterator[Option]:

@@ -232,6 +232,32 @@ def assumed(found: Processes, annotations: Mapping[str, str]) -> Mistake | None:
     return Mistake(needing, annotations[needing], rule, f'{PROCESSES}: "8"')
 
 
+def shown_elsewhere(whole: Processes, own: Processes, annotations: Mapping[str, str]) -> Mistake | None:
+    """Return a warning if scripts outside of a job show other processes than the job itself.
+
+    `whole` are its processes with those scripts, and `own` those that decide: a cluster reads only the job.
+    """
+    given = stated(annotations)
+    value = annotations.get(PROCESSES, "")
+    if given is None and not any(key in annotations for key in _NEEDING):
+        return None
+    if whole.apart:
+        return Mistake(PROCESSES, value, f"{whole.apart}, as scripts in ConfigMaps of this file show", JOINED)
+    if not whole.is_known:
+        # What neither shows is a mistake already, or is stated.
+        rule = f"must be given: {whole.problem}, as scripts in ConfigMaps of this file show"
+        is_open = given is None and own.is_known
+        return Mistake(PROCESSES, value, rule, f'{PROCESSES}: "{whole.guess}"') if is_open else None
+    found, shown = ({each.master, each.worker} - {None} for each in (whole, own))
+    if found == ({given} if given is not None else shown if own.is_known else set()):
+        return None
+    rule = (
+        f"must be the number that scripts in ConfigMaps of this file start, {whole.replica}: on a cluster"
+        " only the job itself is read"
+    )
+    return Mistake(PROCESSES, value, rule, f'{PROCESSES}: "{whole.replica}"')
+
+
 def _unpinned(option: str) -> str:
     """Return how to write an option so that it follows the workers."""
     name = option.split("=", 1)[0]

@@ -14,11 +14,13 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from autotuner import keys
 from autotuner.job.batch_of_all import given_to_each
 from autotuner.job.batch_options import NAMES, is_of_all, is_of_others, is_of_process
+from autotuner.job.config_maps import named_files
 from autotuner.job.lookup import mapping, sequence
 from autotuner.job.options import (
     MAX_TEXT,
@@ -29,6 +31,7 @@ from autotuner.job.options import (
     containers,
     options_of,
     texts_of,
+    texts_of_files,
 )
 from autotuner.job.wiring_warning import SET_WITH, WiringWarning, replaced
 
@@ -82,7 +85,7 @@ _PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 
 
-def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
+def wiring_warnings(  # noqa: PLR0913 (five of them are optional)
     manifest: Mapping[str, Any],
     names: Sequence[str],
     script: str | None = None,
@@ -90,6 +93,7 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
     *,
     processes: int = 1,
     inherited: Collection[str] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> list[WiringWarning]:
     """Return the warnings about variables that may not reach the training, and about shared paths.
 
@@ -100,6 +104,7 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
         read: The names that runs have read through the SDK; None if no run has reported them.
         processes: Processes of the job, which share a batch.
         inherited: The fields of the containers that are those of a TrainJob's runtime.
+        files: Files of ConfigMaps that the containers have, by path.
     """
     text = None if script is None else script[:MAX_TEXT]
     searched = ["batch_size", *(name for name in names if name != "batch_size")]
@@ -113,7 +118,10 @@ def wiring_warnings(  # noqa: PLR0913 (four of them are optional)
     by_whom = " and no run has read it through autotuner.sdk" if read is not None else by_whom
     found: list[WiringWarning] = []
     for role, container in containers(manifest):
-        texts = list(texts_of(role, container, inherited))
+        texts = [
+            *texts_of(role, container, inherited),
+            *texts_of_files(named_files(container, files)),
+        ]
         options = list(options_of(texts))
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names, processes)
@@ -179,6 +187,12 @@ def _unread(
                 ' the script, or write "$@" there, and -- behind the script in place of $0'
             )
             yield WiringWarning(dropped.where, dropped.text, rule, _PASSED_ON, name=name)
+            continue
+        file = next((t for t in texts if t.is_file and f"$({variable})" in t.text), None)
+        if file is not None:
+            has_reference = True
+            rule = f"Kubernetes expands $(NAME) in command, args and env only: write ${variable} in this file"
+            yield WiringWarning(file.where, f"$({variable})", rule, f"${variable}", name=name)
             continue
         is_bare = (t for t in texts if not (t.is_shell or t.is_code) and _shell_reference(variable, t.text))
         bare = next(is_bare, None)
@@ -331,7 +345,7 @@ def _shared(options: Sequence[Option], environment: Mapping[str, str]) -> Iterat
 
 
 def _written(texts: Sequence[Text]) -> str:
-    return " ".join(text.text for text in texts if not text.variable)
+    return " ".join(text.text for text in texts if not (text.variable or text.is_file))
 
 
 # --- references ----------------------------------------------------------------------------------------

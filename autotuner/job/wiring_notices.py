@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.job.command_line import SPAWNS
+from autotuner.job.config_maps import with_files
 from autotuner.job.job import Job
 from autotuner.job.options import MAX_TEXT
-from autotuner.job.processes import PROCESSES, assumed, stated
+from autotuner.job.processes import PROCESSES, assumed, shown_elsewhere, stated
 from autotuner.job.trained_batch import trained_batches
 from autotuner.job.unset import LAYOUT, own_layout
 from autotuner.job.wiring import reads, references, wiring_warnings
@@ -41,7 +42,13 @@ def wiring_notices(
     is_shown = any(t.measurements and t.suggestion.purpose is not Purpose.BASELINE for t in trials)
     whole, inherited = job.kind.with_inherited(job.manifest)
     found = wiring_warnings(
-        whole, list(spec.search_space), script, read, processes=spec.shape.processes, inherited=inherited
+        whole,
+        list(spec.search_space),
+        script,
+        read,
+        processes=spec.shape.processes,
+        inherited=inherited,
+        files=job.files,
     )
     steps = keys.parameter_name(keys.ENV_ACCUMULATION_STEPS)
     accumulates = steps in (read or ()) or reads(script or "", steps)
@@ -53,6 +60,7 @@ def wiring_notices(
         *_reversed_target(spec),
         *_several_rates(spec),
         *_assumed_processes(job),
+        *_mounted_processes(job),
         *_spawned(job, spec, script or ""),
         *_too_few_trials(spec),
         *_starts_from_itself(job, spec),
@@ -62,6 +70,16 @@ def wiring_notices(
 def _assumed_processes(job: Job) -> Iterator[WiringWarning]:
     """Yield a warning if the number of processes is an assumption."""
     warning = assumed(job.kind.processes(job.manifest), job.annotations)
+    if warning is not None:
+        yield WiringWarning(warning.key, warning.value, warning.rule, warning.example)
+
+
+def _mounted_processes(job: Job) -> Iterator[WiringWarning]:
+    """Yield a warning if scripts of ConfigMaps start other processes than the job shows."""
+    if not job.files:
+        return
+    whole = job.kind.processes(with_files(job.manifest, job.files))
+    warning = shown_elsewhere(whole, job.kind.processes(job.manifest), job.annotations)
     if warning is not None:
         yield WiringWarning(warning.key, warning.value, warning.rule, warning.example)
 
