@@ -32,6 +32,7 @@ _ALTERNATIVE: Final = re.compile(r"([A-Za-z_]\w*):?\+(.*)", re.DOTALL)
 _SIMPLE: Final = re.compile(r"(?![A-Za-z_]\w*=)[^;|&<>()`\n]*")
 """A text that is only words."""
 _SPACE: Final = re.compile(r"\s+")
+_COMMENT: Final = re.compile(r"^([ \t]*#[^\n]*?)\\+$", re.MULTILINE)
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _CALCULATION: Final = re.compile(
@@ -75,7 +76,8 @@ class Words(ABC):
     ) -> None:
         if len(text) > MAX_SCRIPT:
             raise ScriptTooLong(f"a script of {len(text)} characters")
-        self._text, self._variables = text.replace("\\\n", " "), variables
+        # A comment ends with its line, also if that ends with a backslash.
+        self._text, self._variables = _COMMENT.sub(r"\1", text).replace("\\\n", " "), variables
         self._documents = documents
         self._document: str | None = None
         self._redirection = self._output = ""

@@ -22,6 +22,7 @@ from autotuner.job.batch_of_all import given_to_each
 from autotuner.job.batch_options import NAMES, is_of_all, is_of_others, is_of_process
 from autotuner.job.config_maps import named_files
 from autotuner.job.lookup import mapping, sequence
+from autotuner.job.lost_options import lost_options
 from autotuner.job.options import (
     MAX_TEXT,
     REFERENCE,
@@ -129,6 +130,7 @@ def wiring_warnings(  # noqa: PLR0913 (five of them are optional)
         found += given_to_each(codes, options, processes)
         found += _misplaced(texts, options, searched)
         found += _undivided(texts)
+        found += lost_options(texts)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
     # A Worker usually has the same text as its Master.
     first: dict[tuple[str, str, str], WiringWarning] = {}

@@ -465,3 +465,57 @@ def test_a_hyperparameter_whose_name_is_spelt_in_two_ways_is_told_with_the_other
     assert str(found).endswith("for example learning_rate in autotuner.dev/search-space")
     (other,) = warnings(args=PASSED, names=("momentum",), command=["python", "train.py"])
     assert "pass it on" in str(other)
+
+
+PASSES = "torchrun train.py --bs=$AUTOTUNER_BATCH_SIZE"
+LOST = {
+    "a line without a backslash before it": (
+        f"{PASSES}\n  --lr=$AUTOTUNER_LEARNING_RATE",
+        "begins a command",
+    ),
+    "a blank behind the backslash": (f"{PASSES} \\ \n  --lr $(AUTOTUNER_LEARNING_RATE)", "begins a command"),
+    "a comment between the lines": (
+        f"{PASSES} \\\n  # --lr=0.1 \\\n  --lr=$AUTOTUNER_LEARNING_RATE",
+        "begins a command",
+    ),
+    "single quotes": (f"{PASSES} --lr='$AUTOTUNER_LEARNING_RATE'", "is in single quotes"),
+    "single quotes around a word": (f"{PASSES} --lr '${{AUTOTUNER_LEARNING_RATE}}'", "is in single quotes"),
+    "a backslash": (f"{PASSES} lr=\\$AUTOTUNER_LEARNING_RATE", "behind a backslash"),
+    "a configuration with its end in quotes": (
+        f"cat > /a/c.yaml <<'EOF'\nlr: ${{AUTOTUNER_LEARNING_RATE}}\nEOF\n{PASSES} --config /a/c.yaml",
+        "is written to /a/c.yaml as it is",
+    ),
+}
+
+
+@pytest.mark.parametrize(("script", "says"), LOST.values(), ids=LOST.keys())
+def test_an_option_that_a_script_does_not_pass_on_is_warned_of(script, says):
+    (warning,) = warnings(["bash", "-c", script])
+    assert says in warning.rule
+    assert "AUTOTUNER_LEARNING_RATE" in warning.value
+
+
+KEPT = [
+    f"A=(\n  --lr=$AUTOTUNER_LEARNING_RATE\n)\n{PASSES} ${{A[@]}}",
+    f'A="\n  --lr=$AUTOTUNER_LEARNING_RATE\n"\n{PASSES} $A',
+    f"{PASSES} \\\n  --lr=$AUTOTUNER_LEARNING_RATE  # --lr=0.1 \\\n",
+    f"A='{PASSES} --lr=$AUTOTUNER_LEARNING_RATE'\neval $A",
+    f"bash -c '{PASSES} --lr=$AUTOTUNER_LEARNING_RATE'",
+    f"echo '--lr=$AUTOTUNER_LEARNING_RATE'; {PASSES} --lr=$AUTOTUNER_LEARNING_RATE",
+    f"cat > c.yaml <<EOF\nlr: ${{AUTOTUNER_LEARNING_RATE}}\nEOF\n{PASSES} --config c.yaml",
+    f"cat > c.yaml <<'EOF'\nlr: ${{oc.env:AUTOTUNER_LEARNING_RATE}}\nEOF\n{PASSES} --config c.yaml",
+    f"cat > c.yaml <<'EOF'\nlr: ${{AUTOTUNER_LEARNING_RATE}}\nEOF\nenvsubst < c.yaml > d\n{PASSES} d",
+    f"cat > a.sh <<'EOF'\n{PASSES} --lr=$AUTOTUNER_LEARNING_RATE\nEOF\nbash a.sh",
+    f"case $1 in\n  --lr) A=--lr=$AUTOTUNER_LEARNING_RATE;;\nesac\n{PASSES} $A",
+]
+
+
+@pytest.mark.parametrize("script", KEPT)
+def test_an_option_that_a_script_passes_on_in_another_way_is_no_warning(script):
+    assert warnings(["bash", "-c", script]) == []
+
+
+def test_the_options_of_a_very_long_script_are_not_read_for_ever():
+    started = time.perf_counter()
+    warnings(["bash", "-c", f"{PASSES}\n--lr=$AUTOTUNER_LEARNING_RATE\n" * 20_000])
+    assert time.perf_counter() - started < 5
