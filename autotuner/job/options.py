@@ -44,6 +44,16 @@ _EDITORS: Final = frozenset({"jq", "sed", "yq"})
 _MOST_OF_EDITOR: Final = 8
 """Maximum number of words of one call that are read."""
 _UNEXPANDED: Final = re.compile(rf"\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
+_WORDS: Final = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\n\"'`|<>;&])*"
+_PRINTING: Final = re.compile(
+    rf"^[ \t]*(?:(?:echo|printf)[ \t](?!-v){_WORDS}"
+    r"|:[ \t][^\n=|<>;&]*"
+    rf"|(?:if[ \t]+)?(?:\[\[?|test)[ \t]{_WORDS}(?:&&[ \t]*exit[ \t]*\d*|;[ \t]*then)?[ \t]*)(?<!\\)$",
+    re.MULTILINE,
+)
+"""A line of a script that passes nothing on: `echo $NAME`, `: ${NAME:?}`, `[ -z $NAME ] && exit 1`."""
+_COLLECTED: Final = re.compile(r"(?:[})]|\b(?:done|fi))[ \t]*[>|]|\(\)[ \t]*\{")
+"""Blocks and functions whose output may go to a file."""
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
 
 
@@ -64,9 +74,16 @@ class Text:
     variable: str = ""
 
     @property
+    def uncommented(self) -> str:
+        """The text without the comments of a script."""
+        return _COMMENT.sub("", self.text) if self.is_shell or self.is_code else self.text
+
+    @property
     def read(self) -> str:
-        """The text without the comments of a script, and without `$(NAME)` where nothing expands it."""
-        text = _COMMENT.sub("", self.text) if self.is_shell or self.is_code else self.text
+        """That without lines of a script that print or test only, and `$(NAME)` that nothing expands."""
+        text = self.uncommented
+        if self.is_shell and _COLLECTED.search(text) is None:
+            text = _PRINTING.sub("", text)
         return _UNEXPANDED.sub("", text) if self.is_file else text
 
 

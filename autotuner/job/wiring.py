@@ -119,10 +119,7 @@ def wiring_warnings(  # noqa: PLR0913 (five of them are optional)
     by_whom = " and no run has read it through autotuner.sdk" if read is not None else by_whom
     found: list[WiringWarning] = []
     for role, container in containers(manifest):
-        texts = [
-            *texts_of(role, container, inherited),
-            *texts_of_files(named_files(container, files)),
-        ]
+        texts = [*texts_of(role, container, inherited), *texts_of_files(named_files(container, files))]
         options = list(options_of(texts))
         found += _unread(role, texts, options, unread, by_whom)
         found += _fixed(texts, options, names, processes)
@@ -222,7 +219,11 @@ def _unread(
         variable = keys.environment_name(name)
         # A name that is spelt in two ways: the script's option is there, and its value never changes.
         alike = difflib.get_close_matches(name, passed.difference(names), n=1, cutoff=_ALIKE)
-        rule = f"nothing in command, args or env refers to {variable}{by_whom and ',' + by_whom}"
+        is_printed = any(text.is_shell and _mentions(variable, text.uncommented) for text in texts)
+        what = (
+            "the script only prints or tests" if is_printed else "nothing in command, args or env refers to"
+        )
+        rule = f"{what} {variable}{by_whom and ',' + by_whom}"
         if alike:
             other = keys.environment_name(alike[0])
             rule = f"{rule}; {other} is passed on, but no trial changes it: use one name for both"
@@ -255,7 +256,7 @@ def _fixed(
             if not _is_literal(option.value) or option.form == "name":
                 continue
             is_own = option.name == keys.environment_name(name).lower()
-            if is_own and any(_is_tested(name, text.read) for text in texts if text.is_shell):
+            if is_own and any(_is_tested(name, text.uncommented) for text in texts if text.is_shell):
                 continue
             if option.name in _ONLY and accumulates:
                 continue

@@ -495,7 +495,27 @@ def test_an_option_that_a_script_does_not_pass_on_is_warned_of(script, says):
     assert "AUTOTUNER_LEARNING_RATE" in warning.value
 
 
+PRINTED = [
+    'echo "lr: $AUTOTUNER_LEARNING_RATE; go"',
+    "printf '%s\\n' $(AUTOTUNER_LEARNING_RATE)",
+    ": ${AUTOTUNER_LEARNING_RATE:?must be set}",
+    '[ -z "$AUTOTUNER_LEARNING_RATE" ] && exit 1',
+    'if [[ -z "$AUTOTUNER_LEARNING_RATE" ]]; then\n  exit 1\nfi',
+]
+
+
+@pytest.mark.parametrize("line", PRINTED)
+def test_a_variable_that_a_script_only_prints_or_tests_is_not_passed_on(line):
+    (warning,) = warnings(["bash", "-c", f"set -e\n{line}\n{PASSES}"])
+    assert warning.rule.startswith("the script only prints or tests AUTOTUNER_LEARNING_RATE")
+
+
 KEPT = [
+    f'echo "lr: $AUTOTUNER_LEARNING_RATE" > c.yaml\n{PASSES} --config c.yaml',
+    f'echo "lr: $AUTOTUNER_LEARNING_RATE" \\\n  | tee c.yaml\n{PASSES} --config c.yaml',
+    f'{{\n  echo "lr: $AUTOTUNER_LEARNING_RATE"\n}} > c.yaml\n{PASSES} --config c.yaml',
+    f"echo $(sed -i s/X/$AUTOTUNER_LEARNING_RATE/ c.yaml) > log; {PASSES} --config c.yaml",
+    f'[ -n "$AUTOTUNER_LEARNING_RATE" ] && A="--lr=$AUTOTUNER_LEARNING_RATE"\n{PASSES} $A',
     f"A=(\n  --lr=$AUTOTUNER_LEARNING_RATE\n)\n{PASSES} ${{A[@]}}",
     f'A="\n  --lr=$AUTOTUNER_LEARNING_RATE\n"\n{PASSES} $A',
     f"{PASSES} \\\n  --lr=$AUTOTUNER_LEARNING_RATE  # --lr=0.1 \\\n",
