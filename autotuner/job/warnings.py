@@ -41,6 +41,9 @@ _ALONE: Final = re.compile(
     r"(?<![\w-])--(?:standalone(?![\w-])|(?:nnodes|num[_-]machines)(?:=|\s{1,8})[\"']?1(?![\w:]))"
 )
 """A launcher that joins no other pods."""
+_TORCHRUN: Final = re.compile(r"(?<![\w-])(?:torchrun|torch\.distributed\.(?:run|launch))(?![\w.-])")
+_RANKS: Final = frozenset({"PET_NODE_RANK", "PET_RDZV_BACKEND", "PET_STANDALONE"})
+_SET_RANK: Final = re.compile("|".join(f"{name}=" for name in sorted(_RANKS)))
 OWN_RANK: Final = "$(PET_NODE_RANK)"
 
 
@@ -74,6 +77,9 @@ def warnings(manifest: Mapping[str, Any]) -> Iterator[Mistake]:
                 yield from never_joined(
                     where, container, pods, has_first=has_first, is_elastic=isinstance(elastic, dict)
                 )
+                is_several = pods > 1 or keys.key_of("workers") in annotations
+                if is_several and "Master" not in replicas and not isinstance(elastic, dict):
+                    yield from _without_rank(where, container)
 
 
 def would_run(
@@ -180,6 +186,22 @@ def never_joined(
             rule = "is each pod's own address, so that the pods never meet: take that which the operator sets"
             port = ":$(PET_MASTER_PORT)" if "endpoint" in name else ""
             yield Mistake(f"{where} {name}", value, rule, f"{name}=$(PET_MASTER_ADDR){port}")
+
+
+def _without_rank(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Yield a warning if torchrun takes its rank from the operator, which sets none without a Master."""
+    line = _line(container)
+    launcher = _TORCHRUN.search(line)
+    names = {str(entry.get("name")) for entry in container.get("env") or () if isinstance(entry, dict)}
+    has_own = bool(names & _RANKS) or bool(container.get("envFrom"))
+    others = (_RANK, _GIVES_RANKS, _ALONE, _SET_RANK)
+    if launcher is None or has_own or any(pattern.search(line) for pattern in others):
+        return
+    rule = (
+        "gets no rank and no address, so that several pods never meet: the operator sets both only with a"
+        " Master or an elasticPolicy"
+    )
+    yield Mistake(f"{where} command", launcher[0], rule, "elasticPolicy: {rdzvBackend: c10d}")
 
 
 def _line(container: Mapping[str, Any]) -> str:

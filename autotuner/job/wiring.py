@@ -20,6 +20,7 @@ from typing import Any, Final
 from autotuner import keys
 from autotuner.job.batch_of_all import given_to_each
 from autotuner.job.batch_options import NAMES, is_of_all, is_of_others, is_of_process
+from autotuner.job.command_line import read_command_line
 from autotuner.job.config_maps import named_files
 from autotuner.job.lookup import mapping, sequence
 from autotuner.job.lost_options import lost_options
@@ -33,8 +34,10 @@ from autotuner.job.options import (
     options_of,
     texts_of,
     texts_of_files,
+    words_of,
 )
 from autotuner.job.wiring_warning import SET_WITH, WiringWarning, replaced
+from autotuner.job.wrappers import base
 
 _ALIKE: Final = 0.8
 """Least similarity of two names of which one may be a misspelling of the other (difflib's ratio)."""
@@ -82,6 +85,7 @@ _ASSIGNED: Final = re.compile(
     rf"(?<!\w){keys.ENV_PREFIX}\w{{1,80}}=(?=[\"']?[\w.+-]{{1,40}}[\"']?(?:[\s;&|]|$))"
 )
 """A script that sets a variable of the trial to a value of its own."""
+_SSH_SERVICE: Final = re.compile(r"\bservice ssh start\b|/etc/init\.d/ssh start\b")
 _PASSED_ON: Final = """["sh", "-c", 'python train.py "$@"', "--"]"""
 _OWN: Final = (keys.ENV_OUTPUT_DIR, keys.ENV_TRIAL)
 
@@ -118,7 +122,11 @@ def wiring_warnings(  # noqa: PLR0913 (five of them are optional)
     by_whom = " and the script does not read it" if text is not None else ""
     by_whom = " and no run has read it through autotuner.sdk" if read is not None else by_whom
     found: list[WiringWarning] = []
-    for role, container in containers(manifest):
+    training = list(containers(manifest))
+    for role, container in training:
+        if len(training) > 1 and _only_serves(container):
+            # The launcher of another pod starts its processes, with its own words.
+            continue
         texts = [*texts_of(role, container, inherited), *texts_of_files(named_files(container, files))]
         options = list(options_of(texts))
         found += _unread(role, texts, options, unread, by_whom)
@@ -134,6 +142,14 @@ def wiring_warnings(  # noqa: PLR0913 (five of them are optional)
     for warning in found:
         first.setdefault((warning.value, warning.rule, warning.remedy), warning)
     return list(first.values())
+
+
+def _only_serves(container: Mapping[str, Any]) -> bool:
+    """Return whether a container runs nothing but a server that launchers of other pods use."""
+    line = read_command_line(words_of(container), {})
+    names = [base(program.text.split(" ")[0]) for program in line.programs]
+    has_server = "sshd" in names or any(_SSH_SERVICE.search(word) for word in words_of(container))
+    return has_server and not line.launches and set(names) <= {"sshd"}
 
 
 @dataclass(frozen=True, slots=True)

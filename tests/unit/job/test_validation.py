@@ -109,6 +109,30 @@ def test_pods_with_ranks_of_their_own_are_no_warning(made):
     assert validate(made).warnings == ()
 
 
+def without_master(command, env=None, **spec):
+    made = manifest(worker=replica(container(command=command.split(), env=env), 2), **spec)
+    del made["spec"]["pytorchReplicaSpecs"]["Master"]
+    return made
+
+
+def test_workers_that_get_no_rank_are_a_warning():
+    (warning,) = validate(without_master("torchrun --nnodes=2 --nproc_per_node=2 t.py")).warnings
+    assert re.search("command is 'torchrun': gets no rank .* never meet.*example elasticPolicy", str(warning))
+    made = without_master("torchrun t.py", asked=annotations(workers="1..4"))
+    made["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = 1
+    assert len(validate(made).warnings) == 1
+    has_rank = [{"name": "PET_NODE_RANK", "value": "0"}]
+    for made in (
+        without_master("torchrun t.py", elasticPolicy={}),
+        without_master("torchrun --rdzv_backend=c10d --rdzv_endpoint=$(HOST):29400 t.py"),
+        without_master("torchrun --node_rank=$(INDEX) --master_addr=$(HOST) t.py"),
+        without_master("torchrun --standalone t.py"),
+        without_master("torchrun t.py", has_rank),
+        without_master("python t.py"),
+    ):
+        assert validate(made).warnings == ()
+
+
 def test_an_address_that_the_operator_replaces_is_no_mistake():
     own = [{"name": "MASTER_ADDR", "value": "toy-master-0"}]
     assert validate(changed(f"{CONTAINERS}/0/env", own)).mistakes == ()

@@ -539,3 +539,21 @@ def test_the_options_of_a_very_long_script_are_not_read_for_ever():
     started = time.perf_counter()
     warnings(["bash", "-c", f"{PASSES}\n--lr=$AUTOTUNER_LEARNING_RATE\n" * 20_000])
     assert time.perf_counter() - started < 5
+
+
+SERVERS = [
+    ["/usr/sbin/sshd", "-D"],
+    ["sh", "-c", "mkdir -p /run/sshd && /usr/sbin/sshd -De"],
+    ["bash", "-c", "service ssh start; sleep infinity"],
+]
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_pod_in_which_another_ones_launcher_starts_processes_passes_nothing_on(server):
+    master = replica(container(args=PASSED))
+    made = manifest(master=master, worker=replica(container(command=server)))
+    assert wiring_warnings(made, ["learning_rate"]) == []
+    for other in (["sleep", "infinity"], ["sh", "-c", "/usr/sbin/sshd; python train.py"]):
+        made = manifest(master=master, worker=replica(container(command=other)))
+        assert len(wiring_warnings(made, ["learning_rate"])) == 1
+    assert len(warnings(server)) == 1
