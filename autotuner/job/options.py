@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
+from autotuner.job.expansion import words_in
 from autotuner.job.here_documents import without_documents
 from autotuner.job.lookup import mapping, sequence
 
@@ -112,12 +113,7 @@ def containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
 
 def words_of(container: Mapping[str, Any]) -> list[str]:
     """Return the command line of a container."""
-    return [
-        word
-        for field in ("command", "args")
-        for word in sequence(container.get(field))
-        if isinstance(word, str)
-    ]
+    return [*words_in(container, "command"), *words_in(container, "args")]
 
 
 def texts_of(role: str, container: Mapping[str, Any], inherited: Collection[str] = ()) -> Iterator[Text]:

@@ -14,30 +14,23 @@ The number depends on the launcher, and on where it takes the number from:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import Any, Final
 
-from autotuner import keys
 from autotuner.job.accelerators import Accelerators, accelerators
-from autotuner.job.arithmetic import computed
 from autotuner.job.command_line import Program, entrypoint, read_command_line
-from autotuner.job.gpu_counts import GPUS, LISTED, VISIBLE
+from autotuner.job.expansion import environment, expanded, words_in
+from autotuner.job.gpu_counts import VISIBLE
 from autotuner.job.launchers import Launch, shown
+from autotuner.job.pod_numbers import MOST, PODS, WORLD, PodNumbers, follows, plain, visible, whole_number
 from autotuner.job.program_options import NODES, PER_NODE
 from autotuner.job.shell import Branches
 from autotuner.job.shell_words import OTHERS, Variables
 
-_PODS: Final = "\0PET_NNODES\0"
-_WORLD: Final = "\0WORLD_SIZE\0"
-_REFERENCE: Final = re.compile(r"\$\$|\$\(([^()\s$]+)\)")
 _RANGE: Final = re.compile(r"([0-9]{1,6}):([0-9]{1,6})")
 _SEVERAL: Final = re.compile(r"[$\0]|0*[1-9]|auto")
 """A number of processes, or what may stand for one."""
-_DEVICES: Final = re.compile(
-    r"(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})(?:,(?:[0-9]{1,4}|(?:GPU|MIG)-[\w/-]{1,80})){0,63}"
-)
 _OF_ALL_PODS: Final = NODES | {"nprocs", "world_size"}
 """Options that are no number of processes of one pod, or are a preparation's."""
 _TORCHRUN: Final = frozenset({"torchrun", "tune run"})
@@ -48,8 +41,6 @@ _NODES: Final = {
     "tune run": "--nnodes",
 }
 _TOTALS: Final = {"accelerate launch": "--num_processes", "composer": "--world_size"}
-_MOST: Final = 100_000
-"""Maximum number of processes of a pod; a larger number counts as unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,28 +129,24 @@ class _Reader:
         self._pod, self._kind, self._container, self._where = pod, pod.kind, pod.container, pod.where
         self._pods = max(pod.pods, 1)
         self._gpus: Accelerators = accelerators(pod.container)
-        self._declared = _number(pod.per_node or "") if pod.is_stated else None
+        self._declared = whole_number(pod.per_node or "") if pod.is_stated else None
         self._evidence: list[Evidence] = []
         self._pinned: list[Evidence] = []
         self._guesses: list[int] = []
         self._problems: list[str] = []
         self._apart = ""
         self._assumption = ""
-        self._own = _environment(pod.container, is_trial=pod.is_trial)
+        self._own = environment(pod.container, is_trial=pod.is_trial)
         self._variables: Variables = {
             **self._own,
-            **({} if pod.per_node is None else {"PET_NPROC_PER_NODE": pod.per_node, "PET_NNODES": _PODS}),
-            **({"WORLD_SIZE": _WORLD} if pod.has_world_size else {}),
+            **({} if pod.per_node is None else {"PET_NPROC_PER_NODE": pod.per_node, "PET_NNODES": PODS}),
+            **({"WORLD_SIZE": WORLD} if pod.has_world_size else {}),
             **({OTHERS: None} if pod.container.get("envFrom") else {}),
         }
-        number = _number(pod.per_node or "")
-        self._world = self._pods * (number or 1)
+        world = self._pods * (whole_number(pod.per_node or "") or 1)
+        self._numbers = PodNumbers(self._pods, world, self._gpus)
         # What conditions of scripts compare.
-        self._variables |= {_PODS: str(self._pods), _WORLD: str(self._world)}
-        if self._gpus.auto is not None:
-            self._variables |= {GPUS: str(self._gpus.auto)} | (
-                {} if self._gpus.slices else {LISTED: str(self._gpus.auto)}
-            )
+        self._variables |= self._numbers.known
 
     def reading(self) -> PodProcesses:
         """Return the count, or why it is unknown."""
@@ -167,8 +154,8 @@ class _Reader:
             self._found(self._pod.field, self._pod.per_node or "")
         if self._gpus.named:
             self._found(f"{self._where} resources", self._gpus.named)
-        command = [_expanded(word, self._variables) for word in _words(self._container, "command")]
-        args = [_expanded(word, self._variables) for word in _words(self._container, "args")]
+        command = [expanded(word, self._variables) for word in words_in(self._container, "command")]
+        args = [expanded(word, self._variables) for word in words_in(self._container, "args")]
         line = read_command_line([*command, *args], self._variables)
         counts = [count for launch in line.launches if (count := self._of_launch(launch)) is not None]
         splits = [(launch.text, launch.splits) for launch in line.launches]
@@ -211,7 +198,9 @@ class _Reader:
             assumption="" if self._problems else self._assumption,
             apart=self._apart,
             sizes=tuple(
-                Sizes(f"{self._where} command", {name: self._size(text) for name, text in each.items()})
+                Sizes(
+                    f"{self._where} command", {name: self._numbers.size(text) for name, text in each.items()}
+                )
                 for own in sizes
                 # Options of the command line come later, and hold.
                 if (each := {**line.sizes, **own})
@@ -232,7 +221,7 @@ class _Reader:
         """Record a program that may train in place of a launcher: on a condition, or as it starts more."""
         for program in programs if launches else ():
             for name, text in program.numbers.items():
-                number = None if name in _OF_ALL_PODS else self._evaluated(text)
+                number = None if name in _OF_ALL_PODS else self._numbers.evaluated(text)
                 if program.trains and number is not None and number > count:
                     self._problems.append(
                         f"{program.text!r} may start {number} processes ({name}), and a launcher {count}"
@@ -252,9 +241,9 @@ class _Reader:
 
     def _found(self, where: str, what: str) -> None:
         self._evidence.append(Evidence(where, what))
-        number = _number(what)
-        if number is not None:
-            self._guesses.append(number)
+        found = whole_number(what)
+        if found is not None:
+            self._guesses.append(found)
 
     def _check(self, count: int) -> None:
         """Record other places of the manifest that state another number."""
@@ -263,7 +252,7 @@ class _Reader:
                 f"{self._pod.field.rsplit('.', 1)[-1]} is {self._declared}, but the command starts {count}"
                 " processes"
             )
-        given = _number(self._own.get("NPROC_PER_NODE") or "")
+        given = whole_number(self._own.get("NPROC_PER_NODE") or "")
         if given is not None:
             self._found(f"{self._where} env NPROC_PER_NODE", str(given))
             if given != count:
@@ -276,15 +265,15 @@ class _Reader:
         shared = 1
         for program, options in splits:
             for name, text in options.items():
-                number = self._evaluated(text)
+                number = self._numbers.evaluated(text)
                 if number == 1 or not _SEVERAL.match(text):
                     continue
                 shared *= number or 1
                 self._problems.append(
-                    f"{name}={_plain(text)} of {program!r} splits the model: processes that share a part of"
+                    f"{name}={plain(text)} of {program!r} splits the model: processes that share a part of"
                     " the batch count as one"
                 )
-        return min(shared, _MOST)
+        return min(shared, MOST)
 
     def _of_launch(self, launch: Launch) -> int | None:
         if launch.is_unclear:
@@ -300,7 +289,7 @@ class _Reader:
             if (
                 count is not None
                 and launch.per_node is not None
-                and self._evaluated(launch.per_node) != count
+                and self._numbers.evaluated(launch.per_node) != count
             ):
                 self._problems.append(f"the numbers in {launch.text!r} differ on {self._pods} pods")
             return count
@@ -325,7 +314,7 @@ class _Reader:
 
     def _joins_all(self, launch: Launch) -> bool:
         """Record whether the launcher's process group is all pods of the job, which share a batch."""
-        if self._pod.is_mixed and launch.name == "torchrun" and _PODS in (launch.nodes or _PODS):
+        if self._pod.is_mixed and launch.name == "torchrun" and PODS in (launch.nodes or PODS):
             self._note_apart(
                 "elasticPolicy counts only the Workers as nodes, but the Master's torchrun joins them too"
             )
@@ -348,15 +337,15 @@ class _Reader:
         least, _, most = given.partition(":")
         given = least if least == most else given
         is_range = _RANGE.fullmatch(given) is not None
-        nodes = None if is_range else self._evaluated(given)
+        nodes = None if is_range else self._numbers.evaluated(given)
         if nodes is None and not is_range:
-            self._problems.append(f"the number of nodes in {option}={_plain(given)} is unknown")
+            self._problems.append(f"the number of nodes in {option}={plain(given)} is unknown")
             return False
-        if not _follows(given):
-            self._pinned.append(Evidence(f"{self._where} command", f"{option}={_plain(given)}"))
+        if not follows(given):
+            self._pinned.append(Evidence(f"{self._where} command", f"{option}={plain(given)}"))
         if nodes != self._pods:
             self._note_apart(
-                f"{option}={_plain(given)} differs from the job's {self._pods} pods, which all start"
+                f"{option}={plain(given)} differs from the job's {self._pods} pods, which all start"
             )
             return False
         self._pin_rank(launch)
@@ -377,7 +366,7 @@ class _Reader:
         text = "$PET_NPROC_PER_NODE" if text is None else text or "1"
         own = self._own.get("PET_NPROC_PER_NODE")
         count = self._amount(text, launch)
-        if own is not None and text == self._pod.per_node and _number(own) != count:
+        if own is not None and text == self._pod.per_node and whole_number(own) != count:
             self._found(f"{self._where} env PET_NPROC_PER_NODE", own)
             self._problems.append(
                 f"the operator sets PET_NPROC_PER_NODE to {text}, in place of the container's {own}:"
@@ -392,17 +381,17 @@ class _Reader:
         if text == "cpu":
             self._problems.append("torchrun starts one process per CPU of the node (cpu)")
             return None
-        number = self._evaluated(text)
+        number = self._numbers.evaluated(text)
         if number is None:
             self._problems.append(
-                f"{_plain(text)} in {launch.text!r} cannot be known"
+                f"{plain(text)} in {launch.text!r} cannot be known"
                 + (": only a shell expands it; write $(NAME)" if self._is_bare(text) else "")
             )
         return number
 
     def _is_bare(self, text: str) -> bool:
         """Return whether a variable is in a word that no shell reads."""
-        words = (*_words(self._container, "command"), *_words(self._container, "args"))
+        words = (*words_in(self._container, "command"), *words_in(self._container, "args"))
         return re.match(r"\$\w", text) is not None and any(
             text in word and not re.search(r"\s", word) for word in words
         )
@@ -423,21 +412,21 @@ class _Reader:
             return None
         hiding = [name for name in VISIBLE if name in launch.environment]
         for name in hiding:
-            count = _visible(launch.environment[name] or "", count)
+            count = visible(launch.environment[name] or "", count)
         if count <= launch.excluded:
-            shown = [f"{name} is {_plain(launch.environment[name] or 'unknown')}" for name in hiding]
+            shown = [f"{name} is {plain(launch.environment[name] or 'unknown')}" for name in hiding]
             self._problems.append(f"{words}, and the GPUs that it sees are unknown ({', '.join(shown)})")
             return None
         return count - launch.excluded
 
     def _part_of(self, launch: Launch, text: str) -> int | None:
         """Return a pod's share of the processes that a launcher starts on all nodes together."""
-        total = self._evaluated(text)
+        total = self._numbers.evaluated(text)
         option = _TOTALS.get(launch.name, "-np")
         if total is None:
-            self._problems.append(f"{_plain(text)} in {launch.text!r} cannot be known")
+            self._problems.append(f"{plain(text)} in {launch.text!r} cannot be known")
             return None
-        if not _follows(text):
+        if not follows(text):
             self._pinned.append(Evidence(f"{self._where} command", f"{option}={total}"))
         if total % self._pods:
             self._problems.append(f"{option}={total} is not a multiple of the job's {self._pods} pods")
@@ -456,14 +445,14 @@ class _Reader:
         for name, text in program.numbers.items():
             if name in NODES:
                 continue
-            number = 1 if text == "0" or self._is_of_job(name, text) else self._evaluated(text)
+            number = 1 if text == "0" or self._is_of_job(name, text) else self._numbers.evaluated(text)
             if number == 1 or (number is None and gpus <= 1):
                 continue
             is_shown = shows_number and name in PER_NODE and number == gpus
             if number is not None and (number == given or is_shown):
                 return number
             self._guesses.append(number or 1)
-            option = f"{name}={_plain(text)}" if text else name
+            option = f"{name}={plain(text)}" if text else name
             self._problems.append(f"{program.text!r} may start several processes ({option})")
             return None
         if not program.is_opaque:
@@ -485,7 +474,9 @@ class _Reader:
 
     def _is_of_all_pods(self, program: Program) -> bool:
         """Return whether a program does not name another number of pods; record that it has fewer."""
-        named = {name: self._evaluated(text) for name, text in program.numbers.items() if name in NODES}
+        named = {
+            name: self._numbers.evaluated(text) for name, text in program.numbers.items() if name in NODES
+        }
         for name, number in named.items():
             # A graph has nodes, too.
             if number is not None and (number < self._pods or (name == "nnodes" and number != self._pods)):
@@ -493,7 +484,7 @@ class _Reader:
                     f"{name}={number} of {program.text!r} differs from the job's {self._pods} pods, which all"
                     " start"
                 )
-        nodes = None if program.nodes is None else self._evaluated(program.nodes)
+        nodes = None if program.nodes is None else self._numbers.evaluated(program.nodes)
         if program.is_group and self._pods > 1 and nodes != self._pods and not named:
             self._note_apart(
                 f"{program.text!r} starts a process group of one pod, but the job has {self._pods} pods"
@@ -505,17 +496,17 @@ class _Reader:
         own = self._own.get("NPROC_PER_NODE")
         text = own if program.per_node is None else program.per_node
         # With a variable of the container alone, the program may take the number of nodes from anywhere.
-        is_job = text == own or self._pods == 1 or self._evaluated(program.nodes or "") == self._pods
+        is_job = text == own or self._pods == 1 or self._numbers.evaluated(program.nodes or "") == self._pods
         if not text or not is_job:
             return None
-        if program.is_opaque and program.nodes and not _follows(program.nodes):
+        if program.is_opaque and program.nodes and not follows(program.nodes):
             self._pinned.append(Evidence(f"{self._where} command", f"NNODES={program.nodes}"))
-        return self._evaluated(text)
+        return self._numbers.evaluated(text)
 
     def _check_group(self, program: Program) -> None:
         """Record that a program that no launcher starts may not train together with those of other pods."""
         size = program.world_size
-        number = None if size is None or size == _WORLD else self._evaluated(size)
+        number = None if size is None or size == WORLD else self._numbers.evaluated(size)
         if number is not None and number != self._pods:
             self._note_apart(f"WORLD_SIZE of {program.text!r} is {number}, but the job has {self._pods} pods")
         elif self._pods > 1 and size is None:
@@ -529,90 +520,9 @@ class _Reader:
 
         A world size of -1 stands for the operator's number.
         """
-        return name == "world_size" and (text == "-1" or self._evaluated(text) == self._pods)
-
-    def _evaluated(self, text: str) -> int | None:
-        """Return the value of an option: a literal, or a product with the operator's variables."""
-        value = computed(self._calculation(text)) or 0
-        return value if 1 <= value <= _MOST else None
-
-    def _size(self, text: str) -> int | None:
-        """Return the value of an option that has a part in the size of a batch, as a shell computes it."""
-        return computed(self._calculation(text), rounds=True)
-
-    def _calculation(self, text: str) -> str:
-        """Return what a shell computes, with numbers in place of the operator's variables."""
-        gpus = self._gpus.auto
-        # How many GPUs have the slices is not in the manifest.
-        listed = None if self._gpus.slices else gpus
-        for marker, value in (
-            (_PODS, self._pods),
-            (_WORLD, self._world),
-            (GPUS, gpus),
-            (LISTED, listed),
-        ):
-            text = text.replace(marker, "?" if value is None else str(value))
-        return text.replace("$((", "((")
+        return name == "world_size" and (text == "-1" or self._numbers.evaluated(text) == self._pods)
 
 
 def _are_alternatives(one: Branches, other: Branches) -> bool:
     """Return whether two commands are in different branches of the same block."""
     return any(block is place and branch != another for block, branch in one for place, another in other)
-
-
-def _visible(text: str, gpus: int) -> int:
-    """Return how many GPUs a value of CUDA_VISIBLE_DEVICES and the like shows; 0 if unknown."""
-    if not _DEVICES.fullmatch(text):
-        return 0
-    # CUDA stops at the first that does not exist.
-    shown = takewhile(lambda each: not each.isdecimal() or int(each) < gpus, text.split(","))
-    return min(gpus, sum(1 for _ in shown))
-
-
-def _follows(text: str) -> bool:
-    return _PODS in text or _WORLD in text
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\0(\w+)\0", r"$\1", text)
-
-
-def _number(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[0-9]{1,6}", text.strip()) and 0 < int(text) <= _MOST else None
-
-
-def _environment(container: Mapping[str, Any], *, is_trial: bool) -> dict[str, str | None]:
-    """Return the container's own variables; None for those with `valueFrom`."""
-    found: dict[str, str | None] = {}
-    for entry in _entries(container, "env"):
-        name, value = entry.get("name"), entry.get("value")
-        if isinstance(name, str):
-            # A trial has other values of its variables than the job.
-            is_unknown = entry.get("valueFrom") or (name.startswith(keys.ENV_PREFIX) and not is_trial)
-            found[name] = None if is_unknown else _expanded(str(value or ""), found)
-    return found
-
-
-def _expanded(text: str, variables: Mapping[str, str | None]) -> str:
-    """Return a text with `$(NAME)` replaced as in Kubernetes; unknown names stay."""
-    left = 1 << 18
-
-    def replacement(match: re.Match[str]) -> str:
-        nonlocal left
-        value = "$" if match[0] == "$$" else variables.get(match[1])
-        if value is None or len(value) > left:
-            return match[0]
-        left -= len(value)
-        return value
-
-    return _REFERENCE.sub(replacement, text)
-
-
-def _words(container: Mapping[str, Any], key: str) -> list[str]:
-    value = container.get(key)
-    return [word for word in value if isinstance(word, str)] if isinstance(value, list) else []
-
-
-def _entries(mapping: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-    value = mapping.get(key)
-    yield from (entry for entry in (value if isinstance(value, list) else ()) if isinstance(entry, dict))
