@@ -10,31 +10,21 @@ import re
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Final
 
 from autotuner.job.batch_options import is_size
 from autotuner.job.gpu_counts import VISIBLE
 from autotuner.job.here_documents import without_documents
 from autotuner.job.launchers import LAUNCHERS, Launch, shown
-from autotuner.job.program_options import (
-    COUNTS,
-    NODES,
-    OF_SCRIPTS,
-    STARTED,
-    is_strategy,
-    numbers_in,
-    pairs_in,
-    sizes_in,
-    splits_in,
-)
-from autotuner.job.shell import Branches, Command, commands, exported, is_exported
+from autotuner.job.program_options import COUNTS, STARTED, numbers_in, sizes_in, splits_in
+from autotuner.job.programs import GROUPS, Program, passed
+from autotuner.job.python_programs import MODULES, PYTHON, read_python
+from autotuner.job.shell import Command, commands, exported, is_exported
 from autotuner.job.shell_words import MAX_VALUE, ScriptTooLong, Variables
 from autotuner.job.wrappers import base, is_step, names, unwrapped
 
 _MAX_NESTED: Final = 4
 """Maximum depth of nested shells."""
-_PYTHON: Final = re.compile(r"(?:python|pypy)[\d.]*")
 _NAMED: Final = names(
     """
     accelerate deepspeed horovodrun mpiexec mpirun torch.distributed.launch torch.distributed.run torchrun
@@ -43,10 +33,6 @@ _NAMED: Final = names(
 """Launchers whose names mean nothing else."""
 _STARTERS: Final = names("flux jsrun parallel ray srun torchx xargs")
 """Commands that start any number of processes, by options that are not read here."""
-_GROUPS: Final = names(
-    "autotrain axolotl litgpt llamafactory llamafactory-cli lmf megatron swift trl xtuner yolo"
-)
-"""Programs that start a process group of their own, and take its nodes from NNODES or from options."""
 _ANYTHING: Final = re.compile(r"\$[^/]*$|\S*\s")
 _SHELLS: Final = frozenset({"sh", "bash", "ash", "dash", "zsh", "ksh"})
 _AS_ANOTHER: Final = frozenset({"su", "runuser"})
@@ -75,42 +61,6 @@ _INHERITED: Final = (*VISIBLE, "PET_NNODES", "PET_NPROC_PER_NODE")
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
-    """A program that is not a known launcher.
-
-    Args:
-        text: The command, shortened.
-        is_opaque: Whether the processes it starts are unknown: it is a script in the image, a binary, the
-            image's entrypoint, or a Python program that starts others or runs in a loop.
-        is_script: Whether it is a shell script, or a command that may run another one.
-        names_launcher: Whether it starts others, or a launcher is among its words: it is what trains.
-        numbers: Its options that may be a number of processes, by name with underscores.
-        splits: Its options with which several processes may share a part of the batch.
-        sizes: Its options that have a part in the size of the batch.
-        world_size: WORLD_SIZE as it is set for it; None if it is not, or to something unknown.
-        per_node: NPROC_PER_NODE in the same way, from which ms-swift and others take their processes.
-        nodes: NNODES in the same way.
-        branches: The branches of `if` and `case` that it is in, as in `Command`.
-        trains: Whether it is a Python program that may be the training.
-        is_group: Whether it starts a process group of its own; without options for it, of its pod only.
-    """
-
-    text: str
-    is_opaque: bool
-    is_script: bool = False
-    names_launcher: bool = False
-    numbers: Mapping[str, str] = field(default_factory=dict[str, str])
-    splits: Mapping[str, str] = field(default_factory=dict[str, str])
-    sizes: Mapping[str, str] = field(default_factory=dict[str, str])
-    world_size: str | None = None
-    per_node: str | None = None
-    nodes: str | None = None
-    branches: Branches = ()
-    trains: bool = False
-    is_group: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class CommandLine:
     """The launchers and the programs that a container runs, in order.
 
@@ -135,16 +85,6 @@ def read_command_line(words: Sequence[str], variables: Variables) -> CommandLine
     if words:
         _run(Command(tuple(words), variables), seen, 0)
     return CommandLine(tuple(seen.launches), tuple(seen.programs), seen.splits, seen.sizes)
-
-
-def entrypoint(words: Sequence[str], *, has_recipe: bool = False) -> Program:
-    """Return the program of an image, with the words that a container gives it.
-
-    `has_recipe` says that these are a recipe of torchtune.
-    """
-    numbers = numbers_in(words, COUNTS | STARTED)
-    splits, sizes = splits_in(words), sizes_in(words, has_recipe=has_recipe)
-    return Program("the image's entrypoint", True, numbers=numbers, splits=splits, sizes=sizes)
 
 
 @dataclass(slots=True)
@@ -187,7 +127,7 @@ def _find(command: Command, seen: _Seen, depth: int) -> None:
         words = words[1:]
     if tuple(words[1:2]) == ("-m",):
         # Whatever takes such a module is a Python, as /isaac-sim/python.sh and $PYTHON are.
-        words = ("python", *words[1:]) if "".join(words[2:3]) in _MODULES else words
+        words = ("python", *words[1:]) if "".join(words[2:3]) in MODULES else words
     if not words:
         return
     name = base(words[0])
@@ -233,8 +173,13 @@ def _launch(words: Sequence[str], command: Command, seen: _Seen) -> None:
     if len(words) == 1 and command.document is None:
         # A pattern of `case`, or an interactive Python.
         return
-    if _PYTHON.fullmatch(base(words[0])):
-        words = _python(words, command, seen)
+    if PYTHON.fullmatch(base(words[0])):
+        found = read_python(words, command, seen.files, is_another=seen.is_in_background)
+        if isinstance(found, Program):
+            seen.is_in_background = seen.is_in_background or command.is_background
+            seen.programs.append(found)
+            return
+        words = found
     words = _with_written_options(words, command.variables, seen)
     launch = LAUNCHERS[base(words[0])](words) if words else None
     if launch is not None:
@@ -288,10 +233,6 @@ def _with_environment(launch: Launch, variables: Variables) -> Launch:
     return replace(launch, environment={name: variables[name] for name in passed})
 
 
-def _passed(variables: Variables, name: str) -> str | None:
-    return variables.get(name) if is_exported(variables, name) else None
-
-
 def _written(words: Sequence[str], output: str) -> str:
     """Return the file that a command writes what it reads to, or an empty text."""
     if base(words[0]) == "tee":
@@ -315,9 +256,9 @@ def _opaque(words: Sequence[str], variables: Variables) -> Program:
         numbers=numbers,
         splits=splits_in(words),
         sizes=sizes_in(words),
-        per_node=_passed(variables, "NPROC_PER_NODE"),
-        nodes=_passed(variables, "NNODES"),
-        is_group=name in _GROUPS,
+        per_node=passed(variables, "NPROC_PER_NODE"),
+        nodes=passed(variables, "NNODES"),
+        is_group=name in GROUPS,
     )
 
 
@@ -365,104 +306,6 @@ def _script(text: str, command: Command, arguments: Sequence[str] | None, seen: 
         seen.launches.append(Launch(base(words[0]), shown(words), is_unclear=True))
 
 
-_MODULES: Final = {
-    "torch.distributed.run": "torchrun",
-    "torch.distributed.launch": "torchrun",
-    "torchrun": "torchrun",
-    "torch.distributed.elastic.run": "torchrun",
-    "accelerate.commands.launch": "accelerate-launch",
-    "deepspeed": "deepspeed",
-    "deepspeed.launcher.runner": "deepspeed",
-    "horovod.runner.launch": "horovodrun",
-    "composer": "composer",
-    "composer.cli.launcher": "composer",
-    "lightning": "lightning",
-    "lightning.fabric.cli": "fabric",
-    "torchtune._cli.tune": "tune",
-    "intel_extension_for_pytorch.launch": "ipexrun",
-    "intel_extension_for_pytorch.cpu.launch": "ipexrun",
-}
-_NO_TRAINING_MODULES: Final = names(
-    """
-    compileall ensurepip http http.server nltk.downloader pip py_compile site spacy torch.utils.collect_env
-    venv
-    """
-)
-_STARTING: Final = re.compile(
-    r"(?:autotrain|axolotl|colossalai|lightning|litgpt|llamafactory|openrlhf|paddle|pytorch_lightning|ray|swift"
-    r"|torch\.backends\.xeon|torch_xla|torchx|trl|verl|xtuner)\..*"
-    r"|(?:.*[._-])?(?:launch|launcher|multiproc|(?<!x[._-])ray|spawn)(?:[._-].*)?",
-    re.DOTALL,
-)
-"""Modules and scripts that start processes by themselves."""
-SPAWNS: Final = r"\bspawn\(|start_processes\(|\bProcess\(\s{0,40}target|notebook_launcher\("
-"""Pattern of a call that starts other processes, which may train."""
-_SPAWNING: Final = re.compile(
-    rf"{SPAWNS}|elastic_launch\("
-    r"|torch\.distributed\.(?:run|launch)\b|\btorchrun\b|\baccelerate[\"', ]{1,4}launch\b|TorchTrainer\("
-    r"|TorchDistributor\(|\bnprocs\s{0,4}=|\bdevices\s{0,4}=\s{0,4}(?:[2-9]|1\d|-1|[\"']auto)"
-)
-"""Code that starts other processes that train."""
-_SWITCH: Final = re.compile(r"-[bBdEiIOPqRsSuvx]*([mc])(.*)", re.DOTALL)
-
-
-def _python(words: Sequence[str], command: Command, seen: _Seen) -> Sequence[str]:
-    """Return the words of the launcher that Python runs (`python -m ...`); empty if it runs none."""
-    at = 1
-    switch = None
-    while at < len(words) and words[at].startswith("-") and words[at] != "-":
-        switch = _SWITCH.fullmatch(words[at])
-        if switch is not None:
-            break
-        at += 2 if words[at] in {"-X", "-W"} else 1
-    is_module = switch is not None and switch[1] == "m"
-    if switch is not None:
-        at, target = (at, switch[2]) if switch[2] else (at + 1, "".join(words[at + 1 : at + 2]))
-    else:
-        target = "".join(words[at : at + 1])
-    if is_module and target in _MODULES:
-        return (_MODULES[target], *words[at + 1 :])
-    if is_module and target.startswith("accelerate.commands.accelerate"):
-        return ("accelerate", *words[at + 1 :])
-    if switch is None and base(target) in LAUNCHERS:
-        return words[at:]
-    if not (is_module and target in _NO_TRAINING_MODULES):
-        is_code = switch is not None and not is_module
-        stem = base(target).removesuffix(".py")
-        starts = not is_code and _STARTING.fullmatch(f"{stem}." if is_module else stem) is not None
-        # The code of a program that the manifest itself contains.
-        code = (
-            target if is_code else command.document if target in {"", "-"} else seen.files.get(base(target))
-        )
-        starts = starts if code is None else _SPAWNING.search(code) is not None
-        numbers = {} if is_code else numbers_in(words[at:], COUNTS | OF_SCRIPTS)
-        if not is_code and not numbers.keys() - NODES:
-            numbers |= {name: text for name, text in pairs_in(words[at:]) if is_strategy(name, text)}
-        # Options of Python in front of its script, such as `-m torch.distributed.launch`.
-        is_hidden = target.startswith("$") and any(word.endswith(".py") for word in words[at + 1 :])
-        # A profiler, or a debugger, that runs a launcher.
-        runs_one = any(word == "-m" and after in _MODULES for word, after in pairwise(words[at:]))
-        starts = starts or command.is_repeated or is_hidden or runs_one
-        is_another = command.is_background and seen.is_in_background
-        seen.is_in_background = seen.is_in_background or command.is_background
-        seen.programs.append(
-            Program(
-                shown(words),
-                is_opaque=starts or command.is_background,
-                is_script=starts or is_another,
-                names_launcher=starts,
-                numbers=numbers,
-                splits={} if is_code else splits_in(words[at:]),
-                sizes={} if is_code else sizes_in(words[at:]),
-                world_size=_passed(command.variables, "WORLD_SIZE"),
-                trains=not is_code,
-                nodes=_passed(command.variables, "NNODES"),
-                is_group=is_module and target.partition(".")[0] in _GROUPS,
-            )
-        )
-    return ()
-
-
 _MPI: Final = frozenset({"mpirun", "mpiexec", "horovodrun"})
 
 
@@ -504,4 +347,4 @@ def _of_mpi(words: Sequence[str], variables: Variables, seen: _Seen, depth: int)
 
 def _is_known(word: str) -> bool:
     name = base(word)
-    return name in LAUNCHERS or name in _MPI or name in _SHELLS or _PYTHON.fullmatch(name) is not None
+    return name in LAUNCHERS or name in _MPI or name in _SHELLS or PYTHON.fullmatch(name) is not None

@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from autotuner.job.accelerators import Accelerators, accelerators
-from autotuner.job.command_line import Program, entrypoint, read_command_line
+from autotuner.job.command_line import read_command_line
 from autotuner.job.expansion import environment, expanded, words_in
 from autotuner.job.gpu_counts import VISIBLE
 from autotuner.job.launchers import Launch, shown
 from autotuner.job.pod_numbers import MOST, PODS, WORLD, PodNumbers, follows, plain, visible, whole_number
 from autotuner.job.program_options import NODES, PER_NODE
+from autotuner.job.programs import Program, entrypoint
 from autotuner.job.shell import Branches
 from autotuner.job.shell_words import OTHERS, Variables
 

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.job.command_line import SPAWNS
 from autotuner.job.config_maps import with_files
 from autotuner.job.job import Job
 from autotuner.job.options import MAX_TEXT
 from autotuner.job.processes import PROCESSES, assumed, shown_elsewhere, stated
+from autotuner.job.python_programs import SPAWNS
 from autotuner.job.trained_batch import trained_batches
 from autotuner.job.unset import LAYOUT, own_layout
 from autotuner.job.wiring import reads, references, wiring_warnings
