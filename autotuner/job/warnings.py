@@ -184,8 +184,9 @@ def never_joined(
         (name, value), *_ = addresses
         if _LOCAL.fullmatch(value) is not None:
             rule = "is each pod's own address, so that the pods never meet: take that which the operator sets"
-            port = ":$(PET_MASTER_PORT)" if "endpoint" in name else ""
-            yield Mistake(f"{where} {name}", value, rule, f"{name}=$(PET_MASTER_ADDR){port}")
+            own = "$(PET_MASTER_ADDR):$(PET_MASTER_PORT)" if "endpoint" in name else "$(PET_MASTER_ADDR)"
+            own = "$(PET_RDZV_ENDPOINT)" if is_elastic and "endpoint" in name else own
+            yield Mistake(f"{where} {name}", value, rule, f"{name}={own}")
 
 
 def _without_rank(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:

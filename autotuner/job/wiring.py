@@ -79,6 +79,7 @@ _CONFIG_FLAGS: Final = frozenset(
 _OFF: Final = frozenset({"", "0", "false", "no", "none", "null", "off", "never", "''", '""'})
 _UNDIVIDED: Final = re.compile(r"(?:--?[A-Za-z][\w.-]*|[\w./-]{1,200}\.py)\s")
 """An option or a script, with another word behind it."""
+_OPTION_AND_VALUE: Final = re.compile(r"--[a-z][\w-]{1,60} [\w./:$()-]{1,100}")
 _TRIAL_REFERENCE: Final = re.compile(rf"(?<!\$)\$\(({keys.ENV_PREFIX}\w{{1,200}})\)")
 _CALLBACKS: Final = re.compile(r"(?<!\w)(?:HuggingFaceCallback|LightningCallback)\s{0,8}\(")
 _ASSIGNED: Final = re.compile(
@@ -328,9 +329,10 @@ def _undivided(texts: Sequence[Text]) -> Iterator[WiringWarning]:
         # Such a word may be the value of an option, `--extra-args "--lr 0.1"`.
         is_value = before is not None and before.text.startswith("-") and "=" not in before.text
         is_undivided = _UNDIVIDED.match(word.text) is not None or word.text is program
-        if references and is_plain and not is_value and is_undivided and len(word.text.split()) > 1:
+        is_option = references or _OPTION_AND_VALUE.fullmatch(word.text) is not None
+        if is_option and is_plain and not is_value and is_undivided and len(word.text.split()) > 1:
             rule = "is one word with a blank, which no shell divides here: write a word for each part"
-            name = keys.parameter_name(references[0])
+            name = keys.parameter_name(references[0]) if references else ""
             yield WiringWarning(word.where, word.text, rule, json.dumps(word.text.split()), name=name)
 
 

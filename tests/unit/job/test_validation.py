@@ -81,6 +81,7 @@ NODES = "torchrun --nnodes=$(PET_NNODES)"
         (joined("accelerate launch", "accelerate launch --num_machines 2 --machine_rank 0 t.py"),
          "--machine_rank is '0'"),
         (joined(NODES, f"{NODES} --master_addr=localhost t.py"), "--master_addr is 'localhost'.*never meet"),
+        (joined(NODES, f"{NODES} --rdzv_endpoint=localhost t.py", elasticPolicy={}), "PET_RDZV_ENDPOINT"),
         (joined(NODES, f"{NODES} --rdzv_backend=c10d --rdzv_endpoint=localhost:0 t.py"),
          r"example --rdzv_endpoint=\$\(PET_MASTER_ADDR\):\$\(PET_MASTER_PORT"),
     ],

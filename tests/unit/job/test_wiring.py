@@ -315,6 +315,14 @@ def test_an_option_that_is_one_word_with_its_value_is_warned_of(command, args):
     assert f'"--bs", "{BATCH}"' in only.remedy
 
 
+def test_an_option_of_a_launcher_that_is_one_word_with_its_value_is_warned_of():
+    # torchrun takes it for the script.
+    (only,) = warnings(["torchrun", "--nproc_per_node 4", "t.py", *PASSED])
+    assert only.remedy == '["--nproc_per_node", "4"]'
+    values = ["--note", "--a b", "--text=--a b", "--text with more words"]
+    assert warnings(["python", "t.py", *PASSED, *values]) == []
+
+
 @pytest.mark.parametrize(
     ("command", "args"),
     [
