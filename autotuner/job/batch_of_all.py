@@ -21,6 +21,10 @@ _WHOLE: Final = re.compile(
     rf"|\(\(\s?\$?\{{?{keys.ENV_BATCH_SIZE}\}}?\s?\)\))"
 )
 """The batch of all processes, as a shell or Kubernetes expands it."""
+_OF_LOADER: Final = re.compile(
+    r"[+-]{0,2}(?:\w{1,40}[./]){0,4}(?!\w{0,20}(?:val|test|eval|pred|infer))\w{0,20}data_?loader\w{0,20}[./]"
+)
+"""The name of an option with that of a loader in front: `train_dataloader.batch_size`."""
 _LOADER: Final = re.compile(r"DataLoader\((?:[^()]|\((?:[^()]|\([^()]{0,80}\)){0,80}\)){0,600}\)")
 _DIVIDED: Final = re.compile(r"(?:batch|bs\b|bsz)[\w.\[\]()\"', ]{0,60}/|/=|(?i:split_batches)")
 """A batch that a program divides, as far as one line of it shows."""
@@ -37,6 +41,7 @@ def given_to_each(
         processes: Processes of the job, which share a batch.
     """
     yield from _to_each_process(options, processes)
+    yield from _to_loaders(options, processes)
     yield from _to_each_loader(codes, options, processes)
     yield from _to_each_step(options)
 
@@ -57,6 +62,20 @@ def _to_each_process(options: Sequence[Option], processes: int) -> Iterator[Wiri
             )
             remedy = replaced(option, keys.ENV_MICRO_BATCH_SIZE)
             yield WiringWarning(option.where, option.written, rule, remedy, gives_whole=True)
+
+
+def _to_loaders(options: Sequence[Option], processes: int) -> Iterator[WiringWarning]:
+    """Yield a warning for each option of a training's loader that is given the batch of all processes."""
+    for option in options if processes > 1 else ():
+        is_of_loader = option.name == "batch_size" and _OF_LOADER.match(option.written) is not None
+        if is_of_loader and _is_whole(option):
+            rule = (
+                f"is the batch of a loader, and each of the {processes} processes has one, which takes the"
+                f" whole one unless the script divides it: pass on {keys.ENV_MICRO_BATCH_SIZE}, {SET_WITH}"
+            )
+            yield WiringWarning(
+                option.where, option.written, rule, replaced(option, keys.ENV_MICRO_BATCH_SIZE)
+            )
 
 
 def _to_each_loader(

@@ -28,7 +28,7 @@ _OF_OTHERS: Final = re.compile(
 _STEPS: Final = re.compile(
     r"(?:\w{1,20}_)?(?:grad(?:ient)?s?_acc(?:um(?:ulation|ulate)?)?(?:_(?:every|iters?|steps?))?"
     r"|acc(?:um(?:ulation|ulate)?)?_(?:freq|grad(?:ient)?s?|iters?|steps?)"
-    r"|accumulate_grad_batches|update_freq)"
+    r"|accum(?:ulate|ulation)?|accumulate_grad_batches|update_freq)"
 )
 """Names of the micro-batches of a step, `gradient_accumulation_steps` and the like."""
 

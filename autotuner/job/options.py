@@ -55,6 +55,7 @@ _PRINTING: Final = re.compile(
 """A line of a script that passes nothing on: `echo $NAME`, `: ${NAME:?}`, `[ -z $NAME ] && exit 1`."""
 _COLLECTED: Final = re.compile(r"(?:[})]|\b(?:done|fi))[ \t]*[>|]|\(\)[ \t]*\{")
 """Blocks and functions whose output may go to a file."""
+_EVALUATION: Final = re.compile(r"(?:eval|evaluation|test|val|valid|validation)(?:_\w{0,40})?")
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#[^\n]*", re.MULTILINE)
 
 
@@ -240,8 +241,7 @@ def _parsed(words: Sequence[tuple[str, str]]) -> Iterator[Option]:
             else:
                 yield Option(where, plain(name), None, word, "flag")
         elif match := _OVERRIDE.fullmatch(word):
-            last = re.split(r"[./@]", match[1])[-1]
-            yield Option(where, plain(last), match[2], word, "override")
+            yield Option(where, plain(re.sub(r"[/@]", ".", match[1])), match[2], word, "override")
 
 
 def _split(text: str) -> list[str]:
@@ -252,5 +252,9 @@ def _split(text: str) -> list[str]:
 
 
 def plain(name: str) -> str:
-    """Return the name of an option in one spelling: `optim.Base-LR` is `base_lr`."""
-    return name.replace("-", "_").rsplit(".", 1)[-1].lower()
+    """Return the name of an option in one spelling: `optim.Base-LR` is `base_lr`.
+
+    That of an evaluation keeps its section: `val_loader.batch_size` is `val_loader_batch_size`.
+    """
+    *sections, last = name.replace("-", "_").lower().split(".")
+    return f"{sections[-1]}_{last}" if sections and _EVALUATION.fullmatch(sections[-1]) else last

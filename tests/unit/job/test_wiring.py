@@ -565,3 +565,31 @@ def test_a_pod_in_which_another_ones_launcher_starts_processes_passes_nothing_on
         made = manifest(master=master, worker=replica(container(command=other)))
         assert len(wiring_warnings(made, ["learning_rate"])) == 1
     assert len(warnings(server)) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "is_warned_of"),
+    [
+        (f"train_dataloader.batch_size={BATCH}", True),
+        (f"--data.train_data_loader.batch_size={BATCH}", True),
+        # The script may have one loader for all, or divide it.
+        (f"data.batch_size={BATCH}", False),
+        (f"loader_workers.batch_size={BATCH}", False),
+    ],
+)
+def test_the_batch_of_all_for_a_loader_is_warned_of(option, is_warned_of):
+    made = manifest(master=replica(container(command=["torchrun", "t.py", option, f"--lr={LR}"])))
+    found = wiring_warnings(made, ["learning_rate"], processes=4)
+    assert [w.rule[:29] for w in found] == ["is the batch of a loader, and"] * is_warned_of
+    assert wiring_warnings(made, ["learning_rate"], processes=1) == []
+
+
+def test_the_batch_of_an_evaluation_may_be_fixed():
+    fixed = ["val_dataloader.batch_size=8", "--data.test.batch-size=8", "eval/batch_size=8"]
+    assert warnings(args=[*PASSED, *fixed]) == []
+
+
+@pytest.mark.parametrize("option", ["--accum=4", "--accumulate=4", "train.accumulation=4"])
+def test_a_fixed_accumulation_by_a_short_name_is_warned_of(option):
+    (only,) = warnings(["python", "t.py", *PASSED, option])
+    assert "to each of 4 steps trains 4 times as much" in only.rule
