@@ -23,11 +23,20 @@ def whole(quantity: object) -> int:
     Raises:
         ValueError: If it is not a quantity, or is negative.
     """
+    return math.ceil(exact(quantity))
+
+
+def exact(quantity: object) -> Fraction:
+    """Return a quantity as it is.
+
+    Raises:
+        ValueError: If it is not a quantity, or is negative.
+    """
     is_written = isinstance(quantity, int | float | str) and not isinstance(quantity, bool)
     match = _QUANTITY.fullmatch(str(quantity)) if is_written else None
     if match is None:
         raise ValueError(f"{str(quantity)[:40]!r} is not a quantity")
-    return math.ceil(Fraction(match[1]) * _factor(match[2] or ""))
+    return Fraction(match[1]) * _factor(match[2] or "")
 
 
 def _factor(suffix: str) -> Fraction:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
-from autotuner.job.quantity import whole
 from autotuner.job.training_runtime import API_GROUP, API_VERSION, CLUSTER_KIND, KINDS, RuntimeReference
 from autotuner.job.validation import (
     Validated,
@@ -21,6 +20,7 @@ from autotuner.job.validation import (
     check_container,
     check_metadata,
     check_names,
+    check_resources,
     read_as,
 )
 from autotuner.job.warnings import has_run, never_joined, rendezvous, would_run
@@ -157,7 +157,7 @@ def _check_trainer(trainer: Mapping[str, Any], mistakes: list[Mistake]) -> None:
             entry["name"] for entry in env if isinstance(entry, dict) and isinstance(entry.get("name"), str)
         ]
         _check_names(written, mistakes)
-    _check_resources(trainer.get("resourcesPerNode"), mistakes)
+    mistakes += check_resources("spec.trainer.resourcesPerNode", trainer.get("resourcesPerNode"))
 
 
 def _check_names(names: list[str], mistakes: list[Mistake]) -> None:
@@ -172,26 +172,3 @@ def _check_names(names: list[str], mistakes: list[Mistake]) -> None:
     if len(names) > MAX_VARIABLES:
         rule = f"must have at most {MAX_VARIABLES} entries, to leave room for those of a trial"
         mistakes.append(Mistake("spec.trainer.env", f"{len(names)} entries", rule, "envFrom in the runtime"))
-
-
-def _check_resources(resources: object, mistakes: list[Mistake]) -> None:
-    where = "spec.trainer.resourcesPerNode"
-    if resources is None:
-        return
-    if not isinstance(resources, dict):
-        mistakes.append(
-            Mistake(where, brief(resources), "must be a mapping", "{limits: {nvidia.com/gpu: 1}}")
-        )
-        return
-    for part in ("requests", "limits"):
-        amounts = resources.get(part) or {}
-        if not isinstance(amounts, dict):
-            rule = "must be a mapping of resource names to quantities"
-            mistakes.append(Mistake(f"{where}.{part}", brief(amounts), rule, "{nvidia.com/gpu: 1}"))
-            continue
-        for name, amount in amounts.items():
-            try:
-                whole(amount)
-            except ValueError:
-                rule = "must be a quantity"
-                mistakes.append(Mistake(f"{where}.{part} {name}", brief(amount), rule, "500m"))

@@ -17,6 +17,7 @@ from autotuner import keys
 from autotuner.errors import Mistake
 from autotuner.job.fields import check_fields
 from autotuner.job.lookup import mapping, pod_count, sequence
+from autotuner.job.quantity import exact
 from autotuner.job.warnings import warnings
 from autotuner.spec.untrusted_yaml import plain
 
@@ -129,16 +130,23 @@ def check_metadata(metadata: object) -> Iterator[Mistake]:
     elif not isinstance(name, str) or not _NAME.fullmatch(name):
         rule = "must be at most 63 lower-case letters, digits and dashes, starting with a letter"
         yield Mistake("metadata.name", brief(name), rule, "resnet50")
+    yield from _check_strings("metadata", metadata)
+
+
+def _check_strings(where: str, metadata: object) -> Iterator[Mistake]:
+    """Yield the annotations and labels of an object, or of its pods, that are not strings."""
     for key in ("annotations", "labels"):
-        given = metadata.get(key) or {}
+        given = mapping(metadata).get(key) or {}
         if not isinstance(given, dict):
             rule, example = "must be a mapping of strings", f'{{{keys.TARGET}: "accuracy >= 0.9"}}'
-            yield Mistake(f"metadata.{key}", brief(given), rule, example)
+            yield Mistake(f"{where}.{key}", brief(given), rule, example)
             continue
         for written, value in given.items():
-            if not isinstance(value, str):
+            if not isinstance(value, str) and (value is not None or where == "metadata"):
                 rule = f"must be a string, like all {key} in Kubernetes; put it in quotes"
-                yield Mistake(written, brief(value), rule, f'"{brief(value)[:80]}"')
+                place = written if where == "metadata" else f"{where}.{key} {written}"
+                shown = brief(value).lower() if isinstance(value, bool) else brief(value)[:80]
+                yield Mistake(place, brief(value), rule, f'"{shown}"')
 
 
 def _spec(spec: object) -> Iterator[Mistake]:
@@ -175,6 +183,8 @@ def _replica(where: str, kind: str, replica: object) -> Iterator[Mistake]:
         yield Mistake(f"{where}.template.spec.containers", names, rule, f"- name: {CONTAINER}")
         return
     yield from check_container(f"{where} container {CONTAINER}", container)
+    yield from check_resources(f"{where} container {CONTAINER}.resources", container.get("resources"))
+    yield from _check_strings(f"{where}.template.metadata", mapping(replica.get("template")).get("metadata"))
 
 
 def check_container(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -202,6 +212,36 @@ def check_container(where: str, container: Mapping[str, Any]) -> Iterator[Mistak
         if value is not None and not isinstance(value, str):
             rule = "must be a string; put it in quotes"
             yield Mistake(f"{where}.env {entry['name']}", brief(value), rule, f'"{value}"')
+
+
+def check_resources(where: str, resources: object) -> Iterator[Mistake]:
+    """Yield the mistakes of what a container asks for."""
+    if resources is None:
+        return
+    if not isinstance(resources, dict):
+        yield Mistake(where, brief(resources), "must be a mapping", "{limits: {nvidia.com/gpu: 1}}")
+        return
+    for name in sorted(map(str, resources.keys() - {"requests", "limits", "claims"})):
+        rule = "must be in limits or requests: the API server drops it here, and the pod does not get it"
+        yield Mistake(
+            f"{where} {name}", brief(resources[name]), rule, f"limits: {{{name}: {resources[name]}}}"
+        )
+    for part in ("requests", "limits"):
+        amounts = resources.get(part) or {}
+        if not isinstance(amounts, dict):
+            rule = "must be a mapping of resource names to quantities"
+            yield Mistake(f"{where}.{part}", brief(amounts), rule, "{nvidia.com/gpu: 1}")
+            continue
+        for name, amount in amounts.items():
+            try:
+                number = exact(amount)
+            except ValueError:
+                yield Mistake(f"{where}.{part} {name}", brief(amount), "must be a quantity", "500m")
+                continue
+            # Resources of device plug-ins have the name of a domain.
+            if "/" in name and number.denominator != 1:
+                rule = "must be a whole number: Kubernetes gives a container no part of a device"
+                yield Mistake(f"{where}.{part} {name}", brief(amount), rule, "1")
 
 
 def _policies(manifest: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -23,6 +23,40 @@ def test_what_the_cluster_would_refuse_is_a_mistake(made, says):
     assert all(mistake.rule and mistake.example for mistake in found)
 
 
+WRONG = [
+    (f"{REPLICAS}/Worker/template/metadata", {"annotations": {"sidecar.istio.io/inject": False}},
+     "Worker.template.metadata.annotations sidecar.istio.io/inject is 'False'.*for example \"false\""),
+    (f"{REPLICAS}/Worker/template/metadata", {"labels": {"version": 2}}, 'labels version .*example "2"'),
+    (f"{CONTAINERS}/0/resources", {"limits": {"memory": "16GB"}}, "limits memory is '16GB': must be a quant"),
+    (f"{CONTAINERS}/0/resources", {"limits": {"nvidia.com/gpu": "0.5"}}, "no part of a device"),
+    (f"{CONTAINERS}/0/resources", {"nvidia.com/gpu": 2}, "gpu is '2': must be in limits or requests"),
+    (f"{CONTAINERS}/0/resources", {"limits": [2]}, "resources.limits is .*must be a mapping"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "value", "says"), WRONG)
+def test_what_a_pod_would_not_get_is_a_mistake(place, value, says):
+    (mistake,) = validate(changed(place, value)).mistakes
+    assert re.search(says, str(mistake))
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        None,
+        {"requests": {"cpu": "500m", "memory": "1.5Gi", "ephemeral-storage": 1e9}, "limits": None},
+        {"limits": {"nvidia.com/gpu": "2", "nvidia.com/gpumem": "8k", "hugepages-2Mi": "0.5Gi"}},
+        {"claims": [{"name": "gpu"}]},
+    ],
+)
+def test_what_a_container_may_ask_for_is_no_mistake(resources):
+    made = changed(f"{CONTAINERS}/0/resources", {})
+    made["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["resources"] = (
+        resources
+    )
+    assert validate(made).mistakes == ()
+
+
 @pytest.mark.parametrize(
     ("made", "says"),
     [
