@@ -7,12 +7,13 @@ trials, such as the number of processes, must be in the job itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 from autotuner.job.lookup import mapping, sequence
-from autotuner.job.options import MAX_TEXT, containers, words_of
+from autotuner.job.options import MAX_TEXT, words_of
+from autotuner.job.training_runtime import CONTAINER as NODE
 from autotuner.job.validation import CONTAINER
 from autotuner.job.wrappers import base
 
@@ -35,25 +36,56 @@ def config_maps_among(documents: Iterable[object]) -> ConfigMaps:
     return found
 
 
-def files_of(manifest: Mapping[str, Any], config_maps: ConfigMaps) -> dict[str, str]:
-    """Return the files that the training containers of a PyTorchJob have from ConfigMaps, by their path.
+def files_of(
+    manifest: Mapping[str, Any], config_maps: ConfigMaps, documents: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, str]:
+    """Return the files that the training containers of a job have from ConfigMaps, by their path.
+
+    `documents` are what else the pods of the job come from: a TrainJob's runtime.
 
     A file that is too long to be read, or that differs from one container to another, is left out, and so is
     what comes after `_MOST` files.
     """
     namespace = str(mapping(manifest.get("metadata")).get("namespace") or "")
-    replicas = mapping(mapping(manifest.get("spec")).get("pytorchReplicaSpecs"))
     known = {name: data for (place, name), data in config_maps.items() if place in {"", namespace or place}}
     found: dict[str, str] = {}
     differing: set[str] = set()
-    for role, container in containers(manifest):
-        pod = mapping(mapping(mapping(replicas.get(role)).get("template")).get("spec"))
-        volumes = {str(mapping(each).get("name")): mapping(each) for each in sequence(pod.get("volumes"))}
-        for mount in map(mapping, sequence(container.get("volumeMounts"))):
-            for path, text in _mounted(mount, volumes.get(str(mount.get("name")), {}), known):
+    for mounts, volumes in _mounts(manifest, documents) if known else ():
+        named = {str(mapping(volume).get("name")): mapping(volume) for volume in volumes}
+        for mount in map(mapping, mounts):
+            for path, text in _mounted(mount, named.get(str(mount.get("name")), {}), known):
                 differing |= {path} if found.setdefault(path, text) != text else set()
     right = {path: text for path, text in found.items() if path not in differing and len(text) <= MAX_TEXT}
     return dict(islice(right.items(), _MOST))
+
+
+def _mounts(
+    manifest: Mapping[str, Any], documents: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+    """Yield the mounts of each training container, with the volumes of its pod."""
+    spec = mapping(manifest.get("spec"))
+    replicas = mapping(spec.get("pytorchReplicaSpecs"))
+    for replica in replicas.values():
+        pod = mapping(mapping(mapping(replica).get("template")).get("spec"))
+        for container in map(mapping, sequence(pod.get("containers"))):
+            if container.get("name") == CONTAINER:
+                yield sequence(container.get("volumeMounts")), sequence(pod.get("volumes"))
+    if not replicas:
+        # Trainer merges the patches of a TrainJob into the pods of its runtime.
+        pods = [pod for each in (*documents, spec.get("runtimePatches")) for pod in _pods_within(each)]
+        containers = [mapping(each) for pod in pods for each in sequence(pod.get("containers"))]
+        training = [each for each in containers if each.get("name") == NODE]
+        mounts = [mount for each in training for mount in sequence(each.get("volumeMounts"))]
+        yield mounts, [volume for pod in pods for volume in sequence(pod.get("volumes"))]
+
+
+def _pods_within(value: object) -> Iterator[Mapping[str, Any]]:
+    """Yield the specs of pods at any depth of a runtime, or of patches."""
+    held = mapping(value)
+    if "containers" in held or "volumes" in held:
+        yield held
+    for each in (*held.values(), *sequence(value)):
+        yield from _pods_within(each)
 
 
 def _mounted(
@@ -100,7 +132,7 @@ def _names(line: str, path: str) -> bool:
 
 
 def with_files(manifest: Mapping[str, Any], files: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return a PyTorchJob whose containers write the files that they name, and then run their commands.
+    """Return a job whose containers write the files that they name, and then run their commands.
 
     That is how scripts of other jobs bring their files along, so whatever reads those reads these.
     """
@@ -115,7 +147,10 @@ def with_files(manifest: Mapping[str, Any], files: Mapping[str, str]) -> Mapping
             for each in sequence(pod.get("containers"))
         ]
         whole[role] = {**replica, "template": {**template, "spec": {**pod, "containers": made}}}
-    return {**manifest, "spec": {**spec, "pytorchReplicaSpecs": whole}} if replicas else manifest
+    if replicas:
+        return {**manifest, "spec": {**spec, "pytorchReplicaSpecs": whole}}
+    trainer = mapping(spec.get("trainer"))
+    return {**manifest, "spec": {**spec, "trainer": _writing(trainer, named_files(trainer, files))}}
 
 
 def _writing(container: Mapping[str, Any], files: Mapping[str, str]) -> Mapping[str, Any]:

@@ -73,7 +73,7 @@ class Job:
             manifest=checked,
             warnings=found.warnings,
             kind=kind,
-            files=files_of(checked, config_maps),
+            files=files_of(checked, config_maps, kind.documents),
         )
 
     def trial_name(self, number: int) -> str:

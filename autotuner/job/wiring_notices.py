@@ -78,8 +78,9 @@ def _mounted_processes(job: Job) -> Iterator[WiringWarning]:
     """Yield a warning if scripts of ConfigMaps start other processes than the job shows."""
     if not job.files:
         return
-    whole = job.kind.processes(with_files(job.manifest, job.files))
-    warning = shown_elsewhere(whole, job.kind.processes(job.manifest), job.annotations)
+    whole, _ = job.kind.with_inherited(job.manifest)
+    found = job.kind.processes(with_files(whole, job.files))
+    warning = shown_elsewhere(found, job.kind.processes(job.manifest), job.annotations)
     if warning is not None:
         yield WiringWarning(warning.key, warning.value, warning.rule, warning.example)
 

@@ -11,8 +11,10 @@ from autotuner.cli.job_file import load_job
 from autotuner.job.config_maps import config_maps_among, files_of, named_files, with_files
 from autotuner.job.job import Job
 from autotuner.job.processes import read_processes
+from autotuner.job.training_runtime import TrainingRuntime
 from autotuner.job.wiring_notices import wiring_notices
 from tests.builders import annotations, container, manifest, replica
+from tests.unit.job import test_trainjob as trainjobs
 
 RUN = "torchrun --nproc_per_node=2 train.py --bs $AUTOTUNER_BATCH_SIZE --lr $AUTOTUNER_LEARNING_RATE\n"
 FOUR = {"limits": {"nvidia.com/gpu": 4}}
@@ -147,3 +149,35 @@ def test_the_config_maps_of_a_file_come_with_its_job(tmp_path):
     together = {"apiVersion": "v1", "kind": "List", "items": [config_map(run_sh=RUN), dict(made.manifest)]}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(together))
     assert load_job(tmp_path / "job.yaml").files == made.files == {"/scripts/run.sh": RUN}
+
+
+MOUNTED = {
+    "volumes": [{"name": "s", **VOLUME}],
+    "containers": [{"name": "node", "volumeMounts": [{"name": "s", "mountPath": "/scripts"}]}],
+}
+
+
+def train_job(command, **spec):
+    made = trainjobs.manifest(
+        asked=annotations(micro_batch_size="1..32"),
+        trainer={"command": command, "resourcesPerNode": FOUR},
+        **spec,
+    )
+    return made, config_maps_among([config_map(run_sh=RUN)])
+
+
+def test_a_train_job_has_the_files_of_its_patches():
+    pods = {"replicatedJobs": [{"name": "node", "template": {"spec": {"template": {"spec": MOUNTED}}}}]}
+    patch = {"manager": "example.com/me", "trainingRuntimeSpec": {"template": {"spec": pods}}}
+    made, maps = train_job(["bash", "/scripts/run.sh"], runtimePatches=[patch])
+    (warning,) = warnings(Job.from_manifest(made, config_maps=maps))
+    assert re.search(STATED, warning)
+
+
+def test_a_train_job_has_the_files_of_its_runtime_and_may_run_its_command():
+    container = {**MOUNTED["containers"][0], "command": ["bash", "/scripts/run.sh"]}
+    document = trainjobs.runtime_manifest(container=container, pod={"volumes": MOUNTED["volumes"]})
+    runtime = TrainingRuntime.from_manifest(document)
+    made, maps = train_job(None)
+    (warning,) = warnings(Job.from_manifest(made, {runtime.reference: runtime}.get, maps))
+    assert re.search(STATED, warning)
