@@ -36,6 +36,7 @@ from autotuner.job.options import (
     texts_of_files,
     words_of,
 )
+from autotuner.job.validation import CONTAINER
 from autotuner.job.wiring_warning import SET_WITH, WiringWarning, replaced
 from autotuner.job.wrappers import base
 
@@ -138,11 +139,31 @@ def wiring_warnings(  # noqa: PLR0913 (five of them are optional)
         found += _undivided(texts)
         found += lost_options(texts)
         found += _shared(options, {text.variable: text.text for text in texts if text.variable})
+    found += _in_other_containers(manifest)
     # A Worker usually has the same text as its Master.
     first: dict[tuple[str, str, str], WiringWarning] = {}
     for warning in found:
         first.setdefault((warning.value, warning.rule, warning.remedy), warning)
     return list(first.values())
+
+
+def _in_other_containers(manifest: Mapping[str, Any]) -> Iterator[WiringWarning]:
+    """Yield a warning for each container beside the training that refers to a variable of a trial."""
+    for role, replica in mapping(mapping(manifest.get("spec")).get("pytorchReplicaSpecs")).items():
+        pod = mapping(mapping(mapping(replica).get("template")).get("spec"))
+        for part in ("initContainers", "containers"):
+            for other in map(mapping, sequence(pod.get(part))):
+                if other.get("name") == CONTAINER and part == "containers":
+                    continue
+                # It may share the list of variables, and use none of them.
+                text = next((text for text in texts_of(role, other) if keys.ENV_PREFIX in text.text), None)
+                if text is not None:
+                    rule = (
+                        "trials set their variables in the training container only, so that this one has the"
+                        " same values in all of them: use them there"
+                    )
+                    where = f"{role} container {other.get('name')}"
+                    yield WiringWarning(where, text.text, rule, f"- name: {CONTAINER}")
 
 
 def _only_serves(container: Mapping[str, Any]) -> bool:

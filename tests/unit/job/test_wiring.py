@@ -593,3 +593,16 @@ def test_the_batch_of_an_evaluation_may_be_fixed():
 def test_a_fixed_accumulation_by_a_short_name_is_warned_of(option):
     (only,) = warnings(["python", "t.py", *PASSED, option])
     assert "to each of 4 steps trains 4 times as much" in only.rule
+
+
+def test_a_variable_of_a_trial_in_another_container_is_warned_of():
+    writes = {"name": "cfg", "image": "alpine", "command": ["sh", "-c", "echo $AUTOTUNER_SEED > /c/seed"]}
+    shares = {"name": "log", "image": "alpine", "env": container()["env"], "command": ["tail", "-f", "/l"]}
+    uploads = {"name": "up", "image": "s3", "env": env(PLACE="s3://a/$(AUTOTUNER_TRIAL)")}
+    made = manifest(master=replica(container(args=PASSED)))
+    pod = made["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    pod["initContainers"] = [writes]
+    pod["containers"] += [shares, uploads]
+    found = wiring_warnings(made, ["learning_rate"])
+    assert [warning.where for warning in found] == ["Master container cfg", "Master container up"]
+    assert all("in the training container only" in warning.rule for warning in found)
