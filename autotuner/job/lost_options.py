@@ -23,6 +23,8 @@ _ASSIGNED: Final = re.compile(r"(?:--?|\+{0,2})[A-Za-z_][\w./-]*=")
 _CONFIG: Final = re.compile(r"\.(?:ya?ml|json|toml|ini|cfg)$")
 _EXPANDING: Final = re.compile(r"\b(?:envsubst|eval)\b")
 """Programs that expand variables in what is literal for the shell."""
+_SUBSTITUTED: Final = re.compile(r"[<>]\(")
+"""A file that is a command's output, behind which the reader of scripts begins another command."""
 _KEPT: Final = re.compile(r"\0(\w+)\0")
 """What stands for a reference that the shell expands."""
 
@@ -38,8 +40,10 @@ def lost_options(texts: Sequence[Text]) -> Iterator[WiringWarning]:
         except ScriptTooLong:
             continue
         has_expansion = _EXPANDING.search(text.read) is not None
+        is_cut = _SUBSTITUTED.search(text.read) is not None
         for command in read:
-            yield from _begins_a_line(text, command)
+            if not is_cut:
+                yield from _begins_a_line(text, command)
             if not has_expansion:
                 yield from (_in_document if is_step(command.words) else _literal)(text, command)
 

@@ -533,6 +533,7 @@ KEPT = [
     f"cat > c.yaml <<EOF\nlr: ${{AUTOTUNER_LEARNING_RATE}}\nEOF\n{PASSES} --config c.yaml",
     f"cat > c.yaml <<'EOF'\nlr: ${{oc.env:AUTOTUNER_LEARNING_RATE}}\nEOF\n{PASSES} --config c.yaml",
     f"cat > c.yaml <<'EOF'\nlr: ${{AUTOTUNER_LEARNING_RATE}}\nEOF\nenvsubst < c.yaml > d\n{PASSES} d",
+    f"{PASSES} --config <(cat c.yaml) --lr=$AUTOTUNER_LEARNING_RATE",
     f"cat > a.sh <<'EOF'\n{PASSES} --lr=$AUTOTUNER_LEARNING_RATE\nEOF\nbash a.sh",
     f"case $1 in\n  --lr) A=--lr=$AUTOTUNER_LEARNING_RATE;;\nesac\n{PASSES} $A",
 ]
