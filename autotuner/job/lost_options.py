@@ -6,10 +6,11 @@ The text of such a script refers to the variables of a trial, so it looks as if 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from autotuner import keys
+from autotuner.job.here_documents import without_documents
 from autotuner.job.options import Text
 from autotuner.job.shell import Command, commands
 from autotuner.job.shell_words import ScriptTooLong, Variables
@@ -25,15 +26,24 @@ _EXPANDING: Final = re.compile(r"\b(?:envsubst|eval)\b")
 """Programs that expand variables in what is literal for the shell."""
 _SUBSTITUTED: Final = re.compile(r"[<>]\(")
 """A file that is a command's output, behind which the reader of scripts begins another command."""
+_SET: Final = re.compile(
+    rf"(?:^|;)[ \t]*(?P<set>(?P<name>[A-Za-z_]\w{{0,60}})=[^\s;&|]{{0,100}}"
+    rf"\$[({{]?{keys.ENV_PREFIX}\w{{1,80}}[^\s;&|]{{0,100}})[ \t]*(?=[;#\n]|\Z)",
+    re.MULTILINE,
+)
+"""A variable of the shell that is given one of the trial: `BATCH_SIZE=$AUTOTUNER_BATCH_SIZE`."""
+_EXPORTS_ALL: Final = re.compile(r"\bset[ \t]+-\w*a|\ballexport\b")
 _KEPT: Final = re.compile(r"\0(\w+)\0")
 """What stands for a reference that the shell expands."""
 
 
 def lost_options(texts: Sequence[Text]) -> Iterator[WiringWarning]:
     """Yield a warning for each reference to a variable of a trial that a script does not pass on."""
+    environment = {text.variable for text in texts}
     for text in texts:
         if not text.is_shell or _REFERENCE.search(text.text) is None:
             continue
+        yield from _not_exported(text, environment)
         variables: Variables = {name: f"\0{name}\0" for name in _REFERENCE.findall(text.text)}
         try:
             read = list(commands(text.text, variables))
@@ -48,10 +58,25 @@ def lost_options(texts: Sequence[Text]) -> Iterator[WiringWarning]:
                 yield from (_in_document if is_step(command.words) else _literal)(text, command)
 
 
+def _not_exported(text: Text, environment: Collection[str]) -> Iterator[WiringWarning]:
+    """Yield a warning for each variable of the shell that holds one of the trial, and that nothing uses."""
+    if _EXPORTS_ALL.search(text.read) is not None:
+        return
+    for match in _SET.finditer(without_documents(text.read)[0]):
+        name = match["name"]
+        is_used = len(re.findall(rf"(?<!\w){name}(?!\w)", text.text)) > 1
+        # What is in the environment already stays there.
+        if not (is_used or name in environment or name.startswith(keys.ENV_PREFIX)):
+            rule = (
+                "is a variable of this shell alone, which does not use it: export it, so that programs get it"
+            )
+            yield WiringWarning(text.where, match["set"], rule, f"export {match['set']}")
+
+
 def _begins_a_line(text: Text, command: Command) -> Iterator[WiringWarning]:
     words = [_KEPT.sub(r"$\1", word) for word in command.words]
     shown = " ".join(words[:1] if "=" in words[0] else words[:2])
-    if _OPTION.match(words[0]) is not None and _REFERENCE.search(" ".join(words)):
+    if _OPTION.match(words[0]) is not None:
         rule = (
             "begins a command of its own, so no program gets it: end the line before it with a backslash and"
             " nothing behind that, and leave no comment in between"

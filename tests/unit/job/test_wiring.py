@@ -489,6 +489,11 @@ LOST = {
     "single quotes": (f"{PASSES} --lr='$AUTOTUNER_LEARNING_RATE'", "is in single quotes"),
     "single quotes around a word": (f"{PASSES} --lr '${{AUTOTUNER_LEARNING_RATE}}'", "is in single quotes"),
     "a backslash": (f"{PASSES} lr=\\$AUTOTUNER_LEARNING_RATE", "behind a backslash"),
+    "a variable that is not exported": (f"LR=$AUTOTUNER_LEARNING_RATE\n{PASSES}", "export it"),
+    "a variable that is not exported, behind another": (
+        f'cd /a; LR="$AUTOTUNER_LEARNING_RATE"; {PASSES}',
+        "export it",
+    ),
     "a configuration with its end in quotes": (
         f"cat > /a/c.yaml <<'EOF'\nlr: ${{AUTOTUNER_LEARNING_RATE}}\nEOF\n{PASSES} --config /a/c.yaml",
         "is written to /a/c.yaml as it is",
@@ -519,6 +524,12 @@ def test_a_variable_that_a_script_only_prints_or_tests_is_not_passed_on(line):
 
 
 KEPT = [
+    f"LR=$AUTOTUNER_LEARNING_RATE\n{PASSES} --lr=$LR",
+    f"LR=$AUTOTUNER_LEARNING_RATE\nexport LR\n{PASSES}",
+    f"export LR=$AUTOTUNER_LEARNING_RATE\n{PASSES}",
+    f"set -a\nLR=$AUTOTUNER_LEARNING_RATE\n{PASSES}",
+    f"LR=$AUTOTUNER_LEARNING_RATE {PASSES}",
+    f"cat > .env <<EOF\nLR=$AUTOTUNER_LEARNING_RATE\nEOF\n{PASSES}",
     f'echo "lr: $AUTOTUNER_LEARNING_RATE" > c.yaml\n{PASSES} --config c.yaml',
     f'echo "lr: $AUTOTUNER_LEARNING_RATE" \\\n  | tee c.yaml\n{PASSES} --config c.yaml',
     f'{{\n  echo "lr: $AUTOTUNER_LEARNING_RATE"\n}} > c.yaml\n{PASSES} --config c.yaml',
@@ -607,3 +618,14 @@ def test_a_variable_of_a_trial_in_another_container_is_warned_of():
     found = wiring_warnings(made, ["learning_rate"])
     assert [warning.where for warning in found] == ["Master container cfg", "Master container up"]
     assert all("in the training container only" in warning.rule for warning in found)
+
+
+def test_a_variable_of_the_environment_need_not_be_exported_again():
+    script = f"LR=$AUTOTUNER_LEARNING_RATE\n{PASSES}"
+    assert warnings(["bash", "-c", script], env=env(LR="$(AUTOTUNER_LEARNING_RATE)")) == []
+
+
+def test_an_option_of_a_launcher_on_a_line_of_its_own_is_warned_of():
+    script = f"torchrun \\   # all GPUs\n  --nproc_per_node=2 \\\n  {PASSES} --lr $AUTOTUNER_LEARNING_RATE"
+    (warning,) = warnings(["bash", "-c", script])
+    assert (warning.value, warning.rule[:16]) == ("--nproc_per_node=2", "begins a command")
