@@ -138,7 +138,9 @@ def wiring_warnings(  # noqa: PLR0913 (five of them are optional)
         found += _misplaced(texts, options, searched)
         found += _undivided(texts)
         found += lost_options(texts)
-        found += _shared(options, {text.variable: text.text for text in texts if text.variable})
+        found += _shared(
+            options, {text.variable: text.text for text in texts if text.variable}, _names_of_pod(container)
+        )
     found += _in_other_containers(manifest)
     # A Worker usually has the same text as its Master.
     first: dict[tuple[str, str, str], WiringWarning] = {}
@@ -357,14 +359,28 @@ def _undivided(texts: Sequence[Text]) -> Iterator[WiringWarning]:
             yield WiringWarning(word.where, word.text, rule, json.dumps(word.text.split()), name=name)
 
 
-def _shared(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[WiringWarning]:
+def _names_of_pod(container: Mapping[str, Any]) -> set[str]:
+    """Return the variables that name the pod or its job, which are other ones in each trial."""
+    # HOSTNAME is the node's with hostNetwork.
+    found = set[str]()
+    for entry in map(mapping, sequence(container.get("env"))):
+        path = str(mapping(mapping(entry.get("valueFrom")).get("fieldRef")).get("fieldPath"))
+        if path in {"metadata.name", "metadata.uid"} or "job-name" in path:
+            found.add(str(entry.get("name")))
+    return found
+
+
+def _shared(
+    options: Sequence[Option], environment: Mapping[str, str], names_of_pod: Collection[str]
+) -> Iterator[WiringWarning]:
     """Yield a warning for each path that all trials write to, and for resuming another trial's run."""
     for option in options:
         if option.value is None:
             value = ""
         else:
             value = REFERENCE.sub(lambda m: environment.get(m[1] or m[2], m[0]), option.value)
-        if any(name in value for name in _OWN):
+        used = {match[1] or match[2] for match in REFERENCE.finditer(value)}
+        if any(name in value for name in _OWN) or not used.isdisjoint(names_of_pod):
             continue
         is_off = option.value is not None and value.lower() in _OFF
         # The value of a variable with `valueFrom` is unknown.

@@ -629,3 +629,18 @@ def test_an_option_of_a_launcher_on_a_line_of_its_own_is_warned_of():
     script = f"torchrun \\   # all GPUs\n  --nproc_per_node=2 \\\n  {PASSES} --lr $AUTOTUNER_LEARNING_RATE"
     (warning,) = warnings(["bash", "-c", script])
     assert (warning.value, warning.rule[:16]) == ("--nproc_per_node=2", "begins a command")
+
+
+def test_a_path_with_the_name_of_the_pod_is_the_trials_own():
+    label = {"fieldRef": {"fieldPath": "metadata.labels['training.kubeflow.org/job-name']"}}
+    named = [
+        {"name": "JOB", "valueFrom": label},
+        {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+    ]
+    assert warnings(args=[*PASSED, "--output_dir=/o/$(JOB)", "--save_dir=/s/$(POD)"], env=named) == []
+    script = f"{PASSES} --lr=$AUTOTUNER_LEARNING_RATE --output_dir=/o/${{POD}}"
+    assert warnings(["bash", "-c", script], env=named) == []
+    for place in ("$(NODE)", "$(HOSTNAME)"):
+        (shared,) = warnings(args=[*PASSED, f"--output_dir=/o/{place}"], env=named)
+        assert "trials share this path" in shared.rule
