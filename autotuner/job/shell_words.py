@@ -32,7 +32,7 @@ _ALTERNATIVE: Final = re.compile(r"([A-Za-z_]\w*):?\+(.*)", re.DOTALL)
 _SIMPLE: Final = re.compile(r"(?![A-Za-z_]\w*=)[^;|&<>()`\n]*")
 """A text that is only words."""
 _SPACE: Final = re.compile(r"\s+")
-_COMMENT: Final = re.compile(r"^([ \t]*#[^\n]*?)\\+$", re.MULTILINE)
+_COMMENT: Final = re.compile(r"^([ \t]*#(?:[^\n]*[^\n\\])?)\\+$", re.MULTILINE)
 _ARRAY: Final = re.compile(r"\$\{[A-Za-z_]\w*\[[@*]\]\}")
 _WHICH: Final = re.compile(r"\s*(?:which|command\s+-v)\s+([\w./-]+)\s*")
 _CALCULATION: Final = re.compile(
