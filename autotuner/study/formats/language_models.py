@@ -23,7 +23,7 @@ from autotuner.study.formats.reading import (
 )
 
 _FAIRSEQ: Final = re.compile(
-    r"[\s|]{0,8}(?:(?P<mode>train|valid|train_inner|valid_inner|test)\s?\|\s?)?epoch\s{1,4}(?P<epoch>\d{1,9})(?::\s{1,12}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})|\s?\|)(?P<rest>.*)",
+    r"[\s|]{0,8}(?:(?P<mode>train|valid|train_inner|valid_inner|test)\s?\|\s?)?epoch\s{1,4}(?P<epoch>\d{1,9})(?::\s{1,12}(?P<step>\d{1,12})\s?/\s?(?P<total>\d{1,12})|\s?\|(?!\s{0,4}\d{1,12}/))(?P<rest>.*)",
     re.IGNORECASE,
 )
 _SUBSET: Final = re.compile(r"\s{0,4}(?P<label>valid|test|train)\w{0,10} on '(?P<subset>[^']{1,80})' subset")

@@ -49,30 +49,45 @@ _RANK: Final = re.compile(
     re.IGNORECASE,
 )
 _TIME: Final = (
-    r"\[?(?:\d{4}[-/]\d\d[-/]\d\d|\d\d[-/]\d\d(?:[-/]\d{2,4})?)[T _]{1,2}\d\d:\d\d:\d\d"
-    r"(?:[.,]\d{1,9})?(?:Z|\s?[+-]\d\d:?\d\d)?"
+    r"\[?(?:\d{4}[-/]\d\d[-/]\d\d|\d\d[-/](?:\d\d|[A-Z][a-z]{2})(?:[-/]\d{2,4})?)[T _]{1,2}\d\d:\d\d:\d\d"
+    r"(?:[.,]\d{1,9})?(?:Z|\s?[+-]\d\d:?\d\d|\s[AP]M(?![A-Za-z]))?"
 )
+_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_LEVEL: Final = r"(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b"
 _LOGGING: Final = re.compile(
     r"\s{0,4}(?:"
     # A word before the time is that of the logger and says nothing about the data: `Training: 2022-01-01`.
     # One behind it is the logger's name only before a bracket; else it may be `epoch` or `DEV`.
     rf"(?:[A-Za-z]{{3,16}}: )?{_TIME}"
-    r"(?:-(?=[A-Za-z\[])|\s{1,2}[\w.]{1,80}(?=\]|\s{1,2}[\w./-]{1,80}:\d))?(?:\s{1,2}[\w./-]{1,80}:\d{1,6})?\]?:?"
+    # A place in the code is one of a file, or before a bracket: `step:10/100 val_loss:3.1` is the line's own.
+    r"(?:-(?=[A-Za-z\[])|\s{1,2}[\w.]{1,80}(?=\]|\s{1,2}[\w./-]{1,80}\.py:\d))?"
+    r"(?:\s{1,2}[\w./-]{1,80}(?:\.py:\d{1,6}|:\d{1,6}(?=\])))?\]?:?"
     r"(?:\s(?:stdout|stderr) [FP] )?"
-    r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog
-    r"|\[?\b(?:INFO|DEBUG|WARNING|WARN|NOTICE|CRITICAL)\b\]?(?::[\w.]{1,80}:|\s{0,4}:)?"
+    r"|[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,20}(?:\s[\w./-]{1,80}:\d{1,6})?\]"  # glog, absl
+    rf"|\[{_LEVEL}\|[\w./-]{{1,80}}:\d{{1,6}}\](?=\s)|>>(?=\s)"  # Transformers
+    # Behind the level in brackets, the logger's name: `[INFO][model] - `, but not `[INFO][val] - `.
+    rf"|\[{_LEVEL}\]"
+    r"(?:\[(?!(?:train|val|test|eval|dev|ema)(?!er\])\w{0,8}\])[A-Za-z_][\w.]{0,79}\](?= - ))?"
+    rf"|\[?\b{_LEVEL}\]?(?::[\w.]{{1,80}}:|\s{{0,4}}:)?"
+    # Before the level, the logger's name or the place in the code: `- trainer - INFO`, `[train][INFO]`.
+    rf"|[\[(]?[A-Za-z_][\w./-]{{0,79}}(?:\[line:\d{{1,6}}\]|:\d{{1,6}})?[\])]?(?:\s{{1,2}}[-|])?\s{{0,8}}(?=\[?{_LEVEL})"
+    r"|\[(?:info|debug|warning)\s{0,8}\](?=\s)"  # structlog
+    # RecBole; syslog, with the host and the process.
+    rf"|\d\d {_MONTH} \d\d:\d\d(?=\s)"
+    rf"|{_MONTH}\s{{1,2}}\d{{1,2}} \d\d:\d\d:\d\d [\w.-]{{1,80}} [\w./-]{{1,80}}(?:\[\d{{1,10}}\])?:(?=\s)"
     r"|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),?\s\d\d?\s[A-Z][a-z]{2}\s\d{4}\s(?=\d\d:\d\d:\d\d)"  # of RecBole
     r"|\[?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?\]?(?=\s)|\d{10}(?:\.\d{1,9})?(?=\s)"  # a clock, a UNIX time
     r"|\s{0,8}\|?\s{0,4}[\w.<>]{1,80}:[\w.<>]{1,80}:\d{1,6} -(?=\s)"  # loguru's place in the code
     r"|\[pod/[^\]\s]{1,200}\](?=\s)|\[\d{2,8}\](?= )"  # kubectl logs --prefix; a process
-    r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\):"
-    r"|-\s(?!train|val|test|eval)[\w.-]{1,80}\s-(?=\s)"  # "- mmdet -" of the common logging layout
+    r"|\([\w./-]{1,80}\.py[: ]\d{1,6}\)(?::|(?=\s))"
+    # "- mmdet -" of the common logging layout; not "- val_loss - 0.4".
+    rf"|-\s(?!{_LEVEL}|(?:train|val|test|eval)(?!(?:er|uator)\s))[\w.-]{{1,80}}\s-(?=\s)"
     r"|[-|](?=\s{0,4}\b(?:INFO|DEBUG|WARNING)\b)|-(?=\s)|\((?:INFO|DEBUG|WARNING)\):"
     r"|\[(?:[\w./-]{1,80}\.py(?::\d{1,6})?(?::[\w.<>]{1,80})?|__\w{1,40}__)\]:?(?=\s)"
     r")"
 )
 _STEP: Final = re.compile(
-    r"(?P<head>[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,10}\s[\w./-]{1,80}:\d{1,6}\] )"
+    r"(?P<head>[IWE]\d{4} \d\d:\d\d:\d\d\.\d{1,9}\s{1,4}\d{1,20}\s[\w./-]{1,80}:\d{1,6}\] )"
     r"\[(?P<step>\d{1,12})\](?=\s)"
 )
 """`I0101 12:00:00.123456 140 logging_writer.py:48] [1000] accuracy=0.8`: the step behind the number of the
@@ -82,6 +97,10 @@ _EPOCH_OF: Final = re.compile(
     re.IGNORECASE,
 )
 """`EP0_test, avg_loss= 5.1`: the epoch and the data set in a word."""
+_PLACE_AT_END: Final = re.compile(r"\s{1,200}[\w.<>-]{1,80}\.py:\d{1,6}$")
+"""`INFO     Epoch 1 acc 0.81       train.py:99`: the place in the code, which rich's logger prints last."""
+_MAX_PLACE: Final = 12
+_MAX_PREFIXES: Final = 10
 _FULL_WIDTH: Final = re.compile(r"[\u00a0\u2000-\u200a\u202f\u2212\u3000-\u3002\uff01-\uff5e]")
 _TRANSLATED: Final = {"\u3001": ",", "\u3002": ".", "\u2212": "-"}
 
@@ -115,8 +134,8 @@ def clean(line: str, *, is_redrawn: bool = False) -> Line:
     if "(" in text:
         text = _WRAPPED.sub(r"\1", text)
     raw = text.rstrip()
-    text, rank = _without_prefixes(raw)
-    if text[:2].lower() == "ep":
+    text, rank = _without_prefixes(_PLACE_AT_END.sub("", raw) if ".py:" in raw[-_MAX_PLACE:] else raw)
+    if text.lstrip()[:2].lower() == "ep":
         text = _EPOCH_OF.sub(r"\g<epoch> \g<number> \g<data>", text, count=1)
     return Line(text, raw.strip(), rank, is_redrawn)
 
@@ -135,13 +154,16 @@ def _without_prefixes(text: str) -> tuple[str, int | None]:
     rank = None
     if "] [" in text:
         text = _STEP.sub(r"\g<head>step \g<step>:", text, count=1)
-    for _ in range(6):
+    for _ in range(_MAX_PREFIXES):
         if match := _RANK.match(text):
             found = next((group for group in match.groups() if group is not None), None)
             rank = rank if found is None else int(found)
-        elif not ((match := _LOGGING.match(text)) and match.end()):
+            rest = text[match.end() :]
+        elif (match := _LOGGING.match(text)) and match.end():
+            # A blank separates it from the line, whose own indentation tells what is below a heading.
+            rest = text[match.end() :].removeprefix(" ")
+        else:
             break
-        rest = text[match.end() :]
         if not rest.strip():
             break
         text = rest

@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Final, Protocol
 
-from autotuner.study.formats.line import BAR, NUMBER, NUMBER_END, Line, to_number
+from autotuner.study.formats.line import BAR, NUMBER, NUMBER_END, Line, clean, to_number
 
 
 class Label(StrEnum):
@@ -83,6 +83,11 @@ class Reading:
     def stream(self) -> tuple[Label, str]:
         """A key that readings of the same kind share."""
         return self.label, self.variant or ("" if self.label else f"{self.format} {self.lead}".strip())
+
+    @property
+    def text(self) -> str:
+        """The line without the prefixes of launchers and loggers, which may hide how it begins."""
+        return clean(self.line).text
 
 
 class Metric:

@@ -163,7 +163,7 @@ def _of_training(readings: Sequence[Reading]) -> Reading | None:
     """Return a value without a label of a batch within an epoch, where the training's have a label."""
     if readings[0].label is not Label.UNKNOWN:
         return None
-    places = [position_in(reading.line) for reading in readings]  # of their own lines
+    places = [position_in(reading.text) for reading in readings]  # of their own lines
     is_of_batches = all(None not in {place.epoch, place.step} for place in places)
     return readings[0] if is_of_batches else None
 
@@ -175,7 +175,7 @@ def _of_batches(readings: Sequence[Reading]) -> Reading | None:
     """
     if readings[0].label is not Label.UNKNOWN or readings[0].uses_step:
         return None
-    places = [position_in(reading.line) for reading in readings]  # of their own lines
+    places = [position_in(reading.text) for reading in readings]  # of their own lines
     for (one, of_one), (_, of_next) in pairwise(zip(readings, places, strict=True)):
         is_within = of_one.epoch is not None and of_one.epoch == of_next.epoch
         if is_within and None not in {of_one.step, of_next.step} and of_one.step != of_next.step:

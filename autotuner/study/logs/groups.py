@@ -68,11 +68,11 @@ def _kinds(readings: Sequence[Reading]) -> tuple[list[list[str]], int]:
 
     Values without a label need no such test: the words before them already keep them apart.
     """
-    kinds = [_WORD.findall(reading.line.lower()) for reading in readings[: 2 * MOST_KINDS]]
+    kinds = [_WORD.findall(reading.text.lower()) for reading in readings[: 2 * MOST_KINDS]]
     again = next((i for i, kind in enumerate(kinds) if i and kind == kinds[0]), len(kinds))
     return kinds, again
 
 
 def _number(reading: Reading) -> int | None:
-    match = _LEADING.match(reading.line)
+    match = _LEADING.match(reading.text)
     return None if match is None else int(match[1])

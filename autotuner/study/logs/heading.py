@@ -113,5 +113,5 @@ class Heading:
         known = self._labelled
         if known is None or known.position != reading.position or reading.label or reading.variant:
             return False
-        is_near = self._since <= _NEAR and position_in(reading.line).is_empty
+        is_near = self._since <= _NEAR and position_in(reading.text).is_empty
         return not self._lines and (is_near or known.lead == reading.lead)

@@ -66,6 +66,7 @@ _LOADED: Final = re.compile(
 
 
 _FIRST_WORD: Final = re.compile(r"\s{0,8}(?P<word>[A-Za-z]{4,20})(?=[\s:=\[#])")
+_BLANK: Final = re.compile(r"\s")
 _GLUED_TIME: Final = re.compile(r"(?<=\d)(?=\d{4}-\d\d-\d\d[ T]\d\d:\d\d)")
 
 
@@ -234,10 +235,12 @@ class LogReader:
         parts, self._parts = self._parts, []
         is_cut, self._is_cut, self._length = self._is_cut, False, 0
         if not is_cut and parts:
-            *glued, last = _unglued("".join(parts))
-            for line in glued:
-                self._take(clean(line))
-            self._take(clean(last, is_redrawn=is_redrawn))
+            *glued, last = _GLUED_TIME.split("".join(parts))
+            lines = [*map(clean, glued), clean(last, is_redrawn=is_redrawn)]
+            for line in lines:
+                parts = _unglued(line.text)
+                for part in parts:
+                    self._take(line if len(parts) == 1 else replace(line, text=part, raw=part.strip()))
 
     def _take(self, line: Line) -> None:
         """Process a line, or keep it until the dictionary that it opens or continues is complete."""
@@ -295,7 +298,7 @@ class LogReader:
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
-            self._readings.note_sibling(sibling)
+            self._readings.note_sibling(sibling, line.rank)
         if self._table is not None and self._table.sibling:
             self._readings.note_column(self._table.sibling)
         for reading in readings:
@@ -327,8 +330,11 @@ class LogReader:
     def _match(self, line: Line) -> list[Reading]:
         if self._pattern is None:
             return []
-        # A user copies a whole line, as it stands in the log.
-        match = self._pattern.search(line.text) or self._pattern.search(line.raw)
+        # A user copies a whole line, as it stands in the log, or from somewhere within its prefix on.
+        start = max(line.raw.find(line.text.strip()), 0)
+        blanks = _BLANK.finditer(line.raw, 0, start)
+        texts = (line.text, line.raw, *(line.raw[blank.start() :] for blank in blanks))
+        match = next((found for text in texts if (found := self._pattern.search(text))), None)
         if match is None:
             return []
         named = match.re.groupindex
@@ -379,7 +385,7 @@ def _unglued(text: str) -> list[str]:
     """
     first = _FIRST_WORD.match(text)
     if first is None:
-        return _GLUED_TIME.split(text)
+        return [text]
     word = first["word"]
     return re.split(rf"(?<=[\d%)])(?={word}[\s:=\[#])", text) if text.count(word) > 1 else [text]
 

@@ -77,6 +77,7 @@ class Readings:
         self._last: Reading | None = None
         self._is_closed = False
         self._sibling = Sibling(metric)
+        self._checked: Reading | None = None
         self._are_fractions = True
         self._uncounted = ""
         self._part_end: tuple[float, Reading] | None = None
@@ -157,16 +158,20 @@ class Readings:
                 self._take(held)
         self._take(reading)
 
-    def note_sibling(self, found: re.Match[str]) -> None:
+    def note_sibling(self, found: re.Match[str], rank: int | None = None) -> None:
         """Record a validation metric of the same name, such as `val_acc` in addition to `acc`."""
-        self._sibling.note(found)
+        self._sibling.note(found, rank)
         if self._chosen is not None and self._last is not None:
             self._check_sibling(self._last)
 
     def note_column(self, name: str) -> None:
-        """Record the column of a table that is the metric on validation data, such as `val_acc` for `acc`."""
+        """Record the column of a table that is the metric on validation data, such as `val_acc` for `acc`.
+
+        It is noted with each line behind the table, but checked once for each value.
+        """
         self._sibling.note_column(name)
-        if self._chosen is not None and self._last is not None:
+        if self._chosen is not None and self._last is not None and self._last is not self._checked:
+            self._checked = self._last
             self._check_sibling(self._last)
 
     def note_epochs(self, epoch: float, epochs: float) -> None:
@@ -178,7 +183,7 @@ class Readings:
 
     def _check_sibling(self, reading: Reading) -> None:
         is_validation = reading.label in {Label.VALIDATION, Label.TRAIN} and not (
-            reading.variant or reading.rank
+            reading.variant or not self._sibling.is_of_rank(reading.rank)
         )
         name = self.metric.name
         if is_validation and self._sibling.contradicts(reading) and not self._is_pattern:
@@ -297,7 +302,7 @@ class Readings:
     def _is_closing(self, reading: Reading) -> bool:
         """Return whether a line without a place of its own repeats a value: the result at the end."""
         is_exact = reading.digits >= _EXACT and math.isfinite(reading.value)
-        is_placed = not position_in(reading.line).is_empty
+        is_placed = not position_in(reading.text).is_empty
         return is_exact and not is_placed and any(m.value == reading.value for m in self.measurements)
 
     def _warn_other(self, reading: Reading) -> None:
@@ -390,7 +395,7 @@ class Readings:
         if known is None or reading.format != TEXT:
             return False
         # The rows of a table with epochs of its own are all that the program measures, too.
-        is_beside_rows = known.is_definite and self.format == TABLE and position_in(reading.line).is_empty
+        is_beside_rows = known.is_definite and self.format == TABLE and position_in(reading.text).is_empty
         if self.format not in STRUCTURED and not is_beside_rows:
             return False
         if not agree(known, reading, self.metric) and not self._is_repeated(reading):

@@ -25,16 +25,23 @@ class Sibling:
         self._values: deque[re.Match[str]] = deque(maxlen=_KEPT)
         self._has_column = False
         self._same: Reading | None = None
+        self._ranks: set[int | None] = set()
 
-    def note(self, found: re.Match[str]) -> None:
-        """Record a mention, with its value if it has one."""
+    def note(self, found: re.Match[str], rank: int | None = None) -> None:
+        """Record a mention by a process, with its value if it has one."""
         self.name = self.name or found["sibling"]
+        if len(self._ranks) < _KEPT:
+            self._ranks.add(rank)
         if found["value"] is not None:
             self._values.append(found)
 
     def note_column(self, name: str) -> None:
         """Record that it is the column of a table."""
         self.name, self._has_column = self.name or name, True
+
+    def is_of_rank(self, rank: int | None) -> bool:
+        """Return whether a process that has the metric has the sibling, too, or no process is named."""
+        return not rank or rank in self._ranks
 
     def contradicts(self, reading: Reading) -> bool:
         """Return whether a value of the validation is none of those that the sibling had last.

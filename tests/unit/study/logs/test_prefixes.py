@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from autotuner.spec.target import parse_target
 from autotuner.study.logs.log_reader import LogReader
 from tests.unit.study.logs.test_samples import SAMPLES
+
+CASES = [
+    case
+    for case in yaml.safe_load(
+        (Path(__file__).parents[3] / "cases" / "own_logs.yaml").read_text(encoding="utf-8")
+    )
+    # A line with two ranks is of neither. Results of RLlib and MLPerf's records have no padding before them,
+    # `[3] accuracy=0.8` behind glog's prefix is that of step 3, and a rank looks like the key of a history.
+    if not re.search(r"rank|pid=|GPU|device|Result for|:::MLP|\{1: \{|^\[0\] ", case["log"], re.MULTILINE)
+]
 
 PREFIXES = {
     "logging": "2024-01-01 00:00:00,123 - root - INFO - ",
@@ -24,6 +36,22 @@ PREFIXES = {
     "mpirun": "[1,0]<stdout>:",
     "Ray": "(RayTrainWorker pid=123, ip=10.0.0.1) ",
     "a colour": "\x1b[32m",
+    "a logger named trainer": "2024-01-01 00:00:00,123 - trainer - INFO - ",
+    "a logger named train": "2024-01-01 00:00:00,123 - train - INFO - ",
+    "the level before the logger": "2024-01-01 00:00:00,123 - INFO - __main__ - ",
+    "Transformers' examples": "01/31/2024 00:00:00 - INFO - __main__ -   ",
+    "Transformers": "[INFO|trainer.py:123] 2024-01-01 00:00:00,123 >> ",
+    "Hydra's own": "[2024-01-01 00:00:00,123][__main__][INFO] - ",
+    "a logger in brackets behind the level": "[2024-01-01 00:00:00,123][INFO][trainer] - ",
+    "a logger without dashes": "2024-01-01 00:00:00,123 my.trainer INFO: ",
+    "a place in the code": "2024-01-01 00:00:00,123 - main.py[line:12] - INFO: ",
+    "absl": "I0101 00:00:00.123456 140123456789012 train.py:12] ",
+    "a clock of twelve hours": "01/31/2024 11:00:00 AM ",
+    "a month in words": "31-Jan-24 11:00:00 - ",
+    "RecBole": "31 Jan 11:00    INFO  ",
+    "syslog": "Jan  1 00:00:00 node-1 train[123]: ",
+    "structlog": "2024-01-01 00:00:00 [info     ] ",
+    "a place in parentheses": "(main.py:12) ",
 }
 
 
@@ -37,6 +65,35 @@ def test_a_prefix_changes_no_reading(prefix):
         if read and read != _read(sample["target"], sample["log"]):
             changed.append((sample["name"], read))
     assert changed == []
+
+
+@pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES.keys())
+def test_a_prefix_hides_no_case_and_reveals_none(prefix):
+    changed = []
+    for case in CASES:
+        read = _read(case["target"], _prefixed(case["log"], prefix))
+        if read != _read(case["target"], case["log"]):
+            changed.append((case["name"], read))
+    assert changed == []
+
+
+def test_the_place_in_the_code_at_the_end_of_a_line_changes_no_reading():
+    rows = ("Epoch 1 | train acc 0.97 | val acc 0.81", "Epoch 2 | train acc 0.98 | val acc 0.82")
+    log = "".join(f"[01/31/24 11:00:00] INFO     {row:50} train.py:12\n" for row in rows)
+    assert _read("val acc >= 0.9", log) == ["1 0.81", "2 0.82"]
+
+
+def test_two_lines_in_one_behind_a_prefix_are_two():
+    row = "[pod/job-0/pytorch] Epoch {0} acc 0.{0}1Epoch {0} acc 0.{0}2\n"
+    assert _read("acc >= 0.1", "".join(row.format(e) for e in (1, 2, 3))) == []
+
+
+@pytest.mark.parametrize("pattern", [r"^\s*__main__\s+-\s+acc (\S+)", r"^ INFO - __main__ - acc (\S+)"])
+def test_a_pattern_may_begin_within_a_prefix(pattern):
+    reader = LogReader(parse_target("acc >= 0.9"), pattern=pattern)
+    reader.feed("2024-01-01 00:00:00,123 - INFO - __main__ - acc 0.81\n")
+    reader.close()
+    assert [m.value for m in reader.measurements] == [0.81]
 
 
 def _read(target, text):
