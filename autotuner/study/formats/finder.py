@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
@@ -17,6 +17,7 @@ from autotuner.study.formats.not_measured import (
     MAX_BACK,
     NOT_MEASURED,
     is_not_measured,
+    is_of_best,
     is_old,
     is_pair_of_record,
     words_before,
@@ -60,6 +61,12 @@ _GOVERNS: Final = re.compile(
     r"(?<![A-Za-z_/.])[A-Za-z]{2,10}(?:_\d{1,2}(?='s)|_(?:step|epoch|loop|phase|set|metrics|results|stats))?(?![\w/]|\.\w)"
 )
 _AFTER: Final = re.compile(r"\s?%?\s{0,3}(?:[(\[]\s?|on |for )(?:the )?(?P<word>[A-Za-z]{3,10})(?![\w/.:=])")
+_OTHER_SET: Final = re.compile(
+    r"\s?%?\s{0,3}[(\[](?P<before>[A-Za-z]{3,10})[)\]]\s?[,;/|]?\s{0,3}"
+    rf"(?P<value>{NUMBER})(?P<percent>\s?%)?\s{{0,3}}[(\[](?P<word>[A-Za-z]{{3,10}})[)\]]",
+    re.IGNORECASE,
+)
+"""Behind a value: its data set, and another value with another one."""
 _FIELD_OF: Final = re.compile(
     r"[\s_]{1,2}(?:(?:steps|samples|batches|size|examples|images|tokens|time|iters|epochs)\s?[:=]?|every)\s?\d",
     re.IGNORECASE,
@@ -198,6 +205,26 @@ class Finder:
                 found = self._found(match, number, text)
                 if found is not None:
                     yield found
+                    yield from self._of_other_sets(found, text)
+
+    def _of_other_sets(self, found: Found, text: str) -> Iterator[Found]:
+        """Yield the values behind one with its data set, as in `0.97 (train), 0.81 (val)`."""
+        if self.metric.label is not Label.UNKNOWN:
+            return
+        while other := _OTHER_SET.match(text, found.end):
+            label = label_in(other["word"])
+            if not label or not label_in(other["before"]):
+                return
+            found = replace(
+                found,
+                end=other.end("value"),
+                value=to_number(other["value"]),
+                digits=digits_of(other["value"]),
+                is_percent=bool(other["percent"]),
+                average=None,
+                label=label,
+            )
+            yield found
 
     def _slashed(self, text: str) -> Iterator[Found]:
         """Yield the metric's values in lists of names and of values with slashes between them."""
@@ -322,7 +349,7 @@ class Finder:
             label = label_in(word[0])
             if not label or _FIELD_OF.match(text, word.end()):
                 continue
-            if sibling and label_in(sibling["sibling"]) is label:
+            if sibling and label_in(sibling["sibling"]) is label and not is_of_best(sibling, text):
                 return Label.UNKNOWN  # `Val 2.1s acc=0.97 val_acc=0.81` has another name for that
             return evaluated(word[0], text, word.start()) or label
         if (field := _DATA_FIELD.search(text, after)) and (label := label_in(field["data"])):

@@ -36,7 +36,8 @@ _BEST_EPOCH: Final = re.compile(
 )
 """Before a name: `End. Best epoch 001: HR = 0.69, `."""
 _MARKED_BEST: Final = re.compile(
-    r"(?<![a-z])(?<!new )best(?:\s?(?:model|result|score|checkpoint|value|metric)s?)?"
+    r"(?<![a-z])(?<!new )best"
+    r"(?:\s?(?:model|result|score|checkpoint|value|metric|val(?:id(?:ation)?)?|dev|eval|test)s?)?"
     r"(?:\s?(?:so far|until now|yet|ever))?"
     r"(?:@\d{1,6}\s|\s?[\])>*:]{1,5}\s{1,3})(?:[a-z]{1,10}[\s_]){0,2}$",
     re.IGNORECASE,
@@ -110,6 +111,12 @@ def is_not_measured(match: re.Match[str], text: str) -> bool:
     if best is not None and position_in(text[: best.start()]).is_empty:
         return True
     return _TOP_MANY.search(text, max(0, match.start() - 60), match.start()) is not None
+
+
+def is_of_best(match: re.Match[str], text: str) -> bool:
+    """Return whether the value behind a name is the best one so far, or another that is not this epoch's."""
+    so_far = _BEST_SO_FAR.search(text, max(0, match.start() - 360), match.start())
+    return so_far is not None or NOT_MEASURED.search(words_before(match, text)) is not None
 
 
 def words_before(match: re.Match[str], text: str) -> str:

@@ -185,7 +185,7 @@ _ERROR: Final = re.compile(
 )
 
 _LABEL: Final = re.compile(
-    r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er|set)?|trn)|(?P<val>val(?:id(?:ation|ate|ating)?|i)?|(?:val|valid|dev)set|dev|cv"
+    r"(?<![A-Za-z])(?:(?P<train>train(?:ing|er|set)?|trn)|(?P<val>val(?:id(?:ation|ate|ating)?|i)?|(?:val|valid|dev)set|dev(?:elopment)?|cv"
     r"|eval(?:uat(?:ion|e|ing))?)|(?P<test>test(?:ing|s|set)?|tst|holdout))(?![A-Za-z])",
     re.IGNORECASE,
 )

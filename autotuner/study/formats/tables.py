@@ -44,6 +44,7 @@ _MIN_SPLITS: Final = 2
 _OVERALL: Final = frozenset({"all", "mean", "overall", "average", "avg", "total", "micro"})
 _WORD: Final = re.compile(r"\S+")
 _LETTER: Final = re.compile(r"[^\W\d_]")
+_WIDE: Final = re.compile(r"\s{0,40}[|\u2502\u2503]\s{0,40}|\s{2,}")
 _GAP: Final = re.compile(r"\s{2,80}")
 _MIN_SPACED: Final = 4
 _UNIT: Final = re.compile(r"\s?[(\[]\s?%\s?[)\]]$")
@@ -93,6 +94,8 @@ class _Header:
         Programs leave cells empty, such as skorch where it saves no checkpoint, but not the first one.
         """
         columns = [match.span() for match in _WORD.finditer(self.text)]
+        if len(columns) != len(self.names):
+            return None  # bars stand between groups of columns
         row: list[str] = [""] * len(columns)
         for cell in _WORD.finditer(text):
             below = [i for i, (start, end) in enumerate(columns) if cell.start() < end and start < cell.end()]
@@ -183,7 +186,7 @@ class TableReader:
             name = key(self._metric.name)
             own = {f"{word}_{name}" for word in ("val", "valid", "validation", "eval", "dev")}
             self.sibling = next((cell for cell in cells if key(cell) in own), self.sibling)
-        wide = re.split(r"\s{2,}", text.strip()) if kind == "blanks" else cells
+        wide = list(filter(None, _WIDE.split(text.strip()))) if kind == "blanks" else cells
         header = _Header(kind, cells, wide, self._task, text.rstrip())
         if has_metric or is_known or header.has_values or header.has_splits:
             self._header = header

@@ -6,6 +6,7 @@ readings wait: another data set, process or batch may print a value of the same 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,9 +14,9 @@ from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.formats import TEXT
-from autotuner.study.formats.reading import Label, Metric, Reading, position_in
+from autotuner.study.formats.reading import Label, Metric, Reading, label_in, position_in
 from autotuner.study.logs.early import DERIVED, is_echo
-from autotuner.study.logs.groups import grouped, may_be_grouped, may_take_turns, taking_turns
+from autotuner.study.logs.groups import distinct, grouped, may_be_grouped, may_take_turns, taking_turns
 from autotuner.study.logs.scale import Implausible, scaled
 from autotuner.study.logs.units import has_two_units
 
@@ -27,6 +28,8 @@ _SEVERAL: Final = 6
 """Number of values of a kind that may not be meant after which no other kind is expected."""
 _ENOUGH: Final = 20
 """Number of unlabelled readings after which no label is expected any more."""
+_VERB: Final = re.compile(r"\s{0,8}(?:validat|evaluat|eval)(?:e|ing)?\s", re.IGNORECASE)
+"""The begin of a line that tells what is done, and not on which data."""
 Stream = tuple[Label, str]
 """Values that belong together: their label, and what else tells them from others."""
 
@@ -46,10 +49,11 @@ class Choice:
 
     def is_due(self, pending: Sequence[Reading], held: Iterable[Stream]) -> bool:
         """Return whether the waiting readings show which are meant; `held` are those of unfinished bars."""
-        readings = preferred(pending)
-        best = PRIORITY[readings[0].label]
         if len(pending) >= MOST:
             return True
+        # A line that two loggers print shows no more than one of them.
+        readings = distinct(preferred(pending))
+        best = PRIORITY[readings[0].label]
         if all(self.is_echo(r) for r in readings) or self._is_too_early(readings):
             return False
         # What has an epoch or a step is of the training, and shows whether more is to come.
@@ -84,15 +88,18 @@ class Choice:
         return not self.is_pattern and is_echo(reading, self.target)
 
     def ambiguity(
-        self, readings: Sequence[Reading], training: Sequence[Reading]
+        self, readings: Sequence[Reading], training: Sequence[Reading], pending: Sequence[Reading]
     ) -> tuple[str, tuple[Reading, ...]] | None:
         """Return why it is in doubt which of the first readings is meant, and the readings that show it.
 
-        They may be of batches, or several of an epoch. `training` are those of the training, by their label.
+        They may be of batches, or several of an epoch. `training` are those of the training, by their label,
+        and `pending` those of all labels.
         """
         if self.is_pattern:
             return None
         name = self.metric.name
+        if pair := _of_verb(readings[0], pending):
+            return f"lines that begin with the same verb have {name} of several data sets", pair
         if training and (batch := _of_training(readings)) is not None:
             reason = f"{name} stands on lines of batches, and the training has values of that name"
             return reason, (batch, training[0])
@@ -157,6 +164,19 @@ def preferred(readings: Sequence[Reading]) -> list[Reading]:
     """Return those of the label with the highest priority."""
     best = max(PRIORITY[r.label] for r in readings)
     return [r for r in readings if PRIORITY[r.label] == best]
+
+
+def _of_verb(first: Reading, others: Sequence[Reading]) -> tuple[Reading, Reading] | None:
+    """Return two readings of which a verb alone calls one the validation's, if the other's line has it, too.
+
+    `Validate test mAP: 0.3` says what is done with the test set, and so does `Validate bal mAP: 0.9` above.
+    """
+    verb = _VERB.match(first.text)
+    if verb is None or label_in(first.text[verb.end() :]):
+        return None
+    is_alike = (r for r in others if r.label is Label.TEST and r.text.startswith(verb[0]))
+    other = next(is_alike, None)
+    return None if other is None else (first, other)
 
 
 def _of_training(readings: Sequence[Reading]) -> Reading | None:

@@ -25,7 +25,7 @@ _LEADING: Final = re.compile(r"\s{0,8}[\[(#]?(\d{1,6})(?![\d.]|[:/-]\d)")
 
 def grouped(readings: Sequence[Reading]) -> tuple[Reading, Reading] | None:
     """Return two different values of one group, if the numbers show groups of several; else None."""
-    groups = [list(group) for _, group in groupby(readings, _number)]
+    groups = [list(group) for _, group in groupby(distinct(readings), _number)]
     if len(groups) < 2 or any(len(group) < 2 for group in groups[:2]):  # noqa: PLR2004 (a pair)
         return None
     first, second = (_number(group[0]) for group in groups[:2])
@@ -37,6 +37,7 @@ def grouped(readings: Sequence[Reading]) -> tuple[Reading, Reading] | None:
 
 def may_be_grouped(readings: Sequence[Reading]) -> bool:
     """Return whether more readings may show groups, as two values of one number begin them."""
+    readings = distinct(readings)
     if len(readings) < 2 or len(readings) >= MOST or grouped(readings):  # noqa: PLR2004 (a pair)
         return False
     numbers = [_number(reading) for reading in readings]
@@ -48,6 +49,7 @@ def may_be_grouped(readings: Sequence[Reading]) -> bool:
 
 def taking_turns(readings: Sequence[Reading]) -> tuple[Reading, Reading] | None:
     """Return two different values of one label, if lines with different words take turns twice; else None."""
+    readings = distinct(readings)
     kinds, count = _kinds(readings)
     if count < 2 or kinds[:count] * 2 != kinds[: 2 * count]:  # noqa: PLR2004 (a pair)
         return None
@@ -57,10 +59,16 @@ def taking_turns(readings: Sequence[Reading]) -> tuple[Reading, Reading] | None:
 
 def may_take_turns(readings: Sequence[Reading]) -> bool:
     """Return whether more readings may show that lines with different words take turns."""
+    readings = distinct(readings)
     kinds, count = _kinds(readings)
     if count == 1 or len(kinds) >= 2 * count or readings[0].label is Label.UNKNOWN:
         return False
     return count <= MOST_KINDS and (kinds[:count] * 2)[: len(kinds)] == kinds
+
+
+def distinct(readings: Sequence[Reading]) -> list[Reading]:
+    """Return readings without those of a line that is printed again at once, as by two loggers."""
+    return [next(same) for _, same in groupby(readings, lambda reading: (reading.text, reading.value))]
 
 
 def _kinds(readings: Sequence[Reading]) -> tuple[list[list[str]], int]:

@@ -20,10 +20,11 @@ _HEADING: Final = re.compile(
     rf"(?:[\W_]{{0,12}}{_EPOCH}(?:[\W_]{{1,6}}phase)?)?[\W_]{{0,12}}(?:(?:phase|mode|split|stage)\s?[:=]\s?)?"
     r"(?:(?:start|begin|running|run|now|on|the|results?|evaluating|(?:check|comput|calculat|measur)ing|accuracy"
     r"|metrics|performance|for)\w{0,5}\s{1,2}){0,4}"
-    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|test(?:ing)?)"
+    r"(?P<word>train(?:ing)?|val(?:id(?:ation|ating)?)?|eval(?:uat(?:ion|e|ing))?|dev(?:elopment)?|test(?:ing)?)"
     r"(?:\s(?!epoch|at\s)[A-Za-z][\w.-]{0,24}){0,3}(?:\s?\([\w =:/-]{1,24}\))?"
     rf"(?:[\s,:|\[(-]{{1,4}}(?:(?:at|for|of|in)\s)?{_EPOCH})?[\W_]{{0,40}}"
-    r"|.{0,60}[-|,:]\s(?P<of>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test)\s(?:metrics|results|scores)\s?:?",
+    r"|.{0,60}[-|,:]\s(?P<of>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|dev|test)"
+    r"\s(?:metrics|results|scores)\s?:?",
     re.IGNORECASE,
 )
 
@@ -55,6 +56,8 @@ class Heading:
         self._since = 0
         self._above = Label.UNKNOWN
         self._above_lines = 0
+        self._passed = 0
+        self._given = "", 0, Label.UNKNOWN, Label.UNKNOWN
 
     def note(self, text: str) -> None:
         """Process a line without a value, which may be a heading."""
@@ -69,6 +72,7 @@ class Heading:
     def pass_line(self) -> None:
         """Note that a line follows."""
         self._since += 1
+        self._passed += 1
         self._above_lines -= self._above_lines > 0
         if self._lines:
             self._lines -= 1
@@ -86,7 +90,19 @@ class Heading:
             self._lines = 0
 
     def labelled(self, reading: Reading, line: Line) -> Reading:
-        """Return a reading with the label of the heading, if it is one of its values."""
+        """Return a reading with the label of the heading, if it is one of its values.
+
+        A line that is printed again at once has the label that it had before.
+        """
+        text, passed, given, label = self._given
+        if line.text == text and 0 < self._passed - passed <= _NEAR and reading.label is given:
+            return replace(reading, label=label)
+        named = self._named(reading, line)
+        if named is not reading and not named.variant:
+            self._given = line.text, self._passed, reading.label, named.label
+        return named
+
+    def _named(self, reading: Reading, line: Line) -> Reading:
         if self._lines and not reading.variant and self._variant:
             reading = replace(reading, variant=self._variant)
         if reading.label is Label.VALIDATION is self._own and self._label is Label.TEST:

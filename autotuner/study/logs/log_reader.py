@@ -114,6 +114,7 @@ class LogReader:
         self._part = ""
         self._near = NearMisses(target, self._finder)
         self._is_empty = True
+        self._is_unended = False
         self._block: list[Line] = []
         self._block_length = 0
         self._depth = 0
@@ -213,6 +214,7 @@ class LogReader:
 
     def close(self) -> None:
         """Process the last line, which may have no line end: the run is over."""
+        self._is_unended = bool(self._parts) and not self._ended_with_return
         self._ended_with_return = False
         self._end_line(is_redrawn=False)
         self._end_block(is_whole=False)
@@ -302,7 +304,8 @@ class LogReader:
         if self._table is not None and self._table.sibling:
             self._readings.note_column(self._table.sibling)
         for reading in readings:
-            self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
+            if not (self._is_unended and self._readings.is_cut_off(reading)):
+                self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
         if not readings:
             self._batch_words.note(text, len(self._readings.measurements))
             self._heading.note(text)

@@ -15,6 +15,7 @@ from typing import Final
 
 from autotuner.spec.values import Target
 from autotuner.study.formats import RICH, STRUCTURED, TABLE, TEXT
+from autotuner.study.formats.line import NUMBER, to_number
 from autotuner.study.formats.reading import Label, Metric, Reading, position_in
 from autotuner.study.logs.choice import MOST, PRIORITY, Choice, Stream, preferred
 from autotuner.study.logs.doubt import Doubt, bounded, doubt
@@ -41,6 +42,7 @@ _BEFORE_EVALUATION: Final = frozenset({0.0, -1.0})
 """Values with which scripts fill a metric before its first evaluation: `val_loss = 0.0`."""
 _PHASES: Final = ("phase ", "stage ")
 """Parts of one run, whose steps may go on."""
+_LAST_NUMBER: Final = re.compile(rf"{NUMBER}$", re.IGNORECASE)
 _STEPS_TO_ZERO: Final = 100
 """A loss of more than these many units of its last decimal does not fall to 0 from one epoch to the next."""
 
@@ -158,6 +160,20 @@ class Readings:
                 self._take(held)
         self._take(reading)
 
+    def is_cut_off(self, reading: Reading) -> bool:
+        """Return whether the end of the log, a line without an end, may have cut off the digits of a value.
+
+        What a killed process had not written yet is lost, in the middle of a line: `0.` is left of `0.4512`.
+        """
+        number = _LAST_NUMBER.search(reading.line)
+        if number is None or to_number(number[0]) != reading.value:
+            return False
+        known = self._last or next(iter(self._pending), None)
+        is_cut = number[0].endswith(".") or (known is not None and reading.digits < known.digits)
+        if is_cut:
+            self._warn(f"{bounded(reading.line)!r} is cut off, and its value is not counted")
+        return is_cut
+
     def note_sibling(self, found: re.Match[str], rank: int | None = None) -> None:
         """Record a validation metric of the same name, such as `val_acc` in addition to `acc`."""
         self._sibling.note(found, rank)
@@ -273,7 +289,7 @@ class Readings:
         if not readings:
             return
         first = readings[0]
-        ambiguity = self._choice.ambiguity(readings, self._training)
+        ambiguity = self._choice.ambiguity(readings, self._training, pending)
         if ambiguity is not None:
             reason, shown = ambiguity
             self._raise(reason, *shown)

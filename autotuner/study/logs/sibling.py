@@ -9,6 +9,7 @@ from typing import Final
 
 from autotuner.study.formats import TEXT
 from autotuner.study.formats.line import to_number
+from autotuner.study.formats.not_measured import is_of_best
 from autotuner.study.formats.reading import Label, Metric, Reading, digits_of
 from autotuner.study.logs.scale import agree
 
@@ -32,7 +33,7 @@ class Sibling:
         self.name = self.name or found["sibling"]
         if len(self._ranks) < _KEPT:
             self._ranks.add(rank)
-        if found["value"] is not None:
+        if found["value"] is not None and not is_of_best(found, found.string):
             self._values.append(found)
 
     def note_column(self, name: str) -> None:

@@ -34,7 +34,12 @@ def unit_of(readings: Sequence[Reading], *, is_pattern: bool) -> Unit:
         return Unit.COUNT
     for reading in readings[1:]:
         if reading.position.epoch == first.epoch and first.epoch == int(first.epoch):
-            if reading.position.step != first.step and None not in {reading.position.step, first.step}:
+            # Counts of different totals are of two loops, as of a training and an evaluation behind it.
+            is_one_loop = (
+                None in {reading.position.total, first.total} or reading.position.total == first.total
+            )
+            is_other = reading.position.step != first.step and is_one_loop
+            if is_other and None not in {reading.position.step, first.step}:
                 return Unit.FRACTION if first.total else Unit.STEP
             if is_pattern:
                 return Unit.COUNT
