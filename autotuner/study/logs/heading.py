@@ -59,6 +59,11 @@ class Heading:
         self._passed = 0
         self._given = "", 0, Label.UNKNOWN, Label.UNKNOWN
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the log has had a heading."""
+        return self._label is not Label.UNKNOWN or self._above is not Label.UNKNOWN
+
     def note(self, text: str) -> None:
         """Process a line without a value, which may be a heading."""
         if len(text) <= _LONGEST and (found := _HEADING.fullmatch(text)):

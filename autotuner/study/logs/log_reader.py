@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import re2
@@ -31,6 +31,7 @@ from autotuner.study.formats.reading import (
 from autotuner.study.formats.records import value_of
 from autotuner.study.formats.tables import TableReader
 from autotuner.study.logs.batch_words import BatchWords
+from autotuner.study.logs.choice import MOST
 from autotuner.study.logs.doubt import Doubt, bounded
 from autotuner.study.logs.extras import Extras
 from autotuner.study.logs.heading import Heading
@@ -97,8 +98,12 @@ class LogReader:
         self._target = target
         self._metric = Metric(target.metric, target.threshold)
         self._pattern = None if pattern is None else _compiled(pattern)
-        self._readers: Sequence[tuple[str, Reader]] = formats.readers(self._metric, log_format)
-        self._table = next((each for _, each in self._readers if isinstance(each, TableReader)), None)
+        self._log_format = log_format
+        self._first = self._now = self._process()
+        self._rank: int | None = None
+        self._others: dict[int, _Process] = {}
+        readers = self._first.readers
+        self._table = next((each for _, each in readers if isinstance(each, TableReader)), None)
         self._readings = Readings(
             self._metric, target, is_pattern=pattern is not None, is_one_process=is_one_process
         )
@@ -108,10 +113,7 @@ class LogReader:
         self._length = 0
         self._is_cut = False
         self._ended_with_return = False
-        self._context = Position()
-        self._heading = Heading(self._metric.label)
         self._extras, self._loops, self._losses = Extras(), LoopLengths(), FirstLosses()
-        self._part = ""
         self._near = NearMisses(target, self._finder)
         self._is_empty = True
         self._is_unended = False
@@ -120,6 +122,9 @@ class LogReader:
         self._depth = 0
         self._is_result = False
         self._batch_words = BatchWords()
+
+    def _process(self) -> _Process:
+        return _Process(formats.readers(self._metric, self._log_format), Heading(self._metric.label))
 
     @property
     def measurements(self) -> tuple[Measurement, ...]:
@@ -297,6 +302,7 @@ class LogReader:
             return
         self._loops.note(text)
         self._losses.note(line)
+        self._now = self._process_of(line.rank)
         self._follow(line)
         readings = self._match(line) if self._pattern is not None else self._read(line)
         if self._pattern is None and (sibling := self._finder.sibling(text)):
@@ -308,22 +314,24 @@ class LogReader:
                 self._readings.add(replace(reading, line=reading.line[:_MAX_KEPT]))
         if not readings:
             self._batch_words.note(text, len(self._readings.measurements))
-            self._heading.note(text)
+            self._now.heading.note(text)
             if not self._readings.measurements:
                 self._near.note(line)
 
     def _read(self, line: Line) -> list[Reading]:
-        for name, reader in self._readers:
-            found = reader.read(line, self._context)
+        now = self._now
+        heading = now.heading if now.heading.is_known else self._first.heading
+        for name, reader in now.readers:
+            found = reader.read(line, now.context)
             if found is None:
                 continue
             is_bare = len(line.text.strip()) <= len(self._metric.name) + _BARE
             return [
                 replace(
-                    self._heading.labelled(each, line),
+                    heading.labelled(each, line),
                     format=name,
                     rank=each.rank if line.rank is None else line.rank,
-                    part=self._part,
+                    part=now.part,
                     is_bare=is_bare,
                 )
                 for each in found
@@ -344,7 +352,7 @@ class LogReader:
         found = value_of((match.group("value" if "value" in named else 1) or "").strip(" ,;:|'\""))
         if found is None:
             return []
-        position, uses_step = position_in(line.text).or_else(self._context), False
+        position, uses_step = position_in(line.text).or_else(self._now.context), False
         step = value_of((match.group("step") or "").strip(" ,;:|[]")) if "step" in named else None
         if step is not None and math.isfinite(step[0]):
             position, uses_step = Position(None, step[0]), True
@@ -359,26 +367,53 @@ class LogReader:
         )
         return [replace(reading, format="metric-pattern", rank=line.rank, is_definite=uses_step)]
 
+    def _process_of(self, rank: int | None) -> _Process:
+        """Return what is known of the process that prints a line; one without a rank is of the first process.
+
+        The lines of several processes mix: each has headings, tables and bars of its own.
+        """
+        self._rank = rank if self._rank is None else self._rank
+        if rank is None or rank == self._rank or (rank not in self._others and len(self._others) >= MOST):
+            return self._first
+        process = self._others.get(rank) or self._others.setdefault(rank, self._process())
+        if not process.is_placed:
+            process.context, process.part = self._first.context, self._first.part
+        return process
+
     def _follow(self, line: Line) -> None:
-        """Remember the epoch and the step that the log has reached."""
-        self._heading.pass_line()
-        self._part = part_in(line.text) or self._part
+        """Remember the epoch and the step that a process has reached."""
+        now = self._now
+        now.heading.pass_line()
+        now.part = part_in(line.text) or now.part
         if not _POSITIONED.search(line.text) or _LOADED.search(line.text[:_MAX_KEPT]):
             return
         position = position_in(line.text)
         if position.is_empty:
             return
-        if (epochs := epochs_in(line.text)) is not None:
-            self._readings.note_epochs(*epochs)
-        known = self._context
-        if position.epoch is not None and position.epoch != known.epoch:
-            self._readings.settle()
-        self._heading.follow(known, position, has_value=self._finder.mentions(line.text))
+        now.is_placed = True
+        known = now.context
+        if now is self._first:
+            if (epochs := epochs_in(line.text)) is not None:
+                self._readings.note_epochs(*epochs)
+            if position.epoch is not None and position.epoch != known.epoch:
+                self._readings.settle()
+        now.heading.follow(known, position, has_value=self._finder.mentions(line.text))
         if position.epoch is None:
             position = replace(position, epoch=known.epoch)
         elif position.step is None and position.epoch == known.epoch:
             position = known
-        self._context = position
+        now.context = position
+
+
+@dataclass(slots=True)
+class _Process:
+    """What the lines of one process have shown: its place in the run, and what its next lines belong to."""
+
+    readers: Sequence[tuple[str, Reader]]
+    heading: Heading
+    context: Position = field(default_factory=Position)
+    part: str = ""
+    is_placed: bool = False
 
 
 def _unglued(text: str) -> list[str]:

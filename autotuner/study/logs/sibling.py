@@ -31,7 +31,7 @@ class Sibling:
     def note(self, found: re.Match[str], rank: int | None = None) -> None:
         """Record a mention by a process, with its value if it has one."""
         self.name = self.name or found["sibling"]
-        if len(self._ranks) < _KEPT:
+        if found["value"] is not None and len(self._ranks) < _KEPT:
             self._ranks.add(rank)
         if found["value"] is not None and not is_of_best(found, found.string):
             self._values.append(found)
@@ -41,8 +41,11 @@ class Sibling:
         self.name, self._has_column = self.name or name, True
 
     def is_of_rank(self, rank: int | None) -> bool:
-        """Return whether a process that has the metric has the sibling, too, or no process is named."""
-        return not rank or rank in self._ranks
+        """Return whether a process that has the metric has the sibling, too, as far as the log shows it.
+
+        Where one process beside the first has it, all have it.
+        """
+        return not rank or not self._ranks or any(self._ranks)
 
     def contradicts(self, reading: Reading) -> bool:
         """Return whether a value of the validation is none of those that the sibling had last.

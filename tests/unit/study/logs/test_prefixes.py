@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
@@ -77,6 +78,37 @@ def test_a_prefix_hides_no_case_and_reveals_none(prefix):
     assert changed == []
 
 
+def test_the_same_lines_of_several_processes_mixed_change_no_reading():
+    changed = []
+    for number, case in enumerate(c for c in CASES if "\r" not in c["log"] and "{" not in c["log"]):
+        read = _read(case["target"], _of_processes(case["log"], random.Random(number)))
+        if read and read != _read(case["target"], case["log"])[: len(read)]:
+            changed.append((case["name"], read))
+    assert changed == []
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "Epoch {e}\nValidation:\n  loss: 0.4\n  accuracy: 0.8{e}\n",
+        "| epoch | accuracy |\n| {e} | 0.8{e} |\n",
+        "Train: accuracy 0.9{e}\nEpoch {e} validation results\nAccuracy: 0.8{e}\n",
+    ],
+)
+def test_sections_of_several_processes_mix(log):
+    alone = "".join(log.format(e=e) for e in (1, 2, 3))
+    assert _read("accuracy >= 0.9", _of_processes(alone, random.Random(0))) == ["1 0.81", "2 0.82", "3 0.83"]
+
+
+def test_values_below_the_headings_of_several_processes_that_differ_are_in_doubt():
+    row = "[rank0]: Validation:\n[rank1]: Validation:\n[rank0]:   acc: 0.8{}\n[rank1]:   acc: 0.8{}\n"
+    log = row.format(1, 2) + row.format(2, 3)
+    reader = LogReader(parse_target("acc >= 0.82"))
+    reader.feed(log)
+    reader.close()
+    assert reader.doubt is not None
+
+
 def test_the_place_in_the_code_at_the_end_of_a_line_changes_no_reading():
     rows = ("Epoch 1 | train acc 0.97 | val acc 0.81", "Epoch 2 | train acc 0.98 | val acc 0.82")
     log = "".join(f"[01/31/24 11:00:00] INFO     {row:50} train.py:12\n" for row in rows)
@@ -102,6 +134,12 @@ def _read(target, text):
     reader.close()
     # By text, for NaN is not equal to itself.
     return [f"{m.step:g} {m.value:g}" for m in reader.measurements]
+
+
+def _of_processes(text, random):
+    """Return the lines of four processes, line by line in any order."""
+    lines = text.splitlines(keepends=True)
+    return "".join(f"[rank{rank}]: {line}" for line in lines for rank in random.sample(range(4), 4))
 
 
 def _prefixed(text, prefix):
