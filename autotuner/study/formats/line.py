@@ -5,6 +5,7 @@ Every expression here has bounded repetition, so the cost is linear in the lengt
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -105,6 +106,57 @@ _FULL_WIDTH: Final = re.compile(r"[\u00a0\u2000-\u200a\u202f\u2212\u3000-\u3002\
 _TRANSLATED: Final = {"\u3001": ",", "\u3002": ".", "\u2212": "-"}
 
 
+_LOGFMT: Final = re.compile(
+    r"(?:(?:time|ts|level|logger)=(?:\"[^\"]{0,80}\"|\S{1,80})\s){1,4}msg=\"(?P<said>.*)\"\s{0,4}"
+)
+_SAID: Final = ("message", "msg", "log", "event")
+_OF_LOGGERS: Final = frozenset(
+    {
+        "time",
+        "ts",
+        "timestamp",
+        "@timestamp",
+        "asctime",
+        "created",
+        "datetime",
+        "date",
+        "level",
+        "levelname",
+        "levelno",
+        "severity",
+        "name",
+        "logger",
+        "logger_name",
+        "module",
+        "filename",
+        "file",
+        "pathname",
+        "lineno",
+        "line",
+        "funcname",
+        "function",
+        "func",
+        "process",
+        "processname",
+        "pid",
+        "thread",
+        "threadname",
+        "taskname",
+        "stream",
+        "host",
+        "hostname",
+        "caller",
+        "service",
+        "app",
+        "version",
+        "@version",
+        "relativecreated",
+        "msecs",
+    }
+)
+"""Fields beside the message that loggers write by themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line as the readers get it.
@@ -123,6 +175,27 @@ class Line:
     def indent(self) -> int:
         """The number of spaces at the start."""
         return len(self.text) - len(self.text.lstrip())
+
+
+def messages_of(line: str) -> list[str]:
+    """Return the lines that a logger has put into a record of its own, or the line itself.
+
+    `{"levelname": "INFO", "message": "Validation:"}` says no more than `Validation:`. A record with other
+    fields is left as it is: they may be the epoch or the metric.
+    """
+    text = line.strip()
+    if text[:1] == "{" and text[-1:] == "}" and any(f'"{name}"' in text for name in _SAID):
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            return [line]
+        said = [name for name in _SAID if isinstance(record.get(name), str)]
+        others = (name.lower() for name in record if name not in said)
+        if len(said) == 1 and all(name in _OF_LOGGERS for name in others):
+            return re.split(r"\r\n|[\r\n]", record[said[0]].rstrip("\r\n"))
+    elif (found := _LOGFMT.fullmatch(text)) is not None:
+        return [found["said"]]
+    return [line]
 
 
 def clean(line: str, *, is_redrawn: bool = False) -> Line:

@@ -17,7 +17,7 @@ import re2
 from autotuner.spec.values import Target
 from autotuner.study import formats
 from autotuner.study.formats.finder import Finder
-from autotuner.study.formats.line import Line, clean
+from autotuner.study.formats.line import Line, clean, messages_of
 from autotuner.study.formats.reading import (
     Label,
     Metric,
@@ -243,11 +243,21 @@ class LogReader:
         is_cut, self._is_cut, self._length = self._is_cut, False, 0
         if not is_cut and parts:
             *glued, last = _GLUED_TIME.split("".join(parts))
-            lines = [*map(clean, glued), clean(last, is_redrawn=is_redrawn)]
-            for line in lines:
+            whole = [*map(clean, glued), clean(last, is_redrawn=is_redrawn)]
+            for line in (each for record in whole for each in self._said(record)):
                 parts = _unglued(line.text)
                 for part in parts:
                     self._take(line if len(parts) == 1 else replace(line, text=part, raw=part.strip()))
+
+    def _said(self, line: Line) -> list[Line]:
+        """Return the lines in a logger's own record; with the user's format or pattern the record itself."""
+        if self._log_format != formats.AUTO or self._pattern is not None:
+            return [line]
+        messages = messages_of(line.text)
+        if messages == [line.text]:
+            return [line]
+        said = map(clean, messages)
+        return [replace(each, rank=line.rank if each.rank is None else each.rank) for each in said]
 
     def _take(self, line: Line) -> None:
         """Process a line, or keep it until the dictionary that it opens or continues is complete."""

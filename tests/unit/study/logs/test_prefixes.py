@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from pathlib import Path
@@ -76,6 +77,43 @@ def test_a_prefix_hides_no_case_and_reveals_none(prefix):
         if read != _read(case["target"], case["log"]):
             changed.append((case["name"], read))
     assert changed == []
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"levelname": "INFO", "name": "trainer", "message": ""},
+        {"time": "2024-01-01T00:00:00Z", "stream": "stdout", "log": ""},
+        {"event": "", "level": "info", "timestamp": "2024-01-01 00:00:00"},
+    ],
+    ids=", ".join,
+)
+def test_a_record_of_a_logger_hides_no_case_and_reveals_none(record):
+    changed = []
+    for case in CASES:
+        lines = re.split(r"(?<=[\n\r])", case["log"])
+        if "{" in case["log"] or lines[-1]:
+            continue
+        log = "".join(
+            json.dumps({k: v or line for k, v in record.items()}) + "\n" for line in lines if line.strip()
+        )
+        if "\r" not in case["log"] and _read(case["target"], log) != _read(case["target"], case["log"]):
+            changed.append(case["name"])
+    assert changed == []
+
+
+def test_a_record_with_the_metric_is_no_message():
+    row = '{{"level": "info", "msg": "val", "epoch": {0}, "acc": 0.8{0}}}\n'
+    log = row.format(1) + row.format(2)
+    assert _read("acc >= 0.9", log) == ["1 0.81", "2 0.82"]
+
+
+def test_the_rank_in_a_message_is_that_of_its_process():
+    rows = ("[rank0]: Epoch 1 acc 0.81", "[rank1]: Epoch 1 acc 0.91", "[rank0]: Epoch 2 acc 0.82")
+    reader = LogReader(parse_target("acc >= 0.9"))
+    reader.feed("".join(json.dumps({"level": "INFO", "message": row}) + "\n" for row in rows))
+    reader.close()
+    assert reader.doubt is not None
 
 
 def test_the_same_lines_of_several_processes_mixed_change_no_reading():
