@@ -70,6 +70,11 @@ _LOGGING: Final = re.compile(
     rf"|\[{_LEVEL}\]"
     r"(?:\[(?!(?:train|val|test|eval|dev|ema)(?!er\])\w{0,8}\])[A-Za-z_][\w.]{0,79}\](?= - ))?"
     rf"|\[?\b{_LEVEL}\]?(?::[\w.]{{1,80}}:|\s{{0,4}}:)?"
+    # Between bars, perhaps with the logger's name and another bar: `| INFO | my.trainer | `.
+    rf"|\|\s{{0,4}}{_LEVEL}\s{{0,8}}\|(?=\s)"
+    r"(?:\s{1,2}(?!(?:train|val|test|eval|dev|metric)\w{0,8}\.)"
+    r"(?:[A-Za-z_]\w{0,40}(?:\.\w{1,40}){1,6}|__\w{1,40}__)\s{1,20}\|(?=\s))?"
+    r"|\[Main(?:Process|Thread)\](?=\s)"
     # Before the level, the logger's name or the place in the code: `- trainer - INFO`, `[train][INFO]`.
     rf"|[\[(]?[A-Za-z_][\w./-]{{0,79}}(?:\[line:\d{{1,6}}\]|:\d{{1,6}})?[\])]?(?:\s{{1,2}}[-|])?\s{{0,8}}(?=\[?{_LEVEL})"
     r"|\[(?:info|debug|warning)\s{0,8}\](?=\s)"  # structlog

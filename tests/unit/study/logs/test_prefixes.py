@@ -54,6 +54,9 @@ PREFIXES = {
     "syslog": "Jan  1 00:00:00 node-1 train[123]: ",
     "structlog": "2024-01-01 00:00:00 [info     ] ",
     "a place in parentheses": "(main.py:12) ",
+    "bars": "2024-01-01 00:00:00 | INFO | ",
+    "bars with a logger": "2024-01-01 00:00:00 | INFO     | my.trainer | ",
+    "a process in brackets": "[MainProcess] ",
 }
 
 
@@ -151,6 +154,11 @@ def test_the_place_in_the_code_at_the_end_of_a_line_changes_no_reading():
     rows = ("Epoch 1 | train acc 0.97 | val acc 0.81", "Epoch 2 | train acc 0.98 | val acc 0.82")
     log = "".join(f"[01/31/24 11:00:00] INFO     {row:50} train.py:12\n" for row in rows)
     assert _read("val acc >= 0.9", log) == ["1 0.81", "2 0.82"]
+
+
+def test_a_name_between_bars_behind_the_level_may_be_the_metric():
+    log = "".join(f"2024-01-01 00:00:00 | INFO | val.acc | 0.8{e} |\n" for e in (1, 2))
+    assert _read("val.acc >= 0.9", log) == ["1 0.81", "2 0.82"]
 
 
 def test_two_lines_in_one_behind_a_prefix_are_two():
