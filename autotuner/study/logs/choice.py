@@ -26,6 +26,8 @@ MOST: Final = 64
 """Maximum number of readings that wait for the choice."""
 _SEVERAL: Final = 6
 """Number of values of a kind that may not be meant after which no other kind is expected."""
+_REPEATED: Final = 4
+"""Number of equal lines that are values of their own, of a run that learns nothing."""
 _ENOUGH: Final = 20
 """Number of unlabelled readings after which no label is expected any more."""
 _VERB: Final = re.compile(r"\s{0,8}(?:validat|evaluat|eval)(?:e|ing)?\s", re.IGNORECASE)
@@ -51,8 +53,7 @@ class Choice:
         """Return whether the waiting readings show which are meant; `held` are those of unfinished bars."""
         if len(pending) >= MOST:
             return True
-        # A line that two loggers print shows no more than one of them.
-        readings = distinct(preferred(pending))
+        readings = _once(preferred(pending))
         best = PRIORITY[readings[0].label]
         if all(self.is_echo(r) for r in readings) or self._is_too_early(readings):
             return False
@@ -164,6 +165,12 @@ def preferred(readings: Sequence[Reading]) -> list[Reading]:
     """Return those of the label with the highest priority."""
     best = max(PRIORITY[r.label] for r in readings)
     return [r for r in readings if PRIORITY[r.label] == best]
+
+
+def _once(readings: list[Reading]) -> list[Reading]:
+    """Return readings, of a line that two loggers print one: it shows no more than one of them."""
+    once = distinct(readings)
+    return readings if len(once) == 1 and len(readings) >= _REPEATED else once
 
 
 def _of_verb(first: Reading, others: Sequence[Reading]) -> tuple[Reading, Reading] | None:
