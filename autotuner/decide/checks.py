@@ -19,12 +19,13 @@ from autotuner.study.findings.batch_check import (
     SHARES,
     BatchCheck,
     has_telling_losses,
+    noise_of_seeds,
     original_of,
 )
 from autotuner.study.findings.reported_batch import shows_batch
 from autotuner.study.history import History, curve
 from autotuner.study.layout_bounds import nearest
-from autotuner.study.setting import Setting
+from autotuner.study.setting import Setting, setting
 from autotuner.trial import Purpose, Suggestion, Trial
 
 
@@ -38,12 +39,12 @@ def next_check(standing: Standing, tried: Setting) -> Suggestion | None:
     original = _to_repeat(standing, tried)
     if original is None or _is_late(standing.history, original):
         return None
+    if (unclear := _to_control(standing, tried)) is not None:
+        return replace(standing.suggest(setting(unclear), Purpose.CHECK), seed=unclear.suggestion.seed)
     seed = original.suggestion.seed
     repeats = (t.suggestion for t in standing.history.trials if t.suggestion.seed == seed)
     begun = [repeat for repeat in repeats if repeat.purpose is Purpose.CHECK]
     sizes = {repeat.batch_size for repeat in begun if repeat.parameters == original.suggestion.parameters}
-    if tried.batch_size not in sizes and _needs_control(standing, original):
-        return replace(standing.suggest(tried, Purpose.CHECK), seed=seed)
     for share in SHARES:
         wanted = Setting(max(round(share * tried.batch_size), 1), tried.items)
         found = nearest(standing.history, wanted)
@@ -55,14 +56,25 @@ def next_check(standing: Standing, tried: Setting) -> Suggestion | None:
     return None if has_rate else _rate_check(standing, original)
 
 
-def _needs_control(standing: Standing, original: Trial) -> bool:
-    """Return whether a run has to be repeated unchanged: half its batch has nearly the same values.
+def _to_control(standing: Standing, tried: Setting) -> Trial | None:
+    """Return the run that has to be repeated unchanged, before a setting's batch is shown; None if none has.
 
-    Where the losses are nearly the same, too, the answer is in doubt in any case.
+    Half its batch has made little difference, or not much more than other seeds do. Where the losses are
+    nearly the same, too, the answer is in doubt in any case.
     """
-    near = (c for c in standing.checks if c.seems_same and not c.has_close_losses and not c.trial.is_running)
-    is_near = any(check.original.number == original.number for check in near)
-    return is_near and not shows_batch(original, standing.history.trials)
+    if any(check.is_control and not check.differs for check in standing.checks):
+        return None  # The training is deterministic.
+    trials = standing.history.trials
+    noise = noise_of_seeds(trials)
+    controls = {(setting(t), t.suggestion.seed) for t in trials if t.suggestion.purpose is Purpose.CHECK}
+    for check in standing.checks:
+        one, repeated = check.original, setting(check.original)
+        if check.trial.is_running or (repeated, one.suggestion.seed) in controls or shows_batch(one, trials):
+            continue
+        is_near = repeated == tried and check.seems_same and not check.has_close_losses
+        if is_near or (repeated.batch_size >= tried.batch_size and check.is_within(noise)):
+            return one
+    return None
 
 
 def _rate_check(standing: Standing, original: Trial) -> Suggestion | None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from autotuner.study.finding import FAR, FEWEST_BATCHES, Finding, Reason, points_of
-from autotuner.study.findings.batch_check import FEWEST_NEAR, BatchCheck, batch_checks
+from autotuner.study.findings.batch_check import FEWEST_NEAR, BatchCheck, batch_checks, noise_of_seeds
 from autotuner.study.findings.reported_batch import shows_batch
 from autotuner.study.logs.losses import are_close, are_comparable
 from autotuner.study.setting import Setting, setting
@@ -24,7 +24,8 @@ _SHOWN: Final = 4
 
 def beginnings_alike(trials: Sequence[Trial]) -> list[Finding]:
     """Return that settings or seeds have no effect, or a doubt whether the batch of a check has one."""
-    return [*(_not_wired(trials) or _batch_not_followed(trials)), *_seed_not_used(trials)]
+    of_batch = _not_wired(trials) or _batch_not_followed(trials) or _batch_within_noise(trials)
+    return [*of_batch, *_seed_not_used(trials)]
 
 
 def _not_wired(trials: Sequence[Trial]) -> list[Finding]:
@@ -100,6 +101,34 @@ def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
     return [_doubt(check, Reason.BATCH_NOT_FOLLOWED) for check in warned[:1]]
 
 
+def _batch_within_noise(trials: Sequence[Trial]) -> list[Finding]:
+    """Return at most one warning: half the batch changes the first values by no more than chance does."""
+    known = batch_checks(trials)
+    controls = {check.original.number: check.trial for check in known if check.differs and check.is_control}
+    noise = noise_of_seeds(trials) if controls else {}
+    for check in known:
+        one, other, control = check.original, check.trial, controls.get(check.original.number)
+        if (
+            control is None
+            or not check.is_within(noise)
+            or check.exceeds(control)
+            or shows_batch(one, trials)
+        ):
+            continue
+        length = min(len(points_of(trial)) for trial in (one, other, control))
+        begins = [_values(trial, length) for trial in (one, other, control)]
+        message = (
+            f"nothing shows that the script trains a batch of {one.suggestion.batch_size}: trial {one.number}"
+            f" begins with {begins[0]}, trial {other.number} with half the batch with {begins[1]}, and trial"
+            f" {control.number}, which repeats trial {one.number} unchanged, with {begins[2]}: the difference"
+            " may be chance; use AUTOTUNER_SEED, or report the batch size, as with"
+            " sdk.report(epoch, ..., batch_size=...)"
+        )
+        numbers = (*check.numbers, control.number)
+        return [Finding(Reason.BATCH_NOT_FOLLOWED, numbers, message, ("batch_size",))]
+    return []
+
+
 def _doubt(check: BatchCheck, reason: Reason, control: Trial | None = None) -> Finding:
     one, other = check.original, check.trial
     what, of = ("losses", _losses) if check.has_close_losses else ("values", _values)
@@ -128,8 +157,8 @@ def _doubt(check: BatchCheck, reason: Reason, control: Trial | None = None) -> F
     return Finding(reason, numbers, message, ("batch_size",), batch_size=size)
 
 
-def _values(trial: Trial) -> str:
-    return ", ".join(f"{value:g}" for _, value in points_of(trial)[:FEWEST_NEAR])
+def _values(trial: Trial, count: int = FEWEST_NEAR) -> str:
+    return ", ".join(f"{value:g}" for _, value in points_of(trial)[:count])
 
 
 def _losses(trial: Trial) -> str:

@@ -28,12 +28,16 @@ Where only values show that half the batch is nearly the same, the batch may als
 control repeats the run once more, with nothing changed. If its digits differ, too, the training is not
 deterministic, and nothing shows that the batch has an effect.
 
+A script that does not use its seed is different in every run. So a control is also due where other seeds
+change the first values by as much as half the batch does.
+
 `autotuner.study.findings.proof` judges how many equal digits are enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,6 +60,12 @@ FEWEST_NEAR: Final = 3
 """Number of values that must be nearly the same, if the original has as many."""
 MOVED: Final = 0.1
 """Minimum extent of these values, in extents of the curve: before a model learns, all batches are alike."""
+FEWEST_SEEDS: Final = 3
+"""Minimum number of runs that show how much the seed changes a value."""
+IN_NOISE: Final = 1.5
+"""Maximum effect that may be chance, in ranges of the values of a few runs: three standard deviations."""
+FAR_MORE: Final = 3.0
+"""Minimum ratio of an effect to the difference between two runs of the same."""
 EARLY: Final = 0.5
 """Maximum share of a run until its first value for which a check is worth its cost."""
 
@@ -173,6 +183,29 @@ class BatchCheck:
         nearly = NEARLY * _extent(one)
         return is_aligned and all(abs(before - after) <= nearly for before, after in self._pairs)
 
+    def is_within(self, noise: Mapping[float, float]) -> bool:
+        """Return whether half the batch changes the first values by little more than other seeds do.
+
+        `noise` are the ranges of the values by step, see `noise_of_seeds`.
+        """
+        known = dict(points_of(self.original))
+        common = [
+            (abs(v - known[step]), step)
+            for step, v in points_of(self.trial)
+            if step in known and step in noise
+        ]
+        is_within = all(difference <= IN_NOISE * noise[step] for difference, step in common)
+        return self.is_half and self.differs and bool(common) and is_within
+
+    def exceeds(self, control: Trial) -> bool:
+        """Return whether its first values differ by far more from the original's than those of a control."""
+        known = dict(points_of(self.original))
+        most, least = (
+            max((abs(value - known[step]) for step, value in points_of(t) if step in known), default=0.0)
+            for t in (self.trial, control)
+        )
+        return most > FAR_MORE * least
+
     @property
     def is_over(self) -> bool:
         """Whether more of the check shows nothing new: it differs clearly, or is as long as the original."""
@@ -204,6 +237,20 @@ def has_telling_losses(trial: Trial) -> bool:
     steps = [step for step, _ in points_of(trial)]
     is_late = len(steps) == 1 or (len(steps) > 1 and steps[0] > EARLY * steps[-1])
     return is_late and losses.are_comparable(trial.losses, trial.losses)
+
+
+def noise_of_seeds(trials: Iterable[Trial]) -> dict[float, float]:
+    """Return by step how far the values of runs of one setting lie apart; empty if it has fewer than three.
+
+    The setting is the one with most runs: in general the answer.
+    """
+    curves: defaultdict[Setting, list[dict[float, float]]] = defaultdict(list)
+    for trial in trials:
+        if trial.suggestion.purpose is not Purpose.CHECK and (points := points_of(trial)):
+            curves[setting(trial)].append(dict(points))
+    most = max(curves.values(), key=len, default=[])
+    by_step = {step: [curve[step] for curve in most if step in curve] for curve in most for step in curve}
+    return {step: max(v) - min(v) for step, v in by_step.items() if len(v) >= FEWEST_SEEDS}
 
 
 def batch_checks(trials: Iterable[Trial]) -> tuple[BatchCheck, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from autotuner.study.finding import Reason
-from autotuner.study.findings.batch_check import batch_checks
+from autotuner.study.findings.batch_check import batch_checks, noise_of_seeds
 from autotuner.study.findings.proof import batch_not_trained, findings
 from autotuner.study.logs.log_reader import LogReader
 from autotuner.study.logs.losses import KEPT, are_apart, are_close, differ
@@ -288,6 +288,37 @@ def test_a_control_whose_digits_differ_turns_the_warning_of_near_values_into_a_d
     assert (is_over, found.reason) == expected
     said = "trial 3 repeats trial 1 unchanged and measured 0.51, 0.6189, so the training is not deterministic"
     assert (said in found.message) is (found.reason is Reason.IN_DOUBT)
+
+
+@pytest.mark.parametrize(
+    ("value", "repeated", "is_found"),
+    [
+        (0.56, 0.53, True),
+        (0.61, 0.53, False),  # further away than the other seeds
+        (0.56, 0.511, False),  # the training is nearly deterministic
+        (0.56, 0.51, False),
+    ],
+)
+def test_half_the_batch_within_the_range_of_other_seeds_is_warned_of_where_a_control_differs(
+    value, repeated, is_found
+):
+    check, _ = checked((value,), (), outcome=Outcome.DOMINATED)
+    assert check.shows_effect
+    tried = check.original.suggestion
+    seeds = [
+        trial(3 + n, (first, *CURVE[1:]), tried=replace(tried, number=3 + n, seed=90 + n), unit="epoch")
+        for n, first in enumerate((0.49, 0.55))
+    ]
+    control = replace(tried, number=5, purpose=Purpose.CHECK)
+    runs = [check.original, check.trial, *seeds]
+    assert check.is_within(noise_of_seeds(runs)) is (value < 0.6)
+    assert findings(runs, 1) == ()
+    found = findings([*runs, trial(5, (repeated,), Outcome.DOMINATED, control, unit="epoch")], 1)
+    assert [f.reason for f in found] == [Reason.BATCH_NOT_FOLLOWED] * is_found
+    said = (
+        "trial 1 begins with 0.51, trial 2 with half the batch with 0.56, and trial 5, which repeats trial 1"
+    )
+    assert all(said in f.message for f in found)
 
 
 @pytest.mark.parametrize(("reads", "expected"), [("val_acc: 0.51", [Reason.BATCH_NOT_FOLLOWED]), ("", [])])
