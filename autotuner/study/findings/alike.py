@@ -115,7 +115,7 @@ def _batch_within_noise(trials: Sequence[Trial]) -> list[Finding]:
             or shows_batch(one, trials)
         ):
             continue
-        length = min(len(points_of(trial)) for trial in (one, other, control))
+        length = min(FEWEST_NEAR, *(len(points_of(trial)) for trial in (one, other, control)))
         begins = [_values(trial, length) for trial in (one, other, control)]
         message = (
             f"nothing shows that the script trains a batch of {one.suggestion.batch_size}: trial {one.number}"
