@@ -17,9 +17,10 @@ RUNNING = "contract-tuning-running"
 
 
 @pytest.mark.parametrize(
-    ("text", "last"), [("accuracy={value} epoch={step}", 59), ("accuracy={value}", 48)], ids=["steps", "none"]
+    ("text", "last"), [("accuracy={value} epoch={step}", 59), ("accuracy={value}", 57)], ids=["steps", "none"]
 )
 def test_what_was_measured_before_a_rotation_survives_a_restart(cluster, text, last):
+    # The last checkpoint has 28 values, and the log its last 29 lines: two without a step are lost.
     cluster.run(range(1, 37), text=text)
     cluster.restart()
     cluster.lines = cluster.lines[30:]
