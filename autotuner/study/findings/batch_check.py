@@ -184,27 +184,29 @@ class BatchCheck:
         return is_aligned and all(abs(before - after) <= nearly for before, after in self._pairs)
 
     def is_within(self, noise: Mapping[float, float]) -> bool:
-        """Return whether half the batch changes the first values by little more than other seeds do.
+        """Return whether half the batch changes the first value by little more than other seeds do.
 
         `noise` are the ranges of the values by step, see `noise_of_seeds`.
         """
-        known = dict(points_of(self.original))
-        common = [
-            (abs(v - known[step]), step)
-            for step, v in points_of(self.trial)
-            if step in known and step in noise
-        ]
-        is_within = all(difference <= IN_NOISE * noise[step] for difference, step in common)
-        return self.is_half and self.differs and bool(common) and is_within
+        step = self._first_step
+        if step is None or step not in noise or not (self.is_half and self.differs):
+            return False
+        return self._change_by(self.trial) <= IN_NOISE * noise[step]
 
     def exceeds(self, control: Trial) -> bool:
-        """Return whether its first values differ by far more from the original's than those of a control."""
+        """Return whether its first value differs by far more from the original's than that of a control."""
+        return self._change_by(self.trial) > FAR_MORE * self._change_by(control)
+
+    @property
+    def _first_step(self) -> float | None:
+        """The first step at which both have a value. Later ones depend on how fast the log was read."""
         known = dict(points_of(self.original))
-        most, least = (
-            max((abs(value - known[step]) for step, value in points_of(t) if step in known), default=0.0)
-            for t in (self.trial, control)
-        )
-        return most > FAR_MORE * least
+        return next((step for step, _ in points_of(self.trial) if step in known), None)
+
+    def _change_by(self, other: Trial) -> float:
+        """Return by how much another run differs from the original at the first step; 0 without a value."""
+        known, values, step = dict(points_of(self.original)), dict(points_of(other)), self._first_step
+        return abs(values[step] - known[step]) if step is not None and step in values else 0.0
 
     @property
     def is_over(self) -> bool:
