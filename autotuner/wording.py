@@ -168,7 +168,7 @@ def _checking_batch(decision: Decision, _spec: TuningSpec) -> str:
         changed = f"at batch size {facts.batch_size}"
         rule = "its values must differ if the script trains the batch that it is given"
     else:
-        rule = "this shows whether the training is deterministic, or the effect of half the batch may be chance"
+        rule = "if its digits differ, the effect of half the batch may be chance"
         return f"{repeats} with nothing changed: {rule}"
     return f"{repeats} {changed}, with nothing else changed: {rule}"
 
