@@ -57,7 +57,7 @@ def next_check(standing: Standing, tried: Setting) -> Suggestion | None:
 
 
 def _to_control(standing: Standing, tried: Setting) -> Trial | None:
-    """Return the run that has to be repeated unchanged, before a setting's batch is shown; None if none has.
+    """Return the run that must be repeated unchanged to show the effect of a setting's batch; else None.
 
     Half its batch has made little difference, or not much more than other seeds do. Where the losses are
     nearly the same, too, the answer is in doubt in any case.

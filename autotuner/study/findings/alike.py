@@ -92,7 +92,7 @@ def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
     known = batch_checks(trials)
     checks = [check for check in known if check.differs and check.is_of_batch]
     alike = [check for check in checks if check.seems_same and not shows_batch(check.original, trials)]
-    controls = {check.original.number: check.trial for check in known if check.differs and check.is_control}
+    controls = _differing_controls(known)
     for check in alike:
         control = controls.get(check.original.number)
         if check.has_close_losses or control is not None:
@@ -101,10 +101,15 @@ def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
     return [_doubt(check, Reason.BATCH_NOT_FOLLOWED) for check in warned[:1]]
 
 
+def _differing_controls(checks: Sequence[BatchCheck]) -> dict[int, Trial]:
+    """Return the controls whose digits differ, by the number of the run that they repeat."""
+    return {check.original.number: check.trial for check in checks if check.differs and check.is_control}
+
+
 def _batch_within_noise(trials: Sequence[Trial]) -> list[Finding]:
-    """Return at most one warning: half the batch changes the first values by no more than chance does."""
+    """Return at most one warning: half the batch changes the first value by no more than chance does."""
     known = batch_checks(trials)
-    controls = {check.original.number: check.trial for check in known if check.differs and check.is_control}
+    controls = _differing_controls(known)
     noise = noise_of_seeds(trials) if controls else {}
     for check in known:
         one, other, control = check.original, check.trial, controls.get(check.original.number)
