@@ -200,8 +200,8 @@ class _Watch:
             if error.is_not_found:
                 self.is_absent = True
             elif error.status == HTTPStatus.FORBIDDEN:
-                # Also after the first list: nothing new would be known. Only who may list a kind is told that
-                # the cluster does not serve it.
+                # This holds after the first list, too: the watches would learn nothing new. The API server
+                # answers 404 for a kind that it does not serve only to clients that may list it.
                 self.is_absent, self.is_refused = False, True
             raise
         self.is_absent = self.is_refused = False

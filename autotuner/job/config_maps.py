@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from autotuner.job.expansion import words_of
 from autotuner.job.lookup import mapping, sequence
-from autotuner.job.options import MAX_TEXT, words_of
+from autotuner.job.options import MAX_TEXT
 from autotuner.job.training_runtime import CONTAINER as NODE
 from autotuner.job.validation import CONTAINER
 from autotuner.job.wrappers import base

@@ -44,3 +44,8 @@ def expanded(text: str, variables: Mapping[str, str | None]) -> str:
 def words_in(container: Mapping[str, Any], key: str) -> list[str]:
     """Return the words of `command` or `args`."""
     return [word for word in sequence(container.get(key)) if isinstance(word, str)]
+
+
+def words_of(container: Mapping[str, Any]) -> list[str]:
+    """Return the command line of a container."""
+    return [*words_in(container, "command"), *words_in(container, "args")]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from autotuner import keys
-from autotuner.job.expansion import words_in
 from autotuner.job.here_documents import without_documents
 from autotuner.job.lookup import mapping, sequence
 
@@ -110,11 +109,6 @@ def containers(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
                 yield str(role), mapping(container)
     if trainer := mapping(spec.get("trainer")):
         yield "trainer", trainer
-
-
-def words_of(container: Mapping[str, Any]) -> list[str]:
-    """Return the command line of a container."""
-    return [*words_in(container, "command"), *words_in(container, "args")]
 
 
 def texts_of(role: str, container: Mapping[str, Any], inherited: Collection[str] = ()) -> Iterator[Text]:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from autotuner.job.accelerators import Accelerators, accelerators
 from autotuner.job.command_line import read_command_line
-from autotuner.job.expansion import environment, expanded, words_in
+from autotuner.job.expansion import environment, expanded, words_in, words_of
 from autotuner.job.gpu_counts import VISIBLE
 from autotuner.job.launchers import Launch, shown
 from autotuner.job.pod_numbers import MOST, PODS, WORLD, PodNumbers, follows, plain, visible, whole_number
@@ -392,7 +392,7 @@ class _Reader:
 
     def _is_bare(self, text: str) -> bool:
         """Return whether a variable is in a word that no shell reads."""
-        words = (*words_in(self._container, "command"), *words_in(self._container, "args"))
+        words = words_of(self._container)
         return re.match(r"\$\w", text) is not None and any(
             text in word and not re.search(r"\s", word) for word in words
         )

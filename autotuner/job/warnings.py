@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from autotuner import keys
 from autotuner.errors import Mistake
+from autotuner.job.expansion import words_of
 from autotuner.job.lookup import pod_count
 
 _POD_GROUPS: Final = (
@@ -207,5 +208,4 @@ def _without_rank(where: str, container: Mapping[str, Any]) -> Iterator[Mistake]
 
 def _line(container: Mapping[str, Any]) -> str:
     """Return the command line of a container, without the lines of its scripts that are comments."""
-    line = " ".join([*(container.get("command") or ()), *(container.get("args") or ())])
-    return _COMMENT.sub("", line[:_MAX_COMMAND])
+    return _COMMENT.sub("", " ".join(words_of(container))[:_MAX_COMMAND])

@@ -22,6 +22,7 @@ from autotuner.job.batch_of_all import given_to_each
 from autotuner.job.batch_options import NAMES, is_of_all, is_of_others, is_of_process
 from autotuner.job.command_line import read_command_line
 from autotuner.job.config_maps import named_files
+from autotuner.job.expansion import words_of
 from autotuner.job.lookup import mapping, sequence
 from autotuner.job.lost_options import lost_options
 from autotuner.job.options import (
@@ -34,7 +35,6 @@ from autotuner.job.options import (
     options_of,
     texts_of,
     texts_of_files,
-    words_of,
 )
 from autotuner.job.validation import CONTAINER
 from autotuner.job.wiring_warning import SET_WITH, WiringWarning, replaced
@@ -170,9 +170,10 @@ def _in_other_containers(manifest: Mapping[str, Any]) -> Iterator[WiringWarning]
 
 def _only_serves(container: Mapping[str, Any]) -> bool:
     """Return whether a container runs nothing but a server that launchers of other pods use."""
-    line = read_command_line(words_of(container), {})
+    words = words_of(container)
+    line = read_command_line(words, {})
     names = [base(program.text.split(" ")[0]) for program in line.programs]
-    has_server = "sshd" in names or any(_SSH_SERVICE.search(word) for word in words_of(container))
+    has_server = "sshd" in names or any(_SSH_SERVICE.search(word) for word in words)
     return has_server and not line.launches and set(names) <= {"sshd"}
 
 

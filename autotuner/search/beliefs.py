@@ -190,15 +190,11 @@ class Beliefs:
 
         A changed job may have more memory, so it starts afresh, as after a retry.
         """
-        tried = [(t.suggestion.batch_size, t) for t in self.history.trials if self.history.is_current(t)]
-        silent = {number for found in ended_unreported(self.history) for number in found.trials}
-        is_bound = self.history.spec.micro_batch_size is None
-        over = (
-            size
-            for size, t in tried
-            if (is_bound and t.outcome is Outcome.OUT_OF_MEMORY) or t.number in silent
-        )
+        numbers = {number for found in ended_unreported(self.history) for number in found.trials}
+        silent = (t for t in self.history.trials if t.number in numbers and self.history.is_current(t))
+        lacking = self.history.lacked_memory if self.history.spec.micro_batch_size is None else ()
         bound = failing_sizes(self.history).bound
+        over = [t.suggestion.batch_size for t in (*silent, *lacking)]
         return min([*over, *([] if bound is None else [bound])], default=None)
 
     @property

@@ -263,6 +263,12 @@ class History:
         return retried is None or trial.ended_at is None or trial.ended_at > retried
 
     @cached_property
+    def lacked_memory(self) -> tuple[Trial, ...]:
+        """Trials that ran out of memory. A changed job may have more, so earlier trials do not count."""
+        ended = (t for t in self.trials if t.outcome is Outcome.OUT_OF_MEMORY)
+        return tuple(trial for trial in ended if self.is_current(trial))
+
+    @cached_property
     def confirmations(self) -> dict[Setting, list[Trial]]:
         """The confirmation runs, grouped by setting."""
         groups: dict[Setting, list[Trial]] = {}

@@ -45,16 +45,16 @@ def bounds(history: History) -> Bounds:
     micro = history.spec.micro_batch_size
     if micro is None:
         return own
-    at_once = [
-        (t, t.suggestion.micro_batch_size or _share(t.suggestion.batch_size, history.spec))
-        for t in history.trials
-    ]
+    fit = (t for t in history.trials if t.outcome is not Outcome.OUT_OF_MEMORY and len(curve(t)))
     memory = memory_bound(
-        fits=[size for t, size in at_once if t.outcome is not Outcome.OUT_OF_MEMORY and len(curve(t))],
-        # A changed job may have more memory.
-        failed=[s for t, s in at_once if t.outcome is Outcome.OUT_OF_MEMORY and history.is_current(t)],
+        fits=[_at_once(trial, history.spec) for trial in fit],
+        failed=[_at_once(trial, history.spec) for trial in history.lacked_memory],
     )
     return own if memory is None else replace(own, memory=max(memory, micro.minimum))
+
+
+def _at_once(trial: Trial, spec: TuningSpec) -> int:
+    return trial.suggestion.micro_batch_size or _share(trial.suggestion.batch_size, spec)
 
 
 def bounds_of(spec: TuningSpec) -> Bounds:

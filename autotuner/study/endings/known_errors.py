@@ -135,7 +135,7 @@ _PROGRAM: Final = (
     # What a network says of a wrong configuration, which its callers report as a failure of the connection.
     r"CERTIFICATE_VERIFY_FAILED|407 Proxy Authentication|licen[cs]e has expired|Unauthorized for URL",
     r"Tunnel connection failed: 40\d",
-    # The libraries of Hugging Face were told to stay offline, and lack a file.
+    # The libraries of Hugging Face are set to offline mode, and a file is missing.
     r"OfflineModeIsEnabled|\boffline mode is enabled|\boutgoing traffic has been disabled",
     r"\b(?:sent|received) message larger than max\b",
     r"urlopen error (?:unknown url type|no host given|\[Errno (?:2|13|20|21)\])",

@@ -96,14 +96,14 @@ def _batch_not_followed(trials: Sequence[Trial]) -> list[Finding]:
     for check in alike:
         control = controls.get(check.original.number)
         if check.has_close_losses or control is not None:
-            return [_doubt(check, Reason.IN_DOUBT, control)]
+            return [_doubt(check, Reason.IN_DOUBT, None if control is None else control.trial)]
     warned = [check for check in checks if check.has_close_losses or check in alike]
     return [_doubt(check, Reason.BATCH_NOT_FOLLOWED) for check in warned[:1]]
 
 
-def _differing_controls(checks: Sequence[BatchCheck]) -> dict[int, Trial]:
+def _differing_controls(checks: Sequence[BatchCheck]) -> dict[int, BatchCheck]:
     """Return the controls whose digits differ, by the number of the run that they repeat."""
-    return {check.original.number: check.trial for check in checks if check.differs and check.is_control}
+    return {check.original.number: check for check in checks if check.differs and check.is_control}
 
 
 def _batch_within_noise(trials: Sequence[Trial]) -> list[Finding]:
@@ -112,14 +112,12 @@ def _batch_within_noise(trials: Sequence[Trial]) -> list[Finding]:
     controls = _differing_controls(known)
     noise = noise_of_seeds(trials) if controls else {}
     for check in known:
-        one, other, control = check.original, check.trial, controls.get(check.original.number)
-        if (
-            control is None
-            or not check.is_within(noise)
-            or check.exceeds(control)
-            or shows_batch(one, trials)
-        ):
+        one, other, repeated = check.original, check.trial, controls.get(check.original.number)
+        if repeated is None or not check.is_within(noise) or check.exceeds(repeated):
             continue
+        if shows_batch(one, trials):
+            continue
+        control = repeated.trial
         length = min(FEWEST_NEAR, *(len(points_of(trial)) for trial in (one, other, control)))
         begins = [_values(trial, length) for trial in (one, other, control)]
         message = (

@@ -36,6 +36,7 @@ change the first values by as much as half the batch does.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,25 +189,22 @@ class BatchCheck:
 
         `noise` are the ranges of the values by step, see `noise_of_seeds`.
         """
-        step = self._first_step
-        if step is None or step not in noise or not (self.is_half and self.differs):
-            return False
-        return self._change_by(self.trial) <= IN_NOISE * noise[step]
+        step, change = self.first_change
+        return self.is_half and self.differs and change <= IN_NOISE * noise.get(step, -math.inf)
 
-    def exceeds(self, control: Trial) -> bool:
+    def exceeds(self, control: BatchCheck) -> bool:
         """Return whether its first value differs by far more from the original's than that of a control."""
-        return self._change_by(self.trial) > FAR_MORE * self._change_by(control)
+        return self.first_change[1] > FAR_MORE * control.first_change[1]
 
     @property
-    def _first_step(self) -> float | None:
-        """The first step at which both have a value. Later ones depend on how fast the log was read."""
-        known = dict(points_of(self.original))
-        return next((step for step, _ in points_of(self.trial) if step in known), None)
+    def first_change(self) -> tuple[float, float]:
+        """The first step at which both have a value, and by how much these differ; (NaN, 0) without one.
 
-    def _change_by(self, other: Trial) -> float:
-        """Return by how much another run differs from the original at the first step; 0 without a value."""
-        known, values, step = dict(points_of(self.original)), dict(points_of(other)), self._first_step
-        return abs(values[step] - known[step]) if step is not None and step in values else 0.0
+        Later steps depend on how fast the log was read.
+        """
+        known = dict(points_of(self.original))
+        common = ((step, abs(value - known[step])) for step, value in points_of(self.trial) if step in known)
+        return next(common, (math.nan, 0.0))
 
     @property
     def is_over(self) -> bool:

@@ -177,7 +177,7 @@ def sizes_without_memory(history: History) -> list[Finding]:
 
     With micro-batches it is no bound: a trial accumulates more of them.
     """
-    lacking = [t for t in history.trials if t.outcome is Outcome.OUT_OF_MEMORY and history.is_current(t)]
+    lacking = history.lacked_memory
     if history.spec.micro_batch_size is not None or not lacking:
         return []
     first = min(lacking, key=lambda t: (t.suggestion.batch_size, t.number))

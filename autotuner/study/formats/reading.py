@@ -46,6 +46,11 @@ class Position:
         return self.epoch is None and self.step is None
 
 
+@lru_cache(maxsize=1024)  # asked again with each line that follows, until the metric is known
+def _without_prefixes(line: str) -> str:
+    return clean(line).text
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One value of the metric on one line.
@@ -87,7 +92,7 @@ class Reading:
     @property
     def text(self) -> str:
         """The line without the prefixes of launchers and loggers, which may hide how it begins."""
-        return clean(self.line).text
+        return _without_prefixes(self.line)
 
 
 class Metric:
